@@ -1,0 +1,142 @@
+"""Phone alignments: from ``.phones.tsv`` segments to one phone index for each frame of the trunk."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+
+SAMPLE_RATE = 16_000  # Hz
+FRAME_SAMPLES, FRAME_HOP = 400, 320  # the trunk's frame i covers samples [320 i, 320 i + 400)
+FIRST_CENTRE = FRAME_SAMPLES / 2 / SAMPLE_RATE  # seconds, centre of frame 0
+HEADER = "utt\tstart\tend\tphone"
+
+# ARPABET without stress by manner of articulation; also the order of a plot's rows
+PHONE_CLASSES: dict[str, tuple[str, ...]] = {
+    "vowels": ("IY", "IH", "EH", "AE", "AA", "AH", "AO", "UH", "UW", "ER"),
+    "diphthongs": ("EY", "AY", "OY", "AW", "OW"),
+    "glides, liquids": ("W", "Y", "L", "R"),
+    "nasals": ("M", "N", "NG"),
+    "fricatives": ("F", "V", "TH", "DH", "S", "Z", "SH", "ZH", "HH"),
+    "affricates": ("CH", "JH"),
+    "stops": ("P", "B", "T", "D", "K", "G"),
+    "silence": ("SIL", "SP", "SPN"),
+}
+OTHER = "other"
+CLASS_OF = {phone: name for name, phones in PHONE_CLASSES.items() for phone in phones}
+RANK_OF = {phone: rank for rank, phone in enumerate(CLASS_OF)}
+
+
+def trunk_frames(samples: int) -> int:
+    """Frames that the trunk's convolutions make of ``samples`` at 16 kHz (0 where there are fewer than 400)."""
+    return max(0, 1 + (samples - FRAME_SAMPLES) // FRAME_HOP)
+
+
+def phone_class(phone: str) -> str:
+    """The class of an ARPABET phone, a key of ``PHONE_CLASSES``, or ``"other"`` for a name that is not ARPABET."""
+    return CLASS_OF.get(phone, OTHER)
+
+
+def class_order(names: Sequence[str]) -> np.ndarray:
+    """(len(names),) int64: indices into ``names`` sorted by phone class, names outside ARPABET last and by alphabet."""
+    key = lambda i: (RANK_OF.get(names[i], len(RANK_OF)), names[i])  # noqa: E731
+    return np.array(sorted(range(len(names)), key=key), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class PhoneAlignment:
+    """Phone segments of a corpus, read from one ``.phones.tsv``.
+
+    Attributes:
+        path: the file, for messages.
+        names: the phones that the file contains, sorted; a phone's index is its place here.
+        segments: utterance -> (start in microseconds (S,) int64, phone index (S,) int64), in order of time.
+            Whole microseconds, so that a frame centre on a boundary does not depend on float rounding.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    segments: dict[str, tuple[np.ndarray, np.ndarray]]
+
+    @classmethod
+    def read(cls, path: str | Path) -> "PhoneAlignment":
+        """Read ``utt start end phone`` rows (TAB-separated, seconds; an utterance's rows in order of time).
+
+        Raises:
+            UserError: no such file, wrong header, no rows, or a row that is malformed, empty, negative or overlaps.
+        """
+        path = Path(path)
+        rows = _read_rows(path)
+        names = tuple(sorted({phone for segments in rows.values() for _, phone in segments}))
+        index = {name: i for i, name in enumerate(names)}
+        segments = {
+            utt: (np.array([start for start, _ in rows[utt]]), np.array([index[phone] for _, phone in rows[utt]]))
+            for utt in rows
+        }
+        return cls(path, names, segments)
+
+    def require(self, utts: Iterable[str]) -> None:
+        """Raise a ``UserError`` that counts the utterances without alignment and names the first three."""
+        utts = list(utts)
+        missing = [utt for utt in utts if utt not in self.segments]
+        if missing:
+            raise UserError(
+                f"{self.path}: {len(missing)} of {len(utts)} utterances have no alignment ({', '.join(missing[:3])}"
+                f"{', ...' if len(missing) > 3 else ''}); give the .phones.tsv of the same corpus as the manifest"
+            )
+
+    def frame_phones(self, utt: str, n_frames: int, rate: float = 50.0, first_centre: float = FIRST_CENTRE) -> np.ndarray:
+        """One phone for each frame: that of the segment which holds the frame's centre.
+
+        The centre of frame i lies at ``first_centre + i / rate`` seconds (the trunk: (320 i + 200) / 16000). A segment
+        holds its start and not its end. A centre in a gap, or past the last segment, gets the phone before it,
+        and one before the first segment gets the first phone, so every frame is labelled and none is dropped.
+
+        Returns:
+            (n_frames,) int64 indices into ``names``.
+
+        Raises:
+            UserError: ``utt`` has no alignment.
+        """
+        self.require([utt])
+        starts, phones = self.segments[utt]
+        centres = np.rint((first_centre + np.arange(n_frames) / rate) * 1e6).astype(np.int64)  # (n_frames,) microseconds
+        return phones[np.maximum(np.searchsorted(starts, centres, side="right") - 1, 0)]
+
+
+def _read_rows(path: Path) -> dict[str, list[tuple[int, str]]]:
+    """utterance -> [(start in microseconds, phone)], checked row by row."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such phone alignment; give a .phones.tsv with the columns utt, start, end, phone")
+    header, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+    if header != HEADER:
+        raise UserError(f"{path}: the first line is {header!r}; it must be the TAB-separated header 'utt start end phone'")
+    rows: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    last_end: dict[str, float] = defaultdict(float)
+    for number, line in enumerate(lines, start=2):
+        utt, start, end, phone = _parse_row(path, number, line)
+        if not 0 <= start < end < float("inf"):
+            raise UserError(f"{path}:{number}: a segment from {start} s to {end} s; times must be positive and end after start")
+        if start < last_end[utt] - 1e-6:
+            raise UserError(
+                f"{path}:{number}: the segment starts at {start} s, before {last_end[utt]} s where the one before it ends; "
+                f"sort the rows of {utt} by time and cut overlaps"
+            )
+        last_end[utt] = end
+        rows[utt].append((round(start * 1e6), phone))
+    if not rows:
+        raise UserError(f"{path}: the alignment has a header and no rows; it must list the segments of every utterance")
+    return dict(rows)
+
+
+def _parse_row(path: Path, number: int, line: str) -> tuple[str, float, float, str]:
+    try:
+        utt, start, end, phone = line.split("\t")
+        if utt and phone:
+            return utt, float(start), float(end), phone
+    except ValueError:
+        pass
+    raise UserError(f"{path}:{number}: expected 'utt<TAB>start<TAB>end<TAB>phone' with times in seconds, found {line!r}")

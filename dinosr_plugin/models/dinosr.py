@@ -1,0 +1,240 @@
+"""DinoSR: self-distillation and online clustering (Liu, Chang, Auli, Hsu, Glass; NeurIPS 2023, arXiv 2305.10005).
+
+A student sees masked speech; an EMA teacher sees the same speech unmasked. Each of the teacher's top K layers is clustered
+online by its own codebook; the student predicts, at masked frames, the codeword of the teacher's frame in every codebook.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Dict, Optional
+
+import torch
+import torch.nn.functional as F
+from fairseq.models import register_model
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..modules.codebook import Codebooks
+from ..modules.ema import EmaTeacher, annealed_decay
+from ..modules.instance_norm import instance_norm
+from .encoder import Encoder, Trunk, TrunkConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class DinoSRConfig(TrunkConfig):
+    average_top_k_layers: int = field(default=8, metadata={"help": "K: the teacher's top K layers are targets, one codebook each"})
+    codebook_size: int = field(default=256, metadata={"help": "V: codewords in a codebook"})
+    codebook_init_decay: float = field(default=0.9, metadata={"help": "decay of the codebooks' moving averages at the start"})
+    codebook_end_decay: float = field(default=0.9, metadata={"help": "the same at codebook_end_decay_step"})
+    codebook_end_decay_step: int = field(default=0, metadata={"help": "update at which the codebooks' decay has gone linearly to its end"})
+    instance_norm_target_layer: bool = field(default=True, metadata={"help": "instance norm over time of the targets"})
+    ema_decay: float = field(default=0.999, metadata={"help": "decay of the teacher at the start"})
+    ema_end_decay: float = field(default=0.9999, metadata={"help": "decay of the teacher at ema_anneal_end_step"})
+    ema_anneal_end_step: int = field(default=30000, metadata={"help": "update at which the teacher's decay has gone linearly to its end"})
+    freeze_teacher_step: int = field(default=200001, metadata={"help": "from this update on the teacher does not move; -1: never frozen"})
+    freeze_pre_enc_modules: bool = field(
+        default=True, metadata={"help": "from freeze_teacher_step on, front end, its LayerNorm and projection do not move either"}
+    )
+
+
+def check_config(cfg: DinoSRConfig):
+    """Raises UserError for settings that cannot work, naming the field."""
+    if not 1 <= cfg.average_top_k_layers <= cfg.encoder_layers:
+        raise UserError(
+            f"model.average_top_k_layers={cfg.average_top_k_layers} must lie between 1 and model.encoder_layers={cfg.encoder_layers}"
+        )
+    if cfg.codebook_size < 2:
+        raise UserError(f"model.codebook_size={cfg.codebook_size} must be at least 2")
+    if cfg.mask_prob <= 0:
+        raise UserError(f"model.mask_prob={cfg.mask_prob} masks nothing, and only masked frames are learned from: raise it (0.8 in the paper)")
+    for name in ("codebook_init_decay", "codebook_end_decay", "ema_decay", "ema_end_decay"):
+        if not 0 <= getattr(cfg, name) <= 1:
+            raise UserError(f"model.{name}={getattr(cfg, name)} must lie between 0 and 1")
+
+
+@register_model("dinosr", dataclass=DinoSRConfig)
+class DinoSR(Trunk):
+    """The student (this module's parameters), its teacher and their codebooks."""
+
+    def __init__(self, cfg: DinoSRConfig):
+        super().__init__(cfg)
+        check_config(cfg)
+        self.n_codebooks = cfg.average_top_k_layers
+        self.heads = nn.ModuleList(nn.Linear(cfg.encoder_embed_dim, cfg.codebook_size) for _ in range(self.n_codebooks))
+        self.teacher = EmaTeacher(Encoder(cfg), self.encoder, copied=["pos_conv."])
+        self.codebooks = Codebooks(self.n_codebooks, cfg.codebook_size, cfg.encoder_embed_dim)
+        self.num_updates = 0
+
+    def forward(
+        self,
+        source: Tensor,
+        padding_mask: Optional[Tensor] = None,
+        mask: bool = True,
+        mask_indices: Optional[Tensor] = None,
+        features_only: bool = False,
+        layer: Optional[int] = None,
+        **_,
+    ) -> Dict:
+        """One masked prediction; ``features_only`` gives ``extract_features`` instead.
+
+        Args:
+            source: (B, T) float waveform at 16 kHz.
+            padding_mask: (B, T) bool or None.
+            mask: mask frames.
+            mask_indices: (B, F) bool, the frames to mask; None draws them.
+            layer: as in ``extract_features``.
+
+        Returns: ``losses`` {"dinosr": scalar, summed over masked frames, mean over codebooks}, ``sample_size`` masked frames,
+        ``codes`` and ``predictions`` (K, N) int64, and scalars to log.
+        """
+        if features_only:
+            return self.extract_features(source, padding_mask, mask=mask, layer=layer)
+        padding = self.frame_padding(source, padding_mask)
+        inputs = self.encoder_inputs(source, padding)
+        masked = self.draw_mask(padding) if mask_indices is None else mask_indices
+        padding = padding if bool(padding.any()) else None
+        student = self.student(inputs, masked, padding)
+        targets = self.targets(inputs.detach(), padding)[:, masked]  # (K, N, D)
+        codes = self.codebooks.assign(targets)
+        if self.training:
+            self.codebooks.collect(targets, codes)
+        return self.losses(self.logits(student[masked]), codes)
+
+    def encoder_inputs(self, source: Tensor, padding: Tensor) -> Tensor:
+        """Projected features (B, F, D), shared by student and teacher; without gradient once they are frozen."""
+        frozen = self.is_frozen(self.num_updates + 1) and self.cfg.freeze_pre_enc_modules
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            return self.project(self.extract_frames(source, padding))
+
+    def student(self, inputs: Tensor, masked: Tensor, padding: Optional[Tensor]) -> Tensor:
+        """Last layer's output (B, F, D) for the masked input."""
+        x, _ = self.encoder(self.apply_mask(self.dropout_input(inputs), masked), padding)
+        return x
+
+    @torch.no_grad()
+    def targets(self, inputs: Tensor, padding: Optional[Tensor]) -> Tensor:
+        """Feed-forward outputs of the teacher's top K layers, lowest first, instance-normalised: (K, B, F, D) float32."""
+        _, layer_results = self.teacher.model(inputs, padding)
+        x = torch.stack([feed_forward for _, _, feed_forward in layer_results[-self.n_codebooks :]])
+        x = x.transpose(1, 2).float()  # (K, F, B, D) -> (K, B, F, D)
+        return instance_norm(x, padding) if self.cfg.instance_norm_target_layer else x
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Student's frames (N, D) -> (K, N, V) float32."""
+        return torch.stack([head(x) for head in self.heads]).float()
+
+    def losses(self, logits: Tensor, codes: Tensor) -> Dict:
+        """Cross-entropy of logits (K, N, V) against codes (K, N), and what to watch."""
+        log_probs = F.log_softmax(logits, dim=-1)
+        loss = -log_probs.gather(-1, codes.unsqueeze(-1)).sum() / self.n_codebooks
+        K, N, V = logits.shape
+        with torch.no_grad():
+            predictions = logits.argmax(-1)
+            used = torch.stack([row.bincount(minlength=V) for row in codes]) / max(N, 1)
+            target_entropy = entropy(used)  # (K,) nats
+            return {
+                "losses": {"dinosr": loss},
+                "sample_size": N,
+                "codes": codes,
+                "predictions": predictions,
+                "target_ppl": target_entropy.exp().mean(),
+                "pred_ppl": entropy(log_probs.exp().mean(1)).exp().mean(),
+                "target_entropy": target_entropy.mean(),
+                "accuracy": (predictions == codes).float().mean(),
+                "active_codes": (used > 0).sum(-1).float().mean(),
+                "ema_decay": self.ema_decay(self.num_updates + 1),
+            }
+
+    def is_frozen(self, update: int) -> bool:
+        return 0 <= self.cfg.freeze_teacher_step <= update
+
+    def ema_decay(self, update: int) -> float:
+        """Decay of the teacher at the end of this update (from 1)."""
+        if self.is_frozen(update):
+            return 1.0
+        return annealed_decay(self.cfg.ema_decay, self.cfg.ema_end_decay, update, self.cfg.ema_anneal_end_step)
+
+    def set_num_updates(self, num_updates: int):
+        """End of an update (called by fairseq's trainer after the optimiser's step): the teacher and the codebooks move.
+
+        They move only if a training step has been taken since the last call: fairseq also calls this when it loads a checkpoint.
+        """
+        super().set_num_updates(num_updates)
+        self.num_updates = num_updates
+        if self.teacher is None or self.codebooks.pending is None:
+            return
+        self.codebooks.step_(
+            annealed_decay(self.cfg.codebook_init_decay, self.cfg.codebook_end_decay, num_updates, self.cfg.codebook_end_decay_step)
+        )
+        if self.ema_decay(num_updates) < 1:
+            self.teacher.step_(self.encoder, self.ema_decay(num_updates))
+
+    @torch.no_grad()
+    def codes(self, source: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
+        """The teacher's codes of unmasked speech: source (B, T) -> (K, B, F) int64; -1 for padded frames."""
+        padding = self.frame_padding(source, padding_mask)
+        targets = self.targets(self.encoder_inputs(source, padding), padding if bool(padding.any()) else None)
+        K, B, n_frames, D = targets.shape
+        codes = self.codebooks.assign(targets.reshape(K, B * n_frames, D)).view(K, B, n_frames)
+        return codes.masked_fill(padding, -1)
+
+    @torch.no_grad()
+    def predicted_codes(self, source: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
+        """The student heads' codes of unmasked speech: source (B, T) -> (K, B, F) int64; -1 for padded frames."""
+        features = self.extract_features(source, padding_mask)
+        codes = self.logits(features["x"]).argmax(-1)
+        return codes if features["padding_mask"] is None else codes.masked_fill(features["padding_mask"], -1)
+
+    def remove_pretraining_modules(self, last_layer: Optional[int] = None):
+        """What fine-tuning does not need goes: heads, teacher, codebooks, and the layers above ``last_layer``."""
+        self.heads = self.teacher = self.codebooks = None
+        if last_layer is not None:
+            self.encoder.layers = self.encoder.layers[: last_layer + 1]
+
+    # Checkpoints have the names of the released ones: `_ema` (nested), `_codebook{k}` and `_codebook_cnts{k}`.
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.teacher is None:
+            return
+        destination[prefix + "_ema"] = self.teacher.average()
+        for k in range(self.n_codebooks):
+            destination[f"{prefix}_codebook{k}"] = self.codebooks.sums[k]
+            destination[f"{prefix}_codebook_cnts{k}"] = self.codebooks.counts[k]
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs):
+        if self.teacher is None:
+            for key in [key for key in state_dict if key.startswith((prefix + "heads.", prefix + "_codebook", prefix + "_ema"))]:
+                del state_dict[key]
+        else:
+            self._load_teacher(state_dict, prefix, missing_keys, error_msgs)
+            self._load_codebooks(state_dict, prefix, missing_keys, error_msgs)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+
+    def _load_teacher(self, state_dict, prefix, missing_keys, error_msgs):
+        average = state_dict.pop(prefix + "_ema", None)
+        if average is None:
+            missing_keys.append(prefix + "_ema")
+            return
+        try:
+            self.teacher.restore_(average)
+        except (KeyError, RuntimeError) as error:
+            error_msgs.append(f"teacher (_ema): {error}")
+
+    def _load_codebooks(self, state_dict, prefix, missing_keys, error_msgs):
+        for k in range(self.n_codebooks):
+            for name, buffer in ((f"_codebook{k}", self.codebooks.sums[k]), (f"_codebook_cnts{k}", self.codebooks.counts[k])):
+                value = state_dict.pop(prefix + name, None)
+                if value is None:
+                    missing_keys.append(prefix + name)
+                elif value.shape != buffer.shape:
+                    error_msgs.append(f"{name}: {tuple(value.shape)} in the checkpoint, {tuple(buffer.shape)} in the model")
+                else:
+                    buffer.copy_(value)
+
+
+def entropy(p: Tensor) -> Tensor:
+    """Entropy in nats of distributions along the last dimension."""
+    return torch.special.entr(p.float()).sum(-1)

@@ -1,0 +1,42 @@
+"""Reads the convolution layers that fairseq configs write as a Python expression, without evaluating it."""
+
+import ast
+from typing import List, Tuple
+
+
+def parse_conv_layers(spec: str) -> List[Tuple[int, int, int]]:
+    """``"[(512,10,5)] + [(512,3,2)] * 4"`` -> [(channels, kernel, stride), ...].
+
+    Lists of integer triples, ``+`` of lists and ``*`` of a list by an integer are understood; anything else raises ValueError.
+    """
+    try:
+        layers = _walk(ast.parse(spec.strip(), mode="eval").body)
+    except (SyntaxError, TypeError) as error:
+        raise ValueError(_complaint(spec)) from error
+    good = isinstance(layers, list) and layers and all(
+        isinstance(layer, tuple) and len(layer) == 3 and all(isinstance(n, int) and n > 0 for n in layer) for layer in layers
+    )
+    if not good:
+        raise ValueError(_complaint(spec))
+    return layers
+
+
+def _walk(node):
+    if isinstance(node, ast.Constant) and isinstance(node.value, int):
+        return node.value
+    if isinstance(node, ast.Tuple):
+        return tuple(_walk(element) for element in node.elts)
+    if isinstance(node, ast.List):
+        return [_walk(element) for element in node.elts]
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _walk(node.left) + _walk(node.right)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        left, right = _walk(node.left), _walk(node.right)
+        if isinstance(left, list) + isinstance(right, list) != 1 or not 0 < (left if isinstance(left, int) else right) <= 100:
+            raise TypeError
+        return left * right
+    raise TypeError
+
+
+def _complaint(spec: str) -> str:
+    return f"conv_feature_layers={spec!r} is not a list of (channels, kernel, stride) such as '[(512,10,5)] + [(512,3,2)] * 4'"

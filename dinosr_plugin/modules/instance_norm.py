@@ -1,0 +1,22 @@
+"""Instance normalisation over time that leaves padded frames out."""
+
+from typing import Optional
+
+from torch import Tensor
+
+
+def instance_norm(x: Tensor, padding: Optional[Tensor], eps: float = 1e-5) -> Tensor:
+    """Mean 0 and (biased) variance 1 for each utterance and channel, over the valid frames.
+
+    x (..., B, F, D), padding (B, F) bool or None -> float32 of x's shape; what it gives for padded frames means nothing.
+    """
+    x = x.float()
+    if padding is None:
+        mean = x.mean(-2, keepdim=True)
+        variance = (x - mean).pow(2).mean(-2, keepdim=True)
+    else:
+        valid = (~padding).unsqueeze(-1)
+        n = valid.sum(-2, keepdim=True).clamp(min=1)
+        mean = (x * valid).sum(-2, keepdim=True) / n
+        variance = ((x - mean).pow(2) * valid).sum(-2, keepdim=True) / n
+    return (x - mean) * (variance + eps).rsqrt()

@@ -1,0 +1,59 @@
+"""Log-Mel frames from the waveform, at the rate and count of the convolutional extractor: the cheap front end.
+
+The idea of feeding Mel frames, two stacked, to a masked-prediction model: BEST-RQ (Chiu et al. 2022), NEST (Huang et al. 2024).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+WINDOW, HOP, N_FFT = 400, 160, 512  # samples at 16 kHz: 25 ms, 10 ms
+
+
+def mel_filters(n_mels: int, sample_rate: int = 16000, low: float = 20.0) -> Tensor:
+    """Triangular filters equally spaced on the Mel scale (O'Shaughnessy), from ``low`` Hz to half the sample rate: (N_FFT // 2 + 1, n_mels)."""
+
+    def mel(hertz):
+        return 1127.0 * math.log(1.0 + hertz / 700.0)
+
+    edges = torch.linspace(mel(low), mel(sample_rate / 2), n_mels + 2)
+    hertz = torch.arange(N_FFT // 2 + 1) * sample_rate / N_FFT
+    bins = 1127.0 * torch.log1p(hertz / 700.0).unsqueeze(1)  # (bins, 1)
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    return torch.minimum(rising, falling).clamp(min=0)
+
+
+class LogMel(nn.Module):
+    """Log-Mel energies, two 10 ms frames stacked into one of 20 ms, mean 0 and variance 1 for each utterance and bin.
+
+    Frame i covers samples 320 i to 320 i + 560; there are ``1 + (samples - 400) // 320`` of them, as many as the
+    convolutional extractor gives. No parameters; float32 inside, whatever the precision of the model.
+    """
+
+    def __init__(self, n_mels: int = 80):
+        super().__init__()
+        self.dim = 2 * n_mels
+        self.register_buffer("window", torch.hann_window(WINDOW, periodic=False).pow(0.85), persistent=False)
+        self.register_buffer("filters", mel_filters(n_mels), persistent=False)
+
+    def _apply(self, fn, recurse=True):
+        return super()._apply(lambda t: t.to(fn(t).device), recurse)
+
+    @torch.no_grad()
+    def forward(self, source: Tensor, padding: Tensor) -> Tensor:
+        """source (B, T) float, padding (B, F) bool -> (B, dim, F) float32; padded frames are 0 and enter no statistics."""
+        source = F.pad(source.float(), (0, HOP))  # the last 20 ms frame's second half may reach past the end
+        frames = source.unfold(1, WINDOW, HOP)  # (B, 2 F or 2 F + 1, WINDOW)
+        frames = frames - frames.mean(-1, keepdim=True)
+        spectrum = torch.fft.rfft(frames * self.window, N_FFT).abs().pow(2)
+        mel = (spectrum @ self.filters).clamp(min=1e-5).log()
+        B, n_frames = padding.shape
+        x = mel[:, : 2 * n_frames].reshape(B, n_frames, self.dim)  # two neighbours side by side
+        valid = (~padding).unsqueeze(-1)
+        n = valid.sum(1, keepdim=True).clamp(min=1)
+        mean = (x * valid).sum(1, keepdim=True) / n
+        variance = ((x - mean).pow(2) * valid).sum(1, keepdim=True) / n
+        return ((x - mean) * torch.rsqrt(variance + 1e-5) * valid).transpose(1, 2)

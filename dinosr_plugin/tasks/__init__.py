@@ -1,0 +1,3 @@
+"""fairseq tasks; importing this package registers them."""
+
+from . import finetuning, pretraining  # noqa: F401

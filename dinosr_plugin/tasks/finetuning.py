@@ -1,0 +1,234 @@
+"""CTC fine-tuning of a pre-trained model, and decoding with ``fairseq-generate``.
+
+fairseq's own parts stay in use: its ``FileAudioDataset``, ``wav2vec_ctc`` model and ``ctc`` criterion. This task adds what they lack:
+checks that end in one line, batches that fit audio, and a generator for models without an autoregressive decoder.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+from fairseq.data import Dictionary, FairseqDataset
+from fairseq.dataclass import ChoiceEnum
+from fairseq.tasks import register_task
+from fairseq.tasks.audio_finetuning import AudioFinetuningConfig, AudioFinetuningTask
+
+from ..decoding import DECODERS, CTCGenerator
+from ..errors import UserError
+
+logger = logging.getLogger(__name__)
+
+FAIRSEQ_MAX_TOKENS = 12_000
+"""What fairseq-generate assumes when neither --max-tokens nor --batch-size is given: right for text, 0.75 s of audio."""
+
+AUDIO_MAX_TOKENS = 1_600_000
+"""Used in its place: 100 s of audio at 16 kHz in a batch."""
+
+FRAME_FIELD, FRAME_HOP = 400, 320
+"""Samples that a frame of the trunk sees, and between frames; only for the warning about transcripts that do not fit."""
+
+UNSUPPORTED_GENERATION = {
+    "score_reference": False,
+    "print_step": False,
+    "retain_iter_history": False,
+    "sampling": False,
+    "prefix_size": 0,
+    "constraints": None,
+    "lm_path": None,
+}
+"""Options of fairseq-generate that mean nothing for CTC, with the value that they must keep."""
+
+
+@dataclass
+class DinoSRFinetuningConfig(AudioFinetuningConfig):
+    labels: Optional[str] = field(
+        default="ltr",
+        metadata={"help": "extension of the label files: DATA/SPLIT.LABELS holds the transcripts, DATA/dict.LABELS.txt the symbols"},
+    )
+    normalize: bool = field(
+        default=False,
+        metadata={
+            "help": "scale each utterance to zero mean and unit variance; must be what pre-training used. "
+            "Decoding takes it from the checkpoint, whatever is given here"
+        },
+    )
+    max_sample_size: Optional[int] = field(
+        default=None,
+        metadata={"help": "leave out utterances of more samples than this (they are not cropped: the transcript would not match)"},
+    )
+    min_sample_size: Optional[int] = field(default=None, metadata={"help": "leave out utterances of fewer samples than this"})
+    decoder: ChoiceEnum(list(DECODERS)) = field(
+        default="best_path",
+        metadata={"help": "how fairseq-generate turns frames into text; best_path: likeliest symbol of each frame, no language model"},
+    )
+
+
+@register_task("dinosr_finetuning", dataclass=DinoSRFinetuningConfig)
+class DinoSRFinetuningTask(AudioFinetuningTask):
+    """Letters (or any symbols) from speech with CTC; the blank is the dictionary's ``<s>``, index 0, as in fairseq's criterion.
+
+    Raises:
+        UserError: wherever the user can mend something; the message names the file or field.
+    """
+
+    cfg: DinoSRFinetuningConfig
+
+    def __init__(self, cfg: DinoSRFinetuningConfig):
+        super().__init__(cfg)
+        if cfg.autoregressive:
+            raise UserError("task.autoregressive: dinosr_finetuning trains CTC models only; set it to false")
+        if not cfg.labels:
+            raise UserError("task.labels: give the extension of the label files, for example ltr")
+
+    # -- dictionary --------------------------------------------------------------------------------------------------
+
+    def load_target_dictionary(self) -> Dictionary:
+        """Read ``dict.{labels}.txt`` from the data folder (or from ``task.target_dictionary``)."""
+        path = self.dictionary_path
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; task.data (the DATA argument) must hold the dictionary of the {self.cfg.labels} labels")
+        try:
+            return Dictionary.load(str(path))
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{path}: not a dictionary, whose lines are 'symbol count': {error}") from error
+
+    @property
+    def dictionary_path(self) -> Path:
+        return Path(self.cfg.target_dictionary or self.cfg.data) / f"dict.{self.cfg.labels}.txt"
+
+    def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
+        """Take over a checkpoint's dictionary, after a check that the data folder's one, where there is one, is the same."""
+        saved = state_dict.get("target_dictionary")
+        if saved is not None and self.dictionary_path.is_file():
+            check_same_dictionary(self.load_target_dictionary(), saved, self.dictionary_path)
+        super().load_state_dict(state_dict)
+
+    # -- data --------------------------------------------------------------------------------------------------------
+
+    def load_dataset(self, split: str, task_cfg: Optional[DinoSRFinetuningConfig] = None, **kwargs) -> None:
+        """Load a split after checking its files.
+
+        Args:
+            split: ``SPLIT.tsv`` and ``SPLIT.{labels}`` are read from the data folder.
+            task_cfg: the configuration saved in the checkpoint when decoding; ``normalize``, ``sample_rate`` and ``labels`` come from it.
+        """
+        from ..data.check import validate_manifest
+
+        task_cfg = task_cfg or self.cfg
+        if not task_cfg.labels:
+            raise UserError("--path: the checkpoint was trained without labels; give one made by fine-tuning")
+        if task_cfg.labels != self.cfg.labels:
+            raise UserError(f"--labels {self.cfg.labels}: the checkpoint was fine-tuned on {task_cfg.labels}; give --labels {task_cfg.labels}")
+        for name in split_names(split, task_cfg.multi_corpus_keys):
+            validate_manifest(Path(self.cfg.data) / f"{name}.tsv", task_cfg.labels, self.cfg.min_sample_size)
+        super().load_dataset(split, task_cfg, **kwargs)
+        if task_cfg.multi_corpus_keys is None:
+            dataset = self.datasets[split]
+            check_targets(split, [dataset.get_label(i).split() for i in range(len(dataset))], dataset.sizes, self.target_dictionary)
+
+    def max_positions(self) -> tuple:
+        """Longest utterance (samples) and longest transcript that are kept."""
+        unlimited = super().max_positions()
+        return (self.cfg.max_sample_size or unlimited[0], unlimited[1])
+
+    def get_batch_iterator(self, dataset: FairseqDataset, max_tokens: Optional[int] = None, max_sentences: Optional[int] = None, **kwargs):
+        """fairseq's batches, with a size that suits audio and without leaving utterances out.
+
+        Args: as ``FairseqTask.get_batch_iterator``; ``max_tokens`` counts samples of audio.
+        """
+        # With fairseq's default of 8 the last batch is dropped unless its size is a multiple of 8: decoding would skip utterances.
+        kwargs["required_batch_size_multiple"] = 1
+        longest = longest_utterance(dataset, self.max_positions()[0])
+        max_tokens = audio_batch_size(longest, max_tokens, max_sentences)
+        return super().get_batch_iterator(dataset, max_tokens=max_tokens, max_sentences=max_sentences, **kwargs)
+
+    # -- decoding ----------------------------------------------------------------------------------------------------
+
+    def build_generator(self, models: Sequence, args: Any, seq_gen_cls=None, extra_gen_cls_kwargs=None, **kwargs) -> CTCGenerator:
+        """What ``fairseq-generate`` decodes with; ``task.decoder`` chooses the decoder.
+
+        Args:
+            models: not used; the generator gets them with every batch.
+            args: fairseq's ``GenerationConfig``.
+            seq_gen_cls, extra_gen_cls_kwargs: part of fairseq's calling convention.
+        """
+        check_generation_options(args)
+        blank = self.target_dictionary.index(self.blank_symbol)
+        return CTCGenerator(DECODERS[str(self.cfg.decoder)](blank=blank), self.target_dictionary, blank)
+
+
+def check_same_dictionary(own: Dictionary, saved: Dictionary, path: Path) -> None:
+    """Raise ``UserError`` unless two dictionaries give every symbol the same index."""
+    if own == saved:
+        return
+    index = next((i for i, (a, b) in enumerate(zip(own.symbols, saved.symbols)) if a != b), min(len(own), len(saved)))
+    theirs, ours = (d.symbols[index] if index < len(d) else "nothing" for d in (saved, own))
+    raise UserError(
+        f"{path} ({len(own)} symbols) is not the dictionary in the checkpoint ({len(saved)} symbols): index {index} is "
+        f"{ours!r} in the file, {theirs!r} in the checkpoint; use the data folder (or the --labels) of the fine-tuning"
+    )
+
+
+def split_names(split: str, multi_corpus_keys: Optional[str]) -> List[str]:
+    """File names behind a split: itself, or those of ``key:file,key:file`` when several corpora are mixed."""
+    if multi_corpus_keys is None:
+        return [split]
+    return [part.split(":")[-1].strip() for part in split.split(",")]
+
+
+def check_targets(split: str, labels: Sequence[Sequence[str]], sizes: Sequence[int], dictionary: Dictionary) -> None:
+    """Warn of transcripts that CTC cannot learn; raise ``UserError`` if most symbols are unknown (upper and lower case mixed up, say).
+
+    Args:
+        split: for the messages.
+        labels: one list of symbols an utterance.
+        sizes: samples of each utterance.
+        dictionary: the target dictionary.
+    """
+    unknown = [symbol for label in labels for symbol in label if symbol not in dictionary]
+    if 2 * len(unknown) > sum(map(len, labels)):
+        raise UserError(f"{split}: most labels, such as {unknown[0]!r}, are not in the dictionary; do upper and lower case match?")
+    if unknown:
+        logger.warning("%s: %d labels are not in the dictionary and become <unk>, the first is %r", split, len(unknown), unknown[0])
+    crowded = [i for i, (label, size) in enumerate(zip(labels, sizes)) if frames_needed(label) > (size - FRAME_FIELD) // FRAME_HOP + 1]
+    if crowded:
+        logger.warning(
+            "%s: %d utterances have more labels than frames, the first is number %d; their loss is infinite, "
+            "so train with criterion.zero_infinity=true",
+            *(split, len(crowded), crowded[0]),
+        )
+
+
+def frames_needed(label: Sequence[str]) -> int:
+    """Frames that CTC needs for a label: one a symbol, and a blank between equal neighbours."""
+    return len(label) + sum(a == b for a, b in zip(label, label[1:]))
+
+
+def longest_utterance(dataset: FairseqDataset, limit: int) -> int:
+    """Samples of the longest utterance that is not above ``limit``; 0 if there is none."""
+    sizes = (int(dataset.num_tokens(i)) for i in range(len(dataset)))
+    return max((size for size in sizes if size <= limit), default=0)
+
+
+def audio_batch_size(longest: int, max_tokens: Optional[int], max_sentences: Optional[int]) -> Optional[int]:
+    """The ``max_tokens`` to use: fairseq's default for text is replaced, what the user chose is kept.
+
+    Raises:
+        UserError: the longest utterance (samples) does not fit in a batch; fairseq would stop with a failed assertion.
+    """
+    if max_tokens == FAIRSEQ_MAX_TOKENS and max_sentences is None:
+        max_tokens = max(AUDIO_MAX_TOKENS, longest)
+        logger.info("batches of up to %d samples of audio (change it with --max-tokens or --batch-size)", max_tokens)
+    if max_tokens is not None and longest > max_tokens:
+        raise UserError(f"dataset.max_tokens={max_tokens} is less than the longest utterance, {longest} samples; raise it or set task.max_sample_size")
+    return max_tokens
+
+
+def check_generation_options(args: Any) -> None:
+    """Raise ``UserError`` for options of ``fairseq-generate`` that CTC decoding would ignore or crash on."""
+    for name, only in UNSUPPORTED_GENERATION.items():
+        if getattr(args, name, only) != only:
+            raise UserError(f"--{name.replace('_', '-')}: not for CTC models, which have no autoregressive decoder; leave it out")
+    if str(getattr(args, "print_alignment", None)) == "soft":
+        raise UserError("--print-alignment soft: CTC has no attention; use --print-alignment hard")
