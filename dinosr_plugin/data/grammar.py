@@ -21,44 +21,38 @@ COMMAND: please DO THING PLACE | don't DO THING PLACE | let's DO THING TIME | co
 THERE: there was THING PLACE | there were COUNT PLURAL PLACE | it was QUALITY PLACE TIME
 
 PERSON: he | she | we | they | i | you | NAME | NAME | NAME and NAME | OWNER HUMAN | the HUMAN | the TRAIT HUMAN
-NAME: anna | george | john | mary | jack | joy | ruth | hugh | charlie
-HUMAN: boy | girl | man | woman | child | teacher | doctor | farmer | nurse | judge | brother | sister | father | mother
-HUMAN: cousin | neighbor
-TRAIT: young | old | happy | tired | quiet | kind | poor | strange
+NAME: anna | george | john | mary | joy | hugh | charlie
+HUMAN: boy | girl | man | woman | child | teacher | doctor | judge | brother | sister | father | mother
+TRAIT: young | old | happy | quiet | kind | strange
 OWNER: my | your | his | her | our | their | the boy's | the girl's | the teacher's | mary's | george's
 
 THING: ARTICLE NOUN | ARTICLE NOUN | ARTICLE LOOK NOUN | ARTICLE LOOK NOUN | OWNER NOUN | OWNER LOOK NOUN
 ARTICLE: the | the | this | that | one | another
-NOUN: book | dog | cat | house | garden | table | chair | watch | box | ship | bird | horse | fish | apple | orange | cup
-NOUN: shoe | hat | picture | letter | treasure | toy | coin | key | door | window | bridge | cheese | bread
-NOUN: sugar | fire | cloud | flower | tree | leaf | stone | bag | bottle | vision | measure | television
-NOUN: egg | chicken | tooth | thumb | earth | voice | noise | cake | bath
-LOOK: red | green | blue | yellow | black | white | brown | big | small | long | short | heavy | light | new | good | bad
-LOOK: beautiful | broken | huge | thick | thin | smooth | cold | warm | unusual | round | cheap
-COUNT: two | three | four | five | six | seven | eight | nine | ten | many | some | several
-PLURAL: books | dogs | cats | houses | boxes | birds | horses | boys | girls | children | toys | keys | trees | leaves
-PLURAL: stones | teeth | voices | oranges | shoes | eggs | chairs
+NOUN: book | dog | cat | house | garden | table | chair | box | ship | bird | horse | fish | orange | cup | shoe | letter
+NOUN: treasure | toy | coin | key | door | window | bridge | cheese | sugar | fire | flower | tree | stone | bag | bottle
+NOUN: measure | television | egg | chicken | tooth | thumb | earth | voice | noise
+LOOK: red | green | blue | yellow | black | white | big | small | long | heavy | new | good | bad | beautiful | broken
+LOOK: huge | cold | warm | unusual | cheap
+COUNT: two | three | four | five | six | seven | ten | several
+PLURAL: dogs | boxes | birds | boys | children | toys | keys | teeth | oranges | shoes | chairs
 
-VERB: saw | found | brought | wanted | liked | bought | sold | lost | made | watched | washed | pushed | pulled
-VERB: carried | opened | showed | painted | cooked | gave up | picked up | put down | looked at | thought about | joined
-VERB: measured | enjoyed | touched | threw | forgot | caught | moved
-DO: see | find | bring | want | like | buy | sell | make | watch | wash | push | pull | carry | open | show
-DO: paint | cook | pick up | put down | look at | think about | join | measure | enjoy | touch | throw | forget
-DO: catch | move
+VERB: saw | found | brought | wanted | liked | made | washed | pulled | carried | opened | showed | gave up | picked up
+VERB: put down | looked at | thought about | joined | enjoyed | forgot | caught | moved
+DO: see | find | bring | want | like | buy | make | wash | push | open | show | pick up | put down | look at
+DO: think about | join | enjoy | touch | catch | move
 WOULD: would | could | should | will | can | must | can't | won't | didn't | didn't | wanted to | had to
-SAID: said that | thought that | knew that | heard that | hoped that
-MOVED: went | walked | ran | came | stood | sat | stayed | played | worked | waited | jumped | laughed
-HOW: slowly | quickly | usually | never | always | often | quietly
+SAID: said that | thought that | heard that
+MOVED: went | walked | ran | came | sat | played | waited | jumped
+HOW: slowly | quickly | usually | never | always | often
 ASK: did | would | could | should | why did | when did | where did | how could
 WAS: was | is | looked | seemed | wasn't
-WERE: were | lay | stood
+WERE: were | stood
 QUALITY: red | green | blue | old | new | good | bad | big | small | long | heavy | beautiful | broken | cold | warm | huge
-QUALITY: quiet | dark | dry | strange | clear | very LOOK | too LOOK | rather LOOK
+QUALITY: quiet | strange | very LOOK | too LOOK | rather LOOK
 
 PLACE: WHERE the SPOT | WHERE the SPOT | WHERE the SPOT | WHERE OWNER SPOT | here | over there | at home | outside
-WHERE: in | near | under | behind | by | on | from | around | above | between
-SPOT: house | garden | school | river | kitchen | table | garage | church | street | town | village | field | forest
-SPOT: road | shop | beach | mountain | room | bridge | water
+WHERE: in | near | under | behind | by | from | around | between
+SPOT: house | garden | school | river | table | garage | church | village | beach | bridge | water
 TIME: today | yesterday | last night | this morning | in the evening | on monday | on thursday | again | at once | every year
 TIME: before dinner | after lunch | a month ago | all day
 JOIN: and | but | because | so | when | while | before
@@ -89,9 +83,9 @@ def _expand(symbol: str, rng: random.Random) -> list[str]:
 
 
 def _repeats_itself(words: list[str]) -> bool:
-    """A word said twice in a row or a content word used twice ("the red red book", "anna and anna")."""
-    content = [word for word in words if len(word) > 4]
-    return len(set(content)) < len(content) or any(a == b for a, b in zip(words, words[1:], strict=False))
+    """A word comes twice close together ("mary and mary"), or a long one anywhere ("the garden in the garden")."""
+    long = [word for word in words if len(word) > 4]
+    return len(set(long)) < len(long) or any(word in words[i + 1 : i + 3] for i, word in enumerate(words))
 
 
 def sentence(rng: random.Random) -> str:
@@ -103,3 +97,11 @@ def sentence(rng: random.Random) -> str:
         words = _expand("SENTENCE", rng)
         if MIN_WORDS <= len(words) <= MAX_WORDS and not _repeats_itself(words):
             return " ".join(words)
+
+
+_QUESTION_WORDS = ("did", "would", "could", "should", "why", "where", "who", "how")
+
+
+def punctuated(words: str) -> str:
+    """The sentence with the mark that tells a speech synthesiser how to end it: the voice rises in a question."""
+    return words + ("?" if words.startswith(_QUESTION_WORDS) else ".")

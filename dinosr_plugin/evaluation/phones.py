@@ -42,8 +42,8 @@ def phone_class(phone: str) -> str:
 
 def class_order(names: Sequence[str]) -> np.ndarray:
     """(len(names),) int64: indices into ``names`` sorted by phone class, names outside ARPABET last and by alphabet."""
-    key = lambda i: (RANK_OF.get(names[i], len(RANK_OF)), names[i])  # noqa: E731
-    return np.array(sorted(range(len(names)), key=key), dtype=np.int64)
+    keys = [(RANK_OF.get(name, len(RANK_OF)), name) for name in names]
+    return np.array(sorted(range(len(names)), key=keys.__getitem__), dtype=np.int64)
 
 
 @dataclass(frozen=True)

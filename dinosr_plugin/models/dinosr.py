@@ -10,6 +10,7 @@ from typing import Dict, Optional
 
 import torch
 import torch.nn.functional as F
+from fairseq.dataclass import ChoiceEnum
 from fairseq.models import register_model
 from torch import Tensor, nn
 
@@ -29,6 +30,20 @@ class DinoSRConfig(TrunkConfig):
     codebook_init_decay: float = field(default=0.9, metadata={"help": "decay of the codebooks' moving averages at the start"})
     codebook_end_decay: float = field(default=0.9, metadata={"help": "the same at codebook_end_decay_step"})
     codebook_end_decay_step: int = field(default=0, metadata={"help": "update at which the codebooks' decay has gone linearly to its end"})
+    codebook_init: ChoiceEnum(["normal", "frames"]) = field(
+        default="normal",
+        metadata={"help": "normal: random codewords (the paper); frames: k-means on the first batch, which leaves few codewords unused"},
+    )
+    revive_after: int = field(
+        default=0, metadata={"help": "a codeword without frames for so many updates moves to a random frame; 0: never (the paper)"}
+    )
+    head_layers: ChoiceEnum(["last", "matching"]) = field(
+        default="last",
+        metadata={"help": "last: all heads read the student's last layer (the paper); matching: the layer of their codebook (SpidR)"},
+    )
+    target: ChoiceEnum(["ffn", "layer"]) = field(
+        default="ffn", metadata={"help": "what is clustered: ffn: a layer's feed-forward output (the paper); layer: the layer's output"}
+    )
     instance_norm_target_layer: bool = field(default=True, metadata={"help": "instance norm over time of the targets"})
     ema_decay: float = field(default=0.999, metadata={"help": "decay of the teacher at the start"})
     ema_end_decay: float = field(default=0.9999, metadata={"help": "decay of the teacher at ema_anneal_end_step"})
@@ -64,7 +79,7 @@ class DinoSR(Trunk):
         self.n_codebooks = cfg.average_top_k_layers
         self.heads = nn.ModuleList(nn.Linear(cfg.encoder_embed_dim, cfg.codebook_size) for _ in range(self.n_codebooks))
         self.teacher = EmaTeacher(Encoder(cfg), self.encoder, copied=["pos_conv."])
-        self.codebooks = Codebooks(self.n_codebooks, cfg.codebook_size, cfg.encoder_embed_dim)
+        self.codebooks = Codebooks(self.n_codebooks, cfg.codebook_size, cfg.encoder_embed_dim, cfg.revive_after)
         self.num_updates = 0
 
     def forward(
@@ -95,12 +110,14 @@ class DinoSR(Trunk):
         inputs = self.encoder_inputs(source, padding)
         masked = self.draw_mask(padding) if mask_indices is None else mask_indices
         padding = padding if bool(padding.any()) else None
-        student = self.student(inputs, masked, padding)
+        student = self.student(inputs, masked, padding)[:, masked]  # (1 or K, N, D)
         targets = self.targets(inputs.detach(), padding)[:, masked]  # (K, N, D)
+        if self.training and self.starts_codebooks():
+            self.codebooks.start_from_(targets)
         codes = self.codebooks.assign(targets)
         if self.training:
             self.codebooks.collect(targets, codes)
-        return self.losses(self.logits(student[masked]), codes)
+        return self.losses(self.logits(student), codes)
 
     def encoder_inputs(self, source: Tensor, padding: Tensor) -> Tensor:
         """Projected features (B, F, D), shared by student and teacher; without gradient once they are frozen."""
@@ -109,21 +126,31 @@ class DinoSR(Trunk):
             return self.project(self.extract_frames(source, padding))
 
     def student(self, inputs: Tensor, masked: Tensor, padding: Optional[Tensor]) -> Tensor:
-        """Last layer's output (B, F, D) for the masked input."""
-        x, _ = self.encoder(self.apply_mask(self.dropout_input(inputs), masked), padding)
-        return x
+        """What the heads read, for the masked input: (1, B, F, D), or (K, B, F, D) if each head reads its own layer."""
+        return self.head_inputs(*self.encoder(self.apply_mask(self.dropout_input(inputs), masked), padding))
+
+    def head_inputs(self, x: Tensor, layer_results) -> Tensor:
+        """Output x (B, F, D) and layer results of the student -> (1 or K, B, F, D)."""
+        if self.cfg.head_layers == "last":
+            return x.unsqueeze(0)
+        return torch.stack([output for output, _, _ in layer_results[-self.n_codebooks :]]).transpose(1, 2)
 
     @torch.no_grad()
     def targets(self, inputs: Tensor, padding: Optional[Tensor]) -> Tensor:
-        """Feed-forward outputs of the teacher's top K layers, lowest first, instance-normalised: (K, B, F, D) float32."""
+        """The teacher's top K layers, lowest first, instance-normalised: (K, B, F, D) float32."""
         _, layer_results = self.teacher.model(inputs, padding)
-        x = torch.stack([feed_forward for _, _, feed_forward in layer_results[-self.n_codebooks :]])
+        part = 2 if self.cfg.target == "ffn" else 0
+        x = torch.stack([result[part] for result in layer_results[-self.n_codebooks :]])
         x = x.transpose(1, 2).float()  # (K, F, B, D) -> (K, B, F, D)
         return instance_norm(x, padding) if self.cfg.instance_norm_target_layer else x
 
     def logits(self, x: Tensor) -> Tensor:
-        """Student's frames (N, D) -> (K, N, V) float32."""
-        return torch.stack([head(x) for head in self.heads]).float()
+        """Student's frames (1 or K, ..., D) -> (K, ..., V) float32."""
+        return torch.stack([head(own) for head, own in zip(self.heads, x.expand(self.n_codebooks, *x.shape[1:]))]).float()
+
+    def starts_codebooks(self) -> bool:
+        """Whether this is the first forward pass of a run whose codewords start from frames."""
+        return self.cfg.codebook_init == "frames" and self.num_updates == 0 and self.codebooks.pending is None
 
     def losses(self, logits: Tensor, codes: Tensor) -> Dict:
         """Cross-entropy of logits (K, N, V) against codes (K, N), and what to watch."""
@@ -184,7 +211,7 @@ class DinoSR(Trunk):
     def predicted_codes(self, source: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
         """The student heads' codes of unmasked speech: source (B, T) -> (K, B, F) int64; -1 for padded frames."""
         features = self.extract_features(source, padding_mask)
-        codes = self.logits(features["x"]).argmax(-1)
+        codes = self.logits(self.head_inputs(features["x"], features["layer_results"])).argmax(-1)
         return codes if features["padding_mask"] is None else codes.masked_fill(features["padding_mask"], -1)
 
     def remove_pretraining_modules(self, last_layer: Optional[int] = None):
@@ -203,6 +230,8 @@ class DinoSR(Trunk):
         for k in range(self.n_codebooks):
             destination[f"{prefix}_codebook{k}"] = self.codebooks.sums[k]
             destination[f"{prefix}_codebook_cnts{k}"] = self.codebooks.counts[k]
+        if self.codebooks.revive_after:
+            destination[prefix + "_codebook_idle"] = self.codebooks.idle
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs):
         if self.teacher is None:
@@ -224,6 +253,9 @@ class DinoSR(Trunk):
             error_msgs.append(f"teacher (_ema): {error}")
 
     def _load_codebooks(self, state_dict, prefix, missing_keys, error_msgs):
+        idle = state_dict.pop(prefix + "_codebook_idle", None)
+        if idle is not None:
+            self.codebooks.idle.copy_(idle)
         for k in range(self.n_codebooks):
             for name, buffer in ((f"_codebook{k}", self.codebooks.sums[k]), (f"_codebook_cnts{k}", self.codebooks.counts[k])):
                 value = state_dict.pop(prefix + name, None)

@@ -1,5 +1,7 @@
 """Online codebooks: centroids that are exponential moving averages of the frames assigned to them (DinoSR section 3.2)."""
 
+from typing import Optional
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -13,17 +15,23 @@ class Codebooks(nn.Module):
     whatever the precision of the model. Assigning collects statistics only; ``step_`` applies them, once an update, so
     that several forward passes (gradient accumulation) and several ranks give what one large batch would.
 
-    Buffers: ``sums`` (K, V, D), ``counts`` (K, V).
+    Buffers: ``sums`` (K, V, D), ``counts`` (K, V), ``idle`` (K, V) updates since a codeword last received a frame.
+
+    Args:
+        revive_after: a codeword that received no frame for so many updates moves to a random frame; 0: never (the paper).
     """
 
-    def __init__(self, n_codebooks: int, codebook_size: int, dim: int):
+    def __init__(self, n_codebooks: int, codebook_size: int, dim: int, revive_after: int = 0):
         super().__init__()
+        self.revive_after = revive_after
         sums = torch.randn(n_codebooks, codebook_size, dim)
         # instance norm over the V axis, for each dimension: the scale of the instance-normalised targets
         sums = F.instance_norm(sums.transpose(1, 2)).transpose(1, 2).contiguous()
         self.register_buffer("sums", sums, persistent=False)
         self.register_buffer("counts", torch.ones(n_codebooks, codebook_size), persistent=False)
+        self.register_buffer("idle", torch.zeros(n_codebooks, codebook_size), persistent=False)
         self.pending = None  # (K, V, D + 1): sums and counts of the frames seen since the last step
+        self.spare = None  # (K, V, D): frames seen since the last step that dead codewords may move to
 
     def _apply(self, fn, recurse=True):
         # follow the model's device, never its dtype: half precision would freeze a moving average
@@ -42,6 +50,19 @@ class Codebooks(nn.Module):
         return distance.argmin(-1)
 
     @torch.no_grad()
+    def start_from_(self, frames: Tensor, iterations: int = 10):
+        """Place all codewords by k-means on frames (K, N, D), started from random frames; every rank takes rank 0's."""
+        self.sums.copy_(random_frames(frames, self.sums.size(1)))
+        self.counts.fill_(1)
+        for _ in range(iterations):
+            self.collect(frames, self.assign(frames))
+            self._move(self.pending, decay=0.0)
+        self.pending = self.spare = None
+        if distributed():
+            dist.broadcast(self.sums, src=0)
+            dist.broadcast(self.counts, src=0)
+
+    @torch.no_grad()
     def collect(self, frames: Tensor, codes: Tensor):
         """Add frames (K, N, D) and their codes (K, N) to the statistics of this update."""
         K, V, D = self.sums.shape
@@ -51,19 +72,55 @@ class Codebooks(nn.Module):
         if self.pending is None:
             self.pending = rows.new_zeros(K, V, D + 1)
         self.pending.view(K * V, D + 1).index_add_(0, (codes + offset).view(-1), rows)
+        if self.revive_after and self.spare is None and frames.size(1):
+            self.spare = random_frames(frames, V)
 
     @torch.no_grad()
     def step_(self, decay: float):
-        """Move the codewords that received frames; the others keep sum and count bit for bit.
+        """Move the codewords that received frames; the others keep sum and count bit for bit (unless they are revived).
 
         One collective over all ranks for all codebooks. Does nothing if no frame was collected.
         """
         if self.pending is None:
             return
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(self.pending)
-        new_sums, new_counts = self.pending[..., :-1], self.pending[..., -1]
+        pending, spare = self.pending, self.spare
+        self.pending = self.spare = None
+        if distributed():
+            pending, spare = self._over_ranks(pending, spare)
+        self._move(pending, decay)
+        used = pending[..., -1] > 0
+        self.idle.copy_(torch.where(used, 0.0, self.idle + 1))
+        if self.revive_after and spare is not None:
+            self._revive(spare)
+
+    def _over_ranks(self, pending: Tensor, spare: Optional[Tensor]):
+        """Sum of the statistics, and rank 0's spare frames, in one collective."""
+        if self.revive_after:
+            spare = torch.zeros_like(pending[..., :-1]) if spare is None or dist.get_rank() else spare
+            pending = torch.cat([pending, spare], dim=-1)
+        dist.all_reduce(pending)
+        K, V, D = self.sums.shape
+        return pending[..., : D + 1], pending[..., D + 1 :] if self.revive_after else None
+
+    def _move(self, statistics: Tensor, decay: float):
+        new_sums, new_counts = statistics[..., :-1], statistics[..., -1]
         used = new_counts > 0
         self.counts.copy_(torch.where(used, decay * self.counts + (1 - decay) * new_counts, self.counts))
         self.sums.copy_(torch.where(used.unsqueeze(-1), decay * self.sums + (1 - decay) * new_sums, self.sums))
-        self.pending = None
+
+    def _revive(self, spare: Tensor):
+        dead = self.idle >= self.revive_after
+        self.sums.copy_(torch.where(dead.unsqueeze(-1), spare, self.sums))
+        self.counts.masked_fill_(dead, 1.0)
+        self.idle.masked_fill_(dead, 0.0)
+
+
+def distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def random_frames(frames: Tensor, n: int) -> Tensor:
+    """n of the frames of each codebook: (K, N, D) -> (K, n, D) float32; different ones where N >= n."""
+    K, N, D = frames.shape
+    order = torch.rand(K, max(N, n)).argsort(1)[:, :n].remainder(N).to(frames.device)
+    return frames.float().gather(1, order.unsqueeze(-1).expand(K, n, D))

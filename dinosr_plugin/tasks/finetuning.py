@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from fairseq.data import Dictionary, FairseqDataset
 from fairseq.dataclass import ChoiceEnum
+from fairseq.file_io import PathManager
 from fairseq.tasks import register_task
 from fairseq.tasks.audio_finetuning import AudioFinetuningConfig, AudioFinetuningTask
 
@@ -120,12 +121,14 @@ class DinoSRFinetuningTask(AudioFinetuningTask):
             raise UserError("--path: the checkpoint was trained without labels; give one made by fine-tuning")
         if task_cfg.labels != self.cfg.labels:
             raise UserError(f"--labels {self.cfg.labels}: the checkpoint was fine-tuned on {task_cfg.labels}; give --labels {task_cfg.labels}")
+        # The check compares labels with the dictionary beside them, which a dictionary from elsewhere replaces.
+        labels = None if self.cfg.target_dictionary else task_cfg.labels
         for name in split_names(split, task_cfg.multi_corpus_keys):
-            validate_manifest(Path(self.cfg.data) / f"{name}.tsv", task_cfg.labels, self.cfg.min_sample_size)
+            validate_manifest(Path(self.cfg.data) / f"{name}.tsv", labels, self.cfg.min_sample_size)
         super().load_dataset(split, task_cfg, **kwargs)
         if task_cfg.multi_corpus_keys is None:
             dataset = self.datasets[split]
-            check_targets(split, [dataset.get_label(i).split() for i in range(len(dataset))], dataset.sizes, self.target_dictionary)
+            warn_of_crowded_targets(split, [dataset.get_label(i).split() for i in range(len(dataset))], dataset.sizes)
 
     def max_positions(self) -> tuple:
         """Longest utterance (samples) and longest transcript that are kept."""
@@ -142,6 +145,21 @@ class DinoSRFinetuningTask(AudioFinetuningTask):
         longest = longest_utterance(dataset, self.max_positions()[0])
         max_tokens = audio_batch_size(longest, max_tokens, max_sentences)
         return super().get_batch_iterator(dataset, max_tokens=max_tokens, max_sentences=max_sentences, **kwargs)
+
+    # -- model -------------------------------------------------------------------------------------------------------
+
+    def build_model(self, model_cfg: Any, from_checkpoint: bool = False):
+        """``wav2vec_ctc`` around the pre-trained checkpoint ``model.w2v_path``."""
+        from_disk = getattr(model_cfg, "w2v_args", None) is None  # else the saved configuration has all that is needed
+        if from_disk and not PathManager.exists(model_cfg.w2v_path):
+            raise UserError(f"model.w2v_path={model_cfg.w2v_path}: no such file; give a pre-trained checkpoint (an absolute path is safest)")
+        try:
+            return super().build_model(model_cfg, from_checkpoint)
+        except AssertionError as error:
+            if "normalization" not in str(error):
+                raise
+            ours = bool(self.cfg.normalize)
+            raise UserError(f"task.normalize={ours}: pre-training of {model_cfg.w2v_path} had {not ours}; use the same") from error
 
     # -- decoding ----------------------------------------------------------------------------------------------------
 
@@ -177,26 +195,19 @@ def split_names(split: str, multi_corpus_keys: Optional[str]) -> List[str]:
     return [part.split(":")[-1].strip() for part in split.split(",")]
 
 
-def check_targets(split: str, labels: Sequence[Sequence[str]], sizes: Sequence[int], dictionary: Dictionary) -> None:
-    """Warn of transcripts that CTC cannot learn; raise ``UserError`` if most symbols are unknown (upper and lower case mixed up, say).
+def warn_of_crowded_targets(split: str, labels: Sequence[Sequence[str]], sizes: Sequence[int]) -> None:
+    """Warn of transcripts that have no CTC alignment, for want of frames.
 
     Args:
-        split: for the messages.
+        split: for the message.
         labels: one list of symbols an utterance.
         sizes: samples of each utterance.
-        dictionary: the target dictionary.
     """
-    unknown = [symbol for label in labels for symbol in label if symbol not in dictionary]
-    if 2 * len(unknown) > sum(map(len, labels)):
-        raise UserError(f"{split}: most labels, such as {unknown[0]!r}, are not in the dictionary; do upper and lower case match?")
-    if unknown:
-        logger.warning("%s: %d labels are not in the dictionary and become <unk>, the first is %r", split, len(unknown), unknown[0])
     crowded = [i for i, (label, size) in enumerate(zip(labels, sizes)) if frames_needed(label) > (size - FRAME_FIELD) // FRAME_HOP + 1]
     if crowded:
         logger.warning(
-            "%s: %d utterances have more labels than frames, the first is number %d; their loss is infinite, "
-            "so train with criterion.zero_infinity=true",
-            *(split, len(crowded), crowded[0]),
+            f"{split}: {len(crowded)} utterances have more labels than frames, the first is number {crowded[0]}; "
+            "their loss is infinite, so train with criterion.zero_infinity=true"
         )
 
 

@@ -1,0 +1,233 @@
+"""The ``dinosr`` command: one sub-command a tool. Parsing and printing only; the work is done where each ``run_*`` imports it from.
+
+Exit status: 0 done, 1 for something the user can mend (one ``error:`` line on stderr) or a manifest with problems, 2 for a wrong command line.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Callable, Optional, Sequence
+
+from .errors import UserError
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Run one sub-command (``arguments`` default to the process's own); returns the exit status."""
+    options = make_parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `dinosr check ... | head` has seen enough; Python must not complain when it closes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dinosr", description="Tools around DinoSR pre-training with fairseq.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (add_path, add_manifest, add_check, add_synth):
+        add(commands)
+    return parser
+
+
+def add_command(commands, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    """A sub-command whose one-line help is also its description."""
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(run=run)
+    return parser
+
+
+# ---- values -----------------------------------------------------------------------------------------------------------------
+
+
+def whole_number(text: str) -> int:
+    """An argparse type: a whole number above 0."""
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+whole_number.__name__ = "whole number above 0"  # argparse puts it into its message
+
+
+def positive(text: str) -> float:
+    """An argparse type: a number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError
+    return value
+
+
+positive.__name__ = "number above 0"
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workers", type=whole_number, metavar="N", help="threads that read files (default: one a CPU, 16 at most); changes the time, not the result")
+
+
+def workers(options: argparse.Namespace) -> int:
+    from .data.audio import default_workers
+
+    return options.workers or default_workers()
+
+
+# ---- dinosr path ------------------------------------------------------------------------------------------------------------
+
+
+def add_path(commands) -> None:
+    add_command(commands, "path", run_path, "print the folder of this package, for fairseq: common.user_dir=$(dinosr path)")
+
+
+def run_path(options: argparse.Namespace) -> int:
+    print(Path(__file__).absolute().parent)
+    return 0
+
+
+# ---- dinosr manifest --------------------------------------------------------------------------------------------------------
+
+
+def add_manifest(commands) -> None:
+    parser = commands.add_parser("manifest", help="list a corpus for fairseq: .tsv, and .ltr, .wrd and dict.ltr.txt where its words are known")
+    corpora = parser.add_subparsers(title="corpora", metavar="CORPUS", required=True)
+    add_librispeech(corpora)
+    add_librilight(corpora)
+    add_folder(corpora)
+
+
+def add_corpus(corpora, name: str, run: Callable[[argparse.Namespace], int], text: str, root: str) -> argparse.ArgumentParser:
+    parser = add_command(corpora, name, run, text)
+    parser.add_argument("root", type=Path, metavar="ROOT", help=root)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the manifests, made if need be; files of the same names are replaced")
+    add_workers(parser)
+    return parser
+
+
+def add_librispeech(corpora) -> None:
+    parser = add_corpus(
+        corpora,
+        "librispeech",
+        run_librispeech,
+        "one manifest with labels for each part of LibriSpeech, named after the part",
+        "folder that holds the parts (train-clean-100, dev-clean, ...), or one part (SPEAKER/CHAPTER/*.flac)",
+    )
+    parser.add_argument("--parts", nargs="+", metavar="PART", help="take these parts only (default: all under ROOT)")
+
+
+def run_librispeech(options: argparse.Namespace) -> int:
+    from .data.librispeech import librispeech_splits
+    from .data.manifest import require_writable
+
+    require_writable(options.out)
+    splits = librispeech_splits(options.root, options.parts, workers(options))
+    names = [split.name for split in splits]
+    return write(options.out, splits, [name for name in names if name.startswith("train")] or names)
+
+
+def add_librilight(corpora) -> None:
+    add_corpus(
+        corpora,
+        "librilight",
+        run_librilight,
+        "train_10min, train_1h and train_10h of Libri-light's limited-resource release, with labels",
+        "the folder librispeech_finetuning of that release, or its parent",
+    )
+
+
+def run_librilight(options: argparse.Namespace) -> int:
+    from .data.librispeech import librilight_splits
+    from .data.manifest import require_writable
+
+    require_writable(options.out)
+    return write(options.out, librilight_splits(options.root, workers(options)), ["train_10h"])
+
+
+def add_folder(corpora) -> None:
+    parser = add_corpus(
+        corpora,
+        "folder",
+        run_folder,
+        "train and valid manifests of any folder of .wav, .flac and .ogg files; with labels where every file has its words in a UTF-8 .txt "
+        "of the same name beside it (letters are kept as they are, runs of white space become one space)",
+        "folder that holds the audio, at any depth",
+    )
+    parser.add_argument("--split-by", choices=("file", "speaker"), default="file", help="what goes to valid as a whole: a file, or a speaker (the first folder under ROOT; in LibriSpeech's layout its own speakers) (default: %(default)s)")
+    parser.add_argument("--valid-share", type=float, default=0.05, metavar="SHARE", help="share of the files or speakers that goes to valid; 0: no valid.tsv (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="another number gives another split; for one number an added file moves no other (default: %(default)s)")
+    parser.add_argument("--convert", type=Path, metavar="NEW_DIR", help="write all files as 16 kHz mono 16-bit FLAC into this new folder and list those (mean of the channels, polyphase resampling)")
+
+
+def run_folder(options: argparse.Namespace) -> int:
+    from .data.folder import TRAIN, folder_splits
+    from .data.manifest import require_writable
+
+    require_writable(options.out)
+    splits, notes = folder_splits(options.root, options.split_by, options.valid_share, options.seed, options.convert, workers(options))
+    print_notes(notes)
+    return write(options.out, splits, [TRAIN])
+
+
+def write(out: Path, splits: list, counted: list[str]) -> int:
+    """Write the splits and tell what was written; the dictionary's counts come from the splits named in ``counted``."""
+    from .data.manifest import write_splits
+
+    print_notes(write_splits(out, splits, counted))
+    for split in splits:
+        print(f"{out}/{split.describe()}")
+    return 0
+
+
+def print_notes(notes: list[str]) -> None:
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+# ---- dinosr check -----------------------------------------------------------------------------------------------------------
+
+
+def add_check(commands) -> None:
+    parser = add_command(commands, "check", run_check, "read a manifest, its labels and all of its audio, and list every problem; exit status 1 where there is one")
+    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="a .tsv file; .ltr, .wrd, .phn, .km and dict.ltr.txt beside it are checked with it")
+    parser.add_argument("--min-sample-size", type=whole_number, metavar="N", help="the training's task.min_sample_size, in samples (16000 a second): tells how many files it would skip")
+    parser.add_argument("--max-sample-size", type=whole_number, metavar="N", help="the training's task.max_sample_size, in samples: tells how many files it would crop")
+    add_workers(parser)
+
+
+def run_check(options: argparse.Namespace) -> int:
+    from .data.check import check_manifest
+
+    report = check_manifest(options.manifest, options.min_sample_size, options.max_sample_size, workers(options))
+    for problem in report.problems:
+        print(f"problem: {problem}")
+    for note in report.notes:
+        print(f"note: {note}")
+    print(report.summary(), flush=True)
+    return 1 if report.problems else 0
+
+
+# ---- dinosr synth -----------------------------------------------------------------------------------------------------------
+
+
+def add_synth(commands) -> None:
+    parser = add_command(commands, "synth", run_synth, "make a small synthetic corpus with known words and phones, to try things on")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the corpus, made if need be")
+    parser.add_argument("--minutes", type=positive, required=True, metavar="M", help="minutes of speech to make")
+    parser.add_argument("--speakers", type=whole_number, required=True, metavar="S", help="number of different voices")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="another number gives another corpus (default: %(default)s)")
+
+
+def run_synth(options: argparse.Namespace) -> int:
+    from .data.synth import synthesize
+
+    synthesize(options.out, options.minutes, options.speakers, options.seed)
+    print(f"{options.out}: list it for training with `dinosr manifest librispeech {options.out} --out DIR`")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

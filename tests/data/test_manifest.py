@@ -1,0 +1,485 @@
+"""`dinosr manifest`: what is written for good trees, and what is said about bad ones. Every tree is real audio in a temporary folder."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+from fairseq.data import Dictionary
+from fairseq.data.audio.raw_audio_dataset import FileAudioDataset
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dinosr_plugin.cli import main
+from dinosr_plugin.data import audio, folder, manifest
+from dinosr_plugin.errors import UserError
+
+
+def noise(samples: int, seed: int = 0, channels: int = 1) -> np.ndarray:
+    sound = np.random.default_rng(seed).normal(0, 0.1, (samples, channels))
+    return sound[:, 0] if channels == 1 else sound
+
+
+def write_sound(path: Path, samples: int = 3200, rate: int = 16000, channels: int = 1, subtype: str = "PCM_16") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sf.write(path, noise(samples, channels=channels), rate, subtype=None if path.suffix == ".ogg" else subtype)
+    return path
+
+
+def write_chapter(part: Path, speaker: int, chapter: int, texts: list[str]) -> Path:
+    """One chapter in LibriSpeech's layout; file number n is 3200 + 100 n samples long."""
+    place = part / str(speaker) / str(chapter)
+    names = [f"{speaker}-{chapter}-{number:04d}" for number in range(len(texts))]
+    for number, name in enumerate(names):
+        write_sound(place / f"{name}.flac", 3200 + 100 * number)
+    lines = [f"{name} {text}\n" for name, text in zip(names, texts)]
+    (place / f"{speaker}-{chapter}.trans.txt").write_text("".join(reversed(lines)))  # their order must not matter
+    return place
+
+
+@pytest.fixture
+def librispeech(tmp_path) -> Path:
+    root = tmp_path / "LibriSpeech"
+    write_chapter(root / "train", 19, 198, ["HELLO WORLD", "IT'S A DAY"])
+    write_chapter(root / "train", 103, 1, ["HELLO"])
+    write_chapter(root / "dev", 7, 2, ["WHO", "QUICK DOGS"])
+    return root
+
+
+def lines(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8")
+    assert text.endswith("\n")
+    return text.split("\n")[:-1]
+
+
+def fails(capsys, *arguments) -> str:
+    """Run the command line, which must fail with an error and nothing else; returns what it says."""
+    assert main([str(argument) for argument in arguments]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("error: ")
+    return captured.err
+
+
+# ---- LibriSpeech ------------------------------------------------------------------------------------------------------------
+
+
+def test_librispeech_files(librispeech, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["manifest", "librispeech", str(librispeech), "--out", str(out)]) == 0
+    assert {path.name for path in out.iterdir()} == {f"{part}.{kind}" for part in ("train", "dev") for kind in ("tsv", "ltr", "wrd")} | {"dict.ltr.txt"}
+    assert lines(out / "train.tsv") == [
+        str(librispeech / "train"),
+        "103/1/103-1-0000.flac\t3200",
+        "19/198/19-198-0000.flac\t3200",
+        "19/198/19-198-0001.flac\t3300",
+    ]
+    assert lines(out / "train.wrd") == ["HELLO", "HELLO WORLD", "IT'S A DAY"]
+    assert lines(out / "train.ltr") == ["H E L L O |", "H E L L O | W O R L D |", "I T ' S | A | D A Y |"]
+    assert lines(out / "dev.ltr") == ["W H O |", "Q U I C K | D O G S |"]
+    printed = capsys.readouterr()
+    assert f"{out}/train.tsv, .ltr, .wrd: 3 utterances, 0.00 hours, 2 speaker(s)" in printed.out
+    assert "note: 'Q' occurs in dev but not in train" in printed.err
+
+
+def test_dictionary_counts_the_training_part_and_holds_every_symbol(librispeech, tmp_path):
+    main(["manifest", "librispeech", str(librispeech), "--out", str(tmp_path)])
+    rows = [line.rsplit(" ", 1) for line in lines(tmp_path / "dict.ltr.txt")]
+    counts = {symbol: int(count) for symbol, count in rows}
+    assert counts["|"] == 6 and counts["L"] == 5 and counts["'"] == 1 and counts["Q"] == counts["C"] == 0
+    assert rows == sorted(rows, key=lambda row: (-int(row[1]), row[0]))
+    dictionary = Dictionary.load(str(tmp_path / "dict.ltr.txt"))
+    for name in ("train", "dev"):
+        for line in lines(tmp_path / f"{name}.ltr"):
+            assert dictionary.unk() not in dictionary.encode_line(line, add_if_not_exist=False).tolist()
+
+
+def test_dictionary_without_a_training_part_counts_all(librispeech, tmp_path):
+    (librispeech / "train").rename(librispeech / "other")
+    main(["manifest", "librispeech", str(librispeech), "--out", str(tmp_path)])
+    assert "| 9" in lines(tmp_path / "dict.ltr.txt")
+
+
+def test_fairseq_reads_what_we_write(librispeech, tmp_path):
+    main(["manifest", "librispeech", str(librispeech), "--out", str(tmp_path)])
+    dataset = FileAudioDataset(str(tmp_path / "train.tsv"), sample_rate=16000)
+    assert [len(dataset[index]["source"]) for index in range(3)] == [3200, 3200, 3300]
+
+
+def test_librispeech_parts_and_parents(librispeech, tmp_path, capsys):
+    for root, options, expected in [
+        (librispeech, ["--parts", "dev"], {"dev"}),
+        (librispeech.parent, [], {"dev", "train"}),
+        (librispeech / "train", [], {"train"}),
+    ]:
+        out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+        assert main(["manifest", "librispeech", str(root), "--out", str(out), *options]) == 0
+        assert {path.stem for path in out.glob("*.tsv")} == expected
+        assert all(lines(path)[0] == str(librispeech / path.stem) for path in out.glob("*.tsv"))
+    capsys.readouterr()
+    message = fails(capsys, "manifest", "librispeech", librispeech, "--out", tmp_path / "none", "--parts", "dev", "tset")
+    assert "no part tset" in message and "dev, train" in message
+
+
+def test_librispeech_root_that_is_relative(librispeech, tmp_path, monkeypatch):
+    monkeypatch.chdir(librispeech.parent)
+    main(["manifest", "librispeech", "LibriSpeech", "--out", "out"])
+    assert lines(tmp_path / "out/dev.tsv")[0] == str(librispeech / "dev")
+
+
+def test_every_problem_is_told_at_once_and_nothing_is_written(librispeech, tmp_path, capsys):
+    chapter = librispeech / "train/19/198"
+    whole = (chapter / "19-198-0000.flac").read_bytes()
+    (chapter / "19-198-0000.flac").write_bytes(whole[:-7])  # truncated
+    (chapter / "19-198-0001.flac").write_bytes(b"")  # zero length
+    write_sound(chapter / "19-198-0002.flac")  # no transcript
+    write_sound(chapter / "19-198-0003.flac", rate=8000, channels=2)
+    (chapter / "19-198-0004.wav").write_text("this is text " * 50)
+    transcript = chapter / "19-198.trans.txt"
+    transcript.write_text(transcript.read_text() + "19-198-0003 STEREO\n19-198-0004\n19-198-0009 NO AUDIO\n19-198-0000 AGAIN\n")
+    shutil.copy(chapter / "19-198-0003.flac", librispeech / "dev/7/2/19-198-0003.flac")  # same id in another part
+    (librispeech / "train/103/1/103-1.trans.txt").unlink()
+
+    out = tmp_path / "out"
+    message = fails(capsys, "manifest", "librispeech", librispeech, "--out", out)
+    assert not out.exists()
+    assert str(librispeech) in message.splitlines()[0]
+    for expected in (
+        "train/19/198/19-198-0000.flac: unreadable or truncated",
+        "train/19/198/19-198-0001.flac: zero bytes long",
+        "train/19/198/19-198-0002.flac: no line in the *.trans.txt",
+        "train/19/198/19-198-0003.flac: 8000 Hz, 2 channel(s)",
+        "train/19/198/19-198-0004.wav: unreadable",
+        "train/19/198/19-198-0004.wav: no words in its transcript",
+        "train/19/198/19-198-0009: a transcript without audio",
+        "19-198.trans.txt line 6: a second line for 19-198-0000",
+        "train/19/198/19-198-0003.flac: same utterance id as dev/7/2/19-198-0003.flac",
+        "train/103/1: no *.trans.txt for its 1 file(s)",
+        "dev/7/2/19-198-0003.flac: no line",
+    ):
+        assert message.count(expected) == 1, expected
+    assert f"error: {len(message.splitlines()) - 1} problem(s)" in message
+
+
+def test_long_lists_of_problems_are_cut_and_counted(tmp_path, capsys):
+    for number in range(25):
+        write_sound(tmp_path / f"in/{number}.wav", 100, rate=8000)
+    message = fails(capsys, "manifest", "folder", tmp_path / "in", "--out", tmp_path / "out")
+    assert "25 problem(s)" in message and message.count("--convert NEW_FOLDER") == 20 and "... and 5 more" in message
+
+
+@pytest.mark.parametrize("corpus", ["librispeech", "librilight", "folder"])
+def test_missing_and_empty_roots(corpus, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for root in (tmp_path / "nowhere", tmp_path / "empty"):
+        message = fails(capsys, "manifest", corpus, root, "--out", tmp_path / "out")
+        assert str(root) in message and len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("out", ["file", "file/below"])
+def test_unwritable_out_is_one_line(librispeech, tmp_path, capsys, out):
+    (tmp_path / "file").write_text("in the way")
+    message = fails(capsys, "manifest", "librispeech", librispeech, "--out", tmp_path / out)
+    assert "--out" in message and "not a folder" in message and len(message.splitlines()) == 1
+
+
+def test_nothing_is_left_of_a_set_that_cannot_be_finished(tmp_path):
+    (tmp_path / "b.tsv").mkdir()
+    (tmp_path / "b.tsv/x").touch()
+    with pytest.raises(UserError, match="cannot write into"):
+        manifest.write_files(tmp_path, {"b.tsv": ["2"], "a.tsv": ["1"]})
+    assert [path.name for path in tmp_path.iterdir()] == ["b.tsv"]
+
+
+def test_real_corpus(librispeech_mini, tmp_path):
+    assert main(["manifest", "librispeech", str(librispeech_mini), "--out", str(tmp_path), "--parts", "dev"]) == 0
+    rows, words = lines(tmp_path / "dev.tsv")[1:], lines(tmp_path / "dev.wrd")
+    assert len(rows) == len(words) == len(lines(tmp_path / "dev.ltr")) > 50
+    for row, text in list(zip(rows, words))[::10]:
+        path, samples = row.split("\t")
+        sound, rate = sf.read(librispeech_mini / "dev" / path)
+        transcript = next((librispeech_mini / "dev" / path).parent.glob("*.trans.txt")).read_text()
+        assert len(sound) == int(samples) and rate == 16000
+        assert f"{Path(path).stem} {text}\n" in transcript
+
+
+# ---- Libri-light ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def librilight(tmp_path) -> Path:
+    root = tmp_path / "librispeech_finetuning"
+    write_chapter(root / "1h/0/clean", 1, 10, ["A"])
+    write_chapter(root / "1h/0/other", 2, 10, ["B B"])
+    write_chapter(root / "1h/5/clean", 3, 10, ["C"])
+    write_chapter(root / "9h/other", 4, 10, ["D", "E"])
+    (root / "phones").mkdir()
+    (root / "phones/10min_phones.txt").write_text("1-10-0000 3 4 5\n")
+    return root
+
+
+@pytest.mark.parametrize("given_parent", [False, True])
+def test_librilight_splits(librilight, tmp_path, given_parent):
+    out = tmp_path / "out"
+    root = librilight.parent if given_parent else librilight
+    assert main(["manifest", "librilight", str(root), "--out", str(out)]) == 0
+    ten_minutes = ["1h/0/clean/1/10/1-10-0000.flac\t3200", "1h/0/other/2/10/2-10-0000.flac\t3200"]
+    hour = [*ten_minutes, "1h/5/clean/3/10/3-10-0000.flac\t3200"]
+    assert lines(out / "train_10min.tsv") == [str(librilight), *ten_minutes]
+    assert lines(out / "train_1h.tsv") == [str(librilight), *hour]
+    assert lines(out / "train_10h.tsv") == [str(librilight), *hour, "9h/other/4/10/4-10-0000.flac\t3200", "9h/other/4/10/4-10-0001.flac\t3300"]
+    assert lines(out / "train_10h.ltr") == ["A |", "B | B |", "C |", "D |", "E |"]
+    assert lines(out / "dict.ltr.txt") == ["| 6", "B 2", "A 1", "C 1", "D 1", "E 1"]  # each utterance counted once
+
+
+def test_librilight_with_a_part_missing(librilight, tmp_path, capsys):
+    shutil.rmtree(librilight / "9h")
+    assert "no folder 9h" in fails(capsys, "manifest", "librilight", librilight, "--out", tmp_path / "out")
+
+
+# ---- any folder -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(tmp_path) -> Path:
+    """40 files of 8 speakers, three formats."""
+    root = tmp_path / "tree"
+    for number in range(40):
+        suffix = ("wav", "flac", "ogg")[number % 3]
+        write_sound(root / f"speaker{number % 8}/session/{number:02d}.{suffix}", 1600 + number)
+    return root
+
+
+def splits(out: Path) -> dict[str, list[str]]:
+    return {path.stem: [line.split("\t")[0] for line in lines(path)[1:]] for path in out.glob("*.tsv")}
+
+
+def make_folder(root: Path, out: Path, *options: str) -> dict[str, list[str]]:
+    assert main(["manifest", "folder", str(root), "--out", str(out), *options]) == 0
+    return splits(out)
+
+
+def test_folder_split_by_file(tree, tmp_path):
+    made = make_folder(tree, tmp_path / "out", "--valid-share", "0.3")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"train.tsv", "valid.tsv"}
+    assert sorted(made["train"] + made["valid"]) == sorted(path.relative_to(tree).as_posix() for path in tree.rglob("*.*"))
+    assert made["train"] == sorted(made["train"]) and 4 <= len(made["valid"]) <= 20
+    lengths = dict(line.split("\t") for line in lines(tmp_path / "out/train.tsv")[1:] + lines(tmp_path / "out/valid.tsv")[1:])
+    assert all(int(samples) == 1600 + int(Path(path).stem) for path, samples in lengths.items())
+
+
+def test_folder_split_by_speaker(tree, tmp_path):
+    made = make_folder(tree, tmp_path / "out", "--split-by", "speaker", "--valid-share", "0.4")
+    train, valid = ({path.split("/")[0] for path in made[name]} for name in ("train", "valid"))
+    assert train and valid and not train & valid and len(train | valid) == 8
+
+
+def test_an_added_file_moves_no_other_and_the_seed_does(tree, tmp_path):
+    before = make_folder(tree, tmp_path / "before", "--valid-share", "0.3")
+    another = make_folder(tree, tmp_path / "seed", "--valid-share", "0.3", "--seed", "1")
+    write_sound(tree / "a_new_speaker/x.wav")
+    after = make_folder(tree, tmp_path / "after", "--valid-share", "0.3")
+    for name in ("train", "valid"):
+        assert [path for path in after[name] if path != "a_new_speaker/x.wav"] == before[name]
+    assert another != before
+
+
+def test_folder_without_validation(tree, tmp_path):
+    assert list(make_folder(tree, tmp_path / "out", "--valid-share", "0")) == ["train"]
+
+
+def test_a_share_that_leaves_a_split_empty_names_one_that_does_not(tmp_path, capsys):
+    for number in range(3):
+        write_sound(tmp_path / f"in/{number}.wav")
+    for share in ("0.0001", "0.9999"):
+        message = fails(capsys, "manifest", "folder", tmp_path / "in", "--out", tmp_path / "out", "--valid-share", share)
+        advice = message.split("fills both is ")[1].split(";")[0]
+        assert len(make_folder(tmp_path / "in", tmp_path / "out", "--valid-share", advice)) == 2
+        capsys.readouterr()
+    assert "not between 0 and 1" in fails(capsys, "manifest", "folder", tmp_path / "in", "--out", tmp_path / "out", "--valid-share", "1")
+
+
+def test_split_by_speaker_needs_folders(tmp_path, capsys):
+    write_sound(tmp_path / "in/a.wav")
+    assert "--split-by file" in fails(capsys, "manifest", "folder", tmp_path / "in", "--out", tmp_path / "out", "--split-by", "speaker")
+
+
+@given(st.sets(st.text("abc/", min_size=1, max_size=6), min_size=8), st.integers(0, 5), st.floats(0.2, 0.8))
+def test_each_path_is_split_by_itself(names, seed, share):
+    paths = sorted(f"{name}.wav" for name in names)
+    try:
+        every = dict(zip(paths, folder.split_names(paths, "file", share, seed)))
+        some = dict(zip(paths[::2], folder.split_names(paths[::2], "file", share, seed)))
+    except UserError:
+        return  # one side empty: refused
+    assert all(every[path] == name for path, name in some.items())
+
+
+def test_transcripts_beside_the_audio(tree, tmp_path, capsys):
+    for path in list(tree.rglob("*.*")):
+        path.with_suffix(".txt").write_text(f"\ufeff Straße\n number\t{path.stem}  \n", encoding="utf-8")
+    (tree / "README.txt").write_text("about")
+    made = make_folder(tree, tmp_path / "out", "--valid-share", "0.3")
+    assert "1 .txt file(s) belong to no audio file" in capsys.readouterr().err
+    for name, paths in made.items():
+        assert lines(tmp_path / f"out/{name}.wrd") == [f"Straße number {Path(path).stem}" for path in paths]
+        assert lines(tmp_path / f"out/{name}.ltr")[0].startswith("S t r a ß e | n u m b e r | ")
+    assert "ß" in manifest.read_dictionary(tmp_path / "out/dict.ltr.txt")
+
+
+def test_bad_transcripts(tmp_path, capsys):
+    root = tmp_path / "in"
+    for name in "abcde":
+        write_sound(root / f"{name}.wav")
+    (root / "a.txt").write_text("fine")
+    (root / "b.txt").write_text(" \n")
+    (root / "c.txt").write_bytes("Stra\xdfe".encode("latin-1"))
+    (root / "d.txt").write_text("a | b")
+    message = fails(capsys, "manifest", "folder", root, "--out", tmp_path / "out", "--valid-share", "0")
+    assert "4 problem(s)" in message
+    for expected in ("b.wav: no words", "c.txt: not UTF-8 text", "d.wav: '|' in its transcript", "e.wav: no e.txt beside it"):
+        assert expected in message
+
+
+def test_duplicate_ids_and_names_that_no_manifest_can_hold(tmp_path, capsys):
+    root = tmp_path / "in"
+    for name in ("one/a.wav", "two/a.flac", "b\tc.wav", "d .wav/e.wav", " f.wav"):
+        write_sound(root / name)
+    (root / os.fsdecode(b"\xff.wav")).write_bytes((root / "one/a.wav").read_bytes())
+    message = fails(capsys, "manifest", "folder", root, "--out", tmp_path / "out", "--valid-share", "0")
+    assert "two/a.flac: same utterance id as one/a.wav" in message
+    assert "'b\\tc.wav': a tab" in message and "' f.wav': a tab, a line break, or a space" in message and "not UTF-8" in message
+    assert "4 problem(s)" in message
+
+
+def test_truncated_wav_and_ogg(tmp_path, capsys):
+    for name in ("a.wav", "b.ogg", "c.flac"):
+        path = write_sound(tmp_path / "in" / name, 32000)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    sf.write(tmp_path / "in/d.wav", noise(0), 16000)
+    message = fails(capsys, "manifest", "folder", tmp_path / "in", "--out", tmp_path / "out", "--valid-share", "0")
+    assert "4 problem(s)" in message and "a.wav: truncated" in message and "d.wav: holds no samples" in message
+
+
+def test_links_and_dot_files(tmp_path):
+    write_sound(tmp_path / "store/x.wav")
+    root = tmp_path / "in"
+    write_sound(root / "a.WAV")
+    (root / "._a.WAV").write_bytes(b"\0" * 100)
+    (root / "linked").symlink_to(tmp_path / "store")
+    (root / "loop").symlink_to(root)
+    assert make_folder(root, tmp_path / "out", "--valid-share", "0") == {"train": ["a.WAV", "linked/x.wav"]}
+
+
+# ---- copies -----------------------------------------------------------------------------------------------------------------
+
+
+def tone(rate: int, hertz: float, seconds: float = 1.0) -> np.ndarray:
+    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(rate * seconds)) / rate)
+
+
+def test_convert_keeps_good_files_and_resamples_the_others(tmp_path):
+    root, copies = tmp_path / "in", tmp_path / "copies"
+    good = write_sound(root / "s/good.wav", 5000)
+    loud = root / "s/loud.wav"
+    sf.write(loud, np.array([-32768, 32767, 0, 1], dtype=np.int16), 16000)
+    sf.write(root / "s/a.b.wav", np.stack([tone(44100, 440), np.zeros(44100)], axis=1), 44100, subtype="FLOAT")
+    sf.write(root / "s/a.g.flac", tone(8000, 440), 8000)
+    made = make_folder(root, tmp_path / "out", "--convert", str(copies), "--valid-share", "0")
+    assert made == {"train": ["s/a.b.flac", "s/a.g.flac", "s/good.flac", "s/loud.flac"]}
+    assert lines(tmp_path / "out/train.tsv")[0] == str(copies)
+    for line in lines(tmp_path / "out/train.tsv")[1:]:
+        path, samples = line.split("\t")
+        info = sf.info(copies / path)
+        assert (info.frames, info.samplerate, info.channels, info.subtype) == (int(samples), 16000, 1, "PCM_16")
+    for source in (good, loud):
+        assert np.array_equal(sf.read(source, dtype="int16")[0], sf.read(copies / f"s/{source.stem}.flac", dtype="int16")[0])
+    middle = slice(1000, 15000)  # away from the filter's ends
+    assert np.abs(sf.read(copies / "s/a.b.flac")[0] - tone(16000, 440) / 2)[middle].max() < 0.002
+    assert np.abs(sf.read(copies / "s/a.g.flac")[0] - tone(16000, 440))[middle].max() < 0.002
+
+
+def test_convert_does_not_change_the_split(tree, tmp_path):
+    plain = make_folder(tree, tmp_path / "plain", "--valid-share", "0.3")
+    copied = make_folder(tree, tmp_path / "copied", "--valid-share", "0.3", "--convert", str(tmp_path / "copies"))
+    assert {name: [path.rsplit(".", 1)[0] for path in paths] for name, paths in plain.items()} == {
+        name: [path.rsplit(".", 1)[0] for path in paths] for name, paths in copied.items()
+    }
+
+
+def test_convert_leaves_nothing_behind_when_it_fails(tmp_path, capsys):
+    write_sound(tmp_path / "in/a.wav", rate=8000)
+    sf.write(tmp_path / "in/b.wav", np.array([0.1, np.nan, 0.1]), 16000, subtype="FLOAT")
+    command = ("manifest", "folder", tmp_path / "in", "--out", tmp_path / "out", "--valid-share", "0", "--convert", tmp_path / "copies")
+    assert "b.wav: holds NaN" in fails(capsys, *command)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_convert_needs_a_folder_of_its_own(tmp_path, capsys):
+    write_sound(tmp_path / "in/a.wav")
+    write_sound(tmp_path / "full/b.wav")
+    for place, reason in (("in", "overlaps"), ("in/copies", "overlaps"), (".", "overlaps"), ("full", "exists already"), ("full/b.wav/x", "not a folder")):
+        message = fails(capsys, "manifest", "folder", tmp_path / "in", "--out", tmp_path / "out", "--valid-share", "0", "--convert", tmp_path / place)
+        assert reason in message
+    assert not (tmp_path / "out").exists()
+
+
+# ---- workers ----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_number_of_workers_changes_nothing(tree, tmp_path):
+    outputs = []
+    for workers in ("1", "2", "7"):
+        out = tmp_path / f"out{workers}"
+        make_folder(tree, out, "--workers", workers, "--valid-share", "0.3")
+        outputs.append({path.name: path.read_bytes() for path in out.iterdir()})
+    assert outputs[0] == outputs[1] == outputs[2]
+
+
+def test_map_files_keeps_the_order_and_returns_audio_errors():
+    def work(item):
+        if item % 10 == 3:
+            raise audio.AudioError(str(item))
+        return item
+
+    answers = audio.map_files(work, list(range(500)), workers=8, title="")
+    assert [int(str(answer)) for answer in answers] == list(range(500))
+    assert [isinstance(answer, audio.AudioError) for answer in answers] == [item % 10 == 3 for item in range(500)]
+
+
+def test_map_files_passes_other_errors_on():
+    with pytest.raises(KeyboardInterrupt):
+        audio.map_files(lambda item: (_ for _ in ()).throw(KeyboardInterrupt()), list(range(500)), workers=2, title="")
+
+
+# ---- small parts ------------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Z", "C"], exclude_characters="|"), min_size=1), min_size=1))
+def test_letters_and_back(words):
+    text = " ".join(words)
+    line = manifest.letters(text)
+    assert line.endswith(" |") and line.split().count("|") == len(words)
+    assert manifest.words_of(line) == text
+
+
+def test_names():
+    assert manifest.utterance_id("a/b.c/d.e.flac") == "d.e"
+    assert manifest.speaker_of("1h/0/clean/19/198/19-198-0001.flac") == "19"
+    assert manifest.speaker_of("anna/monday/1.wav") == "anna"
+    assert manifest.speaker_of("1.wav") == ""
+
+
+def test_read_manifest(librispeech, tmp_path):
+    main(["manifest", "librispeech", str(librispeech), "--out", str(tmp_path)])
+    split = manifest.read_manifest(tmp_path / "dev.tsv")
+    assert (split.name, split.root) == ("dev", librispeech / "dev")
+    assert split.utterances == [manifest.Utterance("7/2/7-2-0000.flac", 3200), manifest.Utterance("7/2/7-2-0001.flac", 3300)]
+
+
+def test_a_stream_of_unknown_length_is_not_truncated(tmp_path):
+    path = write_sound(tmp_path / "a.wav", 1000)
+    head = path.read_bytes()
+    path.write_bytes(head[:4] + b"\xff\xff\xff\xff" + head[8:])
+    assert audio.read_header(path).samples == 1000

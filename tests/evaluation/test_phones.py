@@ -1,0 +1,113 @@
+"""Alignments to frame labels: where frames fall, and what a bad file is told."""
+
+import numpy as np
+import pytest
+
+from dinosr_plugin.errors import UserError
+from dinosr_plugin.evaluation.phones import PHONE_CLASSES, PhoneAlignment, class_order, phone_class, trunk_frames
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(*rows: str, header: str = "utt start end phone"):
+        path = tmp_path / "some.phones.tsv"
+        path.write_text("\n".join(line.replace(" ", "\t") for line in (header, *rows)) + "\n")
+        return path
+
+    return write
+
+
+def labels(alignment, utt, n_frames, **where):
+    return [alignment.names[i] for i in alignment.frame_phones(utt, n_frames, **where)]
+
+
+@pytest.mark.parametrize("samples, frames", [(0, 0), (399, 0), (400, 1), (719, 1), (720, 2), (16000, 49)])
+def test_trunk_frames(samples, frames):
+    assert trunk_frames(samples) == frames
+
+
+def test_a_frame_takes_the_phone_at_its_centre(write):
+    # centres at 0.0125, 0.0325, 0.0525, 0.0725, 0.0925
+    alignment = PhoneAlignment.read(write("a 0.00 0.03 SIL", "a 0.03 0.06 K", "a 0.06 0.08 AE"))
+    assert alignment.names == ("AE", "K", "SIL")
+    assert labels(alignment, "a", 5) == ["SIL", "K", "K", "AE", "AE"]  # the last centre is past the end: the last phone
+    assert labels(alignment, "a", 0) == []
+    assert alignment.frame_phones("a", 5).dtype == np.int64
+
+
+def test_a_segment_holds_its_start_and_not_its_end(write):
+    alignment = PhoneAlignment.read(write("a 0.00 0.0325 S", "a 0.0325 0.07 T"))
+    assert labels(alignment, "a", 2) == ["S", "T"]
+    just_later = PhoneAlignment.read(write("a 0.00 0.0326 S", "a 0.0326 0.07 T"))
+    assert labels(just_later, "a", 2) == ["S", "S"]
+
+
+@pytest.mark.parametrize("boundary", [7, 29, 58, 123, 10_001])
+def test_boundaries_do_not_depend_on_float_rounding(write, boundary):
+    alignment = PhoneAlignment.read(write(f"a 0.00 {boundary / 100:.2f} S", f"a {boundary / 100:.2f} 200.00 T"))
+    assert labels(alignment, "a", boundary + 1, rate=100.0, first_centre=0.0)[-2:] == ["S", "T"]
+
+
+def test_gaps_late_starts_and_other_rates(write):
+    alignment = PhoneAlignment.read(write("a 0.02 0.03 M", "b 0.00 0.50 N", "a 0.05 0.07 S"))
+    assert labels(alignment, "a", 3) == ["M", "M", "S"]  # before the first segment, in the gap, in the second
+    assert labels(alignment, "a", 7, rate=100.0, first_centre=0.005) == ["M"] * 5 + ["S"] * 2
+    assert labels(alignment, "b", 2) == ["N", "N"]
+
+
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        ("a 0.10 0.10 S", r"tsv:3: a segment from 0.1 s to 0.1 s"),
+        ("a 0.20 0.10 S", r"tsv:3: a segment from"),
+        ("b -0.1 0.10 S", r"tsv:3: a segment from -0.1"),
+        ("a nan 0.10 S", r"tsv:3: a segment from nan"),
+        ("a 0.05 0.20 S", r"tsv:3: the segment starts at 0.05 s, before 0.1 s"),
+        ("a 0.10 S", r"tsv:3: expected 'utt<TAB>start"),
+        ("a 0.10 x S", r"tsv:3: expected 'utt<TAB>start"),
+        ("a 0.10 0.20 ", r"tsv:3: expected 'utt<TAB>start"),
+        ("", r"tsv:3: expected 'utt<TAB>start"),
+    ],
+)
+def test_a_bad_row_is_named_with_its_line(write, row, message):
+    with pytest.raises(UserError, match=message) as error:
+        PhoneAlignment.read(write("a 0.00 0.10 K", row))
+    assert "\n" not in str(error.value)
+
+
+def test_bad_files(write, tmp_path):
+    with pytest.raises(UserError, match="absent.tsv: no such phone alignment"):
+        PhoneAlignment.read(tmp_path / "absent.tsv")
+    with pytest.raises(UserError, match="first line is 'utt,start'"):
+        PhoneAlignment.read(write(header="utt,start"))
+    with pytest.raises(UserError, match="no rows"):
+        PhoneAlignment.read(write())
+    empty = tmp_path / "empty.tsv"
+    empty.touch()
+    with pytest.raises(UserError, match="first line is ''"):
+        PhoneAlignment.read(empty)
+
+
+def test_utterances_without_alignment_are_counted_and_named(write):
+    alignment = PhoneAlignment.read(write("a 0.00 0.10 K"))
+    alignment.require(["a", "a"])
+    with pytest.raises(UserError, match=r"4 of 5 utterances have no alignment \(p, q, r, \.\.\.\)"):
+        alignment.require(["a", "p", "q", "r", "s"])
+    with pytest.raises(UserError, match=r"1 of 1 utterances have no alignment \(z\)"):
+        alignment.frame_phones("z", 3)
+
+
+def test_classes():
+    every = [phone for phones in PHONE_CLASSES.values() for phone in phones]
+    assert len(every) == len(set(every)) == 42  # 39 ARPABET phones and three names for silence
+    names = ["AA", "B", "QQ", "S", "SIL", "EY", "IY"]
+    assert [names[i] for i in class_order(names)] == ["IY", "AA", "EY", "S", "B", "SIL", "QQ"]
+    assert (phone_class("NG"), phone_class("QQ")) == ("nasals", "other")
+
+
+def test_real_alignment(librispeech_mini):
+    alignment = PhoneAlignment.read(librispeech_mini / "dev.phones.tsv")
+    assert len(alignment.names) == 40 and list(alignment.names) == sorted(alignment.names)
+    assert all(phone_class(name) != "other" for name in alignment.names)
+    assert len(alignment.segments) == 91
+    assert labels(alignment, "7367-86737-0000", 14) == ["SIL"] * 11 + ["CH"] * 3  # SIL ends at 0.23 s, centre 11 is 0.2325 s

@@ -1,0 +1,240 @@
+"""The fine-tuning task: dictionaries, data, batches, options, and its configuration files."""
+
+import dataclasses
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from fairseq.data import Dictionary
+from fairseq.dataclass.configs import GenerationConfig
+from fairseq.dataclass.initialize import add_defaults, hydra_init
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
+
+import dinosr_plugin  # noqa: F401  (registers the task)
+from dinosr_plugin.decoding import BestPathDecoder
+from dinosr_plugin.errors import UserError
+from dinosr_plugin.tasks.finetuning import (
+    AUDIO_MAX_TOKENS,
+    FAIRSEQ_MAX_TOKENS,
+    DinoSRFinetuningConfig,
+    DinoSRFinetuningTask,
+    audio_batch_size,
+    frames_needed,
+)
+
+CONFIGS = Path(__file__).parents[2] / "examples" / "config" / "finetuning"
+SAMPLES = [16000, 9000, 12000, 8000, 4000]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Five sounds with transcripts, and a dictionary."""
+    rng = np.random.default_rng(0)
+    rows = [str(tmp_path)]
+    for i, samples in enumerate(SAMPLES):
+        soundfile.write(tmp_path / f"{i}.wav", 0.1 * rng.standard_normal(samples) + 0.2, 16000)
+        rows.append(f"{i}.wav\t{samples}")
+    (tmp_path / "dev.tsv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "dev.ltr").write_text("A | B |\n" * len(SAMPLES))
+    write_dictionary(tmp_path, ["|", "A", "B"])
+    return tmp_path
+
+
+def write_dictionary(folder, symbols):
+    (folder / "dict.ltr.txt").write_text("".join(f"{symbol} 1\n" for symbol in symbols))
+
+
+def make_task(data, **fields):
+    cfg = OmegaConf.structured(DinoSRFinetuningConfig(data=str(data), tpu=False, seed=1, **fields))
+    return DinoSRFinetuningTask.setup_task(cfg)
+
+
+def dictionary_of(symbols):
+    dictionary = Dictionary()
+    for symbol in symbols:
+        dictionary.add_symbol(symbol)
+    return dictionary
+
+
+# -- dictionary ------------------------------------------------------------------------------------------------------
+
+
+def test_the_blank_is_the_first_symbol(data):
+    task = make_task(data)
+    assert task.target_dictionary.index(task.blank_symbol) == 0
+    assert len(task.target_dictionary) == 4 + 3
+
+
+@pytest.mark.parametrize("symbols, message", [(["|", "B", "A"], "index 5 is 'A'"), (["|", "A"], r"7 symbols.*6 symbols.*'B'.*'nothing'")])
+def test_a_checkpoint_with_another_dictionary_is_refused(data, symbols, message):
+    with pytest.raises(UserError, match=message) as error:
+        make_task(data).load_state_dict({"target_dictionary": dictionary_of(symbols)})
+    assert str(data / "dict.ltr.txt") in str(error.value) and "checkpoint" in str(error.value)
+
+
+def test_a_checkpoint_with_the_same_dictionary_is_accepted(data):
+    saved = dictionary_of(["|", "A", "B"])
+    task = make_task(data)
+    task.load_state_dict({"target_dictionary": saved})
+    assert task.target_dictionary is saved
+
+
+def test_a_checkpoint_brings_its_dictionary_where_the_data_has_none(data):
+    (data / "dict.ltr.txt").unlink()
+    task = make_task(data)
+    task.load_state_dict({"target_dictionary": dictionary_of(["X"])})
+    assert "X" in task.target_dictionary
+
+
+def test_faulty_dictionaries(data):
+    (data / "dict.ltr.txt").write_text("A\n")
+    with pytest.raises(UserError, match=r"dict\.ltr\.txt"):
+        make_task(data).target_dictionary
+    (data / "dict.ltr.txt").unlink()
+    with pytest.raises(UserError, match=r"dict\.ltr\.txt: no such file"):
+        make_task(data).target_dictionary
+
+
+# -- data ------------------------------------------------------------------------------------------------------------
+
+
+def test_decoding_normalises_as_training_did(data):
+    given, saved = make_task(data), OmegaConf.structured(DinoSRFinetuningConfig(data="elsewhere", normalize=True, tpu=False, seed=1))
+    assert not given.cfg.normalize
+    given.load_dataset("dev", task_cfg=saved)  # what fairseq-generate does
+    source = given.dataset("dev")[0]["source"]
+    assert abs(source.mean()) < 1e-4 and source.std() == pytest.approx(1, abs=1e-3)
+
+
+def test_labels_must_be_those_of_the_checkpoint(data):
+    for labels, message in (("phn", "give --labels phn"), (None, "without labels")):
+        saved = OmegaConf.structured(DinoSRFinetuningConfig(data="elsewhere", labels=labels, tpu=False, seed=1))
+        with pytest.raises(UserError, match=message):
+            make_task(data).load_dataset("dev", task_cfg=saved)
+
+
+def test_faulty_files_give_one_line(data):
+    (data / "dev.ltr").write_text("A | B |\n")
+    with pytest.raises(UserError, match=r"dev\.ltr"):
+        make_task(data).load_dataset("dev")
+    with pytest.raises(UserError, match=r"nowhere\.tsv"):
+        make_task(data).load_dataset("nowhere")
+
+
+@pytest.mark.parametrize("fields, message", [({"autoregressive": True}, "autoregressive"), ({"labels": None}, "labels")])
+def test_settings_that_cannot_work(data, fields, message):
+    with pytest.raises(UserError, match=f"task.{message}"):
+        make_task(data, **fields)
+
+
+@pytest.mark.parametrize("label, frames", [("A B", 2), ("A A", 3), ("A A A", 5), ("", 0)])
+def test_frames_that_a_label_needs(label, frames):
+    assert frames_needed(label.split()) == frames
+
+
+def test_transcripts_without_enough_frames_are_reported(data, caplog):
+    labels = ["A | B |"] * 4 + ["A B " * 10]  # 40 labels; 4000 samples make 12 frames
+    (data / "dev.ltr").write_text("\n".join(labels) + "\n")
+    with caplog.at_level(logging.WARNING):
+        make_task(data).load_dataset("dev")
+    assert "1 utterances have more labels than frames, the first is number 4" in caplog.text
+
+
+# -- batches ---------------------------------------------------------------------------------------------------------
+
+
+def batches(task, **kwargs):
+    task.load_dataset("dev")
+    iterator = task.get_batch_iterator(task.dataset("dev"), max_positions=task.max_positions(), required_batch_size_multiple=8, **kwargs)
+    return [sorted(batch) for batch in iterator.frozen_batches]
+
+
+def test_no_utterance_is_left_out(data):
+    found = batches(make_task(data), max_sentences=2)
+    assert sorted(sum(found, [])) == [0, 1, 2, 3, 4]
+    assert max(map(len, found)) == 2
+
+
+def test_long_utterances_are_skipped_not_cropped(data):
+    assert sorted(sum(batches(make_task(data, max_sample_size=9000), max_sentences=2, ignore_invalid_inputs=True), [])) == [1, 3, 4]
+
+
+def test_the_default_for_text_is_replaced(data):
+    assert batches(make_task(data), max_tokens=FAIRSEQ_MAX_TOKENS) == [[0, 1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    "longest, given, expected",
+    [
+        (16000, (FAIRSEQ_MAX_TOKENS, None), AUDIO_MAX_TOKENS),
+        (2 * AUDIO_MAX_TOKENS, (FAIRSEQ_MAX_TOKENS, None), 2 * AUDIO_MAX_TOKENS),
+        (16000, (50000, None), 50000),
+        (16000, (None, 4), None),
+        (9000, (FAIRSEQ_MAX_TOKENS, 4), FAIRSEQ_MAX_TOKENS),
+    ],
+)
+def test_what_the_user_chose_is_kept(longest, given, expected):
+    assert audio_batch_size(longest, *given) == expected
+
+
+def test_batches_that_cannot_hold_an_utterance():
+    with pytest.raises(UserError, match="max_tokens=15000.*16000 samples"):
+        audio_batch_size(16000, 15000, None)
+
+
+# -- decoding --------------------------------------------------------------------------------------------------------
+
+
+def test_the_generator_has_the_decoder_that_was_chosen(data):
+    generator = make_task(data, decoder="best_path").build_generator([], GenerationConfig())
+    assert isinstance(generator.decoder, BestPathDecoder) and generator.decoder.blank == 0
+
+
+@pytest.mark.parametrize("option, value", [("sampling", True), ("prefix_size", 2), ("print_alignment", "soft"), ("lm_path", "lm.pt")])
+def test_options_for_other_models_are_refused(data, option, value):
+    with pytest.raises(UserError, match="--" + option.replace("_", "-")):
+        make_task(data).build_generator([], GenerationConfig(**{option: value}))
+
+
+def test_hard_alignments_are_allowed(data):
+    assert make_task(data).build_generator([], GenerationConfig(print_alignment="hard"))
+
+
+# -- configuration files ---------------------------------------------------------------------------------------------
+
+
+def load_config(name, overrides=()):
+    """As ``fairseq-hydra-train --config-dir examples/config/finetuning --config-name NAME`` composes it."""
+    hydra_init(name)
+    with initialize_config_dir(version_base="1.1", config_dir=str(CONFIGS)):
+        cfg = compose(name, overrides=["task.data=DATA", "model.w2v_path=CHECKPOINT", *overrides])
+    add_defaults(cfg)
+    return cfg
+
+
+@pytest.mark.parametrize("name", ["base", "tiny"])
+def test_configs_have_known_fields_and_our_fields_have_help(name):
+    cfg = load_config(name)
+    assert (cfg.task._name, cfg.model._name, cfg.criterion._name) == ("dinosr_finetuning", "wav2vec_ctc", "ctc")
+    assert cfg.criterion.zero_infinity and cfg.checkpoint.best_checkpoint_metric == "wer"
+    assert cfg.model.normalize == cfg.task.normalize
+    fields = {field.name: field for field in dataclasses.fields(DinoSRFinetuningConfig)}
+    listed = OmegaConf.load(CONFIGS / f"{name}.yaml").task
+    assert [key for key in listed if key != "_name" and not fields[key].metadata.get("help")] == []
+
+
+@pytest.mark.parametrize("name", ["base", "tiny"])
+def test_what_people_change_can_be_overridden(name):
+    changes = ["model.no_pretrained_weights=true", "model.load_ema=true", "model.mask_channel_prob=0.1", "task.max_sample_size=320000"]
+    changes += ["dataset.batch_size=4", "optimization.lr=[0.0001]", "checkpoint.save_dir=there", "common.tensorboard_logdir=there"]
+    cfg = load_config(name, changes)
+    assert cfg.model.no_pretrained_weights and cfg.task.max_sample_size == 320000
+
+
+def test_misspelt_overrides_are_refused():
+    with pytest.raises(ConfigCompositionException):
+        load_config("tiny", ["model.mask_prop=0.5"])
