@@ -1,6 +1,7 @@
 """The ``dinosr`` command: one sub-command a tool. Parsing and printing only; the work is done where each ``run_*`` imports it from.
 
-Exit status: 0 done, 1 for something the user can mend (one ``error:`` line on stderr) or a manifest with problems, 2 for a wrong command line.
+Exit status: 0 done, 1 for something the user can mend (``error: ...`` on stderr) or a manifest with problems,
+2 for a wrong command line, 130 after Ctrl-C.
 """
 
 import argparse
@@ -30,7 +31,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dinosr", description="Tools around DinoSR pre-training with fairseq.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (add_path, add_manifest, add_check, add_synth):
+    for add in (add_path, add_manifest, add_check, add_synth, add_quality):
         add(commands)
     return parser
 
@@ -68,7 +69,10 @@ positive.__name__ = "number above 0"
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=whole_number, metavar="N", help="threads that read files (default: one a CPU, 16 at most); changes the time, not the result")
+    parser.add_argument(
+        "--workers", type=whole_number, metavar="N",
+        help="threads that read files (default: one a CPU, 16 at most); changes the time, not the result",
+    )
 
 
 def workers(options: argparse.Namespace) -> int:
@@ -93,7 +97,8 @@ def run_path(options: argparse.Namespace) -> int:
 
 
 def add_manifest(commands) -> None:
-    parser = commands.add_parser("manifest", help="list a corpus for fairseq: .tsv, and .ltr, .wrd and dict.ltr.txt where its words are known")
+    text = "list a corpus for fairseq: .tsv, and .ltr, .wrd and dict.ltr.txt where its words are known"
+    parser = commands.add_parser("manifest", help=text, description=text[0].upper() + text[1:] + ".")
     corpora = parser.add_subparsers(title="corpora", metavar="CORPUS", required=True)
     add_librispeech(corpora)
     add_librilight(corpora)
@@ -103,7 +108,10 @@ def add_manifest(commands) -> None:
 def add_corpus(corpora, name: str, run: Callable[[argparse.Namespace], int], text: str, root: str) -> argparse.ArgumentParser:
     parser = add_command(corpora, name, run, text)
     parser.add_argument("root", type=Path, metavar="ROOT", help=root)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the manifests, made if need be; files of the same names are replaced")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR",
+        help="folder for the manifests, made if need be; files of the same names are replaced",
+    )
     add_workers(parser)
     return parser
 
@@ -156,10 +164,24 @@ def add_folder(corpora) -> None:
         "of the same name beside it (letters are kept as they are, runs of white space become one space)",
         "folder that holds the audio, at any depth",
     )
-    parser.add_argument("--split-by", choices=("file", "speaker"), default="file", help="what goes to valid as a whole: a file, or a speaker (the first folder under ROOT; in LibriSpeech's layout its own speakers) (default: %(default)s)")
-    parser.add_argument("--valid-share", type=float, default=0.05, metavar="SHARE", help="share of the files or speakers that goes to valid; 0: no valid.tsv (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="another number gives another split; for one number an added file moves no other (default: %(default)s)")
-    parser.add_argument("--convert", type=Path, metavar="NEW_DIR", help="write all files as 16 kHz mono 16-bit FLAC into this new folder and list those (mean of the channels, polyphase resampling)")
+    parser.add_argument(
+        "--split-by", choices=("file", "speaker"), default="file",
+        help="what goes to valid as a whole: a file, or a speaker (the first folder under ROOT; in LibriSpeech's layout "
+        "its own speakers) (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--valid-share", type=float, default=0.05, metavar="SHARE",
+        help="share of the files or speakers that goes to valid; 0: no valid.tsv (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N",
+        help="another number gives another split; for one number an added file moves no other (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--convert", type=Path, metavar="NEW_DIR",
+        help="write all files as 16 kHz mono 16-bit FLAC into this new folder and list those (mean of the channels, "
+        "polyphase resampling)",
+    )
 
 
 def run_folder(options: argparse.Namespace) -> int:
@@ -191,10 +213,20 @@ def print_notes(notes: list[str]) -> None:
 
 
 def add_check(commands) -> None:
-    parser = add_command(commands, "check", run_check, "read a manifest, its labels and all of its audio, and list every problem; exit status 1 where there is one")
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="a .tsv file; .ltr, .wrd, .phn, .km and dict.ltr.txt beside it are checked with it")
-    parser.add_argument("--min-sample-size", type=whole_number, metavar="N", help="the training's task.min_sample_size, in samples (16000 a second): tells how many files it would skip")
-    parser.add_argument("--max-sample-size", type=whole_number, metavar="N", help="the training's task.max_sample_size, in samples: tells how many files it would crop")
+    text = "read a manifest, its labels and all of its audio, and list every problem; exit status 1 where there is one"
+    parser = add_command(commands, "check", run_check, text)
+    parser.add_argument(
+        "manifest", type=Path, metavar="MANIFEST",
+        help="a .tsv file; .ltr, .wrd, .phn, .km and dict.ltr.txt beside it are checked with it",
+    )
+    parser.add_argument(
+        "--min-sample-size", type=whole_number, metavar="N",
+        help="the training's task.min_sample_size, in samples (16000 a second): tells how many files it would skip",
+    )
+    parser.add_argument(
+        "--max-sample-size", type=whole_number, metavar="N",
+        help="the training's task.max_sample_size, in samples: tells how many files it would crop",
+    )
     add_workers(parser)
 
 
@@ -217,7 +249,7 @@ def add_synth(commands) -> None:
     parser = add_command(commands, "synth", run_synth, "make a small synthetic corpus with known words and phones, to try things on")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the corpus, made if need be")
     parser.add_argument("--minutes", type=positive, required=True, metavar="M", help="minutes of speech to make")
-    parser.add_argument("--speakers", type=whole_number, required=True, metavar="S", help="number of different voices")
+    parser.add_argument("--speakers", type=whole_number, required=True, metavar="S", help="number of different voices, 2 or more")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another number gives another corpus (default: %(default)s)")
 
 
@@ -226,6 +258,37 @@ def run_synth(options: argparse.Namespace) -> int:
 
     synthesize(options.out, options.minutes, options.speakers, options.seed)
     print(f"{options.out}: list it for training with `dinosr manifest librispeech {options.out} --out DIR`")
+    return 0
+
+
+# ---- dinosr quality ---------------------------------------------------------------------------------------------------------
+
+
+def add_quality(commands) -> None:
+    parser = add_command(
+        commands, "quality", run_quality, "how much a DinoSR model's codes tell about phones: PNMI, purity, perplexity and active codes of every codebook"
+    )
+    parser.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT", help="one or more checkpoints of one pre-training run; more than one give curves over updates")
+    parser.add_argument("--manifest", type=Path, required=True, metavar="TSV", help="the speech to measure on; speakers that were not trained on")
+    parser.add_argument("--phones", type=Path, required=True, metavar="TSV", help="its phone alignment: utt, start, end, phone")
+    parser.add_argument("--train", type=Path, metavar="TSV", help="the training manifest: adds k-means of the same size on MFCC, log-Mel and the untrained model")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="the run's common.log_file: adds the training loss to the curves")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for quality.json, curves.png and code_by_phone.png")
+
+
+def run_quality(options: argparse.Namespace) -> int:
+    from .data.manifest import require_writable
+    from .evaluation.codebooks import measure, quality_table, write_quality
+    from .evaluation.phones import PhoneAlignment
+
+    if options.out:
+        require_writable(options.out)
+    phones = PhoneAlignment.read(options.phones)
+    figures = measure(options.checkpoints, options.manifest, phones, options.train)
+    print(quality_table(figures))
+    if options.out:
+        for path in write_quality(options.out, figures, phones.names, options.log):
+            print(path)
     return 0
 
 

@@ -3,12 +3,23 @@
 ``apply()`` runs them all; importing ``dinosr_plugin`` calls it. Nobody else works around anything.
 """
 
+import logging
 import sys
 
 import numpy as np
 import torch
 
 from .errors import UserError
+
+
+def import_fairseq_quietly():
+    """Importing fairseq sets the root logger to DEBUG and gives it a handler; every library would start to chatter."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    import fairseq.tasks  # noqa: F401
+
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 def numpy_aliases():
@@ -48,5 +59,6 @@ def one_line_errors():
 def apply():
     """Run every workaround once; safe to call again."""
     numpy_aliases()
+    import_fairseq_quietly()
     allow_fairseq_checkpoints()
     one_line_errors()

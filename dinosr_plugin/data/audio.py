@@ -129,6 +129,17 @@ def read_sound(path: Path) -> Sound:
     return Sound(header, finite, silent)
 
 
+def load_wave(path: Path) -> np.ndarray:
+    """(T,) float32 in [-1, 1]. Raises UserError, one line, for a file that cannot be read or is not 16 kHz mono."""
+    try:
+        wave, rate = sf.read(path, dtype="float32")
+    except (OSError, sf.LibsndfileError) as error:
+        raise UserError(f"{path}: {unreadable(error)}; `dinosr check` lists all such files") from error
+    if fault := wrong_format(Header(len(wave), rate, 1 if wave.ndim == 1 else wave.shape[1])):
+        raise UserError(f"{path}: {fault}; convert it with `dinosr manifest folder ROOT --convert NEW_DIR`")
+    return wave
+
+
 def wrong_format(header: Header) -> Optional[str]:
     """What to tell about a file that is not 16 kHz mono, or None."""
     if (header.rate, header.channels) == (SAMPLE_RATE, 1):
@@ -139,7 +150,8 @@ def wrong_format(header: Header) -> Optional[str]:
 def convert(source: Path, target: Path) -> int:
     """Write ``source`` as 16 kHz mono 16-bit FLAC (mean of the channels, polyphase resampling); returns the number of samples.
 
-    A file that is 16 kHz mono 16-bit already keeps every bit. Raises AudioError for an unreadable source, UserError for an unwritable target.
+    A file that is 16 kHz mono 16-bit already keeps every bit.
+    Raises AudioError for an unreadable source, UserError for an unwritable target.
     """
     from scipy.signal import resample_poly  # half a second to import
 

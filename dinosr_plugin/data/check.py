@@ -45,9 +45,10 @@ def validate_manifest(tsv: Path, labels: Optional[str], min_sample_size: Optiona
     rows, longest = 0, 0
     lines_of: dict[str, int] = {}
     for number, path, samples in read_rows(tsv):
-        other = lines_of.setdefault(utterance_id(path), number)
+        name = utterance_id(path)
+        other = lines_of.setdefault(name, number)
         if other != number:
-            raise UserError(f"{tsv} line {number}: utterance id {utterance_id(path)} stands on line {other} already; rename or remove one of the two files")
+            raise UserError(f"{tsv} line {number}: utterance id {name} stands on line {other} already; rename or remove one of the files")
         rows += 1
         longest = max(longest, samples)
     if rows == 0:
@@ -193,7 +194,8 @@ def check_label_lines(path: Path, lines: list[str], report: Report) -> None:
         report.problems.append(f"{path.name}: {len(lines)} lines for {report.rows} rows; {REMAKE}")
     empty = [number for number, line in enumerate(lines, start=1) if not line.strip()]
     if empty:
-        report.problems.append(f"{path.name}: {len(empty)} empty line(s), the first is line {empty[0]}; {REMAKE}, or remove these utterances")
+        where = f"{len(empty)} empty line(s), the first is line {empty[0]}"
+        report.problems.append(f"{path.name}: {where}; {REMAKE}, or remove these utterances")
 
 
 def check_symbols(path: Path, lines: list[str], dictionary: Path, report: Report) -> None:
@@ -265,7 +267,8 @@ def folder_transcripts(root: Path, folder: str, report: Report) -> dict[str, str
 def check_audio(root: Path, rows: list[Row], workers: int, report: Report) -> None:
     """Decode every file to its end. Where not one of them exists the root is wrong, which is one problem and not a million."""
     if rows and not any((root / row.path).exists() for row in rows):
-        report.problems.append(f"none of the {len(rows)} files is under {root}; make the manifest again with `dinosr manifest`, or correct its first line")
+        remedy = "make the manifest again with `dinosr manifest`, or correct its first line"
+        report.problems.append(f"none of the {len(rows)} files is under {root}; {remedy}")
         return
     sounds = map_files(read_sound, [root / row.path for row in rows], workers, "reading audio")
     for row, sound in zip(rows, sounds):
@@ -280,7 +283,8 @@ def sound_faults(row: Row, sound: Sound | AudioError) -> list[str]:
     if wrong := wrong_format(sound.header):
         faults.append(f"{wrong}; `dinosr manifest folder --convert` makes 16 kHz mono copies")
     if sound.header.samples != row.samples:
-        faults.append(f"{sound.header.samples} samples, but {row.samples} in line {row.line} of the manifest; make it again with `dinosr manifest`")
+        told = f"{row.samples} in line {row.line} of the manifest"
+        faults.append(f"{sound.header.samples} samples, but {told}; make it again with `dinosr manifest`")
     if not sound.finite:
         faults.append("holds NaN or infinite samples; remove it or make it again")
     if sound.silent:

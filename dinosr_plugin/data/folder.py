@@ -29,8 +29,8 @@ def folder_splits(
 ) -> tuple[list[Split], list[str]]:
     """``train`` and ``valid`` of every wav, flac and ogg file under ``root``, and notes for the user.
 
-    ``split_by``: "file" or "speaker" (see ``speaker_of``); ``valid_share``: share of the files or speakers in ``valid``, 0 for no such split.
-    ``converted``: a new folder for 16 kHz mono FLAC copies of all files, which becomes the manifests' root; None to take the files as they are.
+    ``split_by``: "file" or "speaker" (see ``speaker_of``); ``valid_share``: share of the files or speakers in ``valid``, 0 for none.
+    ``converted``: a new folder for 16 kHz mono FLAC copies of all files, which becomes the manifests' root; None: no copies.
     Raises UserError with every problem of the files; then no copy is left behind either.
     """
     root = absolute(root)
@@ -74,14 +74,16 @@ def header_problems(paths: list[str], headers: list[Header | AudioError], any_fo
 
 
 def split_names(paths: list[str], split_by: str, valid_share: float, seed: int) -> list[str]:
-    """``train`` or ``valid`` for each path. A hash of the path (or speaker) and the seed decides for each by itself, so that an added file moves no other.
+    """``train`` or ``valid`` for each path. A hash of the path (or speaker) and the seed decides for each by itself,
+    so that an added file moves no other.
 
     Raises UserError where one of the two would be empty, with a share that works.
     """
     if not 0 <= valid_share < 1:
         raise UserError(f"--valid-share {valid_share}: not between 0 and 1 (1 excluded)")
     if split_by == "speaker" and (flat := [path for path in paths if "/" not in path]):
-        raise UserError(f"{flat[0]} lies in no speaker's folder ({len(flat)} file(s) like it); make one folder a speaker, or use --split-by file")
+        advice = "make one folder a speaker, or use --split-by file"
+        raise UserError(f"{flat[0]} lies in no speaker's folder ({len(flat)} file(s) like it); {advice}")
     # without the suffix: --convert changes that, and must not change the split
     keys = [speaker_of(path) if split_by == "speaker" else str(PurePosixPath(path).with_suffix("")) for path in paths]
     places = {key: place_of(key, seed) for key in set(keys)}
@@ -120,7 +122,7 @@ def read_words(root: Path, paths: list[str], problems: list[str]) -> tuple[dict[
     if not matched:
         return {}, []
     problems += [
-        f"{path}: no {PurePosixPath(beside[path]).name} beside it, though {len(matched)} other file(s) have theirs; write it, or remove the audio"
+        f"{path}: no {PurePosixPath(beside[path]).name} beside it, which {len(matched)} other file(s) have; write it, or remove the audio"
         for path in paths
         if path not in matched
     ]
@@ -151,7 +153,10 @@ def require_new_folder(converted: Path, root: Path) -> None:
 
 
 def convert_all(root: Path, converted: Path, paths: list[str], words: dict[str, str], workers: int) -> list[Utterance]:
-    """Copy every file as 16 kHz mono FLAC, in the order of ``paths``; the folder gets its name only when all are there, a failure removes what was made."""
+    """Copy every file as 16 kHz mono FLAC, in the order of ``paths``.
+
+    The folder gets its name only when all are there; a failure, or Ctrl-C, removes what was made.
+    """
     unfinished = converted.with_name(f".{converted.name}.{os.getpid()}")
     targets = [str(PurePosixPath(path).with_suffix(".flac")) for path in paths]
 

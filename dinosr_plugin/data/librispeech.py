@@ -41,7 +41,8 @@ def librilight_splits(root: Path, workers: int) -> list[Split]:
         root = root / "librispeech_finetuning"
     for needed in ("1h/0", "9h"):
         if not (root / needed).is_dir():
-            raise UserError(f"{root}: no folder {needed} in it; give the folder librispeech_finetuning of Libri-light's limited-resource release")
+            advice = "give the folder librispeech_finetuning of Libri-light's limited-resource release"
+            raise UserError(f"{root}: no folder {needed} in it; {advice}")
     hours = LIBRILIGHT["train_10h"]
     paths = [path for path in find_audio(root) if path.startswith(hours)]
     transcripts = [path for path in find_files(root, (TRANSCRIPTS,)) if path.startswith(hours)]
@@ -132,8 +133,10 @@ def match_words(root: Path, paths: list[str], transcripts: list[str], problems: 
             problems.append(f"{chapter}: no *{TRANSCRIPTS} for its {len(files)} file(s); fetch it again, or remove the folder")
             continue
         names = {utterance_id(path): path for path in files}
-        problems += [f"{names[name]}: no line in the *{TRANSCRIPTS} beside it; add one, or remove the file" for name in sorted(names.keys() - lines.keys())]
-        problems += [f"{chapter}/{name}: a transcript without audio; fetch the audio again, or remove the line" for name in sorted(lines.keys() - names.keys())]
+        for name in sorted(names.keys() - lines.keys()):
+            problems.append(f"{names[name]}: no line in the *{TRANSCRIPTS} beside it; add one, or remove the file")
+        for name in sorted(lines.keys() - names.keys()):
+            problems.append(f"{chapter}/{name}: a transcript without audio; fetch the audio again, or remove the line")
         matched = {names[name]: lines[name] for name in names.keys() & lines.keys()}
         problems += [f"{path}: {fault}" for path, text in sorted(matched.items()) if (fault := words_fault(text))]
         words.update(matched)

@@ -148,7 +148,8 @@ def read_root(tsv: Path) -> Path:
 
 
 def missing_root(root: Path) -> str:
-    return f"its root folder {root} does not exist; make the manifest again with `dinosr manifest`, or put the new folder into its first line"
+    remedy = "make the manifest again with `dinosr manifest`, or put the new folder into its first line"
+    return f"its root folder {root} does not exist; {remedy}"
 
 
 def parse_row(line: str) -> tuple[str, int]:
@@ -226,7 +227,8 @@ def letter_dictionary(splits: list[Split], counted: Collection[str]) -> tuple[di
 def write_splits(out: Path, splits: list[Split], counted: Collection[str]) -> list[str]:
     """Write every split's .tsv and, where all words are known, .ltr and .wrd and one dict.ltr.txt; all of the files or none.
 
-    ``counted``: names of the splits that the dictionary's counts come from. Returns notes for the user. Raises UserError for an unwritable folder.
+    ``counted``: names of the splits that the dictionary's counts come from. Returns notes for the user.
+    Raises UserError for an unwritable folder.
     """
     files: dict[str, list[str]] = {}
     notes: list[str] = []

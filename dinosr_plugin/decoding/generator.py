@@ -60,7 +60,8 @@ class CTCGenerator:
 def frame_log_probs(model: torch.nn.Module, net_input: Dict[str, Any]) -> Tuple[torch.Tensor, torch.Tensor]:
     """Run one model in eval mode: log-probabilities (B, F, V) float32 and numbers of valid frames (B,) int64."""
     model.eval()
-    output = model(**net_input)
+    dtype = next(model.parameters()).dtype  # fairseq-generate --fp16 makes halves of the model, but not of the sound
+    output = model(**{**net_input, "source": net_input["source"].to(dtype)})
     log_probs = model.get_normalized_probs(output, log_probs=True).transpose(0, 1)  # (F, B, V) -> (B, F, V)
     padding_mask = output["padding_mask"]  # (B, F) or None; read after the line above, which may lengthen it
     if padding_mask is None:

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..data.audio import load_wave
+from ..data.manifest import read_manifest, utterance_id
 from ..errors import UserError
 from .phones import FRAME_SAMPLES, SAMPLE_RATE, PhoneAlignment, trunk_frames
 from .quality import Quality, contingency
@@ -38,19 +40,8 @@ def manifest_utterances(tsv: str | Path) -> list[Utterance]:
     Raises:
         UserError: no such file, no rows, or a row of another form.
     """
-    tsv = Path(tsv)
-    if not tsv.is_file():
-        raise UserError(f"{tsv}: no such manifest; write one with `dinosr manifest`")
-    root, *lines = tsv.read_text(encoding="utf-8").splitlines() or [""]
-    utterances = []
-    for number, line in enumerate(lines, start=2):
-        relative, tab, samples = line.partition("\t")
-        if not (relative and tab and samples.isdigit()):
-            raise UserError(f"{tsv}:{number}: expected 'relative/path<TAB>samples', found {line!r}")
-        utterances.append(Utterance(Path(relative).stem, Path(root) / relative, int(samples)))
-    if not utterances:
-        raise UserError(f"{tsv}: the manifest lists no audio; write one with `dinosr manifest`")
-    return utterances
+    split = read_manifest(Path(tsv))
+    return [Utterance(utterance_id(u.path), split.root / u.path, u.samples) for u in split.utterances]
 
 
 def mfcc(wave: np.ndarray) -> np.ndarray:
@@ -115,22 +106,15 @@ def corpus_features(utterances: Sequence[Utterance], kind: str) -> list[np.ndarr
     if kind not in FEATURES:
         raise UserError(f"features '{kind}' are not known; choose one of {', '.join(FEATURES)}")
     with ThreadPoolExecutor(WORKERS) as pool:  # threads are enough: libsndfile and Kaldi work outside the interpreter's lock
-        features = pool.map(lambda utterance: FEATURES[kind](_read_wave(utterance.path)), utterances)
+        features = pool.map(lambda utterance: _features(utterance.path, kind), utterances)
         return list(tqdm(features, total=len(utterances), desc=f"{kind} features", unit="file", disable=None))
 
 
-def _read_wave(path: Path) -> np.ndarray:
-    """(T,) float32."""
-    import soundfile
-
-    try:
-        wave, rate = soundfile.read(path, dtype="float32")
-    except (OSError, soundfile.SoundFileError) as error:
-        raise UserError(f"{path}: cannot be read as audio ({error}); correct the manifest's root or write it anew") from error
-    if rate != SAMPLE_RATE or wave.ndim != 1 or trunk_frames(len(wave)) == 0:
-        found = f"{rate} Hz, {1 if wave.ndim == 1 else wave.shape[1]} channel(s), {len(wave)} samples"
-        raise UserError(f"{path}: {found}; the baselines need 16 kHz mono of at least {FRAME_SAMPLES} samples: convert the file")
-    return wave
+def _features(path: Path, kind: str) -> np.ndarray:
+    wave = load_wave(path)
+    if trunk_frames(len(wave)) == 0:
+        raise UserError(f"{path}: {len(wave)} samples are less than one frame of {FRAME_SAMPLES}; take it out of the manifest")
+    return FEATURES[kind](wave)
 
 
 def fit_kmeans(features: np.ndarray, k: int, seed: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Quality of a DinoSR checkpoint's codebooks: the teacher's codes and the student heads' predictions, on unmasked speech."""
 
+import json
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Sequence, Union
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Union
 
 import numpy as np
 import torch
@@ -9,10 +10,14 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from ..data.audio import load_wave
+from ..data.manifest import write_files
 from ..models.checkpoint import load_dinosr, untrained_model
-from .baselines import Utterance, assign, code_counts, fit_kmeans
+from .baselines import Utterance, assign, code_counts, fit_kmeans, kmeans_baseline, manifest_utterances
 from .phones import PhoneAlignment
+from .plots import plot_code_by_phone, plot_curves
 from .quality import Quality
+from .tables import QUALITY_COLUMNS, format_table
+from .training_log import curve, read_training_log
 
 UNTRAINED_FIT_SAMPLES = 20 * 60 * 16000  # k-means on the untrained model sees the first 20 minutes
 
@@ -71,3 +76,74 @@ def untrained_counts(
         for wave in waves(dev, cfg.task.normalize, "untrained: measure")
     ]
     return counts_by_codebook(dev, codes, phones, V)
+
+
+def measure(
+    checkpoints: Sequence[Union[str, Path]],
+    dev_tsv: Union[str, Path],
+    phones: PhoneAlignment,
+    train_tsv: Union[str, Path, None] = None,
+) -> dict:
+    """Figures of one or more checkpoints of a run, in order of updates, and of the baselines where ``train_tsv`` is given.
+
+    Returns:
+        ``history``: one entry a checkpoint: ``updates``, ``teacher`` and ``student`` (``Quality`` of each codebook);
+        ``baselines``: name -> ``Quality``: k-means of the same size on MFCC, on log-Mel, and on the untrained model's best layer;
+        ``counts``: (n_phones, V) of the last checkpoint's codebook with the highest PNMI, ``best`` its number.
+    """
+    dev = manifest_utterances(dev_tsv)
+    history, counts = [], {}
+    for checkpoint in checkpoints:
+        counts = checkpoint_counts(checkpoint, dev, phones)
+        history.append({"updates": updates_of(checkpoint), **{who: qualities(tables) for who, tables in counts.items()}})
+    history.sort(key=lambda entry: entry["updates"])
+    best = best_codebook(history[-1]["teacher"])
+    baselines = {}
+    if train_tsv is not None:
+        size = counts["teacher"].shape[-1]
+        train = manifest_utterances(train_tsv)
+        untrained = qualities(untrained_counts(checkpoints[-1], train, dev, phones))
+        baselines = {
+            "MFCC k-means": kmeans_baseline("mfcc", train_tsv, dev_tsv, phones, size, seed=0).as_dict(),
+            "log-Mel k-means": kmeans_baseline("fbank", train_tsv, dev_tsv, phones, size, seed=0).as_dict(),
+            "untrained model": untrained[best_codebook(untrained)],
+        }
+    return {"history": history, "baselines": baselines, "best": best, "counts": counts["teacher"][best]}
+
+
+def best_codebook(figures: Sequence[dict]) -> int:
+    """The one with the highest PNMI."""
+    return max(range(len(figures)), key=lambda k: figures[k]["pnmi"])
+
+
+def updates_of(checkpoint: Union[str, Path]) -> int:
+    """Number of updates that a fairseq checkpoint has seen."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return int(state["optimizer_history"][-1]["num_updates"])
+
+
+def quality_table(figures: dict) -> str:
+    """The last checkpoint's codebooks and the baselines, as text; ``figures`` as from ``measure``."""
+    last = figures["history"][-1]
+    rows = [{"name": f"{who} {k}", **row} for who in ("teacher", "student") for k, row in enumerate(last[who])]
+    rows += [{"name": name, **row} for name, row in figures["baselines"].items()]
+    return f"after {last['updates']} updates\n" + format_table(rows, QUALITY_COLUMNS)
+
+
+def write_quality(out: Path, figures: dict, phone_names: Sequence[str], log: Optional[Path] = None) -> List[Path]:
+    """``quality.json``, ``curves.png`` and ``code_by_phone.png`` in the folder ``out``; ``log``: the training log, for the loss."""
+    losses = curve(read_training_log(log), "loss") if log else []
+    history = [{**entry, "loss": _nearest(losses, entry["updates"])} for entry in figures["history"]]
+    written = {key: history if key == "history" else figures[key] for key in ("history", "baselines", "best")}
+    write_files(out, {"quality.json": [json.dumps(written, indent=1)]})
+    title = f"P(phone | code) of codebook {figures['best']} after {history[-1]['updates']} updates"
+    return [
+        out / "quality.json",
+        plot_curves(history, out / "curves.png", figures["baselines"], "Codebooks over training"),
+        plot_code_by_phone(figures["counts"], phone_names, out / "code_by_phone.png", title),
+    ]
+
+
+def _nearest(losses: Sequence[tuple], update: int) -> Optional[float]:
+    """Training loss logged nearest to an update; None before the first."""
+    return min(losses, key=lambda point: abs(point[0] - update))[1] if losses and update else None

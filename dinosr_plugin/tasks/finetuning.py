@@ -150,16 +150,17 @@ class DinoSRFinetuningTask(AudioFinetuningTask):
 
     def build_model(self, model_cfg: Any, from_checkpoint: bool = False):
         """``wav2vec_ctc`` around the pre-trained checkpoint ``model.w2v_path``."""
+        path = getattr(model_cfg, "w2v_path", None)
         from_disk = getattr(model_cfg, "w2v_args", None) is None  # else the saved configuration has all that is needed
-        if from_disk and not PathManager.exists(model_cfg.w2v_path):
-            raise UserError(f"model.w2v_path={model_cfg.w2v_path}: no such file; give a pre-trained checkpoint (an absolute path is safest)")
+        if path and from_disk and not PathManager.exists(path):
+            raise UserError(f"model.w2v_path={path}: no such file; give a pre-trained checkpoint")
         try:
             return super().build_model(model_cfg, from_checkpoint)
         except AssertionError as error:
             if "normalization" not in str(error):
                 raise
             ours = bool(self.cfg.normalize)
-            raise UserError(f"task.normalize={ours}: pre-training of {model_cfg.w2v_path} had {not ours}; use the same") from error
+            raise UserError(f"task.normalize={ours}: pre-training of {path} had {not ours}; use the same") from error
 
     # -- decoding ----------------------------------------------------------------------------------------------------
 
@@ -232,7 +233,9 @@ def audio_batch_size(longest: int, max_tokens: Optional[int], max_sentences: Opt
         max_tokens = max(AUDIO_MAX_TOKENS, longest)
         logger.info("batches of up to %d samples of audio (change it with --max-tokens or --batch-size)", max_tokens)
     if max_tokens is not None and longest > max_tokens:
-        raise UserError(f"dataset.max_tokens={max_tokens} is less than the longest utterance, {longest} samples; raise it or set task.max_sample_size")
+        raise UserError(
+            f"dataset.max_tokens={max_tokens} is less than the longest utterance, {longest} samples; raise it or set task.max_sample_size"
+        )
     return max_tokens
 
 

@@ -107,7 +107,7 @@ class Constant(torch.nn.Module):
 
     def __init__(self, logits):
         super().__init__()
-        self.logits = logits
+        self.logits = torch.nn.Parameter(logits)
 
     def forward(self, source, padding_mask):
         return {"encoder_out": self.logits.expand(5, source.size(0), -1), "padding_mask": None}  # (F, B, V)

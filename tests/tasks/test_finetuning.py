@@ -186,6 +186,21 @@ def test_batches_that_cannot_hold_an_utterance():
         audio_batch_size(16000, 15000, None)
 
 
+# -- model -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_checkpoint(data):
+    with pytest.raises(UserError, match="model.w2v_path=nowhere.pt: no such file"):
+        make_task(data).build_model(OmegaConf.create({"_name": "wav2vec_ctc", "w2v_path": "nowhere.pt"}))
+
+
+def test_normalisation_must_be_that_of_pretraining(data):
+    pretrained = {"model": {"_name": "dinosr"}, "task": {"_name": "dinosr_pretraining", "normalize": True}}
+    cfg = OmegaConf.create({"_name": "wav2vec_ctc", "w2v_path": "pretrained.pt", "w2v_args": pretrained, "normalize": False, "data": ""})
+    with pytest.raises(UserError, match="task.normalize=False: pre-training of pretrained.pt had True"):
+        make_task(data, normalize=False).build_model(cfg)
+
+
 # -- decoding --------------------------------------------------------------------------------------------------------
 
 
