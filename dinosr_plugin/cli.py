@@ -125,15 +125,20 @@ def add_librispeech(corpora) -> None:
         "folder that holds the parts (train-clean-100, dev-clean, ...), or one part (SPEAKER/CHAPTER/*.flac)",
     )
     parser.add_argument("--parts", nargs="+", metavar="PART", help="take these parts only (default: all under ROOT)")
+    parser.add_argument("--join", nargs="+", metavar=("NAME", "PART"), help="also write NAME.tsv and its labels, the PARTs as one: --join train train-clean-100 train-clean-360 train-other-500")
 
 
 def run_librispeech(options: argparse.Namespace) -> int:
-    from .data.librispeech import librispeech_splits
+    from .data.librispeech import joined, librispeech_splits
     from .data.manifest import require_writable
 
     require_writable(options.out)
     splits = librispeech_splits(options.root, options.parts, workers(options))
     names = [split.name for split in splits]
+    if options.join:
+        if len(options.join) < 2:
+            raise UserError(f"--join {options.join[0]}: name the parts to join after it")
+        splits.append(joined(splits, options.join[0], options.join[1:]))
     return write(options.out, splits, [name for name in names if name.startswith("train")] or names)
 
 

@@ -31,6 +31,20 @@ def librispeech_splits(root: Path, parts: Optional[list[str]], workers: int) -> 
     return [Split(folder.name, folder, below(f"{folder.name}/", utterances)) for folder in folders]
 
 
+def joined(splits: list[Split], name: str, parts: list[str]) -> Split:
+    """Several parts as one split, for example the three training parts as the 960 hours; rooted at the folder that holds them.
+
+    Raises UserError for a part that is not among the splits, or a name that one of them has.
+    """
+    chosen = {split.name: split for split in splits}
+    missing = [part for part in parts if part not in chosen]
+    if missing or name in chosen:
+        what = f"no part {missing[0]}" if missing else f"{name} is a part itself"
+        raise UserError(f"--join {name} {' '.join(parts)}: {what}; the parts are {', '.join(chosen)}")
+    utterances = [replace(u, path=f"{part}/{u.path}") for part in parts for u in chosen[part].utterances]
+    return Split(name, chosen[parts[0]].root.parent, sorted(utterances, key=lambda u: u.path))
+
+
 def librilight_splits(root: Path, workers: int) -> list[Split]:
     """``train_10min`` (1h/0), ``train_1h`` (1h/*) and ``train_10h`` (1h/* and 9h) of the folder librispeech_finetuning, or of its parent.
 

@@ -1,33 +1,29 @@
-"""Curves from the log that fairseq writes with ``common.log_format=json``."""
+"""Curves from the log that fairseq writes with ``common.log_format=json`` (``common.log_file``, or what it prints)."""
 
 import json
-import re
 from pathlib import Path
 from typing import Dict, List, Tuple, Union
 
 from ..errors import UserError
 
-RECORD = re.compile(r"(train_inner|train|valid)[^{]*(\{.*\})\s*$")
 
-
-def read_training_log(path: Union[str, Path], kind: str = "train_inner") -> List[Dict[str, float]]:
-    """Records of one kind, each name -> number, in order of updates; a run that was resumed overwrites what it repeats.
+def read_training_log(path: Union[str, Path], subset: str = "") -> List[Dict[str, float]]:
+    """Records in order of updates, each name -> number; what a resumed run repeats counts once, its last time.
 
     Args:
-        kind: ``train_inner`` (every ``common.log_interval`` updates), ``train`` (every epoch) or ``valid``.
+        subset: "" for the figures of every ``common.log_interval`` updates, "train" for those of whole epochs, or the name of a validation subset.
 
     Raises UserError for a missing file.
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such log; train with common.log_format=json and common.log_file=FILE")
+    prefix = f"{subset}_" if subset else ""
     records: Dict[int, Dict[str, float]] = {}
     with open(path, encoding="utf-8", errors="replace") as lines:
         for line in lines:
-            found = RECORD.search(line)
-            if found and found.group(1) == kind:
-                record = _numbers(found.group(2), kind)
-                if "num_updates" in record:
-                    records[int(record["num_updates"])] = record
+            record = _numbers(line)
+            if f"{prefix}num_updates" in record:
+                records[int(record[f"{prefix}num_updates"])] = {key.removeprefix(prefix): value for key, value in record.items()}
     return [records[update] for update in sorted(records)]
 
 
@@ -36,16 +32,17 @@ def curve(records: List[Dict[str, float]], key: str) -> List[Tuple[int, float]]:
     return [(int(record["num_updates"]), record[key]) for record in records if key in record]
 
 
-def _numbers(text: str, kind: str) -> Dict[str, float]:
-    """fairseq writes numbers as strings, and puts ``train_`` or ``valid_`` before the names of an epoch's figures."""
+def _numbers(line: str) -> Dict[str, float]:
+    """The numbers of a line that ends in a JSON object (fairseq writes them as strings); nothing for another line, or one cut short by a kill."""
+    _, brace, rest = line.partition("{")
     try:
-        record = json.loads(text)
-    except ValueError:  # a line that a kill cut short
+        record = json.loads(brace + rest)
+    except ValueError:
         return {}
     numbers = {}
     for key, value in record.items():
         try:
-            numbers[key.removeprefix(f"{kind}_")] = float(value)
+            numbers[key] = float(value)
         except (TypeError, ValueError):
             continue
     return numbers

@@ -83,6 +83,22 @@ def test_librispeech_files(librispeech, tmp_path, capsys):
     assert "note: 'Q' occurs in dev but not in train" in printed.err
 
 
+def test_parts_joined_into_one_split(librispeech, tmp_path, capsys):
+    command = ["manifest", "librispeech", str(librispeech), "--out", str(tmp_path)]
+    assert main([*command, "--join", "all", "train", "dev"]) == 0
+    root, *rows = lines(tmp_path / "all.tsv")
+    assert root == str(librispeech) and rows == sorted(rows)
+    assert {row.split("/")[0] for row in rows} == {"train", "dev"} and len(rows) == 5
+    words = dict(zip((row.split("\t")[0].split("/", 1)[1] for row in rows), lines(tmp_path / "all.wrd")))
+    for part in ("train", "dev"):
+        for row, text in zip(lines(tmp_path / f"{part}.tsv")[1:], lines(tmp_path / f"{part}.wrd")):
+            assert words[row.split("\t")[0]] == text
+    assert "| 6" in lines(tmp_path / "dict.ltr.txt")  # training words count once, joined or not
+    for wrong in (["all"], ["all", "train", "absent"], ["dev", "train"]):
+        assert main([*command, "--join", *wrong]) == 1
+        assert capsys.readouterr().err.count("error: --join") == 1
+
+
 def test_dictionary_counts_the_training_part_and_holds_every_symbol(librispeech, tmp_path):
     main(["manifest", "librispeech", str(librispeech), "--out", str(tmp_path)])
     rows = [line.rsplit(" ", 1) for line in lines(tmp_path / "dict.ltr.txt")]
