@@ -3,8 +3,12 @@
 ``apply()`` runs them all; importing ``dinosr_plugin`` calls it. Nobody else works around anything.
 """
 
+import functools
 import logging
+import os
 import sys
+from contextlib import contextmanager
+from typing import Callable, Iterator
 
 import numpy as np
 import torch
@@ -56,9 +60,80 @@ def one_line_errors():
     sys.excepthook = hook
 
 
+def one_line_errors_of_workers():
+    """torch puts the worker's whole traceback into the message of an error in a loader's worker process; a ``UserError`` keeps its own."""
+    wrapper = torch._utils.ExceptionWrapper
+    previous = wrapper.reraise
+    if getattr(previous, "is_dinosr_wrapper", False):
+        return
+
+    @functools.wraps(previous)
+    def reraise(self):
+        if issubclass(self.exc_type, UserError):
+            raise self.exc_type(self.exc_msg.rpartition(f"{self.exc_type.__name__}: ")[2].strip())
+        previous(self)
+
+    reraise.is_dinosr_wrapper = True
+    wrapper.reraise = reraise
+
+
+def one_line_for_save_dir():
+    """fairseq ends in a traceback where ``checkpoint.save_dir`` cannot be written, before any of our code runs."""
+    from fairseq import checkpoint_utils
+
+    previous = checkpoint_utils.verify_checkpoint_directory
+    if getattr(previous, "is_dinosr_wrapper", False):
+        return
+
+    @functools.wraps(previous)
+    def verify(save_dir: str) -> None:
+        try:
+            previous(save_dir)
+        except OSError as error:
+            raise UserError(f"checkpoint.save_dir={save_dir}: cannot be written ({error.strerror}); give another folder") from error
+
+    verify.is_dinosr_wrapper = True
+    checkpoint_utils.verify_checkpoint_directory = verify
+
+
+def log_file_opened_once():
+    """fairseq opens ``common.log_file`` again in every epoch and validation, and then writes each line once more for each time."""
+    from fairseq.logging import progress_bar
+
+    previous = progress_bar.progress_bar
+    if getattr(previous, "is_dinosr_wrapper", False):
+        return
+
+    @functools.wraps(previous)
+    def bar(*args, log_file=None, **kwargs):
+        handlers = [handler for handler in progress_bar.logger.handlers if isinstance(handler, logging.FileHandler)]
+        if log_file and os.path.abspath(log_file) in [handler.baseFilename for handler in handlers]:
+            log_file = None
+        return previous(*args, log_file=log_file, **kwargs)
+
+    bar.is_dinosr_wrapper = True
+    progress_bar.progress_bar = bar
+
+
+@contextmanager
+def audio_dataset(make: Callable) -> Iterator[None]:
+    """fairseq's audio tasks name their dataset class; while this lasts they call ``make`` instead. The other way is a copy of 100 lines."""
+    from fairseq.tasks import audio_pretraining
+
+    previous = audio_pretraining.FileAudioDataset
+    audio_pretraining.FileAudioDataset = make
+    try:
+        yield
+    finally:
+        audio_pretraining.FileAudioDataset = previous
+
+
 def apply():
     """Run every workaround once; safe to call again."""
     numpy_aliases()
     import_fairseq_quietly()
     allow_fairseq_checkpoints()
     one_line_errors()
+    one_line_errors_of_workers()
+    one_line_for_save_dir()
+    log_file_opened_once()

@@ -140,11 +140,11 @@ def load_wave(path: Path) -> np.ndarray:
     return wave
 
 
-def wrong_format(header: Header) -> Optional[str]:
-    """What to tell about a file that is not 16 kHz mono, or None."""
-    if (header.rate, header.channels) == (SAMPLE_RATE, 1):
+def wrong_format(header: Header, rate: int = SAMPLE_RATE) -> Optional[str]:
+    """What to tell about a file that is not mono at ``rate`` Hz, or None."""
+    if (header.rate, header.channels) == (rate, 1):
         return None
-    return f"{header.rate} Hz, {header.channels} channel(s) instead of {SAMPLE_RATE} Hz, 1 channel"
+    return f"{header.rate} Hz, {header.channels} channel(s) instead of {rate} Hz, 1 channel"
 
 
 def convert(source: Path, target: Path) -> int:

@@ -17,7 +17,7 @@ from .phones import PhoneAlignment
 from .plots import plot_code_by_phone, plot_curves
 from .quality import Quality
 from .tables import QUALITY_COLUMNS, format_table
-from .training_log import curve, read_training_log
+from .training_log import loss_curve, read_training_log
 
 UNTRAINED_FIT_SAMPLES = 20 * 60 * 16000  # k-means on the untrained model sees the first 20 minutes
 
@@ -132,7 +132,7 @@ def quality_table(figures: dict) -> str:
 
 def write_quality(out: Path, figures: dict, phone_names: Sequence[str], log: Optional[Path] = None) -> List[Path]:
     """``quality.json``, ``curves.png`` and ``code_by_phone.png`` in the folder ``out``; ``log``: the training log, for the loss."""
-    losses = curve(read_training_log(log), "loss") if log else []
+    losses = loss_curve(read_training_log(log)) if log else []
     history = [{**entry, "loss": _nearest(losses, entry["updates"])} for entry in figures["history"]]
     written = {key: history if key == "history" else figures[key] for key in ("history", "baselines", "best")}
     write_files(out, {"quality.json": [json.dumps(written, indent=1)]})

@@ -32,6 +32,11 @@ def curve(records: List[Dict[str, float]], key: str) -> List[Tuple[int, float]]:
     return [(int(record["num_updates"]), record[key]) for record in records if key in record]
 
 
+def loss_curve(records: List[Dict[str, float]]) -> List[Tuple[int, float]]:
+    """The pre-training loss on masked frames, in nats; without the other losses of a model that has several."""
+    return curve(records, "loss_dinosr") or curve(records, "loss")
+
+
 def _numbers(line: str) -> Dict[str, float]:
     """The numbers of a line that ends in a JSON object (fairseq writes them as strings); nothing for another line, or one cut short by a kill."""
     _, brace, rest = line.partition("{")

@@ -44,6 +44,10 @@ class DinoSRConfig(TrunkConfig):
     target: ChoiceEnum(["ffn", "layer"]) = field(
         default="ffn", metadata={"help": "what is clustered: ffn: a layer's feed-forward output (the paper); layer: the layer's output"}
     )
+    unmasked_weight: float = field(
+        default=0.0,
+        metadata={"help": "weight of the same loss on the frames that are not masked, which then move the codebooks too; 0: not learned from (the paper)"},
+    )
     instance_norm_target_layer: bool = field(default=True, metadata={"help": "instance norm over time of the targets"})
     ema_decay: float = field(default=0.999, metadata={"help": "decay of the teacher at the start"})
     ema_end_decay: float = field(default=0.9999, metadata={"help": "decay of the teacher at ema_anneal_end_step"})
@@ -81,6 +85,7 @@ class DinoSR(Trunk):
         self.teacher = EmaTeacher(Encoder(cfg), self.encoder, copied=["pos_conv."])
         self.codebooks = Codebooks(self.n_codebooks, cfg.codebook_size, cfg.encoder_embed_dim, cfg.revive_after)
         self.num_updates = 0
+        self.held = None  # (parameter, its value) of what was frozen
 
     def forward(
         self,
@@ -97,31 +102,36 @@ class DinoSR(Trunk):
         Args:
             source: (B, T) float waveform at 16 kHz.
             padding_mask: (B, T) bool or None.
-            mask: mask frames.
+            mask: with ``features_only``, mask frames; a prediction always does.
             mask_indices: (B, F) bool, the frames to mask; None draws them.
             layer: as in ``extract_features``.
 
-        Returns: ``losses`` {"dinosr": scalar, summed over masked frames, mean over codebooks}, ``sample_size`` masked frames,
-        ``codes`` and ``predictions`` (K, N) int64, and scalars to log.
+        Returns: ``losses`` {"dinosr": scalar, summed over masked frames, mean over codebooks} and, where ``unmasked_weight`` is not 0,
+        "unmasked", scaled to the same number of frames; ``sample_size`` masked frames; ``codes`` and ``predictions`` (K, N) int64
+        of the masked frames; and scalars to log.
         """
         if features_only:
             return self.extract_features(source, padding_mask, mask=mask, layer=layer)
         padding = self.frame_padding(source, padding_mask)
         inputs = self.encoder_inputs(source, padding)
         masked = self.draw_mask(padding) if mask_indices is None else mask_indices
+        learned = masked if self.cfg.unmasked_weight == 0 else ~padding  # (B, F), N of them true
         padding = padding if bool(padding.any()) else None
-        student = self.student(inputs, masked, padding)[:, masked]  # (1 or K, N, D)
-        targets = self.targets(inputs.detach(), padding)[:, masked]  # (K, N, D)
+        student = self.student(inputs, masked, padding)[:, learned]  # (1 or K, N, D)
+        targets = self.targets(inputs.detach(), padding)[:, learned]  # (K, N, D)
         if self.training and self.starts_codebooks():
             self.codebooks.start_from_(targets)
         codes = self.codebooks.assign(targets)
         if self.training:
             self.codebooks.collect(targets, codes)
-        return self.losses(self.logits(student), codes)
+        return self.losses(self.logits(student), codes, masked[learned])
 
     def encoder_inputs(self, source: Tensor, padding: Tensor) -> Tensor:
         """Projected features (B, F, D), shared by student and teacher; without gradient once they are frozen."""
         frozen = self.is_frozen(self.num_updates + 1) and self.cfg.freeze_pre_enc_modules
+        if frozen and self.training and self.held is None:
+            modules = (self.feature_extractor, self.layer_norm, self.post_extract_proj)
+            self.held = [(p, p.detach().clone()) for module in modules for p in module.parameters()]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             return self.project(self.extract_frames(source, padding))
 
@@ -152,27 +162,33 @@ class DinoSR(Trunk):
         """Whether this is the first forward pass of a run whose codewords start from frames."""
         return self.cfg.codebook_init == "frames" and self.num_updates == 0 and self.codebooks.pending is None
 
-    def losses(self, logits: Tensor, codes: Tensor) -> Dict:
-        """Cross-entropy of logits (K, N, V) against codes (K, N), and what to watch."""
+    def losses(self, logits: Tensor, codes: Tensor, masked: Tensor) -> Dict:
+        """Cross-entropy of logits (K, N, V) against codes (K, N), of which masked (N,) bool are masked, and what to watch."""
         log_probs = F.log_softmax(logits, dim=-1)
-        loss = -log_probs.gather(-1, codes.unsqueeze(-1)).sum() / self.n_codebooks
-        K, N, V = logits.shape
-        with torch.no_grad():
-            predictions = logits.argmax(-1)
-            used = torch.stack([row.bincount(minlength=V) for row in codes]) / max(N, 1)
-            target_entropy = entropy(used)  # (K,) nats
-            return {
-                "losses": {"dinosr": loss},
-                "sample_size": N,
-                "codes": codes,
-                "predictions": predictions,
-                "target_ppl": target_entropy.exp().mean(),
-                "pred_ppl": entropy(log_probs.exp().mean(1)).exp().mean(),
-                "target_entropy": target_entropy.mean(),
-                "accuracy": (predictions == codes).float().mean(),
-                "active_codes": (used > 0).sum(-1).float().mean(),
-                "ema_decay": self.ema_decay(self.num_updates + 1),
-            }
+        nll = -log_probs.gather(-1, codes.unsqueeze(-1)).squeeze(-1).mean(0)  # (N,)
+        losses = {"dinosr": nll[masked].sum()}
+        log_probs, codes = log_probs[:, masked], codes[:, masked]
+        sample_size = codes.size(1)
+        if self.cfg.unmasked_weight > 0:
+            losses["unmasked"] = self.cfg.unmasked_weight * sample_size * nll[~masked].mean()
+        return {"losses": losses, "sample_size": sample_size, "ema_decay": self.ema_decay(self.num_updates + 1), **self.metrics(log_probs, codes)}
+
+    @torch.no_grad()
+    def metrics(self, log_probs: Tensor, codes: Tensor) -> Dict:
+        """What to watch at the masked frames: log_probs (K, N, V), codes (K, N)."""
+        K, N, V = log_probs.shape
+        predictions = log_probs.argmax(-1)
+        used = torch.stack([row.bincount(minlength=V) for row in codes]) / max(N, 1)
+        target_entropy = entropy(used)  # (K,) nats
+        return {
+            "codes": codes,
+            "predictions": predictions,
+            "target_ppl": target_entropy.exp().mean(),
+            "pred_ppl": entropy(log_probs.exp().sum(1) / max(N, 1)).exp().mean(),
+            "target_entropy": target_entropy.mean(),
+            "accuracy": (predictions == codes).sum() / max(K * N, 1),
+            "active_codes": (used > 0).sum(-1).float().mean(),
+        }
 
     def is_frozen(self, update: int) -> bool:
         return 0 <= self.cfg.freeze_teacher_step <= update
@@ -184,14 +200,18 @@ class DinoSR(Trunk):
         return annealed_decay(self.cfg.ema_decay, self.cfg.ema_end_decay, update, self.cfg.ema_anneal_end_step)
 
     def set_num_updates(self, num_updates: int):
-        """End of an update (called by fairseq's trainer after the optimiser's step): the teacher and the codebooks move.
+        """Updates done so far. Where their number changes after a training step, that update ends: teacher and codebooks move.
 
-        They move only if a training step has been taken since the last call: fairseq also calls this when it loads a checkpoint.
+        fairseq calls this before every forward pass, several times in an update with ``update_freq`` > 1, and when it loads a
+        checkpoint; ``dinosr_pretraining`` calls it after the optimiser's step, so that checkpoints hold the update's end.
         """
         super().set_num_updates(num_updates)
+        same_update = num_updates == self.num_updates
         self.num_updates = num_updates
-        if self.teacher is None or self.codebooks.pending is None:
+        if same_update or self.teacher is None or self.codebooks.pending is None:
             return
+        for p, value in self.held or ():  # optimisers move parameters without gradient too: momentum, weight decay (fp16, DDP)
+            p.data.copy_(value)
         self.codebooks.step_(
             annealed_decay(self.cfg.codebook_init_decay, self.cfg.codebook_end_decay, num_updates, self.cfg.codebook_end_decay_step)
         )
@@ -238,6 +258,7 @@ class DinoSR(Trunk):
             for key in [key for key in state_dict if key.startswith((prefix + "heads.", prefix + "_codebook", prefix + "_ema"))]:
                 del state_dict[key]
         else:
+            self.held = None
             self._load_teacher(state_dict, prefix, missing_keys, error_msgs)
             self._load_codebooks(state_dict, prefix, missing_keys, error_msgs)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
@@ -253,18 +274,19 @@ class DinoSR(Trunk):
             error_msgs.append(f"teacher (_ema): {error}")
 
     def _load_codebooks(self, state_dict, prefix, missing_keys, error_msgs):
-        idle = state_dict.pop(prefix + "_codebook_idle", None)
-        if idle is not None:
-            self.codebooks.idle.copy_(idle)
+        buffers = {}
         for k in range(self.n_codebooks):
-            for name, buffer in ((f"_codebook{k}", self.codebooks.sums[k]), (f"_codebook_cnts{k}", self.codebooks.counts[k])):
-                value = state_dict.pop(prefix + name, None)
-                if value is None:
-                    missing_keys.append(prefix + name)
-                elif value.shape != buffer.shape:
-                    error_msgs.append(f"{name}: {tuple(value.shape)} in the checkpoint, {tuple(buffer.shape)} in the model")
-                else:
-                    buffer.copy_(value)
+            buffers |= {f"_codebook{k}": self.codebooks.sums[k], f"_codebook_cnts{k}": self.codebooks.counts[k]}
+        if prefix + "_codebook_idle" in state_dict:  # of training with revive_after only
+            buffers["_codebook_idle"] = self.codebooks.idle
+        for name, buffer in buffers.items():
+            value = state_dict.pop(prefix + name, None)
+            if value is None:
+                missing_keys.append(prefix + name)
+            elif value.shape != buffer.shape:
+                error_msgs.append(f"{name}: {tuple(value.shape)} in the checkpoint, {tuple(buffer.shape)} in the model")
+            else:
+                buffer.copy_(value)
 
 
 def entropy(p: Tensor) -> Tensor:

@@ -75,6 +75,7 @@ class Encoder(nn.Module):
     def __init__(self, cfg: TrunkConfig):
         super().__init__()
         self.pos_conv = positional_convolutions(cfg)
+        self.pos_conv_depth = cfg.pos_conv_depth
         self.layers = nn.ModuleList(transformer_layer(cfg) for _ in range(cfg.encoder_layers))
         self.layer_norm_first = cfg.layer_norm_first
         self.layer_norm = LayerNorm(cfg.encoder_embed_dim)
@@ -85,8 +86,9 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor, padding_mask: Optional[Tensor] = None, layer: Optional[int] = None):
         """x (B, F, D), padding_mask (B, F) bool -> (x, layer_results).
 
-        ``layer`` (from 0) stops after that layer. layer_results: for each layer that ran a tuple (output (F, B, D), None,
-        feed-forward block's output before the residual sum (F, B, D)), fairseq's convention.
+        ``layer`` (from 0) stops after that layer. layer_results: for each layer a tuple (output (F, B, D), None, feed-forward
+        block's output before the residual sum (F, B, D)), fairseq's convention; a layer that LayerDrop left out gives what
+        went into it, and None.
         """
         x = self.add_positions(x, padding_mask)
         if not self.layer_norm_first:
@@ -102,7 +104,7 @@ class Encoder(nn.Module):
         keep = None if padding_mask is None else (~padding_mask).unsqueeze(-1).to(x.dtype)
         x = x if keep is None else x * keep
         position = x
-        for conv in self.pos_conv:
+        for conv in self.pos_conv if self.pos_conv_depth > 1 else [self.pos_conv]:
             position = conv(position.transpose(1, 2)).transpose(1, 2)
             position = position if keep is None else position * keep
         return x + position
@@ -110,9 +112,9 @@ class Encoder(nn.Module):
     def transform(self, x: Tensor, padding_mask: Optional[Tensor], last: Optional[int]):
         layer_results = []
         for i, layer in enumerate(self.layers):
-            if self.training and self.layerdrop > 0 and torch.rand(()).item() <= self.layerdrop:
-                continue
-            x, (_, feed_forward) = layer(x, self_attn_padding_mask=padding_mask, need_weights=False)
+            feed_forward = None
+            if not (self.training and self.layerdrop > 0 and torch.rand(()).item() <= self.layerdrop):
+                x, (_, feed_forward) = layer(x, self_attn_padding_mask=padding_mask, need_weights=False)
             layer_results.append((x, None, feed_forward))
             if i == last:
                 break
@@ -122,7 +124,7 @@ class Encoder(nn.Module):
 def positional_convolutions(cfg: TrunkConfig) -> nn.Module:
     """One weight-normed convolution (wav2vec 2.0), or ``pos_conv_depth`` plain ones, each with LayerNorm and GELU (data2vec)."""
     if cfg.pos_conv_depth == 1:
-        return nn.ModuleList([make_conv_pos(cfg.encoder_embed_dim, cfg.conv_pos, cfg.conv_pos_groups)])
+        return make_conv_pos(cfg.encoder_embed_dim, cfg.conv_pos, cfg.conv_pos_groups)
     kernel = max(3, cfg.conv_pos // cfg.pos_conv_depth)
     return nn.Sequential(
         *[
@@ -194,7 +196,8 @@ class Trunk(BaseFairseqModel):
         self.post_extract_proj = nn.Linear(dim, cfg.encoder_embed_dim)
         self.mask_emb = nn.Parameter(torch.empty(cfg.encoder_embed_dim).uniform_())
         self.encoder = Encoder(cfg)
-        self.layer_norm = LayerNorm(dim)
+        # log-Mel frames are normalised already; a LayerNorm over their bins would take away the frame's energy
+        self.layer_norm = LayerNorm(dim) if cfg.front_end == "conv" else nn.Identity()
         self.dropout_input = nn.Dropout(cfg.dropout_input)
 
     @classmethod

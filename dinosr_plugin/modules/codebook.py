@@ -46,18 +46,23 @@ class Codebooks(nn.Module):
         """Nearest centroid in squared Euclidean distance: frames (K, N, D) -> codes (K, N) int64."""
         centroids = self.centroids()
         # |x - c|^2 without |x|^2, which is the same for every c
-        distance = torch.baddbmm(centroids.pow(2).sum(-1).unsqueeze(1), frames.float(), centroids.transpose(1, 2), alpha=-2)
+        with torch.autocast(frames.device.type, enabled=False):
+            distance = torch.baddbmm(centroids.pow(2).sum(-1).unsqueeze(1), frames.float(), centroids.transpose(1, 2), alpha=-2)
         return distance.argmin(-1)
 
     @torch.no_grad()
     def start_from_(self, frames: Tensor, iterations: int = 10):
-        """Place all codewords by k-means on frames (K, N, D), started from random frames; every rank takes rank 0's."""
+        """Place all codewords by k-means on frames (K, N, D), started from random frames; every rank takes rank 0's.
+
+        A codeword that loses all its frames starts again from another random frame.
+        """
         self.sums.copy_(random_frames(frames, self.sums.size(1)))
         self.counts.fill_(1)
         for _ in range(iterations):
             self.collect(frames, self.assign(frames))
             self._move(self.pending, decay=0.0)
-        self.pending = self.spare = None
+            self._replace(self.pending[..., -1] == 0, random_frames(frames, self.sums.size(1)))
+            self.pending = self.spare = None
         if distributed():
             dist.broadcast(self.sums, src=0)
             dist.broadcast(self.counts, src=0)
@@ -110,9 +115,13 @@ class Codebooks(nn.Module):
 
     def _revive(self, spare: Tensor):
         dead = self.idle >= self.revive_after
-        self.sums.copy_(torch.where(dead.unsqueeze(-1), spare, self.sums))
-        self.counts.masked_fill_(dead, 1.0)
+        self._replace(dead, spare)
         self.idle.masked_fill_(dead, 0.0)
+
+    def _replace(self, which: Tensor, frames: Tensor):
+        """Codewords which (K, V) bool become frames (K, V, D), counted once."""
+        self.sums.copy_(torch.where(which.unsqueeze(-1), frames, self.sums))
+        self.counts.masked_fill_(which, 1.0)
 
 
 def distributed() -> bool:

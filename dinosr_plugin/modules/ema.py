@@ -37,7 +37,10 @@ class EmaTeacher(nn.Module):
         parameters = dict(self.model.named_parameters())
         for name, tensor in self._average.items():
             p = parameters[name]
-            self._average[name] = p.data if p.dtype == torch.float32 else tensor.to(p.device)
+            if p.dtype == torch.float32:
+                self._average[name] = p.data.copy_(tensor)  # back from half precision the model's weights are rounded ones
+            else:
+                self._average[name] = tensor.to(p.device)
         return self
 
     def average(self) -> Dict[str, Tensor]:
@@ -47,6 +50,9 @@ class EmaTeacher(nn.Module):
     @torch.no_grad()
     def restore_(self, average: Dict[str, Tensor]):
         """Take the average from a checkpoint. Raises KeyError for a missing name, RuntimeError for another shape."""
+        for name, tensor in self._average.items():
+            if average[name].shape != tensor.shape:
+                raise RuntimeError(f"{name}: {tuple(average[name].shape)} in the checkpoint, {tuple(tensor.shape)} in the model")
         for name, tensor in self._average.items():
             tensor.copy_(average[name])
         self._write_model()
@@ -66,7 +72,7 @@ class EmaTeacher(nn.Module):
         self._write_model()
 
     def _write_model(self):
-        """Where the model runs in half precision, its weights are a rounded copy of the average."""
+        """The model's weights are the average itself; a rounded copy where it runs in half precision, a copy after a deepcopy."""
         for name, p in self.model.named_parameters():
-            if p.dtype != torch.float32:
+            if p.data_ptr() != self._average[name].data_ptr():
                 p.data.copy_(self._average[name])

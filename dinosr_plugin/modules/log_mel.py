@@ -49,7 +49,8 @@ class LogMel(nn.Module):
         frames = source.unfold(1, WINDOW, HOP)  # (B, 2 F or 2 F + 1, WINDOW)
         frames = frames - frames.mean(-1, keepdim=True)
         spectrum = torch.fft.rfft(frames * self.window, N_FFT).abs().pow(2)
-        mel = (spectrum @ self.filters).clamp(min=1e-5).log()
+        with torch.autocast(source.device.type, enabled=False):
+            mel = (spectrum @ self.filters).clamp(min=1e-5).log()
         B, n_frames = padding.shape
         x = mel[:, : 2 * n_frames].reshape(B, n_frames, self.dim)  # two neighbours side by side
         valid = (~padding).unsqueeze(-1)

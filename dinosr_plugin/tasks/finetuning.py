@@ -9,14 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
+from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 from fairseq.data import Dictionary, FairseqDataset
 from fairseq.dataclass import ChoiceEnum
 from fairseq.file_io import PathManager
 from fairseq.tasks import register_task
 from fairseq.tasks.audio_finetuning import AudioFinetuningConfig, AudioFinetuningTask
+from omegaconf import OmegaConf
 
+from .. import compat
+from ..data.dataset import SpeechDataset, longest_utterance
 from ..decoding import DECODERS, CTCGenerator
 from ..errors import UserError
+from .pretraining import require_data, split_names
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +91,7 @@ class DinoSRFinetuningTask(AudioFinetuningTask):
 
     def load_target_dictionary(self) -> Dictionary:
         """Read ``dict.{labels}.txt`` from the data folder (or from ``task.target_dictionary``)."""
+        require_data(self.cfg)
         path = self.dictionary_path
         if not path.is_file():
             raise UserError(f"{path}: no such file; task.data (the DATA argument) must hold the dictionary of the {self.cfg.labels} labels")
@@ -125,7 +131,8 @@ class DinoSRFinetuningTask(AudioFinetuningTask):
         labels = None if self.cfg.target_dictionary else task_cfg.labels
         for name in split_names(split, task_cfg.multi_corpus_keys):
             validate_manifest(Path(self.cfg.data) / f"{name}.tsv", labels, self.cfg.min_sample_size)
-        super().load_dataset(split, task_cfg, **kwargs)
+        with compat.audio_dataset(SpeechDataset):
+            super().load_dataset(split, task_cfg, **kwargs)
         if task_cfg.multi_corpus_keys is None:
             dataset = self.datasets[split]
             warn_of_crowded_targets(split, [dataset.get_label(i).split() for i in range(len(dataset))], dataset.sizes)
@@ -150,9 +157,11 @@ class DinoSRFinetuningTask(AudioFinetuningTask):
 
     def build_model(self, model_cfg: Any, from_checkpoint: bool = False):
         """``wav2vec_ctc`` around the pre-trained checkpoint ``model.w2v_path``."""
-        path = getattr(model_cfg, "w2v_path", None)
-        from_disk = getattr(model_cfg, "w2v_args", None) is None  # else the saved configuration has all that is needed
-        if path and from_disk and not PathManager.exists(path):
+        if OmegaConf.is_missing(model_cfg, "w2v_path"):
+            raise UserError("model.w2v_path: not given; add model.w2v_path=FILE, a pre-trained checkpoint")
+        path = model_cfg.get("w2v_path")
+        from_disk = path and model_cfg.get("w2v_args") is None  # else the saved configuration has all that is needed
+        if from_disk and not PathManager.exists(path):
             raise UserError(f"model.w2v_path={path}: no such file; give a pre-trained checkpoint")
         try:
             return super().build_model(model_cfg, from_checkpoint)
@@ -161,6 +170,10 @@ class DinoSRFinetuningTask(AudioFinetuningTask):
                 raise
             ours = bool(self.cfg.normalize)
             raise UserError(f"task.normalize={ours}: pre-training of {path} had {not ours}; use the same") from error
+        except Exception:
+            if from_disk:
+                require_checkpoint(path)
+            raise
 
     # -- decoding ----------------------------------------------------------------------------------------------------
 
@@ -189,11 +202,13 @@ def check_same_dictionary(own: Dictionary, saved: Dictionary, path: Path) -> Non
     )
 
 
-def split_names(split: str, multi_corpus_keys: Optional[str]) -> List[str]:
-    """File names behind a split: itself, or those of ``key:file,key:file`` when several corpora are mixed."""
-    if multi_corpus_keys is None:
-        return [split]
-    return [part.split(":")[-1].strip() for part in split.split(",")]
+def require_checkpoint(path: str) -> None:
+    """Raise ``UserError`` where fairseq cannot load a checkpoint."""
+    try:
+        load_checkpoint_to_cpu(path)
+    except Exception as error:  # torch, pickle, zipfile and fairseq each have their own
+        reason = f"{type(error).__name__} {error}".splitlines()[0].strip()
+        raise UserError(f"model.w2v_path={path}: no fairseq checkpoint, or cut short ({reason}); give a pre-trained checkpoint") from error
 
 
 def warn_of_crowded_targets(split: str, labels: Sequence[Sequence[str]], sizes: Sequence[int]) -> None:
@@ -215,12 +230,6 @@ def warn_of_crowded_targets(split: str, labels: Sequence[Sequence[str]], sizes: 
 def frames_needed(label: Sequence[str]) -> int:
     """Frames that CTC needs for a label: one a symbol, and a blank between equal neighbours."""
     return len(label) + sum(a == b for a, b in zip(label, label[1:]))
-
-
-def longest_utterance(dataset: FairseqDataset, limit: int) -> int:
-    """Samples of the longest utterance that is not above ``limit``; 0 if there is none."""
-    sizes = (int(dataset.num_tokens(i)) for i in range(len(dataset)))
-    return max((size for size in sizes if size <= limit), default=0)
 
 
 def audio_batch_size(longest: int, max_tokens: Optional[int], max_sentences: Optional[int]) -> Optional[int]:

@@ -1,24 +1,110 @@
 """Pre-training on unlabelled speech: fairseq's audio task with checks that speak before an hour is lost."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any, List, Optional
 
+import torch
+from fairseq.data import FairseqDataset
 from fairseq.tasks import register_task
 from fairseq.tasks.audio_pretraining import AudioPretrainingConfig, AudioPretrainingTask
+from omegaconf import OmegaConf
+
+from .. import compat
+from ..data.dataset import SpeechDataset, longest_utterance
+from ..errors import UserError
 
 
 @dataclass
 class DinoSRPretrainingConfig(AudioPretrainingConfig):
-    pass
+    max_sample_size: Optional[int] = field(
+        default=320_000,
+        metadata={
+            "help": "crop longer utterances to so many samples (16000 a second), at random; "
+            "null: never, and a batch may get as long as the longest file"
+        },
+    )
+    min_sample_size: Optional[int] = field(
+        default=3_200,
+        metadata={"help": "leave out utterances of fewer samples than this (the paper: 32000, 2 s); masking needs two frames, 720 samples"},
+    )
+    skip_bad_audio: bool = field(
+        default=False,
+        metadata={
+            "help": "leave out files that cannot be read, are not mono at sample_rate, have another length than the manifest says or hold NaN, "
+            "and log their number and the first names; false: stop at the first one, and name it"
+        },
+    )
 
 
 @register_task("dinosr_pretraining", dataclass=DinoSRPretrainingConfig)
 class DinoSRPretrainingTask(AudioPretrainingTask):
-    """fairseq's ``audio_pretraining`` on manifests that were validated."""
+    """fairseq's ``audio_pretraining`` on manifests that were validated.
 
-    def load_dataset(self, split: str, task_cfg=None, **kwargs):
-        """Load ``<data>/<split>.tsv``. Raises UserError, one line, for a manifest that cannot be trained on."""
+    Raises:
+        UserError: wherever the user can mend something; the message is one line that names the file or field.
+    """
+
+    cfg: DinoSRPretrainingConfig
+
+    def load_dataset(self, split: str, task_cfg: Optional[DinoSRPretrainingConfig] = None, **kwargs) -> None:
+        """Load ``<data>/<split>.tsv``, after a check of its text."""
         from ..data.check import validate_manifest
 
-        validate_manifest(Path(self.cfg.data) / f"{split}.tsv", None, self.cfg.min_sample_size)
-        super().load_dataset(split, task_cfg, **kwargs)
+        require_data(self.cfg)
+        for name in split_names(split, self.cfg.multi_corpus_keys):
+            validate_manifest(Path(self.cfg.data) / f"{name}.tsv", None, self.cfg.min_sample_size)
+        with compat.audio_dataset(partial(SpeechDataset, seed=self.cfg.seed, skip_bad_audio=self.cfg.skip_bad_audio)):
+            super().load_dataset(split, task_cfg, **kwargs)
+
+    def get_batch_iterator(self, dataset: FairseqDataset, max_tokens: Optional[int] = None, epoch: int = 1, **kwargs):
+        """fairseq's batches of all utterances. ``max_tokens`` counts samples of audio, after cropping."""
+        # With fairseq's default of 8 the last batch is dropped unless its size is a multiple of 8: some would never be heard.
+        kwargs["required_batch_size_multiple"] = 1
+        longest = longest_utterance(dataset, self.max_positions()[0])
+        if max_tokens is not None and longest > max_tokens:
+            raise UserError(
+                f"dataset.max_tokens={max_tokens} is less than the longest utterance, {longest} samples after cropping; "
+                "raise it or lower task.max_sample_size"
+            )
+        for corpus in getattr(dataset, "datasets", {}).values():  # of several mixed corpora; fairseq tells only the mixture
+            corpus.set_epoch(epoch)
+        return super().get_batch_iterator(dataset, max_tokens=max_tokens, epoch=epoch, **kwargs)
+
+    def build_model(self, model_cfg: Any, from_checkpoint: bool = False):
+        """The model, after a check that the shortest utterance has the two frames that masking needs."""
+        if not from_checkpoint:
+            require_data(self.cfg)
+        model = super().build_model(model_cfg, from_checkpoint)
+        if not from_checkpoint and hasattr(model, "frame_counts"):
+            check_shortest(model, self.cfg.min_sample_size, self.cfg.max_sample_size)
+        return model
+
+    def optimizer_step(self, optimizer, model, update_num):
+        """End of an update: the model hears of it at once, not before the next one, so that checkpoints hold its end."""
+        super().optimizer_step(optimizer, model, update_num)
+        model.set_num_updates(update_num + 1)
+
+
+def require_data(cfg: Any) -> None:
+    """Raise UserError where ``task.data`` was not given."""
+    if OmegaConf.is_missing(cfg, "data") or not cfg.data:
+        raise UserError("task.data: not given; add task.data=DIR, the folder that `dinosr manifest` wrote")
+
+
+def split_names(split: str, multi_corpus_keys: Optional[str]) -> List[str]:
+    """File names behind a split: itself, or those of ``key:file,key:file`` when several corpora are mixed."""
+    if multi_corpus_keys is None:
+        return [split]
+    return [part.split(":")[-1].strip() for part in split.split(",")]
+
+
+def check_shortest(model: torch.nn.Module, min_sample_size: Optional[int], max_sample_size: Optional[int]) -> None:
+    """Raise UserError where the settings allow utterances of fewer than two frames: one to mask, one to see."""
+    for name, samples in (("min_sample_size", min_sample_size or 0), ("max_sample_size", max_sample_size)):
+        if samples is not None and model.frame_counts(torch.tensor(samples)) < 2:
+            raise UserError(
+                f"task.{name}={samples} allows utterances of fewer than 2 frames, too few to mask one; "
+                "raise it (720 are enough for the usual front ends)"
+            )

@@ -27,10 +27,10 @@ from dinosr_plugin.evaluation.codebooks import measure  # noqa: E402
 from dinosr_plugin.evaluation.phones import PhoneAlignment  # noqa: E402
 from dinosr_plugin.evaluation.plots import plot_summary  # noqa: E402
 from dinosr_plugin.evaluation.tables import QUALITY_COLUMNS, format_table  # noqa: E402
-from dinosr_plugin.evaluation.training_log import curve, read_training_log  # noqa: E402
+from dinosr_plugin.evaluation.training_log import curve, loss_curve, read_training_log  # noqa: E402
 
 CONFIGS = REPOSITORY / "examples" / "config"
-SYNTH_MINUTES, SYNTH_SPEAKERS, SYNTH_SEED = 20, 16, 1
+SYNTH_SPEAKERS, SYNTH_SEED = 16, 1
 FIXED_MINUTES = 2.5  # corpus, decoding, measures and the programs' starts, on 2 cores
 PRETRAIN_SHARE = 0.5  # of the minutes left for training; the two fine-tunings halve the rest
 CAUTION = 0.85  # training is planned for this share of its minutes: a measured speed is a moment's
@@ -53,6 +53,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="run.sh", description="DinoSR from audio to WER, on synthetic speech or on --audio.")
     parser.add_argument("--audio", type=Path, metavar="DIR", help="a corpus in LibriSpeech layout with parts named train* and dev*, and <part>.phones.tsv beside them where there is an alignment (default: synthetic speech)")
     parser.add_argument("--minutes-budget", type=float, default=13.0, metavar="N", help="minutes for everything after the environment's set-up (default: %(default)s)")
+    parser.add_argument("--synth-minutes", type=float, default=20.0, metavar="M", help="minutes of synthetic speech where there is no --audio (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where all results go (default: runs/quickstart, or runs/<name of --audio>)")
     options = parser.parse_args()
     if options.minutes_budget <= FIXED_MINUTES:
@@ -68,6 +69,7 @@ class Quickstart:
         self.out = (options.out or REPOSITORY / "runs" / name).resolve()
         self.audio = options.audio.resolve() if options.audio else None
         self.budget = options.minutes_budget
+        self.synth_minutes = options.synth_minutes
         self.bin = Path(sys.executable).parent
         self.manifests = self.out / "manifest"
 
@@ -104,8 +106,8 @@ class Quickstart:
         if self.audio:
             say(f"corpus: {self.audio}")
             return self.audio
-        say(f"corpus: {SYNTH_MINUTES} minutes of synthetic speech by {SYNTH_SPEAKERS} speakers")
-        synthesize(self.out / "corpus", SYNTH_MINUTES, SYNTH_SPEAKERS, SYNTH_SEED)
+        say(f"corpus: {self.synth_minutes:g} minutes of synthetic speech by {SYNTH_SPEAKERS} speakers")
+        synthesize(self.out / "corpus", self.synth_minutes, SYNTH_SPEAKERS, SYNTH_SEED)
         return self.out / "corpus"
 
     def make_manifests(self) -> None:
@@ -211,7 +213,7 @@ class Quickstart:
     # ---- summary ------------------------------------------------------------------------------------------------------------
 
     def summarise(self, quality: Optional[dict], minutes: float) -> None:
-        losses = curve(read_training_log(self.out / "pretrain" / "train.log"), "loss")
+        losses = loss_curve(read_training_log(self.out / "pretrain" / "train.log"))
         scores = {name: json.loads((self.out / f"finetune_{name}" / "score.json").read_text()) for name in ("pretrained", "scratch")}
         result = {
             "pretrain": {

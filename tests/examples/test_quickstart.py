@@ -1,0 +1,72 @@
+"""examples/quickstart/run.sh: the whole chain at its smallest, killed on the way and started again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+COMMAND = [sys.executable, str(REPOSITORY / "examples" / "quickstart" / "run.py")]  # what run.sh starts in its environment
+QUALITY_KEYS = {"active", "perplexity", "phone_purity", "pnmi"}
+
+
+def start(out: Path, *options: str) -> subprocess.Popen:
+    command = [*COMMAND, "--out", str(out), *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def kill_when(process: subprocess.Popen, path: Path, timeout: float = 120) -> None:
+    """SIGKILL for the run and its children as soon as ``path`` exists."""
+    for _ in range(int(timeout * 10)):
+        if path.exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    assert path.exists() and process.poll() is None, "the run ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_whole_run_survives_a_kill(tmp_path):
+    options = ("--minutes-budget", "2.51", "--synth-minutes", "3")  # training gets the fewest updates that are planned
+    kill_when(start(tmp_path, *options), tmp_path / "pretrain" / "checkpoint_1_2.pt")
+    process = start(tmp_path, *options)
+    printed, said = process.communicate()
+    assert process.returncode == 0, said[-3000:]
+    assert "Loaded checkpoint" in (tmp_path / "pretrain" / "output.log").read_text()
+
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert set(result["pretrain"]) == {"loss_first", "loss_last", "updates", "minutes"}
+    assert result["pretrain"]["updates"] == 10 and result["pretrain"]["loss_last"] < result["pretrain"]["loss_first"]
+    assert len(result["codebooks"]) == 4 and all(QUALITY_KEYS <= set(codebook) for codebook in result["codebooks"])
+    assert set(result["baselines"]) == {"mfcc_kmeans", "untrained"} and all(QUALITY_KEYS <= set(row) for row in result["baselines"].values())
+    for rate in ("wer", "cer"):
+        assert set(result[rate]) == {"pretrained", "scratch"} and all(0 < value <= 200 for value in result[rate].values())
+    assert 0.2 < result["minutes_total"] < 10
+    assert (tmp_path / "summary.png").stat().st_size > 50_000
+    for text in ("codebook 3", "MFCC k-means", "untrained model", "pretrained", "scratch", "minutes in all"):
+        assert text in printed
+
+
+def test_a_corpus_without_dev_part_is_refused(tmp_path, librispeech_mini):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "train").symlink_to(librispeech_mini / "more")
+    process = start(tmp_path / "out", "--audio", str(tmp_path / "corpus"))
+    _, said = process.communicate()
+    assert process.returncode == 1
+    assert [line for line in said.splitlines() if line.startswith("error:")] == [said.strip().splitlines()[-1]] and "dev" in said
+
+
+@pytest.mark.parametrize("script", ["examples/quickstart/run.sh", "tests/run.sh"])
+def test_scripts_fail_with_a_sentence_without_python(script, tmp_path):
+    """No Python 3.11 on the PATH: one line that says what to install."""
+    for tool in ("bash", "dirname", "cat", "cksum", "date", "env"):
+        (tmp_path / tool).symlink_to(subprocess.run(["which", tool], capture_output=True, text=True).stdout.strip())
+    environment = {"PATH": str(tmp_path), "DINOSR_VENV": str(tmp_path / "venv"), "HOME": str(tmp_path)}
+    result = subprocess.run([REPOSITORY / script], env=environment, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines()[-1].startswith("error: Python 3.11 was not found")

@@ -1,0 +1,136 @@
+"""The teacher is a float32 average of the student (facts 3)."""
+
+import copy
+
+import pytest
+import torch
+from dinosr_plugin.models.encoder import Encoder, TrunkConfig
+from dinosr_plugin.modules.ema import EmaTeacher, annealed_decay
+from torch import nn
+from torch.testing import assert_close
+
+
+def network() -> nn.Module:
+    return nn.ModuleDict({"layers": nn.Linear(4, 3), "pos_conv": nn.Linear(2, 2)})
+
+
+def moved(student: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        for p in student.parameters():
+            p.add_(torch.randn_like(p))
+    return student
+
+
+def test_average_formula_and_copied_prefixes():
+    student = network()
+    teacher = EmaTeacher(network(), student, copied=["pos_conv."])
+    expected = {name: p.detach().clone() for name, p in student.named_parameters()}
+    for decay in (0.9, 0.5, 0.999):
+        moved(student)
+        teacher.step_(student, decay)
+        for name, p in student.named_parameters():
+            copied = name.startswith("pos_conv.")
+            expected[name] = p.detach().clone() if copied else decay * expected[name] + (1 - decay) * p.detach()
+            assert_close(teacher.average()[name], expected[name], **({"rtol": 0, "atol": 0} if copied else {}))
+            assert_close(dict(teacher.model.named_parameters())[name].data, teacher.average()[name], rtol=0, atol=0)
+
+
+def test_first_teacher_is_a_copy_that_does_not_follow_by_itself():
+    student = network()
+    teacher = EmaTeacher(network(), student)
+    before = {name: p.detach().clone() for name, p in student.named_parameters()}
+    moved(student)
+    assert all(torch.equal(before[name], average) for name, average in teacher.average().items())
+
+
+def test_belongs_to_no_optimizer_and_no_state_dict():
+    student = network()
+    student.teacher = EmaTeacher(network(), student)
+    assert not list(student.teacher.parameters()) and not student.teacher.state_dict()
+    assert len(list(student.parameters())) == 4
+    assert not any(p.requires_grad for p in student.teacher.model.parameters())
+
+
+def test_stays_in_eval_mode():
+    student = network()
+    student.teacher = EmaTeacher(nn.Sequential(nn.Dropout()), nn.Sequential(nn.Dropout()))
+    student.train()
+    assert not any(module.training for module in student.teacher.model.modules())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_average_stays_float32_in_half_precision(dtype):
+    """A decay of 0.9999 moves nothing that is kept in 16 bits; the model's weights are a rounded copy of the average."""
+    student = network()
+    student.teacher = teacher = EmaTeacher(network(), student)
+    start = {name: value.clone() for name, value in teacher.average().items()}
+    student.to(dtype)
+    for _ in range(3):
+        moved(student)
+        teacher.step_(student, 0.9999)
+    for name, average in teacher.average().items():
+        assert average.dtype == torch.float32
+        assert not torch.equal(average, start[name]) and (average - start[name]).abs().max() < 0.01
+        weight = dict(teacher.model.named_parameters())[name]
+        assert weight.dtype == dtype and torch.equal(weight.data, average.to(dtype))
+
+
+def test_to_half_and_back_loses_nothing():
+    teacher = EmaTeacher(network(), network())
+    before = {name: value.clone() for name, value in teacher.average().items()}
+    teacher.half().float()
+    assert all(torch.equal(before[name], average) for name, average in teacher.average().items())
+    student = moved(network())
+    teacher.step_(student, 0.5)
+    assert_close(teacher.model["layers"].weight.data, teacher.average()["layers.weight"], rtol=0, atol=0)
+
+
+def test_a_deep_copy_is_a_teacher_of_its_own():
+    teacher = EmaTeacher(network(), network())
+    other = copy.deepcopy(teacher)
+    before = teacher.average()["layers.weight"].clone()
+    other.step_(moved(network()), 0.5)
+    assert torch.equal(other.model["layers"].weight, other.average()["layers.weight"])
+    assert torch.equal(teacher.model["layers"].weight, before) and not torch.equal(other.average()["layers.weight"], before)
+
+
+def test_weight_normed_positional_convolution():
+    """pos_conv_depth=1: the convolution's weight follows from weight_g and weight_v, which are what is taken over."""
+    cfg = TrunkConfig(
+        encoder_layers=1, encoder_embed_dim=16, encoder_ffn_embed_dim=16, encoder_attention_heads=2, conv_pos=8, conv_pos_groups=2, pos_conv_depth=1
+    )
+    student = Encoder(cfg).eval()
+    teacher = EmaTeacher(Encoder(cfg), student, copied=["pos_conv."])
+    assert any(name.endswith("weight_g") for name in teacher.average())
+    x = torch.randn(1, 20, 16)
+    with torch.no_grad():
+        moved(student)
+        teacher.step_(student, 0.0)
+        assert_close(teacher.model(x)[0], student(x)[0])
+
+
+def test_restore():
+    source, target = (EmaTeacher(network(), network()) for _ in range(2))
+    target.restore_(source.average())
+    for name, average in target.average().items():
+        assert torch.equal(average, source.average()[name])
+        assert average.data_ptr() != source.average()[name].data_ptr()
+    assert torch.equal(target.model["layers"].weight, source.model["layers"].weight)
+
+
+def test_restore_names_what_does_not_fit():
+    teacher = EmaTeacher(network(), network())
+    average = teacher.average()
+    with pytest.raises(KeyError, match="layers.bias"):
+        teacher.restore_({name: value for name, value in average.items() if name != "layers.bias"})
+    with pytest.raises(RuntimeError, match="layers.bias"):  # a shape that would broadcast
+        teacher.restore_({**average, "layers.bias": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("update, decay", [(0, 0.999), (1, 0.99900003), (15000, 0.99945), (29999, 0.99989997), (30000, 0.9999), (10**6, 0.9999)])
+def test_annealed_decay_of_the_paper(update, decay):
+    assert annealed_decay(0.999, 0.9999, update, 30000) == pytest.approx(decay, abs=1e-10)
+
+
+def test_annealed_decay_without_annealing():
+    assert annealed_decay(0.9, 0.8, 0, 0) == 0.8

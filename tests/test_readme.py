@@ -1,0 +1,130 @@
+"""Every command and every line of Python in README.md is run, in order, as a newcomer would, on a small synthetic corpus.
+
+This is also the end-to-end test: manifests, check, 30 updates of pre-training, 30 of fine-tuning and fairseq-generate
+through the real command-line programs.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from dinosr_plugin.data.synth import synthesize
+from dinosr_plugin.evaluation.training_log import read_training_log
+
+REPOSITORY = Path(__file__).parents[1]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+RUN_ELSEWHERE = {"./examples/quickstart/run.sh": "tests/examples/test_quickstart.py", "./tests/run.sh": ".ci/run"}
+SHORT = {  # what makes a training short; everything else is as the README says
+    "dinosr_tiny": "optimization.max_update=30 common.log_interval=10 common.log_file=pretrain.log",
+    "tiny": "optimization.max_update=30 common.log_interval=10 common.log_file=finetune.log dataset.validate_interval_updates=30",
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
+
+
+def shell(command: str, folder: Path) -> subprocess.CompletedProcess:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(["bash", "-euc", command], cwd=folder, env={**os.environ, "PATH": path}, text=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory) -> Path:
+    """A folder with the repository's examples and own audio: one folder a speaker, words beside each file, a phone alignment."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    (folder / "examples").symlink_to(REPOSITORY / "examples")
+    corpus = folder / "synth"
+    synthesize(corpus, minutes=2.5, speakers=8, seed=3)
+    names = {}
+    for transcripts in sorted(corpus.rglob("*.trans.txt")):
+        for line in transcripts.read_text().splitlines():
+            utterance, words = line.split(" ", 1)
+            speaker = utterance.split("-")[0]
+            names.setdefault(speaker, "anna" if not names else f"speaker{speaker}")
+            own = folder / "my_audio" / names[speaker]
+            own.mkdir(parents=True, exist_ok=True)
+            shutil.copy(transcripts.parent / f"{utterance}.flac", own)
+            (own / f"{utterance}.txt").write_text(words)
+    first = sorted((folder / "my_audio" / "anna").glob("*.flac"))[0]
+    wave, rate = soundfile.read(first)
+    soundfile.write(first.parent / "one.wav", wave, rate)
+    shutil.copy(first.with_suffix(".txt"), first.parent / "one.txt")
+    rows = [line for part in ("train", "dev") for line in (corpus / f"{part}.phones.tsv").read_text().splitlines()[1:]]
+    rows += [row.replace(first.stem, "one") for row in rows if row.startswith(first.stem + "\t")]
+    (folder / "valid.phones.tsv").write_text("\n".join(["utt\tstart\tend\tphone", *rows]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def outputs(newcomer) -> dict[str, str]:
+    """Program (with its sub-command or config) -> what it printed, all README commands run in order; each must succeed."""
+    printed = {}
+    for command in COMMANDS:
+        if command in RUN_ELSEWHERE:
+            continue
+        config = re.search(r"--config-name (\S+)", command)
+        result = shell(f"{command} {SHORT[config.group(1)]}" if config else command, newcomer)
+        assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-3000:]}"
+        printed[" ".join(command.split()[:2]) if command.startswith("dinosr") else config.group(1) if config else command.split()[0]] = result.stdout
+    return printed
+
+
+def test_nothing_is_left_out():
+    assert set(RUN_ELSEWHERE) <= set(COMMANDS)
+    for script, where in RUN_ELSEWHERE.items():
+        assert os.access(REPOSITORY / script, os.X_OK)
+        assert Path(script).name in (REPOSITORY / where).read_text()
+
+
+def test_manifest_and_check(outputs, newcomer):
+    assert "train.tsv" in outputs["dinosr manifest"] and (newcomer / "data" / "valid.ltr").exists()
+    assert "problem" in outputs["dinosr check"]  # the count, which is 0, else the exit status were 1
+
+
+def test_pretraining_learned(outputs, newcomer):
+    losses = [record["loss"] for record in read_training_log(newcomer / "pretrain.log")]
+    assert len(losses) == 3 and losses[-1] < losses[0] < 4.6  # chance is ln 64 = 4.16 nats
+    assert (newcomer / "pretrain" / "checkpoint_last.pt").exists()
+
+
+def test_finetuning_reports_wer_and_keeps_the_best(outputs, newcomer):
+    records = read_training_log(newcomer / "finetune.log", "valid")
+    assert [record["num_updates"] for record in records] == [30] and 0 < records[0]["wer"] <= 100 and records[0]["uer"] > 0
+    state = torch.load(newcomer / "finetune" / "checkpoint_best.pt", weights_only=False)
+    assert state["extra_state"]["best"] == pytest.approx(records[0]["wer"], abs=0.01)
+
+
+def test_generate_prints_hypotheses_and_wer(outputs, newcomer):
+    printed = outputs["fairseq-generate"]
+    rows = len((newcomer / "data" / "valid.tsv").read_text().splitlines()) - 1
+    for kind in "THDP":
+        assert len(re.findall(rf"^{kind}-\d+\t", printed, flags=re.MULTILINE)) == rows
+    assert re.search(r"Generate valid with beam=5: WER: \d", printed)
+
+
+def test_quality(outputs, newcomer):
+    assert "PNMI" in outputs["dinosr quality"] and "MFCC k-means" in outputs["dinosr quality"]
+    figures = json.loads((newcomer / "quality" / "quality.json").read_text())
+    assert len(figures["history"][0]["teacher"]) == 4 and 0 < figures["history"][0]["teacher"][0]["pnmi"] < 1
+    assert {path.name for path in (newcomer / "quality").iterdir()} == {"quality.json", "curves.png", "code_by_phone.png"}
+
+
+def test_python_block(outputs, newcomer):
+    (code,) = blocks("python")
+    script = newcomer / "units.py"
+    script.write_text(code + "\nprint(tuple(units.shape), units.min().item() >= 0, tuple(features.shape))\n")
+    result = shell(f"python {script}", newcomer)
+    assert result.returncode == 0, result.stderr
+    frames = 1 + (soundfile.info(newcomer / "my_audio" / "anna" / "one.wav").frames - 400) // 320
+    assert result.stdout.strip().splitlines()[-1] == f"{(4, frames)} True {(1, frames, 192)}"
