@@ -157,11 +157,11 @@ def transformer_layer(cfg: TrunkConfig) -> nn.Module:
 
 def check_trunk_config(cfg: TrunkConfig):
     """Raises UserError for settings that cannot work, naming the field."""
-    if cfg.encoder_embed_dim % cfg.encoder_attention_heads:
+    if cfg.encoder_attention_heads < 1 or cfg.encoder_embed_dim % cfg.encoder_attention_heads:
         raise UserError(
             f"model.encoder_embed_dim={cfg.encoder_embed_dim} is no multiple of model.encoder_attention_heads={cfg.encoder_attention_heads}: change one"
         )
-    if cfg.encoder_embed_dim % cfg.conv_pos_groups:
+    if cfg.conv_pos_groups < 1 or cfg.encoder_embed_dim % cfg.conv_pos_groups:
         raise UserError(f"model.encoder_embed_dim={cfg.encoder_embed_dim} is no multiple of model.conv_pos_groups={cfg.conv_pos_groups}: change one")
     if not 0 <= cfg.mask_prob <= 1 or cfg.mask_length < 1:
         raise UserError(f"model.mask_prob={cfg.mask_prob} must lie in [0, 1] and model.mask_length={cfg.mask_length} be at least 1")
