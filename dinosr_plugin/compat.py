@@ -44,75 +44,74 @@ def allow_fairseq_checkpoints():
         torch.serialization.add_safe_globals([Dictionary])
 
 
+def wrap_once(owner, name: str, make: Callable[[Callable], Callable]):
+    """Replace ``owner.name`` by ``make`` of it; a second call changes nothing."""
+    previous = getattr(owner, name)
+    if not getattr(previous, "is_dinosr_wrapper", False):
+        wrapper = functools.wraps(previous)(make(previous))
+        wrapper.is_dinosr_wrapper = True
+        setattr(owner, name, wrapper)
+
+
 def one_line_errors():
     """The argparse programs of fairseq print a traceback for every exception; a ``UserError`` needs only its message."""
-    previous = sys.excepthook
-    if getattr(previous, "is_dinosr_hook", False):
-        return
 
-    def hook(kind, error, traceback):
-        if issubclass(kind, UserError):
-            print(f"error: {error}", file=sys.stderr)
-        else:
-            previous(kind, error, traceback)
+    def make(previous):
+        def hook(kind, error, traceback):
+            if issubclass(kind, UserError):
+                print(f"error: {error}", file=sys.stderr)
+            else:
+                previous(kind, error, traceback)
 
-    hook.is_dinosr_hook = True
-    sys.excepthook = hook
+        return hook
+
+    wrap_once(sys, "excepthook", make)
 
 
 def one_line_errors_of_workers():
     """torch puts the worker's whole traceback into the message of an error in a loader's worker process; a ``UserError`` keeps its own."""
-    wrapper = torch._utils.ExceptionWrapper
-    previous = wrapper.reraise
-    if getattr(previous, "is_dinosr_wrapper", False):
-        return
 
-    @functools.wraps(previous)
-    def reraise(self):
-        if issubclass(self.exc_type, UserError):
-            raise self.exc_type(self.exc_msg.rpartition(f"{self.exc_type.__name__}: ")[2].strip())
-        previous(self)
+    def make(previous):
+        def reraise(self):
+            if issubclass(self.exc_type, UserError):
+                raise self.exc_type(self.exc_msg.rpartition(f"{self.exc_type.__name__}: ")[2].strip())
+            previous(self)
 
-    reraise.is_dinosr_wrapper = True
-    wrapper.reraise = reraise
+        return reraise
+
+    wrap_once(torch._utils.ExceptionWrapper, "reraise", make)
 
 
 def one_line_for_save_dir():
     """fairseq ends in a traceback where ``checkpoint.save_dir`` cannot be written, before any of our code runs."""
     from fairseq import checkpoint_utils
 
-    previous = checkpoint_utils.verify_checkpoint_directory
-    if getattr(previous, "is_dinosr_wrapper", False):
-        return
+    def make(previous):
+        def verify(save_dir: str) -> None:
+            try:
+                previous(save_dir)
+            except OSError as error:
+                raise UserError(f"checkpoint.save_dir={save_dir}: cannot be written ({error.strerror}); give another folder") from error
 
-    @functools.wraps(previous)
-    def verify(save_dir: str) -> None:
-        try:
-            previous(save_dir)
-        except OSError as error:
-            raise UserError(f"checkpoint.save_dir={save_dir}: cannot be written ({error.strerror}); give another folder") from error
+        return verify
 
-    verify.is_dinosr_wrapper = True
-    checkpoint_utils.verify_checkpoint_directory = verify
+    wrap_once(checkpoint_utils, "verify_checkpoint_directory", make)
 
 
 def log_file_opened_once():
     """fairseq opens ``common.log_file`` again in every epoch and validation, and then writes each line once more for each time."""
     from fairseq.logging import progress_bar
 
-    previous = progress_bar.progress_bar
-    if getattr(previous, "is_dinosr_wrapper", False):
-        return
+    def make(previous):
+        def bar(*args, log_file=None, **kwargs):
+            handlers = [handler for handler in progress_bar.logger.handlers if isinstance(handler, logging.FileHandler)]
+            if log_file and os.path.abspath(log_file) in [handler.baseFilename for handler in handlers]:
+                log_file = None
+            return previous(*args, log_file=log_file, **kwargs)
 
-    @functools.wraps(previous)
-    def bar(*args, log_file=None, **kwargs):
-        handlers = [handler for handler in progress_bar.logger.handlers if isinstance(handler, logging.FileHandler)]
-        if log_file and os.path.abspath(log_file) in [handler.baseFilename for handler in handlers]:
-            log_file = None
-        return previous(*args, log_file=log_file, **kwargs)
+        return bar
 
-    bar.is_dinosr_wrapper = True
-    progress_bar.progress_bar = bar
+    wrap_once(progress_bar, "progress_bar", make)
 
 
 @contextmanager

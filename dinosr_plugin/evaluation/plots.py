@@ -236,7 +236,10 @@ def _draw_codebooks(axes, history: Sequence[Mapping], key: str, baselines: Mappi
             values = [row[who][codebook][key] for row in rows]
             axes.plot(updates, values, color=colour, linestyle=linestyle, linewidth=1.2)
     _draw_baselines(axes, baselines, key)
-    axes.set_ylim(bottom=0)
+    if key in ("active", "perplexity"):  # from 0, so that a collapse looks like one; the shares differ too little for that
+        axes.set_ylim(bottom=0)
+    else:
+        axes.margins(y=0.12)
 
 
 def _draw_baselines(axes, baselines: Mapping[str, Mapping], key: str) -> list:
@@ -266,7 +269,7 @@ def _draw_curves_legend(axes, history: Sequence[Mapping], baselines: Mapping[str
     lines += [Line2D([], [], color="0.2", label="solid: the teacher's codes")]
     lines += [Line2D([], [], color="0.2", linestyle=(0, (4, 2)), label="dashed: the student heads' guesses")]
     lines += [
-        Line2D([], [], color=colour, linestyle=dashes, label=f"{name}: PNMI {quality['pnmi']:.2f}")
+        Line2D([], [], color=colour, linestyle=dashes, label=f"{name}: PNMI {quality['pnmi']:.3f}")
         for (name, quality), colour, dashes in zip(baselines.items(), BASELINE_COLOURS, BASELINE_DASHES)
     ]
     axes.legend(handles=lines, loc="center left", fontsize=9, frameon=False, handlelength=3.2)
