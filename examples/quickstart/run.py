@@ -161,7 +161,7 @@ class Quickstart:
             f"checkpoint.save_interval_updates={max(updates // 5, 1)}",
         ]
         if name == "scratch":
-            overrides += ["model.no_pretrained_weights=true", "model.freeze_finetune_updates=0"]
+            overrides.append("model.no_pretrained_weights=true")
         self.fairseq_train(f"fine-tuning, {name}", "finetuning", "tiny", folder, updates, overrides)
 
     def fairseq_train(self, title: str, kind: str, config: str, folder: Path, updates: int, overrides: List[str]) -> None:
