@@ -39,7 +39,7 @@ set_up() {
     command -v c++ >/dev/null || command -v g++ >/dev/null || fail "no C++ compiler: fairseq is built from source; install one (Debian: apt-get install g++)"
     started=$SECONDS
     log=$venv/set-up.log
-    say "making the environment $venv (about 5 minutes on 2 cores, once; log: $log)"
+    say "making the environment $venv (some minutes, once; log: $log)"
     "$python" -m venv "$venv" || fail "cannot make a virtual environment in $venv (Debian: apt-get install python3-venv)"
     : >"$log"
     pip_install --upgrade pip
