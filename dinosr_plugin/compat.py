@@ -114,6 +114,24 @@ def log_file_opened_once():
     wrap_once(progress_bar, "progress_bar", make)
 
 
+def whole_copies_of_checkpoints():
+    """fairseq writes a checkpoint under a temporary name, but then copies it to ``checkpoint_last.pt``: a kill meanwhile leaves half a file there."""
+    from fairseq.file_io import PathManager
+
+    def make(previous):
+        def copy(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
+            if "://" in dst_path:  # a remote store has no half-written files
+                return previous(src_path, dst_path, overwrite=overwrite)
+            unfinished = f"{dst_path}.tmp"
+            copied = previous(src_path, unfinished, overwrite=True)
+            os.replace(unfinished, dst_path)
+            return copied
+
+        return copy
+
+    wrap_once(PathManager, "copy", make)
+
+
 @contextmanager
 def audio_dataset(make: Callable) -> Iterator[None]:
     """fairseq's audio tasks name their dataset class; while this lasts they call ``make`` instead. The other way is a copy of 100 lines."""
@@ -136,3 +154,4 @@ def apply():
     one_line_errors_of_workers()
     one_line_for_save_dir()
     log_file_opened_once()
+    whole_copies_of_checkpoints()

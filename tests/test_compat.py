@@ -84,3 +84,37 @@ def test_the_hook_leaves_other_errors_alone(monkeypatch, capsys):
     assert seen == [(ValueError, error, None)] and capsys.readouterr().err == ""
     hook(UserError, UserError("mend this"), None)
     assert len(seen) == 1 and capsys.readouterr().err == "error: mend this\n"
+
+
+def test_a_kill_while_a_checkpoint_is_copied_leaves_the_older_one(tmp_path, monkeypatch):
+    """fairseq copies the newest checkpoint to checkpoint_last.pt: it is replaced in one moment, or not at all."""
+    from fairseq.file_io import PathManager
+
+    new, last = tmp_path / "checkpoint_1_2.pt", tmp_path / "checkpoint_last.pt"
+    new.write_text("new")
+    last.write_text("old")
+
+    def killed(source, target):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            PathManager.copy(str(new), str(last), overwrite=True)
+    assert last.read_text() == "old"
+    assert PathManager.copy(str(new), str(last), overwrite=True) and last.read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, last.name]
+
+
+def test_log_file_is_opened_once(tmp_path):
+    """fairseq asks for a progress bar in every epoch; each line of common.log_file still stands there once."""
+    from fairseq.logging import progress_bar
+
+    log = tmp_path / "train.log"
+    handlers = list(progress_bar.logger.handlers)
+    try:
+        for _ in range(3):
+            progress_bar.progress_bar([1], log_format="json", log_file=str(log))
+        assert len(progress_bar.logger.handlers) == len(handlers) + 1
+    finally:
+        progress_bar.logger.handlers[:] = handlers

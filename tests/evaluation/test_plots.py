@@ -62,7 +62,7 @@ def test_curves_draw_teacher_solid_student_dashed_and_baselines(drawn):
     assert len(active.lines) == len(perplexity.lines) == 4  # no baseline there
     assert purity.lines[0].get_ydata()[0] == pytest.approx(0.2)
     texts = [text.get_text() for text in legend.get_legend().get_texts()]
-    assert "codebook 1 (highest layer)" in texts and "MFCC k-means: PNMI 0.33" in texts
+    assert "codebook 1 (highest layer)" in texts and "MFCC k-means: PNMI 0.330" in texts
     assert all(axes.get_xlabel() and axes.get_ylabel() and axes.get_title() for axes in drawn[0].axes[:5])
 
 
