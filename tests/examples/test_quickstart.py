@@ -33,7 +33,7 @@ def kill_when(process: subprocess.Popen, path: Path, timeout: float = 120) -> No
 
 def test_whole_run_survives_a_kill(tmp_path):
     options = ("--minutes-budget", "2.51", "--synth-minutes", "3")  # training gets the fewest updates that are planned
-    kill_when(start(tmp_path, *options), tmp_path / "pretrain" / "checkpoint_1_2.pt")
+    kill_when(start(tmp_path, *options), tmp_path / "pretrain" / "checkpoint_last.pt")
     process = start(tmp_path, *options)
     printed, said = process.communicate()
     assert process.returncode == 0, said[-3000:]
