@@ -1,26 +1,56 @@
-"""fairseq's ``FileAudioDataset``, with two things that a run of weeks needs: bad files do not end it in a traceback, and
-the random crops depend on nothing but seed, epoch and file.
+"""fairseq's ``FileAudioDataset``, with three things that a run of weeks on a million files needs: bad files do not end it in a
+traceback, the random crops depend on nothing but seed, epoch and file, and the file names cost little memory.
 
 Whole files are read even where only a crop is used: ``normalize`` is defined over the whole utterance, and fairseq
 normalises before it crops.
 """
 
 import logging
+import time
+from array import array
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import numpy as np
 import torch
 from fairseq.data import FairseqDataset, FileAudioDataset
+from fairseq.data.text_compressor import TextCompressionLevel, TextCompressor
 from torch import Tensor
 
 from ..errors import UserError
 from .audio import AudioError, Header, read_header, wrong_format
+from .manifest import read_root, read_rows
 
 logger = logging.getLogger(__name__)
 
 NAMED = 10  # bad files that are logged by name, by each process; then every hundredth
+RETRY = 1.0  # seconds until a file of the wrong length is read again
 SUBSTITUTES = 20  # files tried in place of a batch without a good one: enough unless the disk is gone
+
+
+class FileName(bytes):
+    def as_py(self) -> bytes:
+        """fairseq asks this of names that it does not hold in a list: it knows pyarrow's arrays."""
+        return self
+
+
+class FileNames:
+    """Names, end to end in one piece of memory: half of what as many Python objects take.
+
+    And the loader's workers, which are forks, share it to the end. To look at an object writes its reference count, so that a worker
+    comes to own a copy of every page of a million objects.
+    """
+
+    def __init__(self):
+        self.text = bytearray()
+        self.ends = array("q", [0])  # of name number -1, 0, 1, ...
+
+    def append(self, name: bytes) -> None:
+        self.text += name
+        self.ends.append(len(self.text))
+
+    def __getitem__(self, index: int) -> FileName:
+        return FileName(self.text[self.ends[index] : self.ends[index + 1]])
 
 
 class SpeechDataset(FileAudioDataset):
@@ -32,17 +62,48 @@ class SpeechDataset(FileAudioDataset):
         seed: another number gives other crops.
         skip_bad_audio: leave out and log what cannot be read, is not mono at ``sample_rate``, has not as many samples as the
             manifest says, or holds NaN; else raise UserError with the file's name.
-        options: as ``FileAudioDataset``.
+        max_bad_files: how many different files may be left out until UserError names them all; None: any number.
+        num_buckets, text_compression_level, options: as ``FileAudioDataset``.
     """
 
-    def __init__(self, manifest_path: str, sample_rate: int, seed: int = 0, skip_bad_audio: bool = False, **options):
-        super().__init__(manifest_path, sample_rate, **options)
+    def __init__(
+        self,
+        manifest_path: str,
+        sample_rate: int,
+        seed: int = 0,
+        skip_bad_audio: bool = False,
+        max_bad_files: Optional[int] = None,
+        num_buckets: int = 0,
+        text_compression_level: TextCompressionLevel = TextCompressionLevel.none,
+        **options,
+    ):
+        super(FileAudioDataset, self).__init__(sample_rate, **options)  # past FileAudioDataset's, which makes objects of all rows
         self.manifest_path = manifest_path
+        self.text_compressor = TextCompressor(text_compression_level)
+        self.load_rows(Path(manifest_path))
+        self.set_bucket_info(num_buckets)
         self.seed = seed
         self.skip_bad_audio = skip_bad_audio
-        self.skipped: set[int] = set()  # rows, of this process: every worker of the loader has its own
-        # In shared memory, because fairseq keeps its worker processes from epoch to epoch.
+        self.max_bad_files = max_bad_files
+        self.logged = 0  # bad files, by this process
+        # In shared memory, because fairseq keeps its worker processes from epoch to epoch, and one reads what another has read before.
         self.epoch = torch.ones((), dtype=torch.long).share_memory_()
+        self.bad = torch.zeros(len(self), dtype=torch.bool).share_memory_()
+
+    def load_rows(self, manifest: Path) -> None:
+        """Names and sizes of the rows that are long enough; ``skipped_indices``, of the others, tells fairseq which labels to leave out."""
+        self.root_dir = str(read_root(manifest))
+        self.fnames = FileNames()
+        self.skipped_indices = set()
+        sizes = array("q")
+        for number, name, samples in read_rows(manifest):
+            if samples < (self.min_sample_size or 0):
+                self.skipped_indices.add(number - 2)
+                continue
+            self.fnames.append(self.text_compressor.compress(name))
+            sizes.append(samples)
+        self.sizes = np.array(sizes, dtype=np.int64)
+        logger.info(f"loaded {len(self.sizes)}, skipped {len(self.skipped_indices)} samples")
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch.fill_(epoch)
@@ -55,13 +116,23 @@ class SpeechDataset(FileAudioDataset):
         except AudioError as error:
             if not self.skip_bad_audio:
                 raise UserError(f"{self.path(index)}: {error}; `dinosr check {self.manifest_path}` lists all such files") from error
-            self.log_skipped(index, error)
+            self.skip(index, error)
             return {"id": index, "source": None}  # fairseq's collater leaves these out
 
     def read(self, index: int) -> Dict[str, Any]:
-        """fairseq's item; raises AudioError for a file that cannot be used, after fairseq's three attempts to read it."""
+        """fairseq's item; raises AudioError for a file that cannot be used, after another attempt where its length is wrong."""
+        item = self.decode(index)
+        if len(item["source"]) != self.sizes[index]:
+            time.sleep(RETRY)  # it may be in the midst of being written
+            item = self.decode(index)
+        if len(item["source"]) != self.sizes[index]:
+            raise AudioError(f"{len(item['source'])} samples, but {self.sizes[index]} in the manifest; make that again with `dinosr manifest`")
+        return item
+
+    def decode(self, index: int) -> Dict[str, Any]:
+        """fairseq's item; raises AudioError for a file that is no 16 kHz mono sound, after fairseq's three attempts to read it within a second."""
         try:
-            item = super().__getitem__(index)
+            return super().__getitem__(index)
         except AudioError:
             raise
         except Exception as error:
@@ -69,9 +140,6 @@ class SpeechDataset(FileAudioDataset):
                 raise
             read_header(self.path(index))  # knows better what is wrong, mostly
             raise AudioError("cannot be decoded; remove it or fetch it again") from error
-        if len(item["source"]) != self.sizes[index]:
-            raise AudioError(f"{len(item['source'])} samples, but {self.sizes[index]} in the manifest; make that again with `dinosr manifest`")
-        return item
 
     def postprocess(self, feats: Tensor, curr_sample_rate: int) -> Tensor:
         """What was read, (T,) or (T, channels) -> (T,), normalised if so configured. fairseq would average channels without a word."""
@@ -84,23 +152,43 @@ class SpeechDataset(FileAudioDataset):
             raise AudioError("holds NaN or infinite samples; remove it or make it again")
         return super().postprocess(feats, curr_sample_rate)
 
+    def name(self, index: int) -> str:
+        return self.text_compressor.decompress(self.fnames[index])
+
     def path(self, index: int) -> Path:
-        name = self.fnames[index]
-        name = name if isinstance(self.fnames, list) else name.as_py()  # a pyarrow array where pyarrow is installed
-        return Path(self.root_dir, self.text_compressor.decompress(name))
+        return Path(self.root_dir, self.name(index))
+
+    def skip(self, index: int, error: AudioError) -> None:
+        """Log and count a bad file, once whatever the epoch and the worker. Raises UserError where there are more than ``max_bad_files``."""
+        if self.bad[index]:
+            return
+        self.bad[index] = True
+        self.log_skipped(index, error)
+        rows = self.bad.nonzero().flatten().tolist()
+        if self.max_bad_files is not None and len(rows) > self.max_bad_files:
+            raise UserError(
+                f"task.max_bad_files={self.max_bad_files}: {len(rows)} files cannot be used; is the disk there? "
+                f"`dinosr check {self.manifest_path}` tells what is wrong with each; mend them, or raise the number. "
+                f"Under {self.root_dir}: {', '.join(map(self.name, rows))}"
+            )
 
     def log_skipped(self, index: int, error: AudioError) -> None:
-        if index in self.skipped:  # logged in an earlier epoch
-            return
-        self.skipped.add(index)
-        count = len(self.skipped)
-        if count <= NAMED or count % 100 == 0:
-            logger.warning(f"skipped {self.path(index)}: {error} ({count} bad file(s) so far in this process)")
+        self.logged += 1
+        if self.logged <= NAMED or self.logged % 100 == 0:
+            logger.warning(f"skipped {self.path(index)}: {error} ({self.logged} bad file(s) so far in this process)")
 
     # -- batches -----------------------------------------------------------------------------------------------------
 
+    def num_tokens(self, index: int) -> int:
+        """Samples of a row in a batch, after cropping. fairseq forgets the crop where batches are padded, and fills them less."""
+        return min(int(self.sizes[index]), self.max_sample_size)
+
+    def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
+        """``num_tokens`` of many rows, (N,) -> (N,)."""
+        return np.minimum(self.sizes[indices], self.max_sample_size)
+
     def collater(self, samples: List[Dict[str, Any]]) -> Dict[str, Any]:
-        """Items -> fairseq's batch: ``id`` (B,), ``net_input`` with ``source`` (B, T) float32 and, if ``pad``, ``padding_mask``.
+        """Items -> fairseq's batch: ``id`` (B,), their ``files``, ``net_input`` with ``source`` (B, T) float32 and, if ``pad``, ``padding_mask``.
 
         Without ``pad`` all rows are cropped to the shortest. ``{}`` for no items, which a shard may get at the end of an epoch.
         """
@@ -108,7 +196,8 @@ class SpeechDataset(FileAudioDataset):
             return {}
         good = [sample for sample in samples if sample["source"] is not None] or [self.substitute(samples[0])]
         longest = self.max_sample_size if self.pad else min(self.max_sample_size, *(len(sample["source"]) for sample in good))
-        return super().collater([{**sample, "source": self.crop(sample["source"], longest, sample["id"])} for sample in good])
+        batch = super().collater([{**sample, "source": self.crop(sample["source"], longest, sample["id"])} for sample in good])
+        return {**batch, "files": [str(self.path(sample["id"])) for sample in good]}
 
     def crop(self, source: Tensor, length: int, index: int) -> Tensor:
         """(T,) -> (min(T, length),), cut at a place that depends on seed, epoch and index only: not on other rows, batches or workers."""
@@ -137,6 +226,8 @@ class SpeechDataset(FileAudioDataset):
 
 
 def longest_utterance(dataset: FairseqDataset, limit: int) -> int:
-    """Samples of the longest utterance, after cropping, that is not above ``limit``; 0 if there is none."""
-    sizes = (int(dataset.num_tokens(i)) for i in range(len(dataset)))
-    return max((size for size in sizes if size <= limit), default=0)
+    """Samples, after cropping, of the longest utterance that has no more than ``limit`` before; 0 if there is none."""
+    if not hasattr(dataset, "sizes"):  # fairseq's mixture of corpora
+        return max(longest_utterance(corpus, limit) for corpus in dataset.datasets.values())
+    kept = np.flatnonzero(dataset.sizes <= limit)
+    return int(dataset.num_tokens(kept[dataset.sizes[kept].argmax()])) if len(kept) else 0

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..modules.codebook import Codebooks
+from ..modules.codebook_figures import codebook_sums
 from ..modules.ema import EmaTeacher, annealed_decay
 from ..modules.instance_norm import instance_norm
 from .encoder import Encoder, Trunk, TrunkConfig
@@ -30,6 +31,13 @@ class DinoSRConfig(TrunkConfig):
     codebook_init_decay: float = field(default=0.9, metadata={"help": "decay of the codebooks' moving averages at the start"})
     codebook_end_decay: float = field(default=0.9, metadata={"help": "the same at codebook_end_decay_step"})
     codebook_end_decay_step: int = field(default=0, metadata={"help": "update at which the codebooks' decay has gone linearly to its end"})
+    codebook_update: ChoiceEnum(["per_update", "per_forward"]) = field(
+        default="per_update",
+        metadata={
+            "help": "when the codebooks move: per_update: once, by the frames of all micro-batches (update_freq); "
+            "per_forward: after every micro-batch, as the released code does"
+        },
+    )
     codebook_init: ChoiceEnum(["normal", "frames"]) = field(
         default="normal",
         metadata={"help": "normal: random codewords (the paper); frames: k-means on the first batch, which leaves few codewords unused"},
@@ -86,6 +94,8 @@ class DinoSR(Trunk):
         self.codebooks = Codebooks(self.n_codebooks, cfg.codebook_size, cfg.encoder_embed_dim, cfg.revive_after)
         self.num_updates = 0
         self.held = None  # (parameter, its value) of what was frozen
+        self.update_begun = False  # a forward pass of training has been since the last update ended
+        self.ignores_batch = False
 
     def forward(
         self,
@@ -95,6 +105,7 @@ class DinoSR(Trunk):
         mask_indices: Optional[Tensor] = None,
         features_only: bool = False,
         layer: Optional[int] = None,
+        utterances: Optional[Tensor] = None,
         **_,
     ) -> Dict:
         """One masked prediction; ``features_only`` gives ``extract_features`` instead.
@@ -105,16 +116,17 @@ class DinoSR(Trunk):
             mask: with ``features_only``, mask frames; a prediction always does.
             mask_indices: (B, F) bool, the frames to mask; None draws them.
             layer: as in ``extract_features``.
+            utterances: (B,) int64, their numbers in the manifest; as in ``draw_mask``.
 
         Returns: ``losses`` {"dinosr": scalar, summed over masked frames, mean over codebooks} and, where ``unmasked_weight`` is not 0,
-        "unmasked", scaled to the same number of frames; ``sample_size`` masked frames; ``codes`` and ``predictions`` (K, N) int64
-        of the masked frames; and scalars to log.
+        "unmasked", scaled to the same number of frames; ``sample_size`` masked frames; ``codes`` and ``predictions`` (K, N) int64 of the
+        masked frames; ``codebook_sums`` over them, as ``modules.codebook_figures``; and scalars to log.
         """
         if features_only:
             return self.extract_features(source, padding_mask, mask=mask, layer=layer)
         padding = self.frame_padding(source, padding_mask)
         inputs = self.encoder_inputs(source, padding)
-        masked = self.draw_mask(padding) if mask_indices is None else mask_indices
+        masked = self.draw_mask(padding, utterances) if mask_indices is None else mask_indices
         learned = masked if self.cfg.unmasked_weight == 0 else ~padding  # (B, F), N of them true
         padding = padding if bool(padding.any()) else None
         student = self.student(inputs, masked, padding)[:, learned]  # (1 or K, N, D)
@@ -123,7 +135,7 @@ class DinoSR(Trunk):
             self.codebooks.start_from_(targets)
         codes = self.codebooks.assign(targets)
         if self.training:
-            self.codebooks.collect(targets, codes)
+            self.learn_codes(targets, codes)
         return self.losses(self.logits(student), codes, masked[learned])
 
     def encoder_inputs(self, source: Tensor, padding: Tensor) -> Tensor:
@@ -160,7 +172,16 @@ class DinoSR(Trunk):
 
     def starts_codebooks(self) -> bool:
         """Whether this is the first forward pass of a run whose codewords start from frames."""
-        return self.cfg.codebook_init == "frames" and self.num_updates == 0 and self.codebooks.pending is None
+        return self.cfg.codebook_init == "frames" and self.num_updates == 0 and not self.update_begun
+
+    def learn_codes(self, targets: Tensor, codes: Tensor):
+        """Codebooks take note of targets (K, N, D) and their codes (K, N), and move if they do so with every forward pass."""
+        if self.ignores_batch:  # every rank takes part in the sum over ranks, with nothing to add
+            targets, codes = targets[:, :0], codes[:, :0]
+        self.codebooks.collect(targets, codes)
+        self.update_begun = True
+        if self.cfg.codebook_update == "per_forward":
+            self.codebooks.step_(self.codebook_decay(self.num_updates + 1))
 
     def losses(self, logits: Tensor, codes: Tensor, masked: Tensor) -> Dict:
         """Cross-entropy of logits (K, N, V) against codes (K, N), of which masked (N,) bool are masked, and what to watch."""
@@ -171,23 +192,14 @@ class DinoSR(Trunk):
         sample_size = codes.size(1)
         if self.cfg.unmasked_weight > 0:
             losses["unmasked"] = self.cfg.unmasked_weight * sample_size * nll[~masked].mean()
-        return {"losses": losses, "sample_size": sample_size, "ema_decay": self.ema_decay(self.num_updates + 1), **self.metrics(log_probs, codes)}
-
-    @torch.no_grad()
-    def metrics(self, log_probs: Tensor, codes: Tensor) -> Dict:
-        """What to watch at the masked frames: log_probs (K, N, V), codes (K, N)."""
-        K, N, V = log_probs.shape
-        predictions = log_probs.argmax(-1)
-        used = torch.stack([row.bincount(minlength=V) for row in codes]) / max(N, 1)
-        target_entropy = entropy(used)  # (K,) nats
         return {
+            "losses": losses,
+            "sample_size": sample_size,
             "codes": codes,
-            "predictions": predictions,
-            "target_ppl": target_entropy.exp().mean(),
-            "pred_ppl": entropy(log_probs.exp().sum(1) / max(N, 1)).exp().mean(),
-            "target_entropy": target_entropy.mean(),
-            "accuracy": (predictions == codes).sum() / max(K * N, 1),
-            "active_codes": (used > 0).sum(-1).float().mean(),
+            "predictions": log_probs.detach().argmax(-1),
+            "codebook_sums": codebook_sums(log_probs.detach(), codes),
+            "ema_decay": self.ema_decay(self.num_updates + 1),
+            "codebook_decay": self.codebook_decay(self.num_updates + 1),
         }
 
     def is_frozen(self, update: int) -> bool:
@@ -199,6 +211,19 @@ class DinoSR(Trunk):
             return 1.0
         return annealed_decay(self.cfg.ema_decay, self.cfg.ema_end_decay, update, self.cfg.ema_anneal_end_step)
 
+    def codebook_decay(self, update: int) -> float:
+        """Decay of the codebooks at the end of this update (from 1)."""
+        return annealed_decay(self.cfg.codebook_init_decay, self.cfg.codebook_end_decay, update, self.cfg.codebook_end_decay_step)
+
+    def begin_update(self):
+        """What an update that never ended has collected is dropped: one skipped for an fp16 overflow, or out of memory."""
+        self.codebooks.forget_()
+        self.update_begun = False
+
+    def ignore_batch(self, ignored: bool):
+        """Whether the next batch is a dummy, which fairseq gives a rank that has none left in an epoch: codebooks learn nothing from it."""
+        self.ignores_batch = ignored
+
     def set_num_updates(self, num_updates: int):
         """Updates done so far. Where their number changes after a training step, that update ends: teacher and codebooks move.
 
@@ -206,15 +231,14 @@ class DinoSR(Trunk):
         checkpoint; ``dinosr_pretraining`` calls it after the optimiser's step, so that checkpoints hold the update's end.
         """
         super().set_num_updates(num_updates)
-        same_update = num_updates == self.num_updates
+        ends = self.update_begun and num_updates != self.num_updates and self.teacher is not None
         self.num_updates = num_updates
-        if same_update or self.teacher is None or self.codebooks.pending is None:
+        if not ends:
             return
+        self.update_begun = False
         for p, value in self.held or ():  # optimisers move parameters without gradient too: momentum, weight decay (fp16, DDP)
             p.data.copy_(value)
-        self.codebooks.step_(
-            annealed_decay(self.cfg.codebook_init_decay, self.cfg.codebook_end_decay, num_updates, self.cfg.codebook_end_decay_step)
-        )
+        self.codebooks.step_(self.codebook_decay(num_updates))
         if self.ema_decay(num_updates) < 1:
             self.teacher.step_(self.encoder, self.ema_decay(num_updates))
 
@@ -288,7 +312,3 @@ class DinoSR(Trunk):
             else:
                 buffer.copy_(value)
 
-
-def entropy(p: Tensor) -> Tensor:
-    """Entropy in nats of distributions along the last dimension."""
-    return torch.special.entr(p.float()).sum(-1)

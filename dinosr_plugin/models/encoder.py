@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..modules.conv_spec import parse_conv_layers
 from ..modules.log_mel import LogMel
-from ..modules.masking import span_mask
+from ..modules.masking import row_generators, span_mask
 
 
 @dataclass
@@ -179,6 +179,8 @@ def check_trunk_config(cfg: TrunkConfig):
 class Trunk(BaseFairseqModel):
     """What every objective builds on; an objective adds its heads, its targets and its loss."""
 
+    takes_float32 = True  # waveforms, whatever the precision of the model: compat.waveforms_stay_float32
+
     def __init__(self, cfg: TrunkConfig):
         super().__init__()
         check_trunk_config(cfg)
@@ -223,20 +225,27 @@ class Trunk(BaseFairseqModel):
         if self.cfg.front_end == "fbank":
             frames = self.feature_extractor(source, padding).to(self.mask_emb.dtype)
         elif self.cfg.feature_grad_mult > 0:
-            frames = GradMultiply.apply(self.feature_extractor(source), self.cfg.feature_grad_mult)
+            frames = GradMultiply.apply(self.feature_extractor(source.to(self.mask_emb.dtype)), self.cfg.feature_grad_mult)
         else:
             with torch.no_grad():
-                frames = self.feature_extractor(source)
+                frames = self.feature_extractor(source.to(self.mask_emb.dtype))
         return frames.transpose(1, 2)
 
     def project(self, frames: Tensor) -> Tensor:
         """Front end's frames (B, F, C) -> (B, F, D)."""
         return self.post_extract_proj(self.layer_norm(frames))
 
-    def draw_mask(self, padding: Tensor) -> Tensor:
-        """Random spans of valid frames: padding (B, F) bool -> (B, F) bool."""
+    def draw_mask(self, padding: Tensor, utterances: Optional[Tensor] = None) -> Tensor:
+        """Random spans of valid frames: padding (B, F) bool -> (B, F) bool.
+
+        With ``utterances`` (B,) int64 a row's spans depend on its number and the last torch.manual_seed only (fairseq sets
+        that anew in every update), so that neither ranks nor micro-batches nor a resumed run draw others; only as many of
+        them as other rows have stay where ``require_same_masks`` says so, in training.
+        """
         sizes = (~padding).sum(1).cpu()
-        mask = span_mask(sizes, padding.size(1), self.cfg.mask_prob, self.cfg.mask_length, self.cfg.require_same_masks)
+        generators = None if utterances is None else row_generators(torch.initial_seed(), utterances.tolist())
+        same_count = self.cfg.require_same_masks and self.training
+        mask = span_mask(sizes, padding.size(1), self.cfg.mask_prob, self.cfg.mask_length, same_count, generators)
         return mask.to(padding.device)
 
     def apply_mask(self, x: Tensor, mask: Optional[Tensor]) -> Tensor:

@@ -31,7 +31,7 @@ class Codebooks(nn.Module):
         self.register_buffer("counts", torch.ones(n_codebooks, codebook_size), persistent=False)
         self.register_buffer("idle", torch.zeros(n_codebooks, codebook_size), persistent=False)
         self.pending = None  # (K, V, D + 1): sums and counts of the frames seen since the last step
-        self.spare = None  # (K, V, D): frames seen since the last step that dead codewords may move to
+        self.spare = None  # (K, V, D + 1): frames seen since the last step that dead codewords may move to, and ones
 
     def _apply(self, fn, recurse=True):
         # follow the model's device, never its dtype: half precision would freeze a moving average
@@ -62,7 +62,7 @@ class Codebooks(nn.Module):
             self.collect(frames, self.assign(frames))
             self._move(self.pending, decay=0.0)
             self._replace(self.pending[..., -1] == 0, random_frames(frames, self.sums.size(1)))
-            self.pending = self.spare = None
+            self.forget_()
         if distributed():
             dist.broadcast(self.sums, src=0)
             dist.broadcast(self.counts, src=0)
@@ -78,7 +78,11 @@ class Codebooks(nn.Module):
             self.pending = rows.new_zeros(K, V, D + 1)
         self.pending.view(K * V, D + 1).index_add_(0, (codes + offset).view(-1), rows)
         if self.revive_after and self.spare is None and frames.size(1):
-            self.spare = random_frames(frames, V)
+            self.spare = random_frames(torch.cat([frames.float(), ones], dim=-1), V)
+
+    def forget_(self):
+        """Drop the statistics collected since the last step."""
+        self.pending = self.spare = None
 
     @torch.no_grad()
     def step_(self, decay: float):
@@ -89,7 +93,7 @@ class Codebooks(nn.Module):
         if self.pending is None:
             return
         pending, spare = self.pending, self.spare
-        self.pending = self.spare = None
+        self.forget_()
         if distributed():
             pending, spare = self._over_ranks(pending, spare)
         self._move(pending, decay)
@@ -99,13 +103,13 @@ class Codebooks(nn.Module):
             self._revive(spare)
 
     def _over_ranks(self, pending: Tensor, spare: Optional[Tensor]):
-        """Sum of the statistics, and rank 0's spare frames, in one collective."""
-        if self.revive_after:
-            spare = torch.zeros_like(pending[..., :-1]) if spare is None or dist.get_rank() else spare
-            pending = torch.cat([pending, spare], dim=-1)
-        dist.all_reduce(pending)
-        K, V, D = self.sums.shape
-        return pending[..., : D + 1], pending[..., D + 1 :] if self.revive_after else None
+        """Sum of the statistics, and rank 0's spare frames (zeros if it has none), in one collective."""
+        if not self.revive_after:
+            dist.all_reduce(pending)
+            return pending, None
+        both = torch.stack([pending, torch.zeros_like(pending) if spare is None or dist.get_rank() else spare])
+        dist.all_reduce(both)
+        return both[0], both[1]
 
     def _move(self, statistics: Tensor, decay: float):
         new_sums, new_counts = statistics[..., :-1], statistics[..., -1]
@@ -114,8 +118,8 @@ class Codebooks(nn.Module):
         self.sums.copy_(torch.where(used.unsqueeze(-1), decay * self.sums + (1 - decay) * new_sums, self.sums))
 
     def _revive(self, spare: Tensor):
-        dead = self.idle >= self.revive_after
-        self._replace(dead, spare)
+        dead = (self.idle >= self.revive_after) & (spare[..., -1] > 0)
+        self._replace(dead, spare[..., :-1])
         self.idle.masked_fill_(dead, 0.0)
 
     def _replace(self, which: Tensor, frames: Tensor):

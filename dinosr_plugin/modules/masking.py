@@ -1,10 +1,20 @@
-"""Random spans to mask (wav2vec 2.0 section 3.1, with fairseq's count of spans), drawn from torch's generator so that a seed fixes them."""
+"""Random spans to mask (wav2vec 2.0 section 3.1, with fairseq's count of spans), drawn from torch's generator or from one of each row's own."""
+
+from typing import List, Optional, Sequence
 
 import torch
 from torch import Tensor
 
 
-def span_mask(sizes: Tensor, width: int, prob: float, length: int, same_count: bool = True) -> Tensor:
+def row_generators(seed: int, rows: Sequence[int]) -> List[torch.Generator]:
+    """A generator for each row, fixed by ``seed`` and the row's number: what it gives does not depend on the batch or rank that the row is in."""
+    # the CPU generator takes 32 bits of a seed; the odd factor spreads neighbouring seeds over them
+    return [torch.Generator().manual_seed((seed * 2_654_435_761 + row * 40_503 + 12_345) % 2**32) for row in rows]
+
+
+def span_mask(
+    sizes: Tensor, width: int, prob: float, length: int, same_count: bool = True, generators: Optional[Sequence[torch.Generator]] = None
+) -> Tensor:
     """Mask spans of ``length`` positions in each row.
 
     A row of n positions gets ``floor(prob * n / length + u)`` spans, u uniform in [0, 1) and at least one, with different
@@ -16,14 +26,16 @@ def span_mask(sizes: Tensor, width: int, prob: float, length: int, same_count: b
         prob: share of positions to mask, counted without overlap.
         length: positions in a span.
         same_count: drop masked positions at random until all rows have as many as the row with the fewest.
+        generators: one for each row; None: all rows from torch's own.
 
     Returns: (B, width) bool on CPU.
     """
+    extra, start_noise, drop_noise = _noise(len(sizes), width, generators)
     sizes = sizes.unsqueeze(1)  # (B, 1)
-    spans = (prob * sizes / length + torch.rand(sizes.shape)).floor().long().clamp(min=1)
+    spans = (prob * sizes / length + extra).floor().long().clamp(min=1)
     last_start = torch.maximum(sizes - length, spans + 1)  # short rows: spans run over the end and are cut there
     position = torch.arange(width)
-    score = torch.rand(len(sizes), width).masked_fill(position >= torch.minimum(last_start, sizes), -1)
+    score = start_noise.masked_fill(position >= torch.minimum(last_start, sizes), -1)
     starts = _highest(score, spans).int()
     # masked where a span started at most length - 1 positions before
     begun = starts.cumsum(1)
@@ -34,8 +46,17 @@ def span_mask(sizes: Tensor, width: int, prob: float, length: int, same_count: b
     if same_count:
         keep = keep.min().expand_as(keep)
     if bool((keep < masked).any()):
-        mask = _highest(torch.rand(mask.shape).masked_fill(~mask, -1), keep)
+        mask = _highest(drop_noise.masked_fill(~mask, -1), keep)
     return mask
+
+
+def _noise(rows: int, width: int, generators: Optional[Sequence[torch.Generator]]):
+    """Uniform numbers (B, 1), (B, W), (B, W). A row's own generator gives it the same ones whatever the width."""
+    if generators is None:
+        return torch.rand(rows, 1), torch.rand(rows, width), torch.rand(rows, width)
+    # position by position, so that a wider batch only adds to the end
+    noise = torch.stack([torch.rand(width + 1, 2, generator=generator) for generator in generators])  # (B, W + 1, 2)
+    return noise[:, 0, :1], noise[:, 1:, 0], noise[:, 1:, 1]
 
 
 def _highest(score: Tensor, n: Tensor) -> Tensor:

@@ -3,17 +3,20 @@
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import Any, Dict, List, Optional
 
 import torch
 from fairseq.data import FairseqDataset
+from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import register_task
 from fairseq.tasks.audio_pretraining import AudioPretrainingConfig, AudioPretrainingTask
 from omegaconf import OmegaConf
 
-from .. import compat
+from .. import compat, stopping
+from ..criterions.dinosr import codebook_sums
 from ..data.dataset import SpeechDataset, longest_utterance
 from ..errors import UserError
+from .watch import CollapseWatch, warn_of_bad_loss
 
 
 @dataclass
@@ -36,6 +39,25 @@ class DinoSRPretrainingConfig(AudioPretrainingConfig):
             "and log their number and the first names; false: stop at the first one, and name it"
         },
     )
+    max_bad_files: Optional[int] = field(
+        default=100,
+        metadata={
+            "help": "skip_bad_audio=true: stop, and name them all, when more different files of a manifest than this were left out since the start, "
+            "counted by each rank for itself over all its loader workers; null: never. A few torn files among a million do no harm, "
+            "a hundred mean a failing disk or a wrong manifest"
+        },
+    )
+    on_collapse: ChoiceEnum(["warn", "stop"]) = field(
+        default="warn",
+        metadata={"help": "what to do where nothing is learned any more (see collapse_patience): log it, or stop with a checkpoint, on all ranks"},
+    )
+    collapse_patience: int = field(
+        default=1000,
+        metadata={
+            "help": "so many updates in a row must a codebook's frames have (nearly) one code, or the student predict the same for "
+            "every frame, to be called a collapse"
+        },
+    )
 
 
 @register_task("dinosr_pretraining", dataclass=DinoSRPretrainingConfig)
@@ -48,6 +70,10 @@ class DinoSRPretrainingTask(AudioPretrainingTask):
 
     cfg: DinoSRPretrainingConfig
 
+    def __init__(self, cfg: DinoSRPretrainingConfig):
+        super().__init__(cfg)
+        self.watch = CollapseWatch(cfg.on_collapse, cfg.collapse_patience)
+
     def load_dataset(self, split: str, task_cfg: Optional[DinoSRPretrainingConfig] = None, **kwargs) -> None:
         """Load ``<data>/<split>.tsv``, after a check of its text."""
         from ..data.check import validate_manifest
@@ -55,7 +81,8 @@ class DinoSRPretrainingTask(AudioPretrainingTask):
         require_data(self.cfg)
         for name in split_names(split, self.cfg.multi_corpus_keys):
             validate_manifest(Path(self.cfg.data) / f"{name}.tsv", None, self.cfg.min_sample_size)
-        with compat.audio_dataset(partial(SpeechDataset, seed=self.cfg.seed, skip_bad_audio=self.cfg.skip_bad_audio)):
+        options = {"seed": self.cfg.seed, "skip_bad_audio": self.cfg.skip_bad_audio, "max_bad_files": self.cfg.max_bad_files}
+        with compat.audio_dataset(partial(SpeechDataset, **options)):
             super().load_dataset(split, task_cfg, **kwargs)
 
     def get_batch_iterator(self, dataset: FairseqDataset, max_tokens: Optional[int] = None, epoch: int = 1, **kwargs):
@@ -81,10 +108,56 @@ class DinoSRPretrainingTask(AudioPretrainingTask):
             check_shortest(model, self.cfg.min_sample_size, self.cfg.max_sample_size)
         return model
 
+    # -- an update -----------------------------------------------------------------------------------------------------
+
+    def begin_epoch(self, epoch: int, model: torch.nn.Module):
+        stopping.listen()
+        super().begin_epoch(epoch, model)
+
+    def begin_update(self, model: torch.nn.Module):
+        """Called by ``compat.whole_updates`` before the first micro-batch of an update."""
+        if hasattr(model, "begin_update"):
+            model.begin_update()
+
+    def train_step(self, sample, model, criterion, optimizer, update_num: int, ignore_grad: bool = False):
+        """fairseq's forward and backward pass on a micro-batch.
+
+        Args: as ``FairseqTask.train_step``. With ``ignore_grad`` the batch is a copy, for a rank that has none left in this epoch:
+        it adds nothing to gradients, codebooks or log.
+        """
+        self.update, self.files = update_num + 1, sample.get("files", [])
+        if hasattr(model, "ignore_batch"):
+            model.ignore_batch(ignore_grad)
+        loss, sample_size, log = super().train_step(number_utterances(sample), model, criterion, optimizer, update_num, ignore_grad)
+        if ignore_grad:
+            sample_size, log = 0, {name: value * 0 for name, value in log.items()}
+        elif not torch.isfinite(loss):
+            warn_of_bad_loss(loss.item(), codebook_sums([log]), self.update, self.files)
+        log["signals"] = stopping.received()
+        return loss, sample_size, log
+
+    def valid_step(self, sample, model, criterion):
+        """fairseq's, with masks that depend on the utterances only."""
+        return super().valid_step(number_utterances(sample), model, criterion)
+
+    def reduce_metrics(self, logging_outputs: List[Dict], criterion):
+        """Log an update, or a batch of a validation. The outputs are sums over ranks, the same on all: so are the decisions made here."""
+        super().reduce_metrics(logging_outputs, criterion)
+        if not criterion.training:
+            return
+        stopping.agree_on_signal(sum(log.get("signals", 0) for log in logging_outputs) > 0)
+        if sums := codebook_sums(logging_outputs):
+            self.watch.update(sums, self.update, self.files)
+
     def optimizer_step(self, optimizer, model, update_num):
         """End of an update: the model hears of it at once, not before the next one, so that checkpoints hold its end."""
         super().optimizer_step(optimizer, model, update_num)
         model.set_num_updates(update_num + 1)
+
+
+def number_utterances(sample: Dict[str, Any]) -> Dict[str, Any]:
+    """The batch, with the utterances' numbers among the model's inputs: its masks depend on them."""
+    return {**sample, "net_input": {**sample["net_input"], "utterances": sample["id"]}}
 
 
 def require_data(cfg: Any) -> None:

@@ -222,3 +222,12 @@ def test_validate_names_the_fault_in_one_line(tsv, fault):
     with pytest.raises(UserError, match=expected) as caught:
         validate_manifest(tsv, "ltr", 800)
     assert "\n" not in str(caught.value) and ";" in str(caught.value)
+
+
+def test_validate_is_not_misled_by_equal_hashes(tsv, monkeypatch):
+    """Duplicates are looked for by hash first, and a name is asked only then."""
+    monkeypatch.setattr("dinosr_plugin.data.check.hash", lambda name: 7, raising=False)
+    validate_manifest(tsv, None, None)
+    edit(tsv, lambda lines: [*lines, lines[2]])
+    with pytest.raises(UserError, match="line 6: utterance id 1-2-0001 stands on line 3 already"):
+        validate_manifest(tsv, None, None)

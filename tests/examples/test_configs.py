@@ -41,6 +41,19 @@ def composed(path: Path, *overrides: str):
     return cfg
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("path", ALL, ids=name_of)
+def test_processes_of_torchrun_are_taken(path, monkeypatch):
+    """... and without torchrun fairseq starts its own, one for each GPU."""
+    alone = composed(path).distributed_training
+    assert alone.distributed_init_method is None and alone.distributed_no_spawn is False and (alone.distributed_rank, alone.device_id) == (0, 0)
+    for name, value in {"WORLD_SIZE": "6", "RANK": "5", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    launched = composed(path).distributed_training
+    assert launched.distributed_init_method == "env://" and launched.distributed_no_spawn is True
+    assert (launched.distributed_world_size, launched.distributed_rank, launched.device_id) == (6, 5, 1)
+
+
 def dataclass_of(group: str, name: str):
     """The dataclass that configures e.g. model: dinosr."""
     if group == "task":
@@ -58,7 +71,7 @@ def test_goes_through_hydra(path):
     cfg = composed(path, "optimization.max_update=7", *missing)
     assert cfg.optimization.max_update == 7
     given = OmegaConf.to_container(OmegaConf.load(path))
-    for group in given.keys() - {"hydra", "optimization"}:
+    for group in given.keys() - {"hydra", "optimization", "distributed_training"}:
         for key, value in given[group].items():
             if value != "???":
                 assert cfg[group][key] == value, f"{group}.{key}"
@@ -173,11 +186,11 @@ FACTS = {
 
 def test_base_is_the_papers_recipe():
     """Facts 2 to 5 of the authors' released code and paper."""
-    base = OmegaConf.to_container(OmegaConf.load(BASE))
+    base = OmegaConf.to_container(composed(BASE), resolve=True)
     for group, values in FACTS.items():
         assert {key: base[group].get(key) for key in values} == values, group
-    rest = set(base["model"]) - set(FACTS["model"])
-    assert rest == {"n_mels", "checkpoint_activations", "mask_channel_length"}, "none of them changes the paper's model"
+    rest = set(OmegaConf.load(BASE).model) - set(FACTS["model"])
+    assert rest == {"n_mels", "checkpoint_activations", "mask_channel_length", "codebook_update"}, "none of them changes the paper's model"
 
 
 def test_defaults_are_those_of_the_paper_where_it_has_them():

@@ -1,0 +1,62 @@
+"""What a loss does not show: codebooks of which one code is left, a student that predicts the same everywhere, a batch whose loss is NaN."""
+
+import logging
+from typing import Dict, List
+
+import torch
+from torch import Tensor
+
+from .. import stopping
+from ..modules.codebook_figures import FIGURES
+
+logger = logging.getLogger(__name__)
+
+ONE_CODE = 1.1
+"""Perplexity below which (nearly) all frames have one code."""
+
+SAME_PREDICTION = 0.01
+"""Variance of the predictions, in units of 1 / V, below which they do not depend on the frame. An untrained student has about 0.3."""
+
+
+def describe(sums: Dict[str, Tensor]) -> str:
+    """One line of figures for each codebook, as in the log."""
+    figures = {name: figure(sums).tolist() for name, figure in FIGURES.items()}
+    return "; ".join(
+        f"codebook {k}: " + ", ".join(f"{name} {values[k]:.4g}" for name, values in figures.items()) for k in range(len(sums["frames"]))
+    )
+
+
+class CollapseWatch:
+    """Counts for how many updates in a row a codebook, or what is predicted of it, has been collapsed.
+
+    Args:
+        action: "warn" logs it, every ``patience`` updates; "stop" ends the run. The figures are sums over ranks, so all ranks stop at once.
+        patience: updates.
+    """
+
+    def __init__(self, action: str, patience: int):
+        self.action = action
+        self.patience = patience
+        self.updates = None  # (K,) int64
+
+    def update(self, sums: Dict[str, Tensor], number: int, files: List[str]) -> None:
+        """After an update: its sums over frames (``modules.codebook_figures``, over all ranks), its number, this rank's last batch."""
+        one_code = FIGURES["target_ppl"](sums) < ONE_CODE
+        same = FIGURES["pred_variance"](sums) < SAME_PREDICTION / sums["codes"].size(-1)
+        collapsed = ((one_code | same) & (sums["frames"] > 0)).cpu()
+        self.updates = torch.where(collapsed, (0 if self.updates is None else self.updates) + 1, 0)
+        for k in (collapsed & (self.updates % self.patience == 0)).nonzero().flatten().tolist():
+            what = "all frames have one code" if one_code[k] else "the student predicts the same for every frame"
+            message = (
+                f"update {number}: codebook {k} has collapsed ({what}, for {self.updates[k]} updates); lower the learning rate, "
+                "slow the teacher (model.ema_decay), or start the codebooks from frames (model.codebook_init=frames)"
+            )
+            logger.warning(f"{message}. {describe(sums)}. Last batch: {', '.join(files)}")
+            if self.action == "stop":
+                stopping.agree_on_error(f"{message}; stopped because of task.on_collapse=stop")
+
+
+def warn_of_bad_loss(loss: float, sums: Dict[str, Tensor], number: int, files: List[str]) -> None:
+    """Name the files behind a loss that is NaN or infinite. fairseq skips such an update (fp16), or stops all ranks."""
+    figures = f" {describe(sums)}." if sums else ""
+    logger.warning(f"update {number}: the loss is {loss}.{figures} Files: {', '.join(files)}; `dinosr check MANIFEST` tells whether they are sound")

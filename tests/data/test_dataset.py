@@ -1,0 +1,279 @@
+"""``SpeechDataset`` at the scale of a long run: memory and time a row, full batches, and files that break in mid-training.
+
+Crops, and what each kind of bad file is told, are in tests/tasks/test_pretraining.py.
+"""
+
+import json
+import logging
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from fairseq.data import FileAudioDataset, SubsampleDataset
+from fairseq.data.multi_corpus_dataset import MultiCorpusDataset
+from fairseq.data.text_compressor import TextCompressionLevel
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from torch.utils.data import DataLoader
+
+from dinosr_plugin.data.check import validate_manifest
+from dinosr_plugin.data.dataset import FileNames, SpeechDataset, longest_utterance
+from dinosr_plugin.errors import UserError
+from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig, DinoSRPretrainingTask
+
+BENCHMARK = Path(__file__).parents[1] / "benchmarks/data_scale.py"
+ROWS = 50_000
+
+
+def write_rows(folder: Path, sizes, name="corpus/{:08d}.wav", split="train") -> Path:
+    manifest = folder / f"{split}.tsv"
+    manifest.write_text("".join([f"{folder}\n", *(f"{name.format(row)}\t{samples}\n" for row, samples in enumerate(sizes))]))
+    return manifest
+
+
+# ---- names and sizes --------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.binary()))
+def test_file_names(names):
+    kept = FileNames()
+    for name in names:
+        kept.append(name)
+    assert [kept[index] for index in range(len(names))] == names
+
+
+@pytest.mark.parametrize("level", [TextCompressionLevel.none, TextCompressionLevel.low])
+@pytest.mark.parametrize("shortest", [None, 2000])
+def test_rows_are_those_of_fairseq(tmp_path, level, shortest):
+    manifest = write_rows(tmp_path, [3000, 1999, 2000, 100, 5000], name="ü {}.wav")
+    options = {"min_sample_size": shortest, "max_sample_size": 4000, "text_compression_level": level, "pad": True}
+    ours, theirs = SpeechDataset(str(manifest), 16000, **options), FileAudioDataset(str(manifest), 16000, **options)
+    assert len(ours) == len(theirs) == (5 if shortest is None else 3)
+    assert [ours.fnames[i] for i in range(len(ours))] == list(theirs.fnames)
+    assert ours.path(1) == tmp_path / ("ü 1.wav" if shortest is None else "ü 2.wav")
+    assert ours.sizes.tolist() == theirs.sizes.tolist() and ours.sizes.dtype == theirs.sizes.dtype
+    assert (ours.root_dir, ours.skipped_indices) == (theirs.root_dir, theirs.skipped_indices)
+    assert ours.fnames[0].as_py() == theirs.fnames[0]
+
+
+def test_longest_utterance(tmp_path):
+    dataset = SpeechDataset(str(write_rows(tmp_path, [1000, 9000, 5000])), 16000, max_sample_size=4000, pad=True)
+    assert [longest_utterance(dataset, limit) for limit in (999, 1000, 8000, 9000)] == [0, 1000, 4000, 4000]
+    dataset.max_sample_size = sys.maxsize
+    assert [longest_utterance(dataset, limit) for limit in (8000, 9000)] == [5000, 9000]
+    other = SpeechDataset(str(write_rows(tmp_path, [100, 9500], split="other")), 16000)
+    assert longest_utterance(MultiCorpusDataset(OrderedDict(a=dataset, b=other), [0.5, 0.5], seed=0), sys.maxsize) == 9500
+    part = SubsampleDataset(dataset, 0.6, seed=1)
+    assert longest_utterance(part, sys.maxsize) == max(dataset.sizes[part.indices])
+
+
+# ---- scale ------------------------------------------------------------------------------------------------------------------
+
+
+def make_task(folder: Path, **fields) -> DinoSRPretrainingTask:
+    fields = {"data": str(folder), "seed": 1, "min_sample_size": 32_000, "max_sample_size": 320_000, **fields}
+    return DinoSRPretrainingTask.setup_task(OmegaConf.structured(DinoSRPretrainingConfig(tpu=False, **fields)))
+
+
+def allocated(work) -> tuple[float, float]:
+    """Bytes a row that Python and NumPy hold after ``work``, and held at most meanwhile."""
+    tracemalloc.start()
+    try:
+        result = work()
+        held, peak = tracemalloc.get_traced_memory()
+        del result
+        return held / ROWS, peak / ROWS
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_of_a_row(tmp_path):
+    """What a row takes beyond the bytes of its name: two whole numbers, and an eighth that growing needs. Python's objects take 220 in all."""
+    name = "speaker/a_book_of_some_title_librivox_64kb_mp3/chapter_{:08d}.flac"
+    manifest = write_rows(tmp_path, range(32_000, 32_000 + ROWS), name)
+    held, peak = allocated(lambda: SpeechDataset(str(manifest), 16000))
+    assert len(name.format(0)) + 16 <= held < 1.125 * (len(name.format(0)) + 16) + 8
+    assert peak < held + 24
+    _, peak = allocated(lambda: validate_manifest(manifest, None, None))
+    assert peak < 40
+
+
+def test_loading_and_starting_an_epoch_take_seconds_at_most(tmp_path):
+    """In seconds of this process, which other work on the machine does not stretch: half a second here, where a million rows take five."""
+    write_rows(tmp_path, np.random.default_rng(0).integers(16_000, 500_000, ROWS))
+    start = time.process_time()
+    task = make_task(tmp_path)
+    task.load_dataset("train")
+    for epoch in (1, 2):
+        task.get_batch_iterator(task.dataset("train"), max_tokens=3_800_000, epoch=epoch).next_epoch_itr().take(0)
+    assert time.process_time() - start < 15
+
+
+@pytest.mark.parametrize("pad", [False, True])
+def test_no_call_a_row_to_start_an_epoch(tmp_path, pad):
+    """A million calls of Python are what makes the start of an epoch slow."""
+    write_rows(tmp_path, np.random.default_rng(0).integers(16_000, 500_000, 5000))
+    task = make_task(tmp_path, enable_padding=pad)
+    task.load_dataset("train")
+    calls = []
+    sys.setprofile(lambda frame, event, function: calls.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        task.get_batch_iterator(task.dataset("train"), max_tokens=32_000_000).next_epoch_itr()
+    finally:
+        sys.setprofile(None)
+    assert calls.count("num_tokens") <= 1 and len(calls) < len(task.dataset("train"))
+
+
+@pytest.mark.parametrize("options", [[], ["--padding"]])
+def test_batches_are_full_and_waste_little(tmp_path, options):
+    """The benchmark itself, on fewer rows."""
+    record = tmp_path / "record.json"
+    subprocess.run([sys.executable, BENCHMARK, "--rows", "20000", "--json", record, *options], check=True, capture_output=True, timeout=300)
+    record = json.loads(record.read_text())
+    assert record["rows"] > 19_000 and len(record["steps"]) == 7
+    assert 0 < record["wasted"] < 0.005 and 0.93 < record["filled"] <= 1
+
+
+# ---- files that break in mid-training ---------------------------------------------------------------------------------------
+
+SIZES = [4000 + 100 * row for row in range(8)]
+
+
+@pytest.fixture
+def manifest(tmp_path) -> Path:
+    """Eight files of noise."""
+    for row, samples in enumerate(SIZES):
+        write_sound(tmp_path / f"{row}.wav", samples)
+    return write_rows(tmp_path, SIZES, name="{}.wav")
+
+
+def write_sound(path: Path, samples: int) -> None:
+    soundfile.write(path, np.random.default_rng(samples).normal(0, 0.1, samples), 16000)
+
+
+def remove(manifest: Path, *rows: int) -> None:
+    for row in rows:
+        (manifest.parent / f"{row}.wav").unlink()
+
+
+def skipping(manifest: Path, **options) -> SpeechDataset:
+    return SpeechDataset(str(manifest), 16000, max_sample_size=1000, skip_bad_audio=True, **options)
+
+
+def batches(dataset: SpeechDataset, workers: int) -> list[dict]:
+    """One epoch, two rows a batch, in the manifest's order."""
+    iterator = iter(DataLoader(dataset, batch_size=2, collate_fn=dataset.collater, num_workers=workers))
+    try:
+        return list(iterator)
+    finally:
+        if workers:
+            iterator._shutdown_workers()  # now: left to the garbage collector this takes 5 s each
+
+
+@pytest.fixture
+def waits(monkeypatch) -> list:
+    """Nobody waits; the list tells for how long one would have, and may be given something to do meanwhile."""
+    waited = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    return waited
+
+
+class Meanwhile(list):
+    """Waits, of which the ``number``-th does ``work``."""
+
+    def __init__(self, number: int, work):
+        self.number, self.work = number, work
+
+    def append(self, seconds):
+        super().append(seconds)
+        if len(self) == self.number:
+            self.work()
+
+
+@pytest.mark.parametrize("skip_bad_audio", [False, True])
+def test_a_file_that_comes_back_is_no_bad_file(manifest, monkeypatch, skip_bad_audio):
+    remove(manifest, 3)
+    waited = Meanwhile(2, lambda: write_sound(manifest.parent / "3.wav", SIZES[3]))
+    monkeypatch.setattr("time.sleep", waited.append)
+    dataset = SpeechDataset(str(manifest), 16000, skip_bad_audio=skip_bad_audio, max_bad_files=0)
+    assert len(dataset[3]["source"]) == SIZES[3]
+    assert waited == [0, 1] and not dataset.bad.any()
+
+
+@pytest.mark.parametrize("skip_bad_audio", [False, True])
+def test_a_file_that_is_just_being_written_is_read_again(manifest, monkeypatch, skip_bad_audio):
+    write_sound(manifest.parent / "3.wav", 700)
+    waited = Meanwhile(1, lambda: write_sound(manifest.parent / "3.wav", SIZES[3]))
+    monkeypatch.setattr("time.sleep", waited.append)
+    dataset = SpeechDataset(str(manifest), 16000, skip_bad_audio=skip_bad_audio, max_bad_files=0)
+    assert len(dataset[3]["source"]) == SIZES[3]
+    assert waited == [1] and not dataset.bad.any()
+
+
+def test_a_missing_file_is_tried_three_times(manifest, waits, caplog):
+    remove(manifest, 3)
+    dataset = skipping(manifest)
+    with caplog.at_level(logging.WARNING):
+        assert dataset[3] == {"id": 3, "source": None}
+    assert sum("Failed to read" in record.getMessage() for record in caplog.records) == 3
+    assert dataset.bad.nonzero().flatten().tolist() == [3]
+    write_sound(manifest.parent / "3.wav", SIZES[3])
+    assert dataset[3]["source"] is not None  # in a later epoch
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_more_than_max_bad_files_end_the_run_and_all_are_named(manifest, waits, workers):
+    remove(manifest, 0, 2, 3, 6)
+    dataset = skipping(manifest, max_bad_files=4)
+    for epoch in (1, 2, 3):  # the same four in each
+        dataset.set_epoch(epoch)
+        assert sum(len(batch["id"]) for batch in batches(dataset, workers)) == 5  # rows 2 and 3 are a batch, which gets another row
+    assert dataset.bad.tolist() == [row in (0, 2, 3, 6) for row in range(8)]
+    remove(manifest, 7)
+    with pytest.raises(UserError) as caught:
+        batches(dataset, workers)
+    message = str(caught.value)
+    assert message.startswith("task.max_bad_files=4: 5 files cannot be used; is the disk there?") and "\n" not in message
+    assert f"`dinosr check {manifest}` tells what is wrong" in message
+    assert message.endswith(f"Under {manifest.parent}: 0.wav, 2.wav, 3.wav, 6.wav, 7.wav")
+
+
+def test_none_is_no_limit_and_0_allows_none(manifest, waits):
+    remove(manifest, *range(7))
+    assert [skipping(manifest)[row]["source"] is None for row in range(8)] == [True] * 7 + [False]
+    with pytest.raises(UserError, match=r"max_bad_files=0: 1 files cannot be used.*: 5\.wav$"):
+        skipping(manifest, max_bad_files=0)[5]
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_the_task_passes_the_limit_on(manifest, limit):
+    task = make_task(manifest.parent, skip_bad_audio=True, max_bad_files=limit, min_sample_size=720)
+    task.load_dataset("train")
+    assert task.dataset("train").max_bad_files == limit
+    assert DinoSRPretrainingConfig(tpu=False).max_bad_files == 100
+
+
+@pytest.mark.parametrize("pad", [False, True])
+def test_the_number_of_workers_changes_no_batch(manifest, waits, pad):
+    remove(manifest, 1)
+    epochs = {}
+    for workers in (0, 1, 2):
+        dataset = skipping(manifest, seed=5, pad=pad)
+        for epoch in (1, 2):
+            dataset.set_epoch(epoch)
+            epochs[workers, epoch] = batches(dataset, workers)
+    for epoch in (1, 2):
+        for workers in (1, 2):
+            for ours, reference in zip(epochs[workers, epoch], epochs[0, epoch], strict=True):
+                assert torch.equal(ours["id"], reference["id"])
+                assert torch.equal(ours["net_input"]["source"], reference["net_input"]["source"])
+    sources = [torch.cat([batch["net_input"]["source"] for batch in epochs[0, epoch]]) for epoch in (1, 2)]
+    assert (sources[0] != sources[1]).any(dim=1).all()  # cropped elsewhere in the second epoch, every one
