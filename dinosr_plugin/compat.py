@@ -269,10 +269,11 @@ def whole_updates():
 
     def make(previous):
         def train_step(self, samples, raise_oom: bool = False):
-            if hasattr(self.task, "begin_update"):
+            if hasattr(self.task, "begin_update"):  # a task of ours
                 self.task.begin_update(self.get_model())
+                samples = sorted(samples, key=bool)
             with contextlib.nullcontext() if self.cuda else cuda_means_cpu():
-                return previous(self, sorted(samples, key=bool), raise_oom)
+                return previous(self, samples, raise_oom)
 
         return train_step
 

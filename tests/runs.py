@@ -1,5 +1,6 @@
 """Training through fairseq's own entry point, in this process or in two, on a few seconds of sound; for the tests."""
 
+import logging
 import multiprocessing
 import sys
 from pathlib import Path
@@ -26,14 +27,14 @@ SMALL += ["codebook_size=8", "conv_pos=4", "conv_pos_groups=2", "dropout=0.0", "
 
 def write_corpus(folder: Path, split: str = "train", lengths: Sequence[int] = (16000,) * 14) -> Path:
     """``folder`` with SPLIT.tsv and a file of each length (samples): tones that change every 100 ms, so that there is something to cluster."""
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sounds").mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(len(split))
     rows = [str(folder)]
     for n, length in enumerate(lengths):
         pitch = np.repeat(rng.choice([200, 400, 900, 2000, 4000], size=length // 1600 + 1), 1600)[:length]
         sound = 0.3 * np.sin(2 * np.pi * np.cumsum(pitch) / 16000) + rng.normal(0, 0.01, length)
-        soundfile.write(folder / f"{split}{n}.wav", sound, 16000)
-        rows.append(f"{split}{n}.wav\t{length}")
+        soundfile.write(folder / f"sounds/{split}{n}.wav", sound, 16000)
+        rows.append(f"sounds/{split}{n}.wav\t{length}")
     (folder / f"{split}.tsv").write_text("\n".join(rows) + "\n")
     return folder
 
@@ -56,6 +57,7 @@ def train(data: Path, save_dir: Path, *overrides: str) -> Trainer:
     hydra_init("dinosr_tiny")
     with initialize_config_dir(version_base="1.1", config_dir=str(CONFIGS / "pretraining")):
         cfg = compose("dinosr_tiny", overrides=settings(data, save_dir, *overrides))
+    logging.getLogger("fairseq.logging.progress_bar").setLevel(logging.INFO)  # what fills common.log_file; pytest keeps it at WARNING
     trainers = []
 
     def remember(*args, **kwargs):
@@ -75,17 +77,24 @@ def _rank(rank: int, data: Path, save_dir: Path, overrides: Sequence[str]) -> No
     torch.save(trainer.get_model().state_dict(), save_dir / f"rank{rank}.pt")
 
 
-def train_on_two_ranks(data: Path, save_dir: Path, *overrides: str) -> list[dict]:
-    """The same in two processes; returns the model's state in each."""
+def start_two_ranks(data: Path, save_dir: Path, *overrides: str) -> list:
+    """The same in two processes that train together."""
     save_dir.mkdir(parents=True, exist_ok=True)
     (save_dir / "meeting").unlink(missing_ok=True)
     fork = multiprocessing.get_context("fork")
     ranks = [fork.Process(target=_rank, args=(rank, data, save_dir, overrides)) for rank in range(2)]
     for process in ranks:
         process.start()
+    return ranks
+
+
+def train_on_two_ranks(data: Path, save_dir: Path, *overrides: str) -> list[dict]:
+    """The model's state in each at the end. Raises RuntimeError with their exit statuses where not both are 0."""
+    ranks = start_two_ranks(data, save_dir, *overrides)
     for process in ranks:
         process.join(240)
-    assert [process.exitcode for process in ranks] == [0, 0]
+    if any(process.exitcode for process in ranks):
+        raise RuntimeError(f"exit statuses {[process.exitcode for process in ranks]}")
     return [torch.load(save_dir / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 

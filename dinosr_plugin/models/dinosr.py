@@ -54,7 +54,7 @@ class DinoSRConfig(TrunkConfig):
     )
     unmasked_weight: float = field(
         default=0.0,
-        metadata={"help": "weight of the same loss on the frames that are not masked, which then move the codebooks too; 0: not learned from (the paper)"},
+        metadata={"help": "weight of a frame that is not masked beside one that is; it then moves the codebooks too; 0: not learned from (the paper)"},
     )
     instance_norm_target_layer: bool = field(default=True, metadata={"help": "instance norm over time of the targets"})
     ema_decay: float = field(default=0.999, metadata={"help": "decay of the teacher at the start"})
@@ -119,7 +119,7 @@ class DinoSR(Trunk):
             utterances: (B,) int64, their numbers in the manifest; as in ``draw_mask``.
 
         Returns: ``losses`` {"dinosr": scalar, summed over masked frames, mean over codebooks} and, where ``unmasked_weight`` is not 0,
-        "unmasked", scaled to the same number of frames; ``sample_size`` masked frames; ``codes`` and ``predictions`` (K, N) int64 of the
+        "unmasked", summed over the others and weighted; ``sample_size`` masked frames; ``codes`` and ``predictions`` (K, N) int64 of the
         masked frames; ``codebook_sums`` over them, as ``modules.codebook_figures``; and scalars to log.
         """
         if features_only:
@@ -191,7 +191,7 @@ class DinoSR(Trunk):
         log_probs, codes = log_probs[:, masked], codes[:, masked]
         sample_size = codes.size(1)
         if self.cfg.unmasked_weight > 0:
-            losses["unmasked"] = self.cfg.unmasked_weight * sample_size * nll[~masked].mean()
+            losses["unmasked"] = self.cfg.unmasked_weight * nll[~masked].sum()
         return {
             "losses": losses,
             "sample_size": sample_size,

@@ -22,6 +22,7 @@ from ..data.dataset import SpeechDataset, longest_utterance
 from ..decoding import DECODERS, CTCGenerator
 from ..errors import UserError
 from .pretraining import require_data, split_names
+from .updates import WholeUpdates
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class DinoSRFinetuningConfig(AudioFinetuningConfig):
 
 
 @register_task("dinosr_finetuning", dataclass=DinoSRFinetuningConfig)
-class DinoSRFinetuningTask(AudioFinetuningTask):
+class DinoSRFinetuningTask(WholeUpdates, AudioFinetuningTask):
     """Letters (or any symbols) from speech with CTC; the blank is the dictionary's ``<s>``, index 0, as in fairseq's criterion.
 
     Raises:

@@ -1,7 +1,6 @@
 """Pre-training on unlabelled speech: fairseq's audio task with checks that speak before an hour is lost."""
 
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -12,10 +11,11 @@ from fairseq.tasks import register_task
 from fairseq.tasks.audio_pretraining import AudioPretrainingConfig, AudioPretrainingTask
 from omegaconf import OmegaConf
 
-from .. import compat, stopping
+from .. import compat
 from ..criterions.dinosr import codebook_sums
 from ..data.dataset import SpeechDataset, longest_utterance
 from ..errors import UserError
+from .updates import WholeUpdates
 from .watch import CollapseWatch, warn_of_bad_loss
 
 
@@ -61,7 +61,7 @@ class DinoSRPretrainingConfig(AudioPretrainingConfig):
 
 
 @register_task("dinosr_pretraining", dataclass=DinoSRPretrainingConfig)
-class DinoSRPretrainingTask(AudioPretrainingTask):
+class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
     """fairseq's ``audio_pretraining`` on manifests that were validated.
 
     Raises:
@@ -75,14 +75,19 @@ class DinoSRPretrainingTask(AudioPretrainingTask):
         self.watch = CollapseWatch(cfg.on_collapse, cfg.collapse_patience)
 
     def load_dataset(self, split: str, task_cfg: Optional[DinoSRPretrainingConfig] = None, **kwargs) -> None:
-        """Load ``<data>/<split>.tsv``, after a check of its text."""
+        """Load ``<data>/<split>.tsv``, after a check of its text.
+
+        What is not trained on is padded, not cropped to the shortest of its batch: a validation does not depend on the size of batches.
+        """
         from ..data.check import validate_manifest
 
         require_data(self.cfg)
         for name in split_names(split, self.cfg.multi_corpus_keys):
             validate_manifest(Path(self.cfg.data) / f"{name}.tsv", None, self.cfg.min_sample_size)
         options = {"seed": self.cfg.seed, "skip_bad_audio": self.cfg.skip_bad_audio, "max_bad_files": self.cfg.max_bad_files}
-        with compat.audio_dataset(partial(SpeechDataset, **options)):
+        if "data_selector" not in kwargs:  # fairseq's trainer gives it for the split that it trains on
+            options["pad"] = True
+        with compat.audio_dataset(lambda **given: SpeechDataset(**{**given, **options})):
             super().load_dataset(split, task_cfg, **kwargs)
 
     def get_batch_iterator(self, dataset: FairseqDataset, max_tokens: Optional[int] = None, epoch: int = 1, **kwargs):
@@ -110,30 +115,18 @@ class DinoSRPretrainingTask(AudioPretrainingTask):
 
     # -- an update -----------------------------------------------------------------------------------------------------
 
-    def begin_epoch(self, epoch: int, model: torch.nn.Module):
-        stopping.listen()
-        super().begin_epoch(epoch, model)
-
     def begin_update(self, model: torch.nn.Module):
-        """Called by ``compat.whole_updates`` before the first micro-batch of an update."""
         if hasattr(model, "begin_update"):
             model.begin_update()
 
     def train_step(self, sample, model, criterion, optimizer, update_num: int, ignore_grad: bool = False):
-        """fairseq's forward and backward pass on a micro-batch.
-
-        Args: as ``FairseqTask.train_step``. With ``ignore_grad`` the batch is a copy, for a rank that has none left in this epoch:
-        it adds nothing to gradients, codebooks or log.
-        """
+        """fairseq's forward and backward pass on a micro-batch; codebooks learn nothing from a dummy batch."""
         self.update, self.files = update_num + 1, sample.get("files", [])
         if hasattr(model, "ignore_batch"):
             model.ignore_batch(ignore_grad)
         loss, sample_size, log = super().train_step(number_utterances(sample), model, criterion, optimizer, update_num, ignore_grad)
-        if ignore_grad:
-            sample_size, log = 0, {name: value * 0 for name, value in log.items()}
-        elif not torch.isfinite(loss):
+        if not torch.isfinite(loss):
             warn_of_bad_loss(loss.item(), codebook_sums([log]), self.update, self.files)
-        log["signals"] = stopping.received()
         return loss, sample_size, log
 
     def valid_step(self, sample, model, criterion):
@@ -141,12 +134,10 @@ class DinoSRPretrainingTask(AudioPretrainingTask):
         return super().valid_step(number_utterances(sample), model, criterion)
 
     def reduce_metrics(self, logging_outputs: List[Dict], criterion):
-        """Log an update, or a batch of a validation. The outputs are sums over ranks, the same on all: so are the decisions made here."""
+        """Log an update, or a batch of a validation, and look for a collapse."""
         super().reduce_metrics(logging_outputs, criterion)
-        if not criterion.training:
-            return
-        stopping.agree_on_signal(sum(log.get("signals", 0) for log in logging_outputs) > 0)
-        if sums := codebook_sums(logging_outputs):
+        sums = codebook_sums(logging_outputs)
+        if sums and criterion.training:
             self.watch.update(sums, self.update, self.files)
 
     def optimizer_step(self, optimizer, model, update_num):

@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 from runs import checkpoint, command, differences, train, train_on_two_ranks, write_corpus
 
 EXACT = ["task.max_sample_size=16000", "model.require_same_masks=false"]  # as many masked frames as other rows of *its* batch: depends on ranks
@@ -59,3 +61,33 @@ def test_torchrun(data, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     train(data, tmp_path / "one", *updates(4, "optimization.update_freq=[2]"))
     assert not differences(checkpoint(tmp_path / "one")["model"], checkpoint(tmp_path / "two")["model"], rtol=1e-5, atol=1e-6)
+
+
+def test_one_collective_an_update_for_all_codebooks(data, tmp_path, monkeypatch):
+    """fairseq has three of its own: gradients, and the sample size with all figures, first those on the host, then those on the device."""
+    for name in ("all_reduce", "broadcast", "all_gather", "all_gather_object", "broadcast_object_list"):
+        monkeypatch.setattr(torch.distributed, name, noted(getattr(torch.distributed, name), tmp_path / "calls"))
+    setting = ["optimization.update_freq=[2]", "model.codebook_init=normal", "model.revive_after=2"]
+    train_on_two_ranks(data, tmp_path / "two", *updates(4, *setting, "common.log_interval=2"))
+    calls = Counter((tmp_path / "calls").read_text().splitlines())
+    each_update = 2 * 4  # of two ranks, in 4 updates
+    assert calls == {
+        "all_reduce from dinosr_plugin/modules/codebook.py": each_update,
+        "all_reduce from fairseq/distributed/legacy_distributed_data_parallel.py": each_update,
+        "all_reduce from fairseq/distributed/utils.py": 2 * each_update,  # on updates that log and on others
+        "broadcast from fairseq/distributed/utils.py": 2 * 4,  # at the start: which checkpoint to load
+    }
+
+
+def noted(function, path: Path):
+    """``function``, which writes its name and the file that called it (or fairseq's helper of the same name) to ``path``."""
+
+    def wrapper(*args, **kwargs):
+        frame = sys._getframe(1)
+        if frame.f_code.co_name == function.__name__:
+            frame = frame.f_back
+        with open(path, "a") as file:
+            file.write(f"{function.__name__} from {'/'.join(Path(frame.f_code.co_filename).parts[-3:])}\n")
+        return function(*args, **kwargs)
+
+    return wrapper

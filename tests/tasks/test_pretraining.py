@@ -46,7 +46,7 @@ def make_task(data, **fields) -> DinoSRPretrainingTask:
 
 def load(data, **fields) -> SpeechDataset:
     task = make_task(data, **fields)
-    task.load_dataset("train")
+    task.load_dataset("train", data_selector=None)  # as fairseq's trainer does
     return task.dataset("train")
 
 
@@ -55,7 +55,7 @@ def load(data, **fields) -> SpeechDataset:
 
 def batch_iterator(data, workers=0, batch=2, epoch=1, **fields):
     task = make_task(data, **fields)
-    task.load_dataset("train")
+    task.load_dataset("train", data_selector=None)  # as fairseq's trainer does
     options = {"max_sentences": batch, "required_batch_size_multiple": 8, "seed": 1, "num_workers": workers, "epoch": epoch}
     return task.get_batch_iterator(task.dataset("train"), **options)
 
@@ -258,7 +258,7 @@ def test_no_utterance_is_left_out(data):
 def test_a_batch_must_hold_the_longest_crop(data):
     def batches(max_tokens, **fields):
         task = make_task(data, **fields)
-        task.load_dataset("train")
+        task.load_dataset("train", data_selector=None)  # as fairseq's trainer does
         return task.get_batch_iterator(task.dataset("train"), max_tokens=max_tokens).frozen_batches
 
     assert len(batches(1000)) == 8
