@@ -250,6 +250,24 @@ def test_four_micro_batches_are_one_batch_four_times_as_large(tiny, unmasked_wei
         assert_close({**state["_ema"], **state}[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
+def test_codebooks_may_move_with_every_forward_pass(tiny):
+    """codebook_update=per_forward, the released code: the second micro-batch meets other codebooks; teacher and parameters do not move in between."""
+    model, other = tiny(codebook_update="per_forward"), tiny()
+    start, teacher = model.codebooks.sums.clone(), average(model)
+    moved = []
+    for row in range(2):
+        model.set_num_updates(0)
+        model(SOURCE[row : row + 1], mask_indices=MASK[row : row + 1])
+        moved.append(model.codebooks.sums.clone())
+    assert not torch.equal(moved[0], start) and not torch.equal(moved[1], moved[0]) and torch.equal(average(model), teacher)
+    other(SOURCE[:1], mask_indices=MASK[:1])
+    other.codebooks.step_(other.codebook_decay(1))
+    assert torch.equal(other.codebooks.sums, moved[0])
+    torch.optim.SGD(model.parameters(), lr=0.01).step()
+    model.set_num_updates(1)
+    assert torch.equal(model.codebooks.sums, moved[1]) and not torch.equal(average(model), teacher)
+
+
 def test_the_pretraining_task_ends_an_update_at_once(tiny):
     """Else a checkpoint would hold the student of this update with the teacher and the codebooks of the one before."""
     model = tiny()

@@ -91,3 +91,13 @@ def noted(function, path: Path):
         return function(*args, **kwargs)
 
     return wrapper
+
+
+def test_two_ranks_resume_bit_for_bit(data, tmp_path):
+    """... across the end of an epoch, where one of them has no batch."""
+    setting = ["model.dropout=0.1", "model.revive_after=2", "model.codebook_size=24"]
+    train_on_two_ranks(data, tmp_path / "whole", *updates(7, *setting))
+    for end in (3, 7):
+        train_on_two_ranks(data, tmp_path / "parts", *updates(7, *setting, f"optimization.max_update={end}"))
+    assert checkpoint(tmp_path / "parts")["updates"] == 7
+    assert not differences(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
