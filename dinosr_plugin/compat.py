@@ -20,6 +20,8 @@ from omegaconf import OmegaConf
 from . import checkpoints, stopping
 from .errors import UserError
 
+logger = logging.getLogger(__name__)
+
 
 def import_fairseq_quietly():
     """Importing fairseq sets the root logger to DEBUG and gives it a handler; every library would start to chatter."""
@@ -238,8 +240,19 @@ def broadcast_of_checkpoints():
 
 
 def stop_after_saving():
-    """fairseq knows no signals: a batch system's kills it, and the updates since the last checkpoint are lost."""
+    """fairseq knows no signals: a batch system's kills it, and the updates since the last checkpoint are lost. And a run that has all
+    its updates makes another one each time that it is started again.
+    """
     from fairseq_cli import train
+
+    def end_at_once(previous):
+        def train_epoch(cfg, trainer, *args):
+            if 0 < cfg.optimization.max_update <= trainer.get_num_updates():
+                logger.info(f"{trainer.get_num_updates()} updates done already: optimization.max_update={cfg.optimization.max_update}")
+                return [None], True
+            return previous(cfg, trainer, *args)
+
+        return train_epoch
 
     def ask(previous):
         def should_stop(cfg, valid_loss):
@@ -256,6 +269,7 @@ def stop_after_saving():
 
         return save
 
+    wrap_once(train, "train", end_at_once)
     wrap_once(train, "should_stop_early", ask)
     wrap_once(train, "validate_and_save", leave)
 

@@ -17,6 +17,7 @@ import soundfile
 import torch
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.training_log import read_training_log
+from fairseq.logging import progress_bar
 from fairseq.trainer import Trainer
 from runs import checkpoint, command, differences, start_two_ranks, train, train_on_two_ranks, write_corpus
 
@@ -67,6 +68,7 @@ def test_figures_of_each_codebook_in_the_log_and_in_tensorboard(data, tmp_path):
     assert [record["num_updates"] for record in records] == [2, 4]
     assert expected <= records[1].keys()
     assert records[1]["accuracy"] == pytest.approx((records[1]["accuracy_0"] + records[1]["accuracy_1"]) / 2, abs=1e-4)
+    progress_bar._close_writers()  # fairseq does so as its process ends; a thread writes
     (events,) = (tmp_path / "tb/train_inner").iterdir()
     scalars = read_scalars(events)
     assert expected <= scalars.keys()
@@ -129,7 +131,7 @@ def loss_in_float32(data, tmp_path_factory):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_learns_as_float32_does(data, tmp_path, loss_in_float32, precision):
-    assert loss_in_float32 < 1.8, "it learns: chance is ln 8 = 2.08"
+    assert loss_in_float32 < 1.9, "it learns: chance is ln 8 = 2.08"
     assert loss_after_200_updates(data, tmp_path, precision) == pytest.approx(loss_in_float32, abs=0.05)
 
 
@@ -176,6 +178,14 @@ def test_the_files_behind_a_nan_are_named(data, tmp_path, caplog):
     assert re.search(r"update 1: the loss is nan\. codebook 0: loss nan.* Files: .*huge\.wav; `dinosr check", said[0])
 
 
+def test_a_finished_run_stays_as_it_is(data, tmp_path):
+    """fairseq makes another update each time."""
+    train(data, tmp_path / "run", *updates(3))
+    before = checkpoint(tmp_path / "run")
+    train(data, tmp_path / "run", *updates(3))
+    assert not differences(before, checkpoint(tmp_path / "run"))
+
+
 # -- signals and kills -----------------------------------------------------------------------------------------------
 
 
@@ -215,22 +225,22 @@ def last_update(log) -> int:
 
 
 def test_a_run_killed_twenty_times_is_the_same_run(data, tmp_path):
-    """SIGKILL at random moments, with a checkpoint every second update: weights, codebooks, teacher and optimiser at the end are bit-identical."""
-    setting = updates(24, "checkpoint.save_interval_updates=2", "checkpoint.keep_interval_updates=1", "model.dropout=0.1")
+    """SIGKILL at random moments, with a checkpoint every fourth update: weights, codebooks, teacher and optimiser at the end are bit-identical."""
+    setting = updates(400, "checkpoint.save_interval_updates=4", "checkpoint.keep_interval_updates=1", "model.dropout=0.1")
     train(data, tmp_path / "whole", *setting)
     fork, moments = multiprocessing.get_context("fork"), random.Random(0)
     kills = 0
     while kills < 20:
         run = fork.Process(target=quietly_train, args=(data, tmp_path / "killed", setting))
         run.start()
-        run.join(moments.uniform(0.3, 1.2))
+        run.join(moments.uniform(0.3, 0.8))
         if not run.is_alive():
             break
         os.kill(run.pid, signal.SIGKILL)
         run.join()
         kills += 1
     train(data, tmp_path / "killed", *setting)
-    assert kills == 20 or checkpoint(tmp_path / "killed")["updates"] == 24
+    assert kills == 20 and checkpoint(tmp_path / "killed")["updates"] == 400
     assert not differences(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "killed"))
 
 
