@@ -31,7 +31,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dinosr", description="Tools around DinoSR pre-training with fairseq.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (add_path, add_manifest, add_check, add_synth, add_quality):
+    for add in (add_path, add_manifest, add_check, add_synth, add_quality, add_transcribe):
         add(commands)
     return parser
 
@@ -294,6 +294,39 @@ def run_quality(options: argparse.Namespace) -> int:
     if options.out:
         for path in write_quality(options.out, figures, phones.names, options.log):
             print(path)
+    return 0
+
+
+# ---- dinosr transcribe ------------------------------------------------------------------------------------------------------
+
+FORMATS = ("text", "json", "srt", "ctm")
+
+
+def add_transcribe(commands) -> None:
+    text = "write down what is said in sound files of any length, sample rate and number of channels, with a fine-tuned checkpoint"
+    parser = add_command(commands, "transcribe", run_transcribe, text)
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint of CTC fine-tuning; nothing else of the training is needed")
+    parser.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE",
+        help="wav, flac, ogg, mp3, or whatever else libsndfile reads; all are read once before any is transcribed",
+    )
+    parser.add_argument(
+        "--format", choices=FORMATS, default="text",
+        help="text: FILE, a tab and its words, a line a file; json: an object a line, with start, end (s) and confidence (0 to 1) of every word; "
+        "srt: subtitles, of one FILE; ctm: a word a line, for scoring programs (default: %(default)s)",
+    )
+    parser.add_argument("--out", type=Path, metavar="NEW_FILE", help="write there instead of stdout; appears when all is done")
+
+
+def run_transcribe(options: argparse.Namespace) -> int:
+    from .decoding.transcribe import require_possible, survey, write
+    from .models.checkpoint import load_recogniser
+
+    require_possible(options.files, options.format, options.out)
+    recogniser = load_recogniser(options.checkpoint)
+    recordings = survey(options.files)
+    print_notes([note for recording in recordings if (note := recording.note())])
+    write(recogniser, recordings, options.format, options.out)
     return 0
 
 

@@ -10,7 +10,7 @@ import dinosr_plugin
 from dinosr_plugin import cli
 from dinosr_plugin.errors import UserError
 
-COMMANDS = [["path"], ["manifest", "librispeech"], ["manifest", "librilight"], ["manifest", "folder"], ["check"], ["synth"]]
+COMMANDS = [["path"], ["manifest", "librispeech"], ["manifest", "librilight"], ["manifest", "folder"], ["check"], ["synth"], ["transcribe"]]
 
 
 def test_path(capsys):
@@ -88,3 +88,10 @@ def test_a_reader_that_stops_early(tmp_path):
     process.stdout.close()
     assert "Traceback" not in process.stderr.read()
     assert process.wait(timeout=120) == 1
+
+
+def test_forms_of_transcripts():
+    """The parser names them itself, so that `dinosr --help` need not load torch."""
+    from dinosr_plugin.decoding import transcribe
+
+    assert cli.FORMATS == tuple(transcribe.FORMATS)

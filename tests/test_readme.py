@@ -113,6 +113,10 @@ def test_generate_prints_hypotheses_and_wer(outputs, newcomer):
     assert re.search(r"Generate valid with beam=5: WER: \d", printed)
 
 
+def test_transcribe(outputs):
+    assert outputs["dinosr transcribe"].startswith("my_audio/anna/one.wav\t")
+
+
 def test_quality(outputs, newcomer):
     assert "PNMI" in outputs["dinosr quality"] and "MFCC k-means" in outputs["dinosr quality"]
     figures = json.loads((newcomer / "quality" / "quality.json").read_text())
@@ -127,4 +131,4 @@ def test_python_block(outputs, newcomer):
     result = shell(f"python {script}", newcomer)
     assert result.returncode == 0, result.stderr
     frames = 1 + (soundfile.info(newcomer / "my_audio" / "anna" / "one.wav").frames - 400) // 320
-    assert result.stdout.strip().splitlines()[-1] == f"{(4, frames)} True {(1, frames, 192)}"
+    assert result.stdout.strip().splitlines()[-1] == f"{(4, frames)} True {(frames, 192)}"

@@ -9,7 +9,8 @@ class Hypothesis(TypedDict):
     """One transcription, in the form that ``fairseq-generate`` prints.
 
     tokens: (N,) int64, on the CPU; dictionary indices without blanks.
-    score: natural-log probability of what the decoder searched for (best path: of the path).
+    score: natural-log probability of what the decoder searched for (best path: of the path; searches: of the text, all its alignments
+        summed, with the language model and the other scores that the user set).
     positional_scores: (N,) float32, on the CPU; natural-log probability of each token at its frame.
     alignment: N pairs ``(frame, token position)``; the frame is the one where the token is first emitted.
     """

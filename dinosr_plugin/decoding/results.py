@@ -2,41 +2,57 @@
 
 import re
 from pathlib import Path
-from typing import Dict, Sequence, Tuple, Union
+from typing import Any, Dict, Sequence, Tuple, Union
 
 import editdistance
+import numpy as np
 
 from ..errors import UserError
 
 LINE = re.compile(r"([TD])-(\d+)\t(.*)")
 
+RESAMPLES = 1000
+"""Draws of the bootstrap: the bounds of its 95 % interval rest on 25 draws each."""
 
-def score_generate_output(path: Union[str, Path]) -> Dict[str, float]:
+
+def score_generate_output(path: Union[str, Path]) -> Dict[str, Any]:
     """Score the output of ``fairseq-generate ... --post-process letter`` (what it printed, or its ``--results-path`` file).
-
-    Error rates are those of the whole set: edit operations over all utterances, divided by the length of all references,
-    times 100. ``wer`` counts words; ``cer`` counts characters, with each space between words as one character.
-    Nothing is normalised (no change of case, punctuation stays).
 
     Args:
         path: the file; lines that are neither a reference (``T-``) nor a hypothesis (``D-``) are passed over.
 
     Returns:
-        ``{"wer": float, "cer": float, "utterances": int, "words": int}`` (words of the references).
+        See ``error_rates``.
 
     Raises:
         UserError: no file, no results in it, a hypothesis without its reference (or the reverse), or empty references.
     """
     references, hypotheses = read_generate_output(path)
-    pairs = [(references[utterance].split(), hypotheses[utterance].split()) for utterance in references]
-    words = sum(len(reference) for reference, _ in pairs)
-    if words == 0:
+    if not any(reference.split() for reference in references.values()):
         raise UserError(f"{path}: all references are empty; was the right --gen-subset decoded?")
+    return error_rates([(references[utterance], hypotheses[utterance]) for utterance in references])
+
+
+def error_rates(texts: Sequence[Tuple[str, str]]) -> Dict[str, Any]:
+    """Word and character error rates of (reference, hypothesis) pairs, one an utterance.
+
+    Error rates are those of the whole set: edit operations over all utterances, divided by the length of all references,
+    times 100. ``wer`` counts words; ``cer`` counts characters, with each space between words as one character.
+    Nothing is normalised (no change of case, punctuation stays). Intervals: see ``bootstrap_interval``.
+
+    Returns:
+        ``{"wer": float, "cer": float, "wer_interval": (low, high), "cer_interval": (low, high), "utterances": int, "words": int}``
+        (words of the references). References without any word -> ZeroDivisionError.
+    """
+    words = [(reference.split(), hypothesis.split()) for reference, hypothesis in texts]
+    characters = [(" ".join(reference), " ".join(hypothesis)) for reference, hypothesis in words]
     return {
-        "wer": error_rate(pairs),
-        "cer": error_rate([(" ".join(reference), " ".join(hypothesis)) for reference, hypothesis in pairs]),
-        "utterances": len(pairs),
-        "words": words,
+        "wer": error_rate(words),
+        "cer": error_rate(characters),
+        "wer_interval": bootstrap_interval(words),
+        "cer_interval": bootstrap_interval(characters),
+        "utterances": len(texts),
+        "words": sum(len(reference) for reference, _ in words),
     }
 
 
@@ -60,6 +76,21 @@ def error_rate(pairs: Sequence[Tuple[Sequence, Sequence]]) -> float:
     """Edit operations in percent of the references' length, over all (reference, hypothesis) pairs; 0 references -> ZeroDivisionError."""
     errors = sum(editdistance.eval(reference, hypothesis) for reference, hypothesis in pairs)
     return 100.0 * errors / sum(len(reference) for reference, _ in pairs)
+
+
+def bootstrap_interval(pairs: Sequence[Tuple[Sequence, Sequence]], seed: int = 0) -> Tuple[float, float]:
+    """95 % percentile bootstrap interval of ``error_rate``, by drawing utterances with replacement; the same seed gives the same interval.
+
+    It says what other utterances of these speakers would change, not other speakers: utterances of one speaker are alike.
+    Bisani and Ney, "Bootstrap Estimates for Confidence Intervals in ASR Performance Evaluation", ICASSP 2004.
+    """
+    errors = np.array([editdistance.eval(reference, hypothesis) for reference, hypothesis in pairs])  # (N,)
+    lengths = np.array([len(reference) for reference, _ in pairs])  # (N,)
+    rng = np.random.default_rng(seed)
+    draws = [rng.integers(len(pairs), size=len(pairs)) for _ in range(RESAMPLES)]
+    rates = [100.0 * errors[draw].sum() / lengths[draw].sum() for draw in draws if lengths[draw].any()]  # a draw may hold empty references only
+    low, high = np.percentile(rates, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _result_lines(path: Path):

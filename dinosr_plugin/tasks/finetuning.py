@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from .. import compat
 from ..data.dataset import SpeechDataset, longest_utterance
-from ..decoding import DECODERS, CTCGenerator
+from ..decoding import DECODERS, CTCGenerator, SearchOptions, build_decoder
 from ..errors import UserError
 from .pretraining import require_data, split_names
 from .updates import WholeUpdates
@@ -46,6 +46,9 @@ UNSUPPORTED_GENERATION = {
 }
 """Options of fairseq-generate that mean nothing for CTC, with the value that they must keep."""
 
+ONLY_FOR = {"lm": ("beam", "lexicon"), "sil_weight": ("beam", "lexicon"), "lexicon": ("lexicon",), "word_score": ("lexicon",)}
+"""Task fields that would be ignored unless ``task.decoder`` is one of these."""
+
 
 @dataclass
 class DinoSRFinetuningConfig(AudioFinetuningConfig):
@@ -67,7 +70,32 @@ class DinoSRFinetuningConfig(AudioFinetuningConfig):
     min_sample_size: Optional[int] = field(default=None, metadata={"help": "leave out utterances of fewer samples than this"})
     decoder: ChoiceEnum(list(DECODERS)) = field(
         default="best_path",
-        metadata={"help": "how fairseq-generate turns frames into text; best_path: likeliest symbol of each frame, no language model"},
+        metadata={
+            "help": "how fairseq-generate turns frames into text; best_path: likeliest symbol of each frame, no language model; "
+            "beam: likeliest text, a language model of symbols if lm is given; lexicon: words of the lexicon, a language model of words if lm "
+            "is given. The searches keep --beam hypotheses (fairseq's default of 5 is little: 50 to 500) and need flashlight-text"
+        },
+    )
+    lm: Optional[str] = field(
+        default=None,
+        metadata={"help": "n-gram model that KenLM reads (.arpa, .bin), whose log10 probabilities count --lm-weight times (0.5 to 2 is usual)"},
+    )
+    lexicon: Optional[str] = field(
+        default=None,
+        metadata={"help": "for decoder=lexicon: lines 'word l e t t e r s |', or transcripts (train.wrd), whose words are spelt letter by letter"},
+    )
+    word_score: float = field(
+        default=0.0, metadata={"help": "for decoder=lexicon: added for each word; above 0 makes up for words that a language model deletes"}
+    )
+    sil_weight: float = field(
+        default=0.0, metadata={"help": "silence score, for decoder=beam and lexicon: added for each frame of the word boundary |"}
+    )
+    beam_threshold: float = field(
+        default=50.0,
+        metadata={"help": "for decoder=beam and lexicon: drop hypotheses this far (natural logarithm) behind the best; less is faster"},
+    )
+    beam_size_token: int = field(
+        default=100, metadata={"help": "for decoder=beam and lexicon: only the likeliest so many symbols of each frame are tried; less is faster"}
     )
 
 
@@ -187,8 +215,10 @@ class DinoSRFinetuningTask(WholeUpdates, AudioFinetuningTask):
             seq_gen_cls, extra_gen_cls_kwargs: part of fairseq's calling convention.
         """
         check_generation_options(args)
+        check_decoder_options(self.cfg)
         blank = self.target_dictionary.index(self.blank_symbol)
-        return CTCGenerator(DECODERS[str(self.cfg.decoder)](blank=blank), self.target_dictionary, blank)
+        decoder = build_decoder(str(self.cfg.decoder), self.target_dictionary, blank, search_options(self.cfg, args))
+        return CTCGenerator(decoder, self.target_dictionary, blank)
 
 
 def check_same_dictionary(own: Dictionary, saved: Dictionary, path: Path) -> None:
@@ -256,3 +286,16 @@ def check_generation_options(args: Any) -> None:
             raise UserError(f"--{name.replace('_', '-')}: not for CTC models, which have no autoregressive decoder; leave it out")
     if str(getattr(args, "print_alignment", None)) == "soft":
         raise UserError("--print-alignment soft: CTC has no attention; use --print-alignment hard")
+
+
+def check_decoder_options(cfg: DinoSRFinetuningConfig) -> None:
+    """Raise ``UserError`` for task fields that the chosen decoder would ignore."""
+    for name, decoders in ONLY_FOR.items():
+        if getattr(cfg, name) and str(cfg.decoder) not in decoders:
+            raise UserError(f"task.{name}={getattr(cfg, name)}: task.decoder={cfg.decoder} has no use for it; choose {' or '.join(decoders)}")
+
+
+def search_options(cfg: DinoSRFinetuningConfig, args: Any) -> SearchOptions:
+    """What the user set in the task and as options of ``fairseq-generate`` (its ``GenerationConfig``)."""
+    of_task = {name: getattr(cfg, name) for name in ("lm", "lexicon", "word_score", "sil_weight", "beam_threshold", "beam_size_token")}
+    return SearchOptions(beam=args.beam, nbest=args.nbest, lm_weight=args.lm_weight, **of_task)

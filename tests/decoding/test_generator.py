@@ -11,7 +11,7 @@ from fairseq.utils import post_process_prediction
 from omegaconf import OmegaConf
 
 import dinosr_plugin  # noqa: F401  (registers the model)
-from dinosr_plugin.decoding import BestPathDecoder, CTCGenerator
+from dinosr_plugin.decoding import BestPathDecoder, CTCGenerator, SearchOptions, build_decoder
 from dinosr_plugin.errors import UserError
 
 TRUNKS = {
@@ -75,6 +75,22 @@ def test_neighbours_and_padding_do_not_matter(dictionary, trunk):
             assert same["alignment"] == one["alignment"]
             assert same["score"] == pytest.approx(one["score"], abs=1e-3)
             assert same["positional_scores"].tolist() == pytest.approx(one["positional_scores"].tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["beam", "lexicon"])
+def test_neighbours_and_padding_do_not_matter_to_searches(dictionary, tmp_path, name):
+    pytest.importorskip("flashlight", reason="pip install flashlight-text")
+    (tmp_path / "train.wrd").write_text("ATE EAT TEN NO ON TEA A E\n")
+    options = SearchOptions(beam=50, nbest=2, lexicon=str(tmp_path / "train.wrd"))
+    model = ctc_model(dictionary, TRUNKS["fbank"])
+    generator = CTCGenerator(build_decoder(name, dictionary, 0, options), dictionary, blank=0)
+    sounds = [torch.randn(n) for n in (16000, 9000, 12345, 300)]  # the last one is shorter than a frame's field of 400 samples
+    alone = [generator.generate([model], batch_of([sound])) for sound in sounds[:3]]
+    for padding in (0, 5000):
+        together = generator.generate([model], batch_of(sounds, padding))
+        for (one,), other in zip(alone, together):
+            assert [same["tokens"].tolist() for same in other] == [best["tokens"].tolist() for best in one]
+            assert [same["score"] for same in other] == pytest.approx([best["score"] for best in one], abs=1e-2)
 
 
 def test_models_are_put_into_eval_mode(dictionary):

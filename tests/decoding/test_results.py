@@ -1,8 +1,11 @@
 """WER and CER read back from the output of fairseq-generate."""
 
+import numpy as np
 import pytest
+from fairseq.scoring import build_scorer
 
 from dinosr_plugin.decoding import score_generate_output
+from dinosr_plugin.decoding.results import bootstrap_interval
 from dinosr_plugin.errors import UserError
 
 OUTPUT = """\
@@ -34,6 +37,10 @@ def test_rates_are_those_of_the_whole_set(tmp_path):
     scores = score_generate_output(write(tmp_path / "generate-dev.txt", OUTPUT))
     # words: "DOG" -> "DO G" is a substitution and an insertion, "NO" -> "" a deletion: 3 of 6
     # characters with spaces: an inserted space, and 2 deletions: 3 of 11 + 5 + 2
+    low, high = scores.pop("wer_interval")
+    assert 0.0 <= low < 50.0 < high <= 100.0
+    low, high = scores.pop("cer_interval")
+    assert 0.0 <= low < 100 * 3 / 18 < high <= 100.0
     assert scores == {"wer": 50.0, "cer": pytest.approx(100 * 3 / 18), "utterances": 3, "words": 6}
 
 
@@ -59,3 +66,55 @@ def test_what_cannot_be_scored(tmp_path, text, message):
 def test_no_file(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         score_generate_output(tmp_path / "nothing")
+
+
+# -- intervals -------------------------------------------------------------------------------------------------------
+
+
+def of_errors(errors, words=10):
+    """Utterances of ``words`` words, of which the given numbers are wrong."""
+    return [(["a"] * words, ["a"] * (words - wrong) + ["b"] * wrong) for wrong in errors]
+
+
+def test_an_interval_is_that_of_the_normal_approximation_where_there_are_many_utterances():
+    errors = np.random.default_rng(1).binomial(10, 0.3, size=2000)
+    low, high = bootstrap_interval(of_errors(errors))
+    middle, half = 10 * errors.mean(), 1.96 * 10 * errors.std() / np.sqrt(len(errors))  # percent
+    assert (low, high) == (pytest.approx(middle - half, abs=0.1), pytest.approx(middle + half, abs=0.1))
+
+
+def test_an_interval_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(2)
+    intervals = [bootstrap_interval(of_errors(rng.binomial(10, 0.3, size=40))) for _ in range(100)]
+    assert 87 <= sum(low <= 30.0 <= high for low, high in intervals) <= 100
+
+
+def test_intervals_without_spread():
+    assert bootstrap_interval(of_errors([2, 2, 2])) == (20.0, 20.0)
+    assert bootstrap_interval(of_errors([3])) == (30.0, 30.0)
+
+
+def test_the_same_seed_gives_the_same_interval():
+    pairs = of_errors(range(11), words=13)
+    assert bootstrap_interval(pairs) == bootstrap_interval(pairs) != bootstrap_interval(pairs, seed=1)
+
+
+def test_draws_of_empty_references_are_left_out():
+    low, high = bootstrap_interval([([], []), (["a"], ["b"])])
+    assert (low, high) == (100.0, 100.0)
+
+
+# -- fairseq-generate --scoring dinosr_wer ---------------------------------------------------------------------------
+
+
+def test_the_scorer_prints_both_rates_with_intervals():
+    scorer = build_scorer("dinosr_wer", None)
+    for reference, text in (("THE CAT SAT", "THE CAT SAT"), ("A DOG", "A DO G"), ("NO", "")):
+        scorer.add_string(reference, text)
+    assert scorer.score() == 50.0
+    assert scorer.result_string().startswith("WER: 50.00 [") and " CER: 16.67 [" in scorer.result_string()
+    assert scorer.result_string().endswith("(95 % bootstrap intervals over 3 utterances)")
+
+
+def test_the_scorer_has_nothing_to_score():
+    assert "not defined" in build_scorer("dinosr_wer", None).result_string()

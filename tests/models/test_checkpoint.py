@@ -1,11 +1,14 @@
 """Loading a checkpoint for measuring: a model, or one line that names the file."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+import dinosr_plugin
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.models.checkpoint import load_dinosr, load_model, untrained_model
+from dinosr_plugin.models.checkpoint import field_and_hop, load_dinosr, load_model, untrained_model
 from dinosr_plugin.models.dinosr import DinoSR
 
 WHOLE = Path(__file__).parents[1] / "golden/official_format_tiny.pt"
@@ -69,3 +72,49 @@ def test_untrained_model():
     assert not torch.equal(first.heads[0].weight, other.heads[0].weight)
     assert not torch.equal(first.heads[0].weight, model.heads[0].weight)
     assert first.state_dict().keys() == model.state_dict().keys()
+
+
+def test_features_and_units_from_python():
+    """A numpy array, in double precision too, or a tensor; normalised as the checkpoint says."""
+    speech_model = dinosr_plugin.load(str(WHOLE))
+    model, cfg = load_model(WHOLE)
+    wave = np.random.default_rng(0).normal(0.1, 0.3, 8000)
+    features, units = speech_model.features(wave), speech_model.units(wave)
+    assert torch.equal(features, speech_model.features(torch.from_numpy(wave).float())) and not features.requires_grad
+    source = torch.from_numpy(wave).float()
+    source = torch.nn.functional.layer_norm(source, source.shape) if cfg.task.normalize else source
+    with torch.no_grad():
+        torch.testing.assert_close(features, model.extract_features(source.unsqueeze(0))["x"][0])
+        torch.testing.assert_close(speech_model.features(wave, layer=0), model.extract_features(source.unsqueeze(0), layer=0)["x"][0])
+    assert torch.equal(units, model.codes(source.unsqueeze(0))[:, 0])
+    assert features.shape == (24, model.cfg.encoder_embed_dim) and units.shape == (model.n_codebooks, 24)
+
+
+def test_field_and_hop():
+    """Of our trunks, and of fairseq's own models, which have their layers as text only."""
+    assert field_and_hop(load_model(WHOLE)[0]) == (400, 320)
+    cfg = SimpleNamespace(conv_feature_layers="[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2")
+    assert field_and_hop(SimpleNamespace(cfg=cfg)) == (400, 320)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_normalisation_is_the_checkpoints(tmp_path, normalize):
+    state = torch.load(WHOLE, weights_only=True)
+    state["cfg"]["task"]["normalize"] = normalize
+    torch.save(state, tmp_path / "model.pt")
+    source = dinosr_plugin.load(tmp_path / "model.pt").source(np.array([0.5, 0.7] * 400))
+    assert source.shape == (1, 800) and source.mean() == pytest.approx(0.0 if normalize else 0.6, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "waveform, said",
+    [
+        (np.zeros((2, 800)), "waveform: 2-D torch.float64 where 1-D float is wanted; take the mean of channels"),
+        (np.zeros(800, dtype=np.int16), "waveform: 1-D torch.int16 .*divide 16-bit integers by 32768"),
+        (torch.zeros(399), "waveform: 399 samples, but the model needs 400 for a frame"),
+        (np.zeros(0), "waveform: 0 samples"),
+    ],
+)
+def test_what_is_no_waveform(waveform, said):
+    with pytest.raises(UserError, match=said):
+        dinosr_plugin.load(WHOLE).features(waveform)

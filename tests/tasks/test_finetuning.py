@@ -15,7 +15,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 import dinosr_plugin  # noqa: F401  (registers the task)
-from dinosr_plugin.decoding import BestPathDecoder
+from dinosr_plugin.decoding import BeamDecoder, BestPathDecoder, LexiconDecoder, SearchOptions
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.tasks.finetuning import (
     AUDIO_MAX_TOKENS,
@@ -215,6 +215,38 @@ def test_options_for_other_models_are_refused(data, option, value):
         make_task(data).build_generator([], GenerationConfig(**{option: value}))
 
 
+@pytest.mark.parametrize("decoder, kind", [("beam", BeamDecoder), ("lexicon", LexiconDecoder)])
+def test_searches_get_what_was_chosen(data, decoder, kind):
+    pytest.importorskip("flashlight", reason="pip install flashlight-text")
+    (data / "train.wrd").write_text("A B\n")
+    of_lexicon = {"lexicon": str(data / "train.wrd"), "word_score": 1.5} if decoder == "lexicon" else {}
+    task = make_task(data, decoder=decoder, sil_weight=-0.5, beam_threshold=20.0, beam_size_token=3, **of_lexicon)
+    generator = task.build_generator([], GenerationConfig(beam=17, nbest=2))
+    assert isinstance(generator.decoder, kind)
+    assert generator.decoder.options == SearchOptions(
+        beam=17, nbest=2, sil_weight=-0.5, beam_threshold=20.0, beam_size_token=3, **of_lexicon
+    )
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"lm": "lm.arpa"}, "task.lm=lm.arpa: task.decoder=best_path .* beam or lexicon"),
+        ({"sil_weight": 1.0}, "task.sil_weight=1.0: .* beam or lexicon"),
+        ({"decoder": "beam", "lexicon": "train.wrd"}, "task.lexicon=train.wrd: task.decoder=beam .* choose lexicon"),
+        ({"decoder": "beam", "word_score": -1.0}, "task.word_score=-1.0"),
+    ],
+)
+def test_fields_that_a_decoder_would_ignore_are_refused(data, fields, message):
+    with pytest.raises(UserError, match=message):
+        make_task(data, **fields).build_generator([], GenerationConfig())
+
+
+def test_a_language_model_weight_needs_a_model(data):
+    with pytest.raises(UserError, match="--lm-weight 1: .*task.lm=FILE"):
+        make_task(data).build_generator([], GenerationConfig(lm_weight=1.0))
+
+
 def test_hard_alignments_are_allowed(data):
     assert make_task(data).build_generator([], GenerationConfig(print_alignment="hard"))
 
@@ -248,6 +280,18 @@ def test_what_people_change_can_be_overridden(name):
     changes += ["dataset.batch_size=4", "optimization.lr=[0.0001]", "checkpoint.save_dir=there", "common.tensorboard_logdir=there"]
     cfg = load_config(name, changes)
     assert cfg.model.no_pretrained_weights and cfg.task.max_sample_size == 320000
+
+
+def test_decoders_can_be_chosen():
+    changes = ["task.decoder=lexicon", "task.lm=lm.arpa", "task.lexicon=train.wrd", "task.word_score=1", "task.beam_threshold=25"]
+    assert load_config("tiny", changes).task.decoder == "lexicon"
+
+
+@pytest.mark.parametrize("name", ["base", "tiny"])
+def test_configs_list_every_field_of_the_decoders_with_its_default(name):
+    listed = OmegaConf.load(CONFIGS / f"{name}.yaml").task
+    for key in ("decoder", "lm", "lexicon", "word_score", "sil_weight", "beam_threshold", "beam_size_token"):
+        assert str(listed[key]) == str(getattr(DinoSRFinetuningConfig(), key))
 
 
 def test_misspelt_overrides_are_refused():

@@ -1,0 +1,109 @@
+"""The whole way through ``fairseq-generate``: options, checkpoint, search, language model, the last line."""
+
+import re
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from fairseq import options
+from fairseq_cli import generate
+from omegaconf import OmegaConf
+from small_arpa import write_arpa
+
+import dinosr_plugin
+from dinosr_plugin.cli import main as dinosr
+from dinosr_plugin.decoding import score_generate_output
+from dinosr_plugin.errors import UserError
+from dinosr_plugin.tasks.finetuning import DinoSRFinetuningConfig, DinoSRFinetuningTask
+
+PLUGIN = dinosr_plugin.__path__[0]
+TRUNK = {
+    "_name": "dinosr",
+    "encoder_layers": 1,
+    "encoder_embed_dim": 32,
+    "encoder_ffn_embed_dim": 64,
+    "encoder_attention_heads": 4,
+    "average_top_k_layers": 1,
+    "codebook_size": 4,
+    "front_end": "fbank",
+}
+TEXTS = ["TEN TEA", "EAT NO", "ON"]
+
+
+@pytest.fixture(scope="module")
+def recogniser(tmp_path_factory):
+    """A folder with data and ``model.pt``, a random ``wav2vec_ctc`` checkpoint."""
+    folder = tmp_path_factory.mktemp("recogniser")
+    rng = np.random.default_rng(0)
+    (folder / "corpus").mkdir()
+    for number, (text, samples) in enumerate(zip(TEXTS, (16000, 8000, 12000))):
+        soundfile.write(folder / f"corpus/{number}.wav", rng.normal(0, 0.1, samples), 16000)
+        (folder / f"corpus/{number}.txt").write_text(text)
+    assert dinosr(["manifest", "folder", str(folder / "corpus"), "--out", str(folder), "--valid-share", "0"]) == 0
+    task = DinoSRFinetuningTask.setup_task(OmegaConf.structured(DinoSRFinetuningConfig(data=str(folder), tpu=False, seed=1)))
+    pretrained = {"model": TRUNK, "task": {"_name": "dinosr_pretraining", "data": "", "normalize": False, "tpu": False, "seed": 1}}
+    cfg = OmegaConf.create({"_name": "wav2vec_ctc", "w2v_path": "", "w2v_args": pretrained, "normalize": False, "data": ""})
+    torch.manual_seed(0)
+    model = task.build_model(cfg)
+    with torch.no_grad():
+        model.w2v_encoder.proj.weight.mul_(10)
+    saved_task = {**OmegaConf.to_container(task.cfg, enum_to_str=True), "_name": "dinosr_finetuning"}
+    saved = {"model": OmegaConf.to_container(cfg), "task": saved_task, "common": {}, "checkpoint": {}}
+    # without a history fairseq takes it for a checkpoint of an old version
+    history = {"optimizer_history": [{"optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}], "extra_state": {}}
+    torch.save({"cfg": saved, "model": model.state_dict(), **history}, folder / "model.pt")
+    write_arpa(folder / "words.arpa", ["TEN", "TEA", "EAT", "NO"], favourite="NO")
+    return folder
+
+
+def run(folder, out, *more):
+    """``fairseq-generate`` in this process; returns its results file."""
+    arguments = [folder, "--task", "dinosr_finetuning", "--user-dir", PLUGIN, "--path", folder / "model.pt", "--gen-subset", "train", "--cpu"]
+    arguments += ["--scoring", "dinosr_wer", "--post-process", "letter", "--num-workers", "0", "--results-path", out, *more]
+    parser = options.get_generation_parser()
+    parser.add_argument("--arch", default="wav2vec2")  # as fairseq-generate does
+    generate.main(options.parse_args_and_arch(parser, input_args=list(map(str, arguments))))
+    return out / "generate-train.txt"
+
+
+SEARCHES = {
+    "best_path": [],
+    "beam": ["--decoder", "beam", "--beam", "20"],
+    "lexicon": ["--decoder", "lexicon", "--beam", "20", "--lexicon", "DATA/train.wrd"],
+    "lexicon, model": ["--decoder", "lexicon", "--beam", "20", "--lexicon", "DATA/train.wrd", "--lm", "DATA/words.arpa", "--lm-weight", "2"],
+}
+
+
+def options_of(name, folder):
+    if name != "best_path":
+        pytest.importorskip("flashlight", reason="pip install flashlight-text")
+    return [argument.replace("DATA", str(folder)) for argument in SEARCHES[name]]
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_results_file(recogniser, tmp_path, name):
+    results = run(recogniser, tmp_path, *options_of(name, recogniser), "--print-alignment", "hard")
+    scores, lines = score_generate_output(results), results.read_text().splitlines()
+    low, high = scores["wer_interval"]
+    beam = 5 if name == "best_path" else 20
+    assert lines[-1].startswith(f"Generate train with beam={beam}: WER: {scores['wer']:.2f} [{low:.2f}, {high:.2f}] CER: ")
+    tokens = [line.split("\t")[1].split() for line in lines if line.startswith("P-")]
+    frames = [line.split("\t")[1].split() for line in lines if line.startswith("A-")]
+    assert list(map(len, tokens)) == list(map(len, frames)) and len(tokens) == 3
+    if name.startswith("lexicon"):
+        spoken = " ".join(line.split("\t")[2] for line in lines if line.startswith("D-"))
+        assert set(spoken.split()) <= set(" ".join(TEXTS).split())
+
+
+@pytest.mark.parametrize("name", ["beam", "lexicon, model"])
+def test_batches_do_not_matter(recogniser, tmp_path, name):
+    files = [run(recogniser, tmp_path / size, *options_of(name, recogniser), "--batch-size", size, "--nbest", "2") for size in ("1", "3")]
+    texts = [sorted(re.findall(r"^D-(\d)\t\S+\t(.*)", file.read_text(), flags=re.MULTILINE)) for file in files]
+    assert texts[0] == texts[1] and len(texts[0]) > 3
+
+
+def test_what_is_wrong_is_said(recogniser, tmp_path):
+    pytest.importorskip("flashlight", reason="pip install flashlight-text")
+    with pytest.raises(UserError, match="task.lm=.*words.arpa: does not know"):
+        run(recogniser, tmp_path, "--decoder", "beam", "--lm", recogniser / "words.arpa", "--lm-weight", "1")

@@ -1,0 +1,398 @@
+"""Beam and lexicon search on problems that are small enough to try every alignment."""
+
+import importlib.util
+import itertools
+import math
+import sys
+from collections import defaultdict
+
+import pytest
+import torch
+from fairseq.data import Dictionary
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_arpa import write_arpa
+
+from dinosr_plugin.decoding import BeamDecoder, LexiconDecoder, SearchOptions, build_decoder
+from dinosr_plugin.decoding.lexicon import read_lexicon
+from dinosr_plugin.errors import UserError
+
+needs_flashlight = pytest.mark.skipif(importlib.util.find_spec("flashlight") is None, reason="pip install flashlight-text")
+BLANK = 0
+WIDE = {"beam": 5000, "nbest": 5000, "beam_threshold": 1000.0}
+
+
+def dictionary_of(symbols):
+    dictionary = Dictionary()  # <s> <pad> </s> <unk>
+    for symbol in symbols:
+        dictionary.add_symbol(symbol)
+    return dictionary
+
+
+LETTERS = dictionary_of("|AB")  # indices 4, 5, 6
+OF_LETTERS = [BLANK, 4, 5, 6]
+
+
+def random_emissions(frames, seed, sharpness=1.0, utterances=1):
+    """(B, F, V) log-probabilities over the blank and the letters; special symbols are forbidden, as by the generator."""
+    logits = sharpness * torch.randn(utterances, frames, len(LETTERS), generator=torch.Generator().manual_seed(seed))
+    logits[:, :, 1:4] = -math.inf
+    return logits.log_softmax(dim=-1)
+
+
+def emissions_of(path, certainty=0.9):
+    """(1, F, V): ``path`` with the given probability, the rest shared by the other letters and the blank."""
+    probabilities = torch.zeros(1, len(path), len(LETTERS))
+    probabilities[:, :, OF_LETTERS] = (1 - certainty) / (len(OF_LETTERS) - 1)
+    probabilities[0, torch.arange(len(path)), torch.tensor(path)] = certainty
+    return probabilities.log()
+
+
+def collapse(path):
+    return tuple(symbol for symbol, _ in itertools.groupby(path) if symbol != BLANK)
+
+
+def every_text(emissions):
+    """(F, V) -> {text: log of the summed probability of all its alignments}."""
+    sums = defaultdict(float)
+    probabilities = emissions.double().exp()
+    for path in itertools.product(OF_LETTERS, repeat=len(emissions)):
+        sums[collapse(path)] += math.prod(probabilities[frame, symbol].item() for frame, symbol in enumerate(path))
+    return {text: math.log(total) for text, total in sums.items() if total > 0}
+
+
+def decode_one(decoder, emissions):
+    (hypotheses,) = decoder.decode(emissions, torch.tensor([emissions.size(1)]))
+    return hypotheses
+
+
+def text_of(hypothesis):
+    return LETTERS.string(hypothesis["tokens"]).replace(" ", "")
+
+
+def check_shape_of(hypothesis, emissions):
+    """Every field as ``decoding/base.py`` says."""
+    tokens = hypothesis["tokens"].tolist()
+    frames = [frame for frame, _ in hypothesis["alignment"]]
+    assert hypothesis["tokens"].dtype == torch.int64 and BLANK not in tokens
+    assert [position for _, position in hypothesis["alignment"]] == list(range(len(tokens)))
+    assert frames == sorted(set(frames)) and all(0 <= frame < emissions.size(1) for frame in frames)
+    expected = [emissions[0, frame, token].item() for frame, token in zip(frames, tokens)]
+    assert hypothesis["positional_scores"].tolist() == pytest.approx(expected)
+
+
+# -- beam ------------------------------------------------------------------------------------------------------------
+
+
+@needs_flashlight
+@settings(max_examples=30, deadline=None)
+@given(frames=st.integers(1, 5), sharpness=st.sampled_from([0.3, 1.0, 3.0]), seed=st.integers(0, 2**16))
+def test_a_wide_beam_sums_over_all_alignments(frames, sharpness, seed):
+    emissions = random_emissions(frames, seed, sharpness)
+    exact = every_text(emissions[0])
+    hypotheses = decode_one(BeamDecoder(LETTERS, BLANK, SearchOptions(**WIDE)), emissions)
+    found = {tuple(hypothesis["tokens"].tolist()): hypothesis["score"] for hypothesis in hypotheses}
+    assert found == pytest.approx(exact, abs=1e-4)  # all texts, each once, with its probability
+    assert found[tuple(hypotheses[0]["tokens"].tolist())] == pytest.approx(max(exact.values()), abs=1e-4)
+    assert [one["score"] for one in hypotheses] == sorted((one["score"] for one in hypotheses), reverse=True)
+    for hypothesis in hypotheses:
+        check_shape_of(hypothesis, emissions)
+
+
+@needs_flashlight
+def test_the_likeliest_text_is_not_that_of_the_likeliest_path():
+    probabilities = torch.tensor([[[0.6, 0, 0, 0, 0, 0.4, 0], [0.6, 0, 0, 0, 0, 0.4, 0]]])  # blank 0.36 < A 0.64
+    assert decode_one(build_decoder("best_path", LETTERS, BLANK, SearchOptions()), probabilities.log())[0]["tokens"].tolist() == []
+    (hypothesis,) = decode_one(build_decoder("beam", LETTERS, BLANK, SearchOptions()), probabilities.log())
+    assert text_of(hypothesis) == "A" and hypothesis["score"] == pytest.approx(math.log(0.64))
+
+
+@needs_flashlight
+@pytest.mark.parametrize("nbest", [1, 3])
+def test_as_many_hypotheses_as_asked_for(nbest):
+    assert len(decode_one(BeamDecoder(LETTERS, BLANK, SearchOptions(beam=20, nbest=nbest)), random_emissions(6, 0))) == nbest
+
+
+@needs_flashlight
+def test_a_letter_model_changes_the_first_letter(tmp_path):
+    lm = write_arpa(tmp_path / "letters.arpa", "|AB", favourite="B")
+    emissions = torch.full((1, 1, len(LETTERS)), -math.inf)
+    emissions[0, 0, [4, 5, 6]] = torch.tensor([0.1, 0.5, 0.4]).log()
+    texts = [text_of(decode_one(BeamDecoder(LETTERS, BLANK, SearchOptions(lm=lm, lm_weight=weight)), emissions)[0]) for weight in (0.0, 1.0)]
+    assert texts == ["A", "B"]
+
+
+@needs_flashlight
+def test_scores_hold_the_language_model_and_its_end_of_sentence(tmp_path):
+    lm = write_arpa(tmp_path / "letters.arpa", "|AB", favourite="B")
+    emissions = random_emissions(4, 1)
+    exact = every_text(emissions[0])
+    for hypothesis in decode_one(BeamDecoder(LETTERS, BLANK, SearchOptions(**WIDE, lm=lm, lm_weight=0.7)), emissions):
+        tokens = tuple(hypothesis["tokens"].tolist())
+        log10 = sum(-2.0 for _ in tokens) - 1.0 + (1.9 if tokens[:1] == (6,) else 0.0)
+        assert hypothesis["score"] == pytest.approx(exact[tokens] + 0.7 * log10, abs=1e-4)
+
+
+@needs_flashlight
+def test_the_silence_score_moves_boundaries():
+    emissions = random_emissions(5, 3)
+    counts = []
+    for weight in (-5.0, 0.0, 5.0):
+        hypothesis = decode_one(BeamDecoder(LETTERS, BLANK, SearchOptions(beam=100, sil_weight=weight)), emissions)[0]
+        counts.append(text_of(hypothesis).count("|"))
+        check_shape_of(hypothesis, emissions)  # token scores stay those of the network
+    assert counts[0] == 0 < counts[2]
+
+
+# -- lexicon ---------------------------------------------------------------------------------------------------------
+
+WORDS = {"A": "A |", "B": "B |", "AB": "A B |", "ABBA": "A B B A |", "BAB": "B A B |"}
+
+
+@pytest.fixture
+def lexicon(tmp_path):
+    path = tmp_path / "lexicon.txt"
+    path.write_text("".join(f"{word}\t{spelling}\n" for word, spelling in WORDS.items()))
+    return str(path)
+
+
+def words_of(hypothesis):
+    """The text's words; fails where a boundary ends no word."""
+    text = text_of(hypothesis)
+    assert text == "" or (text.endswith("|") and "||" not in text and not text.startswith("|"))
+    return text.split("|")[:-1]
+
+
+@needs_flashlight
+@settings(max_examples=30, deadline=None)
+@given(frames=st.integers(1, 6), seed=st.integers(0, 2**16), beam=st.sampled_from([1, 3, 1000]))
+def test_only_words_of_the_lexicon(tmp_path_factory, frames, seed, beam):
+    path = tmp_path_factory.getbasetemp() / "lexicon.txt"
+    path.write_text("".join(f"{word} {spelling}\n" for word, spelling in WORDS.items()))
+    emissions = random_emissions(frames, seed, sharpness=2.0)
+    for hypothesis in decode_one(LexiconDecoder(LETTERS, BLANK, SearchOptions(beam=beam, nbest=beam, lexicon=str(path))), emissions):
+        assert set(words_of(hypothesis)) <= set(WORDS)
+        check_shape_of(hypothesis, emissions)
+
+
+@needs_flashlight
+@settings(max_examples=20, deadline=None)
+@given(frames=st.integers(2, 6), seed=st.integers(0, 2**16))
+def test_a_wide_lexicon_search_sums_over_all_alignments(tmp_path_factory, frames, seed):
+    path = tmp_path_factory.getbasetemp() / "lexicon.txt"
+    path.write_text("".join(f"{word} {spelling}\n" for word, spelling in WORDS.items()))
+    emissions = random_emissions(frames, seed)
+    sums = defaultdict(float)
+    for text, score in every_text(emissions[0]).items():
+        spelt = LETTERS.string(torch.tensor(text, dtype=torch.long)).replace(" ", "")
+        words = [word for word in spelt.split("|") if word]
+        if set(words) <= set(WORDS) and (not words or spelt.endswith("|")):
+            sums[tuple(words)] += math.exp(score)  # silence may stand anywhere between words
+    hypotheses = decode_one(LexiconDecoder(LETTERS, BLANK, SearchOptions(**WIDE, lexicon=str(path))), emissions)
+    found = {tuple(words_of(hypothesis)): math.exp(hypothesis["score"]) for hypothesis in hypotheses}
+    assert found == pytest.approx(dict(sums), rel=1e-3)
+
+
+@needs_flashlight
+def test_a_word_model_changes_the_first_word(tmp_path, lexicon):
+    lm = write_arpa(tmp_path / "words.arpa", WORDS, favourite="BAB")
+    emissions = emissions_of([5, 6, 0, 6, 5, 4], certainty=0.7)  # ABBA|
+    texts = []
+    for weight in (0.0, 4.0):
+        options = SearchOptions(beam=200, lexicon=lexicon, lm=lm, lm_weight=weight)
+        texts.append(words_of(decode_one(LexiconDecoder(LETTERS, BLANK, options), emissions)[0]))
+    assert texts == [["ABBA"], ["BAB"]]
+
+
+@needs_flashlight
+def test_the_word_score_makes_more_words(lexicon):
+    emissions = random_emissions(8, 5)
+    counts = []
+    for score in (-4.0, 4.0):
+        options = SearchOptions(beam=500, lexicon=lexicon, word_score=score)
+        counts.append(len(words_of(decode_one(LexiconDecoder(LETTERS, BLANK, options), emissions)[0])))
+    assert counts[0] < counts[1]
+
+
+@needs_flashlight
+def test_a_word_that_is_cut_short_is_left_out(lexicon):
+    hypothesis = decode_one(LexiconDecoder(LETTERS, BLANK, SearchOptions(beam=1, lexicon=lexicon)), emissions_of([6, 4, 0, 5, 6]))[0]
+    assert words_of(hypothesis) == ["B"]
+
+
+# -- both ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["beam", "lexicon", "lexicon+lm"])
+def make_decoder(request, tmp_path, lexicon):
+    """Build a decoder with further options."""
+    if importlib.util.find_spec("flashlight") is None:
+        pytest.skip("pip install flashlight-text")
+
+    def make(**options):
+        name = request.param.partition("+")[0]
+        if name == "lexicon":
+            options["lexicon"] = lexicon
+        if "lm" in request.param:
+            options = {"lm": write_arpa(tmp_path / "words.arpa", WORDS, "BAB"), "lm_weight": 0.5, **options}
+        return build_decoder(name, LETTERS, BLANK, SearchOptions(**options))
+
+    return make
+
+
+def same(one, other):
+    assert one["tokens"].tolist() == other["tokens"].tolist() and one["alignment"] == other["alignment"]
+    assert one["score"] == pytest.approx(other["score"], abs=1e-5)
+    assert one["positional_scores"].tolist() == pytest.approx(other["positional_scores"].tolist())
+
+
+def test_neighbours_and_padding_do_not_matter(make_decoder):
+    decoder, lengths = make_decoder(beam=20, nbest=3), [9, 0, 4, 7]
+    emissions = random_emissions(12, 7, utterances=4)
+    together = decoder.decode(emissions, torch.tensor(lengths))
+    padded = decoder.decode(torch.nn.functional.pad(emissions, (0, 0, 0, 5), value=math.nan), torch.tensor(lengths))
+    for row, length, hypotheses, others in zip(emissions, lengths, together, padded):
+        alone = make_decoder(beam=20, nbest=3).decode(row[None, :length], torch.tensor([length]))[0]
+        assert len(alone) == len(hypotheses) == len(others)
+        for one, other, third in zip(alone, hypotheses, others):
+            same(one, other)
+            same(one, third)
+
+
+@pytest.mark.parametrize("name", ["beam", "lexicon"])
+@needs_flashlight
+def test_a_model_of_weight_0_is_no_model(name, tmp_path, lexicon):
+    options = {"beam": 50, "nbest": 5, "lexicon": lexicon if name == "lexicon" else None}
+    lm = write_arpa(tmp_path / "any.arpa", WORDS, "BAB")
+    for seed in range(5):
+        emissions = random_emissions(8, seed)
+        without = decode_one(build_decoder(name, LETTERS, BLANK, SearchOptions(**options)), emissions)
+        of_no_weight = decode_one(build_decoder(name, LETTERS, BLANK, SearchOptions(**options, lm=lm)), emissions)
+        for one, other in zip(without, of_no_weight, strict=True):
+            same(one, other)
+
+
+def test_no_frames(make_decoder):
+    results = make_decoder().decode(torch.zeros(2, 0, len(LETTERS)), torch.zeros(2, dtype=torch.long))
+    assert [(one["tokens"].tolist(), one["score"]) for (one,) in results] == [([], 0.0)] * 2
+
+
+@pytest.mark.parametrize("value", [-math.inf, math.nan])
+def test_frames_in_which_nothing_may_be_emitted(make_decoder, value):
+    emissions = random_emissions(4, 0)
+    emissions[:, 2] = value
+    (hypothesis,) = decode_one(make_decoder(), emissions)
+    assert hypothesis["tokens"].tolist() == [] and hypothesis["score"] == -math.inf
+
+
+def test_forbidden_symbols_are_never_emitted(make_decoder):
+    for symbols in ([4], [4, 5], [BLANK], [6]):
+        emissions = torch.full((1, 3, len(LETTERS)), -math.inf)
+        emissions[:, :, symbols] = -math.log(len(symbols))
+        for hypothesis in decode_one(make_decoder(beam=50, nbest=50, beam_threshold=1000.0), emissions):
+            assert set(hypothesis["tokens"].tolist()) <= set(symbols)
+
+
+@needs_flashlight
+def test_words_that_cannot_end(lexicon):
+    emissions = torch.full((1, 3, len(LETTERS)), -math.inf)
+    emissions[0, [0, 1, 2], [6, 5, 6]] = 0.0  # BAB, but no |
+    (hypothesis,) = decode_one(LexiconDecoder(LETTERS, BLANK, SearchOptions(lexicon=lexicon)), emissions)
+    assert hypothesis["tokens"].tolist() == []
+
+
+# -- what a user can get wrong ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"beam": 0}, "--beam=0"),
+        ({"nbest": 9}, "--nbest 9: .* --beam 9"),
+        ({"beam_size_token": 0}, "task.beam_size_token=0"),
+        ({"beam_threshold": 0.0}, "task.beam_threshold=0"),
+        ({"beam_threshold": math.inf}, "task.beam_threshold=inf"),
+        ({"lm_weight": 2.0}, "--lm-weight 2: .*task.lm=FILE"),
+    ],
+)
+def test_options_out_of_range(options, message):
+    with pytest.raises(UserError, match=message):
+        SearchOptions(**options)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("A A |\nABC A B C |\n", r"lexicon.txt, line 2: 'ABC': spelt with 'C'"),
+        ("A\tA |\n\nAB A <s> |\n", r"lexicon.txt, line 3: 'AB': spelt with '<s>'"),
+        ("AB A B\n", r"line 1: 'AB'.* a \| at the end"),
+        ("AB\n", r"line 1: 'AB'.* a \| at the end"),
+        ("A |\n", r"line 1: 'A'.* a \| at the end"),
+        ("\n", "no words in it; give a file"),
+    ],
+)
+def test_faulty_lexicons(tmp_path, text, message):
+    (tmp_path / "lexicon.txt").write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        read_lexicon(tmp_path / "lexicon.txt", LETTERS)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_lexicons_that_are_no_text(tmp_path):
+    with pytest.raises(UserError, match="nowhere: no such file"):
+        read_lexicon(tmp_path / "nowhere", LETTERS)
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="binary: not a text file"):
+        read_lexicon(tmp_path / "binary", LETTERS)
+
+
+def test_transcripts_are_a_lexicon(tmp_path):
+    (tmp_path / "train.wrd").write_text("AB A\nA BAB\n")
+    assert read_lexicon(tmp_path / "train.wrd", LETTERS) == [("AB", [5, 6, 4]), ("A", [5, 4]), ("BAB", [6, 5, 6, 4])]
+
+
+@needs_flashlight
+def test_a_lexicon_search_needs_words(lexicon):
+    with pytest.raises(UserError, match=r"task.lexicon: .*needs one; give"):
+        LexiconDecoder(LETTERS, BLANK, SearchOptions())
+    with pytest.raises(UserError, match="no word boundary"):
+        LexiconDecoder(dictionary_of("AB"), BLANK, SearchOptions(lexicon=lexicon))
+
+
+@needs_flashlight
+@pytest.mark.parametrize("name", ["beam", "lexicon"])
+def test_faulty_language_models(tmp_path, lexicon, name):
+    (tmp_path / "text.arpa").write_text("hello\n")
+    cut = tmp_path / "cut.arpa"
+    cut.write_text(open(write_arpa(cut, WORDS, "BAB")).read()[:60])
+    other = write_arpa(tmp_path / "other.arpa", ["seven", "eight"], "seven")
+    faults = {str(tmp_path / "nowhere.arpa"): "no such file", str(tmp_path): "no such file", other: r"does not know \d of \d words"}
+    faults |= {str(tmp_path / "text.arpa"): "not an n-gram model", str(cut): "not an n-gram model"}
+    for path, message in faults.items():
+        with pytest.raises(UserError, match=message) as error:
+            build_decoder(name, LETTERS, BLANK, SearchOptions(lm=path, lm_weight=1.0, lexicon=lexicon))
+        assert f"task.lm={path}: " in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+@needs_flashlight
+def test_a_model_of_words_is_none_of_letters(tmp_path, lexicon, caplog):
+    symbols = dictionary_of("|'ABEIN")
+    lm = write_arpa(tmp_path / "words.arpa", ["A", "I", "BEAN"], favourite="I")
+    with pytest.raises(UserError, match="does not know 5 of 7 words or symbols"):
+        BeamDecoder(symbols, BLANK, SearchOptions(lm=lm, lm_weight=1.0))
+    LexiconDecoder(LETTERS, BLANK, SearchOptions(lm=lm, lm_weight=1.0, lexicon=lexicon))
+    assert "does not know 4 of 5 words" in caplog.text  # a lexicon may be larger than what the model has seen
+
+
+@pytest.mark.parametrize("name", ["beam", "lexicon"])
+def test_without_flashlight_one_line_says_what_to_install(monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "flashlight.lib.text.decoder", None)
+    with pytest.raises(UserError, match="pip install flashlight-text"):
+        build_decoder(name, LETTERS, BLANK, SearchOptions())
+
+
+@needs_flashlight
+def test_what_has_no_effect_is_said(tmp_path, caplog):
+    lm = write_arpa(tmp_path / "letters.arpa", "|AB", favourite="B")
+    BeamDecoder(LETTERS, BLANK, SearchOptions(lm=lm))
+    assert "--lm-weight is 0" in caplog.text and "--beam 5 is little" in caplog.text

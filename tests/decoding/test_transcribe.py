@@ -1,0 +1,406 @@
+"""`dinosr transcribe`: chunks that join without a trace, any rate and channels, words with times, and what it says about bad input.
+
+A stand-in model, whose letters are the levels of the sound and which sees one frame at a time, makes texts that are known beforehand.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from fairseq.data import Dictionary
+from fairseq.data.data_utils import post_process
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_bad_input import make_corpus, train
+
+import dinosr_plugin
+from dinosr_plugin.cli import main as dinosr
+from dinosr_plugin.data.audio import convert
+from dinosr_plugin.decoding import transcribe
+from dinosr_plugin.decoding.transcribe import FORMATS, Transcript, Word, chunks, decode, emissions, read_16k, spell, survey, words_of
+from dinosr_plugin.errors import UserError
+from dinosr_plugin.models.checkpoint import Recogniser, load_recogniser
+
+LETTERS = "ABC|"
+HOLD = 6  # frames that a letter of the stand-in's speech lasts, and the pause after it
+
+
+class Levels(torch.nn.Module):
+    """Hears letter n (from 1) where the mean of a frame's middle is n / 10, the blank elsewhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, source, padding_mask):
+        level = source.unfold(1, 400, 320)[:, :, 100:300].mean(-1)  # (B, F)
+        return {"logits": -50 * (level.unsqueeze(-1) * 10 - torch.tensor(STAND_IN_LEVELS)).abs(), "padding_mask": None}
+
+    def get_normalized_probs(self, output, log_probs):
+        return output["logits"].log_softmax(-1).transpose(0, 1)
+
+
+@pytest.fixture(scope="module")
+def stand_in() -> Recogniser:
+    return make_stand_in()
+
+
+def make_stand_in() -> Recogniser:
+    dictionary = Dictionary()
+    for letter in LETTERS:
+        dictionary.add_symbol(letter)
+    return Recogniser(Levels(), dictionary, blank=0, normalize=False, field=400, hop=320)
+
+
+STAND_IN_LEVELS = [0.0, 99.0, 99.0, 99.0, 1.0, 2.0, 3.0, 4.0]  # <s> (the blank), <pad>, </s>, <unk>, then LETTERS
+
+
+def speech(text: str, rate: int = 16000) -> np.ndarray:
+    """What the stand-in hears as ``text``, where "|" is between words: (T,) float32."""
+    frame = rate // 50
+    parts = [np.repeat([(1 + LETTERS.index(letter)) / 10, 0.0], HOLD * frame) for letter in text]
+    return np.concatenate([np.zeros(frame), *parts, np.zeros(frame)]).astype(np.float32)
+
+
+def texts(recogniser: Recogniser, path: Path) -> str:
+    (recording,) = survey([path])
+    return " ".join(word.word for word in words_of(decode(recogniser, emissions(recogniser, recording)), recogniser))
+
+
+# ---- chunks -----------------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 5000), st.integers(1, 900), st.integers(0, 200))
+def test_chunks_keep_every_frame_once(frames, longest, context):
+    pieces = list(chunks(frames, longest, context))
+    kept = [frame for _, start, stop, _ in pieces for frame in range(start, stop)]
+    assert kept == list(range(frames))
+    for first, start, stop, last in pieces:
+        assert 0 < stop - start <= longest and (first, last) == (max(0, start - context), min(frames, stop + context))
+
+
+@settings(max_examples=40, deadline=None)
+@given(text=st.text(LETTERS, min_size=1, max_size=40), chunk=st.floats(0.02, 3), context=st.floats(0, 0.5))
+def test_no_letter_is_doubled_or_lost(tmp_path_factory, text, chunk, context):
+    """However short the chunks are: the text is that of the whole file, and so is every probability."""
+    path = tmp_path_factory.getbasetemp() / "said.wav"
+    soundfile.write(path, speech(text), 16000, subtype="FLOAT")
+    recogniser = make_stand_in()
+    (recording,) = survey([path])
+    whole = emissions(recogniser, recording)
+    normalising = replace(recogniser, normalize=True)
+    normalised = emissions(normalising, recording)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transcribe, "CHUNK", chunk)
+        patch.setattr(transcribe, "CONTEXT", context)
+        assert torch.equal(emissions(recogniser, recording), whole)
+        assert torch.equal(emissions(normalising, recording), normalised)  # by mean and variance of the whole file
+        assert texts(recogniser, path).split() == text.replace("|", " ").split()
+
+
+MEASURED = 0.1  # of probability; 0.046 here, on noise
+
+
+def test_a_real_model_in_chunks(good, tmp_path, monkeypatch):
+    """Attention and log-Mel normalisation see the chunk only: close, not equal. One chunk is the whole, exactly."""
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / "long.wav", rng.normal(0, 0.1, 16000 * 50), 16000)
+    (recording,) = survey([tmp_path / "long.wav"])
+    recogniser = load_recogniser(good)
+    wave = torch.from_numpy(soundfile.read(tmp_path / "long.wav", dtype="float32")[0])
+    wave = torch.nn.functional.layer_norm(wave, wave.shape)
+    with torch.no_grad():
+        output = recogniser.model(source=wave.unsqueeze(0), padding_mask=None)
+        whole = recogniser.model.get_normalized_probs(output, log_probs=True)[:, 0]
+    chunked = emissions(recogniser, recording)
+    monkeypatch.setattr(transcribe, "CHUNK", 50.0)
+    torch.testing.assert_close(emissions(recogniser, recording), whole, atol=1e-4, rtol=0)
+    assert chunked.shape == whole.shape
+    difference = (chunked.exp() - whole.exp()).abs()
+    assert 0 < difference.max() < MEASURED, difference.max()
+
+
+# ---- sound ------------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rate=st.sampled_from([8000, 11025, 22050, 44100, 48000, 16000]),
+    samples=st.integers(1, 200_000),
+    cuts=st.lists(st.floats(0, 1), max_size=4),
+    channels=st.integers(1, 3),
+)
+def test_pieces_are_those_of_the_whole(tmp_path_factory, rate, samples, cuts, channels):
+    """Read in pieces, a file is what `dinosr manifest folder --convert` makes of it."""
+    folder = tmp_path_factory.getbasetemp()
+    soundfile.write(folder / "source.wav", np.random.default_rng(samples).normal(0, 0.1, (samples, channels)), rate, subtype="FLOAT")
+    length = convert(folder / "source.wav", folder / "converted.flac")
+    (recording,) = survey([folder / "source.wav"])
+    assert recording.samples == length
+    edges = sorted({0, length, *(int(cut * length) for cut in cuts)})
+    with soundfile.SoundFile(folder / "source.wav") as file:
+        pieces = np.concatenate([read_16k(file, start, stop) for start, stop in zip(edges, edges[1:])])
+    whole = soundfile.read(folder / "converted.flac", dtype="float32")[0]
+    np.testing.assert_allclose(np.clip(pieces, -1, 1), whole, atol=2 / 32768)
+    assert recording.mean == pytest.approx(pieces.mean(dtype=np.float64), abs=1e-6)
+    assert recording.variance == pytest.approx(pieces.var(dtype=np.float64), rel=1e-4, abs=1e-9)
+
+
+@pytest.mark.parametrize("rate, channels", [(8000, 1), (44100, 2), (48000, 6), (16000, 2), (22050, 1)])
+def test_any_rate_and_channels(stand_in, tmp_path, rate, channels):
+    sound = np.zeros((len(speech("AB|CAB", rate)), channels), dtype=np.float32)
+    sound[:, 0] = channels * speech("AB|CAB", rate)  # the mean of the channels counts
+    soundfile.write(tmp_path / "x.wav", sound, rate, subtype="FLOAT")
+    (recording,) = survey([tmp_path / "x.wav"])
+    assert texts(stand_in, tmp_path / "x.wav") == "AB CAB"
+    note = recording.note()
+    assert f"{rate} Hz, {channels} channel(s) instead of 16000 Hz, 1 channel" in note
+    assert ("resampled" in note, "mixed down" in note) == (rate != 16000, channels != 1)
+
+
+def test_plain_files_need_no_note(tmp_path):
+    soundfile.write(tmp_path / "x.flac", speech("A"), 16000)
+    assert survey([tmp_path / "x.flac"])[0].note() is None
+
+
+NOTHING = [(np.zeros(0), "holds no samples"), (np.zeros(50000), "silent"), (np.zeros(100), "silent"), (np.full(399, 0.1), None)]
+
+
+@pytest.mark.parametrize("sound, said", NOTHING)
+def test_nothing_said(stand_in, tmp_path, sound, said):
+    path = tmp_path / "x.wav"
+    soundfile.write(path, sound, 16000)
+    (recording,) = survey([path])
+    assert texts(stand_in, path) == "" and len(decode(stand_in, emissions(stand_in, recording))["tokens"]) == 0
+    assert said is None or said in recording.note()
+
+
+def damaged(folder: Path) -> dict:
+    """Name -> what is said about it."""
+    rng = np.random.default_rng(0)
+    (folder / "text.wav").write_text("words " * 1000)
+    (folder / "zero.wav").write_bytes(b"")
+    (folder / "folder.wav").mkdir()
+    soundfile.write(folder / "nan.wav", np.array([0.1, np.nan] * 1000), 16000, subtype="FLOAT")
+    for name, share in (("cut.wav", 0.5), ("cut.flac", 0.5)):
+        soundfile.write(folder / name, rng.normal(0, 0.1, 30000), 16000)
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: int(share * len(data))])
+    soundfile.write(folder / "hole.flac", rng.normal(0, 0.1, 30000), 16000)
+    data = bytearray((folder / "hole.flac").read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 9000] = bytes(9000)
+    (folder / "hole.flac").write_bytes(data)
+    return {
+        "missing.wav": "no such file; is the name right",
+        "text.wav": "unreadable.*; remove it or fetch it again",
+        "zero.wav": "zero bytes long; remove it",
+        "folder.wav": "a folder; give the files in it",
+        "nan.wav": "holds NaN or infinite samples; remove it",
+        "cut.wav": "truncated.*; fetch it again",
+        "cut.flac": "unreadable or truncated .*; remove it or fetch it again",
+        "hole.flac": "(unreadable or )?truncated.*; .*fetch it again",
+    }
+
+
+def test_every_bad_file_is_named(tmp_path):
+    wanted = damaged(tmp_path)
+    for name, said in wanted.items():
+        with pytest.raises(UserError, match=f"^{tmp_path}/{name}: {said}") as error:
+            survey([tmp_path / name])
+        assert "\n" not in str(error.value)
+    soundfile.write(tmp_path / "good.wav", speech("A"), 16000)
+    with pytest.raises(UserError, match=f"{len(wanted)} of {len(wanted) + 1} files cannot be used; nothing was transcribed") as error:
+        survey([tmp_path / name for name in [*wanted, "good.wav"]])
+    assert len(str(error.value).splitlines()) == len(wanted) + 1
+
+
+# ---- words ------------------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.sampled_from(["A", "B", "'", "|"])))
+def test_letters_are_spelt_as_fairseq_does(symbols):
+    spelt = spell(symbols, ["A", "B", "'", "|"])
+    assert [word for word, _, _ in spelt] == post_process(" ".join(symbols), "letter").split()
+    assert all("".join(symbols[first : last + 1]) == word for word, first, last in spelt)
+
+
+@given(st.lists(st.sampled_from(["\u2581A", "B", "\u2581", "\u2581CD"])))
+def test_pieces_are_spelt_as_fairseq_does(symbols):
+    spelt = spell(symbols, ["\u2581A", "B", "\u2581", "\u2581CD"])
+    assert [word for word, _, _ in spelt] == post_process(" ".join(symbols), "sentencepiece").split()
+
+
+def test_phones_are_words():
+    assert spell(["AH", "B", "B"], ["AH", "B"]) == [("AH", 0, 0), ("B", 1, 1), ("B", 2, 2)]
+
+
+def test_times_and_confidence(stand_in):
+    """A word goes from its first letter's frame to its last one's, 20 ms each; its confidence is the mean of its letters', in logarithms."""
+    path = "  AA B |  C"  # blank where there is a space
+    table = torch.full((len(path), 8), -20.0)
+    for frame, symbol in enumerate(path):
+        table[frame, 0 if symbol == " " else stand_in.dictionary.index(symbol)] = float(np.log(0.9 if symbol == "A" else 0.4))
+    words = words_of(decode(stand_in, table), stand_in)
+    assert words == [Word("AB", 0.04, 0.12, 0.6), Word("C", 0.2, 0.22, 0.4)]
+
+
+def test_never_said(stand_in):
+    table = torch.full((3, 8), -9.0)
+    table[:, 3] = -0.1  # <unk>
+    table[:, 4] = -1.0
+    assert [word.word for word in words_of(decode(stand_in, table), stand_in)] == ["A"]
+
+
+WORDS = [Word("ONE", 0.5, 0.9, 0.75), Word("TWO", 1.0, 1.4, 0.5), Word("LATER", 3661.5, 3662.0, 1.0)]
+
+
+def test_forms():
+    done = Transcript("a folder/my file.wav", 3700.0, "ONE TWO LATER", WORDS)
+    assert FORMATS["text"](done) == "a folder/my file.wav\tONE TWO LATER\n"
+    assert json.loads(FORMATS["json"](done))["words"][1] == {"word": "TWO", "start": 1.0, "end": 1.4, "confidence": 0.5}
+    assert FORMATS["json"](done).count("\n") == 1
+    assert FORMATS["ctm"](done).splitlines()[0] == "my_file 1 0.50 0.40 ONE 0.7500"
+    assert FORMATS["srt"](done) == "1\n00:00:00,500 --> 00:00:01,400\nONE TWO\n\n2\n01:01:01,500 --> 01:01:02,000\nLATER\n\n"
+
+
+@given(st.lists(st.tuples(st.integers(1, 60), st.floats(0, 2)), max_size=30))
+def test_subtitles_fit_on_a_line(lengths_and_pauses):
+    now, words = 0.0, []
+    for length, pause in lengths_and_pauses:
+        words.append(Word("X" * length, now + pause, now + pause + 0.1, 1.0))
+        now += pause + 0.1
+    cues = transcribe.cues_of(words)
+    assert [word for cue in cues for word in cue] == words
+    assert all(len(cue) == 1 or len(" ".join(word.word for word in cue)) <= 42 for cue in cues)
+
+
+# ---- the command ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> dict:
+    """A pre-training and a fine-tuning checkpoint in a folder of their own; everything else of the training is deleted."""
+    data = make_corpus(tmp_path_factory.mktemp("training") / "data")
+    pretrained = train("pretraining", data)
+    finetuned = train("finetuning", data, [f"model.w2v_path={pretrained}"])
+    kept = tmp_path_factory.mktemp("kept")
+    names = {"pretraining": pretrained, "finetuning": finetuned}
+    moved = {stage: Path(shutil.copy(path, kept / f"{stage}.pt")) for stage, path in names.items()}
+    shutil.rmtree(data)
+    return {**moved, "data": data}
+
+
+@pytest.fixture
+def good(trained) -> Path:
+    return trained["finetuning"]
+
+
+@pytest.fixture
+def sounds(tmp_path) -> list:
+    rng = np.random.default_rng(1)
+    soundfile.write(tmp_path / "long.wav", rng.normal(0, 0.1, 16000 * 25), 16000)
+    soundfile.write(tmp_path / "stereo.flac", rng.normal(0, 0.1, (44100, 2)), 44100)
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16000)
+    return [str(tmp_path / name) for name in ("long.wav", "stereo.flac", "empty.wav")]
+
+
+def test_the_checkpoint_alone(good, sounds, capsys):
+    assert dinosr(["transcribe", str(good), *sounds]) == 0
+    said = capsys.readouterr()
+    rows = [line.split("\t") for line in said.out.splitlines()]
+    assert [row[0] for row in rows] == sounds and all(len(row) == 2 for row in rows) and rows[2][1] == ""
+    notes = [line for line in said.err.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 2 and "stereo.flac: 44100 Hz, 2 channel(s)" in notes[0] and "resampled and mixed down" in notes[0]
+    assert "empty.wav: holds no samples; its text is empty" in notes[1]
+
+
+def test_a_name_that_is_not_utf8(good, tmp_path, capfdbinary):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")
+    soundfile.write(os.fsencode(path), np.random.default_rng(0).normal(0, 0.1, 8000), 16000)
+    for form in FORMATS:
+        assert dinosr(["transcribe", str(good), path, "--format", form]) == 0
+
+
+@pytest.mark.parametrize("form", ["json", "ctm", "text"])
+def test_out(good, sounds, tmp_path, form, capsys):
+    out = tmp_path / "new folder" / "words"
+    assert dinosr(["transcribe", str(good), *sounds, "--format", form, "--out", str(out)]) == 0
+    written = out.read_text()
+    assert capsys.readouterr().out == "" and [path.name for path in out.parent.iterdir()] == ["words"]
+    assert dinosr(["transcribe", str(good), *sounds, "--format", form]) == 0
+    assert capsys.readouterr().out == written
+    if form == "json":
+        objects = [json.loads(line) for line in written.splitlines()]
+        assert [found["file"] for found in objects] == sounds and [found["duration"] for found in objects] == [25, 1, 0]
+
+
+def test_a_failure_leaves_nothing_half_written(good, sounds, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "words.txt"
+    out.write_text("from before")
+    work = transcribe.transcript
+
+    def fail(recogniser, recording, advance):
+        if recording.path.name == "stereo.flac":
+            raise KeyboardInterrupt
+        return work(recogniser, recording, advance)
+
+    monkeypatch.setattr(transcribe, "transcript", fail)
+    assert dinosr(["transcribe", str(good), *sounds, "--out", str(out)]) == 130
+    assert out.read_text() == "from before" and not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_file_that_changes_meanwhile(good, sounds, monkeypatch, capsys):
+    recordings = survey([Path(sounds[0])])
+    soundfile.write(sounds[0], np.zeros(100), 16000)
+    with pytest.raises(UserError, match="long.wav: has changed since it was read first .*; run the command again"):
+        transcribe.write(load_recogniser(good), recordings, "text", None)
+
+
+def refused(arguments, capsys) -> str:
+    assert dinosr(["transcribe", *map(str, arguments)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    (line,) = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def test_bad_input(trained, good, sounds, tmp_path, capsys):
+    missing = tmp_path / "no.wav"
+    assert "no.wav: no such file; is the name right?" in refused([good, sounds[0], missing], capsys)
+    assert "holds DinoSR, which is no recogniser; fine-tune it first" in refused([trained["pretraining"], sounds[0]], capsys)
+    assert "no such checkpoint" in refused([tmp_path / "no.pt", sounds[0]], capsys)
+    assert "cannot be loaded as a fairseq checkpoint" in refused([sounds[0], sounds[0]], capsys)
+    assert "subtitles are of one recording" in refused([good, *sounds, "--format", "srt"], capsys)
+    assert "the files named long" in refused([good, sounds[0], tmp_path / "x" / "long.flac", "--format", "ctm"], capsys)
+    assert "a folder; give the name of a file" in refused([good, sounds[0], "--out", tmp_path], capsys)
+    assert "cannot write into" in refused([good, sounds[0], "--out", f"{sounds[0]}/words.txt"], capsys)
+
+
+def test_another_dictionary_in_the_data_folder_does_not_matter(trained, good):
+    trained["data"].mkdir()
+    try:
+        (trained["data"] / "dict.ltr.txt").write_text("X 1\n")
+        assert "A" in load_recogniser(good).dictionary.symbols
+    finally:
+        shutil.rmtree(trained["data"])
+
+
+def test_from_python(trained, good):
+    """Features of a fine-tuned model are those that its CTC layer reads; it has no units."""
+    speech_model = dinosr_plugin.load(good)
+    wave = np.random.default_rng(0).normal(0, 0.1, 16000)
+    features = speech_model.features(wave)
+    assert features.shape == (49, 16) and features.dtype == torch.float32
+    encoder = speech_model.model.w2v_encoder
+    source = torch.nn.functional.layer_norm(torch.from_numpy(wave).float(), wave.shape).unsqueeze(0)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.proj(features), encoder(source, None)["encoder_out"][:, 0])
+    with pytest.raises(UserError, match="finetuning.pt: holds Wav2VecCtc, which has no codebooks"):
+        speech_model.units(wave)
+    assert dinosr_plugin.load(trained["pretraining"]).units(wave).shape == (2, 49)
