@@ -68,7 +68,7 @@ def newcomer(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def outputs(newcomer) -> dict[str, str]:
-    """Program (with its sub-command or config) -> what it printed, all README commands run in order; each must succeed."""
+    """What ``key_of`` makes of a command -> what it printed, all README commands run in order; each must succeed."""
     printed = {}
     for command in COMMANDS:
         if command in RUN_ELSEWHERE:
@@ -76,8 +76,14 @@ def outputs(newcomer) -> dict[str, str]:
         config = re.search(r"--config-name (\S+)", command)
         result = shell(f"{command} {SHORT[config.group(1)]}" if config else command, newcomer)
         assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-3000:]}"
-        printed[" ".join(command.split()[:2]) if command.startswith("dinosr") else config.group(1) if config else command.split()[0]] = result.stdout
+        printed[key_of(command)] = result.stdout
     return printed
+
+
+def key_of(command: str) -> str:
+    """Program, with its sub-command, config or decoder."""
+    option = re.search(r"--(?:config-name|decoder) (\S+)", command)
+    return option.group(1) if option else " ".join(command.split()[:2]) if command.startswith("dinosr") else command.split()[0]
 
 
 def test_nothing_is_left_out():
@@ -111,6 +117,10 @@ def test_generate_prints_hypotheses_and_wer(outputs, newcomer):
     for kind in "THDP":
         assert len(re.findall(rf"^{kind}-\d+\t", printed, flags=re.MULTILINE)) == rows
     assert re.search(r"Generate valid with beam=5: WER: \d", printed)
+
+
+def test_lexicon(outputs):
+    assert re.search(r"Generate valid with beam=100: WER: \d+\.\d\d \[.*\] CER: .* \(95 % bootstrap intervals over \d+ utterances\)", outputs["lexicon"])
 
 
 def test_transcribe(outputs):
