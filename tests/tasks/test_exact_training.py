@@ -101,3 +101,10 @@ def test_two_ranks_resume_bit_for_bit(data, tmp_path):
         train_on_two_ranks(data, tmp_path / "parts", *updates(7, *setting, f"optimization.max_update={end}"))
     assert checkpoint(tmp_path / "parts")["updates"] == 7
     assert not differences(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
+
+
+def test_ranks_stay_bit_identical(data, tmp_path):
+    """50 updates on batches with other numbers of masked frames, with dropout, in which codewords die and are revived."""
+    setting = ["model.dropout=0.1", "model.encoder_layerdrop=0.1", "model.revive_after=2", "model.codebook_size=24", "optimization.update_freq=[2]"]
+    first, second = train_on_two_ranks(data, tmp_path, *updates(50, *setting))
+    assert not differences(first, second)
