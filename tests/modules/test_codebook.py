@@ -146,6 +146,23 @@ def test_a_codeword_that_receives_frames_now_and_then_is_not_dead():
     assert_close(books.sums[:, 0] / start, (books.counts[:, 0:1]).expand(K, D))
 
 
+@pytest.mark.parametrize("revive_after, raised", [(0, False), (3, True)])
+def test_revival_raises_the_number_of_active_codewords(revive_after, raised):
+    """Half of a codebook starts where no frame is ever: with revival it takes its share of the frames, without it never does."""
+    torch.manual_seed(0)
+    books = codebooks(revive_after=revive_after)
+    books.sums[:, V // 2 :] += 100
+    active = []
+    for _ in range(10):
+        frames = torch.randn(K, 40 * V, D)
+        codes = books.assign(frames)
+        active.append([len(row.unique()) for row in codes])
+        books.collect(frames, codes)
+        books.step_(0.9)
+    assert active[0] == [V // 2] * K
+    assert active[-1] == [V if raised else V // 2] * K
+
+
 def test_without_revival_the_dead_stay_dead():
     books = codebooks(revive_after=0)
     dead = books.sums[:, 3].clone()
