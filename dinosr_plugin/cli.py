@@ -68,6 +68,14 @@ def positive(text: str) -> float:
 positive.__name__ = "number above 0"
 
 
+def pieces_or_model(text: str) -> int | Path:
+    """An argparse type: how many word pieces to learn, or the model to take them from."""
+    return whole_number(text) if text.isdecimal() else Path(text)
+
+
+pieces_or_model.__name__ = "whole number above 0, or bpe.model"
+
+
 def add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=whole_number, metavar="N",
@@ -97,7 +105,7 @@ def run_path(options: argparse.Namespace) -> int:
 
 
 def add_manifest(commands) -> None:
-    text = "list a corpus for fairseq: .tsv, and .ltr, .wrd and dict.ltr.txt where its words are known"
+    text = "list a corpus for fairseq: .tsv, and .ltr, .wrd and dict.ltr.txt where its words are known, .bpe on demand"
     parser = commands.add_parser("manifest", help=text, description=text[0].upper() + text[1:] + ".")
     corpora = parser.add_subparsers(title="corpora", metavar="CORPUS", required=True)
     add_librispeech(corpora)
@@ -112,8 +120,23 @@ def add_corpus(corpora, name: str, run: Callable[[argparse.Namespace], int], tex
         "--out", type=Path, required=True, metavar="DIR",
         help="folder for the manifests, made if need be; files of the same names are replaced",
     )
+    parser.add_argument(
+        "--bpe", type=pieces_or_model, metavar="N",
+        help="also write word pieces, .bpe: learn N of them from the training transcripts with sentencepiece (bpe.model, dict.bpe.txt), "
+        "or give the bpe.model of another manifest to use its pieces",
+    )
     add_workers(parser)
     return parser
+
+
+def check_out_and_bpe(options: argparse.Namespace) -> None:
+    """Raise UserError now rather than after an hour of reading, for an --out or a --bpe that cannot be."""
+    from .data.bpe import require_possible
+    from .data.manifest import require_writable
+
+    require_writable(options.out)
+    if options.bpe:
+        require_possible(options.bpe)
 
 
 def add_librispeech(corpora) -> None:
@@ -130,16 +153,15 @@ def add_librispeech(corpora) -> None:
 
 def run_librispeech(options: argparse.Namespace) -> int:
     from .data.librispeech import joined, librispeech_splits
-    from .data.manifest import require_writable
 
-    require_writable(options.out)
+    check_out_and_bpe(options)
     splits = librispeech_splits(options.root, options.parts, workers(options))
     names = [split.name for split in splits]
     if options.join:
         if len(options.join) < 2:
             raise UserError(f"--join {options.join[0]}: name the parts to join after it")
         splits.append(joined(splits, options.join[0], options.join[1:]))
-    return write(options.out, splits, [name for name in names if name.startswith("train")] or names)
+    return write(options, splits, [name for name in names if name.startswith("train")] or names)
 
 
 def add_librilight(corpora) -> None:
@@ -154,10 +176,9 @@ def add_librilight(corpora) -> None:
 
 def run_librilight(options: argparse.Namespace) -> int:
     from .data.librispeech import librilight_splits
-    from .data.manifest import require_writable
 
-    require_writable(options.out)
-    return write(options.out, librilight_splits(options.root, workers(options)), ["train_10h"])
+    check_out_and_bpe(options)
+    return write(options, librilight_splits(options.root, workers(options)), ["train_10h"])
 
 
 def add_folder(corpora) -> None:
@@ -191,21 +212,24 @@ def add_folder(corpora) -> None:
 
 def run_folder(options: argparse.Namespace) -> int:
     from .data.folder import TRAIN, folder_splits
-    from .data.manifest import require_writable
 
-    require_writable(options.out)
+    check_out_and_bpe(options)
     splits, notes = folder_splits(options.root, options.split_by, options.valid_share, options.seed, options.convert, workers(options))
     print_notes(notes)
-    return write(options.out, splits, [TRAIN])
+    return write(options, splits, [TRAIN])
 
 
-def write(out: Path, splits: list, counted: list[str]) -> int:
-    """Write the splits and tell what was written; the dictionary's counts come from the splits named in ``counted``."""
+def write(options: argparse.Namespace, splits: list, counted: list[str]) -> int:
+    """Write the splits and tell what was written; the dictionaries' counts come from the splits named in ``counted``."""
+    from .data.bpe import bpe_files
     from .data.manifest import write_splits
 
-    print_notes(write_splits(out, splits, counted))
+    files, notes = bpe_files(splits, counted, options.bpe) if options.bpe else ({}, [])
+    print_notes(write_splits(options.out, splits, counted, files) + notes)
     for split in splits:
-        print(f"{out}/{split.describe()}")
+        print(f"{options.out}/{split.describe()}")
+    if files:
+        print(f"{options.out}/bpe.model, dict.bpe.txt: {len(files['dict.bpe.txt'])} pieces; .bpe beside each .ltr")
     return 0
 
 
@@ -222,7 +246,7 @@ def add_check(commands) -> None:
     parser = add_command(commands, "check", run_check, text)
     parser.add_argument(
         "manifest", type=Path, metavar="MANIFEST",
-        help="a .tsv file; .ltr, .wrd, .phn, .km and dict.ltr.txt beside it are checked with it",
+        help="a .tsv file; .ltr, .bpe, .wrd, .phn, .km and their dictionaries beside it are checked with it",
     )
     parser.add_argument(
         "--min-sample-size", type=whole_number, metavar="N",

@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import UserError
 from .audio import SAMPLE_RATE, AudioError, Sound, default_workers, map_files, read_sound, wrong_format
 from .librispeech import TRANSCRIPTS, read_transcripts
+from .bpe import words_of_pieces
 from .manifest import (
     duplicate_ids,
     manifest_lines,
@@ -31,7 +32,7 @@ from .manifest import (
     words_of,
 )
 
-LABELS = ("ltr", "wrd", "phn", "km")
+LABELS = ("ltr", "bpe", "wrd", "phn", "km")
 REMAKE = "make the manifest and its labels again with `dinosr manifest`"
 
 
@@ -198,6 +199,9 @@ def check_labels(tsv: Path, report: Report) -> dict[str, list[str]]:
     if "ltr" in labels and "wrd" in labels:
         pairs = zip(count(1), map(words_of, labels["ltr"]), labels["wrd"])
         report_differences(f"{tsv.stem}.ltr and {tsv.stem}.wrd disagree", pairs, report)
+    if "bpe" in labels and "wrd" in labels:
+        pairs = zip(count(1), map(words_of_pieces, labels["bpe"]), labels["wrd"])
+        report_differences(f"{tsv.stem}.bpe and {tsv.stem}.wrd disagree", pairs, report)
     return labels
 
 
@@ -211,8 +215,8 @@ def check_label_lines(path: Path, lines: list[str], report: Report) -> None:
 
 
 def check_symbols(path: Path, lines: list[str], dictionary: Path, report: Report) -> None:
-    """Every symbol must be in the dictionary; letters need one, other labels are checked where they have one."""
-    if not dictionary.exists() and path.suffix != ".ltr":
+    """Every symbol must be in the dictionary; letters and pieces need one, other labels are checked where they have one."""
+    if not dictionary.exists() and path.suffix not in (".ltr", ".bpe"):
         return
     try:
         known = read_dictionary(dictionary)

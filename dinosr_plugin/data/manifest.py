@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Collection, Iterable, Iterator, NoReturn, Optional, TextIO
+from typing import Collection, Iterable, Iterator, Mapping, NoReturn, Optional, TextIO, Union
 
 from ..errors import UserError
 from .audio import SAMPLE_RATE
@@ -224,13 +224,13 @@ def letter_dictionary(splits: list[Split], counted: Collection[str]) -> tuple[di
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))), notes
 
 
-def write_splits(out: Path, splits: list[Split], counted: Collection[str]) -> list[str]:
+def write_splits(out: Path, splits: list[Split], counted: Collection[str], more: Mapping[str, Union[bytes, list[str]]] = {}) -> list[str]:
     """Write every split's .tsv and, where all words are known, .ltr and .wrd and one dict.ltr.txt; all of the files or none.
 
-    ``counted``: names of the splits that the dictionary's counts come from. Returns notes for the user.
+    ``counted``: names of the splits that the dictionary's counts come from. ``more``: other files of the set. Returns notes for the user.
     Raises UserError for an unwritable folder.
     """
-    files: dict[str, list[str]] = {}
+    files: dict[str, Union[bytes, list[str]]] = {}
     notes: list[str] = []
     for split in splits:
         if fault := path_fault(str(split.root)):
@@ -242,20 +242,23 @@ def write_splits(out: Path, splits: list[Split], counted: Collection[str]) -> li
             files[f"{split.name}.wrd"] = [u.words for u in split.utterances]
         counts, notes = letter_dictionary(splits, counted)
         files["dict.ltr.txt"] = [f"{symbol} {count}" for symbol, count in counts.items()]
-    write_files(out, files)
+    write_files(out, {**files, **more})
     return notes
 
 
-def write_files(out: Path, files: dict[str, list[str]]) -> None:
-    """Write name -> lines under temporary names, then rename them all: a failure leaves no half-written file behind."""
+def write_files(out: Path, files: Mapping[str, Union[bytes, list[str]]]) -> None:
+    """Write name -> lines (or bytes) under temporary names, then rename them all: a failure leaves no half-written file behind."""
     written: dict[Path, Path] = {}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name, lines in files.items():
+        for name, content in files.items():
             unfinished = out / f".{name}.{os.getpid()}"
             written[unfinished] = out / name
+            if isinstance(content, bytes):
+                unfinished.write_bytes(content)
+                continue
             with open(unfinished, "w", encoding="utf-8", newline="\n") as file:
-                file.writelines(line + "\n" for line in lines)
+                file.writelines(line + "\n" for line in content)
         for unfinished, final in written.items():
             os.replace(unfinished, final)
     except OSError as error:

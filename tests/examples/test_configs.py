@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from dinosr_plugin.criterions.dinosr import DinoSRCriterionConfig
@@ -18,13 +19,37 @@ from fairseq.models import MODEL_DATACLASS_REGISTRY
 from fairseq.registry import REGISTRIES
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 CONFIGS = Path(__file__).parents[2] / "examples/config"
-ALL = sorted(CONFIGS.rglob("*.yaml"))
+AMOUNTS = CONFIGS / "finetuning/amount"
+ALL = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent != AMOUNTS)
 PRETRAINING = sorted((CONFIGS / "pretraining").glob("*.yaml"))
 BASE, TINY = CONFIGS / "pretraining/dinosr_base.yaml", CONFIGS / "pretraining/dinosr_tiny.yaml"
+
+
+# wav2vec 2.0's base recipes, fairseq's examples/wav2vec/config/finetuning/base_{10m,1h,10h,100h,960h}.yaml
+RECIPES = {
+    "librilight_10min": ("train_10min", 13000, 0.00005, 10000, 0.65, 0.25, 0.1),
+    "librilight_1h": ("train_1h", 13000, 0.00005, 10000, 0.65, 0.25, 0.1),
+    "librilight_10h": ("train_10h", 20000, 0.00005, 10000, 0.65, 0.5, 0.05),
+    "librispeech_100h": ("train-clean-100", 80000, 0.00003, 0, 0.65, 0.5, 0.1),
+    "librispeech_960h": ("train", 320000, 0.0001, 0, 0.5, 0.1, 0.1),
+}
+
+
+def given_in(path: Path) -> DictConfig:
+    """What a configuration says itself; for one that is put together of others, what those say, each on top of the one before."""
+    given = OmegaConf.load(path)
+    for part in given.pop("defaults", []):
+        if isinstance(part, str):
+            given = given if part == "_self_" else OmegaConf.merge(given, given_in(path.with_name(f"{part}.yaml")))
+        else:
+            ((group, name),) = part.items()
+            given = OmegaConf.merge(given, given_in(path.parent / group / f"{name}.yaml"))
+    return given
 
 
 def name_of(path: Path) -> str:
@@ -33,10 +58,13 @@ def name_of(path: Path) -> str:
 
 def composed(path: Path, *overrides: str):
     """The job as fairseq-hydra-train sees it: Hydra's composition, then fairseq's defaults."""
-    hydra_init(path.stem)
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(path.parent), version_base="1.1"):
-        cfg = compose(path.stem, overrides=list(overrides))
+    with mock.patch.dict(ConfigStore.instance().repo) as known:
+        for other in ALL:  # a new process knows the one configuration that it was started with, this one knows those of earlier tests
+            known.pop(other.name, None)
+        hydra_init(path.stem)
+        with initialize_config_dir(str(path.parent), version_base="1.1"):
+            cfg = compose(path.stem, overrides=list(overrides))
     add_defaults(cfg)
     return cfg
 
@@ -67,10 +95,10 @@ def dataclass_of(group: str, name: str):
 @pytest.mark.parametrize("path", ALL, ids=name_of)
 def test_goes_through_hydra(path):
     """... and keeps what it says, with an override on top."""
-    missing = [f"{group}.{key}=/somewhere" for group, fields in OmegaConf.load(path).items() for key in fields if OmegaConf.is_missing(fields, key)]
+    missing = [f"{group}.{key}=/somewhere" for group, fields in given_in(path).items() for key in fields if OmegaConf.is_missing(fields, key)]
     cfg = composed(path, "optimization.max_update=7", *missing)
     assert cfg.optimization.max_update == 7
-    given = OmegaConf.to_container(OmegaConf.load(path))
+    given = OmegaConf.to_container(given_in(path))
     for group in given.keys() - {"hydra", "optimization", "distributed_training"}:
         for key, value in given[group].items():
             if value != "???":
@@ -80,7 +108,7 @@ def test_goes_through_hydra(path):
 
 @pytest.mark.parametrize("path", ALL, ids=name_of)
 def test_every_key_exists(path):
-    for group, given in OmegaConf.load(path).items():
+    for group, given in given_in(path).items():
         if group == "hydra":
             continue
         dataclass = dataclass_of(group, given._name) if "_name" in given else FairseqConfig.__dataclass_fields__[group].type
@@ -88,13 +116,17 @@ def test_every_key_exists(path):
         assert not unknown, f"{group}: {dataclass.__name__} has no {sorted(unknown)}"
 
 
-def test_fairseq_hydra_train_reads_a_config(tmp_path):
-    """The command itself, in a process of its own, shows the job and does not start it."""
+def shown_job(config: Path, folder: Path, *overrides: str) -> DictConfig:
+    """What fairseq-hydra-train, in a process of its own, would do; it shows the job and does not start it."""
     program = Path(sys.executable).parent / "fairseq-hydra-train"
-    command = [program, "--config-dir", TINY.parent, "--config-name", TINY.stem, "task.data=/somewhere", "model.codebook_size=32", "--cfg", "job"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+    command = [program, "--config-dir", config.parent, "--config-name", config.stem, *overrides, "--cfg", "job"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120, env={**os.environ, "PYTHONWARNINGS": "ignore"})
     assert result.returncode == 0, result.stderr
-    job = OmegaConf.create(result.stdout)
+    return OmegaConf.create(result.stdout)
+
+
+def test_fairseq_hydra_train_reads_a_config(tmp_path):
+    job = shown_job(TINY, tmp_path, "task.data=/somewhere", "model.codebook_size=32")
     assert job.model.codebook_size == 32 and job.model._name == "dinosr" and job.task.data == "/somewhere"
 
 
@@ -125,6 +157,38 @@ def test_tiny_lists_what_base_lists(small, large):
     assert list(small) == list(large)
     for group in large:
         assert list(small[group]) == list(large[group]), group
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_those_of_wav2vec(name):
+    train, updates, lr, frozen, mask, channels, layerdrop = RECIPES[name]
+    cfg, base = (composed(CONFIGS / f"finetuning/{each}.yaml", "model.w2v_path=x") for each in (name, "base"))
+    assert (cfg.dataset.train_subset, cfg.dataset.valid_subset) == (train, "dev-other")
+    assert (cfg.optimization.max_update, list(cfg.optimization.lr)) == (updates, [lr])
+    assert (cfg.model.freeze_finetune_updates, cfg.model.layerdrop) == (frozen, layerdrop)
+    assert (cfg.model.mask_prob, cfg.model.mask_channel_prob) == (mask, channels)
+    assert (cfg.lr_scheduler._name, list(cfg.lr_scheduler.phase_ratio)) == ("tri_stage", [0.1, 0.4, 0.5])
+    assert (cfg.model.mask_length, cfg.model.mask_channel_length, cfg.optimization.update_freq) == (10, 64, [8])
+    assert cfg.checkpoint.best_checkpoint_metric == "wer" and not cfg.checkpoint.maximize_best_checkpoint_metric
+    for group in ("common", "task", "criterion", "distributed_training"):
+        assert cfg[group] == base[group], group
+
+
+def test_an_amount_changes_only_what_base_has():
+    """A misspelt key would be a new one."""
+    base = OmegaConf.load(CONFIGS / "finetuning/base.yaml")
+    assert {path.stem for path in AMOUNTS.glob("*.yaml")} == {name.rpartition("_")[2] for name in RECIPES}
+    for path in AMOUNTS.glob("*.yaml"):
+        for group, fields in OmegaConf.load(path).items():
+            assert set(fields) <= set(base[group]), f"{path.name}: {group}"
+
+
+def test_fairseq_hydra_train_reads_a_recipe(tmp_path):
+    """... with the command line on top."""
+    job = shown_job(CONFIGS / "finetuning/librilight_1h.yaml", tmp_path, "model.w2v_path=/x", "optimization.update_freq=[4]", "model.mask_prob=0.5")
+    assert (job.model._name, job.model.mask_prob, job.model.mask_channel_prob, job.optimization.max_update) == ("wav2vec_ctc", 0.5, 0.25, 13000)
+    assert list(job.optimization.update_freq) == [4] and job.dataset.max_tokens == 3200000
 
 
 FACTS = {

@@ -1,20 +1,28 @@
 """The fine-tuning task: dictionaries, data, batches, options, and its configuration files."""
 
 import dataclasses
+import json
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from fairseq import options
 from fairseq.data import Dictionary
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.dataclass.initialize import add_defaults, hydra_init
+from fairseq_cli import generate
+from fairseq_cli.hydra_train import _hydra_main
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
+from runs import CONFIGS as ALL_CONFIGS
+from runs import PLUGIN, SMALL
 
 import dinosr_plugin  # noqa: F401  (registers the task)
+from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.decoding import BeamDecoder, BestPathDecoder, LexiconDecoder, SearchOptions
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.tasks.finetuning import (
@@ -297,3 +305,51 @@ def test_configs_list_every_field_of_the_decoders_with_its_default(name):
 def test_misspelt_overrides_are_refused():
     with pytest.raises(ConfigCompositionException):
         load_config("tiny", ["model.mask_prop=0.5"])
+
+
+# -- word pieces -----------------------------------------------------------------------------------------------------
+
+
+def train(stage, name, *overrides):
+    """What ``fairseq-hydra-train --config-dir examples/config/STAGE --config-name NAME`` does, in this process."""
+    logging.getLogger("fairseq.logging.progress_bar").setLevel(logging.INFO)  # what fills common.log_file; pytest keeps it at WARNING
+    hydra_init(name)
+    with initialize_config_dir(version_base="1.1", config_dir=str(ALL_CONFIGS / stage)):
+        cfg = compose(name, overrides=[f"common.user_dir={PLUGIN}", "dataset.num_workers=0", "common.tensorboard_logdir=null", *overrides])
+    _hydra_main(cfg)
+
+
+def test_pieces_are_trained_validated_and_decoded_to_words(tmp_path):
+    """Fine-tuning on pieces: WER of validation is that of words, and ``fairseq-generate --post-process sentencepiece`` finds the same."""
+    pytest.importorskip("sentencepiece", reason="pip install sentencepiece")
+    texts = ["HELLO WORLD", "HELLO YELLOW DAY", "IT'S A DAY", "WORLD HELLO", "A DAY", "YELLOW WORLD"]
+    data, rng = tmp_path / "data", np.random.default_rng(0)
+    (tmp_path / "corpus").mkdir()
+    for n, text in enumerate(texts):
+        soundfile.write(tmp_path / f"corpus/{n}.wav", rng.normal(0, 0.1, 16000 + 500 * n), 16000)
+        (tmp_path / f"corpus/{n}.txt").write_text(text)
+    assert dinosr(["manifest", "folder", str(tmp_path / "corpus"), "--out", str(data), "--valid-share", "0", "--bpe", "20"]) == 0
+    here = [f"task.data={data}", "checkpoint.save_dir=" + str(tmp_path)]
+    train("pretraining", "dinosr_tiny", *here, *(f"model.{setting}" for setting in SMALL), "task.min_sample_size=8000", "optimization.max_update=20")
+    (tmp_path / "checkpoint_last.pt").rename(tmp_path / "pretrained.pt")
+    pieces = ["task.labels=bpe", "criterion.post_process=sentencepiece", "dataset.valid_subset=train", "model.mask_channel_prob=0"]
+    length = ["optimization.max_update=30", "checkpoint.save_interval_updates=15", "dataset.validate_interval_updates=15"]
+    train("finetuning", "tiny", *here, *pieces, *length, f"common.log_file={tmp_path}/log", f"model.w2v_path={tmp_path}/pretrained.pt")
+
+    logged = [json.loads(line) for line in re.findall(r'{.*"train_wer".*}', (tmp_path / "log").read_text())]  # train is the split's name here
+    assert len(logged) >= 2 and all("train_uer" in line for line in logged)
+    arguments = [data, "--task", "dinosr_finetuning", "--user-dir", PLUGIN, "--path", tmp_path / "checkpoint_best.pt", "--gen-subset", "train"]
+    arguments += ["--labels", "bpe", "--scoring", "wer", "--post-process", "sentencepiece", "--num-workers", "0", "--cpu", "--results-path", tmp_path]
+    parser = options.get_generation_parser()
+    parser.add_argument("--arch", default="wav2vec2")  # as fairseq-generate does
+    generate.main(options.parse_args_and_arch(parser, input_args=list(map(str, arguments))))
+    result = (tmp_path / "generate-train.txt").read_text()
+    assert sorted(re.findall(r"^T-\d+\t(.*)", result, re.M)) == sorted(texts)
+    decoded = re.findall(r"^D-\d+\t\S+\t?(.*)", result, re.M)
+    assert len(decoded) == 6 and any(" " in words for words in decoded) and "\u2581" not in "".join(decoded)
+    # Validation also takes <pad> or <unk>, which decoding never does, as long as they are likely: so early the two need not be equal.
+    wer, logged_wers = float(re.search(r"WER: ([\d.]+)", result)[1]), [float(line["train_wer"]) for line in logged]
+    assert wer == pytest.approx(min(logged_wers), rel=0.3)
+    words = sum(len(text.split()) for text in texts)
+    for rate in (wer, *logged_wers):
+        assert rate * words / 100 == pytest.approx(round(rate * words / 100), abs=0.01), "errors are words"
