@@ -312,7 +312,10 @@ def waveforms_stay_float32():
     def make(previous):
         def convert(self, sample):
             source = sample.get("net_input", {}).get("source") if isinstance(sample, dict) else None
-            sample = previous(self, sample)
+            converted = previous(self, sample)
+            if converted is sample:  # float32 training
+                return sample
+            sample = converted
             if source is not None and any(getattr(module, "takes_float32", False) for module in self.get_model().modules()):
                 sample["net_input"]["source"] = source
             return sample

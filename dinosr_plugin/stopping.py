@@ -36,7 +36,7 @@ def listen() -> None:
 
 
 def received() -> int:
-    """Number of the signal that this process got; 0: none. Ranks get it at different moments: they agree on the highest sum."""
+    """Number of the signal that this process got; 0: none. Ranks get it at different moments, so they agree on the sum of these."""
     return _received or 0
 
 

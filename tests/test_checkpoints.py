@@ -3,28 +3,20 @@
 import logging
 import os
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import soundfile
+import runs
 import torch
 from fairseq import checkpoint_utils
 from fairseq.dataclass.configs import CheckpointConfig
-from fairseq.dataclass.initialize import hydra_init
 from fairseq.distributed import utils as distributed_utils
-from fairseq_cli.hydra_train import _hydra_main
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-import dinosr_plugin
 from dinosr_plugin import checkpoints, stopping
 from dinosr_plugin.errors import UserError
 
-PLUGIN = Path(dinosr_plugin.__file__).parent
-CONFIGS = Path(__file__).parents[1] / "examples/config/pretraining"
 
 
 @pytest.fixture(autouse=True)
@@ -301,47 +293,21 @@ def test_nor_that_of_a_run_that_is_stopped(tmp_path, monkeypatch):
 
 # -- a whole run -----------------------------------------------------------------------------------------------------
 
-SMALL = ["encoder_layers=1", "average_top_k_layers=1", "encoder_embed_dim=16", "encoder_ffn_embed_dim=16", "encoder_attention_heads=2"]
-SMALL += ["codebook_size=4", "conv_pos=4", "conv_pos_groups=2"]
+
+def settings(max_update: int) -> list[str]:
+    """Eight updates in an epoch, of one sound of 1 s each."""
+    return ["dataset.max_tokens=16000", "checkpoint.save_interval_updates=2", f"optimization.max_update={max_update}"]
 
 
-@pytest.fixture
-def corpus(tmp_path) -> Path:
-    """Eight sounds of 1 s: eight updates in an epoch."""
-    rows = [str(tmp_path)]
-    for n in range(8):
-        soundfile.write(tmp_path / f"u{n}.wav", np.random.default_rng(n).normal(0, 0.1, 16000), 16000)
-        rows.append(f"u{n}.wav\t16000")
-    (tmp_path / "train.tsv").write_text("\n".join(rows) + "\n")
-    return tmp_path
-
-
-def overrides(corpus: Path, max_update: int) -> list[str]:
-    checkpoint = [f"checkpoint.save_dir={corpus}/run", "checkpoint.save_interval_updates=2", f"optimization.max_update={max_update}"]
-    data = [f"task.data={corpus}", "task.min_sample_size=8000", "dataset.max_tokens=16000", "dataset.num_workers=0"]
-    common = [f"common.user_dir={PLUGIN}", "common.tensorboard_logdir=null", f"hydra.run.dir={corpus}"]
-    return [*common, *checkpoint, *data, *(f"model.{setting}" for setting in SMALL)]
-
-
-def train(corpus: Path, max_update: int) -> None:
-    """What fairseq-hydra-train does, in this process."""
-    hydra_init("dinosr_tiny")
-    with initialize_config_dir(version_base="1.1", config_dir=str(CONFIGS)):
-        cfg = compose("dinosr_tiny", overrides=overrides(corpus, max_update))
-    _hydra_main(cfg)
-
-
-def test_a_run_survives_a_damaged_checkpoint_and_a_full_disk(corpus):
-    folder = corpus / "run"
-    train(corpus, 4)
+def test_a_run_survives_a_damaged_checkpoint_and_a_full_disk(tmp_path):
+    corpus, folder = runs.write_corpus(tmp_path / "data", lengths=[16000] * 8), tmp_path / "run"
+    runs.train(corpus, folder, *settings(4))
     assert updates_in(folder) == {"checkpoint_1_2.pt": 2, "checkpoint_1_4.pt": 4, "checkpoint_last.pt": 4}
     cut(folder / "checkpoint_1_4.pt")
     cut(folder / "checkpoint_last.pt")
     (folder / "checkpoint_1_4.pt.tmp").symlink_to("/dev/full")
 
-    program = Path(sys.executable).with_name("fairseq-hydra-train")
-    command = [program, "--config-dir", CONFIGS, "--config-name", "dinosr_tiny", *overrides(corpus, 6)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(runs.command(corpus, folder, *settings(6)), capture_output=True, text=True, timeout=300, cwd=tmp_path)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     assert f"{folder}/checkpoint_last.pt: cut short; kept as checkpoint_last.pt.broken, going on from {folder}/checkpoint_1_2.pt (2 updates)" in said
@@ -353,4 +319,4 @@ def test_a_run_survives_a_damaged_checkpoint_and_a_full_disk(corpus):
 
     (folder / "checkpoint_last.pt.tmp").symlink_to("/dev/full")  # the only file of a save at the end of an epoch
     with pytest.raises(UserError, match=r"checkpoint_last\.pt: cannot be written .* it resumes from the newest checkpoint"):
-        train(corpus, 8)
+        runs.train(corpus, folder, *settings(8))

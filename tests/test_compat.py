@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -118,3 +119,15 @@ def test_log_file_is_opened_once(tmp_path):
         assert len(progress_bar.logger.handlers) == len(handlers) + 1
     finally:
         progress_bar.logger.handlers[:] = handlers
+
+
+def test_the_waveform_is_not_rounded_for_models_that_want_it_whole():
+    """... and only it: what other models get, and other inputs, are in half precision as ever."""
+    from fairseq.trainer import Trainer
+
+    ours, other = torch.nn.Sequential(torch.nn.Linear(1, 1)), torch.nn.Linear(1, 1)
+    ours[0].takes_float32 = True
+    for model, expected in ((ours, torch.float32), (other, torch.bfloat16)):
+        trainer = SimpleNamespace(cfg=SimpleNamespace(common=SimpleNamespace(fp16=False, bf16=True)), get_model=lambda: model)
+        sample = Trainer._fp_convert_sample(trainer, {"net_input": {"source": torch.zeros(1, 8), "other": torch.zeros(1)}})
+        assert sample["net_input"]["source"].dtype == expected and sample["net_input"]["other"].dtype == torch.bfloat16
