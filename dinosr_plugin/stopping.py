@@ -1,6 +1,6 @@
 """How a run of many processes ends early and together: a signal or a collapse asks for it, the ranks agree, a checkpoint is written, all leave.
 
-``compat.stop_after_saving`` asks here after every update.
+``compat.training.stop_after_saving`` asks here after every update.
 """
 
 import logging

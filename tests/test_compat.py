@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -57,7 +58,7 @@ def python(code: str) -> subprocess.CompletedProcess:
 
 
 def test_in_a_fresh_interpreter():
-    """Importing leaves the root logger as it was and prints nothing; a UserError is one line and exit status 1."""
+    """Importing leaves the root logger as it was and prints nothing, nor does fairseq's weight_norm; a UserError is one line and exit status 1."""
     code = """
 import logging
 root = logging.getLogger()
@@ -65,6 +66,8 @@ before = root.level, list(root.handlers)
 import dinosr_plugin
 assert (root.level, list(root.handlers)) == before, (root.level, root.handlers)
 from dinosr_plugin.errors import UserError
+from fairseq.models.wav2vec.wav2vec2 import make_conv_pos
+make_conv_pos(4, 3, 1)
 raise UserError("data/train.tsv: empty; write a manifest with `dinosr manifest`")
 """
     result = python(code)
@@ -76,7 +79,7 @@ def test_the_hook_leaves_other_errors_alone(monkeypatch, capsys):
     """... and is set once, however often ``apply`` is called."""
     seen = []
     monkeypatch.setattr(sys, "excepthook", lambda *args: seen.append(args))
-    compat.one_line_errors()
+    compat.messages.one_line_errors()
     hook = sys.excepthook
     compat.apply()
     assert sys.excepthook is hook
@@ -85,6 +88,18 @@ def test_the_hook_leaves_other_errors_alone(monkeypatch, capsys):
     assert seen == [(ValueError, error, None)] and capsys.readouterr().err == ""
     hook(UserError, UserError("mend this"), None)
     assert len(seen) == 1 and capsys.readouterr().err == "error: mend this\n"
+
+
+def test_no_other_warning_is_silenced():
+    """... than the one about weight_norm: neither other words nor another category."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        compat.messages.no_warning_about_weight_norm()
+        torch.nn.utils.weight_norm(torch.nn.Linear(1, 1))
+        others = [("`torch.nn.utils.spectral_norm` is deprecated", FutureWarning), ("`torch.nn.utils.weight_norm` is deprecated", UserWarning)]
+        for message, category in others:
+            warnings.warn(message, category, stacklevel=1)
+    assert [(str(warning.message), warning.category) for warning in seen] == others
 
 
 def test_a_kill_while_a_checkpoint_is_copied_leaves_the_older_one(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ class WholeUpdates:
         super().begin_epoch(epoch, model)
 
     def begin_update(self, model: torch.nn.Module):
-        """Called by ``compat.whole_updates`` before the first micro-batch of an update."""
+        """Called by ``compat.training.whole_updates`` before the first micro-batch of an update."""
 
     def train_step(self, sample, model, criterion, optimizer, update_num: int, ignore_grad: bool = False):
         """fairseq's forward and backward pass on a micro-batch; with ``ignore_grad``, for a dummy batch, all that it returns is 0."""

@@ -1,0 +1,30 @@
+"""Every workaround for a fairseq, torch, NumPy or Python version: one function each, with its reason.
+
+``apply()`` runs them all; importing ``dinosr_plugin`` calls it. Nobody else works around anything.
+"""
+
+from . import language_models, messages, saving, training, versions
+from .data import audio_dataset, through  # noqa: F401  (for the tasks)
+
+
+def apply():
+    """Run every workaround once; safe to call again."""
+    versions.numpy_aliases()
+    versions.import_fairseq_quietly()
+    versions.allow_fairseq_checkpoints()
+    messages.one_line_errors()
+    messages.one_line_errors_of_workers()
+    messages.one_line_for_save_dir()
+    messages.log_file_opened_once()
+    messages.no_warning_about_weight_norm()
+    language_models.language_models_load()
+    saving.whole_copies_of_checkpoints()
+    saving.whole_checkpoints_written()
+    saving.training_goes_on_without_room()
+    saving.resume_from_a_whole_checkpoint()
+    saving.broadcast_of_checkpoints()
+    training.stop_after_saving()
+    training.whole_updates()
+    training.waveforms_stay_float32()
+    training.half_precision_on_cpu()
+    training.exact_resume_of_half_precision()

@@ -1,0 +1,152 @@
+"""fairseq's training loop and trainer: when it ends, what an update is, and what half precision keeps."""
+
+import contextlib
+import copy
+import logging
+from contextlib import contextmanager
+from typing import Iterator
+
+import torch
+
+from .. import stopping
+from .wrapping import wrap_once
+
+logger = logging.getLogger(__name__)
+
+
+def stop_after_saving():
+    """fairseq knows no signals: a batch system's kills it, and the updates since the last checkpoint are lost. And a run that has all
+    its updates makes another one each time that it is started again.
+    """
+    from fairseq_cli import train
+
+    def end_at_once(previous):
+        def train_epoch(cfg, trainer, *args):
+            if 0 < cfg.optimization.max_update <= trainer.get_num_updates():
+                logger.info(f"{trainer.get_num_updates()} updates done already: optimization.max_update={cfg.optimization.max_update}")
+                return [None], True
+            return previous(cfg, trainer, *args)
+
+        return train_epoch
+
+    def ask(previous):
+        def should_stop(cfg, valid_loss):
+            return stopping.agreed() is not None or previous(cfg, valid_loss)
+
+        return should_stop
+
+    def leave(previous):
+        def save(*args):
+            result = previous(*args)
+            if stopping.agreed() is not None:
+                raise stopping.agreed()
+            return result
+
+        return save
+
+    wrap_once(train, "train", end_at_once)
+    wrap_once(train, "should_stop_early", ask)
+    wrap_once(train, "validate_and_save", leave)
+
+
+def whole_updates():
+    """Three faults in fairseq's update. It tells nobody that one begins: what an update that was skipped has collected would go into the next
+    (``begin_update`` of the task). It judges all micro-batches of a rank by the last: where a rank's last one is empty, the others count as
+    nothing (empty ones go first here). And when fp16 overflows it wants a GPU.
+    """
+    from fairseq.trainer import Trainer
+
+    def make(previous):
+        def train_step(self, samples, raise_oom: bool = False):
+            if hasattr(self.task, "begin_update"):  # a task of ours
+                self.task.begin_update(self.get_model())
+                samples = sorted(samples, key=bool)
+            with contextlib.nullcontext() if self.cuda else cuda_means_cpu():
+                return previous(self, samples, raise_oom)
+
+        return train_step
+
+    wrap_once(Trainer, "train_step", make)
+
+
+@contextmanager
+def cuda_means_cpu() -> Iterator[None]:
+    """While this lasts, ``tensor.cuda()`` leaves it where it is."""
+    previous = torch.Tensor.cuda
+    torch.Tensor.cuda = lambda tensor, *_, **__: tensor
+    try:
+        yield
+    finally:
+        torch.Tensor.cuda = previous
+
+
+def waveforms_stay_float32():
+    """fairseq rounds the waveform to half precision before the model sees it; with 8 bits (bf16) the quiet half of a spectrum is gone."""
+    from fairseq.trainer import Trainer
+
+    def make(previous):
+        def convert(self, sample):
+            source = sample.get("net_input", {}).get("source") if isinstance(sample, dict) else None
+            converted = previous(self, sample)
+            if converted is sample:  # float32 training
+                return sample
+            sample = converted
+            if source is not None and any(getattr(module, "takes_float32", False) for module in self.get_model().modules()):
+                sample["net_input"]["source"] = source
+            return sample
+
+        return convert
+
+    wrap_once(Trainer, "_fp_convert_sample", make)
+
+
+def half_precision_on_cpu():
+    """fairseq joins the float32 copies of half-precision parameters in one tensor on the current GPU; without GPU they stay apart."""
+    from fairseq.optim.fp16_optimizer import FP16Optimizer
+
+    def make(previous):
+        def build(cfg, params, **kwargs):
+            if not params[0].is_cuda:
+                cfg = copy.deepcopy(cfg)
+                cfg.common.fp16_no_flatten_grads = True
+            return previous(cfg, params, **kwargs)
+
+        return build
+
+    wrap_once(FP16Optimizer, "build_optimizer", make)
+
+
+def exact_resume_of_half_precision():
+    """fairseq's checkpoints hold half-precision parameters, rounded, and of the loss scaler the scale only: a resumed run takes another course.
+
+    The float32 copies and the scaler's counters go into the optimiser's state.
+    """
+    from fairseq.optim.fp16_optimizer import _FP16OptimizerMixin
+
+    def tensors(optimizer):
+        return list(optimizer.fp32_params.values()) if isinstance(optimizer.fp32_params, dict) else optimizer.fp32_params
+
+    def keep(previous):
+        def state_dict(self):
+            state = previous(self)
+            state["fp32_params"] = [p.data for p in tensors(self)]
+            if self.scaler is not None:
+                state["scaler"] = {name: value for name, value in vars(self.scaler).items() if isinstance(value, (int, float))}
+            return state
+
+        return state_dict
+
+    def restore(previous):
+        def load_state_dict(self, state_dict, optimizer_overrides=None):
+            saved, scaler = state_dict.pop("fp32_params", None), state_dict.pop("scaler", None)
+            previous(self, state_dict, optimizer_overrides)
+            if saved is not None and [p.shape for p in saved] == [p.shape for p in tensors(self)]:
+                for p, value in zip(tensors(self), saved):
+                    p.data.copy_(value)
+            if scaler is not None and self.scaler is not None:
+                vars(self.scaler).update(scaler)
+
+        return load_state_dict
+
+    wrap_once(_FP16OptimizerMixin, "state_dict", keep)
+    wrap_once(_FP16OptimizerMixin, "load_state_dict", restore)

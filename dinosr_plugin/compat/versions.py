@@ -1,0 +1,38 @@
+"""What newer versions of NumPy and torch no longer do for fairseq, and what importing it does to everybody else."""
+
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+
+def import_fairseq_quietly():
+    """Importing fairseq sets the root logger to DEBUG and gives it a handler; every library would start to chatter."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    import fairseq.tasks
+    import fairseq_cli.train  # noqa: F401
+
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
+def numpy_aliases():
+    """fairseq 0.12 uses ``np.int`` and ``np.float``, which NumPy 1.24 removed, and ``np.compat.long`` (in language models), which 2.0 did."""
+    for name, builtin in (("int", int), ("float", float)):
+        if name not in np.__dict__:
+            setattr(np, name, builtin)
+    if "compat" not in np.__dict__:
+        np.compat = SimpleNamespace(long=int)
+
+
+def allow_fairseq_checkpoints():
+    """torch >= 2.6 unpickles nothing but tensors by default; a fairseq fine-tuning checkpoint also holds its ``Dictionary``.
+
+    Exactly that class is allowed; ``weights_only`` stays on.
+    """
+    from fairseq.data.dictionary import Dictionary
+
+    if hasattr(torch.serialization, "add_safe_globals"):
+        torch.serialization.add_safe_globals([Dictionary])
