@@ -50,7 +50,7 @@ def test_nothing_but_the_dictionary_was_allowed():
 
 
 def test_numpy_aliases():
-    assert np.int is int and np.float is float
+    assert np.int is int and np.float is float and np.compat.long is int
 
 
 def python(code: str) -> subprocess.CompletedProcess:

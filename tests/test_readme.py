@@ -83,7 +83,8 @@ def outputs(newcomer) -> dict[str, str]:
 def key_of(command: str) -> str:
     """Program, with its sub-command, config or decoder."""
     option = re.search(r"--(?:config-name|decoder) (\S+)", command)
-    return option.group(1) if option else " ".join(command.split()[:2]) if command.startswith("dinosr") else command.split()[0]
+    program = " ".join(command.split()[:2]) if command.startswith("dinosr") else command.split()[0]
+    return program if not option else option.group(1) if program.startswith("fairseq") else f"{program}, {option.group(1)}"
 
 
 def test_nothing_is_left_out():
@@ -117,6 +118,12 @@ def test_generate_prints_hypotheses_and_wer(outputs, newcomer):
     for kind in "THDP":
         assert len(re.findall(rf"^{kind}-\d+\t", printed, flags=re.MULTILINE)) == rows
     assert re.search(r"Generate valid with beam=5: WER: \d", printed)
+    assert len(re.findall(r"of speech in .*: real-time factor \d", printed)) == 1
+
+
+def test_language_model(outputs, newcomer):
+    assert re.match(r"words.arpa: 3-gram model of \d+ lines", outputs["dinosr ngram"])
+    assert re.search(r"^best: --lm-weight \d.*: WER \d", outputs["dinosr tune-lm"], flags=re.MULTILINE)
 
 
 def test_lexicon(outputs):
@@ -125,6 +132,7 @@ def test_lexicon(outputs):
 
 def test_transcribe(outputs):
     assert outputs["dinosr transcribe"].startswith("my_audio/anna/one.wav\t")
+    assert json.loads(outputs["dinosr transcribe, lexicon"])["file"] == "my_audio/anna/one.wav"
 
 
 def test_quality(outputs, newcomer):

@@ -38,7 +38,8 @@ def language_models_load():
                 raise
             except Exception as error:  # torch, pickle, zipfile and fairseq each have their own
                 reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
-                raise UserError(f"--lm-path {path}: not a language model, or one of another dictionary; {HOW_TO} ({reason})") from error
+                what = "not a language model, or one of another dictionary than the dict.txt that was found"
+                raise UserError(f"--lm-path {path}: {what}; {HOW_TO} ({reason})") from error
 
         return load
 
@@ -53,9 +54,11 @@ def dictionary_folder(path: str, overrides: Dict[str, Any]) -> Path:
     for folder in folders:
         if (folder / "dict.txt").is_file():
             return folder
-    trained_on = checkpoint_utils.load_checkpoint_to_cpu(path)["cfg"]["task"].get("data")
-    if trained_on:
-        folders.append(Path(utils.split_paths(trained_on)[0]))
+    task = checkpoint_utils.load_checkpoint_to_cpu(path)["cfg"]["task"]
+    if not str(task.get("_name")).endswith("language_modeling"):
+        raise UserError(f"--lm-path {path}: not a language model, its task is {task.get('_name')}; {HOW_TO}")
+    if task.get("data"):
+        folders.append(Path(utils.split_paths(task["data"])[0]))
     if not (folders[-1] / "dict.txt").is_file():
         where = ", ".join(map(str, folders))
         raise UserError(f"--lm-path {path}: no dict.txt, its dictionary, in {where}; copy it there from the folder of fairseq-preprocess")

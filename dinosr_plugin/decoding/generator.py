@@ -1,35 +1,56 @@
 """What ``fairseq-generate`` calls in place of its ``SequenceGenerator``, which needs an autoregressive decoder."""
 
+import logging
 import math
-from typing import Any, Dict, List, Sequence, Tuple
+from collections import deque
+from typing import Any, Deque, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
+from fairseq import utils
 from fairseq.data import Dictionary
 
+from ..data.audio import SAMPLE_RATE
 from ..errors import UserError
 from .base import CTCDecoder, Hypothesis
+from .emissions import EmissionReader, EmissionWriter, padded
+from .pace import Pace
+from .pool import DecoderPool, Pending
+
+logger = logging.getLogger(__name__)
+
+AHEAD = 2
+"""Utterances for each searching process that wait while the network works on others."""
 
 
 class CTCGenerator:
-    """Runs CTC models over a batch and hands their emissions to a decoder.
+    """Runs CTC models over batches and hands their emissions to a decoder.
 
     Args:
         decoder: any ``CTCDecoder``.
         dictionary: the target dictionary.
         blank: index of the CTC blank in it.
+        processes: that search, as ``DecoderPool`` has them.
+        emissions: where to take the emissions from, without running the models, or where to keep them.
     """
 
-    def __init__(self, decoder: CTCDecoder, dictionary: Dictionary, blank: int):
-        self.decoder = decoder
+    def __init__(
+        self,
+        decoder: CTCDecoder,
+        dictionary: Dictionary,
+        blank: int,
+        processes: int = 0,
+        emissions: Union[EmissionReader, EmissionWriter, None] = None,
+    ):
+        self.pool = DecoderPool(decoder, processes)
+        self.file = emissions
         self.never_emitted = sorted({dictionary.bos(), dictionary.pad(), dictionary.eos(), dictionary.unk()} - {blank})
         # fairseq-generate drops these from what it prints; <unk> stays, else an unknown reference symbol would not count
         self.symbols_to_strip_from_output = {dictionary.bos(), dictionary.pad(), dictionary.eos(), blank}
 
-    @torch.no_grad()
     def generate(
         self, models: Sequence[torch.nn.Module], sample: Dict[str, Any], prefix_tokens=None, constraints=None
     ) -> List[List[Hypothesis]]:
-        """Decode one batch of the fine-tuning task.
+        """Decode one batch of the fine-tuning task, or wait until that is done if ``ahead`` has begun it.
 
         Args:
             models: one or more ``wav2vec_ctc`` models (put into eval mode); the probabilities of several are averaged.
@@ -42,9 +63,59 @@ class CTCGenerator:
         Raises:
             UserError: the models do not have the same frame rate or dictionary size.
         """
+        pending = sample["pending"] if "pending" in sample else self.begin(models, sample)
+        return pending.wait()
+
+    def ahead(self, models: Sequence[torch.nn.Module], samples: Iterable[Dict[str, Any]]) -> Iterator[Dict[str, Any]]:
+        """Batches, each with its hypotheses on the way (``pending``), so that one is searched while the network works on the next.
+
+        ``AHEAD`` bounds how many wait in memory. At the end the real-time factor is logged.
+        """
+        waiting: Deque[Dict[str, Any]] = deque()
+        pace = Pace()
+        for sample in samples:
+            if "net_input" in sample:
+                pace.sound += speech_seconds(sample["net_input"])
+                with pace.of("network"):
+                    sample["pending"] = self.begin(models, sample)
+                sample["net_input"] = {}  # the sound is not needed any more
+            waiting.append(sample)
+            while len(waiting) > 1 and (ready(waiting[0]) or sum(map(unfinished, waiting)) > AHEAD * self.pool.processes):
+                yield waiting.popleft()
+        while len(waiting) > 1:
+            yield waiting.popleft()
+        for last in waiting:
+            if "pending" in last:
+                last["pending"].wait()
+            self.close()
+            if pace.sound:
+                self.log(pace)
+            yield last  # fairseq counts, and does not come back after it
+
+    def log(self, pace: Pace) -> None:
+        search = f"search in {self.pool.processes} processes" if self.pool.processes else "search"
+        pace.parts[search] = self.pool.search_seconds
+        if not self.pool.processes:  # it was this process's
+            pace.parts["network"] -= self.pool.search_seconds
+        logger.info(pace.summary())
+
+    def close(self) -> None:
+        """Finish the file of emissions and end the processes."""
+        self.pool.close()
+        if isinstance(self.file, EmissionWriter):
+            self.file.close()
+
+    @torch.no_grad()
+    def begin(self, models: Sequence[torch.nn.Module], sample: Dict[str, Any]) -> Pending:
+        """Run the network, or read what it gave; the search goes on in other processes, if there are any."""
+        if isinstance(self.file, EmissionReader):
+            return self.pool.submit(*padded([self.file[row] for row in sample["id"].tolist()]))
         emissions, lengths = self.emissions(models, sample["net_input"])
         emissions[:, :, self.never_emitted] = -math.inf
-        return self.decoder.decode(emissions, lengths)
+        if self.file is not None:
+            for row, one, length in zip(sample["id"].tolist(), emissions.cpu(), lengths.tolist()):
+                self.file.add(row, one[:length])
+        return self.pool.submit(emissions, lengths)
 
     def emissions(self, models: Sequence[torch.nn.Module], net_input: Dict[str, Any]) -> Tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities (B, F, V) float32 and numbers of valid frames (B,) int64."""
@@ -60,10 +131,29 @@ class CTCGenerator:
 def frame_log_probs(model: torch.nn.Module, net_input: Dict[str, Any]) -> Tuple[torch.Tensor, torch.Tensor]:
     """Run one model in eval mode: log-probabilities (B, F, V) float32 and numbers of valid frames (B,) int64."""
     model.eval()
-    dtype = next(model.parameters()).dtype  # fairseq-generate --fp16 makes halves of the model, but not of the sound
-    output = model(**{**net_input, "source": net_input["source"].to(dtype)})
+    parameter = next(model.parameters())
+    net_input = utils.apply_to_sample(lambda tensor: tensor.to(parameter.device), net_input)
+    source = net_input["source"]
+    if not any(getattr(module, "takes_float32", False) for module in model.modules()):
+        source = source.to(parameter.dtype)  # fairseq-generate --fp16 makes halves of the model, but not of the sound
+    output = model(**{**net_input, "source": source})
     log_probs = model.get_normalized_probs(output, log_probs=True).transpose(0, 1)  # (F, B, V) -> (B, F, V)
     padding_mask = output["padding_mask"]  # (B, F) or None; read after the line above, which may lengthen it
     if padding_mask is None:
         return log_probs, torch.full((log_probs.size(0),), log_probs.size(1), device=log_probs.device)
     return log_probs, (~padding_mask).sum(dim=1)
+
+
+def speech_seconds(net_input: Dict[str, Any]) -> float:
+    """Sound in a batch, without the padding."""
+    mask: Optional[torch.Tensor] = net_input["padding_mask"]
+    return (net_input["source"].numel() - (0 if mask is None else int(mask.sum()))) / SAMPLE_RATE
+
+
+def unfinished(sample: Dict[str, Any]) -> int:
+    """Utterances of a batch that are still being searched."""
+    return sample["pending"].unfinished() if "pending" in sample else 0
+
+
+def ready(sample: Dict[str, Any]) -> bool:
+    return unfinished(sample) == 0

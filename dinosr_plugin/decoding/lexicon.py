@@ -30,20 +30,24 @@ class LexiconDecoder(BeamSearch):
     """
 
     def __init__(self, dictionary: Dictionary, blank: int, options: SearchOptions):
-        flashlight = import_flashlight()
+        import_flashlight()  # where it is missing, that is to be said first
         boundary = index_of(dictionary, WORD_BOUNDARY)
         if boundary is None:
-            raise UserError(f"task.decoder=lexicon: the dictionary has no word boundary {WORD_BOUNDARY}; use task.decoder=beam")
+            raise UserError(f"--decoder lexicon: the dictionary has no word boundary {WORD_BOUNDARY}; use --decoder beam")
         if options.lexicon is None:
-            raise UserError(f"task.lexicon: task.decoder=lexicon needs one; {HOW_TO}")
+            raise UserError(f"--lexicon: --decoder lexicon needs one; {HOW_TO}")
         spellings = read_lexicon(Path(options.lexicon), dictionary)
         words = sorted({word for word, _ in spellings})
-        lm = load_lm(options.lm, words)
-        trie = spelling_tree(flashlight, spellings, words, lm, boundary, len(dictionary))
+        self.lm = load_lm(options.lm, words)
+        self.trie = spelling_tree(spellings, words, self.lm, boundary, len(dictionary))
+        self.unknown = len(words)
+        super().__init__(blank, boundary, options)
+
+    def make_decoder(self, options: SearchOptions):
+        flashlight = import_flashlight()
         settings = flashlight.LexiconDecoderOptions(**options.flashlight_options(), word_score=options.word_score, unk_score=-math.inf)
         # silence, blank, unknown word (never taken, its score is -inf), transitions, whether the language model is one of symbols
-        decoder = flashlight.LexiconDecoder(settings, trie, lm, boundary, blank, len(words), [], False)
-        super().__init__(decoder, blank, boundary, options)
+        return flashlight.LexiconDecoder(settings, self.trie, self.lm, self.boundary, self.blank, self.unknown, [], False)
 
     def emitted(self, path: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """As ``BeamSearch.emitted``, without an unfinished last word and without boundaries that end no word (silence)."""
@@ -68,12 +72,12 @@ def read_lexicon(path: Path, dictionary: Dictionary) -> List[Tuple[str, List[int
         UserError: no such file, no word in it, or a spelling that the dictionary cannot express; names file, line and word.
     """
     if not path.is_file():
-        raise UserError(f"task.lexicon={path}: no such file; {HOW_TO}")
+        raise UserError(f"--lexicon {path}: no such file; {HOW_TO}")
     spellings: Dict[Tuple[str, Tuple[int, ...]], None] = {}  # ordered, without doubles
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise UserError(f"task.lexicon={path}: not a text file in UTF-8; {HOW_TO}") from error
+        raise UserError(f"--lexicon {path}: not a text file in UTF-8; {HOW_TO}") from error
     for number, line in enumerate(lines, start=1):
         if path.suffix == ".wrd":
             entries = [(word, [*word, WORD_BOUNDARY]) for word in line.split()]
@@ -81,9 +85,9 @@ def read_lexicon(path: Path, dictionary: Dictionary) -> List[Tuple[str, List[int
             word, *symbols = line.split() or [""]
             entries = [(word, symbols)] if word else []
         for word, symbols in entries:
-            spellings[word, tuple(spelling(f"{path}, line {number}: {word!r}", symbols, dictionary))] = None
+            spellings[word, tuple(spelling(f"--lexicon {path}, line {number}: {word!r}", symbols, dictionary))] = None
     if not spellings:
-        raise UserError(f"task.lexicon={path}: no words in it; {HOW_TO}")
+        raise UserError(f"--lexicon {path}: no words in it; {HOW_TO}")
     return [(word, list(indices)) for word, indices in spellings]
 
 
@@ -97,8 +101,9 @@ def spelling(where: str, symbols: List[str], dictionary: Dictionary) -> List[int
     return [dictionary.index(symbol) for symbol in symbols]
 
 
-def spelling_tree(flashlight, spellings: List[Tuple[str, List[int]]], words: List[str], lm, boundary: int, symbols: int):
+def spelling_tree(spellings: List[Tuple[str, List[int]]], words: List[str], lm, boundary: int, symbols: int):
     """flashlight's ``Trie`` of all spellings; word number i is ``words[i]``. No word stands for silence, which is always allowed."""
+    flashlight = import_flashlight()
     number = {word: i for i, word in enumerate(words)}
     trie = flashlight.Trie(symbols, boundary)
     for word, indices in spellings:

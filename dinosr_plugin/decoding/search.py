@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from fairseq.data import Dictionary
@@ -35,12 +35,13 @@ FAIRSEQ_BEAM = 5
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What a user may set; ``task.`` fields but for ``beam``, ``nbest`` and ``lm_weight``, which are fairseq-generate's own options.
+    """What a user may set, as ``--beam``, ``--nbest``, ``--lm`` and so on; errors name these options.
 
     beam: hypotheses kept after each frame.
     nbest: hypotheses returned for each utterance, at most ``beam``.
     lm: KenLM file (.arpa or .bin), of words for the lexicon search, of dictionary symbols for the other one.
-    lm_weight: factor of the language model's log10 probabilities.
+    lm_path: fairseq's language model of dictionary symbols, in place of ``lm``.
+    lm_weight: factor of the language model's log10 probabilities; those of ``lm_path`` are natural logarithms.
     lexicon: spelling of each word.
     word_score: added for each word.
     sil_weight: added for each frame of the word boundary ``|``.
@@ -51,6 +52,7 @@ class SearchOptions:
     beam: int = FAIRSEQ_BEAM
     nbest: int = 1
     lm: Optional[str] = None
+    lm_path: Optional[str] = None
     lm_weight: float = 0.0
     lexicon: Optional[str] = None
     word_score: float = 0.0
@@ -59,15 +61,17 @@ class SearchOptions:
     beam_size_token: int = 100
 
     def __post_init__(self):
-        for name, field in (("beam", "--beam"), ("nbest", "--nbest"), ("beam_size_token", "task.beam_size_token")):
+        for name, field in (("beam", "--beam"), ("nbest", "--nbest"), ("beam_size_token", "--beam-size-token")):
             if getattr(self, name) < 1:
                 raise UserError(f"{field}={getattr(self, name)}: must be at least 1")
         if self.nbest > self.beam:
             raise UserError(f"--nbest {self.nbest}: more than the search keeps; give --beam {self.nbest} or more")
         if not 0 < self.beam_threshold < -IMPOSSIBLE:
-            raise UserError(f"task.beam_threshold={self.beam_threshold}: must be above 0 and below {-IMPOSSIBLE:.0f}")
-        if self.lm is None and self.lm_weight:
-            raise UserError(f"--lm-weight {self.lm_weight:g}: no language model to weigh; give task.lm=FILE (--lm FILE)")
+            raise UserError(f"--beam-threshold={self.beam_threshold}: must be above 0 and below {-IMPOSSIBLE:.0f}")
+        if self.lm is not None and self.lm_path is not None:
+            raise UserError(f"--lm {self.lm} and --lm-path {self.lm_path}: one language model at a time; leave one out")
+        if self.lm is None and self.lm_path is None and self.lm_weight:
+            raise UserError(f"--lm-weight {self.lm_weight:g}: no language model to weigh; give --lm FILE or --lm-path FILE")
 
     def flashlight_options(self) -> dict:
         """The options that both of flashlight's searches have. Alignments of a text are summed, as CTC training does."""
@@ -77,10 +81,35 @@ class SearchOptions:
 
     def warn(self) -> None:
         """Say what will not do what it looks like."""
-        if self.lm is not None and not self.lm_weight:
-            logger.warning(f"task.lm={self.lm} has no effect: --lm-weight is 0; 0.5 to 2 are usual")
+        for option, path in (("--lm", self.lm), ("--lm-path", self.lm_path)):
+            if path is not None and not self.lm_weight:
+                logger.warning(f"{option} {path} has no effect: --lm-weight is 0; 0.5 to 2 are usual")
         if self.beam <= FAIRSEQ_BEAM:
             logger.warning(f"--beam {self.beam} is little for CTC; 50 to 500 are usual")
+
+
+ONLY_FOR = {
+    "lm": ("beam", "lexicon"),
+    "lm_weight": ("beam", "lexicon"),
+    "sil_weight": ("beam", "lexicon"),
+    "lexicon": ("lexicon",),
+    "word_score": ("lexicon",),
+    "beam": ("beam", "lexicon"),
+}
+"""Options that would be ignored unless ``--decoder`` is one of these."""
+
+
+def check_decoder_options(options: Any) -> None:
+    """Raise ``UserError`` for options that the chosen decoder would ignore.
+
+    Args:
+        options: has ``decoder``, and whatever of ``ONLY_FOR`` can be set in its place; None or 0 where the user set nothing.
+    """
+    for name, decoders in ONLY_FOR.items():
+        value = getattr(options, name, None)
+        if value and str(options.decoder) not in decoders:
+            option = f"--{name.replace('_', '-')} {value}"
+            raise UserError(f"{option}: --decoder {options.decoder} has no use for it; choose --decoder {' or '.join(decoders)}, or leave it out")
 
 
 def import_flashlight() -> ModuleType:
@@ -88,7 +117,7 @@ def import_flashlight() -> ModuleType:
     try:
         import flashlight.lib.text.decoder as decoder
     except ImportError as error:
-        raise UserError("task.decoder: beam and lexicon need flashlight-text; install it: pip install flashlight-text") from error
+        raise UserError("--decoder: beam and lexicon need flashlight-text; install it: pip install flashlight-text") from error
     return decoder
 
 
@@ -107,7 +136,7 @@ def load_lm(path: Optional[str], words: Sequence[str], specials: int = 0, share:
     if path is None:
         return import_flashlight().ZeroLM()
     if not Path(path).is_file():
-        raise UserError(f"task.lm={path}: no such file; give an n-gram model that KenLM reads (.arpa or .bin)")
+        raise UserError(f"--lm {path}: no such file; give an n-gram model that KenLM reads (.arpa or .bin)")
     import_flashlight()
     from flashlight.lib.text.decoder.kenlm import KenLM
     from flashlight.lib.text.dictionary import Dictionary as Words
@@ -115,17 +144,17 @@ def load_lm(path: Optional[str], words: Sequence[str], specials: int = 0, share:
     try:
         lm = KenLM(str(path), Words([*words, UNKNOWN]))
     except RuntimeError as error:  # whatever KenLM throws; the last line holds the reason
-        raise UserError(f"task.lm={path}: not an n-gram model that KenLM reads (.arpa or .bin): {str(error).splitlines()[-1]}") from error
+        raise UserError(f"--lm {path}: not an n-gram model that KenLM reads (.arpa or .bin): {str(error).splitlines()[-1]}") from error
     unknown = unigram_score(lm, len(words))
     asked = range(specials, len(words))
     strangers = [words[word] for word in asked if unigram_score(lm, word) == unknown]
     if len(asked) - len(strangers) <= share * len(asked):
         raise UserError(
-            f"task.lm={path}: does not know {len(strangers)} of {len(asked)} words or symbols ({strangers[0]!r}, ...); task.decoder=lexicon "
+            f"--lm {path}: does not know {len(strangers)} of {len(asked)} words or symbols ({strangers[0]!r}, ...); --decoder lexicon "
             "needs an n-gram model of the lexicon's words, beam one of the dictionary's symbols, written the same way (case)"
         )
     if strangers:
-        logger.warning(f"task.lm={path} does not know {len(strangers)} of {len(asked)} words or symbols ({strangers[0]!r}, ...)")
+        logger.warning(f"--lm {path} does not know {len(strangers)} of {len(asked)} words or symbols ({strangers[0]!r}, ...)")
     return lm
 
 
@@ -135,18 +164,26 @@ def unigram_score(lm, word: int) -> float:
 
 
 class BeamSearch:
-    """A ``CTCDecoder`` around one of flashlight's searches, which a subclass sets up.
+    """A ``CTCDecoder`` around one of flashlight's searches, which a subclass makes.
 
     Args:
-        decoder: flashlight's ``LexiconFreeDecoder`` or ``LexiconDecoder``.
         blank: dictionary index of the CTC blank.
         boundary: that of ``|``, or None where the dictionary has none.
         options: what the user chose.
     """
 
-    def __init__(self, decoder, blank: int, boundary: Optional[int], options: SearchOptions):
-        self.decoder, self.blank, self.boundary, self.options = decoder, blank, boundary, options
+    def __init__(self, blank: int, boundary: Optional[int], options: SearchOptions):
+        self.blank, self.boundary = blank, boundary
+        self.set_options(options)
         options.warn()
+
+    def set_options(self, options: SearchOptions) -> None:
+        """Search otherwise from now on; language model and lexicon stay those that were loaded."""
+        self.options, self.decoder = options, self.make_decoder(options)
+
+    def make_decoder(self, options: SearchOptions):
+        """flashlight's ``LexiconFreeDecoder`` or ``LexiconDecoder``."""
+        raise NotImplementedError
 
     def decode(self, emissions: torch.Tensor, lengths: torch.Tensor) -> List[List[Hypothesis]]:
         """Up to ``options.nbest`` hypotheses for each utterance; see ``CTCDecoder.decode``.

@@ -2,6 +2,7 @@
 
 A long recording runs through the model in overlapping chunks. They are joined before decoding: of each chunk the frames in its middle
 are kept, which together are the recording's frames, each once. So no word or letter can be doubled or lost where two chunks meet.
+Best path decodes the whole; the searches, which need memory for every frame, go from pause to pause (``segments.py``).
 Memory: one chunk, and 4 bytes a frame and symbol of the dictionary; 69 MB for three hours and 32 letters.
 """
 
@@ -13,39 +14,30 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Callable, Iterator, List, Optional, Sequence, TextIO, Tuple, Union
+from typing import Any, Callable, Iterator, List, Optional, Sequence, TextIO, Tuple, Union
 
 import numpy as np
 import soundfile as sf
 import torch
-from fairseq.data.data_utils import post_process
 from tqdm import tqdm
 
 from ..data.audio import SAMPLE_RATE, AudioError, Header, is_cut_wav, read_header, unreadable, wrong_format
 from ..data.manifest import require_writable, unwritable
 from ..errors import UserError
 from ..models.checkpoint import Recogniser
-from .base import Hypothesis
+from .base import CTCDecoder
 from .best_path import BestPathDecoder
 from .generator import CTCGenerator, frame_log_probs
+from .pace import Pace
+from .search import SearchOptions, check_decoder_options
+from .segments import LONGEST, SHORTEST, decode_segments, segments
+from .words import Word, words_of
 
 CHUNK = 20.0  # s: what is kept of a chunk at most; recordings up to this length go through the model whole
 CONTEXT = 2.0  # s: what a chunk sees beyond that on either side
 BLOCK = 60 * SAMPLE_RATE  # samples at 16 kHz that are read at a time for mean and variance
+BEAM = 50  # hypotheses, where --beam is not given
 CUE_LETTERS, CUE_PAUSE = 42, 1.0  # a subtitle ends before it has more letters than fit on a line, or at a pause of so many seconds
-
-
-@dataclass(frozen=True)
-class Word:
-    """start, end: s, from the frame where its first symbol begins to the one where its last symbol begins, included.
-
-    confidence: geometric mean of the probabilities of its symbols, each at the frame where it begins; 0 to 1.
-    """
-
-    word: str
-    start: float
-    end: float
-    confidence: float
 
 
 @dataclass(frozen=True)
@@ -160,6 +152,18 @@ def read_mono(file: sf.SoundFile, start: int, stop: int) -> np.ndarray:
     return sound.mean(axis=1)
 
 
+# ---- decoder ----------------------------------------------------------------------------------------------------------------
+
+
+def search_options(typed: Any) -> SearchOptions:
+    """What was typed as --beam, --lm and so on, None where nothing was. Raises UserError for what --decoder has no use for."""
+    check_decoder_options(typed)
+    if typed.lm_weight and typed.lm is None:
+        raise UserError(f"--lm-weight {typed.lm_weight:g}: no language model to weigh; give --lm FILE")
+    given = {name: getattr(typed, name) for name in ("beam", "lm", "lm_weight", "lexicon", "word_score")}
+    return SearchOptions(**{"beam": BEAM} | {name: value for name, value in given.items() if value is not None})
+
+
 # ---- from sound to words ----------------------------------------------------------------------------------------------------
 
 
@@ -191,45 +195,27 @@ def emissions(recogniser: Recogniser, recording: Recording, advance: Callable[[f
     return table
 
 
-def decode(recogniser: Recogniser, table: torch.Tensor) -> Hypothesis:
-    """The likeliest path through log-probabilities (F, V), where symbols that are never said are ruled out (in place)."""
-    generator = CTCGenerator(BestPathDecoder(recogniser.blank), recogniser.dictionary, recogniser.blank)
-    table[:, generator.never_emitted] = -math.inf
-    ((hypothesis,),) = generator.decoder.decode(table.unsqueeze(0), torch.tensor([len(table)]))
-    return hypothesis
+def decode(recogniser: Recogniser, decoder: CTCDecoder, table: torch.Tensor) -> List[Word]:
+    """Words from the log-probabilities (F, V) of a whole recording, where symbols that are never said are ruled out (in place).
 
-
-def words_of(hypothesis: Hypothesis, recogniser: Recogniser) -> List[Word]:
-    symbols = [recogniser.dictionary[token] for token in hypothesis["tokens"].tolist()]
-    frames = [frame for frame, _ in hypothesis["alignment"]]
-    scores = hypothesis["positional_scores"].tolist()
-    seconds = recogniser.hop / SAMPLE_RATE
-    words = []
-    for word, first, last in spell(symbols, recogniser.dictionary.symbols):
-        confidence = math.exp(sum(scores[first : last + 1]) / (last + 1 - first))
-        words.append(Word(word, round(frames[first] * seconds, 3), round((frames[last] + 1) * seconds, 3), round(confidence, 4)))
-    return words
-
-
-def spell(symbols: Sequence[str], alphabet: Sequence[str]) -> List[Tuple[str, int, int]]:
-    """Symbols -> words, each with the positions of its first and last symbol.
-
-    As fairseq's ``post_process``: words are kept apart by "|" (letters) or begin with "\u2581" (sentencepiece), if the alphabet has that;
-    else each symbol is a word (phones).
+    Best path takes them whole; the searches go from pause to pause, for they remember what every frame might have been.
     """
-    kind = "sentencepiece" if any(symbol.startswith("\u2581") for symbol in alphabet) else "letter" if "|" in alphabet else "none"
-    groups: List[List[int]] = [[]]
-    for position, symbol in enumerate(symbols):
-        if kind == "none" or symbol == "|" and kind == "letter" or symbol.startswith("\u2581"):
-            groups.append([])
-        if not (symbol == "|" and kind == "letter"):
-            groups[-1].append(position)
-    spelt = [(post_process(" ".join(symbols[position] for position in group), kind), group) for group in groups if group]
-    return [(word, group[0], group[-1]) for word, group in spelt if word]
+    table[:, CTCGenerator(decoder, recogniser.dictionary, recogniser.blank).never_emitted] = -math.inf
+    pieces = [(0, len(table))]
+    if not isinstance(decoder, BestPathDecoder):
+        rate = SAMPLE_RATE / recogniser.hop  # frames a second
+        path = table.argmax(dim=1).numpy()
+        pieces = segments(path, recogniser.dictionary, recogniser.blank, round(SHORTEST * rate), round(LONGEST * rate))
+    found = decode_segments(decoder, table, pieces, recogniser.dictionary, recogniser.blank)
+    return [word for start, hypothesis in found for word in words_of(hypothesis, recogniser, start)]
 
 
-def transcript(recogniser: Recogniser, recording: Recording, advance: Callable[[float], object]) -> Transcript:
-    words = words_of(decode(recogniser, emissions(recogniser, recording, advance)), recogniser)
+def transcript(recogniser: Recogniser, decoder: CTCDecoder, recording: Recording, pace: Pace, advance: Callable[[float], object]) -> Transcript:
+    with pace.of("network"):
+        table = emissions(recogniser, recording, advance)
+    with pace.of("search"):
+        words = decode(recogniser, decoder, table)
+    pace.sound += recording.duration
     return Transcript(recording.name, round(recording.duration, 3), " ".join(word.word for word in words), words)
 
 
@@ -295,13 +281,13 @@ def require_possible(files: Sequence[Path], form: str, out: Optional[Path]) -> N
         require_writable(out.parent)
 
 
-def write(recogniser: Recogniser, recordings: Sequence[Recording], form: str, out: Optional[Path]) -> None:
-    """Transcribe all recordings and write each as soon as it is done, to ``out`` or to stdout."""
+def write(recogniser: Recogniser, decoder: CTCDecoder, recordings: Sequence[Recording], form: str, out: Optional[Path], pace: Pace) -> None:
+    """Transcribe all recordings and write each as soon as it is done, to ``out`` or to stdout; ``pace`` is told the times."""
     seconds = sum(recording.duration for recording in recordings)
     with output(out) as file, tqdm(total=seconds, unit="s", unit_scale=True, desc="transcribing", disable=None) as bar:
         for recording in recordings:
             try:
-                done = transcript(recogniser, recording, bar.update)
+                done = transcript(recogniser, decoder, recording, pace, bar.update)
             except (AudioError, sf.LibsndfileError, OSError) as error:  # it was whole a moment ago
                 raise UserError(f"{recording.name}: has changed since it was read first ({error}); run the command again") from error
             bar.write(FORMATS[form](done), file=file, end="")

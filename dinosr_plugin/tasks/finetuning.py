@@ -6,11 +6,13 @@ checks that end in one line, batches that fit audio, and a generator for models 
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 from fairseq.data import Dictionary, FairseqDataset
+from fairseq.data.iterators import EpochBatchIterator
 from fairseq.dataclass import ChoiceEnum
 from fairseq.file_io import PathManager
 from fairseq.tasks import register_task
@@ -18,8 +20,12 @@ from fairseq.tasks.audio_finetuning import AudioFinetuningConfig, AudioFinetunin
 from omegaconf import OmegaConf
 
 from .. import compat
+from ..data.audio import SAMPLE_RATE
 from ..data.dataset import SpeechDataset, longest_utterance
 from ..decoding import DECODERS, CTCGenerator, SearchOptions, build_decoder
+from ..decoding.emissions import EmissionReader, EmissionWriter, Meta, fingerprint
+from ..decoding.pool import default_processes
+from ..decoding.search import check_decoder_options
 from ..errors import UserError
 from .pretraining import require_data, split_names
 from .updates import WholeUpdates
@@ -42,12 +48,8 @@ UNSUPPORTED_GENERATION = {
     "sampling": False,
     "prefix_size": 0,
     "constraints": None,
-    "lm_path": None,
 }
 """Options of fairseq-generate that mean nothing for CTC, with the value that they must keep."""
-
-ONLY_FOR = {"lm": ("beam", "lexicon"), "sil_weight": ("beam", "lexicon"), "lexicon": ("lexicon",), "word_score": ("lexicon",)}
-"""Task fields that would be ignored unless ``task.decoder`` is one of these."""
 
 
 @dataclass
@@ -72,8 +74,8 @@ class DinoSRFinetuningConfig(AudioFinetuningConfig):
         default="best_path",
         metadata={
             "help": "how fairseq-generate turns frames into text; best_path: likeliest symbol of each frame, no language model; "
-            "beam: likeliest text, a language model of symbols if lm is given; lexicon: words of the lexicon, a language model of words if lm "
-            "is given. The searches keep --beam hypotheses (fairseq's default of 5 is little: 50 to 500) and need flashlight-text"
+            "beam: likeliest text, a language model of symbols if lm or --lm-path is given; lexicon: words of the lexicon, a language model of words "
+            "if lm is given. The searches keep --beam hypotheses (fairseq's default of 5 is little: 50 to 500) and need flashlight-text"
         },
     )
     lm: Optional[str] = field(
@@ -97,6 +99,20 @@ class DinoSRFinetuningConfig(AudioFinetuningConfig):
     beam_size_token: int = field(
         default=100, metadata={"help": "for decoder=beam and lexicon: only the likeliest so many symbols of each frame are tried; less is faster"}
     )
+    emissions: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "file (.npz) that fairseq-generate writes what the network gives to, or, where there is such a file, takes it from: decode many "
+            "times without the network. `dinosr tune-lm` reads it too"
+        },
+    )
+    decoder_processes: Optional[int] = field(
+        default=None,
+        metadata={
+            "help": "for decoder=beam and lexicon: processes that search while the network works; 0: search in between "
+            "(default: one a CPU, 16 at most); changes the time, not the result"
+        },
+    )
 
 
 @register_task("dinosr_finetuning", dataclass=DinoSRFinetuningConfig)
@@ -108,6 +124,7 @@ class DinoSRFinetuningTask(WholeUpdates, AudioFinetuningTask):
     """
 
     cfg: DinoSRFinetuningConfig
+    batches: Optional[EpochBatchIterator] = None  # those made last
 
     def __init__(self, cfg: DinoSRFinetuningConfig):
         super().__init__(cfg)
@@ -180,7 +197,8 @@ class DinoSRFinetuningTask(WholeUpdates, AudioFinetuningTask):
         kwargs["required_batch_size_multiple"] = 1
         longest = longest_utterance(dataset, self.max_positions()[0])
         max_tokens = audio_batch_size(longest, max_tokens, max_sentences)
-        return super().get_batch_iterator(dataset, max_tokens=max_tokens, max_sentences=max_sentences, **kwargs)
+        self.batches = super().get_batch_iterator(dataset, max_tokens=max_tokens, max_sentences=max_sentences, **kwargs)
+        return self.batches
 
     # -- model -------------------------------------------------------------------------------------------------------
 
@@ -212,13 +230,37 @@ class DinoSRFinetuningTask(WholeUpdates, AudioFinetuningTask):
         Args:
             models: not used; the generator gets them with every batch.
             args: fairseq's ``GenerationConfig``.
-            seq_gen_cls, extra_gen_cls_kwargs: part of fairseq's calling convention.
+            extra_gen_cls_kwargs: ``lm_model`` is fairseq's language model, if any.
+            seq_gen_cls: part of fairseq's calling convention.
         """
         check_generation_options(args)
         check_decoder_options(self.cfg)
         blank = self.target_dictionary.index(self.blank_symbol)
-        decoder = build_decoder(str(self.cfg.decoder), self.target_dictionary, blank, search_options(self.cfg, args))
-        return CTCGenerator(decoder, self.target_dictionary, blank)
+        lm = (extra_gen_cls_kwargs or {}).get("lm_model")  # from --lm-path
+        decoder = build_decoder(str(self.cfg.decoder), self.target_dictionary, blank, search_options(self.cfg, args), lm)
+        processes = default_processes() if self.cfg.decoder_processes is None else self.cfg.decoder_processes
+        generator = CTCGenerator(decoder, self.target_dictionary, blank, processes, self.emissions_file(models, blank))
+        if self.batches is not None:
+            compat.through(self.batches, partial(generator.ahead, models))
+        return generator
+
+    def emissions_file(self, models: Sequence, blank: int) -> Union[EmissionReader, EmissionWriter, None]:
+        """``task.emissions``: opened for reading where it is there, after a check that it is of these models and data; else begun."""
+        if self.cfg.emissions is None:
+            return None
+        ((split, dataset),) = self.datasets.items()
+        if self.cfg.multi_corpus_keys is not None:
+            raise UserError("--emissions: not for several corpora at once; decode one after the other")
+        rows = range(len(dataset))
+        files, labels = [dataset.dataset.name(row) for row in rows], [dataset.get_label(row) for row in rows]
+        seconds = float(dataset.sizes.sum()) / SAMPLE_RATE
+        symbols = list(self.target_dictionary.symbols)  # a copy: fairseq-generate adds the words it meets
+        meta = Meta(fingerprint(models), symbols, blank, files, labels, seconds)
+        if not Path(self.cfg.emissions).exists():
+            return EmissionWriter(self.cfg.emissions, meta)
+        reader = EmissionReader(self.cfg.emissions)
+        reader.require_same(meta)
+        return reader
 
 
 def check_same_dictionary(own: Dictionary, saved: Dictionary, path: Path) -> None:
@@ -288,14 +330,7 @@ def check_generation_options(args: Any) -> None:
         raise UserError("--print-alignment soft: CTC has no attention; use --print-alignment hard")
 
 
-def check_decoder_options(cfg: DinoSRFinetuningConfig) -> None:
-    """Raise ``UserError`` for task fields that the chosen decoder would ignore."""
-    for name, decoders in ONLY_FOR.items():
-        if getattr(cfg, name) and str(cfg.decoder) not in decoders:
-            raise UserError(f"task.{name}={getattr(cfg, name)}: task.decoder={cfg.decoder} has no use for it; choose {' or '.join(decoders)}")
-
-
 def search_options(cfg: DinoSRFinetuningConfig, args: Any) -> SearchOptions:
     """What the user set in the task and as options of ``fairseq-generate`` (its ``GenerationConfig``)."""
     of_task = {name: getattr(cfg, name) for name in ("lm", "lexicon", "word_score", "sil_weight", "beam_threshold", "beam_size_token")}
-    return SearchOptions(beam=args.beam, nbest=args.nbest, lm_weight=args.lm_weight, **of_task)
+    return SearchOptions(beam=args.beam, nbest=args.nbest, lm_weight=args.lm_weight, lm_path=args.lm_path, **of_task)

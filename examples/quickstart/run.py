@@ -193,7 +193,7 @@ class Quickstart:
         command = [
             *(self.bin / "fairseq-generate", self.manifests, "--task", "dinosr_finetuning"),
             *("--user-dir", REPOSITORY / "dinosr_plugin", "--path", folder / "checkpoint_last.pt", "--gen-subset", self.dev),
-            *("--scoring", "wer", "--post-process", "letter", "--results-path", folder, "--cpu"),
+            *("--scoring", "dinosr_wer", "--post-process", "letter", "--results-path", folder, "--cpu"),
         ]
         self.call(f"decoding, {name}", command)
         write_json(folder / "score.json", score_generate_output(folder / f"generate-{self.dev}.txt"))
@@ -226,6 +226,7 @@ class Quickstart:
             "baselines": {key: quality["baselines"][name] for key, name in BASELINES.items()} if quality else {},
             "wer": {name: score["wer"] for name, score in scores.items()},
             "cer": {name: score["cer"] for name, score in scores.items()},
+            "wer_interval": {name: score["wer_interval"] for name, score in scores.items()},
             "minutes_total": round(minutes, 2),
         }
         write_json(self.out / "result.json", result)
@@ -343,8 +344,12 @@ def summary_text(result: dict) -> str:
         rows = [{"name": f"codebook {k}", **row} for k, row in enumerate(result["codebooks"])]
         rows += [{"name": BASELINES[name], **row} for name, row in result["baselines"].items()]
         parts += ["", format_table(rows, QUALITY_COLUMNS)]
-    rows = [{"name": name, "wer": result["wer"][name], "cer": result["cer"][name]} for name in ("pretrained", "scratch")]
-    parts += ["", format_table(rows, [("name", "recogniser", ""), ("wer", "WER %", ".1f"), ("cer", "CER %", ".1f")])]
+    rows = [
+        {"name": name, "wer": wer, "interval": "{:.1f} to {:.1f}".format(*result["wer_interval"][name]), "cer": result["cer"][name]}
+        for name, wer in result["wer"].items()
+    ]
+    columns = [("name", "recogniser", ""), ("wer", "WER %", ".1f"), ("interval", "95 % interval", ""), ("cer", "CER %", ".1f")]
+    parts += ["", format_table(rows, columns)]
     return "\n".join([*parts, "", f"{result['minutes_total']:.1f} minutes in all"])
 
 

@@ -1,5 +1,6 @@
 """The whole way through ``fairseq-generate``: options, checkpoint, search, language model, the last line."""
 
+import logging
 import re
 
 import numpy as np
@@ -13,7 +14,7 @@ from small_arpa import write_arpa
 
 import dinosr_plugin
 from dinosr_plugin.cli import main as dinosr
-from dinosr_plugin.decoding import score_generate_output
+from dinosr_plugin.decoding import CTCGenerator, score_generate_output
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.tasks.finetuning import DinoSRFinetuningConfig, DinoSRFinetuningTask
 
@@ -96,14 +97,57 @@ def test_results_file(recogniser, tmp_path, name):
         assert set(spoken.split()) <= set(" ".join(TEXTS).split())
 
 
+def texts_in(file):
+    """All hypotheses, in the order of the manifest."""
+    return sorted(re.findall(r"^D-(\d)\t\S+\t(.*)", file.read_text(), flags=re.MULTILINE))
+
+
 @pytest.mark.parametrize("name", ["beam", "lexicon, model"])
-def test_batches_do_not_matter(recogniser, tmp_path, name):
-    files = [run(recogniser, tmp_path / size, *options_of(name, recogniser), "--batch-size", size, "--nbest", "2") for size in ("1", "3")]
-    texts = [sorted(re.findall(r"^D-(\d)\t\S+\t(.*)", file.read_text(), flags=re.MULTILINE)) for file in files]
-    assert texts[0] == texts[1] and len(texts[0]) > 3
+def test_batches_and_processes_do_not_matter(recogniser, tmp_path, name):
+    settings = [("1", "0", "0"), ("3", "0", "2"), ("1", "1", "2"), ("2", "2", "3")]  # utterances in a batch, loading and searching processes
+    found = []
+    for batch, loading, searching in settings:
+        more = ["--batch-size", batch, "--num-workers", loading, "--decoder-processes", searching, "--nbest", "2"]
+        found.append(texts_in(run(recogniser, tmp_path / batch / loading, *options_of(name, recogniser), *more)))
+    assert all(texts == found[0] for texts in found) and len(found[0]) > 3
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_the_real_time_factor_is_logged_once(recogniser, tmp_path, name, caplog):
+    with caplog.at_level(logging.INFO, logger="dinosr_plugin"):
+        run(recogniser, tmp_path, *options_of(name, recogniser), "--batch-size", "1", "--decoder-processes", "2")
+    said = [record.getMessage() for record in caplog.records if "real-time factor" in record.getMessage()]
+    assert len(said) == 1 and re.match(r"2\.2 s of speech in .* s: real-time factor \d+\.\d+ \(network \d+\.\d+, search( in 2 processes)? \d+\.\d+\)", said[0])
+
+
+def test_emissions_are_written_once_and_decoded_without_the_network(recogniser, tmp_path, monkeypatch):
+    pytest.importorskip("flashlight", reason="pip install flashlight-text")
+    kept = ["--emissions", tmp_path / "train.npz"]
+    from_network = {name: texts_in(run(recogniser, tmp_path / name, *options_of(name, recogniser))) for name in SEARCHES}
+    run(recogniser, tmp_path / "first", *kept, "--batch-size", "2")
+    monkeypatch.setattr(CTCGenerator, "emissions", lambda *_: pytest.fail("the network was run"))
+    for name in SEARCHES:
+        assert texts_in(run(recogniser, tmp_path / "again", *options_of(name, recogniser), *kept)) == from_network[name]
+    with np.load(tmp_path / "train.npz") as archive:
+        assert [archive[row].shape[0] for row in "012"] == [49, 24, 37]  # frames, without padding
+
+
+def test_emissions_of_another_model_are_refused(recogniser, tmp_path):
+    saved = torch.load(recogniser / "model.pt", weights_only=True)
+    saved["model"]["w2v_encoder.proj.bias"] += 1
+    torch.save(saved, tmp_path / "other.pt")
+    kept = ["--emissions", tmp_path / "train.npz"]
+    run(recogniser, tmp_path, *kept)
+    with pytest.raises(UserError, match="train.npz: of another model; remove it to have it made again"):
+        run(recogniser, tmp_path, *kept, "--path", tmp_path / "other.pt")
+
+
+def test_best_path_has_one_hypothesis(recogniser, tmp_path):
+    with pytest.raises(UserError, match="--nbest 2: --decoder best_path finds one text; choose --decoder beam or lexicon"):
+        run(recogniser, tmp_path, "--nbest", "2")
 
 
 def test_what_is_wrong_is_said(recogniser, tmp_path):
     pytest.importorskip("flashlight", reason="pip install flashlight-text")
-    with pytest.raises(UserError, match="task.lm=.*words.arpa: does not know"):
+    with pytest.raises(UserError, match="--lm .*words.arpa: does not know"):
         run(recogniser, tmp_path, "--decoder", "beam", "--lm", recogniser / "words.arpa", "--lm-weight", "1")

@@ -101,6 +101,16 @@ def test_models_are_put_into_eval_mode(dictionary):
     assert first == second and not model.training
 
 
+@pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
+def test_models_in_half_precision(dictionary, trunk):
+    """As ``fairseq-generate --fp16`` makes them; log-Mel of a sound that was rounded would not be the same."""
+    sound = 0.01 * torch.randn(8000)
+    batch = batch_of([sound])["net_input"]
+    whole, _ = CTCGenerator(BestPathDecoder(0), dictionary, blank=0).emissions([ctc_model(dictionary, trunk)], batch)
+    half, _ = CTCGenerator(BestPathDecoder(0), dictionary, blank=0).emissions([ctc_model(dictionary, trunk).bfloat16()], batch)
+    assert half.dtype == torch.float32 and (half.exp() - whole.exp()).abs().max() < 0.1
+
+
 def test_an_ensemble_averages_probabilities(dictionary):
     models = [ctc_model(dictionary, TRUNKS["fbank"], seed) for seed in (1, 2)]
     generator = CTCGenerator(BestPathDecoder(0), dictionary, blank=0)

@@ -309,10 +309,10 @@ def test_words_that_cannot_end(lexicon):
     [
         ({"beam": 0}, "--beam=0"),
         ({"nbest": 9}, "--nbest 9: .* --beam 9"),
-        ({"beam_size_token": 0}, "task.beam_size_token=0"),
-        ({"beam_threshold": 0.0}, "task.beam_threshold=0"),
-        ({"beam_threshold": math.inf}, "task.beam_threshold=inf"),
-        ({"lm_weight": 2.0}, "--lm-weight 2: .*task.lm=FILE"),
+        ({"beam_size_token": 0}, "--beam-size-token=0"),
+        ({"beam_threshold": 0.0}, "--beam-threshold=0"),
+        ({"beam_threshold": math.inf}, "--beam-threshold=inf"),
+        ({"lm_weight": 2.0}, "--lm-weight 2: .*--lm FILE"),
     ],
 )
 def test_options_out_of_range(options, message):
@@ -353,7 +353,7 @@ def test_transcripts_are_a_lexicon(tmp_path):
 
 @needs_flashlight
 def test_a_lexicon_search_needs_words(lexicon):
-    with pytest.raises(UserError, match=r"task.lexicon: .*needs one; give"):
+    with pytest.raises(UserError, match=r"--lexicon: .*needs one; give"):
         LexiconDecoder(LETTERS, BLANK, SearchOptions())
     with pytest.raises(UserError, match="no word boundary"):
         LexiconDecoder(dictionary_of("AB"), BLANK, SearchOptions(lexicon=lexicon))
@@ -371,7 +371,7 @@ def test_faulty_language_models(tmp_path, lexicon, name):
     for path, message in faults.items():
         with pytest.raises(UserError, match=message) as error:
             build_decoder(name, LETTERS, BLANK, SearchOptions(lm=path, lm_weight=1.0, lexicon=lexicon))
-        assert f"task.lm={path}: " in str(error.value) and len(str(error.value).splitlines()) == 1
+        assert f"--lm {path}: " in str(error.value) and len(str(error.value).splitlines()) == 1
 
 
 @needs_flashlight

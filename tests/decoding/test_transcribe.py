@@ -3,9 +3,13 @@
 A stand-in model, whose letters are the levels of the sound and which sees one frame at a time, makes texts that are known beforehand.
 """
 
+import importlib.util
 import json
 import os
+import re
 import shutil
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,16 +21,21 @@ from fairseq.data import Dictionary
 from fairseq.data.data_utils import post_process
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_arpa import write_arpa
 from test_bad_input import make_corpus, train
 
 import dinosr_plugin
+from dinosr_plugin import cli
 from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.data.audio import convert
-from dinosr_plugin.decoding import transcribe
-from dinosr_plugin.decoding.transcribe import FORMATS, Transcript, Word, chunks, decode, emissions, read_16k, spell, survey, words_of
+from dinosr_plugin.decoding import DECODERS, BestPathDecoder, SearchOptions, build_decoder, transcribe
+from dinosr_plugin.decoding.pace import Pace, span
+from dinosr_plugin.decoding.transcribe import FORMATS, Transcript, chunks, decode, emissions, read_16k, survey
+from dinosr_plugin.decoding.words import Word, spell
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.models.checkpoint import Recogniser, load_recogniser
 
+needs_flashlight = pytest.mark.skipif(importlib.util.find_spec("flashlight") is None, reason="pip install flashlight-text")
 LETTERS = "ABC|"
 HOLD = 6  # frames that a letter of the stand-in's speech lasts, and the pause after it
 
@@ -68,9 +77,13 @@ def speech(text: str, rate: int = 16000) -> np.ndarray:
     return np.concatenate([np.zeros(frame), *parts, np.zeros(frame)]).astype(np.float32)
 
 
+def best_path(recogniser: Recogniser, table: torch.Tensor) -> list:
+    return decode(recogniser, BestPathDecoder(recogniser.blank), table)
+
+
 def texts(recogniser: Recogniser, path: Path) -> str:
     (recording,) = survey([path])
-    return " ".join(word.word for word in words_of(decode(recogniser, emissions(recogniser, recording)), recogniser))
+    return " ".join(word.word for word in best_path(recogniser, emissions(recogniser, recording)))
 
 
 # ---- chunks -----------------------------------------------------------------------------------------------------------------
@@ -177,7 +190,7 @@ def test_nothing_said(stand_in, tmp_path, sound, said):
     path = tmp_path / "x.wav"
     soundfile.write(path, sound, 16000)
     (recording,) = survey([path])
-    assert texts(stand_in, path) == "" and len(decode(stand_in, emissions(stand_in, recording))["tokens"]) == 0
+    assert texts(stand_in, path) == ""
     assert said is None or said in recording.note()
 
 
@@ -246,15 +259,14 @@ def test_times_and_confidence(stand_in):
     table = torch.full((len(path), 8), -20.0)
     for frame, symbol in enumerate(path):
         table[frame, 0 if symbol == " " else stand_in.dictionary.index(symbol)] = float(np.log(0.9 if symbol == "A" else 0.4))
-    words = words_of(decode(stand_in, table), stand_in)
-    assert words == [Word("AB", 0.04, 0.12, 0.6), Word("C", 0.2, 0.22, 0.4)]
+    assert best_path(stand_in, table) == [Word("AB", 0.04, 0.12, 0.6), Word("C", 0.2, 0.22, 0.4)]
 
 
 def test_never_said(stand_in):
     table = torch.full((3, 8), -9.0)
     table[:, 3] = -0.1  # <unk>
     table[:, 4] = -1.0
-    assert [word.word for word in words_of(decode(stand_in, table), stand_in)] == ["A"]
+    assert [word.word for word in best_path(stand_in, table)] == ["A"]
 
 
 WORDS = [Word("ONE", 0.5, 0.9, 0.75), Word("TWO", 1.0, 1.4, 0.5), Word("LATER", 3661.5, 3662.0, 1.0)]
@@ -345,10 +357,10 @@ def test_a_failure_leaves_nothing_half_written(good, sounds, tmp_path, monkeypat
     out.write_text("from before")
     work = transcribe.transcript
 
-    def fail(recogniser, recording, advance):
+    def fail(recogniser, decoder, recording, *rest):
         if recording.path.name == "stereo.flac":
             raise KeyboardInterrupt
-        return work(recogniser, recording, advance)
+        return work(recogniser, decoder, recording, *rest)
 
     monkeypatch.setattr(transcribe, "transcript", fail)
     assert dinosr(["transcribe", str(good), *sounds, "--out", str(out)]) == 130
@@ -359,7 +371,7 @@ def test_a_file_that_changes_meanwhile(good, sounds, monkeypatch, capsys):
     recordings = survey([Path(sounds[0])])
     soundfile.write(sounds[0], np.zeros(100), 16000)
     with pytest.raises(UserError, match="long.wav: has changed since it was read first .*; run the command again"):
-        transcribe.write(load_recogniser(good), recordings, "text", None)
+        transcribe.write(load_recogniser(good), BestPathDecoder(0), recordings, "text", None, Pace())
 
 
 def refused(arguments, capsys) -> str:
@@ -378,8 +390,130 @@ def test_bad_input(trained, good, sounds, tmp_path, capsys):
     assert "cannot be loaded as a fairseq checkpoint" in refused([sounds[0], sounds[0]], capsys)
     assert "subtitles are of one recording" in refused([good, *sounds, "--format", "srt"], capsys)
     assert "the files named long" in refused([good, sounds[0], tmp_path / "x" / "long.flac", "--format", "ctm"], capsys)
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "weights.pt")
+    assert "cannot be loaded as a fairseq checkpoint" in refused([tmp_path / "weights.pt", sounds[0]], capsys)
     assert "a folder; give the name of a file" in refused([good, sounds[0], "--out", tmp_path], capsys)
     assert "cannot write into" in refused([good, sounds[0], "--out", f"{sounds[0]}/words.txt"], capsys)
+
+
+@pytest.fixture
+def word_files(tmp_path) -> dict:
+    """Lexicons and language models, good and bad ones, for the recogniser of A, B and |."""
+    texts = {"good.wrd": "AB BA\n", "foreign.wrd": "AB\nAXE\n", "lower.txt": "ab a b |\n", "open.txt": "AB A B\n", "empty.wrd": "\n", "text.arpa": "words\n"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    write_arpa(tmp_path / "words.arpa", ["AB", "BA"], favourite="AB")
+    write_arpa(tmp_path / "symbols.arpa", ["A", "B", "|"], favourite="A")
+    write_arpa(tmp_path / "other.arpa", ["seven"], favourite="seven")
+    return {path.name: path for path in tmp_path.iterdir()}
+
+
+IGNORED = [
+    (["--lm", "x.arpa"], "--lm x.arpa: --decoder best_path has no use for it; choose --decoder beam or lexicon"),
+    (["--lm-weight", "1"], "--lm-weight 1.0: --decoder best_path has no use for it"),
+    (["--beam", "9"], "--beam 9: --decoder best_path has no use for it"),
+    (["--decoder", "beam", "--lexicon", "x"], "--lexicon x: --decoder beam has no use for it; choose --decoder lexicon"),
+    (["--decoder", "beam", "--word-score", "-1"], "--word-score -1.0: --decoder beam has no use for it"),
+    (["--decoder", "beam", "--lm-weight", "1"], "--lm-weight 1: no language model to weigh; give --lm FILE"),
+]
+
+
+@pytest.mark.parametrize("given, said", IGNORED)
+def test_options_without_effect_are_refused_at_once(given, said, capsys):
+    assert said in refused(["no.pt", "no.wav", *given], capsys)
+
+
+@needs_flashlight
+def test_faulty_lexicons_and_language_models(good, sounds, word_files, capsys):
+    def said(*given):
+        line = refused([good, sounds[0], "--decoder", *given], capsys)
+        assert "task." not in line
+        return line
+
+    assert "error: --lexicon: --decoder lexicon needs one; give" in said("lexicon")
+    files = word_files
+    assert f"error: --lexicon {files['foreign.wrd']}, line 2: 'AXE': spelt with 'X', which" in said("lexicon", "--lexicon", files["foreign.wrd"])
+    assert "'a', which the model's dictionary lacks; leave the word out, or mind the case" in said("lexicon", "--lexicon", files["lower.txt"])
+    assert "line 1: 'AB': a spelling is symbols and a | at the end" in said("lexicon", "--lexicon", files["open.txt"])
+    assert "no words in it" in said("lexicon", "--lexicon", files["empty.wrd"])
+    assert "no such file" in said("lexicon", "--lexicon", "nowhere.txt")
+    for lm, fault in (("text.arpa", "not an n-gram model"), ("other.arpa", "does not know 2 of 2 words"), ("symbols.arpa", "does not know 2 of 2 words")):
+        given = ["--lexicon", files["good.wrd"], "--lm", files[lm], "--lm-weight", 1]
+        assert f"error: --lm {files[lm]}: {fault}" in said("lexicon", *given)
+    assert "does not know 3 of 3 words or symbols" in said("beam", "--lm", files["words.arpa"], "--lm-weight", 1)
+    assert "nowhere.arpa: no such file" in said("beam", "--lm", "nowhere.arpa", "--lm-weight", 1)
+
+
+@pytest.mark.parametrize("name", ["beam", "lexicon"])
+def test_without_flashlight_one_line_says_what_to_install(good, sounds, name, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "flashlight.lib.text.decoder", None)
+    assert "pip install flashlight-text" in refused([good, sounds[0], "--decoder", name], capsys)
+
+
+@pytest.mark.parametrize("option", [["--beam", "0"], ["--lm-weight", "nan"], ["--word-score", "x"], ["--decoder", "best"]])
+def test_values_that_cannot_be(option, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        dinosr(["transcribe", "x.pt", "x.wav", *option])
+    assert stopped.value.code == 2 and option[0] in capsys.readouterr().err
+
+
+def test_names_and_defaults_of_the_parser():
+    """It names them itself, so that `dinosr --help` need not load torch."""
+    assert cli.DECODERS == tuple(DECODERS)
+    parsed = cli.make_parser().parse_args(["transcribe", "x.pt", "x.wav", "--decoder", "beam"])
+    assert transcribe.search_options(parsed) == SearchOptions(beam=50)
+    given = ["--decoder", "lexicon", "--lm", "l", "--lm-weight", "2", "--lexicon", "w", "--word-score", "-1", "--beam", "7"]
+    parsed = cli.make_parser().parse_args(["transcribe", "x.pt", "x.wav", *given])
+    assert transcribe.search_options(parsed) == SearchOptions(beam=7, lm="l", lm_weight=2.0, lexicon="w", word_score=-1.0)
+
+
+@needs_flashlight
+@pytest.mark.parametrize("name", DECODERS)
+def test_every_decoder_is_that_of_fairseq_generate(good, sounds, word_files, name, capsys):
+    """On a recording that is not cut: 25 s."""
+    lexicon = ["--lexicon", str(word_files["good.wrd"]), "--lm", str(word_files["words.arpa"]), "--lm-weight", "0.5", "--word-score", "1"]
+    assert dinosr(["transcribe", str(good), *sounds, "--decoder", name, *(lexicon if name == "lexicon" else [])]) == 0
+    said = dict(line.split("\t") for line in capsys.readouterr().out.splitlines())
+    recogniser = load_recogniser(good)
+    options = {"lexicon": lexicon[1], "lm": lexicon[3], "lm_weight": 0.5, "word_score": 1.0} if name == "lexicon" else {}
+    decoder = build_decoder(name, recogniser.dictionary, recogniser.blank, SearchOptions(beam=50, **options))
+    for recording in survey([Path(sound) for sound in sounds[:2]]):
+        table = emissions(recogniser, recording)
+        table[:, 1:4] = -np.inf
+        ((hypothesis, *_),) = decoder.decode(table[None], torch.tensor([len(table)]))
+        assert said[recording.name].split() == post_process(recogniser.dictionary.string(hypothesis["tokens"]), "letter").split()
+    assert said[sounds[2]] == ""
+
+
+@needs_flashlight
+@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("sound", [sound for sound, _ in NOTHING])
+def test_nothing_said_with_every_decoder(good, word_files, tmp_path, name, sound, capsys):
+    soundfile.write(tmp_path / "x.wav", sound, 16000)
+    lexicon = ["--lexicon", str(word_files["good.wrd"])] if name == "lexicon" else []
+    assert dinosr(["transcribe", str(good), str(tmp_path / "x.wav"), "--decoder", name, *lexicon]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/x.wav\t\n"
+
+
+def test_the_real_time_factor_is_told_on_stderr(good, sounds, capsys):
+    assert dinosr(["transcribe", str(good), *sounds]) == 0
+    said = capsys.readouterr()
+    number = r"\d+\.\d{3}"
+    assert re.search(rf"^26 s of speech in [\d.]+ s: real-time factor {number} \(network {number}, search {number}\)$", said.err, re.MULTILINE)
+    assert "real-time" not in said.out
+    assert dinosr(["transcribe", str(good), sounds[2]]) == 0  # no sound, no factor
+    assert "real-time" not in capsys.readouterr().err
+
+
+def test_pace():
+    pace = Pace(sound=4320.0, parts={"network": 64.8, "search": 30.2}, began=time.perf_counter() - 95)
+    assert pace.summary() == "1.2 h of speech in 95 s: real-time factor 0.022 (network 0.015, search 0.007)"
+    assert [span(seconds) for seconds in (0.04, 9.94, 9.96, 99.4, 99.6, 3599, 3600)] == ["0.0 s", "9.9 s", "10 s", "99 s", "1.7 min", "60.0 min", "1.0 h"]
+    with pytest.raises(ZeroDivisionError), pace.of("search"):
+        1 / 0
+    with pace.of("search"):
+        time.sleep(0.01)
+    assert 30.2 + 0.01 <= pace.parts["search"] < 40
 
 
 def test_another_dictionary_in_the_data_folder_does_not_matter(trained, good):

@@ -46,6 +46,7 @@ def test_whole_run_survives_a_kill(tmp_path):
     assert set(result["baselines"]) == {"mfcc_kmeans", "untrained"} and all(QUALITY_KEYS <= set(row) for row in result["baselines"].values())
     for rate in ("wer", "cer"):
         assert set(result[rate]) == {"pretrained", "scratch"} and all(0 < value <= 200 for value in result[rate].values())
+    assert all(low <= result["wer"][name] <= high for name, (low, high) in result["wer_interval"].items())
     assert 0.2 < result["minutes_total"] < 10
     assert (tmp_path / "summary.png").stat().st_size > 50_000
     for text in ("codebook 3", "MFCC k-means", "untrained model", "pretrained", "scratch", "minutes in all"):

@@ -214,7 +214,7 @@ def test_normalisation_must_be_that_of_pretraining(data):
 
 def test_the_generator_has_the_decoder_that_was_chosen(data):
     generator = make_task(data, decoder="best_path").build_generator([], GenerationConfig())
-    assert isinstance(generator.decoder, BestPathDecoder) and generator.decoder.blank == 0
+    assert isinstance(generator.pool.decoder, BestPathDecoder) and generator.pool.decoder.blank == 0
 
 
 @pytest.mark.parametrize("option, value", [("sampling", True), ("prefix_size", 2), ("print_alignment", "soft"), ("lm_path", "lm.pt")])
@@ -230,8 +230,8 @@ def test_searches_get_what_was_chosen(data, decoder, kind):
     of_lexicon = {"lexicon": str(data / "train.wrd"), "word_score": 1.5} if decoder == "lexicon" else {}
     task = make_task(data, decoder=decoder, sil_weight=-0.5, beam_threshold=20.0, beam_size_token=3, **of_lexicon)
     generator = task.build_generator([], GenerationConfig(beam=17, nbest=2))
-    assert isinstance(generator.decoder, kind)
-    assert generator.decoder.options == SearchOptions(
+    assert isinstance(generator.pool.decoder, kind)
+    assert generator.pool.decoder.options == SearchOptions(
         beam=17, nbest=2, sil_weight=-0.5, beam_threshold=20.0, beam_size_token=3, **of_lexicon
     )
 
@@ -239,10 +239,10 @@ def test_searches_get_what_was_chosen(data, decoder, kind):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"lm": "lm.arpa"}, "task.lm=lm.arpa: task.decoder=best_path .* beam or lexicon"),
-        ({"sil_weight": 1.0}, "task.sil_weight=1.0: .* beam or lexicon"),
-        ({"decoder": "beam", "lexicon": "train.wrd"}, "task.lexicon=train.wrd: task.decoder=beam .* choose lexicon"),
-        ({"decoder": "beam", "word_score": -1.0}, "task.word_score=-1.0"),
+        ({"lm": "lm.arpa"}, "--lm lm.arpa: --decoder best_path .* beam or lexicon"),
+        ({"sil_weight": 1.0}, "--sil-weight 1.0: .* beam or lexicon"),
+        ({"decoder": "beam", "lexicon": "train.wrd"}, "--lexicon train.wrd: --decoder beam .* choose --decoder lexicon"),
+        ({"decoder": "beam", "word_score": -1.0}, "--word-score -1.0"),
     ],
 )
 def test_fields_that_a_decoder_would_ignore_are_refused(data, fields, message):
@@ -251,7 +251,7 @@ def test_fields_that_a_decoder_would_ignore_are_refused(data, fields, message):
 
 
 def test_a_language_model_weight_needs_a_model(data):
-    with pytest.raises(UserError, match="--lm-weight 1: .*task.lm=FILE"):
+    with pytest.raises(UserError, match="--lm-weight 1: .*--lm FILE"):
         make_task(data).build_generator([], GenerationConfig(lm_weight=1.0))
 
 

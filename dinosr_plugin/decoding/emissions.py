@@ -1,0 +1,145 @@
+"""Emissions in a file: what the network gave for a part of a corpus, to be decoded many times without it.
+
+An ``.npz`` archive (``numpy.load`` opens it without unpickling anything): ``meta``, JSON in bytes; ``0``, ``1``, ...: (F, V) float32
+log-probabilities of the manifest's rows.
+"""
+
+import hashlib
+import io
+import json
+import os
+import weakref
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Dict, Iterator, List, Sequence, Tuple, Union
+
+import numpy as np
+import torch
+from fairseq.data import Dictionary
+
+from ..data.manifest import require_writable, unwritable
+from ..errors import UserError
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What emissions are of.
+
+    model: ``fingerprint`` of the model.
+    symbols: the dictionary, in order.
+    blank: index of the CTC blank in it.
+    files: name of every row, as in the manifest.
+    labels: reference transcript of every row, in symbols of the dictionary with spaces between.
+    seconds: sound in all rows together.
+    """
+
+    model: str
+    symbols: List[str]
+    blank: int
+    files: List[str]
+    labels: List[str]
+    seconds: float
+
+    def dictionary(self) -> Dictionary:
+        dictionary = Dictionary()
+        for symbol in self.symbols[dictionary.nspecial :]:
+            dictionary.add_symbol(symbol)
+        return dictionary
+
+
+def fingerprint(models: Sequence[torch.nn.Module]) -> str:
+    """The same for the same weights, whatever file they come from."""
+    digest = hashlib.sha256()
+    for model in models:
+        for name, tensor in model.state_dict().items():
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+class EmissionWriter:
+    """Takes emissions in any order; the file gets its name with ``close``, which wants those of every row.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+
+    def __init__(self, path: Union[str, Path], meta: Meta):
+        self.path, self.meta, self.missing = Path(path), meta, set(range(len(meta.files)))
+        require_writable(self.path.parent)
+        self.unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.archive = zipfile.ZipFile(self.unfinished, "w")
+            weakref.finalize(self, self.unfinished.unlink, missing_ok=True)  # where decoding ends in an error
+        except OSError as error:
+            raise unwritable(self.path, error.strerror) from error
+
+    def add(self, row: int, emissions: torch.Tensor) -> None:
+        """(F, V) float32 of a row of the manifest."""
+        self.write(str(row), emissions.numpy())
+        self.missing.discard(row)
+
+    def write(self, name: str, array: np.ndarray) -> None:
+        data = io.BytesIO()
+        np.lib.format.write_array(data, array, allow_pickle=False)
+        try:
+            self.archive.writestr(f"{name}.npy", data.getbuffer())
+        except OSError as error:
+            self.discard()
+            raise unwritable(self.path, error.strerror) from error
+
+    def close(self) -> None:
+        """Finish the file; rows that fairseq left out (``--max-...``) raise UserError."""
+        if self.missing:
+            self.discard()
+            raise UserError(f"--emissions {self.path}: not written, for {len(self.missing)} of {len(self.meta.files)} utterances were left out")
+        self.write("meta", np.frombuffer(json.dumps(asdict(self.meta)).encode(), dtype=np.uint8))
+        try:
+            self.archive.close()
+            os.replace(self.unfinished, self.path)
+        except OSError as error:
+            self.discard()
+            raise unwritable(self.path, error.strerror) from error
+
+    def discard(self) -> None:
+        self.unfinished.unlink(missing_ok=True)
+
+
+class EmissionReader:
+    """The file, opened; ``self[row]`` is (F, V) float32.
+
+    Raises:
+        UserError: no such file, or one that holds something else.
+    """
+
+    def __init__(self, path: Union[str, Path]):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise UserError(f"{path}: no such file; `fairseq-generate ... --emissions {path}` makes it")
+        try:
+            self.archive: Dict[str, np.ndarray] = np.load(self.path, allow_pickle=False)
+            self.meta = Meta(**json.loads(self.archive["meta"].tobytes()))
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
+            raise UserError(f"{path}: not a file of emissions, or damaged; remove it, `fairseq-generate ... --emissions {path}` makes it again") from error
+
+    def __len__(self) -> int:
+        return len(self.meta.files)
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        return torch.from_numpy(self.archive[str(row)])
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return (self[row] for row in range(len(self)))
+
+    def require_same(self, meta: Meta) -> None:
+        """Raise UserError unless they are of this model, dictionary and manifest."""
+        for name, what in (("model", "another model"), ("symbols", "a model with another dictionary"), ("files", "another manifest")):
+            if getattr(self.meta, name) != getattr(meta, name):
+                raise UserError(f"--emissions {self.path}: of {what}; remove it to have it made again, or give another name")
+
+
+def padded(emissions: Sequence[torch.Tensor]) -> Tuple[torch.Tensor, torch.Tensor]:
+    """B x (F, V) -> (B, longest F, V), padded with zeros, and the lengths (B,)."""
+    return torch.nn.utils.rnn.pad_sequence(list(emissions), batch_first=True), torch.tensor([len(one) for one in emissions])

@@ -1,0 +1,131 @@
+"""Searches in processes of their own, so that they go on while the network works on the next batch.
+
+flashlight-text holds Python's global lock while it searches: threads would wait for one another.
+"""
+
+import multiprocessing
+import os
+import signal
+import time
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, List, Optional, Tuple
+
+import numpy as np
+import torch
+
+from ..errors import UserError
+from .base import CTCDecoder, Hypothesis
+from .search import BeamSearch, SearchOptions
+
+MOST = 16
+"""Processes that nobody asked for."""
+
+Packed = List[Tuple[np.ndarray, float, np.ndarray, list]]
+"""Hypotheses without tensors, which would take a file handle each on their way between processes."""
+
+
+def default_processes() -> int:
+    """One for each CPU that this process may use; none where processes cannot be forked."""
+    if "fork" not in multiprocessing.get_all_start_methods():
+        return 0
+    return min(MOST, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+class DecoderPool:
+    """Decodes one utterance at a time in each of several processes.
+
+    Args:
+        decoder: decodes in this process unless it is a ``BeamSearch``: other decoders are quick, or run on the GPU.
+        processes: how many; 0: everything happens in this process, at once. They are forked here, so that they share lexicon and
+            language model with it, and before the network has started threads.
+    """
+
+    def __init__(self, decoder: CTCDecoder, processes: int = 0):
+        self.decoder = decoder
+        self.search_seconds = 0.0
+        """Time spent searching so far, added up over the processes."""
+        self.processes = processes if isinstance(decoder, BeamSearch) else 0
+        self.executor: Optional[ProcessPoolExecutor] = None
+        if self.processes:
+            fork = multiprocessing.get_context("fork")
+            self.executor = ProcessPoolExecutor(self.processes, mp_context=fork, initializer=begin_worker, initargs=(decoder,))
+            self.executor.submit(os.getpid).result()  # forks them all
+
+    def submit(self, emissions: torch.Tensor, lengths: torch.Tensor, options: Optional[SearchOptions] = None) -> "Pending":
+        """Begin to decode a batch: as ``CTCDecoder.decode``, whose result ``Pending.wait`` gives.
+
+        ``options``, where given, are used in place of the decoder's own (all but its language model and lexicon).
+        """
+        if self.executor is None:
+            start = time.perf_counter()
+            if options is not None:
+                self.decoder.set_options(options)
+            done = self.decoder.decode(emissions, lengths)
+            self.search_seconds += time.perf_counter() - start
+            return Pending(self, done, [])
+        rows = [one[:length].numpy() for one, length in zip(emissions.float().cpu(), lengths.tolist())]
+        return Pending(self, [], [self.executor.submit(search, row, options) for row in rows])
+
+    def close(self) -> None:
+        if self.executor is not None:
+            self.executor.shutdown(cancel_futures=True)
+
+
+class Pending:
+    """Hypotheses of a batch that are being looked for."""
+
+    def __init__(self, pool: DecoderPool, done: List[List[Hypothesis]], futures: "List[Future[Any]]"):
+        self.pool, self.done, self.futures = pool, done, futures
+
+    def unfinished(self) -> int:
+        """Utterances that are not done."""
+        return sum(not future.done() for future in self.futures)
+
+    def wait(self) -> List[List[Hypothesis]]:
+        """Raises UserError where a process has died, and what the search raised."""
+        try:
+            for packed, seconds in [future.result() for future in self.futures]:
+                self.done.append(unpack(packed))
+                self.pool.search_seconds += seconds
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"--decoder-processes {self.pool.processes}: one of them was killed, for want of memory perhaps; "
+                "give fewer, or a smaller --beam or --beam-size-token"
+            ) from error
+        self.futures = []
+        return self.done
+
+
+# ---- in the processes -------------------------------------------------------------------------------------------------------
+
+
+class Worker:
+    decoder: BeamSearch
+    """This process's own."""
+
+
+def begin_worker(decoder: BeamSearch) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends us
+    torch.set_num_threads(1)  # threads of the parent's do not live on in a fork
+    Worker.decoder = decoder
+
+
+def search(emissions: np.ndarray, options: Optional[SearchOptions]) -> Tuple[Packed, float]:
+    """(F, V) float32 -> hypotheses, and the seconds that it took."""
+    start = time.perf_counter()
+    if options is not None and options != Worker.decoder.options:
+        Worker.decoder.set_options(options)
+    found = Worker.decoder.decode_one(torch.from_numpy(emissions))
+    return pack(found), time.perf_counter() - start
+
+
+def pack(hypotheses: List[Hypothesis]) -> Packed:
+    return [(one["tokens"].numpy(), one["score"], one["positional_scores"].numpy(), one["alignment"]) for one in hypotheses]
+
+
+def unpack(packed: Packed) -> List[Hypothesis]:
+    return [
+        {"tokens": torch.from_numpy(tokens), "score": score, "positional_scores": torch.from_numpy(scores), "alignment": alignment}
+        for tokens, score, scores, alignment in packed
+    ]
