@@ -415,7 +415,7 @@ def add_decoder(parser: argparse.ArgumentParser) -> None:
         help="best_path: the likeliest symbol of each frame; beam: the likeliest text; lexicon: the likeliest words of --lexicon (default: %(default)s)",
     )
     search.add_argument("--lm", metavar="FILE", help="n-gram model that KenLM reads (.arpa, .bin): of words for lexicon, of the dictionary's symbols for beam")
-    search.add_argument("--lm-weight", type=finite, metavar="W", help="factor of its log10 probabilities; 0.5 to 2 are usual (default: 0)")
+    search.add_argument("--lm-weight", type=finite, metavar="W", help="factor of its log10 probabilities; 0.5 to 2 are usual, `dinosr tune-lm` finds the best (default: 1)")
     search.add_argument(
         "--lexicon", metavar="FILE",
         help="lines 'word l e t t e r s |', or transcripts (train.wrd), whose words are spelt letter by letter",

@@ -76,7 +76,7 @@ def outputs(newcomer) -> dict[str, str]:
         config = re.search(r"--config-name (\S+)", command)
         result = shell(f"{command} {SHORT[config.group(1)]}" if config else command, newcomer)
         assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-3000:]}"
-        printed[key_of(command)] = result.stdout
+        printed[key_of(command)] = result.stdout + (result.stderr if command.startswith("fairseq-generate") else "")  # where its log goes
     return printed
 
 

@@ -161,7 +161,7 @@ def search_options(typed: Any) -> SearchOptions:
     if typed.lm_weight and typed.lm is None:
         raise UserError(f"--lm-weight {typed.lm_weight:g}: no language model to weigh; give --lm FILE")
     given = {name: getattr(typed, name) for name in ("beam", "lm", "lm_weight", "lexicon", "word_score")}
-    return SearchOptions(**{"beam": BEAM} | {name: value for name, value in given.items() if value is not None})
+    return SearchOptions(**{"beam": BEAM, "lm_weight": float(typed.lm is not None)} | {name: value for name, value in given.items() if value is not None})
 
 
 # ---- from sound to words ----------------------------------------------------------------------------------------------------

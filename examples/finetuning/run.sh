@@ -13,7 +13,7 @@ plugin=$(dinosr path)
 # ---- data: every tenth utterance (10 minutes), six of ten (60 minutes); n-grams of all training transcripts -------------------
 
 rows() {  # rows MINUTES: which utterances, by number
-    echo "NR % 10 >= 1 && NR % 10 <= $(($1 / 10))"
+    case $1 in 10) echo "NR % 10 == 1" ;; 60) echo "NR % 10 < 6" ;; esac
 }
 
 if [ ! -f "$data/letters.arpa" ]; then
@@ -52,8 +52,8 @@ tuned() {  # tuned NAME OPTION...: the weights that are best on the validation p
 measure() {  # measure NAME: one line for each decoder
     local name=$1 letters words
     decode "$name" more > /dev/null  # the emissions to tune on
-    letters=$(tuned "$name" --lm "$data/letters.arpa" --lm-weights 0.5 1 1.5 2 --beam 20)
-    words=$(tuned "$name" --lm "$data/words.arpa" --lexicon "$data/train.wrd" --lm-weights 1 2 3 4 --word-scores 0 2 4 --beam 20)
+    letters=$(tuned "$name" --lm "$data/letters.arpa" --lm-weights 1 1.5 2 2.5 3 --beam 20)
+    words=$(tuned "$name" --lm "$data/words.arpa" --lexicon "$data/train.wrd" --lm-weights 2 3 4 5 6 --word-scores 0 2 4 --beam 20)
     echo "$name, best path: $(decode "$name" dev)"
     echo "$name, beam: $(decode "$name" dev --decoder beam --beam 50)"
     echo "$name, beam with letters.arpa, $letters: $(decode "$name" dev --decoder beam --beam 50 --lm "$data/letters.arpa" $letters)"

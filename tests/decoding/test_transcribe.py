@@ -462,6 +462,8 @@ def test_names_and_defaults_of_the_parser():
     assert cli.DECODERS == tuple(DECODERS)
     parsed = cli.make_parser().parse_args(["transcribe", "x.pt", "x.wav", "--decoder", "beam"])
     assert transcribe.search_options(parsed) == SearchOptions(beam=50)
+    parsed = cli.make_parser().parse_args(["transcribe", "x.pt", "x.wav", "--decoder", "beam", "--lm", "l"])
+    assert transcribe.search_options(parsed) == SearchOptions(beam=50, lm="l", lm_weight=1.0)
     given = ["--decoder", "lexicon", "--lm", "l", "--lm-weight", "2", "--lexicon", "w", "--word-score", "-1", "--beam", "7"]
     parsed = cli.make_parser().parse_args(["transcribe", "x.pt", "x.wav", *given])
     assert transcribe.search_options(parsed) == SearchOptions(beam=7, lm="l", lm_weight=2.0, lexicon="w", word_score=-1.0)
