@@ -380,8 +380,9 @@ def run_tune_lm(options: argparse.Namespace) -> int:
     search = SearchOptions(beam=options.beam, lm=options.lm, lm_weight=1.0, lexicon=options.lexicon)
     decoder = build_decoder("lexicon" if options.lexicon else "beam", emissions.meta.dictionary(), emissions.meta.blank, search)
     scores = options.word_scores or ([-1.0, 0.0, 1.0, 2.0] if options.lexicon else [0.0])
-    trials = tune(emissions, decoder, options.lm_weights, scores, options.processes or default_processes())
-    print(f"{tuning_table(trials)}\n{summary(trials)}")
+    weights, scores = list(dict.fromkeys(options.lm_weights)), list(dict.fromkeys(scores))  # each once
+    trials = tune(emissions, decoder, weights, scores, options.processes or default_processes())
+    print(f"{tuning_table(trials)}\n{summary(trials, options.beam)}")
     return 0
 
 

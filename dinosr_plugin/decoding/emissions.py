@@ -10,36 +10,44 @@ import json
 import os
 import weakref
 import zipfile
+import zlib
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Sequence, Tuple, Union
+from typing import Iterator, List, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 from fairseq.data import Dictionary
 
+from ..data.audio import SAMPLE_RATE
 from ..data.manifest import require_writable, unwritable
 from ..errors import UserError
 
 
 @dataclass(frozen=True)
 class Meta:
-    """What emissions are of.
+    """What emissions are of. The sound itself is not compared with what it was when they were made.
 
     model: ``fingerprint`` of the model.
     symbols: the dictionary, in order.
     blank: index of the CTC blank in it.
-    files: name of every row, as in the manifest.
+    root, files, samples: of the manifest: its folder; name and length of every row.
     labels: reference transcript of every row, in symbols of the dictionary with spaces between.
-    seconds: sound in all rows together.
     """
 
     model: str
     symbols: List[str]
     blank: int
+    root: str
     files: List[str]
+    samples: List[int]
     labels: List[str]
-    seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """Sound in all rows together."""
+        return sum(self.samples) / SAMPLE_RATE
 
     def dictionary(self) -> Dictionary:
         dictionary = Dictionary()
@@ -91,10 +99,10 @@ class EmissionWriter:
             raise unwritable(self.path, error.strerror) from error
 
     def close(self) -> None:
-        """Finish the file; rows that fairseq left out (``--max-...``) raise UserError."""
+        """Finish the file. Raises UserError where rows were not added."""
         if self.missing:
             self.discard()
-            raise UserError(f"--emissions {self.path}: not written, for {len(self.missing)} of {len(self.meta.files)} utterances were left out")
+            raise UserError(f"--emissions {self.path}: not written, for {len(self.missing)} of {len(self.meta.files)} utterances were not decoded")
         self.write("meta", np.frombuffer(json.dumps(asdict(self.meta)).encode(), dtype=np.uint8))
         try:
             self.archive.close()
@@ -116,28 +124,47 @@ class EmissionReader:
 
     def __init__(self, path: Union[str, Path]):
         self.path = Path(path)
+        if self.path.is_dir():
+            raise UserError(f"{path}: a folder; give the name of a file of emissions")
         if not self.path.is_file():
             raise UserError(f"{path}: no such file; `fairseq-generate ... --emissions {path}` makes it")
-        try:
-            self.archive: Dict[str, np.ndarray] = np.load(self.path, allow_pickle=False)
+        with self.readable():
+            self.archive = np.load(self.path, allow_pickle=False)
             self.meta = Meta(**json.loads(self.archive["meta"].tobytes()))
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
-            raise UserError(f"{path}: not a file of emissions, or damaged; remove it, `fairseq-generate ... --emissions {path}` makes it again") from error
+
+    @contextmanager
+    def readable(self) -> Iterator[None]:
+        """UserError for whatever numpy and zipfile say of other or damaged files."""
+        try:
+            yield
+        except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            remedy = f"remove it, `fairseq-generate ... --emissions {self.path}` makes it again"
+            raise UserError(f"{self.path}: not a file of emissions, or damaged; {remedy}") from error
 
     def __len__(self) -> int:
         return len(self.meta.files)
 
     def __getitem__(self, row: int) -> torch.Tensor:
-        return torch.from_numpy(self.archive[str(row)])
+        with self.readable():
+            return torch.from_numpy(self.archive[str(row)])
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return (self[row] for row in range(len(self)))
 
     def require_same(self, meta: Meta) -> None:
         """Raise UserError unless they are of this model, dictionary and manifest."""
-        for name, what in (("model", "another model"), ("symbols", "a model with another dictionary"), ("files", "another manifest")):
-            if getattr(self.meta, name) != getattr(meta, name):
+        for names, what in DIFFERENCES.items():
+            if any(getattr(self.meta, name) != getattr(meta, name) for name in names):
                 raise UserError(f"--emissions {self.path}: of {what}; remove it to have it made again, or give another name")
+
+
+DIFFERENCES = {
+    ("symbols", "blank"): "a model with another dictionary",
+    ("model",): "another model, another order of models in --path, or another precision (--fp16)",
+    ("root", "files", "samples"): "another manifest",
+    ("labels",): "other transcripts",
+}
+"""Fields of ``Meta`` -> what it means where they differ."""
 
 
 def padded(emissions: Sequence[torch.Tensor]) -> Tuple[torch.Tensor, torch.Tensor]:

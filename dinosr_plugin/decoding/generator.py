@@ -6,11 +6,13 @@ from collections import deque
 from typing import Any, Deque, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
+import torch.nn.functional as F
 from fairseq import utils
 from fairseq.data import Dictionary
 
 from ..data.audio import SAMPLE_RATE
 from ..errors import UserError
+from ..models.checkpoint import field_and_hop, trunk_of
 from .base import CTCDecoder, Hypothesis
 from .emissions import EmissionReader, EmissionWriter, padded
 from .pace import Pace
@@ -43,7 +45,7 @@ class CTCGenerator:
     ):
         self.pool = DecoderPool(decoder, processes)
         self.file = emissions
-        self.never_emitted = sorted({dictionary.bos(), dictionary.pad(), dictionary.eos(), dictionary.unk()} - {blank})
+        self.never_emitted = never_emitted(dictionary, blank)
         # fairseq-generate drops these from what it prints; <unk> stays, else an unknown reference symbol would not count
         self.symbols_to_strip_from_output = {dictionary.bos(), dictionary.pad(), dictionary.eos(), blank}
 
@@ -73,24 +75,26 @@ class CTCGenerator:
         """
         waiting: Deque[Dict[str, Any]] = deque()
         pace = Pace()
-        for sample in samples:
-            if "net_input" in sample:
-                pace.sound += speech_seconds(sample["net_input"])
-                with pace.of("network"):
-                    sample["pending"] = self.begin(models, sample)
-                sample["net_input"] = {}  # the sound is not needed any more
-            waiting.append(sample)
-            while len(waiting) > 1 and (ready(waiting[0]) or sum(map(unfinished, waiting)) > AHEAD * self.pool.processes):
+        with self.pool:
+            for sample in samples:
+                if "net_input" in sample:
+                    pace.sound += speech_seconds(sample["net_input"])
+                    with pace.of("network"):
+                        sample["pending"] = self.begin(models, sample)
+                    sample["net_input"] = {}  # the sound is not needed any more
+                waiting.append(sample)
+                while len(waiting) > 1 and (ready(waiting[0]) or sum(map(unfinished, waiting)) > AHEAD * self.pool.processes):
+                    yield waiting.popleft()
+            while len(waiting) > 1:
                 yield waiting.popleft()
-        while len(waiting) > 1:
-            yield waiting.popleft()
-        for last in waiting:
-            if "pending" in last:
-                last["pending"].wait()
-            self.close()
-            if pace.sound:
-                self.log(pace)
-            yield last  # fairseq counts, and does not come back after it
+            for last in waiting:
+                if "pending" in last:
+                    last["pending"].wait()
+        if isinstance(self.file, EmissionWriter):
+            self.file.close()
+        if pace.sound:
+            self.log(pace)
+        yield from waiting  # the last one: fairseq counts, and does not come back after it
 
     def log(self, pace: Pace) -> None:
         search = f"search in {self.pool.processes} processes" if self.pool.processes else "search"
@@ -128,20 +132,37 @@ class CTCGenerator:
         return mean, outputs[0][1]
 
 
+def never_emitted(dictionary: Dictionary, blank: int) -> List[int]:
+    """Indices of symbols that are no part of a text."""
+    return sorted({dictionary.bos(), dictionary.pad(), dictionary.eos(), dictionary.unk()} - {blank})
+
+
 def frame_log_probs(model: torch.nn.Module, net_input: Dict[str, Any]) -> Tuple[torch.Tensor, torch.Tensor]:
     """Run one model in eval mode: log-probabilities (B, F, V) float32 and numbers of valid frames (B,) int64."""
     model.eval()
     parameter = next(model.parameters())
     net_input = utils.apply_to_sample(lambda tensor: tensor.to(parameter.device), net_input)
-    source = net_input["source"]
+    source, padding_mask = at_least_a_frame(model, **net_input)
     if not any(getattr(module, "takes_float32", False) for module in model.modules()):
         source = source.to(parameter.dtype)  # fairseq-generate --fp16 makes halves of the model, but not of the sound
-    output = model(**{**net_input, "source": source})
+    output = model(source=source, padding_mask=padding_mask)
     log_probs = model.get_normalized_probs(output, log_probs=True).transpose(0, 1)  # (F, B, V) -> (B, F, V)
     padding_mask = output["padding_mask"]  # (B, F) or None; read after the line above, which may lengthen it
     if padding_mask is None:
         return log_probs, torch.full((log_probs.size(0),), log_probs.size(1), device=log_probs.device)
     return log_probs, (~padding_mask).sum(dim=1)
+
+
+def at_least_a_frame(
+    model: torch.nn.Module, source: torch.Tensor, padding_mask: Optional[torch.Tensor]
+) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
+    """(B, T) sounds and their mask, padded where all of them are too short for a frame: a network cannot make none."""
+    missing = field_and_hop(trunk_of(model))[0] - source.size(1) if hasattr(model, "w2v_encoder") else 0
+    if missing <= 0:
+        return source, padding_mask
+    if padding_mask is None:
+        padding_mask = torch.zeros_like(source, dtype=torch.bool)
+    return F.pad(source, (0, missing)), F.pad(padding_mask, (0, missing), value=True)
 
 
 def speech_seconds(net_input: Dict[str, Any]) -> float:

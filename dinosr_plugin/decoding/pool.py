@@ -4,12 +4,15 @@ flashlight-text holds Python's global lock while it searches: threads would wait
 """
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, List, Optional, Tuple
+from contextlib import contextmanager
+from typing import Any, Iterator, List, Optional, Tuple
 
 import numpy as np
 import torch
@@ -38,10 +41,17 @@ class DecoderPool:
     Args:
         decoder: decodes in this process unless it is a ``BeamSearch``: other decoders are quick, or run on the GPU.
         processes: how many; 0: everything happens in this process, at once. They are forked here, so that they share lexicon and
-            language model with it, and before the network has started threads.
+            language model with it; they run with one thread and touch no GPU.
+
+    Raises:
+        UserError: ``processes`` is negative; later, one was killed.
+
+    A context manager: where an error leaves it, what is being searched is given up.
     """
 
     def __init__(self, decoder: CTCDecoder, processes: int = 0):
+        if processes < 0:
+            raise UserError(f"--decoder-processes {processes}: must be 0 or more")
         self.decoder = decoder
         self.search_seconds = 0.0
         """Time spent searching so far, added up over the processes."""
@@ -50,7 +60,8 @@ class DecoderPool:
         if self.processes:
             fork = multiprocessing.get_context("fork")
             self.executor = ProcessPoolExecutor(self.processes, mp_context=fork, initializer=begin_worker, initargs=(decoder,))
-            self.executor.submit(os.getpid).result()  # forks them all
+            with self.alive():
+                self.executor.submit(os.getpid).result()  # forks them all
 
     def submit(self, emissions: torch.Tensor, lengths: torch.Tensor, options: Optional[SearchOptions] = None) -> "Pending":
         """Begin to decode a batch: as ``CTCDecoder.decode``, whose result ``Pending.wait`` gives.
@@ -65,11 +76,30 @@ class DecoderPool:
             self.search_seconds += time.perf_counter() - start
             return Pending(self, done, [])
         rows = [one[:length].numpy() for one, length in zip(emissions.float().cpu(), lengths.tolist())]
-        return Pending(self, [], [self.executor.submit(search, row, options) for row in rows])
+        with self.alive():
+            return Pending(self, [], [self.executor.submit(search, row, options) for row in rows])
 
-    def close(self) -> None:
-        if self.executor is not None:
-            self.executor.shutdown(cancel_futures=True)
+    @contextmanager
+    def alive(self) -> Iterator[None]:
+        """UserError where a process has died."""
+        try:
+            yield
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"--decoder-processes {self.processes}: one of them was killed, for want of memory perhaps; "
+                "give fewer, or a smaller --beam or --beam-size-token"
+            ) from error
+
+    def __enter__(self) -> "DecoderPool":
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        if self.executor is None:
+            return
+        if kind is not None:
+            for process in list((self.executor._processes or {}).values()):
+                process.kill()
+        self.executor.shutdown(wait=kind is None, cancel_futures=True)
 
 
 class Pending:
@@ -84,15 +114,10 @@ class Pending:
 
     def wait(self) -> List[List[Hypothesis]]:
         """Raises UserError where a process has died, and what the search raised."""
-        try:
+        with self.pool.alive():
             for packed, seconds in [future.result() for future in self.futures]:
                 self.done.append(unpack(packed))
                 self.pool.search_seconds += seconds
-        except BrokenProcessPool as error:
-            raise UserError(
-                f"--decoder-processes {self.pool.processes}: one of them was killed, for want of memory perhaps; "
-                "give fewer, or a smaller --beam or --beam-size-token"
-            ) from error
         self.futures = []
         return self.done
 
@@ -108,7 +133,14 @@ class Worker:
 def begin_worker(decoder: BeamSearch) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends us
     torch.set_num_threads(1)  # threads of the parent's do not live on in a fork
+    threading.Thread(target=end_with_parent, daemon=True).start()
     Worker.decoder = decoder
+
+
+def end_with_parent() -> None:
+    """A parent that is killed cannot end us, and the queue never ends: we hold its other end too."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def search(emissions: np.ndarray, options: Optional[SearchOptions]) -> Tuple[Packed, float]:

@@ -150,8 +150,8 @@ def load_lm(path: Optional[str], words: Sequence[str], specials: int = 0, share:
     strangers = [words[word] for word in asked if unigram_score(lm, word) == unknown]
     if len(asked) - len(strangers) <= share * len(asked):
         raise UserError(
-            f"--lm {path}: does not know {len(strangers)} of {len(asked)} words or symbols ({strangers[0]!r}, ...); --decoder lexicon "
-            "needs an n-gram model of the lexicon's words, beam one of the dictionary's symbols, written the same way (case)"
+            f"--lm {path}: does not know {len(strangers)} of {len(asked)} words or symbols ({strangers[0]!r}, ...); with --lexicon it must be an "
+            "n-gram model of the lexicon's words, else one of the dictionary's symbols, written the same way (case)"
         )
     if strangers:
         logger.warning(f"--lm {path} does not know {len(strangers)} of {len(asked)} words or symbols ({strangers[0]!r}, ...)")

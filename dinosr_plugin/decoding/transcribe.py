@@ -27,7 +27,7 @@ from ..errors import UserError
 from ..models.checkpoint import Recogniser
 from .base import CTCDecoder
 from .best_path import BestPathDecoder
-from .generator import CTCGenerator, frame_log_probs
+from .generator import frame_log_probs, never_emitted
 from .pace import Pace
 from .search import SearchOptions, check_decoder_options
 from .segments import LONGEST, SHORTEST, decode_segments, segments
@@ -200,7 +200,7 @@ def decode(recogniser: Recogniser, decoder: CTCDecoder, table: torch.Tensor) -> 
 
     Best path takes them whole; the searches go from pause to pause, for they remember what every frame might have been.
     """
-    table[:, CTCGenerator(decoder, recogniser.dictionary, recogniser.blank).never_emitted] = -math.inf
+    table[:, never_emitted(recogniser.dictionary, recogniser.blank)] = -math.inf
     pieces = [(0, len(table))]
     if not isinstance(decoder, BestPathDecoder):
         rate = SAMPLE_RATE / recogniser.hop  # frames a second

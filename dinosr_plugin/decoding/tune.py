@@ -43,9 +43,9 @@ def tune(emissions: EmissionReader, decoder: BeamSearch, weights: Sequence[float
     references = [words(label.split(), emissions.meta.symbols) for label in emissions.meta.labels]
     if not any(reference.split() for reference in references):
         raise UserError(f"{emissions.path}: all references are empty; use a --gen-subset with transcripts")
-    pool = DecoderPool(decoder, processes)
     trials: List[Trial] = []
-    with tqdm(total=len(weights) * len(scores) * len(emissions), unit="utt", desc="decoding", disable=None) as bar:
+    bar = tqdm(total=len(weights) * len(scores) * len(emissions), unit="utt", desc="decoding", disable=None)
+    with DecoderPool(decoder, processes) as pool, bar:
         for weight, score, pending in begun(pool, list(emissions), decoder.options, weights, scores):
             texts = []
             for one in pending:
@@ -54,7 +54,6 @@ def tune(emissions: EmissionReader, decoder: BeamSearch, weights: Sequence[float
                 bar.update()
             trials.append(Trial(weight, score, error_rates(list(zip(references, texts)))))
             bar.set_postfix_str(f"WER {best_of(trials).rates['wer']:.2f} so far")
-    pool.close()
     return trials
 
 
@@ -93,12 +92,12 @@ def tuning_table(trials: Sequence[Trial]) -> str:
     return format_table(list(rows.values()), [("weight", "WER at LM weight", ""), *((score, f"word score {score:g}", ".2f") for score in scores)])
 
 
-def summary(trials: Sequence[Trial]) -> str:
+def summary(trials: Sequence[Trial], beam: int) -> str:
     """The best trial, what to type for it, and a warning where a larger grid may hold a better one."""
     best = best_of(trials)
     low, high = best.rates["wer_interval"]
     word_score = f" --word-score {best.word_score:g}" if best.word_score else ""
-    lines = [f"best: --lm-weight {best.lm_weight:g}{word_score}: WER {best.rates['wer']:.2f} [{low:.2f}, {high:.2f}]"]
+    lines = [f"best: --lm-weight {best.lm_weight:g}{word_score} --beam {beam}: WER {best.rates['wer']:.2f} [{low:.2f}, {high:.2f}]"]
     for name, option in (("lm_weight", "--lm-weights"), ("word_score", "--word-scores")):
         values = sorted({getattr(trial, name) for trial in trials})
         if len(values) > 1 and getattr(best, name) in (values[0], values[-1]) and getattr(best, name) != 0:

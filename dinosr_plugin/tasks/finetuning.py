@@ -135,6 +135,8 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         # With fairseq's default of 8 the last batch is dropped unless its size is a multiple of 8: decoding would skip utterances.
         kwargs["required_batch_size_multiple"] = 1
         longest = longest_utterance(dataset, self.max_positions()[0])
+        if not longest:
+            raise UserError(f"task.max_sample_size={self.cfg.max_sample_size}: no utterance is as short as that; raise it")
         max_tokens = audio_batch_size(longest, max_tokens, max_sentences)
         self.batches = super().get_batch_iterator(dataset, max_tokens=max_tokens, max_sentences=max_sentences, **kwargs)
         return self.batches

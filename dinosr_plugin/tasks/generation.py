@@ -5,12 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Optional, Sequence, Union
 
+from fairseq.data import FairseqDataset
 from fairseq.data.iterators import EpochBatchIterator
 from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks.audio_finetuning import AudioFinetuningConfig
 
 from .. import compat
-from ..data.audio import SAMPLE_RATE
 from ..decoding import DECODERS, CTCGenerator, SearchOptions, build_decoder
 from ..decoding.emissions import EmissionReader, EmissionWriter, Meta, fingerprint
 from ..decoding.pool import default_processes
@@ -107,16 +107,29 @@ class Decoding:
         (dataset,) = self.datasets.values()
         if self.cfg.multi_corpus_keys is not None:
             raise UserError("--emissions: not for several corpora at once; decode one after the other")
-        rows = range(len(dataset))
-        files, labels = [dataset.dataset.name(row) for row in rows], [dataset.get_label(row) for row in rows]
-        seconds = float(dataset.sizes.sum()) / SAMPLE_RATE
-        symbols = list(self.target_dictionary.symbols)  # a copy: fairseq-generate adds the words it meets
-        meta = Meta(fingerprint(models), symbols, blank, files, labels, seconds)
-        if not Path(self.cfg.emissions).exists():
-            return EmissionWriter(self.cfg.emissions, meta)
-        reader = EmissionReader(self.cfg.emissions)
-        reader.require_same(meta)
-        return reader
+        meta = self.describe(dataset, models, blank)
+        if Path(self.cfg.emissions).exists():
+            reader = EmissionReader(self.cfg.emissions)
+            reader.require_same(meta)
+            return reader
+        if self.batches is not None and (self.batches.num_shards > 1 or sum(map(len, self.batches.frozen_batches)) < len(dataset)):
+            raise UserError(
+                f"--emissions {self.cfg.emissions}: is of whole manifests, and some utterances would be left out; "
+                "leave out --max-sample-size, --distributed-world-size or whatever does that, or --emissions"
+            )
+        return EmissionWriter(self.cfg.emissions, meta)
+
+    def describe(self, dataset: FairseqDataset, models: Sequence, blank: int) -> Meta:
+        sounds, rows = dataset.dataset, range(len(dataset))
+        return Meta(
+            model=fingerprint(models),
+            symbols=list(self.target_dictionary.symbols),  # a copy: fairseq-generate adds the words it meets
+            blank=blank,
+            root=str(sounds.root_dir),
+            files=[sounds.name(row) for row in rows],
+            samples=[int(size) for size in sounds.sizes],
+            labels=[dataset.get_label(row) for row in rows],
+        )
 
 
 def check_generation_options(args: Any) -> None:

@@ -46,7 +46,7 @@ decode() {  # decode NAME PART OPTION...: prints the last line, with error rates
 tuned() {  # tuned NAME OPTION...: the weights that are best on the validation part, as options
     local name=$1
     shift
-    dinosr tune-lm "$out/$name.more.npz" "$@" 2>> "$out/$name.out" | tee -a "$out/$name.out" | sed -n 's/^best: \(.*\): WER.*/\1/p'
+    dinosr tune-lm "$out/$name.more.npz" "$@" 2>> "$out/$name.out" | tee -a "$out/$name.out" | sed -n 's/^best: \(.*\) --beam .*/\1/p'
 }
 
 measure() {  # measure NAME: one line for each decoder

@@ -29,13 +29,11 @@ COLUMNS = [
 
 def timed(decoder, tables: list, processes: int) -> tuple:
     """Hypotheses of all utterances, and the seconds that they took."""
-    pool = DecoderPool(decoder, processes)
-    start = time.perf_counter()
-    begun = [pool.submit(table[None], torch.tensor([len(table)])) for table in tables]
-    hypotheses = [pending.wait()[0][0] for pending in begun]
-    seconds = time.perf_counter() - start
-    pool.close()
-    return hypotheses, seconds
+    with DecoderPool(decoder, processes) as pool:
+        start = time.perf_counter()
+        begun = [pool.submit(table[None], torch.tensor([len(table)])) for table in tables]
+        hypotheses = [pending.wait()[0][0] for pending in begun]
+        return hypotheses, time.perf_counter() - start
 
 
 def measure(name: str, kind: str, options: SearchOptions, emissions: EmissionReader) -> dict:

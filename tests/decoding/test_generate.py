@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -138,8 +139,32 @@ def test_emissions_of_another_model_are_refused(recogniser, tmp_path):
     torch.save(saved, tmp_path / "other.pt")
     kept = ["--emissions", tmp_path / "train.npz"]
     run(recogniser, tmp_path, *kept)
-    with pytest.raises(UserError, match="train.npz: of another model; remove it to have it made again"):
+    with pytest.raises(UserError, match="train.npz: of another model, .*; remove it to have it made again"):
         run(recogniser, tmp_path, *kept, "--path", tmp_path / "other.pt")
+
+
+def test_emissions_are_of_whole_manifests(recogniser, tmp_path):
+    for less in (["--max-sample-size", "10000", "--skip-invalid-size-inputs-valid-test"], ["--distributed-world-size", "2", "--distributed-no-spawn"]):
+        with pytest.raises(UserError, match="--emissions .*train.npz: is of whole manifests"):
+            run(recogniser, tmp_path, "--emissions", tmp_path / "train.npz", *less)
+    assert not (tmp_path / "train.npz").exists()
+
+
+def test_a_limit_that_leaves_nothing(recogniser, tmp_path):
+    with pytest.raises(UserError, match="task.max_sample_size=100: no utterance is as short as that"):
+        run(recogniser, tmp_path, "--max-sample-size", "100", "--skip-invalid-size-inputs-valid-test")
+
+
+@pytest.mark.parametrize("batch", ["1", "2"])
+@pytest.mark.parametrize("name", SEARCHES)
+def test_sounds_too_short_for_a_frame(recogniser, tmp_path, name, batch):
+    for number, samples in enumerate((300, 1)):
+        soundfile.write(tmp_path / f"{number}.wav", np.full(samples, 0.1), 16000)
+    (tmp_path / "train.tsv").write_text(f"{tmp_path}\n0.wav\t300\n1.wav\t1\n")
+    (tmp_path / "train.ltr").write_text("N O |\nO N |\n")
+    shutil.copy(recogniser / "dict.ltr.txt", tmp_path)
+    file = run(tmp_path, tmp_path / "out", *options_of(name, recogniser), "--path", recogniser / "model.pt", "--batch-size", batch)
+    assert texts_in(file) == [("0", ""), ("1", "")]
 
 
 def test_best_path_has_one_hypothesis(recogniser, tmp_path):

@@ -2,8 +2,11 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,9 +22,8 @@ LENGTHS = torch.tensor([30, 7, 0, 22, 30])
 
 @pytest.fixture
 def pool():
-    made = DecoderPool(BeamDecoder(LETTERS, BLANK, SearchOptions(beam=20, nbest=2)), processes=2)
-    yield made
-    made.close()
+    with DecoderPool(BeamDecoder(LETTERS, BLANK, SearchOptions(beam=20, nbest=2)), processes=2) as made:
+        yield made
 
 
 def plain(decoded):
@@ -54,10 +56,9 @@ def test_other_options_for_one_batch(processes):
     lengths = torch.tensor([12] * 3)
     silent = SearchOptions(beam=20, sil_weight=-20.0)
     expected = BeamDecoder(LETTERS, BLANK, silent).decode(emissions, lengths)
-    pool = DecoderPool(BeamDecoder(LETTERS, BLANK, SearchOptions(beam=20)), processes)
-    assert plain(pool.submit(emissions, lengths).wait()) != plain(expected)
-    assert plain(pool.submit(emissions, lengths, silent).wait()) == plain(expected)
-    pool.close()
+    with DecoderPool(BeamDecoder(LETTERS, BLANK, SearchOptions(beam=20)), processes) as pool:
+        assert plain(pool.submit(emissions, lengths).wait()) != plain(expected)
+        assert plain(pool.submit(emissions, lengths, silent).wait()) == plain(expected)
 
 
 def test_the_network_can_work_meanwhile(pool):
@@ -76,8 +77,59 @@ def test_best_path_needs_no_processes():
 def test_a_killed_process_is_named(pool):
     (victim, *_) = pool.executor._processes
     threading.Timer(0.3, os.kill, (victim, signal.SIGKILL)).start()
-    with pytest.raises(UserError, match="--decoder-processes 2: one of them was killed, for want of memory"):
-        pool.submit(random_emissions(20000, seed=0, utterances=8), torch.tensor([20000] * 8)).wait()
+    message = "--decoder-processes 2: one of them was killed, for want of memory"
+    emissions, lengths = random_emissions(20000, seed=0, utterances=8), torch.tensor([20000] * 8)
+    with pytest.raises(UserError, match=message):
+        pool.submit(emissions, lengths).wait()
+    with pytest.raises(UserError, match=message):  # the next batch is begun before the last one is waited for
+        pool.submit(emissions, lengths)
+
+
+def test_an_error_gives_up_what_is_being_searched():
+    with pytest.raises(KeyboardInterrupt), DecoderPool(BeamDecoder(LETTERS, BLANK, SearchOptions(beam=500)), processes=2) as pool:
+        processes = list(pool.executor._processes.values())
+        pool.submit(random_emissions(100_000, seed=0, utterances=4), torch.tensor([100_000] * 4))
+        raise KeyboardInterrupt
+    for process in processes:
+        process.join(10)
+        assert process.exitcode is not None  # else the search goes on for a minute
+
+
+def test_processes_end_with_their_parent(tmp_path):
+    """However it ends; else each would keep its part of the memory for ever."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import time\n"
+        "from test_search import BLANK, LETTERS\n"
+        "from dinosr_plugin.decoding import BeamDecoder, SearchOptions\n"
+        "from dinosr_plugin.decoding.pool import DecoderPool\n"
+        "pool = DecoderPool(BeamDecoder(LETTERS, BLANK, SearchOptions(beam=20)), 2)\n"
+        "print(*pool.executor._processes, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    children = [int(number) for number in parent.stdout.readline().split()]
+    assert len(children) == 2
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 20
+    while any(map(alive, children)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(alive, children))
+
+
+def alive(number: int) -> bool:
+    """Whether there is such a process, which is no zombie."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_negative_number():
+    with pytest.raises(UserError, match="--decoder-processes -1: must be 0 or more"):
+        DecoderPool(BeamDecoder(LETTERS, BLANK, SearchOptions(beam=20)), processes=-1)
 
 
 def test_one_process_a_cpu(monkeypatch):
