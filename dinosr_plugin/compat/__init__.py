@@ -5,6 +5,7 @@
 
 from . import language_models, messages, saving, training, versions
 from .data import audio_dataset, through  # noqa: F401  (for the tasks)
+from .versions import let_go_of_processes  # noqa: F401  (for decoding)
 
 
 def apply():

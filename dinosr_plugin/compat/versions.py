@@ -1,6 +1,7 @@
 """What newer versions of NumPy and torch no longer do for fairseq, and what importing it does to everybody else."""
 
 import logging
+from concurrent.futures import ProcessPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,3 +37,12 @@ def allow_fairseq_checkpoints():
 
     if hasattr(torch.serialization, "add_safe_globals"):
         torch.serialization.add_safe_globals([Dictionary])
+
+
+def let_go_of_processes(executor: ProcessPoolExecutor) -> None:
+    """Python 3.11.2, which is Debian's, waits for ever where a process of a pool was killed before it had read what was sent to it (CPython issue 94777).
+
+    Nobody reads any more: with the pipe's other end closed, sending fails.
+    """
+    if executor._call_queue is not None:
+        executor._call_queue._reader.close()

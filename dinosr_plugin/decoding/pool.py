@@ -17,6 +17,7 @@ from typing import Any, Iterator, List, Optional, Tuple
 import numpy as np
 import torch
 
+from .. import compat
 from ..errors import UserError
 from .base import CTCDecoder, Hypothesis
 from .search import BeamSearch, SearchOptions
@@ -85,6 +86,7 @@ class DecoderPool:
         try:
             yield
         except BrokenProcessPool as error:
+            compat.let_go_of_processes(self.executor)
             raise UserError(
                 f"--decoder-processes {self.processes}: one of them was killed, for want of memory perhaps; "
                 "give fewer, or a smaller --beam or --beam-size-token"
@@ -99,6 +101,7 @@ class DecoderPool:
         if kind is not None:
             for process in list((self.executor._processes or {}).values()):
                 process.kill()
+            compat.let_go_of_processes(self.executor)
         self.executor.shutdown(wait=kind is None, cancel_futures=True)
 
 

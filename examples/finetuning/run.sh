@@ -53,7 +53,7 @@ measure() {  # measure NAME: one line for each decoder
     local name=$1 letters words
     decode "$name" more > /dev/null  # the emissions to tune on
     letters=$(tuned "$name" --lm "$data/letters.arpa" --lm-weights 1 1.5 2 2.5 3 --beam 20)
-    words=$(tuned "$name" --lm "$data/words.arpa" --lexicon "$data/train.wrd" --lm-weights 2 3 4 5 6 --word-scores 0 2 4 --beam 20)
+    words=$(tuned "$name" --lm "$data/words.arpa" --lexicon "$data/train.wrd" --lm-weights 1 2 3 4 5 6 --word-scores 0 2 4 --beam 20)
     echo "$name, best path: $(decode "$name" dev)"
     echo "$name, beam: $(decode "$name" dev --decoder beam --beam 50)"
     echo "$name, beam with letters.arpa, $letters: $(decode "$name" dev --decoder beam --beam 50 --lm "$data/letters.arpa" $letters)"

@@ -87,12 +87,10 @@ def test_a_killed_process_is_named(pool):
 
 def test_an_error_gives_up_what_is_being_searched():
     with pytest.raises(KeyboardInterrupt), DecoderPool(BeamDecoder(LETTERS, BLANK, SearchOptions(beam=500)), processes=2) as pool:
-        processes = list(pool.executor._processes.values())
+        processes = list(pool.executor._processes)
         pool.submit(random_emissions(100_000, seed=0, utterances=4), torch.tensor([100_000] * 4))
         raise KeyboardInterrupt
-    for process in processes:
-        process.join(10)
-        assert process.exitcode is not None  # else the search goes on for a minute
+    wait_for_the_end_of(processes)  # the search would go on for a minute
 
 
 def test_processes_end_with_their_parent(tmp_path):
@@ -113,10 +111,14 @@ def test_processes_end_with_their_parent(tmp_path):
     assert len(children) == 2
     parent.kill()
     parent.wait()
+    wait_for_the_end_of(children)
+
+
+def wait_for_the_end_of(processes):
     deadline = time.monotonic() + 20
-    while any(map(alive, children)) and time.monotonic() < deadline:
+    while any(map(alive, processes)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not any(map(alive, children))
+    assert not any(map(alive, processes))
 
 
 def alive(number: int) -> bool:
