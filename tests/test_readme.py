@@ -142,6 +142,15 @@ def test_quality(outputs, newcomer):
     assert {path.name for path in (newcomer / "quality").iterdir()} == {"quality.json", "curves.png", "code_by_phone.png"}
 
 
+def test_features_kmeans_units_and_abx(outputs, newcomer):
+    rows = len((newcomer / "data" / "valid.tsv").read_text().splitlines()) - 1
+    labels = [line.split() for line in (newcomer / "data" / "valid.km").read_text().splitlines()]
+    assert len(labels) == rows and all(0 <= int(unit) < 50 for line in labels for unit in line)
+    units = (newcomer / "units" / "codebook_0.units").read_text().splitlines()
+    assert [len(line.split()) - 1 for line in units] == [len(line) for line in labels]
+    assert re.search(r"^within speakers: \d+\.\d\d %$", outputs["dinosr abx"], flags=re.MULTILINE)  # there is one in valid
+
+
 def test_python_block(outputs, newcomer):
     (code,) = blocks("python")
     script = newcomer / "units.py"

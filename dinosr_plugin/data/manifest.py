@@ -246,7 +246,7 @@ def write_splits(out: Path, splits: list[Split], counted: Collection[str], more:
     return notes
 
 
-def write_files(out: Path, files: Mapping[str, Union[bytes, list[str]]]) -> None:
+def write_files(out: Path, files: Mapping[str, Union[bytes, Iterable[str]]]) -> None:
     """Write name -> lines (or bytes) under temporary names, then rename them all: a failure leaves no half-written file behind."""
     written: dict[Path, Path] = {}
     try:

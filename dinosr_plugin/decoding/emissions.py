@@ -4,7 +4,6 @@ An ``.npz`` archive (``numpy.load`` opens it without unpickling anything): ``met
 log-probabilities of the manifest's rows.
 """
 
-import hashlib
 import io
 import json
 import os
@@ -23,6 +22,7 @@ from fairseq.data import Dictionary
 from ..data.audio import SAMPLE_RATE
 from ..data.manifest import require_writable, unwritable
 from ..errors import UserError
+from ..models.checkpoint import fingerprint  # noqa: F401  (of the model that emissions are of)
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,6 @@ class Meta:
         for symbol in self.symbols[dictionary.nspecial :]:
             dictionary.add_symbol(symbol)
         return dictionary
-
-
-def fingerprint(models: Sequence[torch.nn.Module]) -> str:
-    """The same for the same weights, whatever file they come from."""
-    digest = hashlib.sha256()
-    for model in models:
-        for name, tensor in model.state_dict().items():
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 class EmissionWriter:

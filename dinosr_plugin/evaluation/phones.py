@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.acoustic import FRAME_HOP, FRAME_SAMPLES, trunk_frames  # noqa: F401  (the last for who imports it from here)
+from ..data.audio import SAMPLE_RATE
 from ..errors import UserError
 
-SAMPLE_RATE = 16_000  # Hz
-FRAME_SAMPLES, FRAME_HOP = 400, 320  # the trunk's frame i covers samples [320 i, 320 i + 400)
 FIRST_CENTRE = FRAME_SAMPLES / 2 / SAMPLE_RATE  # seconds, centre of frame 0
 HEADER = "utt\tstart\tend\tphone"
 
@@ -28,11 +28,6 @@ PHONE_CLASSES: dict[str, tuple[str, ...]] = {
 OTHER = "other"
 CLASS_OF = {phone: name for name, phones in PHONE_CLASSES.items() for phone in phones}
 RANK_OF = {phone: rank for rank, phone in enumerate(CLASS_OF)}
-
-
-def trunk_frames(samples: int) -> int:
-    """Frames that the trunk's convolutions make of ``samples`` at 16 kHz (0 where there are fewer than 400)."""
-    return max(0, 1 + (samples - FRAME_SAMPLES) // FRAME_HOP)
 
 
 def phone_class(phone: str) -> str:
@@ -55,11 +50,13 @@ class PhoneAlignment:
         names: the phones that the file contains, sorted; a phone's index is its place here.
         segments: utterance -> (start in microseconds (S,) int64, phone index (S,) int64), in order of time.
             Whole microseconds, so that a frame centre on a boundary does not depend on float rounding.
+        ends: utterance -> end in microseconds (S,) int64 of each segment.
     """
 
     path: Path
     names: tuple[str, ...]
     segments: dict[str, tuple[np.ndarray, np.ndarray]]
+    ends: dict[str, np.ndarray]
 
     @classmethod
     def read(cls, path: str | Path) -> "PhoneAlignment":
@@ -70,13 +67,14 @@ class PhoneAlignment:
         """
         path = Path(path)
         rows = _read_rows(path)
-        names = tuple(sorted({phone for segments in rows.values() for _, phone in segments}))
+        names = tuple(sorted({phone for segments in rows.values() for *_, phone in segments}))
         index = {name: i for i, name in enumerate(names)}
         segments = {
-            utt: (np.array([start for start, _ in rows[utt]]), np.array([index[phone] for _, phone in rows[utt]]))
+            utt: (np.array([start for start, _, _ in rows[utt]]), np.array([index[phone] for _, _, phone in rows[utt]]))
             for utt in rows
         }
-        return cls(path, names, segments)
+        ends = {utt: np.array([end for _, end, _ in rows[utt]]) for utt in rows}
+        return cls(path, names, segments, ends)
 
     def require(self, utts: Iterable[str]) -> None:
         """Raise a ``UserError`` that counts the utterances without alignment and names the first three."""
@@ -107,14 +105,14 @@ class PhoneAlignment:
         return phones[np.maximum(np.searchsorted(starts, centres, side="right") - 1, 0)]
 
 
-def _read_rows(path: Path) -> dict[str, list[tuple[int, str]]]:
-    """utterance -> [(start in microseconds, phone)], checked row by row."""
+def _read_rows(path: Path) -> dict[str, list[tuple[int, int, str]]]:
+    """utterance -> [(start, end, phone)] in microseconds, checked row by row."""
     if not path.is_file():
         raise UserError(f"{path}: no such phone alignment; give a .phones.tsv with the columns utt, start, end, phone")
     header, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
     if header != HEADER:
         raise UserError(f"{path}: the first line is {header!r}; it must be the TAB-separated header 'utt start end phone'")
-    rows: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    rows: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
     last_end: dict[str, float] = defaultdict(float)
     for number, line in enumerate(lines, start=2):
         utt, start, end, phone = _parse_row(path, number, line)
@@ -126,7 +124,7 @@ def _read_rows(path: Path) -> dict[str, list[tuple[int, str]]]:
                 f"sort the rows of {utt} by time and cut overlaps"
             )
         last_end[utt] = end
-        rows[utt].append((round(start * 1e6), phone))
+        rows[utt].append((round(start * 1e6), round(end * 1e6), phone))
     if not rows:
         raise UserError(f"{path}: the alignment has a header and no rows; it must list the segments of every utterance")
     return dict(rows)

@@ -1,27 +1,33 @@
 """The one way to load a checkpoint for measuring, cutting units, transcribing or exporting."""
 
+import argparse
+import hashlib
+import importlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from fairseq import checkpoint_utils, tasks
 from fairseq.data import Dictionary
-from fairseq.models import BaseFairseqModel
+from fairseq.models import MODEL_REGISTRY, BaseFairseqModel
+from fairseq.models.hubert import HubertModel
+from fairseq.models.wav2vec import Wav2Vec2Model
 from fairseq.models.wav2vec.wav2vec2_asr import Wav2VecCtc
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UserError
 from ..modules.conv_spec import parse_conv_layers
 from .dinosr import DinoSR
+from .encoder import Trunk
 
 
 def load_model(path: Union[str, Path]):
-    """Load any fairseq checkpoint of this plug-in, in eval mode, on the CPU: (model, its whole config).
+    """Load a checkpoint of this plug-in, or of fairseq's own speech models, in eval mode, on the CPU: (model, its whole config).
 
     Needs nothing but the file: not the data folder, nor the pre-training checkpoint of a fine-tuned model.
     Raises UserError for a missing file, and for one that is no checkpoint, is cut short or is of another fairseq model.
@@ -35,8 +41,10 @@ def load_with_task(path: Union[str, Path]):
     if not Path(path).is_file():
         raise UserError(f"{path}: no such checkpoint")
     try:
-        state = checkpoint_utils.load_checkpoint_to_cpu(str(path))
+        with torch.serialization.safe_globals([argparse.Namespace]):  # the options in fairseq's checkpoints from before 2021
+            state = checkpoint_utils.load_checkpoint_to_cpu(str(path))
         forget_data_folder(state)
+        register_data2vec(state)
         models, cfg, task = checkpoint_utils.load_model_ensemble_and_task([str(path)], state=state)
     except UserError:
         raise
@@ -52,6 +60,15 @@ def forget_data_folder(state: Dict[str, Any]) -> None:
         state["cfg"].task.data = os.devnull
         if "target_dictionary" in state["cfg"].task:
             state["cfg"].task.target_dictionary = None
+
+
+def register_data2vec(state: Dict[str, Any]) -> None:
+    """data2vec lies among fairseq's examples, which importing fairseq does not register; also as what a fine-tuned model is built around."""
+    model = state["cfg"].model if state.get("cfg") is not None else {}
+    around = model.get("w2v_args") or {}
+    names = {model.get("_name"), (around.get("model") or {}).get("_name")}
+    if "data2vec_audio" in names and "data2vec_audio" not in MODEL_REGISTRY:
+        importlib.import_module("fairseq.examples.data2vec.models.data2vec_audio")
 
 
 def load_dinosr(path: Union[str, Path]):
@@ -79,12 +96,145 @@ def trunk_of(model: BaseFairseqModel) -> BaseFairseqModel:
 
 def field_and_hop(trunk: BaseFairseqModel) -> Tuple[int, int]:
     """Samples (at 16 kHz) that a frame sees, and from one frame to the next."""
-    layers = getattr(trunk, "conv_layers", None) or parse_conv_layers(trunk.cfg.conv_feature_layers)  # fairseq's own models have the latter
+    if layers := getattr(trunk, "conv_layers", None):
+        pass
+    elif hasattr(trunk, "cfg"):  # fairseq's own models
+        layers = parse_conv_layers(trunk.cfg.conv_feature_layers)
+    else:  # HuBERT keeps no config
+        convolutions = [block[0] for block in trunk.feature_extractor.conv_layers]
+        layers = [(conv.out_channels, *conv.kernel_size, *conv.stride) for conv in convolutions]
     field, hop = 1, 1
     for _, kernel, stride in layers:
         field += (kernel - 1) * hop
         hop *= stride
     return field, hop
+
+
+def fingerprint(models: Sequence[nn.Module]) -> str:
+    """SHA-256 of their weights: the same for the same weights, whatever file they come from."""
+    digest = hashlib.sha256()
+    for model in models:
+        for name, tensor in tensors_in(nn.Module.state_dict(model)):  # data2vec's own warns of itself
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def tensors_in(state: Dict[str, Any], prefix: str = "") -> Iterator[Tuple[str, Tensor]]:
+    """Tensors of a state dict, those of nested ones (a teacher's) too, by name."""
+    for name, value in state.items():
+        if isinstance(value, dict):
+            yield from tensors_in(value, f"{prefix}{name}.")
+        elif torch.is_tensor(value):
+            yield prefix + name, value
+
+
+# ---- features of layers -----------------------------------------------------------------------------------------------------
+
+WEIGHTS = ("student", "teacher", "random")
+Layer = Union[int, str]
+"""Number of a Transformer layer, from 0, for what it gives; or "last" for what the model gives, after the final LayerNorm of a pre-LN model."""
+
+
+class LayerReader:
+    """What the Transformer layers of a checkpoint give: this plug-in's models, fairseq's wav2vec 2.0, HuBERT and data2vec, fine-tuned or not.
+
+    Args:
+        path: the checkpoint.
+        weights: ``student``: the model's; ``teacher``: of the moving average that the student learns from; ``random``: untrained ones,
+            the same every time.
+        device: where it runs.
+
+    Attributes:
+        n_layers, width: Transformer layers; D.
+        normalize: whether it wants each recording with mean 0 and variance 1.
+        field, hop: as ``field_and_hop``.
+        pads: whether utterances of different lengths may share a batch, for padding changes nothing (``ignores_padding``).
+
+    Raises:
+        UserError: as ``load_model``, and for a model without Transformer layers, or without a teacher where that was asked for.
+    """
+
+    def __init__(self, path: Union[str, Path], weights: str = "student", device: Union[str, torch.device] = "cpu"):
+        if weights not in WEIGHTS:
+            raise UserError(f"weights {weights}: choose one of {', '.join(WEIGHTS)}")
+        model, cfg, task = load_with_task(path)
+        if weights == "random":
+            torch.manual_seed(0)
+            model = task.build_model(cfg.model, from_checkpoint=True).eval()
+        self.trunk = trunk_of(model).to(device)
+        if not isinstance(getattr(getattr(self.trunk, "encoder", None), "layers", None), nn.ModuleList):
+            raise UserError(f"{path}: holds {type(self.trunk).__name__}, which has no Transformer layers to read; give a speech model's checkpoint")
+        if weights == "teacher" and getattr(self.trunk, "teacher", None) is None:
+            raise UserError(f"{path}: holds {type(model).__name__}, which has no teacher; give a DinoSR pre-training checkpoint, or take the student")
+        self.encoder = self.trunk.teacher.model if weights == "teacher" else self.trunk.encoder
+        self.name, self.weights, self.device = Path(path).name, weights, device
+        self.fingerprint = fingerprint([self.trunk])
+        self.n_layers, self.width = len(self.encoder.layers), self.encoder.layer_norm.normalized_shape[0]
+        self.normalize = bool(cfg.task.get("normalize", False))
+        self.field, self.hop = field_and_hop(self.trunk)
+        self.pads = ignores_padding(self.trunk)
+
+    def frames(self, samples: int) -> int:
+        """How many frames it makes of so many samples; 0 where there are too few for one."""
+        return max(0, (samples - self.field) // self.hop + 1)
+
+    @torch.no_grad()
+    def read(self, waves: Sequence[Tensor], layers: Sequence[Layer]) -> List[List[Tensor]]:
+        """Waveforms (T,), normalised -> for each the features (F, D) float32 of every layer, on the CPU.
+
+        Utterances of different lengths want ``pads``.
+        """
+        numbers = [layer for layer in layers if layer != "last"]
+        stop = None if "last" in layers else max(numbers)
+        given: Dict[Layer, Tensor] = {}
+        note = lambda i: lambda layer, inputs, output: given.update({i: output[0].transpose(0, 1)})  # (F, B, D) -> (B, F, D)
+        hooks = [self.encoder.layers[i].register_forward_hook(note(i)) for i in numbers]
+        try:
+            given["last"] = self.run(*padded_waves(waves, self.device), stop)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        lengths = [self.frames(len(wave)) for wave in waves]
+        on_cpu = [given[layer].float().cpu() for layer in layers]  # (B, F, D) each; a layer may have frames more, padding of fairseq's own
+        return [[x[row, :length] for x in on_cpu] for row, length in enumerate(lengths)]
+
+    def run(self, source: Tensor, padding_mask: Optional[Tensor], stop: Optional[int]) -> Tensor:
+        """What comes out after layer ``stop``, or at the end: (B, F, D)."""
+        if self.weights != "teacher":
+            return output_of(self.trunk, source, padding_mask, stop)
+        padding = self.trunk.frame_padding(source, padding_mask)
+        return self.encoder(self.trunk.encoder_inputs(source, padding), padding if bool(padding.any()) else None, stop)[0]
+
+
+def output_of(trunk: BaseFairseqModel, source: Tensor, padding_mask: Optional[Tensor], layer: Optional[int]) -> Tensor:
+    """(B, T) -> (B, F, D): the unmasked student's output after ``layer``, or at the end."""
+    if isinstance(trunk, HubertModel):  # counts layers from 1
+        return trunk.extract_features(source, padding_mask, mask=False, output_layer=None if layer is None else layer + 1)[0]
+    return trunk.extract_features(source, padding_mask, mask=False, layer=layer)["x"]
+
+
+def padded_waves(waves: Sequence[Tensor], device: Union[str, torch.device] = "cpu") -> Tuple[Tensor, Optional[Tensor]]:
+    """B waveforms (T,) -> source (B, longest T), padded with zeros, and padding_mask (B, T) bool, or None where all are of one length."""
+    source = nn.utils.rnn.pad_sequence(list(waves), batch_first=True)
+    lengths = torch.tensor([len(wave) for wave in waves])
+    mask = torch.arange(source.size(1)) >= lengths.unsqueeze(1)
+    return source.to(device), mask.to(device) if bool(mask.any()) else None
+
+
+def ignores_padding(trunk: BaseFairseqModel) -> bool:
+    """Whether an utterance's features are the same (within rounding) whatever it is padded to.
+
+    Not where the first convolution is normalised over time, padding included (``extractor_mode=default``: the base models of wav2vec 2.0,
+    HuBERT and data2vec). Of fairseq's own models HuBERT takes a frame that is half padding for speech, data2vec's stacked positional
+    convolutions carry padding inwards, and Conformers normalise over it; wav2vec 2.0 (large) does none of that.
+    """
+    if isinstance(trunk, Trunk):
+        return trunk.cfg.front_end == "fbank" or trunk.cfg.extractor_mode == "layer_norm"
+    if type(trunk) is not Wav2Vec2Model:
+        return False
+    plain = trunk.cfg.layer_type == "transformer" and trunk.cfg.pos_conv_depth == 1
+    return plain and trunk.cfg.extractor_mode == "layer_norm" and trunk.cfg.crop_seq_to_multiple == 1
 
 
 # ---- recognisers ------------------------------------------------------------------------------------------------------------
@@ -144,7 +294,7 @@ class SpeechModel:
     @torch.no_grad()
     def features(self, waveform: Union[np.ndarray, Tensor], layer: Optional[int] = None) -> Tensor:
         """(T,) -> (F, D) float32, 50 frames a second: what the student's Transformer gives after ``layer`` (from 0), or after all."""
-        return trunk_of(self.model).extract_features(self.source(waveform), None, mask=False, layer=layer)["x"][0]
+        return output_of(trunk_of(self.model), self.source(waveform), None, layer)[0]
 
     @torch.no_grad()
     def units(self, waveform: Union[np.ndarray, Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import dinosr_plugin
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.models.checkpoint import field_and_hop, load_dinosr, load_model, untrained_model
+from dinosr_plugin.models.checkpoint import field_and_hop, fingerprint, load_dinosr, load_model, untrained_model
 from dinosr_plugin.models.dinosr import DinoSR
 
 WHOLE = Path(__file__).parents[1] / "golden/official_format_tiny.pt"
@@ -95,6 +95,13 @@ def test_field_and_hop():
     assert field_and_hop(load_model(WHOLE)[0]) == (400, 320)
     cfg = SimpleNamespace(conv_feature_layers="[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2")
     assert field_and_hop(SimpleNamespace(cfg=cfg)) == (400, 320)
+
+
+def test_fingerprint_is_of_the_teacher_too():
+    model, same = load_model(WHOLE)[0], load_model(WHOLE)[0]
+    assert fingerprint([model]) == fingerprint([same])
+    same.teacher.model.layers[0].fc1.bias.data += 1e-6
+    assert fingerprint([model]) != fingerprint([same])
 
 
 @pytest.mark.parametrize("normalize", [True, False])

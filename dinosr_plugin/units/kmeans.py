@@ -1,0 +1,328 @@
+"""k-means for feature folders: fit it in bounded memory, keep it in a file, write the unit of every frame.
+
+A k-means file is an ``.npz`` archive (``numpy.load`` opens it without unpickling anything): ``centroids``, (k, D) float32; ``meta``, JSON in bytes.
+
+Features are a ``Features``: a ``FeatureFolder``, or anything else that gives the frames of an utterance, straight from a model for example.
+"""
+
+import io
+import json
+import zipfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Protocol, Sequence, Tuple, Union
+
+import numpy as np
+
+from ..data.manifest import duplicate_ids, read_rows, utterance_id, write_files
+from ..errors import UserError
+from .clustering import CHUNK, INITS, SAMPLE, SAMPLE_AT_LEAST, Sums, assign, cluster, first_frames, inertia_after, move, step
+
+MAX_BYTES = 2 << 30  # for frames in memory, copies included; beside them some tens of MB for a chunk and k x D in float64
+CONVERGED = 1e-4  # relative gain in inertia of an exact pass, below which the next is not made
+COPIES = 3  # of each frame of the sample that ``cluster`` sees: those frames, and twice at most their principal components
+KEY_BYTES = 32  # a frame costs beside its values: its random number, and sorting these
+KEPT = 0.8  # of a full ``Reservoir``, when it is thinned
+SHOWN = 5  # names listed in a message
+
+
+class Features(Protocol):
+    """``width``: D. ``utterances``: names. ``self[utt]``: (n, D) floats."""
+
+    width: int
+
+    @property
+    def utterances(self) -> Sequence[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, utt: str) -> np.ndarray: ...
+
+
+def frames_of(features: Features, utt: str) -> np.ndarray:
+    """(n, D) float32. Raises UserError for NaN or infinity and for another width than the features say, naming the utterance."""
+    frames = np.asarray(features[utt], dtype=np.float32)
+    if frames.ndim != 2 or frames.shape[1] != features.width:
+        raise UserError(f"{utt}: features of shape {frames.shape} among those that are {features.width} wide; make them again with `dinosr features`")
+    if not np.isfinite(frames.sum()) and not np.isfinite(frames).all():  # the sum alone is quick, but may overflow
+        raise UserError(f"{utt}: NaN or infinity in its features; make them again with `dinosr features`, or take the utterance out of the manifest")
+    return frames
+
+
+def stacked(features: Features, utterances: Sequence[str]) -> Iterator[np.ndarray]:
+    """All frames end to end in parts of (CHUNK, D) float32, the last one shorter; the next part overwrites the one before."""
+    part, filled = np.empty((CHUNK, features.width), np.float32), 0
+    for utt in utterances:
+        frames = frames_of(features, utt)
+        while len(frames):
+            taken = min(CHUNK - filled, len(frames))
+            part[filled : filled + taken], frames = frames[:taken], frames[taken:]
+            filled += taken
+            if filled == CHUNK:
+                yield part
+                filled = 0
+    if filled:
+        yield part[:filled]
+
+
+# ---- a random sample --------------------------------------------------------------------------------------------------------
+
+
+class Reservoir:
+    """Frames drawn uniformly, without replacement, in one pass: each gets a random number, those with the lowest stay.
+
+    The numbers depend on the seed and the utterance's name alone: neither shards nor ``capacity`` change which frames have the lowest.
+
+    Attributes:
+        frames: (kept, D) float32. Holds every frame that was seen as long as ``len(frames) == seen``, then in the order they came.
+    """
+
+    def __init__(self, capacity: int, width: int, seed: int):
+        self.store, self.keys = np.empty((capacity, width), np.float32), np.empty(capacity)
+        self.seed, self.kept, self.seen, self.limit = seed, 0, 0, 1.0
+
+    def add(self, utt: str, frames: np.ndarray) -> None:
+        """(n, D) float32."""
+        keys = np.random.default_rng([self.seed, *utt.encode()]).random(len(frames))
+        self.seen += len(frames)
+        chosen = np.flatnonzero(keys < self.limit)
+        while len(chosen):
+            if self.kept == len(self.store):
+                self.thin()
+                chosen = chosen[keys[chosen] < self.limit]
+            taken = chosen[: len(self.store) - self.kept]
+            place = slice(self.kept, self.kept + len(taken))
+            self.store[place] = frames if len(taken) == len(frames) else frames[taken]
+            self.keys[place] = keys[taken]
+            self.kept, chosen = place.stop, chosen[len(taken) :]
+
+    def thin(self) -> None:
+        """Keep the lowest; from now on nothing above them gets in."""
+        keep = int(KEPT * len(self.store))
+        lowest = np.argpartition(self.keys, keep)[:keep]
+        holes, movers = np.setdiff1d(np.arange(keep), lowest), lowest[lowest >= keep]
+        self.store[holes], self.keys[holes] = self.store[movers], self.keys[movers]
+        self.kept, self.limit = keep, float(self.keys[:keep].max())
+
+    @property
+    def frames(self) -> np.ndarray:
+        return self.store[: self.kept]
+
+    def lowest(self, count: int) -> np.ndarray:
+        """(count, D), fewer where there are no more: the frames with the lowest numbers, lowest first."""
+        return self.store[np.argsort(self.keys[: self.kept], kind="stable")[:count]]
+
+
+def read_sample(
+    features: Features, utterances: Sequence[str], k: int, seed: int, all_wanted: bool, max_bytes: int
+) -> Tuple[Reservoir, np.ndarray]:
+    """All frames if they are wanted and memory allows; and those of them, in random order, that ``cluster`` shall see.
+
+    Raises UserError for NaN, for fewer frames than clusters, and for memory that holds fewer.
+    """
+    from tqdm import tqdm
+
+    rows = max_bytes // (4 * features.width + KEY_BYTES)
+    sample = min(max(SAMPLE * k, SAMPLE_AT_LEAST), rows // (COPIES + 2))
+    if sample < k:
+        held = f"{max_bytes / 2**20:.0f} MiB of memory hold {sample} frames {features.width} wide"
+        raise UserError(f"k-means: {held}, too few for {k} clusters; allow more")
+    reservoir = Reservoir(rows - COPIES * sample if all_wanted else 4 * sample // 3 + 8, features.width, seed)  # ``thin`` leaves no less
+    for utt in tqdm(utterances, desc="reading frames", unit="utt", disable=None):
+        reservoir.add(utt, frames_of(features, utt))
+    if reservoir.seen < k:
+        raise UserError(f"k-means: {reservoir.seen} frames are too few for {k} clusters; give more audio or a smaller k")
+    return reservoir, reservoir.lowest(sample)
+
+
+# ---- fitting ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Meta:
+    """Where centroids come from.
+
+    k, width: their shape.
+    rate: frames a second, None where nobody said.
+    seed, init, restarts, passes: as given to ``fit_kmeans``.
+    inertia: mean squared distance of the ``measured`` frames to the means of their clusters: all after an exact pass, else those of the sample.
+    frames: of the corpus.
+    features: what they are of, as in the feature folder's ``source``.
+    """
+
+    k: int
+    width: int
+    rate: Optional[float]
+    seed: int
+    init: str
+    restarts: int
+    passes: int
+    inertia: float
+    measured: int
+    frames: int
+    features: Dict[str, Any] = field(default_factory=dict)
+
+
+def fit_kmeans(
+    features: Features,
+    k: int,
+    *,
+    seed: int,
+    init: str = INITS[0],
+    restarts: int = 3,
+    passes: int = 0,
+    max_bytes: int = MAX_BYTES,
+    rate: Optional[float] = None,
+    source: Mapping[str, Any] = {},
+) -> "KMeans":
+    """k-means on a random sample of 256 frames a cluster (50,000 at least), then, if wanted, exact passes of Lloyd's over all frames.
+
+    Args:
+        features: read once; again for every pass where not all frames fit into ``max_bytes``.
+        seed: the same seed gives the same centroids, whatever the order of the utterances.
+        init: one of ``INITS``.
+        restarts: starts that are tried on a part of the sample; the best goes on.
+        passes: at most so many; the first takes another half percent or so off the inertia (tests/benchmarks/kmeans.py).
+        max_bytes: memory for frames, all copies included.
+        rate, source: only noted in ``Meta``; a ``FeatureFolder`` has them as ``rate`` and ``meta.source``.
+
+    Raises:
+        UserError: a value out of range, no utterances, NaN in features, fewer frames than clusters, too little memory for k.
+    """
+    require_values(k, init, restarts, passes, features)
+    utterances = sorted(features.utterances)
+    reservoir, sample = read_sample(features, utterances, k, seed, passes > 0, max_bytes)
+    centroids, inertia = cluster(sample, k, seed, init, restarts)
+    measured, spare = len(sample), sample[: first_frames(len(sample), k)].copy()
+    del sample
+    if passes:
+        whole = reservoir.frames if reservoir.kept == reservoir.seen else None
+        centroids, inertia = refine(features, utterances, whole, centroids, passes, spare, np.random.default_rng(seed))
+        measured = reservoir.seen
+    meta = Meta(k, features.width, rate, seed, init, restarts, passes, inertia, measured, reservoir.seen, dict(source))
+    return KMeans(centroids, meta)
+
+
+def require_values(k: int, init: str, restarts: int, passes: int, features: Features) -> None:
+    for name, value, least in (("k", k, 1), ("restarts", restarts, 1), ("passes", passes, 0)):
+        if value < least:
+            raise UserError(f"k-means: {name} = {value}; give at least {least}")
+    if init not in INITS:
+        raise UserError(f"k-means: init '{init}' is not known; choose one of {', '.join(INITS)}")
+    if not len(features):
+        raise UserError("k-means: no utterances to fit on; give features that have some")
+
+
+def refine(
+    features: Features,
+    utterances: Sequence[str],
+    whole: Optional[np.ndarray],
+    centroids: np.ndarray,
+    passes: int,
+    spare: np.ndarray,
+    rng: np.random.Generator,
+) -> Tuple[np.ndarray, float]:
+    """Lloyd's over all frames: ``whole`` (N, D) where memory holds them, else read anew. (centroids, mean squared distance to them)."""
+    from tqdm import tqdm
+
+    last = np.inf
+    with tqdm(desc="k-means on all frames", total=passes, unit="pass", disable=None) as bar:
+        for _ in range(passes):
+            chunks = stacked(features, utterances) if whole is None else (whole[i : i + CHUNK] for i in range(0, len(whole), CHUNK))
+            sums: Sums = step(chunks, centroids)
+            inertia = inertia_after(centroids, sums) / int(sums.counts.sum())
+            centroids = move(centroids, sums, spare, rng)
+            bar.update()
+            bar.set_postfix(inertia=f"{inertia:.5g}")
+            if inertia > (1 - CONVERGED) * last:
+                break
+            last = inertia
+    return centroids, inertia
+
+
+# ---- the file, and what it is for -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class KMeans:
+    """centroids: (k, D) float32. meta: where they come from."""
+
+    centroids: np.ndarray
+    meta: Meta
+
+    def units(self, frames: np.ndarray) -> np.ndarray:
+        """(n, D) floats -> (n,) int64, the nearest centroid of each."""
+        return assign(np.asarray(frames, dtype=np.float32), self.centroids)
+
+    def save(self, path: Union[str, Path]) -> None:
+        """Raises UserError where the file cannot be written."""
+        data, meta = io.BytesIO(), json.dumps(asdict(self.meta)).encode()
+        np.savez(data, centroids=self.centroids, meta=np.frombuffer(meta, dtype=np.uint8))
+        write_files(Path(path).parent, {Path(path).name: data.getvalue()})
+
+    @classmethod
+    def load(cls, path: Union[str, Path]) -> "KMeans":
+        """Raises UserError for a missing file, and for one that is damaged or holds something else."""
+        if not Path(path).is_file():
+            raise UserError(f"{path}: no such file; `dinosr kmeans fit` makes it")
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                centroids, meta = archive["centroids"], Meta(**json.loads(archive["meta"].tobytes()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as error:
+            raise UserError(f"{path}: not a k-means file, or damaged; make it again with `dinosr kmeans fit`") from error
+        if centroids.dtype != np.float32 or centroids.shape != (meta.k, meta.width) or not np.isfinite(centroids).all():
+            raise UserError(f"{path}: damaged, its centroids are not {(meta.k, meta.width)} finite float32; make it again with `dinosr kmeans fit`")
+        return cls(centroids, meta)
+
+    def require_same(self, width: int, rate: Optional[float] = None, source: Mapping[str, Any] = {}) -> None:
+        """Raise UserError unless it was fitted on such features; what one side does not know is not compared, nor where a checkpoint lies."""
+        here = {"width": width, "rate": rate, **source}
+        there = {"width": self.meta.width, "rate": self.meta.rate, **self.meta.features}
+        for name in here.keys() & there.keys() - {"checkpoint"}:
+            if None not in (here[name], there[name]) and here[name] != there[name]:
+                raise UserError(f"features of {name} {here[name]}, but the k-means was fitted on {name} {there[name]}; give the same to both")
+
+
+def write_labels(kmeans: KMeans, features: Features, tsv: Union[str, Path], out: Union[str, Path]) -> int:
+    """Units of every row of a manifest: a line of numbers for each, in its order, and ``dict.km.txt`` beside it. Returns the number of frames.
+
+    The dictionary has all k units in numerical order, each with count 1: the same for every part of a corpus, whichever is written last.
+
+    Raises:
+        UserError: utterances without features (how many, the first few), an utterance id that stands there twice, an utterance without a frame,
+            features of another width, NaN, a folder that cannot be written. Nothing is written then.
+    """
+    tsv, out = Path(tsv), Path(out)
+    kmeans.require_same(features.width)
+    names = manifest_names(tsv, features)
+    frames = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal frames
+        from tqdm import tqdm
+
+        for utt in tqdm(names, desc=out.name, unit="utt", disable=None):
+            units = kmeans.units(frames_of(features, utt))
+            if not len(units):
+                raise UserError(f"{utt}: no frame; take it out of {tsv}")
+            frames += len(units)
+            yield " ".join(map(str, units.tolist()))
+
+    write_files(out.parent, {out.name: lines(), "dict.km.txt": [f"{unit} 1" for unit in range(kmeans.meta.k)]})
+    return frames
+
+
+def manifest_names(tsv: Path, features: Features) -> List[str]:
+    """Utterance ids of the rows, in order. Raises UserError for none, for an id that stands there twice, and for rows without features."""
+    paths = [path for _, path, _ in read_rows(tsv)]
+    names = [utterance_id(path) for path in paths]
+    if not names:
+        raise UserError(f"{tsv}: empty manifest, no row after its first line; make it with `dinosr manifest`")
+    if clashes := duplicate_ids(paths):
+        raise UserError(f"{tsv}: {clashes[0]}")
+    known = set(features.utterances)
+    if missing := [name for name in names if name not in known]:
+        shown = ", ".join(missing[:SHOWN]) + (" ..." if len(missing) > SHOWN else "")
+        have_none = f"{len(missing)} of {len(names)} utterances have no features: {shown}"
+        raise UserError(f"{tsv}: {have_none}; make them with `dinosr features` from this manifest")
+    return names

@@ -1,0 +1,379 @@
+"""Feature folders: the frames of a corpus from ONE layer, or of one kind (MFCC ...), to be read many times without the model.
+
+    meta.json                 ``Meta``: rate, width, dtype, what made them, of which utterances
+    features_1_of_2.npy       (frames, D) float16 or float32: the first half of the manifest's utterances, end to end; ``numpy.load`` reads it
+    features_1_of_2.tsv       ``utt<TAB>frames``, one line an utterance, in the same order
+    features_2_of_2.npy, .tsv the second half
+
+A folder ``all`` layers were asked for holds such folders, ``layer_0``, ``layer_1`` ... Unfinished files begin with a dot.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, Dict, Iterator, List, Sequence, Tuple, Union
+
+import numpy as np
+
+from ..data.manifest import read_lines, require_writable, unwritable, write_files
+from ..errors import UserError
+
+DTYPES = ("float16", "float32")
+SAVE_SECONDS = 10.0  # work that a kill can cost
+SHOWN = 5  # names listed in a message
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What a folder holds.
+
+    rate: frames a second.
+    width: D.
+    dtype: one of ``DTYPES``.
+    shards: how many files the manifest is shared out among.
+    source: what made them: ``{"kind": "mfcc"}``, or ``{"kind": "model", "checkpoint", "fingerprint", "weights", "layer"}``.
+    utterances, frames: how many, in all shards.
+    digest: ``digest_of`` the utterances.
+    """
+
+    rate: float
+    width: int
+    dtype: str
+    shards: int
+    source: Dict[str, Any]
+    utterances: int
+    frames: int
+    digest: str
+
+
+def digest_of(names: Sequence[str], lengths: Sequence[int]) -> str:
+    """SHA-256 of all lines ``utt<TAB>frames``, in the manifest's order."""
+    digest = hashlib.sha256()
+    for name, length in zip(names, lengths, strict=True):
+        digest.update(f"{name}\t{length}\n".encode())
+    return digest.hexdigest()
+
+
+def shard_rows(lengths: Sequence[int], shard: int, shards: int) -> range:
+    """The rows of the manifest that are shard number ``shard`` (from 1): neighbours, about as many frames as in every other shard.
+
+    Raises UserError where there is no such shard, or fewer utterances than shards.
+    """
+    if not 1 <= shard <= shards:
+        raise UserError(f"--shard {shard}/{shards}: the first number lies between 1 and the second")
+    if shards > len(lengths):
+        raise UserError(f"--shard {shard}/{shards}: the manifest has only {len(lengths)} utterances; give a smaller second number")
+    ends, cuts = np.cumsum(lengths), [0]
+    for cut in range(1, shards):
+        fair = int(np.searchsorted(ends, ends[-1] * cut / shards))
+        cuts.append(min(max(fair, cuts[-1] + 1), len(lengths) - (shards - cut)))  # nobody without a row
+    return range(*[*cuts, len(lengths)][shard - 1 : shard + 1])
+
+
+# ---- reading ----------------------------------------------------------------------------------------------------------------
+
+
+class FeatureFolder:
+    """A finished folder, opened: ``folder[utt]`` is (n, D), mapped into memory, in the file's dtype; iteration gives (utt, array) in order.
+
+    Attributes:
+        meta: ``Meta``; ``rate``, ``width``, ``dtype`` and ``source`` are its.
+        utterances: names, in the manifest's order.
+        lengths: (N,) int64, their frames.
+        shards: the mapped arrays, each (frames, D), one after another in the manifest's order.
+
+    Raises:
+        UserError: no such folder, shards missing (which), of another width or dtype than ``meta.json`` says, or damaged.
+    """
+
+    def __init__(self, path: Union[str, Path]):
+        self.path = Path(path)
+        self.meta = read_meta(self.path)
+        require_shards(self.path, self.meta.shards)
+        self.rate, self.width, self.dtype, self.source = self.meta.rate, self.meta.width, np.dtype(self.meta.dtype), self.meta.source
+        self.utterances: List[str] = []
+        self.shards: List[np.ndarray] = []
+        lengths: List[int] = []
+        for shard in range(1, self.meta.shards + 1):
+            names, own = read_index(shard_file(self.path, shard, self.meta.shards, "tsv"))
+            self.shards.append(map_shard(shard_file(self.path, shard, self.meta.shards, "npy"), (sum(own), self.width), self.dtype))
+            self.utterances += names
+            lengths += own
+        if digest_of(self.utterances, lengths) != self.meta.digest:
+            raise damaged(self.path, "its .tsv files do not name the utterances that meta.json tells of")
+        self.lengths = np.array(lengths, dtype=np.int64)
+        self.starts = np.cumsum(self.lengths) - self.lengths  # as if all shards were one array
+        self.shard_starts = np.cumsum([0, *map(len, self.shards)])
+        self.row_of = {name: row for row, name in enumerate(self.utterances)}
+
+    def __len__(self) -> int:
+        """Utterances."""
+        return len(self.utterances)
+
+    def __contains__(self, utt: str) -> bool:
+        return utt in self.row_of
+
+    def __getitem__(self, utt: str) -> np.ndarray:
+        if utt not in self.row_of:
+            raise UserError(f"{self.path}: no features of utterance {utt!r}; make them again from a manifest that has it")
+        return self.row(self.row_of[utt])
+
+    def __iter__(self) -> Iterator[Tuple[str, np.ndarray]]:
+        return ((name, self.row(row)) for row, name in enumerate(self.utterances))
+
+    def row(self, row: int) -> np.ndarray:
+        """(n, D): the utterance in this row of the manifest."""
+        start, length = int(self.starts[row]), int(self.lengths[row])
+        shard = int(np.searchsorted(self.shard_starts, start, side="right")) - 1 if length else 0
+        start -= int(self.shard_starts[shard])
+        return self.shards[shard][start : start + length] if length else self.shards[0][:0]
+
+
+def read_meta(folder: Path) -> Meta:
+    """Raises UserError for a folder that is missing, holds a folder for each layer instead, or no features."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; `dinosr features ... --out {folder}` makes it")
+    path = folder / "meta.json"
+    if not path.is_file():
+        if inside := [str(layer) for layer in layer_folders(folder)]:
+            raise UserError(f"{folder}: holds a folder for each layer; give one of {first_few(inside)}")
+        raise UserError(f"{folder}: holds no features (no meta.json); `dinosr features ... --out {folder}` makes them")
+    try:
+        return Meta(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise damaged(folder, "meta.json cannot be read") from error
+
+
+def layer_folders(folder: Union[str, Path]) -> List[Path]:
+    """The folders of single layers in one that ``--layer all`` made, lowest first."""
+    found = [path.parent for path in Path(folder).glob("layer_*/meta.json") if path.parent.name[6:].isdigit()]
+    return sorted(found, key=lambda path: int(path.name[6:]))
+
+
+def shard_file(folder: Path, shard: int, shards: int, suffix: str) -> Path:
+    return folder / f"features_{shard}_of_{shards}.{suffix}"
+
+
+def is_complete(folder: Path, shard: int, shards: int) -> bool:
+    return all(shard_file(folder, shard, shards, suffix).is_file() for suffix in ("npy", "tsv"))
+
+
+def require_shards(folder: Path, shards: int) -> None:
+    missing = [shard for shard in range(1, shards + 1) if not is_complete(folder, shard, shards)]
+    if missing:
+        again = f"run `dinosr features ... --shard {missing[0]}/{shards}` (again)"
+        raise UserError(f"{folder}: shard(s) {first_few(missing)} of {shards} are missing or unfinished; {again}")
+
+
+def read_index(path: Path) -> Tuple[List[str], List[int]]:
+    """A shard's .tsv: names and frames."""
+    names, lengths = [], []
+    for number, line in enumerate(read_lines(path, "make these features again"), start=1):
+        name, _, length = line.rpartition("\t")
+        if not name or not (length.isascii() and length.isdigit()):
+            raise damaged(path.parent, f"{path.name} line {number} is not `utt<TAB>frames`")
+        names.append(name)
+        lengths.append(int(length))
+    return names, lengths
+
+
+def map_shard(path: Path, shape: Tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise damaged(path.parent, f"{path.name} cannot be read, or is cut short") from error
+    if array.ndim != 2 or array.shape[1] != shape[1] or array.dtype != dtype:
+        raise damaged(path.parent, f"{path.name} holds {array.dtype} of shape {array.shape}, but meta.json tells of {dtype} {shape[1]} wide")
+    if array.shape != shape:
+        raise damaged(path.parent, f"{path.name} holds {array.shape[0]} frames, but its .tsv tells of {shape[0]}")
+    return array
+
+
+def first_few(items: Sequence) -> str:
+    return ", ".join(map(str, items[:SHOWN])) + (" ..." if len(items) > SHOWN else "")
+
+
+def damaged(folder: Path, what: str) -> UserError:
+    return UserError(f"{folder}: damaged, {what}; remove the folder and make it again with `dinosr features`")
+
+
+# ---- writing ----------------------------------------------------------------------------------------------------------------
+
+
+class FeatureWriter:
+    """One shard in the making. Utterances come in any order; a writer made anew after a kill goes on where the last one was.
+
+        with FeatureWriter(out, 50.0, 256, "float16", {"kind": "mfcc"}, names, lengths) as writer:
+            for row in writer.missing():
+                writer.add(row, features)  # (lengths[row], 256)
+            writer.close()
+
+    Args:
+        folder: made if need be; may hold other shards of the same features.
+        names, lengths: utterances and frames of the WHOLE manifest, whatever the shard.
+        shard, shards: as ``shard_rows``.
+
+    Raises:
+        UserError: the folder cannot be written, has too little space for it, holds other features, or another process makes this shard.
+    """
+
+    def __init__(
+        self,
+        folder: Union[str, Path],
+        rate: float,
+        width: int,
+        dtype: str,
+        source: Dict[str, Any],
+        names: Sequence[str],
+        lengths: Sequence[int],
+        shard: int = 1,
+        shards: int = 1,
+    ):
+        if dtype not in DTYPES:
+            raise UserError(f"--dtype {dtype}: choose one of {', '.join(DTYPES)}")
+        self.folder, self.dtype, self.width, self.shard, self.shards = Path(folder), np.dtype(dtype), width, shard, shards
+        self.rows = shard_rows(lengths, shard, shards)
+        self.names, self.lengths = list(names[self.rows.start : self.rows.stop]), np.array(lengths[self.rows.start : self.rows.stop], dtype=np.int64)
+        self.starts = np.cumsum(self.lengths) - self.lengths
+        write_meta(self.folder, Meta(float(rate), width, dtype, shards, source, len(lengths), int(sum(lengths)), digest_of(names, lengths)))
+        self.npy = shard_file(self.folder, shard, shards, "npy")
+        self.unfinished, self.marks_path = self.npy.with_name(f".{self.npy.name}.unfinished"), self.npy.with_name(f".{self.npy.name}.done")
+        self.done = np.zeros(len(self.rows), dtype=bool)
+        self.unsaved: List[int] = []
+        self.complete = is_complete(self.folder, shard, shards)
+        if self.complete:
+            self.done[:] = True
+            return
+        try:
+            self.open()
+        except OSError as error:
+            raise unwritable(self.folder, error.strerror) from error
+
+    def open(self) -> None:
+        """The unfinished file, at its final size, and beside it one with a byte an utterance, 1 for what it holds."""
+        frames = int(self.lengths.sum())
+        self.marks = open(os.open(self.marks_path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        require_alone(self.marks, self.npy)
+        marks = self.marks.read()
+        if self.unfinished.is_file() and len(marks) == len(self.done):
+            self.done[:] = np.frombuffer(marks, dtype=np.uint8)
+        else:
+            create_array(self.unfinished, (frames, self.width), self.dtype)
+            self.marks.truncate(0)
+            self.marks.seek(0)
+            self.marks.write(bytes(len(self.done)))
+            self.marks.flush()
+        self.data = open(self.unfinished, "r+b")
+        self.head = os.path.getsize(self.unfinished) - frames * self.width * self.dtype.itemsize  # bytes before the first frame
+        self.saved_at = time.monotonic()
+
+    def missing(self) -> List[int]:
+        """Rows of the manifest that are this shard's and not there yet."""
+        return [self.rows.start + int(i) for i in np.flatnonzero(~self.done)]
+
+    def add(self, row: int, features: np.ndarray) -> None:
+        """Features (lengths[row], D) of a row of the manifest; one that is there already changes nothing.
+
+        Raises UserError for NaN and infinity (in float16: beyond 65504), ValueError for another shape than was announced.
+        """
+        i = row - self.rows.start
+        if self.done[i]:
+            return
+        with np.errstate(over="ignore"):
+            frames = np.ascontiguousarray(features, dtype=self.dtype)
+        if frames.shape != (self.lengths[i], self.width):
+            raise ValueError(f"{self.names[i]}: {frames.shape} features where {(int(self.lengths[i]), self.width)} were announced")
+        if not np.isfinite(frames).all():
+            raise not_finite(self.names[i], np.isfinite(features).all())
+        try:
+            self.data.seek(self.head + int(self.starts[i]) * self.width * self.dtype.itemsize)
+            self.data.write(frames.data if frames.size else b"")
+            self.done[i] = True
+            self.unsaved.append(i)
+            if time.monotonic() - self.saved_at > SAVE_SECONDS:
+                self.save()
+        except OSError as error:
+            raise unwritable(self.folder, error.strerror) from error
+
+    def save(self) -> None:
+        """What was added survives from here on, a power cut too: first the frames reach the disk, then their marks."""
+        self.data.flush()
+        os.fsync(self.data.fileno())
+        for i in self.unsaved:
+            self.marks.seek(i)
+            self.marks.write(b"\1")
+        self.marks.flush()
+        self.unsaved, self.saved_at = [], time.monotonic()
+
+    def close(self) -> None:
+        """Give the finished files their names. Raises UserError where utterances are missing."""
+        if self.complete:
+            return
+        if missing := self.missing():
+            raise UserError(f"{self.folder}: {len(missing)} of {len(self.rows)} utterances are missing; run the same command again")
+        try:
+            self.save()
+            index = [f"{name}\t{length}" for name, length in zip(self.names, self.lengths)]
+            write_files(self.folder, {shard_file(self.folder, self.shard, self.shards, "tsv").name: index})
+            os.replace(self.unfinished, self.npy)
+            self.marks_path.unlink()
+        except OSError as error:
+            raise unwritable(self.folder, error.strerror) from error
+        self.complete = True
+
+    def __enter__(self) -> "FeatureWriter":
+        return self
+
+    def __exit__(self, *_) -> None:
+        """However it ends, what was added stays."""
+        if hasattr(self, "data"):
+            if not self.complete:
+                self.save()
+            self.data.close()
+            self.marks.close()
+
+
+def write_meta(folder: Path, meta: Meta) -> None:
+    """Raises UserError where the folder holds other features already, saying in what they differ."""
+    require_writable(folder)
+    if not (folder / "meta.json").is_file():
+        write_files(folder, {"meta.json": json.dumps(asdict(meta), indent=1).splitlines()})
+    there, wanted = asdict(read_meta(folder)), asdict(meta)
+    there, wanted = {**there.pop("source"), **there}, {**wanted.pop("source"), **wanted}
+    if differing := [name for name in wanted | there if there.get(name) != wanted.get(name)]:
+        name = differing[0]
+        how = "of other utterances" if name in ("utterances", "frames", "digest") else f"with {name} {there.get(name)}, not {wanted.get(name)}"
+        raise UserError(f"{folder}: holds features {how}; remove it, or give another folder with --out")
+
+
+def create_array(path: Path, shape: Tuple[int, int], dtype: np.dtype) -> None:
+    """An .npy file of this shape; its space is taken at once, so that a disk that is too small is known now. Raises OSError."""
+    try:
+        with open(path, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape})
+            file.flush()
+            size = file.tell() + shape[0] * shape[1] * dtype.itemsize
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            file.truncate(size)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def require_alone(file: IO, path: Path) -> None:
+    """The system lets go of the lock when the process ends, however it ends."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"{path}: another process is making it; wait, or give each process a --shard of its own") from error
+
+
+def not_finite(name: str, was_finite: bool) -> UserError:
+    if was_finite:
+        return UserError(f"{name}: features beyond what float16 holds (65504); give --dtype float32, and another --out")
+    return UserError(f"{name}: NaN or infinity in its features; `dinosr check` finds damaged sound, otherwise the checkpoint is damaged")

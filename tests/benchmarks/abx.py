@@ -1,0 +1,99 @@
+"""How fast is ABX, and does it agree with the published scorer? Both on the same items and features, in turn, in one process; run by hand.
+
+    pip install zerospeech-libriabx2    # an empty module stands in for the torchaudio that it imports
+    python tests/benchmarks/abx.py data/dev.tsv dev.phones.tsv [--rounds 3] [--width 768] [--sampled]
+
+Features are MFCC, log-Mel, and log-Mel projected at random to the width of a base model. Seconds are the best of the rounds, reading excluded for
+ours (the features are in memory) and included for the other (a thousandth of its time); CPU seconds tell more where the machine has other work.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import sys
+import tempfile
+import time
+import types
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from dinosr_plugin.evaluation.abx import abx
+from dinosr_plugin.evaluation.abx_items import Item, make_items, manifest_speakers, write_items
+from dinosr_plugin.evaluation.baselines import corpus_features, manifest_utterances
+from dinosr_plugin.evaluation.phones import PhoneAlignment
+from dinosr_plugin.evaluation.tables import format_table
+
+RATE = 50.0
+COLUMNS = [
+    ("name", "features", ""),
+    ("scorer", "scorer", ""),
+    ("within", "within %", ".3f"),
+    ("across", "across %", ".3f"),
+    ("wall", "seconds", ".2f"),
+    ("cpu", "CPU seconds", ".2f"),
+    ("gain", "times faster", ".1f"),
+    ("gain_cpu", "by CPU", ".1f"),
+]
+
+
+def ours(features: dict, items: list[Item], folder: Path, sampled: bool) -> dict:
+    limits = {} if sampled else {"max_group": None, "max_speakers": None}
+    return abx(features, items, RATE, "angular", **limits).as_dict()
+
+
+def published(features: dict, items: list[Item], folder: Path, sampled: bool) -> dict:
+    import zrc_abx2
+
+    limits = {} if sampled else {"max_size_group": 10**6, "max_x_across": 10**6}
+    settings = zrc_abx2.EvalArgs(str(folder), str(folder / "some-items.item"), feature_size=1 / RATE, context_mode="within", **limits)
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rows = zrc_abx2.EvalABX().eval_abx(settings)
+    return {row["abx-s-condition"]: 100 * row["score"] for row in rows}
+
+
+def compare(name: str, features: dict, items: list[Item], rounds: int, sampled: bool) -> list[dict]:
+    scorers = {"ours": ours, "libriabx2": published}
+    rows = {scorer: {"name": name, "scorer": scorer, "wall": np.inf, "cpu": np.inf} for scorer in scorers}
+    with tempfile.TemporaryDirectory() as folder:
+        for utt, array in features.items():
+            np.save(Path(folder, f"{utt}.npy"), array)
+        write_items(Path(folder, "some-items.item"), items)
+        for _ in range(rounds):
+            for scorer, score in scorers.items():
+                wall, cpu = time.perf_counter(), time.process_time()
+                rows[scorer].update(score(features, items, Path(folder), sampled))
+                for clock, seconds in (("wall", time.perf_counter() - wall), ("cpu", time.process_time() - cpu)):
+                    rows[scorer][clock] = min(rows[scorer][clock], seconds)
+    rows["ours"]["gain"] = rows["libriabx2"]["wall"] / rows["ours"]["wall"]
+    rows["ours"]["gain_cpu"] = rows["libriabx2"]["cpu"] / rows["ours"]["cpu"]
+    return list(rows.values())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("phones", type=Path, help=".phones.tsv of the same corpus")
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--width", type=int, default=768, help="of the random projection (default: %(default)s)")
+    parser.add_argument("--sampled", action="store_true", help="10 items a group, 5 other speakers: what is published; the draws differ")
+    given = parser.parse_args()
+    if importlib.util.find_spec("torchaudio") is None:
+        sys.modules["torchaudio"] = types.ModuleType("torchaudio")
+    utterances = manifest_utterances(given.manifest)
+    items = make_items(PhoneAlignment.read(given.phones), manifest_speakers(given.manifest))
+    print(f"{len(items)} items of {len(utterances)} utterances")
+    for kind in ("mfcc", "fbank"):
+        features = dict(zip([utterance.utt for utterance in utterances], corpus_features(utterances, kind)))
+        print(format_table(compare(kind, features, items, given.rounds, given.sampled), COLUMNS), flush=True)
+    projection = np.random.default_rng(0).normal(size=(160, given.width)).astype(np.float32)
+    wide = {utt: np.tanh(array @ projection / 12) for utt, array in features.items()}
+    print(format_table(compare(f"{given.width} wide", wide, items, given.rounds, given.sampled), COLUMNS))
+
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""Discrete units: those of the codebooks and of k-means, whatever the batches; their files, and what fairseq makes of them."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from fairseq.data import Dictionary, data_utils
+from fairseq_cli import preprocess
+from fairseq_models import fairseq_checkpoint
+from hypothesis import given
+from hypothesis import strategies as st
+from runs import write_corpus
+
+import dinosr_plugin
+from dinosr_plugin.errors import UserError
+from dinosr_plugin.models.checkpoint import load_dinosr
+from dinosr_plugin.units import codes
+from dinosr_plugin.units.codes import (
+    CodeReader,
+    UnitWriter,
+    at_rate,
+    dedup,
+    read_units,
+    write_codebook_units,
+    write_kmeans_units,
+    write_plain,
+    write_units,
+)
+from dinosr_plugin.units.features import LiveFeatures, normalised, read_utterances
+from dinosr_plugin.units.kmeans import KMeans, Meta
+from dinosr_plugin.units.store import FeatureFolder, FeatureWriter
+
+GOLDEN = Path(__file__).parents[1] / "golden/official_format_tiny.pt"
+SEQUENCES = st.lists(st.integers(0, 5), max_size=30).map(lambda ids: np.array(ids, dtype=np.int64))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), lengths=(9000, 16000, 400, 16000, 12345)) / "train.tsv"
+
+
+def waves(corpus: Path) -> list:
+    return [soundfile.read(utterance.path, dtype="float32")[0] for utterance in read_utterances(corpus)]
+
+
+# ---- sequences ---------------------------------------------------------------------------------------------------------------
+
+
+@given(SEQUENCES)
+def test_dedup(units):
+    once = dedup(units)
+    assert not (once[1:] == once[:-1]).any()
+    runs = np.cumsum(np.concatenate([[0], units[1:] != units[:-1]]))[: len(units)].astype(int)
+    np.testing.assert_array_equal(once[runs], units)  # each run in its place
+    np.testing.assert_array_equal(dedup(once), once)
+
+
+@given(SEQUENCES)
+def test_rates(units):
+    np.testing.assert_array_equal(at_rate(units, 50.0, 50), units)
+    np.testing.assert_array_equal(at_rate(at_rate(units, 50, 100), 100, 50), units)  # repeating loses nothing
+    assert at_rate(units, 50, 100).tolist() == [unit for unit in units.tolist() for _ in range(2)]
+    assert at_rate(units, 50, 25).tolist() == units.tolist()[::2]
+    assert at_rate(units, 100, 100 / 3).tolist() == units.tolist()[::3]
+
+
+@pytest.mark.parametrize("wanted", [40, 75, 0, -50, 33.3])
+def test_rates_that_do_not_fit(wanted):
+    with pytest.raises(UserError, match=f"--rate {wanted:g}: these units come 50 times a second; give a whole multiple"):
+        at_rate(np.arange(4), 50.0, wanted)
+
+
+# ---- files -------------------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(SEQUENCES, min_size=1, max_size=5))
+def test_files_there_and_back(tmp_path_factory, sequences):
+    path = tmp_path_factory.mktemp("units") / "a.units"
+    units = {f"é {n}": ids for n, ids in enumerate(sequences)}
+    write_units(path, units.items())
+    again = read_units(path)
+    assert list(again) == list(units) and all(np.array_equal(again[utt], ids) for utt, ids in units.items())
+    assert all(ids.dtype == np.int64 for ids in again.values())
+
+
+def test_the_text(tmp_path):
+    units = [("b", np.array([3, 3, 12], dtype=np.int32)), ("a", np.array([], dtype=np.int64))]
+    assert write_units(tmp_path / "new" / "a.units", units).read_text() == "b\t3 3 12\na\t\n"
+    assert write_plain(tmp_path / "new" / "a.units", tmp_path / "a.txt").read_text() == "3 3 12\n\n"
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("a\t1 2\nb 3\n", "line 2: no `utt<TAB>unit ids`; make it with `dinosr units`"),
+        ("\t1\n", "line 1: no `utt<TAB>unit ids`"),
+        ("a\t1\na\t2\n", "line 2: utterance 'a' stands there twice"),
+        ("a\t1 -2\n", "line 1: '-2' is no unit id"),
+        ("a\t1.0\n", "line 1: '1.0' is no unit id"),
+        ("", "no units in it"),
+    ],
+)
+def test_what_is_no_unit_file(tmp_path, text, said):
+    (tmp_path / "a.units").write_text(text)
+    with pytest.raises(UserError) as error:
+        read_units(tmp_path / "a.units")
+    assert str(tmp_path / "a.units") in str(error.value) and said in str(error.value)
+
+
+def test_nothing_half_written(tmp_path):
+    with pytest.raises(KeyboardInterrupt), UnitWriter(tmp_path / "a.units") as out:
+        out.add("a", np.arange(3))
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="cannot write into /proc/nowhere"):
+        write_units("/proc/nowhere/a.units", [])
+    with pytest.raises(UserError, match="none.units: cannot be read"):
+        read_units(tmp_path / "none.units")
+
+
+def test_fairseq_preprocess_reads_it(tmp_path, monkeypatch):
+    """``fairseq-preprocess --only-source`` with the plain file: every id a word, every utterance a line, an empty one too."""
+    units = {"a": np.array([7, 7, 100, 3]), "b": np.array([], dtype=np.int64), "c": np.array([3])}
+    write_units(tmp_path / "train.units", units.items())
+    write_plain(tmp_path / "train.units", tmp_path / "train.txt")
+    command = ["fairseq-preprocess", "--only-source", "--trainpref", str(tmp_path / "train.txt"), "--destdir", str(tmp_path / "bin")]
+    monkeypatch.setattr(sys, "argv", command)
+    preprocess.cli_main()
+    dictionary = Dictionary.load(str(tmp_path / "bin" / "dict.txt"))
+    dataset = data_utils.load_indexed_dataset(str(tmp_path / "bin" / "train"), dictionary)
+    lines = [dictionary.string(dataset[row]) for row in range(len(dataset))]
+    assert lines == ["7 7 100 3", "", "3"] and dictionary.unk() not in dataset[0].tolist()
+
+
+# ---- of codebooks ------------------------------------------------------------------------------------------------------------
+
+
+def by_themselves(corpus: Path, predicted: bool) -> list:
+    """(K, F) of each utterance alone, as ``dinosr quality`` counts them."""
+    model, cfg = load_dinosr(GOLDEN)
+    read = model.predicted_codes if predicted else model.codes
+    return [read(normalised(wave, cfg.task.normalize)[None])[:, 0].numpy() for wave in waves(corpus)]
+
+
+@pytest.mark.parametrize("predicted", [False, True])
+@pytest.mark.parametrize("batch_samples", [1, 10**9])
+def test_units_of_codebooks(corpus, tmp_path, predicted, batch_samples, monkeypatch):
+    monkeypatch.setattr(codes, "WINDOW", 3)
+    paths = write_codebook_units(GOLDEN, corpus, tmp_path, predicted, batch_samples=batch_samples)
+    assert [path.name for path in paths] == ["codebook_0.units", "codebook_1.units"]
+    for k, path in enumerate(paths):
+        units = read_units(path)
+        assert list(units) == [f"train{n}" for n in range(5)]
+        for given, wanted in zip(units.values(), by_themselves(corpus, predicted), strict=True):
+            assert given.shape == wanted[k].shape and (given != wanted[k]).mean() <= 0.04  # a tie may fall the other way: none did here
+    if not predicted:
+        np.testing.assert_array_equal(units["train1"], dinosr_plugin.load(GOLDEN).units(waves(corpus)[1])[1])
+
+
+def test_one_codebook_other_forms(corpus, tmp_path):
+    (whole,) = write_codebook_units(GOLDEN, corpus, tmp_path, codebooks=[1])
+    (plain,) = write_codebook_units(GOLDEN, corpus, tmp_path, codebooks=[1], rate=25, deduplicate=True, plain=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["codebook_1.txt", "codebook_1.units"]
+    lines = plain.read_text().splitlines()
+    for line, units in zip(lines, read_units(whole).values(), strict=True):
+        assert line == " ".join(map(str, dedup(units[::2])))
+
+
+def test_reader(corpus):
+    reader = CodeReader(GOLDEN, device="cpu")
+    assert (reader.rate, reader.n_codebooks, reader.size, reader.field) == (50.0, 2, 8, 400)
+    streamed = list(reader.stream(read_utterances(corpus)))
+    assert [utt for utt, _ in streamed] == [f"train{n}" for n in range(5)] and streamed[2][1].shape == (2, 1)
+
+
+def test_bad_requests(corpus, tmp_path):
+    with pytest.raises(UserError, match="--codebook 2: .* has codebooks 0 to 1"):
+        write_codebook_units(GOLDEN, corpus, tmp_path, codebooks=[0, 2])
+    with pytest.raises(UserError, match="--rate 40: these units come 50 times a second"):
+        write_codebook_units(GOLDEN, corpus, tmp_path, rate=40)
+    fairseq_checkpoint(tmp_path / "hubert.pt", "hubert")
+    with pytest.raises(UserError, match="holds HubertModel, which has no codebooks; give a DinoSR pre-training checkpoint"):
+        write_codebook_units(tmp_path / "hubert.pt", corpus, tmp_path)
+    write_corpus(tmp_path, "short", [399])
+    with pytest.raises(UserError, match="less than the 400 samples"):
+        write_codebook_units(GOLDEN, tmp_path / "short.tsv", tmp_path)
+    assert not list(tmp_path.glob("*.units"))
+
+
+# ---- of k-means --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Frames around four points, a known one each."""
+    names, lengths = ["b", "a", "none"], [30, 20, 0]
+    which = [np.random.default_rng(row).integers(0, 4, length) for row, length in enumerate(lengths)]
+    with FeatureWriter(tmp_path / "features", 50, 4, "float16", {"kind": "mfcc"}, names, lengths) as writer:
+        for row, points in enumerate(which):
+            writer.add(row, np.eye(4)[points] * 10 + np.random.default_rng(9).normal(size=(len(points), 4)))
+        writer.close()
+    meta = Meta(k=4, width=4, rate=50.0, seed=0, init="random", restarts=1, passes=0, inertia=0.0, measured=50, frames=50, features={"kind": "mfcc"})
+    KMeans(np.eye(4, dtype=np.float32) * 10, meta).save(tmp_path / "four.npz")
+    write_units(tmp_path / "expected.units", zip(names, which))
+    return tmp_path
+
+
+def test_units_of_kmeans(folder):
+    features = FeatureFolder(folder / "features")
+    path = write_kmeans_units(features, folder / "four.npz", folder / "kmeans.units")
+    assert path.read_text() == (folder / "expected.units").read_text()
+    doubled = read_units(write_kmeans_units(features, folder / "four.npz", folder / "twice.units", rate=100))
+    np.testing.assert_array_equal(doubled["a"][::2], read_units(path)["a"])
+    once = write_kmeans_units(features, folder / "four.npz", folder / "once.txt", deduplicate=True, plain=True)
+    assert once.read_text().splitlines()[0] == " ".join(map(str, dedup(read_units(path)["b"])))
+
+
+def test_kmeans_of_something_else(folder, corpus):
+    """Another width, another layer, another rate; and straight from a checkpoint."""
+    live = LiveFeatures.of_layer(GOLDEN, corpus, layer=0)
+    with pytest.raises(UserError, match="fitted on"):
+        write_kmeans_units(live, folder / "four.npz", folder / "a.units")
+    meta = Meta(k=2, width=32, rate=50.0, seed=0, init="random", restarts=1, passes=0, inertia=0.0, measured=9, frames=9, features=live.source)
+    KMeans(np.stack([live["train1"][0], live["train1"][9]]), meta).save(folder / "layer.npz")
+    units = read_units(write_kmeans_units(live, folder / "layer.npz", folder / "b.units"))
+    assert list(units) == live.utterances and (units["train1"][0], units["train1"][9]) == (0, 1)
+    with pytest.raises(UserError, match="layer 1"):
+        write_kmeans_units(LiveFeatures.of_layer(GOLDEN, corpus, layer=1), folder / "layer.npz", folder / "c.units")
+    assert not (folder / "a.units").exists() and not (folder / "c.units").exists()
+
+
+def test_on_the_gpu(corpus):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    on_cpu, on_gpu = (dict(CodeReader(GOLDEN, device=device).stream(read_utterances(corpus))) for device in ("cpu", "cuda"))
+    assert all((on_cpu[utt] == on_gpu[utt]).mean() > 0.9 for utt in on_cpu)

@@ -1,0 +1,373 @@
+"""Features of a manifest: those of the utterances alone, whatever the batches, shards and kills; from every model that is promised."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from fairseq_models import MODELS, fairseq_checkpoint, fine_tuned_checkpoint
+from runs import train, write_corpus
+
+import dinosr_plugin
+from dinosr_plugin.data.acoustic import FEATURES
+from dinosr_plugin.errors import UserError
+from dinosr_plugin.models import checkpoint as loading
+from dinosr_plugin.models.checkpoint import LayerReader, load_dinosr
+from dinosr_plugin.units import features, store
+from dinosr_plugin.units.features import extract, extract_acoustic, plan_batches, read_utterances, which_layers
+from dinosr_plugin.units.store import FeatureFolder, layer_folders
+
+GOLDEN = Path(__file__).parents[1] / "golden/official_format_tiny.pt"
+LENGTHS = (9000, 16000, 9999, 400, 16000, 12345)
+CLOSE = dict(rtol=0, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """A manifest of utterances of many lengths, one of them a single frame."""
+    return write_corpus(tmp_path_factory.mktemp("corpus"), lengths=LENGTHS) / "train.tsv"
+
+
+@pytest.fixture(scope="module", params=["golden", "base", *MODELS])
+def checkpoint(request, tmp_path_factory) -> Path:
+    """Of this plug-in: layer norm in the convolutions, and group norm, which sees padding; and of fairseq."""
+    if request.param == "golden":
+        return GOLDEN
+    path = tmp_path_factory.mktemp("models") / f"{request.param}.pt"
+    if request.param == "base":
+        state = torch.load(GOLDEN, weights_only=True)
+        state["cfg"]["model"]["extractor_mode"] = "default"
+        weights = state["model"]
+        for part in ("weight", "bias"):
+            weights[f"feature_extractor.conv_layers.0.2.{part}"] = weights[f"feature_extractor.conv_layers.0.2.1.{part}"]
+        state["model"] = {name: tensor for name, tensor in weights.items() if not (name.startswith("feature_extractor") and ".2.1." in name)}
+        torch.save(state, path)
+    else:
+        fairseq_checkpoint(path, request.param, normalize=request.param == "wav2vec2_large")
+    return path
+
+
+def waves(corpus: Path) -> list:
+    return [soundfile.read(utterance.path, dtype="float32")[0] for utterance in read_utterances(corpus)]
+
+
+def alone(path: Path, corpus: Path, layer=None) -> list:
+    """(F, D) of each utterance by itself, by the interface for Python."""
+    model = dinosr_plugin.load(path)
+    return [model.features(wave, layer).numpy() for wave in waves(corpus)]
+
+
+def refused(*args, **settings) -> str:
+    with pytest.raises(UserError) as error:
+        extract(*args, **settings)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# ---- one utterance's features are its own ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_samples", [1, 30000, 10**9])
+def test_last_layer_whatever_the_batch(checkpoint, corpus, tmp_path, batch_samples):
+    done = extract(checkpoint, corpus, tmp_path, batch_samples=batch_samples)
+    folder = FeatureFolder(tmp_path)
+    assert done.folders == [tmp_path] and folder.rate == 50.0 and folder.width == 32 and folder.dtype == np.float32
+    assert folder.utterances == [f"train{n}" for n in range(6)] and folder.lengths.tolist() == [27, 49, 30, 1, 49, 38]
+    for (_, given), wanted in zip(folder, alone(checkpoint, corpus), strict=True):
+        np.testing.assert_allclose(given, wanted, **CLOSE)
+    assert {key: folder.meta.source[key] for key in ("kind", "checkpoint", "weights", "layer")} == {
+        "kind": "model", "checkpoint": checkpoint.name, "weights": "student", "layer": "last"
+    }
+
+
+def test_all_layers_in_one_pass(checkpoint, corpus, tmp_path):
+    extract(checkpoint, corpus, tmp_path, layer="all")
+    folders = layer_folders(tmp_path)
+    assert len(folders) == LayerReader(checkpoint).n_layers >= 3
+    for number, folder in enumerate(folders):
+        assert FeatureFolder(folder).meta.source["layer"] == number
+        for (_, given), wanted in zip(FeatureFolder(folder), alone(checkpoint, corpus, number), strict=True):
+            np.testing.assert_allclose(given, wanted, **CLOSE)
+
+
+def test_one_layer(checkpoint, corpus, tmp_path):
+    extract(checkpoint, corpus, tmp_path, layer="1")
+    for (_, given), wanted in zip(FeatureFolder(tmp_path), alone(checkpoint, corpus, 1), strict=True):
+        np.testing.assert_allclose(given, wanted, **CLOSE)
+
+
+def test_what_fairseq_itself_gives(corpus, tmp_path):
+    """Not by way of our loader; wav2vec 2.0, HuBERT, data2vec."""
+    source = torch.from_numpy(waves(corpus)[0])[None]
+    for kind in MODELS:
+        model = fairseq_checkpoint(tmp_path / "model.pt", kind)
+        reader = LayerReader(tmp_path / "model.pt")
+        with torch.no_grad():
+            wanted = model.extract_features(source, None)
+        ours = reader.read([source[0]], ["last"])[0][0]
+        torch.testing.assert_close(ours, (wanted[0] if kind == "hubert" else wanted["x"])[0])
+
+
+@pytest.mark.parametrize("kind, pads", [("wav2vec2", False), ("wav2vec2_large", True), ("hubert", False), ("data2vec_audio", False)])
+def test_padding_shows_where_it_is_said_to(tmp_path, kind, pads):
+    fairseq_checkpoint(tmp_path / "model.pt", kind)
+    reader = LayerReader(tmp_path / "model.pt")
+    short, long = torch.randn(9000), torch.randn(12000)
+    together, by_itself = reader.read([short, long], ["last"])[0][0], reader.read([short], ["last"])[0][0]
+    assert reader.pads == pads == torch.allclose(together, by_itself, **CLOSE)
+
+
+# ---- whose weights -----------------------------------------------------------------------------------------------------------
+
+
+def test_teacher(corpus, tmp_path):
+    extract(GOLDEN, corpus, tmp_path, layer="all", weights="teacher")
+    model, cfg = load_dinosr(GOLDEN)
+    wave = features.normalised(waves(corpus)[0], cfg.task.normalize)[None]
+    with torch.no_grad():
+        _, results = model.teacher.model(model.encoder_inputs(wave, model.frame_padding(wave, None)), None)
+    for folder, (wanted, _, _) in zip(layer_folders(tmp_path), results, strict=True):
+        np.testing.assert_allclose(FeatureFolder(folder)["train0"], wanted[:, 0], **CLOSE)
+        assert FeatureFolder(folder).meta.source["weights"] == "teacher"
+    student = LayerReader(GOLDEN).read([wave[0]], [0])[0][0]
+    assert not np.allclose(FeatureFolder(layer_folders(tmp_path)[0])["train0"], student, atol=1e-3)
+
+
+def test_random_weights_are_the_same_every_time(checkpoint):
+    one, again, trained = LayerReader(checkpoint, "random"), LayerReader(checkpoint, "random"), LayerReader(checkpoint)
+    assert one.fingerprint == again.fingerprint != trained.fingerprint
+
+
+def test_no_teacher(tmp_path, corpus):
+    fairseq_checkpoint(tmp_path / "model.pt", "hubert")
+    said = refused(tmp_path / "model.pt", corpus, tmp_path / "out", weights="teacher")
+    assert "model.pt: holds HubertModel, which has no teacher; give a DinoSR" in said
+    assert "weights both: choose one of student, teacher, random" in refused(GOLDEN, corpus, tmp_path / "out", weights="both")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("layer", ["4", 4, "-1", "first", "1.5", ""])
+def test_no_such_layer(corpus, tmp_path, layer):
+    assert f"--layer {layer}: the model has layers 0 to 3; give one of these, last, or all" == refused(GOLDEN, corpus, tmp_path, layer=layer)
+
+
+def test_which_layers():
+    assert which_layers("all", 3) == [0, 1, 2] and which_layers("last", 3) == ["last"] and which_layers("2", 3) == which_layers(2, 3) == [2]
+
+
+def test_older_checkpoints(tmp_path, corpus):
+    """fairseq's first wav2vec 2.0 models hold their options as an ``argparse.Namespace``; nothing else of that kind is loaded."""
+    model = fairseq_checkpoint(tmp_path / "new.pt", "wav2vec2")
+    state = torch.load(tmp_path / "new.pt", weights_only=True)
+    options = dict(arch="wav2vec2", task="audio_pretraining", criterion="wav2vec", optimizer="adam", lr_scheduler="fixed")
+    options |= dict(data="/a/folder", normalize=False)
+    state["args"], state["cfg"] = argparse.Namespace(**options, **{k: v for k, v in state["cfg"]["model"].items() if k != "_name"}), None
+    torch.save(state, tmp_path / "old.pt")
+    old, new = LayerReader(tmp_path / "old.pt"), LayerReader(tmp_path / "new.pt")
+    assert old.fingerprint == new.fingerprint and type(old.trunk) is type(model)
+
+
+# ---- files, shards, kills ----------------------------------------------------------------------------------------------------
+
+
+def test_shards_make_the_same_folder(corpus, tmp_path):
+    extract(GOLDEN, corpus, tmp_path / "whole")
+    for shard in (3, 1):
+        extract(GOLDEN, corpus, tmp_path / "parts", shard=shard, shards=3)
+    with pytest.raises(UserError, match="shard.s. 2 of 3 are missing"):
+        FeatureFolder(tmp_path / "parts")
+    extract(GOLDEN, corpus, tmp_path / "parts", shard=2, shards=3)
+    for (name, one), (same, other) in zip(FeatureFolder(tmp_path / "whole"), FeatureFolder(tmp_path / "parts"), strict=True):
+        assert name == same
+        np.testing.assert_allclose(one, other, **CLOSE)
+
+
+def test_float16(corpus, tmp_path):
+    extract(GOLDEN, corpus, tmp_path / "half", dtype="float16")
+    for (_, half), wanted in zip(FeatureFolder(tmp_path / "half"), alone(GOLDEN, corpus), strict=True):
+        assert half.dtype == np.float16
+        np.testing.assert_allclose(half, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_goes_on_with_what_is_missing(corpus, tmp_path, monkeypatch):
+    """One layer lost: its utterances are computed again, the others' files stay; nothing to do: nothing is computed."""
+    extract(GOLDEN, corpus, tmp_path, layer="all")
+    lost = store.shard_file(tmp_path / "layer_2", 1, 1, "npy")
+    expected = np.load(lost)
+    lost.unlink()
+    kept = store.shard_file(tmp_path / "layer_1", 1, 1, "npy").stat().st_mtime_ns
+    assert "0.00 h were there" not in extract(GOLDEN, corpus, tmp_path, layer="all").summary
+    np.testing.assert_allclose(np.load(lost), expected, **CLOSE)
+    assert store.shard_file(tmp_path / "layer_1", 1, 1, "npy").stat().st_mtime_ns == kept
+    monkeypatch.setattr(LayerReader, "read", lambda *_: pytest.fail("computed again"))
+    assert "0.00 h of sound" in extract(GOLDEN, corpus, tmp_path, layer="all").summary
+
+
+def test_an_error_in_the_middle_keeps_what_was_done(corpus, tmp_path, monkeypatch):
+    real, asked = LayerReader.read, []
+
+    def read(self, batch, layers):
+        asked.extend(len(wave) for wave in batch)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return real(self, batch, layers)
+
+    monkeypatch.setattr(LayerReader, "read", read)
+    with pytest.raises(KeyboardInterrupt):
+        extract(GOLDEN, corpus, tmp_path, batch_samples=1)
+    extract(GOLDEN, corpus, tmp_path, batch_samples=1)
+    assert asked == [16000, 16000, 12345, 9999, 9999, 9000, 400]  # the longest first, each once but the one that was cut off
+    for (_, given), wanted in zip(FeatureFolder(tmp_path), alone(GOLDEN, corpus), strict=True):
+        np.testing.assert_allclose(given, wanted, **CLOSE)
+
+
+SLOW = """
+import sys, time
+from dinosr_plugin.models.checkpoint import LayerReader
+from dinosr_plugin.units import features, store
+store.SAVE_SECONDS = 0
+real, calls = LayerReader.read, []
+def read(self, *args):
+    calls.append(1)
+    time.sleep(600 if len(calls) > 2 else 0)
+    return real(self, *args)
+LayerReader.read = read
+features.extract(*sys.argv[1:4], layer="all", batch_samples=1)
+"""
+
+
+def test_goes_on_after_a_kill(corpus, tmp_path, monkeypatch):
+    with subprocess.Popen([sys.executable, "-c", SLOW, str(GOLDEN), str(corpus), str(tmp_path)]) as process:
+        marks = tmp_path / "layer_3" / ".features_1_of_1.npy.done"
+        deadline = time.monotonic() + 120
+        while not (marks.is_file() and any(marks.read_bytes())) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+    real, asked = LayerReader.read, []
+    monkeypatch.setattr(LayerReader, "read", lambda self, batch, layers: (asked.extend(batch), real(self, batch, layers))[1])
+    assert "h were there" in extract(GOLDEN, corpus, tmp_path, layer="all", batch_samples=1).summary
+    assert 4 <= len(asked) <= 5
+    for number, folder in enumerate(layer_folders(tmp_path)):
+        for (_, given), wanted in zip(FeatureFolder(folder), alone(GOLDEN, corpus, number), strict=True):
+            np.testing.assert_allclose(given, wanted, **CLOSE)
+
+
+def test_another_models_folder(corpus, tmp_path):
+    extract(GOLDEN, corpus, tmp_path / "out")
+    state = torch.load(GOLDEN, weights_only=True)
+    state["model"]["post_extract_proj.bias"] += 1
+    torch.save(state, tmp_path / GOLDEN.name)
+    assert "holds features with fingerprint" in refused(tmp_path / GOLDEN.name, corpus, tmp_path / "out")
+    assert "holds features with layer last, not 0; remove it, or give another folder with --out" in refused(GOLDEN, corpus, tmp_path / "out", layer=0)
+
+
+# ---- the corpus --------------------------------------------------------------------------------------------------------------
+
+
+def test_plan_of_batches():
+    utterances = [features.Utterance(str(samples), Path(), samples) for samples in (5, 9, 9, 3, 20, 4)]
+    assert plan_batches(utterances, range(6), 18, padding=True) == [[4], [1, 2], [0, 5, 3]]
+    assert plan_batches(utterances, range(6), 18, padding=False) == [[4], [1, 2], [0], [5], [3]]
+    assert plan_batches(utterances, [], 18, padding=True) == []
+
+
+def write_manifest(folder: Path, rows: list) -> Path:
+    (folder / "one.tsv").write_text("\n".join([str(folder), *rows]) + "\n")
+    return folder / "one.tsv"
+
+
+def test_bad_manifests(tmp_path):
+    write_corpus(tmp_path, "a", [399, 16000])
+    (tmp_path / "b").mkdir()
+    said = refused(GOLDEN, tmp_path / "a.tsv", tmp_path / "out")
+    assert "1 file(s) have less than the 400 samples that one frame takes (sounds/a0.wav); take them out" in said
+    wrong = write_manifest(tmp_path, ["sounds/a1.wav\t16001"])
+    assert "a1.wav: 16000 samples, but the manifest says 16001; make the manifest again" in refused(GOLDEN, wrong, tmp_path / "out")
+    with pytest.raises(UserError, match="same utterance id as sounds/a1.wav"):
+        extract(GOLDEN, write_manifest(tmp_path, ["sounds/a1.wav\t16000", "b/a1.wav\t16000"]), tmp_path / "out")
+    assert "a2.wav" in refused(GOLDEN, write_manifest(tmp_path, ["sounds/a2.wav\t16000"]), tmp_path / "out2")
+    assert "no such checkpoint" in refused(tmp_path / "none.pt", wrong, tmp_path / "out")
+
+
+def test_not_a_speech_model(tmp_path, corpus, monkeypatch):
+    monkeypatch.setattr(loading, "load_with_task", lambda path: (torch.nn.Linear(2, 2), None, None))
+    assert "holds Linear, which has no Transformer layers to read" in refused(GOLDEN, corpus, tmp_path)
+
+
+def test_damaged_weights(tmp_path, corpus):
+    state = torch.load(GOLDEN, weights_only=True)
+    state["model"]["post_extract_proj.bias"] *= np.nan
+    torch.save(state, tmp_path / "nan.pt")
+    assert "NaN or infinity in its features" in refused(tmp_path / "nan.pt", corpus, tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind, width", [("mfcc", 39), ("fbank", 160)])
+def test_features_without_learning(corpus, tmp_path, kind, width):
+    extract_acoustic(kind, corpus, tmp_path / "whole")
+    for shard in (1, 2):
+        extract_acoustic(kind, corpus, tmp_path / "parts", shard=shard, shards=2)
+    folder = FeatureFolder(tmp_path / "whole")
+    assert folder.rate == 50.0 and folder.width == width and folder.meta.source == {"kind": kind}
+    for (_, one), (_, other), wave in zip(folder, FeatureFolder(tmp_path / "parts"), waves(corpus), strict=True):
+        np.testing.assert_array_equal(one, FEATURES[kind](wave))
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(UserError, match="'plp' are not known; choose one of mfcc, fbank"):
+        extract_acoustic("plp", corpus, tmp_path / "plp")
+
+
+def test_live_features(corpus, tmp_path):
+    """The same as from a folder, without one."""
+    extract(GOLDEN, corpus, tmp_path / "layer", layer=2, weights="teacher")
+    extract_acoustic("mfcc", corpus, tmp_path / "mfcc")
+    layer = features.LiveFeatures.of_layer(GOLDEN, corpus, 2, "teacher")
+    for live, folder in [(layer, tmp_path / "layer"), (features.LiveFeatures.of_sound("mfcc", corpus), tmp_path / "mfcc")]:
+        stored = FeatureFolder(folder)
+        assert (live.rate, live.width, live.source, live.utterances, len(live)) == (stored.rate, stored.width, stored.source, stored.utterances, 6)
+        for (name, one), (same, other) in zip(live, stored, strict=True):
+            assert name == same and name in live
+            np.testing.assert_allclose(one, other, **CLOSE)
+    with pytest.raises(UserError, match="'x': no such utterance in the manifest"):
+        live["x"]
+    with pytest.raises(UserError, match="--layer all: without feature folders one layer at a time"):
+        features.LiveFeatures.of_layer(GOLDEN, corpus, "all")
+
+
+def test_a_model_of_our_own_training(corpus, tmp_path):
+    """With log-Mel input, straight from the trainer."""
+    train(corpus.parent, tmp_path, "optimization.max_update=4", "model.front_end=fbank", "dataset.disable_validation=true")
+    extract(tmp_path / "checkpoint_last.pt", corpus, tmp_path / "features", layer="all")
+    for number, folder in enumerate(layer_folders(tmp_path / "features")):
+        for (_, given), wanted in zip(FeatureFolder(folder), alone(tmp_path / "checkpoint_last.pt", corpus, number), strict=True):
+            np.testing.assert_allclose(given, wanted, **CLOSE)
+
+
+@pytest.mark.parametrize("pretrained", ["golden", "wav2vec2", "data2vec_audio"])
+def test_fine_tuned(corpus, tmp_path, pretrained):
+    """Ours and others'."""
+    task = "dinosr_finetuning" if pretrained == "golden" else "audio_finetuning"
+    if pretrained != "golden":
+        fairseq_checkpoint(tmp_path / "pretrained.pt", pretrained)
+    model = fine_tuned_checkpoint(tmp_path / "tuned.pt", GOLDEN if pretrained == "golden" else tmp_path / "pretrained.pt", task)
+    extract(tmp_path / "tuned.pt", corpus, tmp_path / "features")
+    for (_, given), wanted, wave in zip(FeatureFolder(tmp_path / "features"), alone(tmp_path / "tuned.pt", corpus), waves(corpus), strict=True):
+        np.testing.assert_allclose(given, wanted, **CLOSE)
+    source = features.normalised(wave, pretrained == "golden")
+    with torch.no_grad():
+        inside = model.w2v_encoder.w2v_model.extract_features(source[None], None, mask=False)["x"][0]
+    np.testing.assert_allclose(given, inside, **CLOSE)
+    assert "has no teacher" in refused(tmp_path / "tuned.pt", corpus, tmp_path / "teacher", weights="teacher")
+
+
+def test_data2vec_is_registered_by_the_loader(tmp_path, corpus):
+    """In a process where nobody has imported it."""
+    fairseq_checkpoint(tmp_path / "data2vec.pt", "data2vec_audio")
+    code = "import sys, dinosr_plugin; print(dinosr_plugin.load(sys.argv[1]).path)"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "data2vec.pt")], capture_output=True, text=True)
+    assert done.returncode == 0 and "data2vec.pt" in done.stdout, done.stderr

@@ -1,0 +1,411 @@
+"""k-means: as good as scikit-learn's, the same for a seed, in bounded memory; its file; label files that fit the manifest."""
+
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+
+from dinosr_plugin.data.check import check_manifest, validate_labels
+from dinosr_plugin.errors import UserError
+from dinosr_plugin.units import clustering, kmeans
+from dinosr_plugin.units.clustering import Sums, assign, chunked, cluster, inertia_after, move, nearest, plus_plus, principal_components, step
+from dinosr_plugin.units.kmeans import KMeans, Reservoir, fit_kmeans, frames_of, stacked, write_labels
+
+
+class Frames(dict):
+    """Features in a dictionary; counts how often each is read."""
+
+    def __init__(self, arrays: dict):
+        super().__init__(arrays)
+        self.width, self.reads = next(iter(arrays.values())).shape[1], 0
+
+    @property
+    def utterances(self) -> list:
+        return list(self)
+
+    def __getitem__(self, utt: str) -> np.ndarray:
+        self.reads += 1
+        return super().__getitem__(utt)
+
+
+def speechlike(n: int, width: int = 24, seed: int = 0) -> np.ndarray:
+    """(n, width) float32: clusters of many sizes that overlap, most of the variance in few dimensions, far from the origin."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(40, width)) * 3
+    scale = np.linspace(2, 0.1, width)
+    which = rng.choice(40, n, p=rng.dirichlet(np.ones(40)))
+    return (((centres[which] + rng.normal(size=(n, width))) * scale) + 50).astype(np.float32)
+
+
+def corpus(frames: np.ndarray, utterances: int = 20) -> Frames:
+    return Frames({f"u{i:03d}": part for i, part in enumerate(np.array_split(frames, utterances))})
+
+
+def mean_distance(frames: np.ndarray, centroids: np.ndarray) -> float:
+    """By the definition, in float64."""
+    squares = [((part[:, None].astype(np.float64) - centroids[None]) ** 2).sum(axis=2).min(axis=1) for part in np.array_split(frames, 50)]
+    return float(np.concatenate(squares).mean())
+
+
+# ---- how good ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("init", clustering.INITS)
+def test_blobs_are_found(init):
+    rng = np.random.default_rng(0)
+    which = rng.integers(0, 4, 3000)
+    frames = (np.eye(4)[which] * 20 + rng.normal(0, 1, (3000, 4))).astype(np.float32)
+    found = fit_kmeans(corpus(frames), 4, seed=1, init=init, restarts=5, passes=1)
+    assert found.centroids.shape == (4, 4) and found.centroids.dtype == np.float32
+    assert len(set(zip(found.units(frames), which))) == 4
+    assert found.meta.inertia == pytest.approx(mean_distance(frames, found.centroids), rel=1e-4)
+
+
+@pytest.mark.parametrize("k", [8, 64])
+def test_inertia_is_no_worse_than_scikit_learns(k):
+    sklearn = pytest.importorskip("sklearn.cluster")
+    frames = speechlike(20_000)
+    ours = {passes: mean_distance(frames, fit_kmeans(corpus(frames), k, seed=0, passes=passes).centroids) for passes in (0, 10)}
+    mini = sklearn.MiniBatchKMeans(k, random_state=0, n_init=3).fit(frames).cluster_centers_
+    full = sklearn.KMeans(k, random_state=0, n_init=1).fit(frames).cluster_centers_
+    assert ours[10] <= ours[0] <= 1.01 * mean_distance(frames, mini)
+    assert ours[10] <= min(1.02 * mean_distance(frames, full), mean_distance(frames, mini))
+
+
+def test_offset_does_not_cost_precision():
+    frames = speechlike(500) + 3000
+    _, labels = nearest(frames, frames[:30])
+    exact = ((frames[:, None].astype(np.float64) - frames[None, :30]) ** 2).sum(axis=2)
+    np.testing.assert_allclose(exact[np.arange(500), labels], exact.min(axis=1), rtol=1e-4)
+
+
+def test_assign_is_the_nearest_on_any_layout_and_length(monkeypatch):
+    monkeypatch.setattr(clustering, "CHUNK", 7)
+    frames, centroids = speechlike(50), speechlike(9, seed=1)
+    expected = ((frames[:, None] - centroids[None]) ** 2).sum(axis=2).argmin(axis=1)
+    np.testing.assert_array_equal(assign(np.asfortranarray(frames), centroids), expected)
+    assert assign(frames[:0], centroids).shape == (0,) and assign(frames[:0], centroids).dtype == np.int64
+
+
+def test_restarts_choose_the_best(monkeypatch):
+    frames, tried = speechlike(4000), []
+    start = clustering.plus_plus
+    monkeypatch.setattr(clustering, "plus_plus", lambda *given: tried.append(start(*given)) or tried[-1])
+    chosen = clustering.best_start(frames, 30, "k-means++", 4, np.random.default_rng(0))
+    assert len(tried) == 4
+
+    def steps(centroids):
+        for _ in range(clustering.TRIAL_STEPS):
+            centroids = move(centroids, step(chunked(frames), centroids), frames, np.random.default_rng(0))
+        return mean_distance(frames, centroids)
+
+    assert mean_distance(frames, chosen) == pytest.approx(min(map(steps, tried)), rel=1e-5)
+
+
+# ---- its parts --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_gives_the_means_and_the_inertia(monkeypatch):
+    monkeypatch.setattr(clustering, "CHUNK", 64)
+    frames = speechlike(1000)
+    centroids = frames[:12]
+    sums, labels = step(chunked(frames), centroids), assign(frames, centroids)
+    np.testing.assert_array_equal(sums.counts, np.bincount(labels, minlength=12))
+    means = np.stack([frames[labels == i].mean(axis=0, dtype=np.float64) for i in range(12)])
+    np.testing.assert_allclose(sums.means(), means, rtol=1e-5)
+    assert sums.inertia / 1000 == pytest.approx(mean_distance(frames, centroids), rel=1e-4)
+    assert inertia_after(centroids, sums) == pytest.approx(((frames - means[labels]) ** 2).sum(), rel=1e-4)
+    np.testing.assert_allclose(move(centroids, sums, frames, np.random.default_rng(0)), means, rtol=1e-5)
+    np.testing.assert_allclose(move(centroids, sums, frames, np.random.default_rng(0), 2), 2 * means - centroids, rtol=1e-4)
+
+
+def test_empty_clusters_get_frames_far_from_all_centroids():
+    frames = np.concatenate([np.zeros((90, 2)), np.full((10, 2), 100.0)]).astype(np.float32)
+    centroids = np.array([[0, 0], [1e4, 1e4], [-1e4, 1e4]], np.float32)
+    sums = step(chunked(frames), centroids)
+    assert sums.counts.tolist() == [100, 0, 0]
+    moved = move(centroids, sums, frames, np.random.default_rng(0))
+    np.testing.assert_allclose(moved[0], [10, 10])
+    assert {tuple(row) for row in moved[1:].tolist()} == {(100.0, 100.0), (0.0, 0.0)}  # after the farther one, the nearer is the farthest
+
+
+def test_plus_plus_draws_no_frame_twice_and_spreads():
+    frames = np.repeat(np.eye(5, dtype=np.float32) * 10, 200, axis=0)
+    assert len(np.unique(plus_plus(frames, 5, np.random.default_rng(0)), axis=0)) == 5
+    assert len(np.unique(plus_plus(frames, 4, np.random.default_rng(0), frames[:1]), axis=0)) == 4
+    assert np.isfinite(plus_plus(frames, 9, np.random.default_rng(0))).all()  # more than there are different ones
+
+
+def test_principal_components_keep_distances():
+    frames = speechlike(2000, width=96)
+    few = principal_components(frames)
+    assert few.shape[1] < 64 and few.dtype == np.float32
+    variance = np.var(frames, axis=0).sum()
+    assert clustering.SHARE * variance <= np.var(few, axis=0).sum() * 1.0001 <= variance * 1.001
+    assert principal_components(frames[:, :10]).shape == (2000, 10)
+    assert np.isfinite(principal_components(np.ones((50, 40), np.float32))).all()  # no variance at all
+
+
+def test_more_clusters_than_different_frames():
+    frames = np.repeat(np.eye(3, dtype=np.float32), 10, axis=0)
+    found = fit_kmeans(corpus(frames, 2), 8, seed=0, passes=2)
+    assert np.isfinite(found.centroids).all() and found.meta.inertia == pytest.approx(0, abs=1e-6)
+
+
+# ---- repeatable, and in bounded memory ----------------------------------------------------------------------------------------
+
+
+def test_the_seed_decides_and_the_order_does_not():
+    features = corpus(speechlike(9000))
+    first = fit_kmeans(features, 40, seed=3, passes=1)
+    turned = Frames(dict(reversed([*features.items()])))
+    np.testing.assert_array_equal(first.centroids, fit_kmeans(turned, 40, seed=3, passes=1).centroids)
+    assert not np.array_equal(first.centroids, fit_kmeans(features, 40, seed=4, passes=1).centroids)
+
+
+def test_streaming_equals_in_memory(monkeypatch):
+    monkeypatch.setattr(kmeans, "SAMPLE_AT_LEAST", 2000)
+    features = corpus(speechlike(30_000), 60)
+    features.reads = 0
+    whole = fit_kmeans(features, 10, seed=0, passes=3)
+    assert features.reads == 60
+    part = fit_kmeans(features, 10, seed=0, passes=3, max_bytes=14_000 * 128)
+    assert features.reads == 60 * 5
+    np.testing.assert_array_equal(whole.centroids, part.centroids)
+    assert whole.meta == part.meta and whole.meta.measured == whole.meta.frames == 30_000
+
+
+def test_the_sample_is_random_and_does_not_depend_on_the_memory():
+    frames = np.arange(50_000, dtype=np.float32)[:, None]
+    small, large = Reservoir(3000, 1, seed=0), Reservoir(60_000, 1, seed=0)
+    for i, part in enumerate(np.array_split(frames, 37)):
+        small.add(f"u{i}", part)
+        large.add(f"u{i}", part)
+    np.testing.assert_array_equal(large.frames, frames)
+    assert small.seen == 50_000 and 2400 <= small.kept <= 3000
+    np.testing.assert_array_equal(small.lowest(2000), large.lowest(2000))
+    assert len(np.unique(small.lowest(2000))) == 2000
+    assert np.histogram(small.lowest(2000), bins=10, range=(0, 50_000))[0] == pytest.approx(200, abs=60)
+
+
+def test_memory_stays_within_its_bound():
+    class Endless(Frames):
+        """100,000 frames that are made when asked for."""
+
+        utterances = [f"u{i:04d}" for i in range(1000)]
+
+        def __init__(self):
+            self.width = 64
+
+        def __len__(self):
+            return 1000
+
+        def __getitem__(self, utt):
+            return np.random.default_rng(int(utt[1:])).normal(size=(100, 64)).astype(np.float32)
+
+    fit_kmeans(corpus(speechlike(500)), 3, seed=0)  # imports
+    bound = 8 << 20  # all the frames are 26 MB
+    tracemalloc.start()
+    found = fit_kmeans(Endless(), 8, seed=0, passes=1, max_bytes=bound)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.meta.frames == found.meta.measured == 100_000
+    assert peak < bound + 4 * clustering.CHUNK * 64 * 4  # a chunk, a copy of it, and what a step needs
+
+
+def test_a_sample_alone_is_as_large_as_it_should_be(monkeypatch):
+    for least, expected in ((50, 256 * 3), (1000, 1000), (10_000, 3000)):
+        monkeypatch.setattr(kmeans, "SAMPLE_AT_LEAST", least)
+        found = fit_kmeans(corpus(speechlike(3000)), 3, seed=0)
+        assert (found.meta.measured, found.meta.frames) == (expected, 3000)
+
+
+def test_parts_are_full_whatever_the_utterances(monkeypatch):
+    monkeypatch.setattr(kmeans, "CHUNK", 8)
+    frames = speechlike(61)
+    features = Frames({"a": frames[:3], "b": frames[3:30], "c": frames[30:30], "d": frames[30:]})
+    parts = [part.copy() for part in stacked(features, features.utterances)]
+    assert [len(part) for part in parts] == [8] * 7 + [5]
+    np.testing.assert_array_equal(np.concatenate(parts), frames)
+
+
+def test_float16_is_computed_in_float32():
+    frames = speechlike(3000).astype(np.float16)
+    half, single = corpus(frames), corpus(frames.astype(np.float32))
+    assert frames_of(half, "u000").dtype == np.float32
+    np.testing.assert_array_equal(fit_kmeans(half, 5, seed=0).centroids, fit_kmeans(single, 5, seed=0).centroids)
+
+
+# ---- bad input --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_names_the_utterance(value):
+    features = corpus(speechlike(100), 4)
+    features["u002"][3, 1] = value
+    with pytest.raises(UserError, match="u002: NaN or infinity"):
+        fit_kmeans(features, 2, seed=0)
+
+
+def test_width_that_changes():
+    features = corpus(speechlike(100), 4)
+    features["u001"] = np.zeros((5, 3), np.float32)
+    with pytest.raises(UserError, match=r"u001: features of shape \(5, 3\) among those that are 24 wide"):
+        fit_kmeans(features, 2, seed=0)
+
+
+@pytest.mark.parametrize(
+    "k, given, message",
+    [
+        (101, {}, "100 frames are too few for 101 clusters; give more audio or a smaller k"),
+        (0, {}, "k = 0; give at least 1"),
+        (2, {"restarts": 0}, "restarts = 0"),
+        (2, {"passes": -1}, "passes = -1"),
+        (2, {"init": "kmeans"}, "init 'kmeans' is not known; choose one of k-means"),
+        (50, {"max_bytes": 2000}, "0 MiB of memory hold 3 frames 24 wide, too few for 50 clusters; allow more"),
+    ],
+)
+def test_values_that_cannot_be(k, given, message):
+    with pytest.raises(UserError, match=message):
+        fit_kmeans(corpus(speechlike(100)), k, seed=0, **given)
+
+
+def test_no_utterances():
+    features = corpus(speechlike(10))
+    features.clear()
+    with pytest.raises(UserError, match="no utterances"):
+        fit_kmeans(features, 2, seed=0)
+
+
+def test_as_many_clusters_as_frames():
+    frames = speechlike(30)
+    assert fit_kmeans(corpus(frames), 30, seed=0, passes=1).meta.inertia == pytest.approx(0, abs=1e-3)
+
+
+# ---- the file ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fitted() -> KMeans:
+    return fit_kmeans(corpus(speechlike(900)), 6, seed=2, rate=50.0, source={"kind": "model", "layer": 3, "checkpoint": "a.pt"})
+
+
+def test_file_round_trip(fitted, tmp_path):
+    fitted.save(tmp_path / "new" / "km.npz")
+    again = KMeans.load(tmp_path / "new" / "km.npz")
+    np.testing.assert_array_equal(again.centroids, fitted.centroids)
+    assert again.meta == fitted.meta and again.meta.features["layer"] == 3
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["km.npz"]
+    assert (again.meta.k, again.meta.width, again.meta.rate, again.meta.seed, again.meta.frames) == (6, 24, 50.0, 2, 900)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive", b"text"])
+def test_damaged_files(tmp_path, content):
+    (tmp_path / "km.npz").write_bytes(content)
+    with pytest.raises(UserError, match="km.npz: not a k-means file, or damaged"):
+        KMeans.load(tmp_path / "km.npz")
+    with pytest.raises(UserError, match="absent.npz: no such file; `dinosr kmeans fit` makes it"):
+        KMeans.load(tmp_path / "absent.npz")
+
+
+def test_files_that_are_cut_or_of_something_else(fitted, tmp_path):
+    fitted.save(tmp_path / "km.npz")
+    whole = (tmp_path / "km.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    np.save(tmp_path / "array.npz", np.zeros(3))  # gets the name array.npz.npy
+    (tmp_path / "array.npz.npy").rename(tmp_path / "array.npz") if (tmp_path / "array.npz.npy").exists() else None
+    for name in ("cut", "other", "array"):
+        with pytest.raises(UserError, match=f"{name}.npz: not a k-means file"):
+            KMeans.load(tmp_path / f"{name}.npz")
+    replace(fitted, centroids=fitted.centroids[:5]).save(tmp_path / "five.npz")
+    with pytest.raises(UserError, match=r"five.npz: damaged, its centroids are not \(6, 24\)"):
+        KMeans.load(tmp_path / "five.npz")
+
+
+def test_other_features_than_it_was_fitted_on(fitted):
+    fitted.require_same(24, 50.0, {"kind": "model", "layer": 3, "checkpoint": "moved/a.pt"})
+    fitted.require_same(24)
+    for given, message in [
+        ((25,), "width 25, but the k-means was fitted on width 24"),
+        ((24, 100.0), "rate 100.0, but"),
+        ((24, 50.0, {"layer": 4}), "layer 4, but the k-means was fitted on layer 3"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            fitted.require_same(*given)
+
+
+# ---- label files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spoken(tmp_path):
+    """A manifest of four files, not in the order of the features, and their features."""
+    names = ["b", "a", "d", "c"]
+    frames = speechlike(100)
+    for name in names:
+        soundfile.write(tmp_path / f"{name}.wav", np.random.default_rng(0).normal(0, 0.1, 1600).astype(np.float32), 16_000)
+    (tmp_path / "part.tsv").write_text("\n".join([str(tmp_path), *(f"{name}.wav\t1600" for name in names)]) + "\n")
+    return tmp_path / "part.tsv", Frames(dict(zip("abcd", np.split(frames, [10, 30, 60]))))
+
+
+def test_labels_match_the_manifest(fitted, spoken):
+    tsv, features = spoken
+    assert write_labels(fitted, features, tsv, tsv.with_suffix(".km")) == 100
+    rows = [np.array(line.split(), dtype=int) for line in tsv.with_suffix(".km").read_text().splitlines()]
+    for name, units in zip("badc", rows, strict=True):
+        np.testing.assert_array_equal(units, fitted.units(features[name]))
+    assert (tsv.parent / "dict.km.txt").read_text().splitlines() == [f"{unit} 1" for unit in range(6)]
+    validate_labels(tsv, "km", 4)
+    assert check_manifest(tsv).problems == []
+    assert not list(tsv.parent.glob(".*"))
+
+
+def test_missing_utterances_are_counted(fitted, spoken):
+    tsv, features = spoken
+    del features["a"], features["d"]
+    with pytest.raises(UserError, match="part.tsv: 2 of 4 utterances have no features: a, d; make them"):
+        write_labels(fitted, features, tsv, tsv.with_suffix(".km"))
+    assert not tsv.with_suffix(".km").exists()
+
+
+def test_nothing_half_written(fitted, spoken):
+    tsv, features = spoken
+    features["c"][0, 0] = np.nan
+    with pytest.raises(UserError, match="c: NaN"):
+        write_labels(fitted, features, tsv, tsv.with_suffix(".km"))
+    features["c"] = features["c"][:0]
+    with pytest.raises(UserError, match="c: no frame; take it out of"):
+        write_labels(fitted, features, tsv, tsv.with_suffix(".km"))
+    assert {path.suffix for path in tsv.parent.iterdir()} == {".wav", ".tsv"}
+
+
+def test_labels_of_a_manifest_that_is_empty_or_ambiguous(fitted, spoken):
+    tsv, features = spoken
+    tsv.write_text(f"{tsv.parent}\nx/a.wav\t1600\ny/a.wav\t1600\n")
+    with pytest.raises(UserError, match="same utterance id as x/a.wav"):
+        write_labels(fitted, features, tsv, tsv.with_suffix(".km"))
+    tsv.write_text(f"{tsv.parent}\n")
+    with pytest.raises(UserError, match="empty manifest"):
+        write_labels(fitted, features, tsv, tsv.with_suffix(".km"))
+
+
+def test_labels_of_features_of_another_width(fitted, spoken):
+    tsv, _ = spoken
+    with pytest.raises(UserError, match="features of width 3, but the k-means was fitted on width 24"):
+        write_labels(fitted, Frames({"a": np.zeros((4, 3), np.float32)}), tsv, tsv.with_suffix(".km"))
+
+
+def test_cluster_of_one_is_the_mean():
+    frames = speechlike(700)
+    centroids, inertia = cluster(frames, 1, seed=0)
+    np.testing.assert_allclose(centroids[0], frames.mean(axis=0, dtype=np.float64), rtol=1e-5)
+    assert inertia == pytest.approx(np.var(frames.astype(np.float64), axis=0).sum(), rel=1e-4)
+
+
+def test_sums_of_no_frames_are_zero():
+    sums = Sums.zeros(3, 2)
+    sums.add(np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
+    assert sums.counts.tolist() == [0, 0, 0] and not sums.means().any()

@@ -1,0 +1,226 @@
+"""Feature folders: what goes in comes out, in any order, in shards, after a kill; and what is wrong with one is said in a line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dinosr_plugin.errors import UserError
+from dinosr_plugin.units import store
+from dinosr_plugin.units.store import FeatureFolder, FeatureWriter, layer_folders, shard_rows
+
+NAMES, LENGTHS = ["c", "a", "é b", "none", "d"], [5, 3, 8, 0, 4]
+FRAMES = [np.random.default_rng(row).normal(size=(length, 6)).astype(np.float32) for row, length in enumerate(LENGTHS)]
+
+
+def writer(folder: Path, shard: int = 1, shards: int = 1, width: int = 6, dtype: str = "float32", source: dict = {"kind": "mfcc"}, lengths=LENGTHS):
+    return FeatureWriter(folder, 50, width, dtype, source, NAMES, lengths, shard, shards)
+
+
+def write(folder: Path, shards: int = 1, **changes) -> Path:
+    for shard in range(1, shards + 1):
+        with writer(folder, shard, shards, **changes) as one:
+            for row in reversed(one.missing()):  # longest first, say: any order
+                one.add(row, FRAMES[row])
+            one.close()
+    return folder
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(UserError) as error:
+        FeatureFolder(folder)
+    message = str(error.value)
+    assert str(folder) in message and "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("shards", [1, 2, 5])
+@pytest.mark.parametrize("dtype", store.DTYPES)
+def test_there_and_back(tmp_path, shards, dtype):
+    features = FeatureFolder(write(tmp_path / "new" / "mfcc", shards, dtype=dtype))
+    assert (features.rate, features.width, features.dtype) == (50.0, 6, np.dtype(dtype))
+    assert features.utterances == NAMES and len(features) == 5 and features.lengths.tolist() == LENGTHS
+    for (name, array), expected, again in zip(features, FRAMES, NAMES, strict=True):
+        assert name == again and (isinstance(array, np.memmap) or name == "none") and array.dtype == dtype
+        np.testing.assert_array_equal(array, expected.astype(dtype))
+        np.testing.assert_array_equal(features[name], array)
+    np.testing.assert_array_equal(np.concatenate(features.shards), np.concatenate(FRAMES).astype(dtype))
+    assert "a" in features and "b" not in features
+    with pytest.raises(UserError, match="mfcc: no features of utterance 'b'; make them again"):
+        features["b"]
+
+
+def test_files_are_plain(tmp_path):
+    """NumPy reads them, and nothing unfinished stays behind."""
+    write(tmp_path, 2)
+    assert sorted(os.listdir(tmp_path)) == sorted(["meta.json", *(f"features_{i}_of_2.{suffix}" for i in (1, 2) for suffix in ("npy", "tsv"))])
+    assert (tmp_path / "features_1_of_2.tsv").read_text() == "c\t5\na\t3\n"
+    assert np.load(tmp_path / "features_1_of_2.npy").shape == (8, 6)
+    assert json.loads((tmp_path / "meta.json").read_text())["source"] == {"kind": "mfcc"}
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=20), st.data())
+def test_shards_share_the_manifest_out(lengths, data):
+    shards = data.draw(st.integers(1, len(lengths)))
+    parts = [shard_rows(lengths, shard, shards) for shard in range(1, shards + 1)]
+    assert [row for part in parts for row in part] == list(range(len(lengths))) and all(parts)
+
+
+def test_shards_are_of_about_the_same_size():
+    lengths = np.random.default_rng(0).integers(1, 1000, 1000)
+    sizes = [lengths[list(shard_rows(lengths, shard, 4))].sum() for shard in (1, 2, 3, 4)]
+    assert max(sizes) - min(sizes) < 2000
+
+
+@pytest.mark.parametrize("shard, shards, said", [(0, 2, "the first number lies between"), (3, 2, "the first"), (1, 6, "only 5 utterances; give")])
+def test_no_such_shard(tmp_path, shard, shards, said):
+    with pytest.raises(UserError, match=f"--shard {shard}/{shards}: .*{said}"):
+        writer(tmp_path, shard, shards)
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[2])
+from test_store import FRAMES, store, writer
+store.SAVE_SECONDS = 0
+from pathlib import Path
+one = writer(Path(sys.argv[1]))
+for row in (4, 0, 2):
+    one.add(row, FRAMES[row] + 100)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_goes_on_after_a_kill(tmp_path):
+    folder = tmp_path / "mfcc"
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(Path(__file__).parent)], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert "shard(s) 1 of 1 are missing or unfinished; run `dinosr features" in refused(folder)
+    with writer(folder) as one:
+        assert one.missing() == [1, 3]
+        for row in range(5):  # others may be needed for another layer's folder
+            one.add(row, FRAMES[row])
+        one.close()
+    for name, expected in zip(NAMES, [FRAMES[0] + 100, FRAMES[1], FRAMES[2] + 100, FRAMES[3], FRAMES[4] + 100]):
+        np.testing.assert_array_equal(FeatureFolder(folder)[name], expected)
+    with writer(folder) as one:
+        assert one.missing() == []
+        one.close()
+
+
+def test_an_error_costs_nothing(tmp_path):
+    """Whatever happens between two utterances; and what was marked is what was written."""
+    with pytest.raises(KeyboardInterrupt), writer(tmp_path) as one:
+        one.add(1, FRAMES[1])
+        raise KeyboardInterrupt
+    with writer(tmp_path) as one:
+        assert one.missing() == [0, 2, 3, 4]
+        with pytest.raises(UserError, match="4 of 5 utterances are missing; run the same command again"):
+            one.close()
+    write(tmp_path)
+    np.testing.assert_array_equal(FeatureFolder(tmp_path)["a"], FRAMES[1])
+
+
+def test_marks_come_after_the_frames(tmp_path):
+    """Frames that were not saved are not marked: at most ``SAVE_SECONDS`` are lost."""
+    one = writer(tmp_path)
+    one.add(0, FRAMES[0])
+    assert set((tmp_path / ".features_1_of_1.npy.done").read_bytes()) == {0}
+    one.save()
+    assert (tmp_path / ".features_1_of_1.npy.done").read_bytes() == b"\1\0\0\0\0"
+
+
+def test_two_processes_on_one_shard(tmp_path):
+    with writer(tmp_path), pytest.raises(UserError, match="features_1_of_1.npy: another process is making it; wait, or give each process a --shard"):
+        writer(tmp_path)
+    write(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        (dict(width=7), "with width 6, not 7"),
+        (dict(dtype="float16"), "with dtype float32, not float16"),
+        (dict(shards=2), "with shards 1, not 2"),
+        (dict(source={"kind": "fbank"}), "with kind mfcc, not fbank"),
+        (dict(lengths=[5, 3, 8, 1, 3]), "of other utterances"),
+    ],
+)
+def test_a_folder_of_something_else(tmp_path, changes, said):
+    write(tmp_path)
+    with pytest.raises(UserError) as error:
+        writer(tmp_path, **changes)
+    assert f"{tmp_path}: holds features {said}; remove it, or give another folder with --out" == str(error.value)
+
+
+def test_what_is_no_number(tmp_path):
+    with writer(tmp_path / "a", dtype="float16") as one, pytest.raises(UserError, match="c: features beyond what float16 holds .*--dtype float32"):
+        one.add(0, FRAMES[0] + 1e6)
+    with writer(tmp_path / "b") as one:
+        with pytest.raises(UserError, match="c: NaN or infinity in its features"):
+            one.add(0, FRAMES[0] * np.nan)
+        with pytest.raises(ValueError, match=r"c: \(4, 6\) features where \(5, 6\) were announced"):
+            one.add(0, FRAMES[0][1:])
+        assert one.missing() == [0, 1, 2, 3, 4]
+    with pytest.raises(UserError, match="--dtype float64: choose one of float16, float32"):
+        writer(tmp_path / "c", dtype="float64")
+
+
+def test_no_folder(tmp_path):
+    assert "no such folder; `dinosr features" in refused(tmp_path / "none")
+    assert "holds no features (no meta.json)" in refused(tmp_path)
+
+
+def test_a_folder_of_layers(tmp_path):
+    for layer in (10, 9, 0):
+        write(tmp_path / f"layer_{layer}")
+    (tmp_path / "layer_x").mkdir()
+    assert [path.name for path in layer_folders(tmp_path)] == ["layer_0", "layer_9", "layer_10"]
+    assert f"holds a folder for each layer; give one of {tmp_path / 'layer_0'}, " in refused(tmp_path)
+
+
+def test_missing_shards(tmp_path):
+    write(tmp_path, 5)
+    (tmp_path / "features_2_of_5.npy").unlink()
+    (tmp_path / "features_4_of_5.tsv").unlink()
+    assert "shard(s) 2, 4 of 5 are missing or unfinished; run `dinosr features ... --shard 2/5` (again)" in refused(tmp_path)
+
+
+def test_damaged(tmp_path):
+    folder = write(tmp_path / "mfcc")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    cut = files["features_1_of_1.npy"][:-30]
+    for name, content, said in [
+        ("meta.json", b"{", "meta.json cannot be read"),
+        ("meta.json", b'{"rate": 50}', "meta.json cannot be read"),
+        ("meta.json", b"[]", "meta.json cannot be read"),
+        ("features_1_of_1.npy", cut, "features_1_of_1.npy cannot be read, or is cut short"),
+        ("features_1_of_1.npy", b"", "features_1_of_1.npy cannot be read"),
+        ("features_1_of_1.tsv", b"c 5\n", "features_1_of_1.tsv line 1 is not `utt<TAB>frames`"),
+        ("features_1_of_1.tsv", b"a\t5\nc\t3\nd\t8\nnone\t0\ne\t4\n", "do not name the utterances"),
+        ("features_1_of_1.tsv", b"a\t5\n", "holds 20 frames, but its .tsv tells of 5"),
+    ]:
+        (folder / name).write_bytes(content)
+        assert "damaged, " in refused(folder) and said in refused(folder) and "remove the folder and make it again" in refused(folder)
+        (folder / name).write_bytes(files[name])
+    np.save(folder / "features_1_of_1.npy", np.zeros((20, 7), np.float32))
+    assert "holds float32 of shape (20, 7), but meta.json tells of float32 6 wide" in refused(folder)
+
+
+def test_a_disk_that_is_too_small(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match="cannot write into .*: No space left on device"):
+        writer(tmp_path)
+    assert not list(tmp_path.glob(".*.unfinished"))  # it would hold what space there was
+    with pytest.raises(UserError, match="cannot write into /proc/nowhere"):
+        writer(Path("/proc/nowhere"))
