@@ -6,6 +6,7 @@ Collobert et al., "Wav2Letter", 2016, section 2.3; Heafield, "KenLM", 2011.
 
 import logging
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -163,7 +164,7 @@ def unigram_score(lm, word: int) -> float:
     return lm.score(lm.start(False), word)[1]
 
 
-class BeamSearch:
+class BeamSearch(ABC):
     """A ``CTCDecoder`` around one of flashlight's searches, which a subclass makes.
 
     Args:
@@ -181,9 +182,9 @@ class BeamSearch:
         """Search otherwise from now on; language model and lexicon stay those that were loaded."""
         self.options, self.decoder = options, self.make_decoder(options)
 
+    @abstractmethod
     def make_decoder(self, options: SearchOptions):
         """flashlight's ``LexiconFreeDecoder`` or ``LexiconDecoder``."""
-        raise NotImplementedError
 
     def decode(self, emissions: torch.Tensor, lengths: torch.Tensor) -> List[List[Hypothesis]]:
         """Up to ``options.nbest`` hypotheses for each utterance; see ``CTCDecoder.decode``.
