@@ -8,9 +8,11 @@ import pytest
 
 import dinosr_plugin
 from dinosr_plugin import cli
+from dinosr_plugin.cli import corpora, decoding
 from dinosr_plugin.errors import UserError
 
-COMMANDS = [["path"], ["manifest", "librispeech"], ["manifest", "librilight"], ["manifest", "folder"], ["check"], ["synth"], ["transcribe"]]
+COMMANDS = [["path"], ["manifest", "librispeech"], ["manifest", "librilight"], ["manifest", "folder"], ["check"], ["synth"]]
+COMMANDS += [["features"], ["kmeans", "fit"], ["kmeans", "apply"], ["units"], ["quality"], ["abx"], ["ngram"], ["tune-lm"], ["transcribe"]]
 
 
 def test_path(capsys):
@@ -23,7 +25,7 @@ def test_the_installed_command():
     if not command.exists():
         pytest.skip("the package is not installed")
     done = subprocess.run([command, "path"], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and (Path(done.stdout.strip()) / "cli.py").is_file()
+    assert done.returncode == 0 and (Path(done.stdout.strip()) / "cli").is_dir()
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -57,14 +59,14 @@ def test_how_a_tool_ends(error, status, said, monkeypatch, capsys):
     def run(options):
         raise error
 
-    monkeypatch.setattr(cli, "run_path", run)
+    monkeypatch.setattr(corpora, "run_path", run)
     assert cli.main(["path"]) == status
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", said)
 
 
 def test_other_errors_keep_their_traceback(monkeypatch):
-    monkeypatch.setattr(cli, "run_path", lambda options: 1 / 0)
+    monkeypatch.setattr(corpora, "run_path", lambda options: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main(["path"])
 
@@ -94,4 +96,4 @@ def test_forms_of_transcripts():
     """The parser names them itself, so that `dinosr --help` need not load torch."""
     from dinosr_plugin.decoding import transcribe
 
-    assert cli.FORMATS == tuple(transcribe.FORMATS)
+    assert decoding.FORMATS == tuple(transcribe.FORMATS)

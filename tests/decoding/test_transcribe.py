@@ -459,7 +459,7 @@ def test_values_that_cannot_be(option, capsys):
 
 def test_names_and_defaults_of_the_parser():
     """It names them itself, so that `dinosr --help` need not load torch."""
-    assert cli.DECODERS == tuple(DECODERS)
+    assert cli.decoding.DECODERS == tuple(DECODERS)
     parsed = cli.make_parser().parse_args(["transcribe", "x.pt", "x.wav", "--decoder", "beam"])
     assert transcribe.search_options(parsed) == SearchOptions(beam=50)
     parsed = cli.make_parser().parse_args(["transcribe", "x.pt", "x.wav", "--decoder", "beam", "--lm", "l"])

@@ -1,0 +1,45 @@
+"""The ``dinosr`` command: one sub-command a tool. Parsing and printing only; the work is done where each ``run_*`` imports it from.
+
+Exit status: 0 done, 1 for something the user can mend (``error: ...`` on stderr) or a manifest with problems,
+2 for a wrong command line, 130 after Ctrl-C.
+"""
+
+import argparse
+import os
+import sys
+from typing import Optional, Sequence
+
+from ..errors import UserError
+from .corpora import add_check, add_manifest, add_path, add_synth
+from .decoding import add_ngram, add_transcribe, add_tune_lm
+from .measures import add_abx, add_quality
+from .units import add_features, add_kmeans, add_units
+
+COMMANDS = (
+    add_path, add_manifest, add_check, add_synth,
+    add_features, add_kmeans, add_units, add_quality, add_abx,
+    add_ngram, add_tune_lm, add_transcribe,
+)  # fmt: skip
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Run one sub-command (``arguments`` default to the process's own); returns the exit status."""
+    options = make_parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `dinosr check ... | head` has seen enough; Python must not complain when it closes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dinosr", description="Tools around DinoSR pre-training with fairseq.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in COMMANDS:
+        add(commands)
+    return parser

@@ -1,0 +1,204 @@
+"""Sound in: ``dinosr path``, ``manifest``, ``check``, ``synth``."""
+
+import argparse
+from pathlib import Path
+from typing import Callable
+
+from ..errors import UserError
+from .parsing import add_command, add_workers, pieces_or_model, positive, print_notes, whole_number, workers
+
+
+# ---- dinosr path -------------------------------------------------------------------------------------------------------------
+
+
+def add_path(commands) -> None:
+    add_command(commands, "path", run_path, "print the folder of this package, for fairseq: common.user_dir=$(dinosr path)")
+
+
+def run_path(options: argparse.Namespace) -> int:
+    print(Path(__file__).absolute().parent.parent)
+    return 0
+
+
+# ---- dinosr manifest ---------------------------------------------------------------------------------------------------------
+
+
+def add_manifest(commands) -> None:
+    text = "list a corpus for fairseq: .tsv, and .ltr, .wrd and dict.ltr.txt where its words are known, .bpe on demand"
+    parser = commands.add_parser("manifest", help=text, description=text[0].upper() + text[1:] + ".")
+    corpora = parser.add_subparsers(title="corpora", metavar="CORPUS", required=True)
+    add_librispeech(corpora)
+    add_librilight(corpora)
+    add_folder(corpora)
+
+
+def add_corpus(corpora, name: str, run: Callable[[argparse.Namespace], int], text: str, root: str) -> argparse.ArgumentParser:
+    parser = add_command(corpora, name, run, text)
+    parser.add_argument("root", type=Path, metavar="ROOT", help=root)
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR",
+        help="folder for the manifests, made if need be; files of the same names are replaced",
+    )
+    parser.add_argument(
+        "--bpe", type=pieces_or_model, metavar="N",
+        help="also write word pieces, .bpe: learn N of them from the training transcripts with sentencepiece (bpe.model, dict.bpe.txt), "
+        "or give the bpe.model of another manifest to use its pieces",
+    )
+    add_workers(parser)
+    return parser
+
+
+def check_out_and_bpe(options: argparse.Namespace) -> None:
+    """Raise UserError now rather than after an hour of reading, for an --out or a --bpe that cannot be."""
+    from ..data.bpe import require_possible
+    from ..data.manifest import require_writable
+
+    require_writable(options.out)
+    if options.bpe:
+        require_possible(options.bpe)
+
+
+def add_librispeech(corpora) -> None:
+    parser = add_corpus(
+        corpora,
+        "librispeech",
+        run_librispeech,
+        "one manifest with labels for each part of LibriSpeech, named after the part",
+        "folder that holds the parts (train-clean-100, dev-clean, ...), or one part (SPEAKER/CHAPTER/*.flac)",
+    )
+    parser.add_argument("--parts", nargs="+", metavar="PART", help="take these parts only (default: all under ROOT)")
+    parser.add_argument("--join", nargs="+", metavar=("NAME", "PART"), help="also write NAME.tsv and its labels, the PARTs as one: --join train train-clean-100 train-clean-360 train-other-500")
+
+
+def run_librispeech(options: argparse.Namespace) -> int:
+    from ..data.librispeech import joined, librispeech_splits
+
+    check_out_and_bpe(options)
+    splits = librispeech_splits(options.root, options.parts, workers(options))
+    names = [split.name for split in splits]
+    if options.join:
+        if len(options.join) < 2:
+            raise UserError(f"--join {options.join[0]}: name the parts to join after it")
+        splits.append(joined(splits, options.join[0], options.join[1:]))
+    return write(options, splits, [name for name in names if name.startswith("train")] or names)
+
+
+def add_librilight(corpora) -> None:
+    add_corpus(
+        corpora,
+        "librilight",
+        run_librilight,
+        "train_10min, train_1h and train_10h of Libri-light's limited-resource release, with labels",
+        "the folder librispeech_finetuning of that release, or its parent",
+    )
+
+
+def run_librilight(options: argparse.Namespace) -> int:
+    from ..data.librispeech import librilight_splits
+
+    check_out_and_bpe(options)
+    return write(options, librilight_splits(options.root, workers(options)), ["train_10h"])
+
+
+def add_folder(corpora) -> None:
+    parser = add_corpus(
+        corpora,
+        "folder",
+        run_folder,
+        "train and valid manifests of any folder of .wav, .flac and .ogg files; with labels where every file has its words in a UTF-8 .txt "
+        "of the same name beside it (letters are kept as they are, runs of white space become one space)",
+        "folder that holds the audio, at any depth",
+    )
+    parser.add_argument(
+        "--split-by", choices=("file", "speaker"), default="file",
+        help="what goes to valid as a whole: a file, or a speaker (the first folder under ROOT; in LibriSpeech's layout "
+        "its own speakers) (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--valid-share", type=float, default=0.05, metavar="SHARE",
+        help="share of the files or speakers that goes to valid; 0: no valid.tsv (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N",
+        help="another number gives another split; for one number an added file moves no other (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--convert", type=Path, metavar="NEW_DIR",
+        help="write all files as 16 kHz mono 16-bit FLAC into this new folder and list those (mean of the channels, "
+        "polyphase resampling)",
+    )
+
+
+def run_folder(options: argparse.Namespace) -> int:
+    from ..data.folder import TRAIN, folder_splits
+
+    check_out_and_bpe(options)
+    splits, notes = folder_splits(options.root, options.split_by, options.valid_share, options.seed, options.convert, workers(options))
+    print_notes(notes)
+    return write(options, splits, [TRAIN])
+
+
+def write(options: argparse.Namespace, splits: list, counted: list[str]) -> int:
+    """Write the splits and tell what was written; the dictionaries' counts come from the splits named in ``counted``."""
+    from ..data.bpe import bpe_files
+    from ..data.manifest import write_splits
+
+    files, notes = bpe_files(splits, counted, options.bpe) if options.bpe else ({}, [])
+    print_notes(write_splits(options.out, splits, counted, files) + notes)
+    for split in splits:
+        print(f"{options.out}/{split.describe()}")
+    if files:
+        print(f"{options.out}/bpe.model, dict.bpe.txt: {len(files['dict.bpe.txt'])} pieces; .bpe beside each .ltr")
+    return 0
+
+
+# ---- dinosr check ------------------------------------------------------------------------------------------------------------
+
+
+def add_check(commands) -> None:
+    text = "read a manifest, its labels and all of its audio, and list every problem; exit status 1 where there is one"
+    parser = add_command(commands, "check", run_check, text)
+    parser.add_argument(
+        "manifest", type=Path, metavar="MANIFEST",
+        help="a .tsv file; .ltr, .bpe, .wrd, .phn, .km and their dictionaries beside it are checked with it",
+    )
+    parser.add_argument(
+        "--min-sample-size", type=whole_number, metavar="N",
+        help="the training's task.min_sample_size, in samples (16000 a second): tells how many files it would skip",
+    )
+    parser.add_argument(
+        "--max-sample-size", type=whole_number, metavar="N",
+        help="the training's task.max_sample_size, in samples: tells how many files it would crop",
+    )
+    add_workers(parser)
+
+
+def run_check(options: argparse.Namespace) -> int:
+    from ..data.check import check_manifest
+
+    report = check_manifest(options.manifest, options.min_sample_size, options.max_sample_size, workers(options))
+    for problem in report.problems:
+        print(f"problem: {problem}")
+    for note in report.notes:
+        print(f"note: {note}")
+    print(report.summary(), flush=True)
+    return 1 if report.problems else 0
+
+
+# ---- dinosr synth ------------------------------------------------------------------------------------------------------------
+
+
+def add_synth(commands) -> None:
+    parser = add_command(commands, "synth", run_synth, "make a small synthetic corpus with known words and phones, to try things on")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the corpus, made if need be")
+    parser.add_argument("--minutes", type=positive, required=True, metavar="M", help="minutes of speech to make")
+    parser.add_argument("--speakers", type=whole_number, required=True, metavar="S", help="number of different voices, 2 or more")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="another number gives another corpus (default: %(default)s)")
+
+
+def run_synth(options: argparse.Namespace) -> int:
+    from ..data.synth import synthesize
+
+    synthesize(options.out, options.minutes, options.speakers, options.seed)
+    print(f"{options.out}: list it for training with `dinosr manifest librispeech {options.out} --out DIR`")
+    return 0

@@ -1,0 +1,72 @@
+"""What the sub-commands share: values, common options, notes."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Callable
+
+
+def add_command(commands, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    """A sub-command whose one-line help is also its description."""
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def whole_number(text: str) -> int:
+    """An argparse type: a whole number above 0."""
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+whole_number.__name__ = "whole number above 0"  # argparse puts it into its message
+
+
+def positive(text: str) -> float:
+    """An argparse type: a number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError
+    return value
+
+
+positive.__name__ = "number above 0"
+
+
+def finite(text: str) -> float:
+    """An argparse type: a number, of either sign."""
+    value = float(text)
+    if not abs(value) < float("inf"):
+        raise ValueError
+    return value
+
+
+finite.__name__ = "number"
+
+
+def pieces_or_model(text: str) -> int | Path:
+    """An argparse type: how many word pieces to learn, or the model to take them from."""
+    return whole_number(text) if text.isdecimal() else Path(text)
+
+
+pieces_or_model.__name__ = "whole number above 0, or bpe.model"
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers", type=whole_number, metavar="N",
+        help="threads that read files (default: one a CPU, 16 at most); changes the time, not the result",
+    )
+
+
+def workers(options: argparse.Namespace) -> int:
+    from ..data.audio import default_workers
+
+    return options.workers or default_workers()
+
+
+def print_notes(notes: list[str]) -> None:
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
