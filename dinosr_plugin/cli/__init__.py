@@ -13,11 +13,12 @@ from ..errors import UserError
 from .corpora import add_check, add_manifest, add_path, add_synth
 from .decoding import add_ngram, add_transcribe, add_tune_lm
 from .measures import add_abx, add_quality
+from .report import add_report
 from .units import add_features, add_kmeans, add_units
 
 COMMANDS = (
     add_path, add_manifest, add_check, add_synth,
-    add_features, add_kmeans, add_units, add_quality, add_abx,
+    add_features, add_kmeans, add_units, add_quality, add_abx, add_report,
     add_ngram, add_tune_lm, add_transcribe,
 )  # fmt: skip
 

@@ -13,6 +13,7 @@ def apply():
     versions.numpy_aliases()
     versions.import_fairseq_quietly()
     versions.allow_fairseq_checkpoints()
+    versions.hubert_ctc_is_built()
     messages.one_line_errors()
     messages.one_line_errors_of_workers()
     messages.one_line_for_save_dir()

@@ -1,11 +1,15 @@
 """What newer versions of NumPy and torch no longer do for fairseq, and what importing it does to everybody else."""
 
 import logging
+from argparse import Namespace
 from concurrent.futures import ProcessPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
 import torch
+from omegaconf import open_dict
+
+from .wrapping import wrap_once
 
 
 def import_fairseq_quietly():
@@ -29,14 +33,32 @@ def numpy_aliases():
 
 
 def allow_fairseq_checkpoints():
-    """torch >= 2.6 unpickles nothing but tensors by default; a fairseq fine-tuning checkpoint also holds its ``Dictionary``.
+    """torch >= 2.6 unpickles nothing but tensors by default; fairseq's checkpoints also hold a ``Dictionary`` (fine-tuned ones, HuBERT),
+    and those from before 2021, such as wav2vec_small.pt, their options in an ``argparse.Namespace``.
 
-    Exactly that class is allowed; ``weights_only`` stays on.
+    Exactly these classes are allowed, which do nothing when they are made; ``weights_only`` stays on.
     """
     from fairseq.data.dictionary import Dictionary
 
     if hasattr(torch.serialization, "add_safe_globals"):
-        torch.serialization.add_safe_globals([Dictionary])
+        torch.serialization.add_safe_globals([Dictionary, Namespace])
+
+
+def hubert_ctc_is_built():
+    """fairseq asks the config of a fine-tuned HuBERT whether it is ``autoregressive``, a field that only its sequence-to-sequence model has
+    (fairseq issue 4916): none can be made or loaded.
+    """
+    from fairseq.models.hubert.hubert_asr import HubertCtc
+
+    def make(previous):
+        def build_model(cfg, task):
+            with open_dict(cfg):
+                cfg.autoregressive = False
+            return previous(cfg, task)
+
+        return build_model
+
+    wrap_once(HubertCtc, "build_model", make)
 
 
 def let_go_of_processes(executor: ProcessPoolExecutor) -> None:

@@ -8,7 +8,6 @@ of X), then over speakers of A and B, then over the ordered pairs of phones (A, 
 Reference: bootphon/zerospeech2021 and zerospeech-libriabx2 (mode "within context"), which derive from Libri-light's ``eval_ABX.py``.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +17,10 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
+from ..data.audio import default_workers
 from ..errors import UserError
 from .abx_items import Item
+from .abx_score import AbxResult, Tally
 from .abx_segments import DISTANCES, Segments, cut, frame_distances, frame_vectors
 from .dtw import Rectangles, edited, in_batches, warped
 
@@ -27,103 +28,6 @@ MAX_GROUP, MAX_SPEAKERS = 10, 5  # ZeroSpeech 2021's
 TASK_CELLS = 2**22  # frame distances that a worker holds at a time
 TABLE_CELLS = 2**22  # segment distances that are held at a time, unless one context has more
 COMPARED = 2**22  # comparisons made in one go
-
-PAIR_COLUMNS = [("a", "A, X", ""), ("b", "B", ""), ("error", "error %", ".2f"), ("speakers", "speakers", "d"), ("triples", "triples", "d")]
-SPEAKER_COLUMNS = [("speaker", "speaker", ""), ("error", "error %", ".2f"), ("pairs", "phone pairs", "d"), ("triples", "triples", "d")]
-
-
-# ---- results ----------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class AbxScore:
-    """Within or across speakers.
-
-    Attributes:
-        speakers, phones: names, sorted.
-        errors: (speakers of A and B, phones of A and X, phones of B) float64, %, mean over contexts; NaN where nothing was compared.
-        triples: same shape, int64: the group triples behind it.
-    """
-
-    speakers: tuple[str, ...]
-    phones: tuple[str, ...]
-    errors: np.ndarray
-    triples: np.ndarray
-
-    @property
-    def pair_errors(self) -> np.ndarray:
-        """(phones of A and X, phones of B) float64, %: mean over speakers; NaN where nothing was compared."""
-        return _mean(self.errors, axis=0)
-
-    @property
-    def error(self) -> float:
-        """The ABX error in %: mean over ordered phone pairs."""
-        return float(_mean(self.pair_errors))
-
-    def pair_rows(self) -> list[dict]:
-        """One row a phone pair for ``tables.format_table`` with ``PAIR_COLUMNS``, highest error first."""
-        errors, triples, speakers = self.pair_errors, self.triples.sum(axis=0), (self.triples > 0).sum(axis=0)
-        rows = [
-            {"a": self.phones[a], "b": self.phones[b], "error": float(errors[a, b]), "speakers": int(speakers[a, b]), "triples": int(triples[a, b])}
-            for a, b in np.argwhere(triples > 0)
-        ]
-        return sorted(rows, key=lambda row: -row["error"])
-
-    def speaker_rows(self) -> list[dict]:
-        """One row a speaker of A and B for ``format_table`` with ``SPEAKER_COLUMNS``: mean over the phone pairs of that speaker."""
-        heard = [s for s in range(len(self.speakers)) if self.triples[s].any()]
-        return [
-            {
-                "speaker": self.speakers[s],
-                "error": float(_mean(self.errors[s])),
-                "pairs": int((self.triples[s] > 0).sum()),
-                "triples": int(self.triples[s].sum()),
-            }
-            for s in heard
-        ]
-
-
-@dataclass(frozen=True)
-class AbxResult:
-    """``within`` and ``across`` speakers; None where the items allow no comparison of that kind."""
-
-    within: Optional[AbxScore]
-    across: Optional[AbxScore]
-    items: int  # that had frames
-    too_short: int  # items left out because they hold no frame
-    missing: int  # items left out because their utterance has no features
-
-    def as_dict(self) -> dict:
-        """Plain numbers, ready for JSON; errors in %."""
-        scores = {name: score and score.error for name, score in (("within", self.within), ("across", self.across))}
-        return {**scores, "items": self.items, "too_short": self.too_short, "missing": self.missing}
-
-
-def _mean(values: np.ndarray, axis: Optional[int] = None) -> np.ndarray:
-    """Mean of what is not NaN; NaN where there is nothing."""
-    known = ~np.isnan(values)
-    count = known.sum(axis=axis)
-    return np.where(count > 0, np.where(known, values, 0).sum(axis=axis) / np.maximum(count, 1), np.nan)
-
-
-class _Tally:
-    """Errors of group triples as they come, by speaker and phones."""
-
-    def __init__(self, speakers: Sequence[str], phones: Sequence[str]):
-        self.speakers, self.phones = tuple(speakers), tuple(phones)
-        self.sums = np.zeros((len(speakers), len(phones), len(phones)))
-        self.triples = np.zeros(self.sums.shape, dtype=np.int64)
-
-    def add(self, speaker: int, a: int, b: np.ndarray, errors: np.ndarray) -> None:
-        self.sums[speaker, a, b] += errors
-        self.triples[speaker, a, b] += 1
-
-    def score(self) -> Optional[AbxScore]:
-        if not self.triples.any():
-            return None
-        errors = np.full(self.sums.shape, np.nan)
-        np.divide(100 * self.sums, self.triples, out=errors, where=self.triples > 0)
-        return AbxScore(self.speakers, self.phones, errors, self.triples)
 
 
 # ---- what is compared -------------------------------------------------------------------------------------------------------
@@ -231,8 +135,8 @@ def _blocks(context: _Context) -> Iterator[_Block]:
         start = end
 
 
-def _measure(task: list[_Block], distance: str) -> int:
-    """Fill in the tables of the blocks' contexts. Returns the number of pairs."""
+def _measure(task: list[_Block], distance: str) -> None:
+    """Fill in the tables of the blocks' contexts."""
     flat, rectangles, offset = [], [], 0
     for block in task:
         frames = block.context.frames[block.start :]
@@ -248,7 +152,6 @@ def _measure(task: list[_Block], distance: str) -> int:
     pairs = Rectangles(*map(np.concatenate, zip(*rectangles)))
     there, back = in_batches(edited if distance == "edit" else warped, np.concatenate(flat), pairs)
     _enter(task, there, back)
-    return len(there)
 
 
 def _enter(task: list[_Block], there: np.ndarray, back: np.ndarray) -> None:
@@ -283,16 +186,11 @@ def _compare(context: _Context, a: int, x: int) -> tuple[np.ndarray, np.ndarray]
     return groups[groups != a], errors[groups != a]
 
 
-def _tally(context: _Context, within: _Tally, across: _Tally) -> None:
+def _tally(context: _Context, within: Tally, across: Tally) -> None:
     for tally, pairs in ((within, [(a, a) for a in context.within]), (across, context.across)):
         for a, x in pairs:
             b, errors = _compare(context, a, x)
             tally.add(context.speakers[a], context.phones[a], context.phones[b], errors)
-
-
-def default_workers() -> int:
-    """One for each CPU that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ---- everything -------------------------------------------------------------------------------------------------------------
@@ -328,7 +226,7 @@ def abx(
         max_speakers: at most so many other speakers' groups X, drawn at random, for each group A; None: all.
         seed: of both draws.
         skip_missing: leave out items whose utterance has no features; otherwise they are an error.
-        workers: threads; None: as many as there are CPUs for this process. They change no figure.
+        workers: threads; None: one a CPU, 16 at most. They change no figure.
 
     Memory, besides the features: 16 * n ** 2 bytes for the largest context, of n items, or 64 MB where that is more; and for each worker about
     80 MB (some more where most items are of one or two frames) and 8 bytes for every number of the largest context's frames.
@@ -336,6 +234,7 @@ def abx(
     Raises:
         UserError: unknown distance, bad features (see ``abx_segments.cut``), or nothing to compare.
     """
+    from threadpoolctl import threadpool_limits
     from tqdm import tqdm
 
     if distance not in DISTANCES:
@@ -344,10 +243,11 @@ def abx(
         if value is not None and value < 1:
             raise UserError(f"{name} is {value}; give a number above 0, or none to take all")
     segments = cut(features, items, rate, distance, skip_missing)
-    within, across = (_Tally(*_names(segments)) for _ in range(2))
+    within, across = (Tally(*_names(segments)) for _ in range(2))
     contexts = list(_contexts(segments, max_group, max_speakers, np.random.default_rng(seed)))
     bar = tqdm(total=sum(len(context.frames) for context in contexts), desc=f"ABX, {distance}", unit="item", disable=None)
-    with bar, ThreadPoolExecutor(workers or default_workers()) as pool:  # NumPy works outside the interpreter's lock
+    one_each = threadpool_limits(1, user_api="blas")  # on matrices as small as these, BLAS's own threads only wait for each other
+    with bar, one_each, ThreadPoolExecutor(workers or default_workers()) as pool:  # NumPy works outside the interpreter's lock
         for wave in _bundles(contexts, lambda context: len(context.frames) ** 2, TABLE_CELLS):
             for context in wave:
                 context.table = np.full((len(context.frames),) * 2, np.nan, dtype=np.float32)

@@ -16,7 +16,7 @@ from .phones import PHONE_CLASSES, PhoneAlignment
 HEADER = "#file onset offset #phone prev-phone next-phone speaker"
 SILENCE = PHONE_CLASSES["silence"]
 SPANS = ("triphone", "phone")
-REMEDY = "make it with `dinosr abx`, or take one of ZeroSpeech 2021"
+REMEDY = "make it with `dinosr abx --phones TSV --write-items FILE`, or take one of ZeroSpeech 2021"
 
 
 class Item(NamedTuple):
@@ -33,7 +33,7 @@ class Item(NamedTuple):
 
 
 def read_items(path: str | Path) -> list[Item]:
-    """The rows of an ``.item`` file, in order.
+    """The rows of an ``.item`` file, in order. A row of no length is allowed, as in the published scorer: it holds no frame.
 
     Raises:
         UserError: no such file, no header, no rows, or a row of another form or with times that make no stretch.
@@ -56,8 +56,8 @@ def _parse(path: Path, number: int, line: str) -> Item:
         item = Item(utt, float(onset), float(offset), phone, previous, following, speaker)
     except ValueError:
         raise UserError(f"{path}:{number}: expected the seven columns {HEADER!r} with times in seconds, found {line!r}") from None
-    if not 0 <= item.onset < item.offset < float("inf"):
-        raise UserError(f"{path}:{number}: an item from {item.onset} s to {item.offset} s; times must be positive and the offset after the onset")
+    if not 0 <= item.onset <= item.offset < float("inf"):
+        raise UserError(f"{path}:{number}: an item from {item.onset} s to {item.offset} s; times count from 0 and the offset comes after the onset")
     return item
 
 
@@ -91,8 +91,8 @@ def librispeech_speaker(utt: str) -> str:
 
 
 def manifest_speakers(tsv: str | Path) -> dict[str, str]:
-    """Utterance -> speaker, by the folders of a manifest's paths. Raises UserError for a bad manifest."""
-    return {utterance_id(path): speaker_of(path) for _, path, _ in read_rows(Path(tsv))}
+    """Utterance -> speaker, by the folders of a manifest's paths; files in no folder are one speaker's. Raises UserError for a bad manifest."""
+    return {utterance_id(path): speaker_of(path) or "unknown" for _, path, _ in read_rows(Path(tsv))}
 
 
 # ---- from an alignment ------------------------------------------------------------------------------------------------------
@@ -124,13 +124,16 @@ def make_items(
         raise UserError(f"span '{span}' is not known; choose one of {', '.join(SPANS)}")
     known = speakers.__getitem__ if isinstance(speakers, Mapping) else speakers
     utts = [utt for utt in alignment.segments if not isinstance(speakers, Mapping) or utt in speakers]
+    if not utts:
+        some = ", ".join(list(alignment.segments)[:3])
+        raise UserError(f"{alignment.path}: none of its utterances ({some} ...) is in the manifest; give the manifest of the same corpus")
     silent = {name.upper() for name in silence}
     triphones = [item for utt in utts for item in _triphones(alignment, utt, known(utt), span, silent)]
     items = comparable(triphones, min_count)
     if not items:
         raise UserError(
             f"{alignment.path}: none of {len(triphones)} triphones in {len(utts)} utterances can be compared: it takes two phones "
-            "between the same neighbours by one speaker; give more speech, or the manifest of the same corpus"
+            f"between the same neighbours by one speaker, each {min_count} times; give more speech" + (", or a lower --min-count" if min_count > 1 else "")
         )
     return items
 

@@ -11,6 +11,7 @@ from .abx_items import Item
 
 DISTANCES = ("angular", "onehot", "edit")
 MOST_OUTSIDE = 0.05  # of the items may lie past the end of their features; more than that, and the rate is wrong
+LEAST_COVERED, FROM_UTTERANCES = 0.6, 10  # of so many utterances, some item lies past this share of its features; otherwise the rate is wrong
 FAR = 1e12  # puts zero vectors far from all others
 
 
@@ -58,8 +59,7 @@ def cut(features: Mapping[str, np.ndarray], items: Sequence[Item], rate: float, 
             kept.append(item)
             frames.append(_merged(array[start:end]) if distance == "edit" else array[start:end])
     known = sum(item.utt in arrays for item in items)
-    if outside > MOST_OUTSIDE * known:
-        raise UserError(f"{outside} of {known} items lie past the end of their features at {rate:g} Hz; give the right rate, or the right items")
+    _check_rate(arrays, items, rate, outside, known)
     if not kept:
         raise UserError(f"none of {known} items is as long as a frame at {rate:g} Hz; give features of a higher rate, or longer items")
     return Segments(kept, frames, too_short=known - len(kept), missing=len(items) - known)
@@ -71,7 +71,7 @@ def _known(features: Mapping[str, np.ndarray], items: Sequence[Item], skip_missi
     missing = [utt for utt in utts if utt not in features]
     if missing and (len(missing) == len(utts) or not skip_missing):
         more = ", ..." if len(missing) > 3 else ""
-        remedy = "give those of the same corpus" + ("" if len(missing) == len(utts) else ", or go on without them with --skip-missing")
+        remedy = "give those of the same corpus" + ("" if len(missing) == len(utts) else ", or go on without them: --skip-missing (skip_missing=True)")
         raise UserError(f"{len(missing)} of {len(utts)} utterances of the items have no features ({', '.join(missing[:3])}{more}); {remedy}")
     absent = set(missing)
     return {utt: np.asarray(features[utt]) for utt in utts if utt not in absent}
@@ -89,6 +89,16 @@ def _check(arrays: Mapping[str, np.ndarray], discrete: bool) -> None:
         if not np.isfinite(array).all():
             bad = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
             raise UserError(f"{utt}: NaN or infinity in frame {bad} of its features; make them again, or take the utterance out of the items")
+
+
+def _check_rate(arrays: Mapping[str, np.ndarray], items: Sequence[Item], rate: float, outside: int, known: int) -> None:
+    if outside > MOST_OUTSIDE * known:
+        remedy = "give the right rate (units without their repetitions have none), or the items of this corpus"
+        raise UserError(f"{outside} of {known} items lie past the end of their features at {rate:g} Hz; {remedy}")
+    covered = max(rate * item.offset / max(1, len(arrays[item.utt])) for item in items if item.utt in arrays)
+    if covered < LEAST_COVERED and len(arrays) >= FROM_UTTERANCES:
+        remedy = f"give the right rate (about {rate / covered:.0f} Hz?), or the items of this corpus"
+        raise UserError(f"all {known} items lie in the first {covered:.0%} of their features at {rate:g} Hz; {remedy}")
 
 
 def _merged(units: np.ndarray) -> np.ndarray:

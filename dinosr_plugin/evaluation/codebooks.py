@@ -1,141 +1,128 @@
-"""Quality of a DinoSR checkpoint's codebooks: the teacher's codes and the student heads' predictions, on unmasked speech."""
+"""Quality of the checkpoints of a run: the teacher's codebooks and the student heads' predictions on unmasked speech, over updates and beside baselines."""
 
 import json
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Union
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from tqdm import tqdm
 
-from ..data.audio import load_wave
 from ..data.manifest import write_files
-from ..models.checkpoint import load_dinosr, untrained_model
-from .baselines import Utterance, assign, code_counts, fit_kmeans, kmeans_baseline, manifest_utterances
+from ..errors import UserError
+from ..units.codes import CodeReader
+from ..units.features import read_utterances
+from .abx_items import manifest_speakers
+from .comparison import compare, name_of
 from .phones import PhoneAlignment
 from .plots import plot_code_by_phone, plot_curves
-from .quality import Quality
-from .tables import QUALITY_COLUMNS, format_table
+from .tables import ABX_COLUMNS, QUALITY_COLUMNS, format_table
 from .training_log import loss_curve, read_training_log
+from .unit_quality import UnitCounts, count_units
 
-UNTRAINED_FIT_SAMPLES = 20 * 60 * 16000  # k-means on the untrained model sees the first 20 minutes
-
-
-def waves(utterances: Sequence[Utterance], normalize: bool, title: str) -> Iterator[torch.Tensor]:
-    """(1, T) float32 for each utterance in turn, normalised as fairseq's dataset does; with a progress bar."""
-    for utterance in tqdm(utterances, desc=title, unit="file", disable=None):
-        wave = torch.from_numpy(load_wave(utterance.path))
-        yield (F.layer_norm(wave, wave.shape) if normalize else wave).unsqueeze(0)
+PARTS = {"teacher": "teacher", "student": "head"}  # of an entry of the history -> kind of row
 
 
-def counts_by_codebook(utterances: Sequence[Utterance], codes: Sequence[np.ndarray], phones: PhoneAlignment, n_codes: int) -> np.ndarray:
-    """codes: one (K, n) array an utterance -> (K, n_phones, n_codes) int64."""
-    return np.stack([code_counts(utterances, [code[k] for code in codes], phones, n_codes) for k in range(len(codes[0]))])
+def codebook_counts(checkpoint: str | Path, part: str, dev_tsv: str | Path, phones: PhoneAlignment) -> list[UnitCounts]:
+    """Of each codebook (part ``teacher``) or head (``student``), lowest layer first.
 
-
-@torch.no_grad()
-def checkpoint_counts(checkpoint: Union[str, Path], utterances: Sequence[Utterance], phones: PhoneAlignment) -> Dict[str, np.ndarray]:
-    """``{"teacher": ..., "student": ...}``, each (K, n_phones, V) int64: how often each phone meets each code.
-
-    Raises UserError for a checkpoint without codebooks, unreadable audio, or an utterance without alignment.
+    Raises:
+        UserError: a checkpoint without codebooks, a bad manifest, unreadable audio, an utterance without alignment.
     """
-    phones.require(utterance.utt for utterance in utterances)
-    model, cfg = load_dinosr(checkpoint)
-    codes: Dict[str, List[np.ndarray]] = {"teacher": [], "student": []}
-    for wave in waves(utterances, cfg.task.normalize, Path(checkpoint).name):
-        codes["teacher"].append(model.codes(wave)[:, 0].numpy())
-        codes["student"].append(model.predicted_codes(wave)[:, 0].numpy())
-    V = model.cfg.codebook_size
-    return {name: counts_by_codebook(utterances, part, phones, V) for name, part in codes.items()}
-
-
-def qualities(counts: np.ndarray) -> List[dict]:
-    """(K, n_phones, V) counts -> one dictionary of figures a codebook, lowest layer first."""
-    return [Quality.from_counts(table).as_dict() for table in counts]
-
-
-@torch.no_grad()
-def untrained_counts(
-    checkpoint: Union[str, Path], train: Sequence[Utterance], dev: Sequence[Utterance], phones: PhoneAlignment, seed: int = 0
-) -> np.ndarray:
-    """k-means of the codebooks' size on the targets of a model of the same config with random weights: (K, n_phones, V) int64.
-
-    Fitted on the first 20 minutes of ``train``, counted on ``dev``.
-    """
-    _, cfg = load_dinosr(checkpoint)
-    model = untrained_model(cfg, seed)
-    targets: Callable = lambda wave: model.targets(model.encoder_inputs(wave, model.frame_padding(wave, None)), None)[:, 0].numpy()
-    V = model.cfg.codebook_size
-    heard = np.cumsum([utterance.samples for utterance in train])
-    some = train[: max(1, int(np.searchsorted(heard, UNTRAINED_FIT_SAMPLES)))]
-    fitted = [targets(wave) for wave in waves(some, cfg.task.normalize, "untrained: fit")]  # each (K, n, D)
-    centroids = [fit_kmeans(np.concatenate(layer), V, seed) for layer in zip(*fitted)]
-    codes = [
-        np.stack([assign(frames, layer_centroids) for frames, layer_centroids in zip(targets(wave), centroids)])
-        for wave in waves(dev, cfg.task.normalize, "untrained: measure")
+    reader = CodeReader(checkpoint, predicted=part == "student")
+    utterances = read_utterances(dev_tsv, reader.field)
+    phones.require(utterance.name for utterance in utterances)
+    codes, speakers = dict(reader.stream(utterances)), manifest_speakers(dev_tsv)
+    return [
+        count_units(((utt, own[k]) for utt, own in codes.items()), phones, speakers, reader.rate, reader.size)
+        for k in range(reader.n_codebooks)
     ]
-    return counts_by_codebook(dev, codes, phones, V)
 
 
 def measure(
-    checkpoints: Sequence[Union[str, Path]],
-    dev_tsv: Union[str, Path],
+    checkpoints: Sequence[str | Path],
+    dev_tsv: str | Path,
     phones: PhoneAlignment,
-    train_tsv: Union[str, Path, None] = None,
+    train_tsv: str | Path | None = None,
+    work: str | Path | None = None,
+    abx: bool = False,
+    clusters: int | None = None,
 ) -> dict:
-    """Figures of one or more checkpoints of a run, in order of updates, and of the baselines where ``train_tsv`` is given.
+    """Figures of one or more checkpoints of a run, in order of updates; of the last one, where ``train_tsv`` is given, beside baselines and layers.
+
+    Args:
+        train_tsv, abx, clusters: as ``compare``; with ``clusters`` the checkpoint is not asked for codebooks, and there is no history.
+        work: as ``compare``; None: a temporary folder.
 
     Returns:
-        ``history``: one entry a checkpoint: ``updates``, ``teacher`` and ``student`` (``Quality`` of each codebook);
-        ``baselines``: name -> ``Quality``: k-means of the same size on MFCC, on log-Mel, and on the untrained model's best layer;
-        ``counts``: (n_phones, V) of the last checkpoint's codebook with the highest PNMI, ``best`` its number.
+        ``history``: one entry a checkpoint: ``updates``, ``teacher`` and ``student`` (``UnitQuality`` of each codebook and head);
+        ``rows``: the table, as ``compare`` gives it, or without ``train_tsv`` those of codebooks and heads;
+        ``baselines``: name -> the row of k-means on MFCC, on log-Mel, and on the untrained model's best layer;
+        ``counts``: (n_phones, V) of the last checkpoint's codebook with the highest PNMI, ``best`` its number; None without a history.
+
+    Raises:
+        UserError: as ``codebook_counts`` and ``compare``.
     """
-    dev = manifest_utterances(dev_tsv)
+    checkpoints = sorted(checkpoints, key=updates_of) if len(checkpoints) > 1 else list(checkpoints)
     history, counts = [], {}
-    for checkpoint in checkpoints:
-        counts = checkpoint_counts(checkpoint, dev, phones)
-        history.append({"updates": updates_of(checkpoint), **{who: qualities(tables) for who, tables in counts.items()}})
-    history.sort(key=lambda entry: entry["updates"])
-    best = best_codebook(history[-1]["teacher"])
-    baselines = {}
-    if train_tsv is not None:
-        size = counts["teacher"].shape[-1]
-        train = manifest_utterances(train_tsv)
-        untrained = qualities(untrained_counts(checkpoints[-1], train, dev, phones))
-        baselines = {
-            "MFCC k-means": kmeans_baseline("mfcc", train_tsv, dev_tsv, phones, size, seed=0).as_dict(),
-            "log-Mel k-means": kmeans_baseline("fbank", train_tsv, dev_tsv, phones, size, seed=0).as_dict(),
-            "untrained model": untrained[best_codebook(untrained)],
-        }
-    return {"history": history, "baselines": baselines, "best": best, "counts": counts["teacher"][best]}
+    for checkpoint in checkpoints if clusters is None else ():
+        counts = {part: codebook_counts(checkpoint, part, dev_tsv, phones) for part in PARTS}
+        figures = {part: [own.figures().as_dict() for own in tables] for part, tables in counts.items()}
+        history.append({"updates": updates_of(checkpoint), **figures})
+    best = best_by_pnmi(history[-1]["teacher"]) if history else None
+    if train_tsv is None:
+        rows = [{"name": name_of(kind, k), "kind": kind, "index": k, **row} for part, kind in PARTS.items() for k, row in enumerate(history[-1][part])]
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            rows = compare(checkpoints[-1], train_tsv, dev_tsv, phones, manifest_speakers(dev_tsv), work or temporary, abx, clusters)
+    return {
+        "history": history,
+        "rows": rows,
+        "baselines": baselines_of(rows),
+        "best": best,
+        "counts": None if best is None else counts["teacher"][best].by_phone,
+    }
 
 
-def best_codebook(figures: Sequence[dict]) -> int:
-    """The one with the highest PNMI."""
+def best_by_pnmi(figures: Sequence[dict]) -> int:
     return max(range(len(figures)), key=lambda k: figures[k]["pnmi"])
 
 
-def updates_of(checkpoint: Union[str, Path]) -> int:
-    """Number of updates that a fairseq checkpoint has seen."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    return int(state["optimizer_history"][-1]["num_updates"])
+def baselines_of(rows: Sequence[dict]) -> dict[str, dict]:
+    """What a picture shows of the rows of ``compare`` beside the codebooks; empty where there are none but those."""
+    of = {kind: [row for row in rows if row["kind"] == kind] for kind in ("mfcc", "fbank", "untrained")}
+    if not all(of.values()):
+        return {}
+    return {"MFCC k-means": of["mfcc"][0], "log-Mel k-means": of["fbank"][0], "untrained model": of["untrained"][best_by_pnmi(of["untrained"])]}
+
+
+def updates_of(checkpoint: str | Path) -> int:
+    """Number of updates that a fairseq checkpoint has seen. Raises UserError for another file."""
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        return int(state["optimizer_history"][-1]["num_updates"])
+    except Exception as error:  # torch and pickle each have their own
+        raise UserError(f"{checkpoint}: cannot be read as a fairseq checkpoint; is the file whole?") from error
 
 
 def quality_table(figures: dict) -> str:
-    """The last checkpoint's codebooks and the baselines, as text; ``figures`` as from ``measure``."""
-    last = figures["history"][-1]
-    rows = [{"name": f"{who} {k}", **row} for who in ("teacher", "student") for k, row in enumerate(last[who])]
-    rows += [{"name": name, **row} for name, row in figures["baselines"].items()]
-    return f"after {last['updates']} updates\n" + format_table(rows, QUALITY_COLUMNS)
+    """The rows as text; ``figures`` as from ``measure``."""
+    head = [f"after {figures['history'][-1]['updates']} updates"] if figures["history"] else []
+    return "\n".join([*head, rows_table(figures["rows"])])
 
 
-def write_quality(out: Path, figures: dict, phone_names: Sequence[str], log: Optional[Path] = None) -> List[Path]:
-    """``quality.json``, ``curves.png`` and ``code_by_phone.png`` in the folder ``out``; ``log``: the training log, for the loss."""
+def rows_table(rows: Sequence[dict]) -> str:
+    """Rows with a name and what ``UnitQuality`` has, and ABX where one of them has it, as text."""
+    return format_table(rows, QUALITY_COLUMNS + (ABX_COLUMNS if any(row.get("abx_within") is not None for row in rows) else []))
+
+
+def write_quality(out: Path, figures: dict, phone_names: Sequence[str], log: Path | None = None) -> list[Path]:
+    """``quality.json`` and, where there is a history, ``curves.png`` and ``code_by_phone.png`` in the folder ``out``; ``log``: the training log, for the loss."""
     losses = loss_curve(read_training_log(log)) if log else []
     history = [{**entry, "loss": _nearest(losses, entry["updates"])} for entry in figures["history"]]
-    written = {key: history if key == "history" else figures[key] for key in ("history", "baselines", "best")}
+    written = {key: history if key == "history" else figures[key] for key in ("history", "rows", "baselines", "best")}
     write_files(out, {"quality.json": [json.dumps(written, indent=1)]})
+    if not history:
+        return [out / "quality.json"]
     title = f"P(phone | code) of codebook {figures['best']} after {history[-1]['updates']} updates"
     return [
         out / "quality.json",
@@ -144,6 +131,6 @@ def write_quality(out: Path, figures: dict, phone_names: Sequence[str], log: Opt
     ]
 
 
-def _nearest(losses: Sequence[tuple], update: int) -> Optional[float]:
+def _nearest(losses: Sequence[tuple], update: int) -> float | None:
     """Training loss logged nearest to an update; None before the first."""
     return min(losses, key=lambda point: abs(point[0] - update))[1] if losses and update else None

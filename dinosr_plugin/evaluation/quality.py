@@ -62,11 +62,10 @@ class Quality:
         if frames == 0:
             raise UserError("no frame to measure: check that the manifest is not empty and matches the phone alignment")
         joint = counts / frames  # (n_phones, n_codes), p(x, y)
-        code_p = joint.sum(axis=0)  # (n_codes,)
-        used = code_p[code_p > 0]
+        codes = counts.sum(axis=0)  # (n_codes,)
         return cls(
-            active=int(used.size),
-            perplexity=float(2.0 ** -(used * np.log2(used)).sum()),
+            active=int(np.count_nonzero(codes)),
+            perplexity=2.0 ** entropy_bits(codes),
             phone_purity=float(joint.max(axis=0).sum()),
             cluster_purity=float(joint.max(axis=1).sum()),
             pnmi=pnmi(joint),
@@ -77,6 +76,12 @@ class Quality:
     def as_dict(self) -> dict:
         """Plain numbers, ready for JSON."""
         return asdict(self)
+
+
+def entropy_bits(counts: np.ndarray) -> float:
+    """Base-2 entropy of the distribution that counts (n,) estimate; 0 for counts of nothing."""
+    used = counts[counts > 0] / max(counts.sum(), 1)
+    return float(-(used * np.log2(used)).sum()) + 0.0  # no minus before a zero
 
 
 def pnmi(joint: np.ndarray) -> float:

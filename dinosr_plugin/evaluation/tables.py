@@ -2,16 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 
-QUALITY_COLUMNS = [  # for rows of {"name": ..., **Quality.as_dict()}
-    ("name", "codes of", ""),
+QUALITY_COLUMNS = [  # for rows of {"name": ..., **UnitQuality.as_dict()}
+    ("name", "units of", ""),
     ("n_codes", "size", "d"),
     ("active", "active", "d"),
     ("perplexity", "perplexity", ".1f"),
     ("phone_purity", "phone purity", ".3f"),
     ("cluster_purity", "cluster purity", ".3f"),
     ("pnmi", "PNMI", ".3f"),
+    ("speaker_pnmi", "speaker PNMI", ".3f"),
+    ("bit_rate", "bit/s", ".0f"),
+    ("run_bit_rate", "runs bit/s", ".0f"),
+    ("unit_ms", "unit ms", ".0f"),
+    ("phone_ms", "phone ms", ".0f"),
     ("frames", "frames", "d"),
 ]
+ABX_COLUMNS = [("abx_within", "ABX within %", ".2f"), ("abx_across", "across %", ".2f")]
 
 
 def format_table(rows: Sequence[Mapping], columns: Sequence[tuple[str, str, str]]) -> str:

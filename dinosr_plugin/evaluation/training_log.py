@@ -1,4 +1,5 @@
-"""Curves from the log that fairseq writes with ``common.log_format=json`` (``common.log_file``, or what it prints)."""
+"""Curves of a training, from what fairseq wrote: TensorBoard's event files (``common.tensorboard_logdir``), or the log with
+``common.log_format=json`` (``common.log_file``, or what it prints)."""
 
 import json
 from pathlib import Path
@@ -6,17 +7,30 @@ from typing import Dict, List, Tuple, Union
 
 from ..errors import UserError
 
+Records = List[Dict[str, float]]
+INNER = "train_inner"  # the folder of TensorBoard's files for the figures of every ``common.log_interval`` updates
 
-def read_training_log(path: Union[str, Path], subset: str = "") -> List[Dict[str, float]]:
-    """Records in order of updates, each name -> number; what a resumed run repeats counts once, its last time.
+
+def read_training_log(path: Union[str, Path], subset: str = "") -> Records:
+    """Records in order of updates, each name -> number, ``num_updates`` among them; what a resumed run repeats counts once, its last time.
 
     Args:
+        path: the JSON log, or the folder of TensorBoard's files.
         subset: "" for the figures of every ``common.log_interval`` updates, "train" for those of whole epochs, or the name of a validation subset.
 
-    Raises UserError for a missing file.
+    Raises UserError for a missing file or folder, and for a folder where the tensorboard package is missing.
     """
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such log; train with common.log_format=json and common.log_file=FILE")
+    path = Path(path)
+    if path.is_dir():
+        records = _event_records(path, subset)
+    elif path.is_file():
+        records = _json_records(path, subset)
+    else:
+        raise UserError(f"{path}: no such log; train with common.log_format=json and common.log_file=FILE, or with common.tensorboard_logdir=DIR")
+    return [records[update] for update in sorted(records)]
+
+
+def _json_records(path: Path, subset: str) -> Dict[int, Dict[str, float]]:
     prefix = f"{subset}_" if subset else ""
     records: Dict[int, Dict[str, float]] = {}
     with open(path, encoding="utf-8", errors="replace") as lines:
@@ -24,15 +38,30 @@ def read_training_log(path: Union[str, Path], subset: str = "") -> List[Dict[str
             record = _numbers(line)
             if f"{prefix}num_updates" in record:
                 records[int(record[f"{prefix}num_updates"])] = {key.removeprefix(prefix): value for key, value in record.items()}
-    return [records[update] for update in sorted(records)]
+    return records
 
 
-def curve(records: List[Dict[str, float]], key: str) -> List[Tuple[int, float]]:
+def _event_records(folder: Path, subset: str) -> Dict[int, Dict[str, float]]:
+    """fairseq makes a folder for each subset; that folder itself may be given too. A start of the run is a file in it."""
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+    except ImportError as error:
+        raise UserError(f"{folder}: reading TensorBoard's files takes the package tensorboard: pip install tensorboard, or give the JSON log") from error
+    inside = folder / (subset or INNER)
+    events = EventAccumulator(str(inside if inside.is_dir() else folder), size_guidance={SCALARS: 0}, purge_orphaned_data=False).Reload()
+    records: Dict[int, Dict[str, float]] = {}
+    for name in events.Tags()[SCALARS]:
+        for event in sorted(events.Scalars(name), key=lambda event: event.wall_time):
+            records.setdefault(event.step, {"num_updates": float(event.step)})[name] = event.value
+    return records
+
+
+def curve(records: Records, key: str) -> List[Tuple[int, float]]:
     """(update, value) of the records that have ``key``."""
     return [(int(record["num_updates"]), record[key]) for record in records if key in record]
 
 
-def loss_curve(records: List[Dict[str, float]]) -> List[Tuple[int, float]]:
+def loss_curve(records: Records) -> List[Tuple[int, float]]:
     """The pre-training loss on masked frames, in nats; without the other losses of a model that has several."""
     return curve(records, "loss_dinosr") or curve(records, "loss")
 

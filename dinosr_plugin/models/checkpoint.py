@@ -1,6 +1,5 @@
 """The one way to load a checkpoint for measuring, cutting units, transcribing or exporting."""
 
-import argparse
 import hashlib
 import importlib
 import os
@@ -41,9 +40,9 @@ def load_with_task(path: Union[str, Path]):
     if not Path(path).is_file():
         raise UserError(f"{path}: no such checkpoint")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # the options in fairseq's checkpoints from before 2021
-            state = checkpoint_utils.load_checkpoint_to_cpu(str(path))
+        state = checkpoint_utils.load_checkpoint_to_cpu(str(path))
         forget_data_folder(state)
+        forget_hubert_labels(state)
         register_data2vec(state)
         models, cfg, task = checkpoint_utils.load_model_ensemble_and_task([str(path)], state=state)
     except UserError:
@@ -62,13 +61,28 @@ def forget_data_folder(state: Dict[str, Any]) -> None:
             state["cfg"].task.target_dictionary = None
 
 
+def forget_hubert_labels(state: Dict[str, Any]) -> None:
+    """HuBERT wants the dictionaries of the clusters that it was trained on, for the clusters' embeddings: of no use once it is trained.
+
+    Fine-tuned models have lost them, and so have the first ones; fairseq would look for files in the folder of whoever trained the model.
+    """
+    for cfg, prefix in ((state.get("cfg"), ""), (pretraining_of(state), "w2v_encoder.w2v_model.")):
+        task_state = state.setdefault("task_state", {})
+        if cfg is not None and cfg.model.get("_name") == "hubert" and "dictionaries" not in task_state:
+            task_state["dictionaries"] = [None] * len(cfg.task.labels)  # with these HubertModel has no such embeddings
+            state["model"].pop(f"{prefix}label_embs_concat", None)
+
+
 def register_data2vec(state: Dict[str, Any]) -> None:
     """data2vec lies among fairseq's examples, which importing fairseq does not register; also as what a fine-tuned model is built around."""
-    model = state["cfg"].model if state.get("cfg") is not None else {}
-    around = model.get("w2v_args") or {}
-    names = {model.get("_name"), (around.get("model") or {}).get("_name")}
+    names = {cfg.model.get("_name") for cfg in (state.get("cfg"), pretraining_of(state)) if cfg is not None}
     if "data2vec_audio" in names and "data2vec_audio" not in MODEL_REGISTRY:
         importlib.import_module("fairseq.examples.data2vec.models.data2vec_audio")
+
+
+def pretraining_of(state: Dict[str, Any]) -> Optional[DictConfig]:
+    """The config of the model that a fine-tuned one is built around; None for others."""
+    return state["cfg"].model.get("w2v_args") if state.get("cfg") is not None else None
 
 
 def load_dinosr(path: Union[str, Path]):
@@ -78,8 +92,12 @@ def load_dinosr(path: Union[str, Path]):
     return model, cfg
 
 
+def has_codebooks(model: BaseFairseqModel) -> bool:
+    return isinstance(model, DinoSR) and model.teacher is not None
+
+
 def require_codebooks(model: BaseFairseqModel, path: Union[str, Path]) -> None:
-    if not isinstance(model, DinoSR) or model.teacher is None:
+    if not has_codebooks(model):
         raise UserError(f"{path}: holds {type(model).__name__}, which has no codebooks; give a DinoSR pre-training checkpoint")
 
 
@@ -120,6 +138,13 @@ def fingerprint(models: Sequence[nn.Module]) -> str:
     return digest.hexdigest()
 
 
+def require_finite(model: nn.Module, path: Union[str, Path]) -> None:
+    """Raises UserError for NaN or infinity in the weights: the codes of such a model would be numbers like any others."""
+    for name, tensor in tensors_in(nn.Module.state_dict(model)):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"{path}: NaN or infinity in its weights ({name}): its training went astray; give an earlier checkpoint")
+
+
 def tensors_in(state: Dict[str, Any], prefix: str = "") -> Iterator[Tuple[str, Tensor]]:
     """Tensors of a state dict, those of nested ones (a teacher's) too, by name."""
     for name, value in state.items():
@@ -150,6 +175,7 @@ class LayerReader:
         normalize: whether it wants each recording with mean 0 and variance 1.
         field, hop: as ``field_and_hop``.
         pads: whether utterances of different lengths may share a batch, for padding changes nothing (``ignores_padding``).
+        codebook_size: units in each codebook of a DinoSR pre-training checkpoint; None for all others.
 
     Raises:
         UserError: as ``load_model``, and for a model without Transformer layers, or without a teacher where that was asked for.
@@ -159,9 +185,11 @@ class LayerReader:
         if weights not in WEIGHTS:
             raise UserError(f"weights {weights}: choose one of {', '.join(WEIGHTS)}")
         model, cfg, task = load_with_task(path)
+        self.codebook_size = int(model.cfg.codebook_size) if has_codebooks(model) else None
         if weights == "random":
             torch.manual_seed(0)
             model = task.build_model(cfg.model, from_checkpoint=True).eval()
+        require_finite(model, path)
         self.trunk = trunk_of(model).to(device)
         if not isinstance(getattr(getattr(self.trunk, "encoder", None), "layers", None), nn.ModuleList):
             raise UserError(f"{path}: holds {type(self.trunk).__name__}, which has no Transformer layers to read; give a speech model's checkpoint")

@@ -2,10 +2,12 @@
 
     codebook_0.units   ``utt<TAB>unit ids with spaces between``, one line a row of the manifest
     codebook_0.txt     the ids alone: what ``fairseq-preprocess --only-source --trainpref codebook_0.txt`` reads
+    codes              folder (``store``) of the units of all codebooks, which those are written from
 """
 
 import os
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, TextIO, Tuple, Union
 
@@ -16,12 +18,22 @@ from tqdm import tqdm
 from ..data.audio import SAMPLE_RATE
 from ..data.manifest import read_lines, require_writable, unwritable
 from ..errors import UserError
-from ..models.checkpoint import field_and_hop, ignores_padding, load_dinosr, padded_waves
-from .features import BATCH_SAMPLES, LiveFeatures, Progress, Utterance, default_device, hours, read_utterances, waves_in_batches
+from ..models.checkpoint import field_and_hop, fingerprint, ignores_padding, load_dinosr, padded_waves, require_finite
+from .features import (
+    BATCH_SAMPLES,
+    MAX_MINUTES,
+    LiveFeatures,
+    Progress,
+    Utterance,
+    default_device,
+    hours,
+    read_utterances,
+    require_files,
+    waves_in_batches,
+    write_rows,
+)
 from .kmeans import KMeans
-from .store import FeatureFolder
-
-WINDOW = 4096  # utterances that are sorted by length and whose units are held at a time: 8 hours, 100 MB with 8 codebooks
+from .store import CODE_DTYPES, FeatureFolder, FeatureWriter, first_few, missing_shards
 
 
 # ---- sequences --------------------------------------------------------------------------------------------------------------
@@ -146,38 +158,56 @@ class CodeReader:
     Attributes:
         rate: units a second.
         n_codebooks, size: K, lowest layer first, and V: units in each.
-        field: samples (at 16 kHz) that one takes.
+        field, hop: samples (at 16 kHz) that one takes, and from one to the next.
+        source: ``store.Meta.source`` of what it gives.
 
     Raises:
-        UserError: as ``load_dinosr``.
+        UserError: as ``load_dinosr``, and for weights that are not finite.
     """
 
     def __init__(self, checkpoint: Union[str, Path], predicted: bool = False, device: Union[str, torch.device, None] = None):
         self.device = device or default_device()
         model, cfg = load_dinosr(checkpoint)
+        require_finite(model, checkpoint)
         self.model = model.to(self.device)
         self.codes = model.predicted_codes if predicted else model.codes
         self.name, self.normalize, self.pads = Path(checkpoint).name, bool(cfg.task.get("normalize", False)), ignores_padding(model)
         self.n_codebooks, self.size = model.n_codebooks, int(model.cfg.codebook_size)
-        self.field, hop = field_and_hop(model)
-        self.rate = SAMPLE_RATE / hop
+        self.field, self.hop = field_and_hop(model)
+        self.rate = SAMPLE_RATE / self.hop
+        self.source = {"kind": "codes", "checkpoint": self.name, "fingerprint": fingerprint([model]), "weights": "student" if predicted else "teacher"}
+
+    def frames(self, samples: int) -> int:
+        """How many units, in each codebook, it makes of so many samples."""
+        return (samples - self.field) // self.hop + 1
 
     def read(self, waves: Sequence[torch.Tensor]) -> List[np.ndarray]:
         """Waveforms (T,), normalised -> for each the units (K, F), int32."""
         codes = self.codes(*padded_waves(waves, self.device)).to(torch.int32).cpu().numpy()  # (K, B, F), -1 where padded
         return [codes[:, row, codes[0, row] >= 0] for row in range(len(waves))]
 
+    def rows(self, utterances: Sequence[Utterance], rows: Iterable[int], batch_samples: int = BATCH_SAMPLES) -> Iterator[Tuple[int, np.ndarray]]:
+        """(row, units (K, F)) of these rows, the longest first."""
+        for batch, waves in waves_in_batches(utterances, rows, self.normalize, batch_samples, self.pads):
+            yield from zip(batch, self.read(waves), strict=True)
+
     def stream(self, utterances: Sequence[Utterance], batch_samples: int = BATCH_SAMPLES) -> Iterator[Tuple[str, np.ndarray]]:
-        """(utt, units (K, F)) of every utterance, in order; with a progress bar."""
+        """(utt, units (K, F)) of every utterance, in order, from memory; with a progress bar."""
         progress = Progress(f"{self.name} units", hours(utterances, range(len(utterances))))
-        for start in range(0, len(utterances), WINDOW):
-            rows = range(start, min(start + WINDOW, len(utterances)))
-            window: Dict[int, np.ndarray] = {}
-            for batch, waves in waves_in_batches(utterances, rows, self.normalize, batch_samples, self.pads):
-                window |= dict(zip(batch, self.read(waves), strict=True))
-                progress.update(sum(map(len, waves)))
-            yield from ((utterances[row].name, window[row]) for row in rows)
+        units: Dict[int, np.ndarray] = {}
+        for row, codes in self.rows(utterances, range(len(utterances)), batch_samples):
+            units[row] = codes
+            progress.update(utterances[row].samples)
         progress.summary()
+        return ((utterance.name, units[row]) for row, utterance in enumerate(utterances))
+
+
+@dataclass(frozen=True)
+class Written:
+    """files: the unit files, or none while shards are missing; summary: how much sound in what time, and what is missing."""
+
+    files: List[Path]
+    summary: str
 
 
 def write_codebook_units(
@@ -189,10 +219,16 @@ def write_codebook_units(
     rate: Optional[float] = None,
     deduplicate: bool = False,
     plain: bool = False,
+    shard: int = 1,
+    shards: int = 1,
     batch_samples: int = BATCH_SAMPLES,
+    max_minutes: float = MAX_MINUTES,
     device: Union[str, torch.device, None] = None,
-) -> List[Path]:
-    """Units of every utterance of a manifest: a file for each codebook, ``out/codebook_0.units`` ..., in one pass; returns them.
+) -> Written:
+    """Units of every utterance of a manifest: a file for each codebook, ``out/codebook_0.units`` ..., in one pass.
+
+    All codebooks' units lie in ``out/codes``, a feature folder (F, K); the text is written from there, once all shards are done. So a run
+    that was killed goes on, and other codebooks or forms of the same units take no second pass.
 
     Args:
         predicted: the student heads' predictions instead of the teacher's assignments.
@@ -200,8 +236,7 @@ def write_codebook_units(
         rate: units a second, as ``at_rate``; None: the model's own, 50.
         deduplicate: each run once, after ``rate``.
         plain: without names, ``codebook_0.txt`` ..., for ``fairseq-preprocess``.
-        batch_samples: sound in a batch at most.
-        device: None: the GPU if there is one.
+        shard, shards, batch_samples, max_minutes, device: as ``features.extract``.
 
     Raises:
         UserError: from the checkpoint, the manifest, its audio, the rate, or the folder.
@@ -209,14 +244,29 @@ def write_codebook_units(
     reader = CodeReader(checkpoint, predicted, device)
     chosen = range(reader.n_codebooks) if codebooks is None else codebooks
     if wrong := [k for k in chosen if not 0 <= k < reader.n_codebooks]:
-        raise UserError(f"--codebook {wrong[0]}: {checkpoint} has codebooks 0 to {reader.n_codebooks - 1}")
+        raise UserError(f"--codebooks {wrong[0]}: {checkpoint} has codebooks 0 to {reader.n_codebooks - 1}")
     shape = shaper(reader.rate, rate, deduplicate)
-    utterances = read_utterances(manifest, reader.field)
-    return write_side_by_side(
-        [Path(out) / f"codebook_{k}.{'txt' if plain else 'units'}" for k in chosen],
-        ((utt, [shape(codes[k]) for k in chosen]) for utt, codes in reader.stream(utterances, batch_samples)),
-        plain,
-    )
+    utterances = read_utterances(manifest, reader.field, max_minutes)
+    require_files(utterances, manifest)
+    folder = Path(out) / "codes"
+    with code_writer(reader, utterances, folder, shard, shards) as writer:
+        features = lambda rows: ((row, [codes.T]) for row, codes in reader.rows(utterances, rows, batch_samples))
+        summary = write_rows([writer], utterances, f"{reader.name} units", features).summary
+    if missing := missing_shards(folder, shards):
+        return Written([], f"{summary}; shard(s) {first_few(missing)} of {shards} are missing, and the last one to end writes the unit files")
+    paths = [Path(out) / f"codebook_{k}.{'txt' if plain else 'units'}" for k in chosen]
+    stored = tqdm(FeatureFolder(folder), desc="unit files", unit="utt", disable=None)
+    return Written(write_side_by_side(paths, ((utt, [shape(codes[:, k]) for k in chosen]) for utt, codes in stored), plain), summary)
+
+
+def code_writer(reader: CodeReader, utterances: Sequence[Utterance], folder: Path, shard: int, shards: int) -> FeatureWriter:
+    names, lengths = [utterance.name for utterance in utterances], [reader.frames(utterance.samples) for utterance in utterances]
+    return FeatureWriter(folder, reader.rate, reader.n_codebooks, code_dtype(reader.size), reader.source, names, lengths, shard, shards)
+
+
+def code_dtype(size: int) -> str:
+    """The smallest one that holds units 0 to ``size`` - 1."""
+    return next(dtype for dtype in CODE_DTYPES if size - 1 <= np.iinfo(dtype).max)
 
 
 def write_side_by_side(paths: List[Path], units: Iterable[Tuple[str, Sequence[np.ndarray]]], plain: bool) -> List[Path]:

@@ -3,13 +3,14 @@
 One pass, whatever the number of layers: batches of utterances of about the same length, the longest first, so that memory is at its peak at once.
 """
 
+import math
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple, TypeVar, Union
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Sequence, Tuple, TypeVar, Union
 
 import numpy as np
 import torch
@@ -21,9 +22,10 @@ from ..data.audio import SAMPLE_RATE, load_wave
 from ..data.manifest import duplicate_ids, raise_problems, read_manifest, utterance_id
 from ..errors import UserError
 from ..models.checkpoint import Layer, LayerReader
-from .store import FeatureWriter, first_few
+from .store import FeatureWriter, first_few, require_unmixed
 
 BATCH_SAMPLES = 1_000_000  # about a minute of sound: 1.5 GB for a base model, on the CPU
+MAX_MINUTES = 10.0  # of a recording that is read whole: attention takes time with the square of it, the convolutions gigabytes
 AHEAD = 2  # batches that are read from the disk while the model works
 
 Item = TypeVar("Item")
@@ -36,8 +38,11 @@ class Utterance(NamedTuple):
     samples: int
 
 
-def read_utterances(manifest: Union[str, Path], least: int = 1) -> List[Utterance]:
-    """The rows of a manifest. Raises UserError as ``read_manifest``, for names that occur twice, and for what has less than ``least`` samples."""
+def read_utterances(manifest: Union[str, Path], least: int = 1, max_minutes: float = math.inf) -> List[Utterance]:
+    """The rows of a manifest.
+
+    Raises UserError as ``read_manifest``, for names that occur twice, for what has less than ``least`` samples or takes more than ``max_minutes``.
+    """
     split = read_manifest(Path(manifest))
     if clashes := duplicate_ids(utterance.path for utterance in split.utterances):
         raise_problems(clashes, split.root)
@@ -45,7 +50,19 @@ def read_utterances(manifest: Union[str, Path], least: int = 1) -> List[Utteranc
     if short:
         said = f"{len(short)} file(s) have less than the {least} samples that one frame takes ({first_few(short)})"
         raise UserError(f"{manifest}: {said}; take them out of the manifest")
+    long = [utterance.path for utterance in split.utterances if utterance.samples > max_minutes * 60 * SAMPLE_RATE]
+    if long:
+        said = f"{len(long)} file(s) are longer than {max_minutes:g} minutes ({first_few(long)}), and a model reads each as a whole"
+        raise UserError(f"{manifest}: {said}; cut them at pauses into files of their own, or try a larger --max-minutes")
     return [Utterance(utterance_id(utterance.path), split.root / utterance.path, utterance.samples) for utterance in split.utterances]
+
+
+def require_files(utterances: Sequence[Utterance], manifest: Union[str, Path]) -> None:
+    """Raises UserError for files that are gone, now rather than when their turn comes, hours from now."""
+    missing = [utterance.path for utterance in utterances if not utterance.path.is_file()]
+    if missing:
+        said = f"{len(missing)} of its {len(utterances)} files are not there ({first_few(missing)})"
+        raise UserError(f"{manifest}: {said}; bring them back, or make the manifest again with `dinosr manifest`")
 
 
 # ---- batches ----------------------------------------------------------------------------------------------------------------
@@ -68,11 +85,13 @@ def plan_batches(utterances: Sequence[Utterance], rows: Iterable[int], most: int
 
 
 def whole_wave(utterance: Utterance) -> np.ndarray:
-    """(samples,) float32. Raises UserError as ``load_wave``, and for a file of another length than the manifest says."""
+    """(samples,) float32. Raises UserError as ``load_wave``, for a file of another length than the manifest says, and for NaN and infinity in it."""
     wave = load_wave(utterance.path)
     if len(wave) != utterance.samples:
         said = f"{len(wave)} samples, but the manifest says {utterance.samples}"
         raise UserError(f"{utterance.path}: {said}; make the manifest again with `dinosr manifest`")
+    if not np.isfinite(wave).all():  # its units would look like any others
+        raise UserError(f"{utterance.path}: NaN or infinity in its samples; remove it or fetch it again; `dinosr check` lists all such files")
     return wave
 
 
@@ -145,6 +164,8 @@ class Progress:
 
     def summary(self) -> str:
         self.bar.close()
+        if not self.done:
+            return f"all {self.there:.2f} h of sound were there already"
         seconds = time.perf_counter() - self.began
         before = f" ({self.there:.2f} h were there)" if self.there else ""
         return f"{self.done:.2f} h of sound in {seconds:.1f} s: {self.speed:.0f} hours an hour{before}"
@@ -194,6 +215,7 @@ def extract(
     shard: int = 1,
     shards: int = 1,
     batch_samples: int = BATCH_SAMPLES,
+    max_minutes: float = MAX_MINUTES,
     device: Union[str, torch.device, None] = None,
 ) -> Extracted:
     """Features of every utterance of a manifest from a checkpoint's layers; what an earlier run has finished stays.
@@ -205,14 +227,17 @@ def extract(
         dtype: ``float32``, or ``float16``: half the space, three digits.
         shard, shards: makes this part (from 1) of so many, which other processes may make meanwhile.
         batch_samples: sound in a batch at most; changes nothing but speed and memory.
+        max_minutes: longer recordings are refused.
         device: None: the GPU if there is one.
 
     Raises:
         UserError: from the checkpoint, the manifest, its audio, or the folder.
     """
     reader = LayerReader(checkpoint, weights, device or default_device())
-    utterances = read_utterances(manifest, reader.field)
+    utterances = read_utterances(manifest, reader.field, max_minutes)
     layers = which_layers(layer, reader.n_layers)
+    require_files(utterances, manifest)
+    require_unmixed(Path(out), layers=layer == "all")
     features = lambda rows: layer_features(reader, utterances, rows, layers, batch_samples)
     with ExitStack() as stack:
         folders = [Path(out) / f"layer_{one}" if layer == "all" else Path(out) for one in layers]
@@ -256,6 +281,8 @@ def extract_acoustic(
     """MFCC (``mfcc``) or log-Mel (``fbank``) frames at the trunk's 50 Hz, ``data.acoustic``; arguments and errors as ``extract``."""
     width = acoustic_width(kind)
     utterances = read_utterances(manifest, FRAME_SAMPLES)
+    require_files(utterances, manifest)
+    require_unmixed(Path(out), layers=False)
     lengths, names = [trunk_frames(utterance.samples) for utterance in utterances], [utterance.name for utterance in utterances]
 
     def features(rows: List[int]) -> Iterator[Tuple[int, List[np.ndarray]]]:
@@ -305,7 +332,7 @@ class LiveFeatures:
         if layer == "all":
             raise UserError("--layer all: without feature folders one layer at a time; give a number or last")
         (layer,) = which_layers(layer, reader.n_layers)
-        utterances = read_utterances(manifest, reader.field)
+        utterances = read_utterances(manifest, reader.field, MAX_MINUTES)
         compute = lambda wave: reader.read([normalised(wave, reader.normalize)], [layer])[0][0].numpy()
         return cls(utterances, SAMPLE_RATE / reader.hop, reader.width, source_of(reader, layer), compute)
 
@@ -314,6 +341,20 @@ class LiveFeatures:
         """MFCC or log-Mel; arguments and errors as ``extract_acoustic``."""
         width = acoustic_width(kind)
         return cls(read_utterances(manifest, FRAME_SAMPLES), SAMPLE_RATE / FRAME_HOP, width, {"kind": kind}, FEATURES[kind])
+
+    @classmethod
+    def of_source(cls, source: Mapping[str, Any], manifest: Union[str, Path], checkpoint: Union[str, Path, None] = None) -> "LiveFeatures":
+        """What a ``source`` tells of, that of a folder or of a k-means file; a model's want its checkpoint. Raises UserError as the two above."""
+        kind = source.get("kind")
+        if kind == "model" and checkpoint:
+            return cls.of_layer(checkpoint, manifest, source["layer"], source["weights"])
+        if kind in FEATURES and not checkpoint:
+            return cls.of_sound(kind, manifest)
+        if kind == "model":
+            raise UserError(f"CHECKPOINT: not given; give {source['checkpoint']}, of which layer {source['layer']} is wanted, or a folder of that layer's features")
+        if kind in FEATURES:
+            raise UserError(f"{checkpoint}: no folder of features, and {kind} is wanted, which needs no checkpoint; leave it out")
+        raise UserError("features of an unknown kind are wanted; give a folder of them")
 
     def __len__(self) -> int:
         return len(self.found)

@@ -14,11 +14,12 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Protocol, Seque
 
 import numpy as np
 
-from ..data.manifest import duplicate_ids, read_rows, utterance_id, write_files
+from ..data.manifest import duplicate_ids, read_lines, read_rows, require_writable, utterance_id, write_files
 from ..errors import UserError
 from .clustering import CHUNK, INITS, SAMPLE, SAMPLE_AT_LEAST, Sums, assign, cluster, first_frames, inertia_after, move, step
 
-MAX_BYTES = 2 << 30  # for frames in memory, copies included; beside them some tens of MB for a chunk and k x D in float64
+MAX_BYTES = 2 << 30  # for frames in memory, copies included; beside them some tens of MB for a chunk and k x D in float64; and pages
+#                      of the files of a feature folder, which the system takes back when it needs them (``mmap``)
 CONVERGED = 1e-4  # relative gain in inertia of an exact pass, below which the next is not made
 COPIES = 3  # of each frame of the sample that ``cluster`` sees: those frames, and twice at most their principal components
 KEY_BYTES = 32  # a frame costs beside its values: its random number, and sorting these
@@ -99,8 +100,9 @@ class Reservoir:
     def thin(self) -> None:
         """Keep the lowest; from now on nothing above them gets in."""
         keep = int(KEPT * len(self.store))
-        lowest = np.argpartition(self.keys, keep)[:keep]
-        holes, movers = np.setdiff1d(np.arange(keep), lowest), lowest[lowest >= keep]
+        stays = np.zeros(len(self.store), dtype=bool)
+        stays[np.argpartition(self.keys, keep)[:keep]] = True
+        holes, movers = np.flatnonzero(~stays[:keep]), keep + np.flatnonzero(stays[keep:])
         self.store[holes], self.keys[holes] = self.store[movers], self.keys[movers]
         self.kept, self.limit = keep, float(self.keys[:keep].max())
 
@@ -162,6 +164,12 @@ class Meta:
     frames: int
     features: Dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def distance(self) -> str:
+        """``inertia`` and of what, for people."""
+        of = f"all {self.frames} frames" if self.measured == self.frames else f"{self.measured} frames, a random sample of {self.frames}"
+        return f"mean squared distance {self.inertia:.4g} over {of}"
+
 
 def fit_kmeans(
     features: Features,
@@ -169,13 +177,15 @@ def fit_kmeans(
     *,
     seed: int,
     init: str = INITS[0],
-    restarts: int = 3,
+    restarts: int = 1,
     passes: int = 0,
     max_bytes: int = MAX_BYTES,
     rate: Optional[float] = None,
     source: Mapping[str, Any] = {},
 ) -> "KMeans":
     """k-means on a random sample of 256 frames a cluster (50,000 at least), then, if wanted, exact passes of Lloyd's over all frames.
+
+    The defaults trade the last percent of inertia for time: one start, no pass over all frames. ``restarts`` and ``passes`` buy it back.
 
     Args:
         features: read once; again for every pass where not all frames fit into ``max_bytes``.
@@ -286,15 +296,17 @@ class KMeans:
 def write_labels(kmeans: KMeans, features: Features, tsv: Union[str, Path], out: Union[str, Path]) -> int:
     """Units of every row of a manifest: a line of numbers for each, in its order, and ``dict.km.txt`` beside it. Returns the number of frames.
 
-    The dictionary has all k units in numerical order, each with count 1: the same for every part of a corpus, whichever is written last.
+    The dictionary has all k units in numerical order, each with count 1: the same for every part of a corpus. One that is there and names these
+    units stays as it is, for models may have been trained with its order.
 
     Raises:
         UserError: utterances without features (how many, the first few), an utterance id that stands there twice, an utterance without a frame,
-            features of another width, NaN, a folder that cannot be written. Nothing is written then.
+            features of another width, NaN, a folder that cannot be written, or that holds labels of another number of clusters. Nothing is written then.
     """
     tsv, out = Path(tsv), Path(out)
     kmeans.require_same(features.width)
     names = manifest_names(tsv, features)
+    dictionary = dictionary_beside(out, kmeans.meta.k)
     frames = 0
 
     def lines() -> Iterator[str]:
@@ -308,8 +320,20 @@ def write_labels(kmeans: KMeans, features: Features, tsv: Union[str, Path], out:
             frames += len(units)
             yield " ".join(map(str, units.tolist()))
 
-    write_files(out.parent, {out.name: lines(), "dict.km.txt": [f"{unit} 1" for unit in range(kmeans.meta.k)]})
+    write_files(out.parent, {out.name: lines(), **dictionary})
     return frames
+
+
+def dictionary_beside(out: Path, k: int) -> Dict[str, List[str]]:
+    """``dict.km.txt`` and its lines; nothing where it is there and names these k units. Raises UserError where it names others, or cannot be read."""
+    path, units = out.parent / "dict.km.txt", [str(unit) for unit in range(k)]
+    require_writable(out.parent)
+    if not path.exists():
+        return {path.name: [f"{unit} 1" for unit in units]}
+    named = [line.split(" ")[0] for line in read_lines(path, "remove it")]
+    if sorted(named) != sorted(units):
+        raise UserError(f"{path}: names {len(named)} units, those of other labels there, but these are {k} clusters; give another folder with --out")
+    return {}
 
 
 def manifest_names(tsv: Path, features: Features) -> List[str]:

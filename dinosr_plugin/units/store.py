@@ -1,7 +1,7 @@
-"""Feature folders: the frames of a corpus from ONE layer, or of one kind (MFCC ...), to be read many times without the model.
+"""Feature folders: the frames of a corpus from ONE layer, or of one kind (MFCC, codebook units ...), to be read many times without the model.
 
     meta.json                 ``Meta``: rate, width, dtype, what made them, of which utterances
-    features_1_of_2.npy       (frames, D) float16 or float32: the first half of the manifest's utterances, end to end; ``numpy.load`` reads it
+    features_1_of_2.npy       (frames, D), the first half of the manifest's utterances, end to end; ``numpy.load`` reads it
     features_1_of_2.tsv       ``utt<TAB>frames``, one line an utterance, in the same order
     features_2_of_2.npy, .tsv the second half
 
@@ -23,6 +23,7 @@ from ..data.manifest import read_lines, require_writable, unwritable, write_file
 from ..errors import UserError
 
 DTYPES = ("float16", "float32")
+CODE_DTYPES = ("uint8", "uint16", "uint32")  # of units
 SAVE_SECONDS = 10.0  # work that a kill can cost
 SHOWN = 5  # names listed in a message
 
@@ -33,9 +34,10 @@ class Meta:
 
     rate: frames a second.
     width: D.
-    dtype: one of ``DTYPES``.
+    dtype: one of ``DTYPES``, or of ``CODE_DTYPES`` for units.
     shards: how many files the manifest is shared out among.
-    source: what made them: ``{"kind": "mfcc"}``, or ``{"kind": "model", "checkpoint", "fingerprint", "weights", "layer"}``.
+    source: what made them: ``{"kind": "mfcc"}``, or ``{"kind": "model", "checkpoint", "fingerprint", "weights", "layer"}``; for units
+        ``{"kind": "codes", "checkpoint", "fingerprint", "weights"}``.
     utterances, frames: how many, in all shards.
     digest: ``digest_of`` the utterances.
     """
@@ -154,6 +156,14 @@ def layer_folders(folder: Union[str, Path]) -> List[Path]:
     return sorted(found, key=lambda path: int(path.name[6:]))
 
 
+def require_unmixed(folder: Path, layers: bool) -> None:
+    """Raises UserError where features of one kind would lie beside folders of layers: what reads the folder would take either."""
+    if layers and (folder / "meta.json").is_file():
+        raise UserError(f"{folder}: holds features already, of one layer or kind, and cannot hold a folder for each layer too; give another --out")
+    if not layers and layer_folders(folder):
+        raise UserError(f"{folder}: holds a folder for each layer, and cannot hold features itself; give another --out")
+
+
 def shard_file(folder: Path, shard: int, shards: int, suffix: str) -> Path:
     return folder / f"features_{shard}_of_{shards}.{suffix}"
 
@@ -162,9 +172,13 @@ def is_complete(folder: Path, shard: int, shards: int) -> bool:
     return all(shard_file(folder, shard, shards, suffix).is_file() for suffix in ("npy", "tsv"))
 
 
+def missing_shards(folder: Path, shards: int) -> List[int]:
+    """Numbers, from 1, of the shards that are not there or not finished."""
+    return [shard for shard in range(1, shards + 1) if not is_complete(folder, shard, shards)]
+
+
 def require_shards(folder: Path, shards: int) -> None:
-    missing = [shard for shard in range(1, shards + 1) if not is_complete(folder, shard, shards)]
-    if missing:
+    if missing := missing_shards(folder, shards):
         again = f"run `dinosr features ... --shard {missing[0]}/{shards}` (again)"
         raise UserError(f"{folder}: shard(s) {first_few(missing)} of {shards} are missing or unfinished; {again}")
 
@@ -198,7 +212,7 @@ def first_few(items: Sequence) -> str:
 
 
 def damaged(folder: Path, what: str) -> UserError:
-    return UserError(f"{folder}: damaged, {what}; remove the folder and make it again with `dinosr features`")
+    return UserError(f"{folder}: damaged, {what}; remove the folder and make it again")
 
 
 # ---- writing ----------------------------------------------------------------------------------------------------------------
@@ -233,7 +247,7 @@ class FeatureWriter:
         shard: int = 1,
         shards: int = 1,
     ):
-        if dtype not in DTYPES:
+        if dtype not in DTYPES + CODE_DTYPES:
             raise UserError(f"--dtype {dtype}: choose one of {', '.join(DTYPES)}")
         self.folder, self.dtype, self.width, self.shard, self.shards = Path(folder), np.dtype(dtype), width, shard, shards
         self.rows = shard_rows(lengths, shard, shards)

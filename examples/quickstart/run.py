@@ -207,7 +207,7 @@ class Quickstart:
         say("measures: codes against phones")
         phones = PhoneAlignment.read(alignment)
         checkpoint = self.out / "pretrain" / "checkpoint_last.pt"
-        figures = measure([checkpoint], self.manifests / f"{self.dev}.tsv", phones, self.manifests / f"{self.train}.tsv")
+        figures = measure([checkpoint], self.manifests / f"{self.dev}.tsv", phones, self.manifests / f"{self.train}.tsv", self.out / "measures")
         return {**figures, "phones": phones.names}
 
     # ---- summary ------------------------------------------------------------------------------------------------------------
@@ -342,7 +342,7 @@ def summary_text(result: dict) -> str:
     ]
     if result["codebooks"]:
         rows = [{"name": f"codebook {k}", **row} for k, row in enumerate(result["codebooks"])]
-        rows += [{"name": BASELINES[name], **row} for name, row in result["baselines"].items()]
+        rows += [{**row, "name": BASELINES[name]} for name, row in result["baselines"].items()]
         parts += ["", format_table(rows, QUALITY_COLUMNS)]
     rows = [
         {"name": name, "wer": wer, "interval": "{:.1f} to {:.1f}".format(*result["wer_interval"][name]), "cer": result["cer"][name]}

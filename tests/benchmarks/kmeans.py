@@ -1,10 +1,11 @@
 """How fast and how good is the k-means? Against scikit-learn's MiniBatchKMeans on the same frames in one process; run by hand.
 
-    python tests/benchmarks/kmeans.py [FRAMES.npy] [--clusters 100 500] [--threads 1] [--hubert] [--json FILE]
+    python tests/benchmarks/kmeans.py [FRAMES.npy] [--held-out MORE.npy] [--clusters 100 500] [--threads 1] [--runs 3] [--hubert] [--json FILE]
 
 FRAMES.npy: (n, D) float32, such as a shard of a feature folder; without it, 300,000 made-up frames of 192 dimensions. Needs scikit-learn.
 scikit-learn runs with its defaults, with batches of 10,000, and with ``--hubert`` as HuBERT's learn_kmeans.py calls it (20 starts, minutes);
-never does it compute the labels of all frames. Inertia is the mean squared distance of all frames to their nearest centroid.
+never does it compute the labels of all frames. Inertia is the mean squared distance of all frames to their nearest centroid, that of the
+held-out ones beside it. Both sides get the frames in memory; runs alternate, each with a seed of its own. Ratios are of CPU time, within a run.
 """
 
 import argparse
@@ -23,7 +24,8 @@ from dinosr_plugin.units.kmeans import fit_kmeans
 SCIKIT = {"scikit-learn, defaults": {}, "scikit-learn, batch 10,000": {"batch_size": 10_000}}
 HUBERT = {"batch_size": 10_000, "n_init": 20, "max_no_improvement": 100, "tol": 0.0, "reassignment_ratio": 0.0}
 OURS = {"ours": {}, "ours, 1 pass": {"passes": 1}, "ours, 5 passes": {"passes": 5}}
-COLUMNS = [("name", "k-means", ""), ("k", "k", "d"), ("seconds", "seconds", ".2f"), ("cpu", "CPU seconds", ".2f"), ("inertia", "inertia", ".5g")]
+COLUMNS = [("name", "k-means", ""), ("k", "k", "d"), ("seconds", "seconds", ".2f"), ("cpu", "CPU seconds", ".2f")]
+COLUMNS += [("least", "of ours, least", ".1f"), ("median", "median", ".1f"), ("most", "most", ".1f"), ("inertia", "inertia", ".5g"), ("held_out", "held out", ".5g")]
 
 
 class Frames(dict):
@@ -43,21 +45,35 @@ def made_up(n: int = 300_000, width: int = 192) -> np.ndarray:
     return np.concatenate([(centres[part] + rng.standard_normal((len(part), width), np.float32)) * scale for part in np.array_split(which, 20)])
 
 
-def timed(name: str, k: int, frames: np.ndarray, fit) -> dict:
+def mean_distance(frames: np.ndarray, centroids: np.ndarray) -> float:
+    distances = [faiss.knn(part, centroids, 1)[0] for part in np.array_split(frames, 20)]
+    return float(np.concatenate(distances).mean(dtype=np.float64))
+
+
+def timed(name: str, k: int, frames: np.ndarray, held_out: np.ndarray, fit) -> dict:
     """``fit`` gives (k, D) centroids."""
     wall, cpu = time.perf_counter(), time.process_time()
     centroids = fit()
     record = {"name": name, "k": k, "seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-    distances = [faiss.knn(part, np.ascontiguousarray(centroids, dtype=np.float32), 1)[0] for part in np.array_split(frames, 20)]
-    return {**record, "inertia": float(np.concatenate(distances).mean(dtype=np.float64))}
+    centroids = np.ascontiguousarray(centroids, dtype=np.float32)
+    return {**record, "inertia": mean_distance(frames, centroids), "held_out": mean_distance(held_out, centroids)}
 
 
-def measure(frames: np.ndarray, k: int, seed: int, hubert: bool) -> list:
-    rows = [timed(name, k, frames, lambda: fit_kmeans(Frames(frames), k, seed=seed, **given).centroids) for name, given in OURS.items()]
+def measure(frames: np.ndarray, held_out: np.ndarray, k: int, seed: int, hubert: bool) -> list:
+    rows = []
+    for name, given in OURS.items():
+        rows.append(timed(name, k, frames, held_out, lambda: fit_kmeans(Frames(frames), k, seed=seed, **given).centroids))
     for name, given in {**SCIKIT, **({"scikit-learn, as HuBERT": HUBERT} if hubert else {})}.items():
         model = MiniBatchKMeans(k, random_state=seed, init="k-means++", compute_labels=False, **given)
-        rows.append(timed(name, k, frames, lambda: model.fit(frames).cluster_centers_))
-    return rows
+        rows.append(timed(name, k, frames, held_out, lambda: model.fit(frames).cluster_centers_))
+    return [{**row, "ratio": row["cpu"] / rows[0]["cpu"]} for row in rows]
+
+
+def summary(runs: list) -> dict:
+    """One k-means, all its runs: means, and how its CPU time compares with ours of the same run."""
+    means = {key: float(np.mean([row[key] for row in runs])) for key in ("seconds", "cpu", "inertia", "held_out")}
+    ratios = [row["ratio"] for row in runs]
+    return {"name": runs[0]["name"], "k": runs[0]["k"], **means, "least": min(ratios), "median": float(np.median(ratios)), "most": max(ratios)}
 
 
 def main() -> None:
@@ -65,15 +81,19 @@ def main() -> None:
     parser.add_argument("frames", type=Path, nargs="?", metavar="FRAMES.npy")
     parser.add_argument("--clusters", type=int, nargs="+", default=[100, 500], help="default: 100 500")
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--runs", type=int, default=3, help="seeds from 0 (default: %(default)s)")
+    parser.add_argument("--held-out", type=Path, metavar="MORE.npy", help="as FRAMES.npy, of other speakers; without it, every tenth frame is held out")
     parser.add_argument("--hubert", action="store_true", help="with HuBERT's 20 starts too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record here too")
     given = parser.parse_args()
     frames = np.load(given.frames).astype(np.float32, copy=False) if given.frames else made_up()
+    held_out = np.load(given.held_out).astype(np.float32, copy=False) if given.held_out else frames[::10].copy()
+    frames = frames if given.held_out else np.delete(frames, np.s_[::10], axis=0)
     faiss.omp_set_num_threads(given.threads)
     with threadpool_limits(given.threads):
         fit_kmeans(Frames(frames[:1000]), 2, seed=0)  # imports
-        rows = [row for k in given.clusters for row in measure(frames, k, given.seed, given.hubert)]
+        runs = [[measure(frames, held_out, k, seed, given.hubert) for seed in range(given.runs)] for k in given.clusters]
+    rows = [summary(list(same)) for of_k in runs for same in zip(*of_k)]
     print(f"{frames.shape[0]} frames, {frames.shape[1]} dimensions, {given.threads} thread(s)")
     print(format_table(rows, COLUMNS))
     if given.json:

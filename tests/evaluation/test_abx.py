@@ -17,8 +17,9 @@ from test_dtw import slow_path
 
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation import abx as module
-from dinosr_plugin.evaluation.abx import PAIR_COLUMNS, SPEAKER_COLUMNS, abx
+from dinosr_plugin.evaluation.abx import abx
 from dinosr_plugin.evaluation.abx_items import Item, write_items
+from dinosr_plugin.evaluation.abx_score import PAIR_COLUMNS, SPEAKER_COLUMNS
 from dinosr_plugin.evaluation.tables import format_table
 
 ALL = {"max_group": None, "max_speakers": None}

@@ -60,7 +60,7 @@ def test_columns_of_a_published_file_may_be_separated_by_any_white_space(tmp_pat
         (HEADER + "\n", "a header and no items"),
         (HEADER + "\nu 0 1 AE K T s\nu 0 1 AE K T\n", r"some.item:3: expected the seven columns"),
         (HEADER + "\nu zero 1 AE K T s\n", r"some.item:2: expected the seven columns"),
-        (HEADER + "\nu 1 1 AE K T s\n", r"some.item:2: an item from 1.0 s to 1.0 s"),
+        (HEADER + "\nu 1 0.9 AE K T s\n", r"some.item:2: an item from 1.0 s to 0.9 s"),
         (HEADER + "\nu -1 1 AE K T s\n", r"some.item:2: an item from -1.0 s"),
         (HEADER + "\nu 0 inf AE K T s\n", r"some.item:2: an item from 0.0 s to inf s"),
         (HEADER + "\nu nan 1 AE K T s\n", r"some.item:2: an item from nan s"),
@@ -71,6 +71,11 @@ def test_bad_files(tmp_path, text, message):
     with pytest.raises(UserError, match=message) as error:
         read_items(tmp_path / "some.item")
     assert "\n" not in str(error.value)
+
+
+def test_a_row_of_no_length_is_read_as_the_published_scorer_does(tmp_path):
+    (tmp_path / "some.item").write_text(HEADER + "\nu 1 1 AE K T s\n")
+    assert read_items(tmp_path / "some.item") == [Item("u", 1.0, 1.0, "AE", "K", "T", "s")]
 
 
 def test_a_missing_file(tmp_path):
@@ -93,8 +98,8 @@ def test_speakers(tmp_path):
     for name in ("one", "-1-2", "a-b", "a-b-c-d"):
         with pytest.raises(UserError, match="not named SPEAKER-CHAPTER-NUMBER"):
             librispeech_speaker(name)
-    (tmp_path / "some.tsv").write_text(f"{tmp_path}\nanna/x/one.wav\t400\n84/121/84-121-0001.flac\t400\n")
-    assert manifest_speakers(tmp_path / "some.tsv") == {"one": "anna", "84-121-0001": "84"}
+    (tmp_path / "some.tsv").write_text(f"{tmp_path}\nanna/x/one.wav\t400\n84/121/84-121-0001.flac\t400\ntwo.wav\t400\n")
+    assert manifest_speakers(tmp_path / "some.tsv") == {"one": "anna", "84-121-0001": "84", "two": "unknown"}
 
 
 # ---- from an alignment ------------------------------------------------------------------------------------------------------
@@ -129,6 +134,10 @@ def test_speakers_from_a_mapping_choose_the_utterances(align):
 
 
 def test_nothing_to_compare_and_unknown_span(align):
+    with pytest.raises(UserError, match=r"none of its utterances \(a-1-1 ...\) is in the manifest"):
+        make_items(align(a__1="K AE T"), {"other": "anna"})
+    with pytest.raises(UserError, match="each 2 times; give more speech, or a lower --min-count"):
+        make_items(align(a__1="K AE T K IH T K AE T"), min_count=2)
     with pytest.raises(UserError, match="some.phones.tsv: none of 2 triphones in 2 utterances can be compared"):
         make_items(align(a__1="K AE T", b__1="K IH T"))
     with pytest.raises(UserError, match="span 'word' is not known; choose one of triphone, phone"):

@@ -76,6 +76,19 @@ def test_bad_features(features, distance, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_rate_that_leaves_the_rest_of_every_utterance_unused():
+    features = {str(i): ramp(100) for i in range(10)}
+    items = [item(utt, 0.5, 2.0) for utt in features]
+    with pytest.raises(UserError, match=r"all 10 items lie in the first 50% of their features at 25 Hz; give the right rate \(about 50 Hz"):
+        cut(features, items, 25, "angular", False)
+    assert len(cut(features, [*items, item("3", 3.0, 3.5)], 25, "angular", False).items) == 11  # one that reaches further
+    assert len(cut(features, items[:9], 25, "angular", False).items) == 9  # of so few it may be chance
+
+
+def test_a_row_of_no_length_holds_no_frame():
+    assert cut({"u": ramp()}, [item(), item(onset=0.5, offset=0.5)], 50, "angular", False).too_short == 1
+
+
 @pytest.mark.parametrize("rate", [0, -50, float("nan"), float("inf")])
 def test_bad_rates(rate):
     with pytest.raises(UserError, match="a frame rate of"):

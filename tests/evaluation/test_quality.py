@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.evaluation.quality import Quality, contingency
+from dinosr_plugin.evaluation.quality import Quality, contingency, entropy_bits
 
 GOLDEN = np.array([[4, 1, 0], [1, 3, 1]])
 
@@ -45,6 +45,11 @@ def test_contingency_does_not_overflow_narrow_integers():
 def test_contingency_refuses_what_it_cannot_count(phones, codes, message):
     with pytest.raises(ValueError, match=message):
         contingency(np.array(phones), np.array(codes), 2, 3)
+
+
+def test_entropy():
+    assert entropy_bits(np.array([2, 0, 1, 1])) == pytest.approx(1.5)
+    assert entropy_bits(np.array([7, 0])) == entropy_bits(np.zeros(3, int)) == 0
 
 
 def test_codes_that_never_occur_change_only_the_size():

@@ -16,5 +16,7 @@ def test_columns_are_aligned():
 
 def test_no_rows_leave_a_header():
     header, rule = format_table([], QUALITY_COLUMNS).splitlines()
-    assert header.split() == "codes of size active perplexity phone purity cluster purity PNMI frames".split()
+    assert " ".join(header.split()) == (
+        "units of size active perplexity phone purity cluster purity PNMI speaker PNMI bit/s runs bit/s unit ms phone ms frames"
+    )
     assert set(rule) == {"-", " "}

@@ -1,8 +1,11 @@
-"""Reading fairseq's JSON log."""
+"""Reading what fairseq logged: JSON and TensorBoard's files."""
+
+import sys
 
 import pytest
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.training_log import curve, read_training_log
+from tensorboardX import SummaryWriter
 
 LOG = """Namespace {not json}
 {"epoch": 1, "update": 0.5, "loss": "4.5", "num_updates": "10", "lr": "0.001", "clip": "no"}
@@ -33,3 +36,31 @@ def test_a_resumed_run_counts_once(tmp_path):
 def test_missing_log(tmp_path):
     with pytest.raises(UserError, match="absent.log.*log_file"):
         read_training_log(tmp_path / "absent.log")
+
+
+def write_events(folder, first: int, last: int, offset: float) -> None:
+    """What fairseq writes with common.tensorboard_logdir: a file for each start of the run."""
+    with SummaryWriter(str(folder), filename_suffix=f".{offset}") as writer:
+        for update in range(first, last + 1, 10):
+            writer.add_scalar("loss", offset - update / 100, update)
+            writer.add_scalar("loss_0", offset, update)
+
+
+def test_event_files_of_a_resumed_run(tmp_path):
+    write_events(tmp_path / "train_inner", 10, 30, offset=5)
+    write_events(tmp_path / "train_inner", 20, 40, offset=4)  # went on from update 10
+    write_events(tmp_path / "dev", 10, 10, offset=7)
+    expected = [(10, 4.9), (20, 3.8), (30, 3.7), (40, 3.6)]
+    for path in (tmp_path, tmp_path / "train_inner"):
+        records = read_training_log(path)
+        assert curve(records, "loss") == [(update, pytest.approx(value)) for update, value in expected]
+        assert curve(records, "loss_0") == [(10, 5), (20, 4), (30, 4), (40, 4)]
+    assert curve(read_training_log(tmp_path, "dev"), "loss_0") == [(10, 7)]
+    (tmp_path / "empty").mkdir()
+    assert read_training_log(tmp_path / "empty") == []
+
+
+def test_event_files_without_tensorboard(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard.backend.event_processing.event_accumulator", None)
+    with pytest.raises(UserError, match="pip install tensorboard, or give the JSON log"):
+        read_training_log(tmp_path)

@@ -147,9 +147,8 @@ def by_themselves(corpus: Path, predicted: bool) -> list:
 
 @pytest.mark.parametrize("predicted", [False, True])
 @pytest.mark.parametrize("batch_samples", [1, 10**9])
-def test_units_of_codebooks(corpus, tmp_path, predicted, batch_samples, monkeypatch):
-    monkeypatch.setattr(codes, "WINDOW", 3)
-    paths = write_codebook_units(GOLDEN, corpus, tmp_path, predicted, batch_samples=batch_samples)
+def test_units_of_codebooks(corpus, tmp_path, predicted, batch_samples):
+    paths = write_codebook_units(GOLDEN, corpus, tmp_path, predicted, batch_samples=batch_samples).files
     assert [path.name for path in paths] == ["codebook_0.units", "codebook_1.units"]
     for k, path in enumerate(paths):
         units = read_units(path)
@@ -160,13 +159,65 @@ def test_units_of_codebooks(corpus, tmp_path, predicted, batch_samples, monkeypa
         np.testing.assert_array_equal(units["train1"], dinosr_plugin.load(GOLDEN).units(waves(corpus)[1])[1])
 
 
-def test_one_codebook_other_forms(corpus, tmp_path):
-    (whole,) = write_codebook_units(GOLDEN, corpus, tmp_path, codebooks=[1])
-    (plain,) = write_codebook_units(GOLDEN, corpus, tmp_path, codebooks=[1], rate=25, deduplicate=True, plain=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["codebook_1.txt", "codebook_1.units"]
+def test_one_codebook_other_forms(corpus, tmp_path, monkeypatch):
+    """... of the same units take no second pass."""
+    (whole,) = write_codebook_units(GOLDEN, corpus, tmp_path, codebooks=[1]).files
+    monkeypatch.setattr(CodeReader, "read", lambda *_: pytest.fail("computed again"))
+    (plain,) = write_codebook_units(GOLDEN, corpus, tmp_path, codebooks=[1], rate=25, deduplicate=True, plain=True).files
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["codebook_1.txt", "codebook_1.units", "codes"]
     lines = plain.read_text().splitlines()
     for line, units in zip(lines, read_units(whole).values(), strict=True):
         assert line == " ".join(map(str, dedup(units[::2])))
+
+
+def test_shards_make_the_same_files(corpus, tmp_path):
+    """Whichever ends last writes them."""
+    whole = write_codebook_units(GOLDEN, corpus, tmp_path / "whole").files
+    for shard in (3, 1):
+        done = write_codebook_units(GOLDEN, corpus, tmp_path / "parts", shard=shard, shards=3)
+        assert done.files == [] and f"shard(s) {'1, 2' if shard == 3 else '2'} of 3 are missing" in done.summary
+    assert not list((tmp_path / "parts").glob("*.units"))
+    parts = write_codebook_units(GOLDEN, corpus, tmp_path / "parts", shard=2, shards=3).files
+    assert [path.read_text() for path in parts] == [path.read_text() for path in whole]
+
+
+def test_goes_on_after_a_kill(corpus, tmp_path, monkeypatch):
+    real, asked = CodeReader.read, []
+
+    def read(self, batch):
+        asked.extend(len(wave) for wave in batch)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return real(self, batch)
+
+    monkeypatch.setattr(CodeReader, "read", read)
+    with pytest.raises(KeyboardInterrupt):
+        write_codebook_units(GOLDEN, corpus, tmp_path, batch_samples=1)
+    assert not list(tmp_path.glob("*.units"))
+    paths = write_codebook_units(GOLDEN, corpus, tmp_path, batch_samples=1).files
+    assert asked == [16000, 16000, 12345, 9000, 9000, 400]  # the longest first, each once but the one that was cut off
+    assert [path.read_text() for path in paths] == [path.read_text() for path in write_codebook_units(GOLDEN, corpus, tmp_path / "whole").files]
+
+
+def test_units_of_something_else_in_the_folder(corpus, tmp_path):
+    """Other units are never mixed with what is there, nor written over it."""
+    write_codebook_units(GOLDEN, corpus, tmp_path)
+    with pytest.raises(UserError, match="codes: holds features with weights teacher, not student; remove it, or give another folder with --out"):
+        write_codebook_units(GOLDEN, corpus, tmp_path, predicted=True)
+
+
+def test_weights_that_are_not_finite(corpus, tmp_path):
+    state = torch.load(GOLDEN, weights_only=True)
+    state["model"]["_codebook1"][3] = np.nan
+    torch.save(state, tmp_path / "nan.pt")
+    with pytest.raises(UserError, match="nan.pt: NaN or infinity in its weights .*; give an earlier checkpoint"):
+        write_codebook_units(tmp_path / "nan.pt", corpus, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size, dtype", [(2, "uint8"), (256, "uint8"), (257, "uint16"), (65536, "uint16"), (65537, "uint32")])
+def test_codebooks_of_any_size(size, dtype):
+    assert codes.code_dtype(size) == dtype
 
 
 def test_reader(corpus):
@@ -177,7 +228,7 @@ def test_reader(corpus):
 
 
 def test_bad_requests(corpus, tmp_path):
-    with pytest.raises(UserError, match="--codebook 2: .* has codebooks 0 to 1"):
+    with pytest.raises(UserError, match="--codebooks 2: .* has codebooks 0 to 1"):
         write_codebook_units(GOLDEN, corpus, tmp_path, codebooks=[0, 2])
     with pytest.raises(UserError, match="--rate 40: these units come 50 times a second"):
         write_codebook_units(GOLDEN, corpus, tmp_path, rate=40)

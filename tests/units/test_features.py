@@ -16,6 +16,7 @@ from fairseq_models import MODELS, fairseq_checkpoint, fine_tuned_checkpoint
 from runs import train, write_corpus
 
 import dinosr_plugin
+from dinosr_plugin import cli
 from dinosr_plugin.data.acoustic import FEATURES
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.models import checkpoint as loading
@@ -166,8 +167,9 @@ def test_older_checkpoints(tmp_path, corpus):
     """fairseq's first wav2vec 2.0 models hold their options as an ``argparse.Namespace``; nothing else of that kind is loaded."""
     model = fairseq_checkpoint(tmp_path / "new.pt", "wav2vec2")
     state = torch.load(tmp_path / "new.pt", weights_only=True)
-    options = dict(arch="wav2vec2", task="audio_pretraining", criterion="wav2vec", optimizer="adam", lr_scheduler="fixed")
-    options |= dict(data="/a/folder", normalize=False)
+    options = dict(arch="wav2vec2", task="audio_pretraining", criterion="binary_cross_entropy", optimizer="adam", lr_scheduler="polynomial_decay")
+    options |= dict(data="/a/folder", normalize=False, min_lr=-1.0, lr=[0.0005], lazy_load=False, no_progress_bar=False, adam_betas="(0.9, 0.98)")
+    options |= dict(log_keys=None, max_sample_size=250000, min_sample_size=32000, enable_padding=False, total_num_update=400000, latent_temp="(2.0, 0.5, 0.999995)")
     state["args"], state["cfg"] = argparse.Namespace(**options, **{k: v for k, v in state["cfg"]["model"].items() if k != "_name"}), None
     torch.save(state, tmp_path / "old.pt")
     old, new = LayerReader(tmp_path / "old.pt"), LayerReader(tmp_path / "new.pt")
@@ -207,7 +209,7 @@ def test_goes_on_with_what_is_missing(corpus, tmp_path, monkeypatch):
     np.testing.assert_allclose(np.load(lost), expected, **CLOSE)
     assert store.shard_file(tmp_path / "layer_1", 1, 1, "npy").stat().st_mtime_ns == kept
     monkeypatch.setattr(LayerReader, "read", lambda *_: pytest.fail("computed again"))
-    assert "0.00 h of sound" in extract(GOLDEN, corpus, tmp_path, layer="all").summary
+    assert extract(GOLDEN, corpus, tmp_path, layer="all").summary == "all 0.00 h of sound were there already"
 
 
 def test_an_error_in_the_middle_keeps_what_was_done(corpus, tmp_path, monkeypatch):
@@ -268,6 +270,17 @@ def test_another_models_folder(corpus, tmp_path):
     assert "holds features with layer last, not 0; remove it, or give another folder with --out" in refused(GOLDEN, corpus, tmp_path / "out", layer=0)
 
 
+def test_one_layer_and_all_of_them_do_not_mix(corpus, tmp_path):
+    extract(GOLDEN, corpus, tmp_path / "one", layer=1)
+    said = refused(GOLDEN, corpus, tmp_path / "one", layer="all")
+    assert said == f"{tmp_path / 'one'}: holds features already, of one layer or kind, and cannot hold a folder for each layer too; give another --out"
+    extract(GOLDEN, corpus, tmp_path / "all", layer="all")
+    assert f"{tmp_path / 'all'}: holds a folder for each layer, and cannot hold features itself" in refused(GOLDEN, corpus, tmp_path / "all", layer=1)
+    with pytest.raises(UserError, match="holds a folder for each layer"):
+        extract_acoustic("mfcc", corpus, tmp_path / "all")
+    assert not list(tmp_path.glob("one/layer_*")) and not (tmp_path / "all/meta.json").exists()
+
+
 # ---- the corpus --------------------------------------------------------------------------------------------------------------
 
 
@@ -292,8 +305,26 @@ def test_bad_manifests(tmp_path):
     assert "a1.wav: 16000 samples, but the manifest says 16001; make the manifest again" in refused(GOLDEN, wrong, tmp_path / "out")
     with pytest.raises(UserError, match="same utterance id as sounds/a1.wav"):
         extract(GOLDEN, write_manifest(tmp_path, ["sounds/a1.wav\t16000", "b/a1.wav\t16000"]), tmp_path / "out")
-    assert "a2.wav" in refused(GOLDEN, write_manifest(tmp_path, ["sounds/a2.wav\t16000"]), tmp_path / "out2")
+    gone = write_manifest(tmp_path, ["sounds/a1.wav\t16000", "sounds/a2.wav\t16000"])
+    said = refused(GOLDEN, gone, tmp_path / "out2")
+    assert said.startswith(f"{gone}: 1 of its 2 files are not there ({tmp_path / 'sounds/a2.wav'}); bring them back") and not (tmp_path / "out2").exists()
     assert "no such checkpoint" in refused(tmp_path / "none.pt", wrong, tmp_path / "out")
+
+
+def test_long_recordings(tmp_path):
+    manifest = write_corpus(tmp_path, "a", [9600, 9601, 16000]) / "a.tsv"
+    said = refused(GOLDEN, manifest, tmp_path / "out", max_minutes=0.01)
+    assert "2 file(s) are longer than 0.01 minutes (sounds/a1.wav, sounds/a2.wav), and a model reads each as a whole; cut them at pauses" in said
+    assert len(read_utterances(manifest, max_minutes=1 / 60)) == 3
+    extract_acoustic("mfcc", manifest, tmp_path / "mfcc")
+    assert cli.units.MAX_MINUTES == features.MAX_MINUTES
+
+
+def test_sound_that_is_no_number(tmp_path):
+    wave = np.zeros(16000, dtype=np.float32)
+    wave[500] = np.nan
+    soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
+    assert "a.wav: NaN or infinity in its samples; remove it" in refused(GOLDEN, write_manifest(tmp_path, ["a.wav\t16000"]), tmp_path / "out")
 
 
 def test_not_a_speech_model(tmp_path, corpus, monkeypatch):
@@ -305,7 +336,8 @@ def test_damaged_weights(tmp_path, corpus):
     state = torch.load(GOLDEN, weights_only=True)
     state["model"]["post_extract_proj.bias"] *= np.nan
     torch.save(state, tmp_path / "nan.pt")
-    assert "NaN or infinity in its features" in refused(tmp_path / "nan.pt", corpus, tmp_path / "out")
+    said = refused(tmp_path / "nan.pt", corpus, tmp_path / "out")
+    assert "nan.pt: NaN or infinity in its weights (post_extract_proj.bias)" in said and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("kind, width", [("mfcc", 39), ("fbank", 160)])
@@ -348,21 +380,41 @@ def test_a_model_of_our_own_training(corpus, tmp_path):
             np.testing.assert_allclose(given, wanted, **CLOSE)
 
 
-@pytest.mark.parametrize("pretrained", ["golden", "wav2vec2", "data2vec_audio"])
-def test_fine_tuned(corpus, tmp_path, pretrained):
-    """Ours and others'."""
-    task = "dinosr_finetuning" if pretrained == "golden" else "audio_finetuning"
+FINE_TUNED = [("golden", "dinosr_finetuning"), ("wav2vec2", "audio_finetuning"), ("data2vec_audio", "audio_finetuning")]
+FINE_TUNED += [("hubert", "hubert_pretraining"), ("hubert", "audio_finetuning")]
+
+
+@pytest.mark.parametrize("pretrained, task", FINE_TUNED)
+def test_fine_tuned(corpus, tmp_path, pretrained, task):
+    """Ours and others', without the pre-trained model and the data that they were made from."""
     if pretrained != "golden":
         fairseq_checkpoint(tmp_path / "pretrained.pt", pretrained)
-    model = fine_tuned_checkpoint(tmp_path / "tuned.pt", GOLDEN if pretrained == "golden" else tmp_path / "pretrained.pt", task)
+    name = "hubert_ctc" if pretrained == "hubert" else "wav2vec_ctc"
+    model = fine_tuned_checkpoint(tmp_path / "tuned.pt", GOLDEN if pretrained == "golden" else tmp_path / "pretrained.pt", task, name)
+    (tmp_path / "pretrained.pt").unlink(missing_ok=True)
     extract(tmp_path / "tuned.pt", corpus, tmp_path / "features")
     for (_, given), wanted, wave in zip(FeatureFolder(tmp_path / "features"), alone(tmp_path / "tuned.pt", corpus), waves(corpus), strict=True):
         np.testing.assert_allclose(given, wanted, **CLOSE)
     source = features.normalised(wave, pretrained == "golden")
     with torch.no_grad():
-        inside = model.w2v_encoder.w2v_model.extract_features(source[None], None, mask=False)["x"][0]
+        inside = model.w2v_encoder.w2v_model.extract_features(source[None], None, mask=False)
+        inside = (inside[0] if pretrained == "hubert" else inside["x"])[0]
     np.testing.assert_allclose(given, inside, **CLOSE)
     assert "has no teacher" in refused(tmp_path / "tuned.pt", corpus, tmp_path / "teacher", weights="teacher")
+
+
+def test_hubert_without_dictionaries(corpus, tmp_path):
+    """As the first HuBERT checkpoints were: fairseq would look for dict.km.txt in the folder of whoever trained them."""
+    model = fairseq_checkpoint(tmp_path / "new.pt", "hubert")
+    state = torch.load(tmp_path / "new.pt", weights_only=True)
+    state["cfg"]["task"]["label_dir"] = "/a/folder/of/other/people"
+    del state["task_state"]
+    torch.save(state, tmp_path / "old.pt")
+    wave = torch.randn(9000)
+    ours = LayerReader(tmp_path / "old.pt").read([wave], ["last"])[0][0]
+    with torch.no_grad():
+        torch.testing.assert_close(ours, model.extract_features(wave[None], None)[0][0])
+    LayerReader(tmp_path / "old.pt", "random")
 
 
 def test_data2vec_is_registered_by_the_loader(tmp_path, corpus):

@@ -1,17 +1,26 @@
 """k-means: as good as scikit-learn's, the same for a seed, in bounded memory; its file; label files that fit the manifest."""
 
+import re
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 import soundfile
+from runs import write_corpus
 
+from dinosr_plugin import cli
 from dinosr_plugin.data.check import check_manifest, validate_labels
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.units import clustering, kmeans
 from dinosr_plugin.units.clustering import Sums, assign, chunked, cluster, inertia_after, move, nearest, plus_plus, principal_components, step
-from dinosr_plugin.units.kmeans import KMeans, Reservoir, fit_kmeans, frames_of, stacked, write_labels
+from dinosr_plugin.units.features import extract
+from dinosr_plugin.units.kmeans import KMeans, Meta, Reservoir, fit_kmeans, frames_of, stacked, write_labels
+
+
+GOLDEN = Path(__file__).parents[1] / "golden/official_format_tiny.pt"
 
 
 class Frames(dict):
@@ -409,3 +418,122 @@ def test_sums_of_no_frames_are_zero():
     sums = Sums.zeros(3, 2)
     sums.add(np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
     assert sums.counts.tolist() == [0, 0, 0] and not sums.means().any()
+
+
+# ---- beside other labels ----------------------------------------------------------------------------------------------------
+
+
+def test_parts_of_a_corpus_share_a_dictionary(fitted, spoken):
+    """train.km and valid.km of one k-means; and an order that somebody has trained with stays."""
+    tsv, features = spoken
+    write_labels(fitted, features, tsv, tsv.with_name("valid.km"))
+    turned = "".join(f"{unit} 7\n" for unit in reversed(range(6)))
+    (tsv.parent / "dict.km.txt").write_text(turned)
+    assert write_labels(fitted, features, tsv, tsv.with_name("train.km")) == 100
+    assert (tsv.parent / "dict.km.txt").read_text() == turned
+
+
+def test_labels_of_another_number_of_clusters(fitted, spoken):
+    tsv, features = spoken
+    (tsv.parent / "dict.km.txt").write_text("".join(f"{unit} 1\n" for unit in range(5)))
+    with pytest.raises(UserError, match="dict.km.txt: names 5 units, those of other labels there, but these are 6 clusters; give another folder"):
+        write_labels(fitted, features, tsv, tsv.with_suffix(".km"))
+    assert not tsv.with_suffix(".km").exists()
+
+
+# ---- the command ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("speech"), lengths=(16000, 9000, 12345, 16000)) / "train.tsv"
+
+
+def dinosr(*words) -> int:
+    return cli.main(["kmeans", *map(str, words)])
+
+
+def test_straight_from_a_checkpoint(speech, tmp_path, capsys):
+    """The same labels as by way of a folder."""
+    extract(GOLDEN, speech, tmp_path / "folder", layer=1, weights="teacher")
+    assert dinosr("fit", tmp_path / "folder", "--clusters", 8, "--out", tmp_path / "folder.npz") == 0
+    assert dinosr("fit", GOLDEN, "--manifest", speech, "--layer", 1, "--weights", "teacher", "--clusters", 8, "--out", tmp_path / "live.npz") == 0
+    stored, live = KMeans.load(tmp_path / "folder.npz"), KMeans.load(tmp_path / "live.npz")
+    np.testing.assert_allclose(live.centroids, stored.centroids, atol=1e-3)
+    assert (live.meta.features, live.meta.rate, live.meta.frames) == (stored.meta.features, stored.meta.rate, stored.meta.frames)
+    assert dinosr("apply", tmp_path / "live.npz", tmp_path / "folder", speech, "--out", tmp_path / "folder.km") == 0
+    assert dinosr("apply", tmp_path / "live.npz", GOLDEN, speech, "--out", tmp_path / "live.km") == 0
+    assert (tmp_path / "live.km").read_text() == (tmp_path / "folder.km").read_text()
+    assert re.search(r"live.npz: 8 clusters, mean squared distance \S+ over all 163 frames\n", capsys.readouterr().out)
+
+
+def test_straight_from_speech(speech, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(kmeans, "SAMPLE_AT_LEAST", 50)
+    monkeypatch.setattr(kmeans, "SAMPLE", 10)
+    assert dinosr("fit", "--mfcc", "--manifest", speech, "--clusters", 8, "--out", tmp_path / "mfcc.npz") == 0
+    assert "over 80 frames, a random sample of 163" in capsys.readouterr().out
+    assert dinosr("apply", tmp_path / "mfcc.npz", speech, "--out", tmp_path / "mfcc.km") == 0
+    assert sum(len(line.split()) for line in (tmp_path / "mfcc.km").read_text().splitlines()) == 163
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ([], "give a folder of features or a checkpoint, or --mfcc or --fbank instead"),
+        (["CHECKPOINT", "--mfcc", "--manifest", "TSV"], "or --mfcc or --fbank instead"),
+        (["CHECKPOINT"], "no folder of features; for a checkpoint name the .tsv file with --manifest"),
+        (["CHECKPOINT", "--layer", "1"], "name the .tsv file with --manifest"),
+        (["absent.pt", "--manifest", "TSV"], "absent.pt: no such checkpoint"),
+        (["FOLDER", "--manifest", "TSV"], "a folder, which takes neither --manifest nor --layer nor --weights"),
+        (["FOLDER", "--layer", "0"], "a folder, which takes neither"),
+        (["--mfcc"], "--mfcc: without speech; name the .tsv file with --manifest"),
+        (["--fbank", "--manifest", "TSV", "--weights", "teacher"], "--weights: of a checkpoint, not of --fbank; leave it out"),
+        (["CHECKPOINT", "--manifest", "TSV", "--layer", "all"], "--layer all: without feature folders one layer at a time"),
+        (["--mfcc", "--manifest", "TSV", "--clusters", "164"], "163 frames are too few for 164 clusters"),
+    ],
+)
+def test_options_that_do_not_go_together(speech, tmp_path, capsys, words, message):
+    named = {"CHECKPOINT": GOLDEN, "TSV": speech, "FOLDER": tmp_path}
+    assert dinosr("fit", "--clusters", 4, *[named.get(word, word) for word in words], "--out", tmp_path / "km.npz") == 1
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_labels_of_other_features_than_it_was_fitted_on(speech, tmp_path, capsys):
+    kmeans_of = lambda source: KMeans(np.zeros((2, 39), np.float32), Meta(2, 39, None, 0, "random", 1, 0, 1.0, 9, 9, source))
+    kmeans_of({"kind": "mfcc"}).save(tmp_path / "mfcc.npz")
+    kmeans_of({"kind": "model", "checkpoint": "a.pt", "fingerprint": "x", "weights": "student", "layer": 9}).save(tmp_path / "layer.npz")
+    kmeans_of({}).save(tmp_path / "unnamed.npz")
+    for words, message in [
+        (["mfcc.npz", GOLDEN], "no folder of features, and mfcc is wanted, which needs no checkpoint; leave it out"),
+        (["layer.npz"], "CHECKPOINT: not given; give a.pt, of which layer 9 is wanted, or a folder of that layer's features"),
+        (["layer.npz", GOLDEN], "--layer 9: the model has layers 0 to"),
+        (["unnamed.npz"], "features of an unknown kind are wanted; give a folder of them"),
+    ]:
+        assert dinosr("apply", tmp_path / words[0], *words[1:], speech, "--out", tmp_path / "out" / "train.km") == 1
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+# ---- on a GPU ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_gpu_is_used_where_faiss_finds_one(monkeypatch):
+    """Its place taken by the CPU: same results, one scratch memory for all chunks, arrays as faiss wants them."""
+    made, searched = [], []
+
+    def knn_gpu(resources, query, base, count):
+        assert resources is made[0] and count == 1
+        assert all(array.dtype == np.float32 and array.flags.c_contiguous for array in (query, base))
+        searched.append(len(query))
+        return faiss.knn(query, base, count)
+
+    expected = fit_kmeans(corpus(speechlike(3000)), 12, seed=0, passes=1)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+    monkeypatch.setattr(faiss, "StandardGpuResources", lambda: made.append(object()) or made[-1], raising=False)
+    monkeypatch.setattr(faiss, "knn_gpu", knn_gpu)
+    clustering.gpu_resources.cache_clear()
+    found = fit_kmeans(corpus(speechlike(3000)), 12, seed=0, passes=1)
+    clustering.gpu_resources.cache_clear()
+    np.testing.assert_array_equal(found.centroids, expected.centroids)
+    assert len(made) == 1 and len(searched) > 5

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from dinosr_plugin.evaluation import plots
-from dinosr_plugin.evaluation.plots import code_order, plot_code_by_phone, plot_curves, plot_summary
+from dinosr_plugin.evaluation.plots import plot_code_by_phone, plot_curves, plot_summary, style
+from dinosr_plugin.evaluation.plots.code_by_phone import code_order
 from dinosr_plugin.evaluation.quality import Quality
 
 PHONES = ["AA", "B", "IY", "SIL"]  # by class: IY AA B SIL = rows 2 0 1 3
@@ -16,7 +16,7 @@ QUALITY = Quality.from_counts(COUNTS).as_dict()
 def drawn(monkeypatch):
     """The figures that the plot functions would have written."""
     figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure) or path)
+    monkeypatch.setattr(style, "save", lambda figure, path: figures.append(figure) or path)
     return figures
 
 
@@ -98,7 +98,7 @@ def test_files_appear_whole_and_alone(tmp_path):
 def test_a_failed_picture_leaves_the_old_one(tmp_path, monkeypatch):
     target = tmp_path / "codes.png"
     target.write_bytes(b"old")
-    monkeypatch.setattr(plots.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(style.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         plot_code_by_phone(COUNTS, PHONES, target, "codes")
     assert target.read_bytes() == b"old" and [target] == list(tmp_path.iterdir())

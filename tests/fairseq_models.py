@@ -47,18 +47,27 @@ def fairseq_checkpoint(path: Path, kind: str, normalize: bool = False) -> torch.
     return model.eval()
 
 
-def fine_tuned_checkpoint(path: Path, pretrained: Path, task_name: str) -> torch.nn.Module:
+FINE_TUNED = {
+    "dinosr_finetuning": dict(labels="ltr"),
+    "audio_finetuning": dict(labels="ltr"),
+    "hubert_pretraining": dict(labels=["ltr"], fine_tuning=True, single_target=True),
+}
+
+
+def fine_tuned_checkpoint(path: Path, pretrained: Path, task_name: str, model_name: str = "wav2vec_ctc") -> torch.nn.Module:
     """Write a CTC model around one of these or of this plug-in's, with random weights; returns it, in eval mode."""
     state = checkpoint_utils.load_checkpoint_to_cpu(str(pretrained))
     normalize = state["cfg"].task.normalize
     around = {"w2v_args": OmegaConf.to_container(state["cfg"]), "normalize": normalize, "data": "/a/folder", "mask_channel_length": 8}
-    state["cfg"].model = {"_name": "wav2vec_ctc", **around}
-    state["cfg"].task = {"_name": task_name, "data": "/a/folder", "labels": "ltr", "normalize": normalize}
+    state["cfg"].model = {"_name": model_name, **around}
+    state["cfg"].task = {"_name": task_name, "data": "/a/folder", "normalize": normalize, **FINE_TUNED[task_name]}
     cfg = OmegaConf.to_container(state["cfg"])  # before anything is added to it that cannot be saved
     dictionary = Dictionary()
     dictionary.add_symbol("A")
     task = tasks.setup_task(state["cfg"].task, from_checkpoint=True)
     task.state.merge_state_dict({"target_dictionary": dictionary})
+    if model_name == "hubert_ctc":  # is told where the pre-trained model lies, and asks it for its dictionaries
+        state["cfg"].model.update({"w2v_args": None, "w2v_path": str(pretrained)})
     torch.manual_seed(2)
     model = task.build_model(state["cfg"].model, from_checkpoint=True)
     state |= {"cfg": cfg, "model": model.state_dict(), "task_state": task.state_dict()}

@@ -1,0 +1,7 @@
+"""Pictures of what a model learned, one kind a module."""
+
+from .checkpoints import plot_curves
+from .code_by_phone import plot_code_by_phone
+from .summary import plot_summary
+
+__all__ = ["plot_code_by_phone", "plot_curves", "plot_summary"]

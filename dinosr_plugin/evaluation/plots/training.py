@@ -1,0 +1,59 @@
+"""Curves of one training run from its log: loss, accuracy, learning rate, and the use of the codebooks."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..training_log import curve, loss_curve
+from . import style
+from .style import BLACK, BLUE, VERMILION
+
+Records = Sequence[Mapping[str, float]]
+
+
+def plot_loss(records: Records, path: str | Path) -> Path:
+    """The loss, and the entropy of the codes: the loss of a guess that knows only how frequent each code is."""
+    figure, axes = style.small_panel()
+    axes.plot(*zip(*loss_curve(records)), color=BLUE, label="training loss on masked frames")
+    if entropy := curve(records, "target_entropy"):
+        axes.plot(*zip(*entropy), color=VERMILION, linestyle=(0, (5, 2)), label="entropy of the codes: the loss of a guess by frequency alone")
+    style.label(axes, "Training loss", "updates", "nats a masked frame, mean over codebooks")
+    style.legend_below(axes, columns=1)
+    return style.save(figure, path)
+
+
+def plot_by_codebook(records: Records, key: str, path: str | Path, title: str, unit: str, size: int | None = None) -> Path:
+    """Figures that are logged for each codebook (``key_0``, ``key_1`` ...), and their mean (``key``), over updates.
+
+    Args:
+        size: codes in a codebook, drawn as a line that the figures cannot pass; None: they have no such bound.
+    """
+    figure, axes = style.small_panel()
+    curves = codebook_curves(records, key)
+    for k, (one, colour) in enumerate(zip(curves, style.ordered_colours(len(curves)))):
+        ends = {0: " (lowest layer)", len(curves) - 1: " (highest layer)"} if len(curves) > 1 else {}
+        axes.plot(*zip(*one), color=colour, linewidth=1.2, label=f"codebook {k}{ends.get(k, '')}")
+    if mean := curve(records, key):
+        axes.plot(*zip(*mean), color=BLACK, linewidth=1.6, linestyle=(0, (1, 1)), label="mean")
+    if size is not None:
+        axes.axhline(size, color="0.5", linewidth=1, linestyle=(0, (6, 2)), label=f"all {size} codes")
+    style.label(axes, title, "updates", unit)
+    axes.set_ylim(0, None if size is None else 1.08 * size)
+    style.legend_below(axes, columns=3)
+    return style.save(figure, path)
+
+
+def plot_learning_rate(records: Records, path: str | Path) -> Path:
+    figure, axes = style.small_panel()
+    axes.plot(*zip(*curve(records, "lr")), color=BLUE)
+    style.label(axes, "Learning rate", "updates", "learning rate")
+    axes.set_ylim(bottom=0)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    return style.save(figure, path)
+
+
+def codebook_curves(records: Records, key: str) -> list[list[tuple[int, float]]]:
+    """``key_0``, ``key_1`` ... as far as the log has them."""
+    curves = []
+    while found := curve(records, f"{key}_{len(curves)}"):
+        curves.append(found)
+    return curves

@@ -1,0 +1,181 @@
+"""Unit files beside an alignment: which files, whose units, and every way in which the two do not belong together."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from dinosr_plugin import cli
+from dinosr_plugin.errors import UserError
+from dinosr_plugin.evaluation.phones import PhoneAlignment
+from dinosr_plugin.evaluation.unit_files import is_checkpoint, read_labelled_units, short_names, unit_files
+from dinosr_plugin.units.codes import dedup, write_units
+
+UTTERANCES = {"7-1-0000": ["AA", "B", "AA", "SIL"], "7-1-0001": ["B", "SIL"], "8-1-0000": ["SIL", "AA", "B"]}
+IDS = {"AA": 0, "B": 1, "SIL": 3}
+SPAN = 0.1  # seconds a phone: 5 units at 50 Hz
+
+
+@pytest.fixture
+def data(tmp_path):
+    """all.phones.tsv, all.tsv, and all.units that know the phones."""
+    rows = [f"{utt}\t{i * SPAN:.1f}\t{(i + 1) * SPAN:.1f}\t{phone}" for utt, phones in UTTERANCES.items() for i, phone in enumerate(phones)]
+    (tmp_path / "all.phones.tsv").write_text("\n".join(["utt\tstart\tend\tphone", *rows]) + "\n")
+    (tmp_path / "all.tsv").write_text("\n".join([str(tmp_path), *(f"speaker{utt[0]}/{utt}.wav\t{1600 * len(own)}" for utt, own in UTTERANCES.items())]) + "\n")
+    write_units(tmp_path / "all.units", perfect().items())
+    return tmp_path
+
+
+def perfect() -> dict:
+    return {utt: np.repeat([IDS[phone] for phone in phones], 5) for utt, phones in UTTERANCES.items()}
+
+
+def quality(data, *arguments) -> int:
+    return cli.main(["quality", *map(str, arguments), "--phones", str(data / "all.phones.tsv")])
+
+
+def said(data, capsys, *arguments) -> str:
+    assert quality(data, *arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    return captured.err
+
+
+# ---- what is what ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_file_is(tmp_path):
+    for name, content, expected in (("a.units", b"PK\3\4", True), ("b.pt", b"u\t1 2", False), ("c.pt", b"\x80\x02", True), ("d.km", b"", False)):
+        (tmp_path / name).write_bytes(content)
+        assert is_checkpoint(tmp_path / name) == expected
+    assert not is_checkpoint(tmp_path)
+    with pytest.raises(UserError, match="gone: cannot be read"):
+        is_checkpoint(tmp_path / "gone")
+
+
+def test_files_of_a_folder_in_order_of_their_numbers(tmp_path):
+    for name in ("codebook_10.units", "codebook_2.units", "codebook_1.units", "dev.km", "dict.km.txt", "codebook_0.txt"):
+        (tmp_path / name).touch()
+    assert [file.name for file in unit_files(tmp_path)] == ["codebook_1.units", "codebook_2.units", "codebook_10.units", "dev.km"]
+    assert unit_files(tmp_path / "dev.km") == [tmp_path / "dev.km"]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match="none: holds no .units and no .km file"):
+        unit_files(tmp_path / "none")
+
+
+def test_names_in_the_table(tmp_path):
+    assert short_names([tmp_path / "a/x.units", tmp_path / "a/y.km"]) == ["x", "y"]
+    assert short_names([tmp_path / "a/x.units", tmp_path / "b/x.units"]) == [str(tmp_path / "a/x.units"), str(tmp_path / "b/x.units")]
+
+
+def test_ids_without_names(data):
+    (data / "all.km").write_text("".join(" ".join(map(str, ids)) + "\n" for ids in perfect().values()))
+    units = read_labelled_units(data / "all.km", data / "all.tsv")
+    assert list(units) == list(UTTERANCES)
+    for utt, ids in perfect().items():
+        np.testing.assert_array_equal(units[utt], ids)
+    with pytest.raises(UserError, match="all.km: unit ids without the utterances' names; give --manifest"):
+        read_labelled_units(data / "all.km", None)
+    (data / "all.km").write_text("1 2\n3 4\n")
+    with pytest.raises(UserError, match="all.km: 2 lines, but .*all.tsv has 3 rows"):
+        read_labelled_units(data / "all.km", data / "all.tsv")
+    (data / "all.km").write_text("1 2\n3 4\n5 x\n")
+    with pytest.raises(UserError, match="all.km line 3: 'x' is no unit id"):
+        read_labelled_units(data / "all.km", data / "all.tsv")
+
+
+# ---- dinosr quality ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_of_files_and_folders(data, capsys):
+    (data / "more").mkdir()
+    write_units(data / "more/codebook_0.units", ((utt, ids * 0) for utt, ids in perfect().items()))
+    (data / "more/all2.km").write_text("".join(" ".join(map(str, ids)) + "\n" for ids in perfect().values()))
+    assert quality(data, data / "all.units", data / "more", "--manifest", data / "all.tsv", "--out", data / "out") == 0
+    captured = capsys.readouterr()
+    header, _, *rows, json_path, png_path = captured.out.splitlines()
+    assert "PNMI" in header and [row.split()[0] for row in rows] == ["all", "all2", "codebook_0"] and captured.err == ""
+    rows = json.loads((data / "out/quality.json").read_text())["rows"]
+    assert [json_path, png_path] == [str(data / "out/quality.json"), str(data / "out/code_by_phone.png")]
+    assert (data / "out/code_by_phone.png").read_bytes()[1:4] == b"PNG"
+    assert rows[0]["pnmi"] == rows[0]["phone_purity"] == pytest.approx(1, abs=1e-6)
+    assert (rows[0]["n_codes"], rows[0]["active"], rows[0]["frames"]) == (4, 3, 45) and rows[0]["unit_ms"] == rows[0]["phone_ms"] == pytest.approx(100)
+    assert {**rows[1], "name": ""} == {**rows[0], "name": ""}
+    assert (rows[2]["pnmi"], rows[2]["bit_rate"], rows[2]["speaker_pnmi"]) == pytest.approx((0, 0, 0), abs=1e-6)
+
+
+def test_speakers_by_manifest_by_name_and_not_at_all(data, capsys):
+    """Units that tell the speaker."""
+    write_units(data / "speaker.units", ((utt, np.full(len(ids), int(utt[0]))) for utt, ids in perfect().items()))
+    figures = []
+    for more in ([], ["--manifest", data / "all.tsv"]):
+        assert quality(data, data / "speaker.units", "--out", data / "out", *more) == 0
+        figures.append(json.loads((data / "out/quality.json").read_text())["rows"][0]["speaker_pnmi"])
+    assert figures == pytest.approx([1, 1], abs=1e-6)
+    for name in ("speaker.units", "all.phones.tsv"):
+        (data / name).write_text((data / name).read_text().replace("7-1-0001", "seven"))
+    capsys.readouterr()
+    assert quality(data, data / "speaker.units") == 0
+    captured = capsys.readouterr()
+    assert captured.err.startswith("note: ") and "--manifest tells them" in captured.err and captured.out.splitlines()[2].split()[7] == "-"
+    assert "all.tsv: 1 of 3 utterances are not in it (seven)" in said(data, capsys, data / "speaker.units", "--manifest", data / "all.tsv")
+
+
+def test_another_corpus(data, capsys):
+    write_units(data / "other.units", [("9-9-9999", np.zeros(5, int))])
+    assert "none of its 1 utterances (9-9-9999, ...) is in" in said(data, capsys, data / "other.units", "--skip-missing")
+
+
+def test_utterances_missing_on_both_sides(data, capsys):
+    units = perfect()
+    units["8-1-0005"] = units.pop("8-1-0000")
+    write_units(data / "some.units", units.items())
+    told = said(data, capsys, data / "some.units")
+    assert "1 of 3 utterances have no alignment in" in told and "(8-1-0005)" in told
+    assert f"1 of 3 utterances of {data / 'all.phones.tsv'} have no units (8-1-0000)" in told and "--skip-missing" in told
+    assert quality(data, data / "some.units", "--skip-missing") == 0
+    captured = capsys.readouterr()
+    assert captured.err.count("note: ") == 2 and captured.out.splitlines()[-1].split()[-1] == "30"  # frames
+
+
+def test_a_manifest_says_which_part_of_the_alignment_counts(data, capsys):
+    rows = (data / "all.tsv").read_text().splitlines()
+    (data / "part.tsv").write_text("\n".join(rows[:-1]) + "\n")
+    units = perfect()
+    units.pop("8-1-0000")
+    write_units(data / "part.units", units.items())
+    assert quality(data, data / "part.units", "--manifest", data / "part.tsv") == 0
+    assert capsys.readouterr().err == ""
+    assert "1 of 3 utterances of" in said(data, capsys, data / "part.units", "--manifest", data / "all.tsv")
+
+
+@pytest.mark.parametrize(
+    "change, rate, told",
+    [
+        (lambda ids: ids, 100, "45 units for the 0.9 s in .* are 50.0 a second, not 100 .--rate.; --rate 50 is likely"),
+        (lambda ids: np.repeat(ids, 2), None, "are 100.0 a second, not 50 .--rate.; --rate 100 is likely"),
+        (lambda ids: np.repeat(ids, 7), None, "are 350.0 a second, .*no usual rate .deduplicated units have none"),
+        (dedup, None, "are 10.0 a second, .*these are deduplicated, which have no rate"),
+    ],
+)
+def test_another_rate(data, capsys, change, rate, told):
+    write_units(data / "odd.units", ((utt, change(ids)) for utt, ids in perfect().items()))
+    assert re.search(told, said(data, capsys, data / "odd.units", *(["--rate", rate] if rate else [])))
+    if rate is None and "100 is likely" in told:
+        assert quality(data, data / "odd.units", "--rate", 100) == 0
+
+
+def test_other_bad_input(data, capsys):
+    (data / "empty.units").touch()
+    (data / "zip.units").write_bytes(b"PK\3\4")
+    (data / "binary.units").write_bytes(b"\xff\xfe\0\0")
+    write_units(data / "silent.units", ((utt, ids[:0]) for utt, ids in perfect().items()))
+    assert "empty.units: no units in it" in said(data, capsys, data / "empty.units")
+    assert "binary.units: not UTF-8" in said(data, capsys, data / "binary.units")
+    assert "no frame to measure" in said(data, capsys, data / "silent.units")
+    assert "all.units: no checkpoint, but" in said(data, capsys, data / "zip.units", data / "all.units")
+    assert "--train: goes with checkpoints" in said(data, capsys, data / "all.units", "--train", data / "all.tsv")
+    assert "--rate: goes with files of units" in said(data, capsys, data / "zip.units", "--rate", 50)
+    assert "--manifest: not given" in said(data, capsys, data / "zip.units")
+    assert "--abx: wants --train" in said(data, capsys, data / "zip.units", "--manifest", data / "all.tsv", "--abx")
