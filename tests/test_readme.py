@@ -81,8 +81,8 @@ def outputs(newcomer) -> dict[str, str]:
 
 
 def key_of(command: str) -> str:
-    """Program, with its sub-command, config or decoder."""
-    option = re.search(r"--(?:config-name|decoder) (\S+)", command)
+    """Program, with its sub-command, config or decoder, or that it measures units."""
+    option = re.search(r"--(?:config-name|decoder) (\S+)", command) or re.match(r"dinosr quality (units)", command)
     program = " ".join(command.split()[:2]) if command.startswith("dinosr") else command.split()[0]
     return program if not option else option.group(1) if program.startswith("fairseq") else f"{program}, {option.group(1)}"
 
@@ -142,13 +142,26 @@ def test_quality(outputs, newcomer):
     assert {path.name for path in (newcomer / "quality").iterdir()} == {"quality.json", "curves.png", "code_by_phone.png", "comparison"}
 
 
+def test_report(outputs, newcomer):
+    assert outputs["dinosr report"] == "report/report.html\n"
+    names = {row["name"] for row in json.loads((newcomer / "report" / "figures.json").read_text())["rows"]}
+    assert {"MFCC", "log-Mel", "untrained layer 4", "layer 0", "codebook 3", "head 3"} <= names
+    assert "Perplexity of the codes over updates" in (newcomer / "report" / "report.html").read_text()  # of TensorBoard's files
+
+
+def test_quality_of_units(outputs):
+    lines = outputs["dinosr quality, units"].splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["codebook_0", "codebook_1", "codebook_2", "codebook_3", "valid"]
+
+
 def test_features_kmeans_units_and_abx(outputs, newcomer):
     rows = len((newcomer / "data" / "valid.tsv").read_text().splitlines()) - 1
     labels = [line.split() for line in (newcomer / "data" / "valid.km").read_text().splitlines()]
     assert len(labels) == rows and all(0 <= int(unit) < 50 for line in labels for unit in line)
     units = (newcomer / "units" / "codebook_0.units").read_text().splitlines()
     assert [len(line.split()) - 1 for line in units] == [len(line) for line in labels]
-    assert re.search(r"^features +angular +50 +\d+\.\d\d", outputs["dinosr abx"], flags=re.MULTILINE)  # within speakers; there is one in valid
+    for name in ("features +angular", "units/codebook_3.units +onehot"):  # within speakers; there is one in valid
+        assert re.search(rf"^{name} +50 +\d+\.\d\d", outputs["dinosr abx"], flags=re.MULTILINE)
 
 
 def test_python_block(outputs, newcomer):

@@ -112,7 +112,7 @@ def quality_table(figures: dict) -> str:
 
 def rows_table(rows: Sequence[dict]) -> str:
     """Rows with a name and what ``UnitQuality`` has, and ABX where one of them has it, as text."""
-    return format_table(rows, QUALITY_COLUMNS + (ABX_COLUMNS if any(row.get("abx_within") is not None for row in rows) else []))
+    return format_table(rows, QUALITY_COLUMNS + (ABX_COLUMNS if any(row.get("unit_abx_within") is not None for row in rows) else []))
 
 
 def write_quality(out: Path, figures: dict, phone_names: Sequence[str], log: Path | None = None) -> list[Path]:

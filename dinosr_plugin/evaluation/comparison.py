@@ -73,12 +73,13 @@ def compare(
         speakers: utterance -> speaker, of dev; None where nobody knows them, then there is no ``speaker_pnmi`` and can be no ABX.
         work: folder for finished rows, a file a kind, and for features meanwhile. What a killed run has done there is not done again. Rows count as
             finished for the same checkpoint, manifests, alignment and settings, by their content; sound behind the same manifest is taken to be the same.
-        abx: with ABX errors: angular on features, one-hot on codebooks and heads; triphones of the alignment, 10 a group, 5 speakers.
+        abx: with ABX errors, of features by their angle and of units one-hot: figures that do not compare; triphones of the alignment, 10 a group, 5 speakers.
         clusters: of k-means; None: as many as the codebooks have units, with which it must agree.
 
     Returns:
-        ``{"name", "kind": a key of NAMES, "index": layer or codebook from 0, None for mfcc and fbank, **UnitQuality.as_dict(), "abx_within", "abx_across": %,
-        None without ABX}``.
+        ``{"name", "kind": a key of NAMES, "index": layer or codebook from 0, None for mfcc and fbank, **UnitQuality.as_dict(),
+        "abx_within", "abx_across": % of the features, "unit_abx_within", "unit_abx_across": of the units}``; ABX is None where it was not asked for,
+        and of codebooks and heads, which have no features.
 
     Raises:
         UserError: from the checkpoint, a manifest, audio, the alignment, ``work``, too little audio for so many clusters; no ``clusters`` for a
@@ -190,7 +191,7 @@ def feature_rows(setting: Setting, kind: str, folder: Path, start: int) -> Itera
         heard, features = FeatureFolder(fit[index]), FeatureFolder(dev[index])
         kmeans = fit_kmeans(heard, setting.clusters, seed=SEED, restarts=RESTARTS, rate=heard.rate, source=heard.source)
         units = dict(kmeans_units(features, kmeans))
-        yield measured(setting, kind, index if kind in WEIGHTS else None, units, features.rate, features, "angular")
+        yield measured(setting, kind, index if kind in WEIGHTS else None, units, features.rate, features)
 
 
 def extracted(setting: Setting, kind: str, tsv: Path, folder: Path, dtype: str) -> list[Path]:
@@ -206,14 +207,18 @@ def code_rows(setting: Setting, kind: str, folder: Path, start: int) -> Iterator
     codes = dict(reader.stream(read_utterances(setting.dev, reader.field)))
     for k in range(start, reader.n_codebooks):
         units = {utt: own[k] for utt, own in codes.items()}
-        yield measured(setting, kind, k, units, reader.rate, units, "onehot")
+        yield measured(setting, kind, k, units, reader.rate)
 
 
-def measured(setting: Setting, kind: str, index: int | None, units: Mapping, rate: float, compared: Mapping, distance: str) -> dict:
-    """One row; ``compared``: what ABX looks at."""
-    figures = count_units(units, setting.phones, setting.speakers, rate, setting.clusters).figures().as_dict()
-    errors = abx_errors(compared, setting.items, rate, distance, seed=SEED).as_dict() if setting.items is not None else {}
-    return {"name": name_of(kind, index), "kind": kind, "index": index, **figures, "abx_within": errors.get("within"), "abx_across": errors.get("across")}
+def measured(setting: Setting, kind: str, index: int | None, units: Mapping, rate: float, features: FeatureFolder | None = None) -> dict:
+    """One row; ``features``: what the units were made of, where that is known."""
+    row = {"name": name_of(kind, index), "kind": kind, "index": index}
+    row |= count_units(units, setting.phones, setting.speakers, rate, setting.clusters).figures().as_dict()
+    for prefix, compared, distance in (("", features, "angular"), ("unit_", units, "onehot")):
+        asked = setting.items is not None and compared is not None
+        errors = abx_errors(compared, setting.items, rate, distance, seed=SEED).as_dict() if asked else {}
+        row |= {f"{prefix}abx_{condition}": errors.get(condition) for condition in ("within", "across")}
+    return row
 
 
 def name_of(kind: str, index: int | None) -> str:

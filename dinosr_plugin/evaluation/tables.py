@@ -17,7 +17,12 @@ QUALITY_COLUMNS = [  # for rows of {"name": ..., **UnitQuality.as_dict()}
     ("phone_ms", "phone ms", ".0f"),
     ("frames", "frames", "d"),
 ]
-ABX_COLUMNS = [("abx_within", "ABX within %", ".2f"), ("abx_across", "across %", ".2f")]
+ABX_COLUMNS = [
+    ("abx_within", "ABX within %", ".2f"),
+    ("abx_across", "across %", ".2f"),
+    ("unit_abx_within", "of units within %", ".2f"),
+    ("unit_abx_across", "across %", ".2f"),
+]
 
 
 def format_table(rows: Sequence[Mapping], columns: Sequence[tuple[str, str, str]]) -> str:

@@ -69,7 +69,8 @@ def test_the_rows(table):
     ]  # fmt: skip
     assert [rows[0]["name"], rows[2]["name"], rows[-1]["name"]] == ["MFCC", "untrained layer 0", f"head {codebooks - 1}"]
     assert len({row["n_codes"] for row in rows}) == len({row["frames"] for row in rows}) == 1
-    assert all(0 <= row["abx_within"] <= 100 and 0 <= row["abx_across"] <= 100 for row in rows)
+    assert all(0 <= row[f"unit_abx_{condition}"] <= 100 for row in rows for condition in ("within", "across"))
+    assert all((row["abx_within"] is None) == (row["abx_across"] is None) == (row["kind"] in ("teacher", "head")) for row in rows)
     assert rows[0]["pnmi"] > 0.7 and json.loads(json.dumps(rows)) == rows
     assert sorted(path.name for path in work.iterdir()) == sorted([*(f"{kind}.json" for kind in comparison.NAMES), "fit.tsv"])
 
@@ -79,10 +80,10 @@ def figures_of(corpus: Path, units: dict, clusters: int) -> dict:
     return count_units(units, phones, manifest_speakers(corpus / "dev.tsv"), 50.0, clusters).figures().as_dict()
 
 
-def errors_of(corpus: Path, features, distance: str) -> dict:
+def errors_of(corpus: Path, features, distance: str, prefix: str = "") -> dict:
     items = make_items(PhoneAlignment.read(corpus / "dev.phones.tsv"), manifest_speakers(corpus / "dev.tsv"))
     result = abx(features, items, 50.0, distance).as_dict()
-    return {"abx_within": result["within"], "abx_across": result["across"]}
+    return {f"{prefix}abx_within": result["within"], f"{prefix}abx_across": result["across"]}
 
 
 @pytest.mark.parametrize("kind", ["mfcc", "untrained", "layer"])
@@ -97,8 +98,9 @@ def test_rows_of_features_step_by_step(corpus, table, kind):
     compute = fit.compute
     fit.compute = lambda wave: compute(wave).astype(np.float16)
     kmeans = fit_kmeans(fit, row["n_codes"], seed=0, restarts=RESTARTS)
-    assert row.items() >= figures_of(corpus, {utt: kmeans.units(frames) for utt, frames in dev}, row["n_codes"]).items()
-    assert row.items() >= errors_of(corpus, dict(dev), "angular").items()
+    units = {utt: kmeans.units(frames) for utt, frames in dev}
+    assert row.items() >= figures_of(corpus, units, row["n_codes"]).items()
+    assert row.items() >= errors_of(corpus, dict(dev), "angular").items() and row.items() >= errors_of(corpus, units, "onehot", "unit_").items()
 
 
 @pytest.mark.parametrize("kind", ["teacher", "head"])
@@ -107,7 +109,7 @@ def test_rows_of_codebooks_step_by_step(corpus, table, kind, tmp_path):
     (path,) = write_codebook_units(GOLDEN, corpus / "dev.tsv", tmp_path, predicted=kind == "head", codebooks=[row["index"]]).files
     units = read_units(path)
     assert row.items() >= figures_of(corpus, units, row["n_codes"]).items()
-    assert row.items() >= errors_of(corpus, units, "onehot").items()
+    assert row.items() >= errors_of(corpus, units, "onehot", "unit_").items()
 
 
 def test_real_speech_gives_the_known_level(librispeech_mini, tmp_path):
@@ -204,7 +206,7 @@ def test_a_model_without_codebooks(corpus, tmp_path):
         rows_of(corpus, tmp_path, checkpoint=tmp_path / "hubert.pt")
     rows = rows_of(corpus, tmp_path, checkpoint=tmp_path / "hubert.pt", clusters=5, speakers=None)
     assert [row["kind"] for row in rows] == ["mfcc", "fbank", *["untrained"] * 3, *["layer"] * 3]
-    assert {row["n_codes"] for row in rows} == {5} and rows[0]["speaker_pnmi"] is rows[0]["abx_within"] is None
+    assert {row["n_codes"] for row in rows} == {5} and rows[0]["speaker_pnmi"] is rows[0]["unit_abx_within"] is None
 
 
 def test_bad_requests(corpus, tmp_path, table):

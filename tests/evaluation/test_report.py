@@ -152,7 +152,7 @@ def test_every_picture_is_inside_and_beside(made):
     out, _, page = made
     files = {path.read_bytes() for path in out.glob("*.png")}
     inside = [base64.b64decode(image["src"].removeprefix("data:image/png;base64,"), validate=True) for image in page.images]
-    assert files == set(inside) and len(files) == len(inside) == 17
+    assert files == set(inside) and len(files) == len(inside) == 19
     for data, image in zip(inside, page.images):
         height, width, _ = matplotlib.image.imread(io.BytesIO(data)).shape
         assert min(height, width) > 300 and image["alt"]
@@ -207,7 +207,7 @@ def alone(corpus, tmp_path) -> Path:
 def test_one_speaker_and_nothing_to_compare(alone, capsys):
     assert report(alone, alone / "out") == 0
     figures = json.loads((alone / "out/figures.json").read_text())
-    assert figures["measured_on"]["speakers"] == 1 and all(row["abx_within"] is None for row in figures["rows"])
+    assert figures["measured_on"]["speakers"] == 1 and all(row["unit_abx_within"] is None for row in figures["rows"])
     assert any(note.startswith("no ABX: ") for note in figures["notes"]) and "note: no ABX: " in capsys.readouterr().err
     assert not (alone / "out/layers_abx_across.png").exists()
     titles = [title for title, _, _ in key_figures(figures["rows"], 1)]

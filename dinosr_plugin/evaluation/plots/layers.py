@@ -7,11 +7,11 @@ from . import style
 from .style import BLACK, BLUE, BROWN, GREY, ORANGE, VERMILION
 
 LINES = {  # kind of row -> how its line over the layers looks
-    "layer": dict(color=BLUE, marker="o", label="trained model: k-means on each layer"),
-    "untrained": dict(color=GREY, marker="o", markerfacecolor="white", linestyle=(0, (5, 2)), label="untrained model: the same"),
+    "layer": dict(color=BLUE, marker="o", label="layers of the trained model"),
+    "untrained": dict(color=GREY, marker="o", markerfacecolor="white", linestyle=(0, (5, 2)), label="layers of the untrained model"),
 }
 POINTS = {  # kind -> how its points look; beside the layer, so that none covers another
-    "teacher": dict(shift=-0.12, color=ORANGE, marker="s", label="codebooks (teacher's layer)"),
+    "teacher": dict(shift=-0.12, color=ORANGE, marker="s", label="codebooks (at the teacher's layer)"),
     "head": dict(shift=0.12, color=VERMILION, marker="^", label="student's head for that codebook"),
 }
 LEVELS = {  # kind -> a horizontal line

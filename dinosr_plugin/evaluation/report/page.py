@@ -18,8 +18,10 @@ COLUMNS = (  # key of a row, header, second line, format, which one is marked
     ("bit_rate", "bit rate", "bits/s", ".0f", None),
     ("run_bit_rate", "of runs", "bits/s", ".0f", None),
     ("unit_ms", "unit", "ms", ".0f", None),
-    ("abx_within", "ABX within", "%", ".2f", min),
-    ("abx_across", "ABX across", "%", ".2f", min),
+    ("abx_within", "ABX of features", "within, %", ".2f", min),
+    ("abx_across", "ABX of features", "across, %", ".2f", min),
+    ("unit_abx_within", "ABX of units", "within, %", ".2f", min),
+    ("unit_abx_across", "ABX of units", "across, %", ".2f", min),
 )
 GROUPS = (  # kinds of rows, what stands above them
     (("mfcc", "fbank"), "k-means on the sound itself"),

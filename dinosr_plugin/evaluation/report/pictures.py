@@ -26,8 +26,10 @@ BY_LAYER = (  # key of a row, title, unit
     ("pnmi", "Phone information (PNMI)", "I(phone; unit) / H(phone); higher is better"),
     ("phone_purity", "Phone purity", "share of frames; higher is better"),
     ("speaker_pnmi", "Speaker information", "I(speaker; unit) / H(speaker)"),
-    ("abx_within", "ABX error within a speaker", "%; lower is better, 50 is chance"),
-    ("abx_across", "ABX error across speakers", "%; lower is better, 50 is chance"),
+    ("abx_within", "ABX error of features, within a speaker", "%; lower is better, 50 is chance"),
+    ("abx_across", "ABX error of features, across speakers", "%; lower is better, 50 is chance"),
+    ("unit_abx_within", "ABX error of units, within a speaker", "%; lower is better, 50 is chance"),
+    ("unit_abx_across", "ABX error of units, across speakers", "%; lower is better, 50 is chance"),
 )
 
 

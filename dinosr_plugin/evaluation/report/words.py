@@ -7,7 +7,7 @@ TEXTS = {  # section -> title, text under it
         "Where the information lies",
         "Each layer of the trained model, cut into units by k-means, against the same model with random weights and against plain acoustic features. "
         "A trained layer that is no better than these has learned nothing that the sound does not tell anyway. "
-        "Codebooks and heads stand at the layer whose output they cluster; their ABX errors compare single units, which is harder than comparing features.",
+        "Codebooks and heads stand at the layer whose output they cluster. They are units and nothing else, so that their ABX errors compare with those of k-means units.",
     ),
     "table": ("All figures", ""),
     "meaning": (
@@ -104,9 +104,9 @@ def conventions(figures: Mapping) -> list[str]:
         f"a phone of this speech lasts {row['phone_ms']:.0f} ms in the mean, neighbours of one name counted as one.",
         "k-means: as many clusters everywhere, fitted on the training manifest, measured on other speech.",
     ]
-    if any(row.get("abx_within") is not None for row in figures["rows"]):
+    if any(row.get("unit_abx_within") is not None for row in figures["rows"]):
         said.append(
             "ABX, as in ZeroSpeech 2021: of two triphones that differ in the middle phone, how often is a third nearer to the wrong one; within: all by one speaker, across: the third "
-            "by another. Layers, MFCC and log-Mel: angular distance of features, which k-means has no part in; codebooks and predictions: same unit or not. The two kinds do not compare."
+            "by another. Of features: their angle, in which k-means has no part. Of units: the same or not, which is all that codebooks and predictions have. The two do not compare."
         )
     return [*said, "Every figure in full precision: figures.json."]

@@ -31,8 +31,8 @@ def test_layers_lines_points_and_levels(drawn):
     layers.plot_by_layer(ROWS, "pnmi", 3, "unused.png", "PNMI", "share")
     axes = drawn[0].axes[0]
     lines = {line.get_label().split(":")[0]: line.get_xydata() for line in axes.lines}
-    np.testing.assert_allclose(lines["trained model"], [[0, 0.33], [1, 0.34], [2, 0.35]])
-    np.testing.assert_allclose(lines["untrained model"], [[0, 0.31], [1, 0.30], [2, 0.29]])
+    np.testing.assert_allclose(lines["layers of the trained model"], [[0, 0.33], [1, 0.34], [2, 0.35]])
+    np.testing.assert_allclose(lines["layers of the untrained model"], [[0, 0.31], [1, 0.30], [2, 0.29]])
     assert lines["MFCC"][0, 1] == 0.30 and lines["log-Mel"][0, 1] == 0.29
     points = {collection.get_label().split(" ")[0]: collection.get_offsets() for collection in axes.collections}
     np.testing.assert_allclose(points["codebooks"], [[0.88, 0.40], [1.88, 0.41]])  # two codebooks of three layers: beside layers 1 and 2
