@@ -18,10 +18,10 @@ COLUMNS = (  # key of a row, header, second line, format, which one is marked
     ("bit_rate", "bit rate", "bits/s", ".0f", None),
     ("run_bit_rate", "of runs", "bits/s", ".0f", None),
     ("unit_ms", "unit", "ms", ".0f", None),
-    ("abx_within", "ABX of features", "within, %", ".2f", min),
-    ("abx_across", "ABX of features", "across, %", ".2f", min),
-    ("unit_abx_within", "ABX of units", "within, %", ".2f", min),
-    ("unit_abx_across", "ABX of units", "across, %", ".2f", min),
+    ("abx_within", "features’", "ABX within, %", ".2f", min),
+    ("abx_across", "features’", "ABX across, %", ".2f", min),
+    ("unit_abx_within", "units’", "ABX within, %", ".2f", min),
+    ("unit_abx_across", "units’", "ABX across, %", ".2f", min),
 )
 GROUPS = (  # kinds of rows, what stands above them
     (("mfcc", "fbank"), "k-means on the sound itself"),
@@ -140,8 +140,8 @@ img { display: block; width: 100%; height: auto; }
 figure.small img { max-width: 36rem; }
 figure.wide img { min-width: 50rem; }
 .table { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; white-space: nowrap; }
-th, td { padding: .2rem .65rem; text-align: right; }
+table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th, td { padding: .2rem .42rem; text-align: right; }
 tr > th:first-child { text-align: left; font-weight: normal; position: sticky; left: 0; background: #fff; }
 thead th { border-bottom: 2px solid #555; vertical-align: bottom; }
 small { font-weight: normal; color: #555; }
