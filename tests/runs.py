@@ -23,6 +23,8 @@ PLUGIN = Path(dinosr_plugin.__file__).parent
 CONFIGS = Path(__file__).parents[1] / "examples/config"
 SMALL = ["encoder_layers=2", "average_top_k_layers=2", "encoder_embed_dim=16", "encoder_ffn_embed_dim=32", "encoder_attention_heads=2"]
 SMALL += ["codebook_size=8", "conv_pos=4", "conv_pos_groups=2", "dropout=0.0", "revive_after=0"]
+ONLY_DINOSR = ("average_top_k_layers", "codebook_size", "revive_after")
+SMALL_CPC = ["encoder_channels=16", "encoder_norm=channel", "context_dim=16", "steps=4", "n_negatives=8"]
 
 
 def write_corpus(folder: Path, split: str = "train", lengths: Sequence[int] = (16000,) * 14) -> Path:
@@ -39,11 +41,15 @@ def write_corpus(folder: Path, split: str = "train", lengths: Sequence[int] = (1
     return folder
 
 
-def settings(data: Path, save_dir: Path, *overrides: str) -> list[str]:
-    """Overrides of ``dinosr_tiny``: smaller still."""
+def settings(data: Path, save_dir: Path, *overrides: str, config: str = "dinosr_tiny") -> list[str]:
+    """Overrides of ``dinosr_tiny``, or of another of the tiny configs: smaller still."""
     common = [f"common.user_dir={PLUGIN}", f"task.data={data}", f"checkpoint.save_dir={save_dir}", "common.tensorboard_logdir=null"]
-    sizes = ["task.min_sample_size=8000", "dataset.max_tokens=32000", "dataset.num_workers=0", "common.log_interval=1"]
-    return [*common, *sizes, *(f"model.{setting}" for setting in SMALL), *overrides]
+    common += ["dataset.num_workers=0", "common.log_interval=1"]
+    if config.startswith(("cpc", "deepcluster")):
+        return [*common, "task.window_samples=3200", "dataset.batch_size=2", *(f"model.{setting}" for setting in SMALL_CPC), *overrides]
+    sizes = ["task.min_sample_size=8000", "dataset.max_tokens=32000"]
+    small = [setting for setting in SMALL if config == "dinosr_tiny" or not setting.startswith(ONLY_DINOSR)]
+    return [*common, *sizes, *(f"model.{setting}" for setting in small), *overrides]
 
 
 def command(data: Path, save_dir: Path, *overrides: str) -> list[str]:
@@ -52,11 +58,11 @@ def command(data: Path, save_dir: Path, *overrides: str) -> list[str]:
     return [str(program), "--config-dir", str(CONFIGS / "pretraining"), "--config-name", "dinosr_tiny", *settings(data, save_dir, *overrides)]
 
 
-def train(data: Path, save_dir: Path, *overrides: str) -> Trainer:
+def train(data: Path, save_dir: Path, *overrides: str, config: str = "dinosr_tiny") -> Trainer:
     """Run that in this process; returns fairseq's trainer as training left it."""
-    hydra_init("dinosr_tiny")
+    hydra_init(config)
     with initialize_config_dir(version_base="1.1", config_dir=str(CONFIGS / "pretraining")):
-        cfg = compose("dinosr_tiny", overrides=settings(data, save_dir, *overrides))
+        cfg = compose(config, overrides=settings(data, save_dir, *overrides, config=config))
     logging.getLogger("fairseq.logging.progress_bar").setLevel(logging.INFO)  # what fills common.log_file; pytest keeps it at WARNING
     trainers = []
 
@@ -69,28 +75,28 @@ def train(data: Path, save_dir: Path, *overrides: str) -> Trainer:
     return trainers[-1]
 
 
-def _rank(rank: int, data: Path, save_dir: Path, overrides: Sequence[str]) -> None:
+def _rank(rank: int, data: Path, save_dir: Path, overrides: Sequence[str], config: str) -> None:
     torch.set_num_threads(1)  # the threads of the parent do not survive a fork
     init = [f"distributed_init_method=file://{save_dir}/meeting", "distributed_world_size=2", f"distributed_rank={rank}"]
     init += ["distributed_no_spawn=true", "distributed_backend=gloo"]
-    trainer = train(data, save_dir, *(f"distributed_training.{setting}" for setting in init), *overrides)
+    trainer = train(data, save_dir, *(f"distributed_training.{setting}" for setting in init), *overrides, config=config)
     torch.save(trainer.get_model().state_dict(), save_dir / f"rank{rank}.pt")
 
 
-def start_two_ranks(data: Path, save_dir: Path, *overrides: str) -> list:
+def start_two_ranks(data: Path, save_dir: Path, *overrides: str, config: str = "dinosr_tiny") -> list:
     """The same in two processes that train together."""
     save_dir.mkdir(parents=True, exist_ok=True)
     (save_dir / "meeting").unlink(missing_ok=True)
     fork = multiprocessing.get_context("fork")
-    ranks = [fork.Process(target=_rank, args=(rank, data, save_dir, overrides)) for rank in range(2)]
+    ranks = [fork.Process(target=_rank, args=(rank, data, save_dir, overrides, config)) for rank in range(2)]
     for process in ranks:
         process.start()
     return ranks
 
 
-def train_on_two_ranks(data: Path, save_dir: Path, *overrides: str) -> list[dict]:
+def train_on_two_ranks(data: Path, save_dir: Path, *overrides: str, config: str = "dinosr_tiny") -> list[dict]:
     """The model's state in each at the end. Raises RuntimeError with their exit statuses where not both are 0."""
-    ranks = start_two_ranks(data, save_dir, *overrides)
+    ranks = start_two_ranks(data, save_dir, *overrides, config=config)
     for process in ranks:
         process.join(240)
     if any(process.exitcode for process in ranks):

@@ -12,6 +12,7 @@ from typing import Optional, Sequence
 from ..errors import UserError
 from .corpora import add_check, add_manifest, add_path, add_synth
 from .decoding import add_ngram, add_transcribe, add_tune_lm
+from .language import add_lm_features, add_lm_score, add_zerospeech, add_zerospeech_synth
 from .measures import add_abx, add_quality
 from .report import add_report
 from .units import add_features, add_kmeans, add_units
@@ -19,6 +20,7 @@ from .units import add_features, add_kmeans, add_units
 COMMANDS = (
     add_path, add_manifest, add_check, add_synth,
     add_features, add_kmeans, add_units, add_quality, add_abx, add_report,
+    add_lm_score, add_lm_features, add_zerospeech, add_zerospeech_synth,
     add_ngram, add_tune_lm, add_transcribe,
 )  # fmt: skip
 
@@ -39,7 +41,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="dinosr", description="Tools around DinoSR pre-training with fairseq.")
+    parser = argparse.ArgumentParser(prog="dinosr", description="Speech representations by clustering: corpora, features, units, what was learned, language models, transcription. Training is fairseq's: fairseq-hydra-train with common.user_dir=$(dinosr path).")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in COMMANDS:
         add(commands)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import UserError
-from .parsing import add_command, positive, print_notes, whole_number
+from .parsing import add_command, add_skip_missing, positive, print_notes, whole_number
 
 
 # ---- dinosr quality ----------------------------------------------------------------------------------------------------------
@@ -16,15 +16,15 @@ def add_quality(commands) -> None:
     parser.add_argument("units", nargs="+", type=Path, metavar="UNITS", help="files of units, folders of them; or checkpoints of one pre-training run, where more than one give curves over updates")
     parser.add_argument("--phones", type=Path, required=True, metavar="TSV", help="the phone alignment of the same speech: utt, start, end, phone")
     parser.add_argument("--manifest", type=Path, metavar="TSV", help="its manifest, for checkpoints (speakers that were not trained on) and for .km files; its folders tell the speakers, and more in the alignment does no harm")
+    add_skip_missing(parser, "go on without utterances that have units (or are in the manifest) or an alignment, but not both")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for quality.json, code_by_phone.png and, of checkpoints, curves.png")
     units = parser.add_argument_group("for files of units")
     units.add_argument("--rate", type=positive, metavar="HZ", help="units a second (default: 50)")
-    units.add_argument("--skip-missing", action="store_true", help="go on without utterances that have units or an alignment, but not both")
     runs = parser.add_argument_group("for checkpoints")
     runs.add_argument("--train", type=Path, metavar="TSV", help="the training manifest: adds k-means of the same size on MFCC, log-Mel and every layer, untrained and trained")
     runs.add_argument("--abx", action="store_true", help="with --train: adds the ABX error of every row")
     runs.add_argument("--clusters", type=whole_number, metavar="K", help="with --train: clusters of k-means, for a checkpoint without codebooks (default: as many as these have)")
-    runs.add_argument("--log", type=Path, metavar="FILE", help="the run's common.log_file: adds the training loss to the curves")
+    runs.add_argument("--log", type=Path, metavar="PATH", help="with --out: the run's TensorBoard folder (common.tensorboard_logdir) or JSON log (common.log_file): adds the training loss to the curves")
 
 
 def run_quality(options: argparse.Namespace) -> int:
@@ -59,18 +59,25 @@ def run_quality_of_units(options: argparse.Namespace) -> int:
 def run_quality_of_checkpoints(options: argparse.Namespace) -> int:
     from ..evaluation.codebooks import measure, quality_table, write_quality
     from ..evaluation.phones import PhoneAlignment
+    from ..evaluation.training_log import loss_curve, read_pretraining_log
+    from ..evaluation.unit_files import aligned_part
 
-    refuse(options, "goes with files of units, not with checkpoints; leave it out", "rate", "skip_missing")
+    refuse(options, "goes with files of units, not with checkpoints; leave it out", "rate")
     if options.manifest is None:
         raise UserError("--manifest: not given; name the .tsv file of the speech to measure on")
     if options.train is None:
         refuse(options, "wants --train; give that too", "abx", "clusters")
+    if options.out is None:
+        refuse(options, "wants --out, for the picture that it goes into; give that too", "log")
     phones = PhoneAlignment.read(options.phones)
+    losses = loss_curve(read_pretraining_log(options.log)) if options.log else []  # before the minutes of work, for what may be wrong with it
     work = options.out and options.out / "comparison"
-    figures = measure(options.units, options.manifest, phones, options.train, work, options.abx, options.clusters)
+    with aligned_part(options.manifest, phones, options.skip_missing) as (manifest, notes):
+        print_notes(notes)
+        figures = measure(options.units, manifest, phones, options.train, work, options.abx, options.clusters)
     print(quality_table(figures))
     if options.out:
-        print(*write_quality(options.out, figures, phones.names, options.log), sep="\n")
+        print(*write_quality(options.out, figures, phones.names, losses), sep="\n")
     return 0
 
 
@@ -91,7 +98,7 @@ def add_abx(commands) -> None:
     what.add_argument("--items", type=Path, metavar="FILE", help="an .item file of the benchmark")
     what.add_argument("--phones", type=Path, metavar="TSV", help="a phone alignment in place of that: its triphones")
     made = parser.add_argument_group("items from --phones")
-    made.add_argument("--manifest", type=Path, metavar="TSV", help="the manifest whose folders tell the speakers (default: LibriSpeech's names do)")
+    made.add_argument("--manifest", type=Path, metavar="TSV", help="the manifest whose folders tell the speakers (default: LibriSpeech's names do), and whose rows .km files belong to")
     made.add_argument("--span", choices=("triphone", "phone"), help="an item holds its neighbours too, or the phone in the middle alone (default: triphone)")
     made.add_argument("--min-count", type=whole_number, metavar="N", help="leave out phones that a speaker says less often in a context (default: 1)")
     made.add_argument("--silence", nargs="+", metavar="PHONE", help="names of what is no phone (default: SIL SP SPN, in capitals or not)")
@@ -100,7 +107,7 @@ def add_abx(commands) -> None:
     parser.add_argument("--rate", type=positive, metavar="HZ", help="units a second of files of units")
     parser.add_argument("--no-sampling", action="store_true", help="compare all items, not 10 a group and 5 other speakers at random")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what is drawn (default: %(default)s)")
-    parser.add_argument("--skip-missing", action="store_true", help="go on without the items whose utterance has no features")
+    add_skip_missing(parser, "go on without the items whose utterance has no features")
     parser.add_argument("--tables", action="store_true", help="also print the errors of every pair of phones and of every speaker")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for abx.json, abx.tsv, abx_speakers.tsv and abx_pairs.tsv")
 
@@ -115,7 +122,7 @@ def run_abx(options: argparse.Namespace) -> int:
         raise UserError("FEATURES: not given; name a folder that `dinosr features` wrote, or a file of units")
     if options.out:
         require_writable(options.out)
-    sources = open_sources(options.features, options.rate, options.distance)
+    sources = open_sources(options.features, options.rate, options.distance, options.manifest)
     items = abx_items(options)
     if not sources:
         return 0

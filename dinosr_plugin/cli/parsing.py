@@ -54,6 +54,10 @@ def pieces_or_model(text: str) -> int | Path:
 pieces_or_model.__name__ = "whole number above 0, or bpe.model"
 
 
+def add_skip_missing(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--skip-missing", action="store_true", help=text)
+
+
 def add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=whole_number, metavar="N",

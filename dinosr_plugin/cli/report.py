@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .parsing import add_command, whole_number
+from .parsing import add_command, add_skip_missing, whole_number
 
 
 def add_report(commands) -> None:
@@ -16,16 +16,20 @@ def add_report(commands) -> None:
     parser.add_argument("--log", type=Path, metavar="PATH", help="the run's TensorBoard folder (common.tensorboard_logdir) or JSON log (common.log_file): adds the course of the training")
     parser.add_argument("--no-abx", action="store_true", help="leave ABX out, which takes the longest")
     parser.add_argument("--clusters", type=whole_number, metavar="N", help="of k-means; for a checkpoint without codebooks (others: as many as a codebook has codes)")
+    add_skip_missing(parser, "go on without the utterances of the manifest that have no alignment")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for report.html, its pictures and figures.json; what is killed goes on there")
 
 
 def run_report(options: argparse.Namespace) -> int:
+    from ..evaluation.phones import PhoneAlignment
     from ..evaluation.report import write_report
+    from ..evaluation.unit_files import aligned_part
 
     say = lambda line: print(line, file=sys.stderr)
-    path = write_report(
-        options.checkpoint, options.manifest, options.phones, options.train, options.out,
-        log=options.log, abx=not options.no_abx, clusters=options.clusters, say=say,
-    )  # fmt: skip
+    with aligned_part(options.manifest, PhoneAlignment.read(options.phones), options.skip_missing) as (manifest, notes):
+        path = write_report(
+            options.checkpoint, manifest, options.phones, options.train, options.out,
+            log=options.log, abx=not options.no_abx, clusters=options.clusters, notes=notes, say=say,
+        )  # fmt: skip
     print(path)
     return 0

@@ -4,7 +4,7 @@
 """
 
 from . import language_models, messages, saving, training, versions
-from .data import audio_dataset, through  # noqa: F401  (for the tasks)
+from .data import audio_dataset, loaded_checkpoints, through  # noqa: F401  (for the tasks)
 from .versions import let_go_of_processes  # noqa: F401  (for decoding)
 
 
@@ -25,6 +25,7 @@ def apply():
     saving.training_goes_on_without_room()
     saving.resume_from_a_whole_checkpoint()
     saving.broadcast_of_checkpoints()
+    saving.task_state_comes_back()
     training.stop_after_saving()
     training.whole_updates()
     training.waveforms_stay_float32()

@@ -1,4 +1,4 @@
-"""Which dataset fairseq's audio tasks read, and how ``fairseq-generate`` walks through it."""
+"""Which dataset and which checkpoint fairseq's audio tasks and models read, and how ``fairseq-generate`` walks through a dataset."""
 
 from contextlib import contextmanager
 from typing import Callable, Iterator
@@ -15,6 +15,19 @@ def audio_dataset(make: Callable) -> Iterator[None]:
         yield
     finally:
         audio_pretraining.FileAudioDataset = previous
+
+
+@contextmanager
+def loaded_checkpoints(change: Callable) -> Iterator[None]:
+    """fairseq's ``wav2vec_ctc`` loads the pre-trained checkpoint by itself; while this lasts it gets what ``change`` makes of each."""
+    from fairseq import checkpoint_utils
+
+    previous = checkpoint_utils.load_checkpoint_to_cpu
+    checkpoint_utils.load_checkpoint_to_cpu = lambda *args, **kwargs: change(previous(*args, **kwargs))
+    try:
+        yield
+    finally:
+        checkpoint_utils.load_checkpoint_to_cpu = previous
 
 
 def through(batches, make: Callable[[Iterator], Iterator]) -> None:

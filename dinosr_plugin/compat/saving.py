@@ -127,3 +127,24 @@ def broadcast_of_checkpoints():
         return broadcast
 
     wrap_once(distributed_utils, "broadcast_object", make)
+
+
+def task_state_comes_back():
+    """fairseq puts the task's state into every checkpoint, and gives it back for decoding, but not to a training that goes on."""
+    from fairseq.distributed import utils as distributed_utils
+    from fairseq.trainer import Trainer
+
+    def make(previous):
+        def load_checkpoint(self, filename, *args, **kwargs):
+            extra_state = previous(self, filename, *args, **kwargs)
+            if extra_state is None or not getattr(self.task, "takes_state_back", False) or "://" in filename:
+                return extra_state
+            state = (checkpoints.read(filename).get("task_state") or {}) if self.data_parallel_rank == 0 else None
+            if self.data_parallel_world_size > 1:
+                state = distributed_utils.broadcast_object(state, 0, self.data_parallel_process_group, self.device)
+            self.task.load_state_dict(state)
+            return extra_state
+
+        return load_checkpoint
+
+    wrap_once(Trainer, "load_checkpoint", make)

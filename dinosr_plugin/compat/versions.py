@@ -33,8 +33,9 @@ def numpy_aliases():
 
 
 def allow_fairseq_checkpoints():
-    """torch >= 2.6 unpickles nothing but tensors by default; fairseq's checkpoints also hold a ``Dictionary`` (fine-tuned ones, HuBERT),
-    and those from before 2021, such as wav2vec_small.pt, their options in an ``argparse.Namespace``.
+    """torch >= 2.6 unpickles nothing but tensors by default; fairseq's checkpoints also hold a ``Dictionary`` (fine-tuned ones, HuBERT), and
+    those from before 2021, such as wav2vec_small.pt, and of its older models (``lstm_lm``) their options in an ``argparse.Namespace``:
+    fairseq-train could not go on and fairseq-eval-lm not begin.
 
     Exactly these classes are allowed, which do nothing when they are made; ``weights_only`` stays on.
     """

@@ -16,6 +16,8 @@ import numpy as np
 
 from ..errors import UserError
 from .audio import SAMPLE_RATE, AudioError, Sound, default_workers, map_files, read_sound, wrong_format
+from .labels import REMAKE as REMAKE_UNITS
+from .labels import TOLERANCE
 from .librispeech import TRANSCRIPTS, read_transcripts
 from .bpe import words_of_pieces
 from .manifest import (
@@ -34,6 +36,7 @@ from .manifest import (
 
 LABELS = ("ltr", "bpe", "wrd", "phn", "km")
 REMAKE = "make the manifest and its labels again with `dinosr manifest`"
+UNIT_RATES = (50, 100)  # units a second: the trunk's, and those of fairseq's MFCC
 
 
 # ---- before training: text only, first fault --------------------------------------------------------------------------------
@@ -136,6 +139,7 @@ def check_manifest(
     root, rows = check_rows(tsv, report)
     check_sizes(report, min_sample_size, max_sample_size)
     labels = check_labels(tsv, report)
+    check_units(tsv, rows, labels, report)
     if root.is_dir():
         check_audio(root, [row for row in rows if row], workers or default_workers(), report)
         check_transcripts(tsv, root, rows, labels, report)
@@ -234,6 +238,17 @@ def check_symbols(path: Path, lines: list[str], dictionary: Path, report: Report
             f"{path.name}: symbol {symbol!r} is not in {dictionary.name} ({unknown[symbol]} line(s), the first is line {first[symbol]}); "
             f"{REMAKE}, or add the symbol there"
         )
+
+
+def check_units(tsv: Path, rows: list[Optional[Row]], labels: dict[str, list[str]], report: Report) -> None:
+    """One problem for all units in ``.km`` that are shorter or longer than their audio, at the rate at which fewest are."""
+    lengths = [(number, len(line.split()), row.samples / SAMPLE_RATE) for number, (line, row) in enumerate(zip(labels.get("km", []), rows), 1) if row]
+    misfits = {rate: [one for one in lengths if abs(one[1] / rate - one[2]) > TOLERANCE] for rate in UNIT_RATES}
+    rate = min(misfits, key=lambda rate: len(misfits[rate]))
+    if misfits[rate]:
+        number, units, seconds = misfits[rate][0]
+        what = f"units and audio of {len(misfits[rate])} row(s) differ by more than {TOLERANCE} s at {rate} units a second"
+        report.problems.append(f"{tsv.stem}.km: {what}, the first is line {number}: {units} units for {seconds:.2f} s; {REMAKE_UNITS}")
 
 
 def report_differences(what: str, pairs: Iterable[tuple[int, str, str]], report: Report) -> None:

@@ -9,7 +9,7 @@ import logging
 import time
 from array import array
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .audio import AudioError, Header, read_header, wrong_format
+from .labels import FrameLabels, collate_labels, count_classes, read_labels
 from .manifest import read_root, read_rows
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,8 @@ class SpeechDataset(FileAudioDataset):
         skip_bad_audio: leave out and log what cannot be read, is not mono at ``sample_rate``, has not as many samples as the
             manifest says, or holds NaN; else raise UserError with the file's name.
         max_bad_files: how many different files may be left out until UserError names them all; None: any number.
+        labels: suffixes of the files of frame labels beside the manifest, with ``dict.<suffix>.txt`` there too; batches hold their labels then.
+        label_rate: labels a second.
         num_buckets, text_compression_level, options: as ``FileAudioDataset``.
     """
 
@@ -73,6 +76,8 @@ class SpeechDataset(FileAudioDataset):
         seed: int = 0,
         skip_bad_audio: bool = False,
         max_bad_files: Optional[int] = None,
+        labels: Sequence[str] = (),
+        label_rate: int = 50,
         num_buckets: int = 0,
         text_compression_level: TextCompressionLevel = TextCompressionLevel.none,
         **options,
@@ -81,6 +86,8 @@ class SpeechDataset(FileAudioDataset):
         self.manifest_path = manifest_path
         self.text_compressor = TextCompressor(text_compression_level)
         self.load_rows(Path(manifest_path))
+        self.label_rate = label_rate
+        self.labels = [self.load_labels(Path(manifest_path), kind) for kind in labels]
         self.set_bucket_info(num_buckets)
         self.seed = seed
         self.skip_bad_audio = skip_bad_audio
@@ -105,6 +112,10 @@ class SpeechDataset(FileAudioDataset):
         self.sizes = np.array(sizes, dtype=np.int64)
         logger.info(f"loaded {len(self.sizes)}, skipped {len(self.skipped_indices)} samples")
 
+    def load_labels(self, manifest: Path, kind: str) -> FrameLabels:
+        classes = count_classes(manifest.parent, kind)
+        return read_labels(manifest.with_suffix(f".{kind}"), classes, self.sizes, self.label_rate, self.skipped_indices)
+
     def set_epoch(self, epoch: int) -> None:
         self.epoch.fill_(epoch)
 
@@ -114,9 +125,7 @@ class SpeechDataset(FileAudioDataset):
         try:
             return self.read(index)
         except AudioError as error:
-            if not self.skip_bad_audio:
-                raise UserError(f"{self.path(index)}: {error}; `dinosr check {self.manifest_path}` lists all such files") from error
-            self.skip(index, error)
+            self.refuse(index, error)
             return {"id": index, "source": None}  # fairseq's collater leaves these out
 
     def read(self, index: int) -> Dict[str, Any]:
@@ -158,6 +167,12 @@ class SpeechDataset(FileAudioDataset):
     def path(self, index: int) -> Path:
         return Path(self.root_dir, self.name(index))
 
+    def refuse(self, index: int, error: AudioError) -> None:
+        """Skip a bad file, or raise UserError with its name."""
+        if not self.skip_bad_audio:
+            raise UserError(f"{self.path(index)}: {error}; `dinosr check {self.manifest_path}` lists all such files") from error
+        self.skip(index, error)
+
     def skip(self, index: int, error: AudioError) -> None:
         """Log and count a bad file, once whatever the epoch and the worker. Raises UserError where there are more than ``max_bad_files``."""
         if self.bad[index]:
@@ -188,7 +203,8 @@ class SpeechDataset(FileAudioDataset):
         return np.minimum(self.sizes[indices], self.max_sample_size)
 
     def collater(self, samples: List[Dict[str, Any]]) -> Dict[str, Any]:
-        """Items -> fairseq's batch: ``id`` (B,), their ``files``, ``net_input`` with ``source`` (B, T) float32 and, if ``pad``, ``padding_mask``.
+        """Items -> fairseq's batch: ``id`` (B,), their ``files``, ``net_input`` with ``source`` (B, T) float32 and, if ``pad``, ``padding_mask``;
+        where there are labels, the whole utterances' ``labels`` (S, B, L), the crops' first samples ``label_starts`` (B,), and ``label_rate``.
 
         Without ``pad`` all rows are cropped to the shortest. ``{}`` for no items, which a shard may get at the end of an epoch.
         """
@@ -196,27 +212,33 @@ class SpeechDataset(FileAudioDataset):
             return {}
         good = [sample for sample in samples if sample["source"] is not None] or [self.substitute(samples[0])]
         longest = self.max_sample_size if self.pad else min(self.max_sample_size, *(len(sample["source"]) for sample in good))
-        batch = super().collater([{**sample, "source": self.crop(sample["source"], longest, sample["id"])} for sample in good])
+        starts = [self.crop_start(len(sample["source"]), longest, sample["id"]) for sample in good]
+        batch = super().collater([{**sample, "source": sample["source"][start : start + longest]} for sample, start in zip(good, starts)])
+        if self.labels:
+            batch["net_input"].update(self.label_inputs([sample["id"] for sample in good], starts))
         return {**batch, "files": [str(self.path(sample["id"])) for sample in good]}
 
-    def crop(self, source: Tensor, length: int, index: int) -> Tensor:
-        """(T,) -> (min(T, length),), cut at a place that depends on seed, epoch and index only: not on other rows, batches or workers."""
-        spare = len(source) - length
-        if spare <= 0:
-            return source
-        start = int(self.random(index).random() * (spare + 1))
-        return source[start : start + length]
+    def label_inputs(self, rows: List[int], starts: List[int]) -> Dict[str, Any]:
+        """What a model that predicts labels wants of crops that begin at samples ``starts`` of these utterances."""
+        return {"labels": collate_labels(self.labels, rows), "label_starts": torch.tensor(starts), "label_rate": self.label_rate}
+
+    def crop_start(self, samples: int, length: int, index: int) -> int:
+        """Where a crop begins: a place that depends on seed, epoch and index only, not on other rows, batches or workers; 0 for what is no longer."""
+        spare = samples - length
+        return int(self.random(index).random() * (spare + 1)) if spare > 0 else 0
 
     def random(self, *numbers: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, int(self.epoch), *map(int, numbers)])
 
-    def substitute(self, bad: Dict[str, Any]) -> Dict[str, Any]:
+    def substitute(self, bad: Dict[str, Any], items: Optional[FairseqDataset] = None) -> Dict[str, Any]:
         """A good item for a batch that has none. fairseq would train on its first batch again, or crash where that is the empty one.
 
-        Raises UserError where many others are bad too: better than weeks of training on what is left.
+        ``items``: where to take it from, if it is not this dataset. Raises UserError where many others are bad too: better than weeks of
+        training on what is left.
         """
-        for index in self.random(bad["id"], 1).integers(len(self), size=SUBSTITUTES):
-            sample = {**bad, **self[int(index)]}
+        items = items or self
+        for index in self.random(bad["id"], 1).integers(len(items), size=SUBSTITUTES):
+            sample = {**bad, **items[int(index)]}
             if sample["source"] is not None:
                 return sample
         raise UserError(

@@ -76,6 +76,11 @@ VOCABULARY: tuple[str, ...] = tuple(
 )
 
 
+def word_class(rule: str) -> frozenset[str]:
+    """The words that a rule can be by itself, without those that come with others: ``word_class("ARTICLE")``."""
+    return frozenset(choice[0] for choice in _RULES[rule] if len(choice) == 1 and choice[0] not in _RULES)
+
+
 def _expand(symbol: str, rng: random.Random) -> list[str]:
     if symbol not in _RULES:
         return [symbol]

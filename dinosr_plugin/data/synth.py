@@ -122,7 +122,7 @@ def synthesize(out: Path, minutes: float, speakers: int, seed: int, workers: int
         if finished:
             print(f"{out} is there already, made with the same parameters: nothing to do")
             return finished
-        partial = _fresh_partial(out)
+        partial = fresh_partial(out, {*PARTS, *(f"{part}.phones.tsv" for part in PARTS), _SUMMARY})
         summary = _fill(partial, _jobs(partial, minutes, speakers, seed), parameters, workers)
         partial.rename(out)
     except (OSError, soundfile.SoundFileError) as error:
@@ -156,10 +156,9 @@ def _finished(out: Path, parameters: dict) -> dict | None:
     return summary
 
 
-def _fresh_partial(out: Path) -> Path:
-    """An empty folder ``OUT.partial``; what a killed run left there goes, anything else does not."""
+def fresh_partial(out: Path, ours: set[str]) -> Path:
+    """An empty folder ``OUT.partial``; what a killed run left there (names in ``ours``) goes, anything else does not."""
     partial = out.with_name(out.name + ".partial")
-    ours = {*PARTS, *(f"{part}.phones.tsv" for part in PARTS), _SUMMARY}
     if partial.exists():
         if not partial.is_dir() or {entry.name for entry in partial.iterdir()} - ours:
             raise UserError(f"{partial} is in the way and holds other things than an unfinished corpus: remove it")
@@ -184,7 +183,7 @@ def _seconds_a_speaker(minutes: float, speakers: int) -> dict[str, float]:
     return {"train": 60 * (minutes - dev_minutes) / (speakers - dev_speakers), "dev": 60 * dev_minutes / dev_speakers}
 
 
-def _speaker(index: int, part: str, seed: int) -> Speaker:
+def roster_speaker(index: int, part: str, seed: int) -> Speaker:
     """The speaker at a place of the roster; beyond its end, a voice comes back with another pitch and rate."""
     rng = random.Random(f"{seed}/speaker/{index}")
     voice, pitch, pitch_range, rate = _VOICES[index % len(_VOICES)]
@@ -207,7 +206,7 @@ def _speaker(index: int, part: str, seed: int) -> Speaker:
 def _jobs(folder: Path, minutes: float, speakers: int, seed: int) -> list[_Job]:
     seconds = _seconds_a_speaker(minutes, speakers)
     parts = ["dev" if index < _dev_speakers(speakers) else "train" for index in range(speakers)]
-    return [_Job(_speaker(index, part, seed), seconds[part], seed, folder) for index, part in enumerate(parts)]
+    return [_Job(roster_speaker(index, part, seed), seconds[part], seed, folder) for index, part in enumerate(parts)]
 
 
 # ---- one speaker ----
@@ -237,7 +236,7 @@ def _speak_all(job: _Job) -> tuple[dict, list[str]]:
 def _utterances(job: _Job) -> Iterator[_Spoken]:
     """Sentence after sentence until the speaker's seconds are reached within one; a sentence that overshoots is dropped."""
     speaker = job.speaker
-    texts = _sentences(job.seed, speaker)
+    texts = sentences(job.seed, speaker)
     rng = np.random.default_rng([job.seed % 2**64, speaker.number])
     left, misfits = job.seconds, 0
     with espeak.Espeak(speaker.voice, speaker.pitch, speaker.pitch_range, speaker.rate) as talker:
@@ -251,7 +250,7 @@ def _utterances(job: _Job) -> Iterator[_Spoken]:
             yield spoken
 
 
-def _sentences(seed: int, speaker: Speaker) -> Iterator[str]:
+def sentences(seed: int, speaker: Speaker) -> Iterator[str]:
     """Sentences without repetition. Every possible sentence belongs to one of the parts, so none is said in both."""
     rng = random.Random(f"{seed}/sentences/{speaker.number}")
     said: set[str] = set()
@@ -266,15 +265,23 @@ def _sentences(seed: int, speaker: Speaker) -> Iterator[str]:
 def _record(
     words: str, wave: np.ndarray, segments: list[espeak.Segment], speaker: Speaker, rng: np.random.Generator
 ) -> _Spoken:
-    """What a microphone makes of the synthesiser's sound: silence around it, a tilted spectrum, a level, noise."""
     phones = espeak.phones(segments, wave, speaker.voice.split("+")[0])
+    recorded, lead = microphone(wave, speaker, rng)
+    return _Spoken(words, recorded, _times(phones, lead, len(recorded)))
+
+
+def microphone(wave: np.ndarray, speaker: Speaker, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """What a microphone makes of the synthesiser's sound: silence around it, a tilted spectrum, a level, noise.
+
+    int16 samples at eSpeak's rate -> int16 samples at ``SAMPLE_RATE``, and how many of them come before the speech.
+    """
     speech = resample_poly(wave / 32768.0, 320, 441)  # 22,050 to 16,000 Hz
     lead, tail = (int(SAMPLE_RATE * seconds) for seconds in rng.uniform(0.15, 0.40, size=2))
     clean = lfilter([1.0, speaker.tilt], [1.0], np.pad(speech, (lead, tail)))
     clean *= 10 ** (speaker.level_db / 20) / np.sqrt(np.mean(clean**2))
     clean *= min(1.0, 0.9 / np.abs(clean).max())
     noise = 10 ** ((speaker.level_db - speaker.snr_db) / 20) * rng.standard_normal(len(clean))
-    return _Spoken(words, np.round(32767 * (clean + noise)).astype(np.int16), _times(phones, lead, len(clean)))
+    return np.round(32767 * (clean + noise)).astype(np.int16), lead
 
 
 def _times(phones: list[espeak.Segment], lead: int, samples: int) -> list[tuple[float, float, str]]:

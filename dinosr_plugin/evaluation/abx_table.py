@@ -14,6 +14,7 @@ from .abx import abx
 from .abx_items import Item
 from .abx_score import PAIR_COLUMNS, SPEAKER_COLUMNS, AbxResult
 from .tables import format_table
+from .unit_files import read_labelled_units
 
 COLUMNS = [
     ("name", "features", ""),
@@ -47,16 +48,17 @@ class Row:
         return {"name": self.source.name, "distance": self.source.distance, "rate": self.source.rate, **self.result.as_dict()}
 
 
-def open_sources(paths: Sequence[Path], unit_rate: Optional[float] = None, unit_distance: Optional[str] = None) -> list[Source]:
+def open_sources(
+    paths: Sequence[Path], unit_rate: Optional[float] = None, unit_distance: Optional[str] = None, tsv: Optional[Path] = None
+) -> list[Source]:
     """Feature folders, unit files, and folders of these (see ``inside``), in the order given.
 
     Features are compared by the angular distance. Units have a choice, ``unit_distance`` (default: ``"onehot"``, the published protocol), and
-    need ``unit_rate``, units a second.
+    need ``unit_rate``, units a second. ``tsv``: manifest that names the utterances of files which do not (``.km``).
 
     Raises:
         UserError: no such folder or file, damaged, units without a rate, or a rate or distance of units where there are none.
     """
-    from ..units.codes import read_units
     from ..units.store import FeatureFolder
 
     sources = []
@@ -69,7 +71,7 @@ def open_sources(paths: Sequence[Path], unit_rate: Optional[float] = None, unit_
         elif unit_rate is None:
             raise UserError(f"{path}: a file of units wants --rate HZ, the units a second that it was written with (a DinoSR model's own: 50)")
         else:
-            sources.append(Source(str(path), read_units(path), unit_rate, unit_distance or "onehot"))
+            sources.append(Source(str(path), read_labelled_units(path, tsv), unit_rate, unit_distance or "onehot"))
     if sources and (unit_rate or unit_distance) and all(source.distance == "angular" for source in sources):
         raise UserError("--rate and --distance are of files of units, and there are only folders of features; leave them out")
     return sources

@@ -9,14 +9,14 @@ import torch
 
 from ..data.manifest import write_files
 from ..errors import UserError
+from ..models.checkpoint import LayerReader
 from ..units.codes import CodeReader
-from ..units.features import read_utterances
+from ..units.features import MAX_MINUTES, read_utterances
 from .abx_items import manifest_speakers
-from .comparison import compare, name_of
+from .comparison import cluster_count, compare, name_of
 from .phones import PhoneAlignment
 from .plots import plot_code_by_phone, plot_curves
 from .tables import ABX_COLUMNS, QUALITY_COLUMNS, format_table
-from .training_log import loss_curve, read_training_log
 from .unit_quality import UnitCounts, count_units
 
 PARTS = {"teacher": "teacher", "student": "head"}  # of an entry of the history -> kind of row
@@ -29,7 +29,7 @@ def codebook_counts(checkpoint: str | Path, part: str, dev_tsv: str | Path, phon
         UserError: a checkpoint without codebooks, a bad manifest, unreadable audio, an utterance without alignment.
     """
     reader = CodeReader(checkpoint, predicted=part == "student")
-    utterances = read_utterances(dev_tsv, reader.field)
+    utterances = read_utterances(dev_tsv, reader.field, MAX_MINUTES)
     phones.require(utterance.name for utterance in utterances)
     codes, speakers = dict(reader.stream(utterances)), manifest_speakers(dev_tsv)
     return [
@@ -63,6 +63,9 @@ def measure(
         UserError: as ``codebook_counts`` and ``compare``.
     """
     checkpoints = sorted(checkpoints, key=updates_of) if len(checkpoints) > 1 else list(checkpoints)
+    if train_tsv is not None:  # what ``compare`` would refuse is refused before the minutes that codebooks take
+        read_utterances(train_tsv)
+        cluster_count(LayerReader(checkpoints[-1]), checkpoints[-1], clusters)
     history, counts = [], {}
     for checkpoint in checkpoints if clusters is None else ():
         counts = {part: codebook_counts(checkpoint, part, dev_tsv, phones) for part in PARTS}
@@ -115,9 +118,8 @@ def rows_table(rows: Sequence[dict]) -> str:
     return format_table(rows, QUALITY_COLUMNS + (ABX_COLUMNS if any(row.get("unit_abx_within") is not None for row in rows) else []))
 
 
-def write_quality(out: Path, figures: dict, phone_names: Sequence[str], log: Path | None = None) -> list[Path]:
-    """``quality.json`` and, where there is a history, ``curves.png`` and ``code_by_phone.png`` in the folder ``out``; ``log``: the training log, for the loss."""
-    losses = loss_curve(read_training_log(log)) if log else []
+def write_quality(out: Path, figures: dict, phone_names: Sequence[str], losses: Sequence[tuple[int, float]] = ()) -> list[Path]:
+    """``quality.json`` and, where there is a history, ``curves.png`` and ``code_by_phone.png`` in the folder ``out``; ``losses``: ``training_log.loss_curve``."""
     history = [{**entry, "loss": _nearest(losses, entry["updates"])} for entry in figures["history"]]
     written = {key: history if key == "history" else figures[key] for key in ("history", "rows", "baselines", "best")}
     write_files(out, {"quality.json": [json.dumps(written, indent=1)]})

@@ -19,7 +19,7 @@ from ..data.manifest import read_manifest, write_files
 from ..errors import UserError
 from ..models.checkpoint import LayerReader
 from ..units.codes import CodeReader, kmeans_units
-from ..units.features import extract, extract_acoustic, read_utterances
+from ..units.features import MAX_MINUTES, extract, extract_acoustic, read_utterances
 from ..units.kmeans import fit_kmeans
 from ..units.store import FeatureFolder
 from .abx import abx as abx_errors
@@ -94,9 +94,10 @@ def compare(
     reader = LayerReader(checkpoint)
     size = cluster_count(reader, checkpoint, clusters)
     items = make_items(phones, speakers) if abx else None
+    fit = write_fit_manifest(train_tsv, work)
     inputs = [digest(path) for path in (checkpoint, Path(train_tsv), Path(dev_tsv), phones.path)]
     key = hashlib.sha256(json.dumps([*inputs, speakers, size, abx, FIT_SAMPLES, SEED, RESTARTS, FIT_DTYPE, DEV_DTYPE]).encode()).hexdigest()
-    setting = Setting(checkpoint, write_fit_manifest(train_tsv, work), Path(dev_tsv), phones, speakers, size, items, work, key)
+    setting = Setting(checkpoint, fit, Path(dev_tsv), phones, speakers, size, items, work, key)
     kinds = [kind for kind in NAMES if reader.codebook_size or kind not in CODES]
     if not all(read_kept(setting, kind).done for kind in kinds):
         warn_of_disk(reader, setting)
@@ -204,7 +205,7 @@ def extracted(setting: Setting, kind: str, tsv: Path, folder: Path, dtype: str) 
 def code_rows(setting: Setting, kind: str, folder: Path, start: int) -> Iterator[dict]:
     """Codebooks or heads, from number ``start`` on; ``folder`` is not needed."""
     reader = CodeReader(setting.checkpoint, predicted=kind == "head")
-    codes = dict(reader.stream(read_utterances(setting.dev, reader.field)))
+    codes = dict(reader.stream(read_utterances(setting.dev, reader.field, MAX_MINUTES)))
     for k in range(start, reader.n_codebooks):
         units = {utt: own[k] for utt, own in codes.items()}
         yield measured(setting, kind, k, units, reader.rate)

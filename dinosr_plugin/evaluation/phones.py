@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.acoustic import FRAME_HOP, FRAME_SAMPLES, trunk_frames  # noqa: F401  (the last for who imports it from here)
+from ..data.acoustic import FRAME_SAMPLES
 from ..data.audio import SAMPLE_RATE
 from ..errors import UserError
 

@@ -30,6 +30,14 @@ def read_training_log(path: Union[str, Path], subset: str = "") -> Records:
     return [records[update] for update in sorted(records)]
 
 
+def read_pretraining_log(path: Union[str, Path]) -> Records:
+    """As ``read_training_log``. Raises UserError also where there is no loss in it."""
+    records = read_training_log(path)
+    if not loss_curve(records):
+        raise UserError(f"{path}: no record of a training loss in it; give TensorBoard's folder or the JSON log of the pre-training, or leave --log out")
+    return records
+
+
 def _json_records(path: Path, subset: str) -> Dict[int, Dict[str, float]]:
     prefix = f"{subset}_" if subset else ""
     records: Dict[int, Dict[str, float]] = {}

@@ -2,13 +2,16 @@
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from ..data.manifest import duplicate_ids, read_lines, read_rows, utterance_id, write_files
+from ..data.manifest import duplicate_ids, read_lines, read_manifest, read_rows, utterance_id, write_files
 from ..errors import UserError
+from ..models.checkpoint import is_torch_file
 from ..units.codes import parse_ids, read_units
 from .abx_items import librispeech_speaker, manifest_speakers
 from .phones import PhoneAlignment
@@ -22,18 +25,13 @@ SHOWN = 3  # names listed in a message
 
 
 def is_checkpoint(path: str | Path) -> bool:
-    """Whether a file begins as torch's do (a zip archive, before torch 1.6 a pickle), which no file of units in UTF-8 does.
-
-    Raises UserError where it cannot be read.
-    """
+    """Whether a path is that of a checkpoint rather than of units. Raises UserError where it cannot be read."""
     if Path(path).is_dir():
         return False
     try:
-        with open(path, "rb") as file:
-            start = file.read(2)
+        return is_torch_file(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a checkpoint, a file of units, or a folder of these") from error
-    return start == b"PK" or start[:1] == b"\x80"
 
 
 def unit_files(path: str | Path) -> list[Path]:
@@ -141,6 +139,27 @@ def aligned_units(
         raise UserError(f"{'; '.join(notes)}; give both of the same utterances, or go on without them with --skip-missing")
     require_rate(name, shared, phones, rate)
     return shared, [f"{note}; left out" for note in notes]
+
+
+@contextmanager
+def aligned_part(tsv: Path, phones: PhoneAlignment, skip_missing: bool) -> Iterator[tuple[Path, list[str]]]:
+    """A manifest of those utterances that have an alignment, as long as it is needed, and what the user should know about the others.
+
+    Without ``skip_missing`` the manifest as it is: who measures says what is missing. Raises UserError for a bad manifest, and where nothing is left.
+    """
+    if not skip_missing:
+        yield tsv, []
+        return
+    split = read_manifest(tsv)
+    names = [utterance_id(utterance.path) for utterance in split.utterances]
+    missing = [name for name in names if name not in phones.segments]
+    if len(missing) == len(names):
+        phones.require(names)
+    kept = [f"{utterance.path}\t{utterance.samples}" for name, utterance in zip(names, split.utterances) if name in phones.segments]
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(Path(folder), {tsv.name: [str(split.root), *kept]})
+        notes = [f"{tsv}: {len(missing)} of {len(names)} utterances have no alignment in {phones.path} ({listed(missing)}); left out"] if missing else []
+        yield Path(folder, tsv.name), notes
 
 
 def listed(names: Sequence[str]) -> str:

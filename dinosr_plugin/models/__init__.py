@@ -1,1 +1,1 @@
-from . import dinosr  # noqa: F401
+from . import cpc, cpc_deepcluster, dinosr, hubert  # noqa: F401

@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fairseq import checkpoint_utils, tasks
+from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
 from fairseq.models import MODEL_REGISTRY, BaseFairseqModel
 from fairseq.models.hubert import HubertModel
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..modules.conv_spec import parse_conv_layers
+from .cpc import CPC
 from .dinosr import DinoSR
 from .encoder import Trunk
 
@@ -40,6 +41,8 @@ def load_with_task(path: Union[str, Path]):
     if not Path(path).is_file():
         raise UserError(f"{path}: no such checkpoint")
     try:
+        if not is_torch_file(path):
+            raise UserError(f"{path}: cannot be loaded as a fairseq checkpoint (it is no file of PyTorch); give one that a training saved")
         state = checkpoint_utils.load_checkpoint_to_cpu(str(path))
         forget_data_folder(state)
         forget_hubert_labels(state)
@@ -51,6 +54,13 @@ def load_with_task(path: Union[str, Path]):
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"{path}: cannot be loaded as a fairseq checkpoint ({reason[0]}); is the file whole?") from error
     return models[0].eval(), cfg, task
+
+
+def is_torch_file(path: Union[str, Path]) -> bool:
+    """Whether a file begins as torch's do: a zip archive, before torch 1.6 a pickle, which no text does. Raises OSError where it cannot be read."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+    return start == b"PK\x03\x04" or start[:1] == b"\x80"
 
 
 def forget_data_folder(state: Dict[str, Any]) -> None:
@@ -101,19 +111,15 @@ def require_codebooks(model: BaseFairseqModel, path: Union[str, Path]) -> None:
         raise UserError(f"{path}: holds {type(model).__name__}, which has no codebooks; give a DinoSR pre-training checkpoint")
 
 
-def untrained_model(cfg: DictConfig, seed: int = 0) -> BaseFairseqModel:
-    """A model of the same config with random weights, in eval mode: what learning is measured against."""
-    torch.manual_seed(seed)
-    return tasks.setup_task(cfg.task, from_checkpoint=True).build_model(cfg.model, from_checkpoint=True).eval()
-
-
 def trunk_of(model: BaseFairseqModel) -> BaseFairseqModel:
     """The part that turns waveforms into features: the model itself, or what a fine-tuned one is built around."""
     return model.w2v_encoder.w2v_model if hasattr(model, "w2v_encoder") else model
 
 
 def field_and_hop(trunk: BaseFairseqModel) -> Tuple[int, int]:
-    """Samples (at 16 kHz) that a frame sees, and from one frame to the next."""
+    """Samples (at 16 kHz) that a frame stands for, and from one frame to the next."""
+    if isinstance(trunk, CPC):
+        return trunk.field, trunk.hop
     if layers := getattr(trunk, "conv_layers", None):
         pass
     elif hasattr(trunk, "cfg"):  # fairseq's own models
@@ -162,7 +168,7 @@ Layer = Union[int, str]
 
 
 class LayerReader:
-    """What the Transformer layers of a checkpoint give: this plug-in's models, fairseq's wav2vec 2.0, HuBERT and data2vec, fine-tuned or not.
+    """What the Transformer layers of a checkpoint give, or CPC's recurrent layers: this plug-in's models, fairseq's wav2vec 2.0, HuBERT and data2vec, fine-tuned or not.
 
     Args:
         path: the checkpoint.
@@ -191,14 +197,16 @@ class LayerReader:
             model = task.build_model(cfg.model, from_checkpoint=True).eval()
         require_finite(model, path)
         self.trunk = trunk_of(model).to(device)
-        if not isinstance(getattr(getattr(self.trunk, "encoder", None), "layers", None), nn.ModuleList):
+        encoder = self.trunk.context if isinstance(self.trunk, CPC) else getattr(self.trunk, "encoder", None)
+        if not isinstance(getattr(encoder, "layers", None), nn.ModuleList):
             raise UserError(f"{path}: holds {type(self.trunk).__name__}, which has no Transformer layers to read; give a speech model's checkpoint")
         if weights == "teacher" and getattr(self.trunk, "teacher", None) is None:
             raise UserError(f"{path}: holds {type(model).__name__}, which has no teacher; give a DinoSR pre-training checkpoint, or take the student")
-        self.encoder = self.trunk.teacher.model if weights == "teacher" else self.trunk.encoder
+        self.encoder = self.trunk.teacher.model if weights == "teacher" else encoder
         self.name, self.weights, self.device = Path(path).name, weights, device
         self.fingerprint = fingerprint([self.trunk])
-        self.n_layers, self.width = len(self.encoder.layers), self.encoder.layer_norm.normalized_shape[0]
+        self.n_layers = len(self.encoder.layers)
+        self.width = self.trunk.cfg.context_dim if isinstance(self.trunk, CPC) else self.encoder.layer_norm.normalized_shape[0]
         self.normalize = bool(cfg.task.get("normalize", False))
         self.field, self.hop = field_and_hop(self.trunk)
         self.pads = ignores_padding(self.trunk)
@@ -257,6 +265,8 @@ def ignores_padding(trunk: BaseFairseqModel) -> bool:
     HuBERT and data2vec). Of fairseq's own models HuBERT takes a frame that is half padding for speech, data2vec's stacked positional
     convolutions carry padding inwards, and Conformers normalise over it; wav2vec 2.0 (large) does none of that.
     """
+    if isinstance(trunk, CPC):
+        return trunk.cfg.encoder_norm != "instance"
     if isinstance(trunk, Trunk):
         return trunk.cfg.front_end == "fbank" or trunk.cfg.extractor_mode == "layer_norm"
     if type(trunk) is not Wav2Vec2Model:

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from .. import compat
 from ..data.dataset import SpeechDataset, longest_utterance
 from ..errors import UserError
+from ..models.hubert import adopt_fairseqs_hubert
 from .generation import Decoding, DecodingConfig
 from .pretraining import require_data, split_names
 from .updates import WholeUpdates
@@ -152,12 +153,15 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         if from_disk and not PathManager.exists(path):
             raise UserError(f"model.w2v_path={path}: no such file; give a pre-trained checkpoint")
         try:
-            return super().build_model(model_cfg, from_checkpoint)
+            with compat.loaded_checkpoints(adopt_fairseqs_hubert):
+                return super().build_model(model_cfg, from_checkpoint)
         except AssertionError as error:
             if "normalization" not in str(error):
                 raise
             ours = bool(self.cfg.normalize)
             raise UserError(f"task.normalize={ours}: pre-training of {path} had {not ours}; use the same") from error
+        except UserError:
+            raise
         except Exception:
             if from_disk:
                 require_checkpoint(path)

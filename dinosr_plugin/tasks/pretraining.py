@@ -1,5 +1,6 @@
 """Pre-training on unlabelled speech: fairseq's audio task with checks that speak before an hour is lost."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -8,19 +9,22 @@ import torch
 from fairseq.data import FairseqDataset
 from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import register_task
-from fairseq.tasks.audio_pretraining import AudioPretrainingConfig, AudioPretrainingTask
+from fairseq.tasks.audio_pretraining import AudioPretrainingTask
 from omegaconf import OmegaConf
 
 from .. import compat
 from ..criterions.dinosr import codebook_sums
 from ..data.dataset import SpeechDataset, longest_utterance
+from ..data.labels import count_classes, label_kinds
+from ..data.windows import WindowDataset
 from ..errors import UserError
+from .relabelling import Relabelling, RelabellingConfig, check_relabelling
 from .updates import WholeUpdates
 from .watch import CollapseWatch, warn_of_bad_loss
 
 
 @dataclass
-class DinoSRPretrainingConfig(AudioPretrainingConfig):
+class DinoSRPretrainingConfig(RelabellingConfig):
     max_sample_size: Optional[int] = field(
         default=320_000,
         metadata={
@@ -47,6 +51,25 @@ class DinoSRPretrainingConfig(AudioPretrainingConfig):
             "a hundred mean a failing disk or a wrong manifest"
         },
     )
+    window_samples: Optional[int] = field(
+        default=None,
+        metadata={
+            "help": "cut utterances into windows of so many samples (CPC: 20480), each inside one utterance, at another place in every epoch; "
+            "shorter utterances are left out; null: whole utterances, or crops of them"
+        },
+    )
+    negatives: ChoiceEnum(["same_speaker", "mixed"]) = field(
+        default="same_speaker",
+        metadata={
+            "help": "with window_samples: same_speaker: a batch holds windows of one speaker, as the folders tell them; mixed: of anybody. "
+            "CPC's false frames are of the same batch, that of one rank and micro-batch"
+        },
+    )
+    labels: Optional[str] = field(
+        default=None,
+        metadata={"help": "for models that predict frame labels: extension of the label files beside the manifests, such as km; several with commas: km,km2"},
+    )
+    label_rate: int = field(default=50, metadata={"help": "labels a second; 50: one for each frame of the trunk"})
     on_collapse: ChoiceEnum(["warn", "stop"]) = field(
         default="warn",
         metadata={"help": "what to do where nothing is learned any more (see collapse_patience): log it, or stop with a checkpoint, on all ranks"},
@@ -69,10 +92,14 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
     """
 
     cfg: DinoSRPretrainingConfig
+    takes_state_back = True  # when training goes on: compat.saving.task_state_comes_back
 
     def __init__(self, cfg: DinoSRPretrainingConfig):
         super().__init__(cfg)
+        check_windows(cfg)
         self.watch = CollapseWatch(cfg.on_collapse, cfg.collapse_patience)
+        self.relabelling = Relabelling(cfg)
+        self.trained_on = None  # the split
 
     def load_dataset(self, split: str, task_cfg: Optional[DinoSRPretrainingConfig] = None, **kwargs) -> None:
         """Load ``<data>/<split>.tsv``, after a check of its text.
@@ -83,17 +110,33 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
 
         require_data(self.cfg)
         for name in split_names(split, self.cfg.multi_corpus_keys):
-            validate_manifest(Path(self.cfg.data) / f"{name}.tsv", None, self.cfg.min_sample_size)
+            validate_manifest(Path(self.cfg.data) / f"{name}.tsv", None, self.shortest())
         options = {"seed": self.cfg.seed, "skip_bad_audio": self.cfg.skip_bad_audio, "max_bad_files": self.cfg.max_bad_files}
-        if "data_selector" not in kwargs:  # fairseq's trainer gives it for the split that it trains on
-            options["pad"] = True
-        with compat.audio_dataset(lambda **given: SpeechDataset(**{**given, **options})):
+        options |= {"labels": label_kinds(self.cfg.labels), "label_rate": self.cfg.label_rate, "min_sample_size": self.shortest()}
+        if "data_selector" in kwargs:  # fairseq's trainer gives it for the split that it trains on
+            self.trained_on = split
+        training = split == self.trained_on
+        options["pad"] = self.cfg.enable_padding or not training
+
+        def make(**given):
+            utterances = SpeechDataset(**{**given, **options})
+            if self.cfg.window_samples is None:
+                return utterances
+            return WindowDataset(utterances, self.cfg.window_samples, self.cfg.negatives == "same_speaker", moving=training)
+
+        with compat.audio_dataset(make):
             super().load_dataset(split, task_cfg, **kwargs)
+
+    def shortest(self) -> Optional[int]:
+        """Samples of the shortest utterance that is taken; None: any."""
+        return self.cfg.min_sample_size if self.cfg.window_samples is None else max(self.cfg.window_samples, self.cfg.min_sample_size or 0)
 
     def get_batch_iterator(self, dataset: FairseqDataset, max_tokens: Optional[int] = None, epoch: int = 1, **kwargs):
         """fairseq's batches of all utterances. ``max_tokens`` counts samples of audio, after cropping."""
         # With fairseq's default of 8 the last batch is dropped unless its size is a multiple of 8: some would never be heard.
         kwargs["required_batch_size_multiple"] = 1
+        if self.cfg.relabel_every > 0:  # without a buffer the loader's workers read the first batches before the epoch begins, with the labels before
+            kwargs["data_buffer_size"] = max(1, kwargs.get("data_buffer_size", 0))
         longest = longest_utterance(dataset, self.max_positions()[0])
         if max_tokens is not None and longest > max_tokens:
             raise UserError(
@@ -108,12 +151,33 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         """The model, after a check that the shortest utterance has the two frames that masking needs."""
         if not from_checkpoint:
             require_data(self.cfg)
+            if "num_classes" in model_cfg:
+                self.count_classes(model_cfg)
         model = super().build_model(model_cfg, from_checkpoint)
         if not from_checkpoint and hasattr(model, "frame_counts"):
-            check_shortest(model, self.cfg.min_sample_size, self.cfg.max_sample_size)
+            check_shortest(model, self.shortest(), self.cfg.max_sample_size)
+            check_relabelling(self.cfg, getattr(model.cfg, "encoder_layers", 0))
+        if not from_checkpoint and hasattr(model, "start_from_checkpoint"):
+            model.start_from_checkpoint()
         return model
 
+    def count_classes(self, model_cfg: Any) -> None:
+        """Put the sizes of the label sets into the model's config, and so into its checkpoints. Raises UserError where there are none."""
+        kinds = label_kinds(self.cfg.labels)
+        if not kinds:
+            raise UserError(f"task.labels: not given, but model={model_cfg._name} predicts labels; add task.labels=km, the extension of the label files")
+        sizes = [count_classes(Path(self.cfg.data), kind) for kind in kinds]
+        given = list(model_cfg.num_classes) or sizes
+        if len(given) != len(sizes) or any(a < b for a, b in zip(given, sizes)):
+            raise UserError(f"model.num_classes={given}: task.labels={self.cfg.labels} has {sizes}; leave it empty")
+        model_cfg.num_classes = given
+
     # -- an update -----------------------------------------------------------------------------------------------------
+
+    def begin_epoch(self, epoch: int, model: torch.nn.Module):
+        super().begin_epoch(epoch, model)
+        if self.cfg.relabel_every > 0:
+            self.relabelling.begin_epoch(epoch, model, self.datasets, self.trained_on, self.state.state_dict)
 
     def begin_update(self, model: torch.nn.Module):
         if hasattr(model, "begin_update"):
@@ -162,6 +226,26 @@ def split_names(split: str, multi_corpus_keys: Optional[str]) -> List[str]:
     if multi_corpus_keys is None:
         return [split]
     return [part.split(":")[-1].strip() for part in split.split(",")]
+
+
+NOT_WITH_WINDOWS = [
+    ("normalize", False, "a window is read by itself, without its utterance"),
+    ("multi_corpus_keys", None, "batches are of one manifest's speakers"),
+    ("subsample", 1, "batches are of one manifest's speakers"),
+    ("relabel_every", 0, "DeepCluster's rounds are runs of their own"),
+]
+"""Field, what it must be, why."""
+
+
+def check_windows(cfg: DinoSRPretrainingConfig) -> None:
+    """Raise UserError for settings that windows cannot have."""
+    if cfg.window_samples is None:
+        return
+    if cfg.window_samples < 1:
+        raise UserError(f"task.window_samples={cfg.window_samples}: at least 1; 20480 in the papers")
+    for name, wanted, because in NOT_WITH_WINDOWS:
+        if (value := getattr(cfg, name)) != wanted:
+            raise UserError(f"task.{name}={value} does not go with task.window_samples: {because}; set task.{name}={json.dumps(wanted)}")
 
 
 def check_shortest(model: torch.nn.Module, min_sample_size: Optional[int], max_sample_size: Optional[int]) -> None:

@@ -32,7 +32,7 @@ from .features import (
     waves_in_batches,
     write_rows,
 )
-from .kmeans import KMeans
+from .kmeans import KMeans, frames_of
 from .store import CODE_DTYPES, FeatureFolder, FeatureWriter, first_few, missing_shards
 
 
@@ -127,7 +127,7 @@ def read_units(path: Union[str, Path]) -> Dict[str, np.ndarray]:
     for number, line in enumerate(read_lines(Path(path), "make it with `dinosr units`"), start=1):
         utt, tab, ids = line.partition("\t")
         if not utt or not tab:
-            raise UserError(f"{path} line {number}: no `utt<TAB>unit ids`; make it with `dinosr units`")
+            raise UserError(f"{path} line {number}: no `utt<TAB>unit ids`; make it with `dinosr units` (--plain and `dinosr kmeans apply` leave the names out)")
         if utt in units:
             raise UserError(f"{path} line {number}: utterance {utt!r} stands there twice; make it again with `dinosr units`")
         units[utt] = parse_ids(ids, f"{path} line {number}")
@@ -142,11 +142,6 @@ def parse_ids(text: str, where: str) -> np.ndarray:
         wrong = next(word for word in words if not (word.isascii() and word.isdigit()))
         raise UserError(f"{where}: {wrong!r} is no unit id, a whole number from 0; make the file again with `dinosr units`")
     return np.array(words, dtype=np.int64)
-
-
-def write_plain(units: Union[str, Path], out: Union[str, Path]) -> Path:
-    """The ids of a unit file without the utterances' names. Raises UserError as ``read_units``, and where it cannot be written."""
-    return write_units(out, read_units(units).items(), plain=True)
 
 
 # ---- of codebooks -----------------------------------------------------------------------------------------------------------
@@ -283,9 +278,9 @@ def write_side_by_side(paths: List[Path], units: Iterable[Tuple[str, Sequence[np
 
 
 def kmeans_units(features: Union[FeatureFolder, LiveFeatures], kmeans: KMeans) -> Iterator[Tuple[str, np.ndarray]]:
-    """(utt, (n,) int64) for every utterance, in the manifest's order. Raises UserError for features of another kind than k-means was fitted on."""
+    """(utt, (n,) int64) for every utterance, in the manifest's order. Raises UserError for features of another kind than k-means was fitted on, and for NaN in them."""
     kmeans.require_same(features.width, features.rate, features.source)
-    return ((utt, kmeans.units(frames)) for utt, frames in features)
+    return ((utt, kmeans.units(frames_of(features, utt))) for utt in features.utterances)
 
 
 def write_kmeans_units(

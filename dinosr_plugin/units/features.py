@@ -53,7 +53,7 @@ def read_utterances(manifest: Union[str, Path], least: int = 1, max_minutes: flo
     long = [utterance.path for utterance in split.utterances if utterance.samples > max_minutes * 60 * SAMPLE_RATE]
     if long:
         said = f"{len(long)} file(s) are longer than {max_minutes:g} minutes ({first_few(long)}), and a model reads each as a whole"
-        raise UserError(f"{manifest}: {said}; cut them at pauses into files of their own, or try a larger --max-minutes")
+        raise UserError(f"{manifest}: {said}; cut them at pauses into files of their own (`dinosr features` and `units` have --max-minutes)")
     return [Utterance(utterance_id(utterance.path), split.root / utterance.path, utterance.samples) for utterance in split.utterances]
 
 

@@ -131,6 +131,10 @@ FAULTS = {
         "train.phn: symbol 'B' is not in dict.phn.txt",
     ),
     "empty unit line": (lambda tsv: tsv.with_suffix(".km").write_text("1\n\n2\n3\n"), "train.km: 1 empty line(s), the first is line 2"),
+    "units of other audio": (
+        lambda tsv: tsv.with_suffix(".km").write_text("".join("1 " * n + "\n" for n in (15, 18, 10, 24))),
+        "train.km: units and audio of 1 row(s) differ by more than 0.1 s at 50 units a second, the first is line 3: 10 units for 0.42 s",
+    ),
     "labels that are not text": (lambda tsv: tsv.with_suffix(".wrd").write_bytes(b"\xff\n" * 4), "train.wrd: not UTF-8"),
 }
 
@@ -158,6 +162,12 @@ def test_sizes(tsv):
     assert [note.split(" files ")[0] for note in report.notes] == ["2 of 4", "2 of 4"]
     assert "shorter" in report.notes[0] and "longer" in report.notes[1]
     assert "every file is shorter than min_sample_size=7801" in check_manifest(tsv, min_sample_size=7801).problems[0]
+
+
+def test_units_at_50_and_100_a_second_are_good(tsv):
+    for rate in (50, 100):
+        tsv.with_suffix(".km").write_text("".join("1 " * ((4800 + 1000 * n) * rate // 16000) + "\n" for n in range(4)))
+        assert check_manifest(tsv).problems == []
 
 
 def test_no_manifest_is_an_error(tmp_path, capsys):

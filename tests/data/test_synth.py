@@ -143,7 +143,7 @@ def test_dev_has_its_share(speakers):
 
 def test_sentences_of_the_parts_stay_apart_whoever_speaks():
     said = {
-        part: {words for number in range(3) for words in itertools.islice(synth._sentences(1, synth._speaker(number, part, 1)), 2000)}
+        part: {words for number in range(3) for words in itertools.islice(synth.sentences(1, synth.roster_speaker(number, part, 1)), 2000)}
         for part in synth.PARTS
     }
     assert not said["train"] & said["dev"]
@@ -326,7 +326,7 @@ def portrait(wave: np.ndarray) -> np.ndarray:
 
 
 def recorded(index: int, seed: int = SEED, sentences: int = 6) -> list[np.ndarray]:
-    job = synth._Job(synth._speaker(index, "train", seed), 60.0, seed, Path())
+    job = synth._Job(synth.roster_speaker(index, "train", seed), 60.0, seed, Path())
     return [spoken.wave / 32768 for spoken in itertools.islice(synth._utterances(job), sentences)]
 
 
@@ -349,11 +349,11 @@ def test_men_and_women_differ_in_pitch():
 
 def test_speakers_beyond_the_roster_are_new_ones():
     size = len(synth._VOICES)
-    first, again = synth._speaker(1, "train", SEED), synth._speaker(size + 1, "train", SEED)
+    first, again = synth.roster_speaker(1, "train", SEED), synth.roster_speaker(size + 1, "train", SEED)
     assert again.voice == first.voice and abs(again.pitch - first.pitch) >= 10 and abs(again.rate - first.rate) >= 10
     pitches = [median_pitch(np.concatenate(recorded(index))) for index in (1, size + 1)]
     assert abs(np.log2(pitches[0] / pitches[1])) > 0.05
-    many = [synth._speaker(index, "train", SEED) for index in range(5 * size)]
+    many = [synth.roster_speaker(index, "train", SEED) for index in range(5 * size)]
     assert len({(s.voice, s.pitch, s.rate) for s in many}) > 4.9 * size
     assert all(0 <= s.pitch <= 100 and 80 <= s.rate <= 450 for s in many)
 

@@ -102,6 +102,14 @@ def test_a_folder_of_several_stands_for_all_of_them(corpus):
     assert names == ["codebook_0.units", "codebook_1.units", "layer_0", "layer_1", "layer_1"]
 
 
+def test_labels_without_names_belong_to_the_rows_of_a_manifest(corpus):
+    named = open_sources([corpus / "some.units"], 50)[0].features
+    rows = [line.split("\t")[0] for line in (corpus / "some.tsv").read_text().splitlines()[1:]]
+    (corpus / "some.km").write_text("".join(" ".join(map(str, named[Path(row).stem])) + "\n" for row in rows))
+    (source,) = open_sources([corpus / "some.km"], 50, tsv=corpus / "some.tsv")
+    assert source.features.keys() == named.keys() and all((source.features[utt] == named[utt]).all() for utt in named)
+
+
 def test_items_alone(corpus, capsys):
     given = ["--phones", "some.phones.tsv", "--manifest", "some.tsv", "--write-items", "new/some.item"]
     assert dinosr_abx(*given, "--span", "phone", "--min-count", "5") == 0

@@ -204,6 +204,8 @@ def test_a_model_without_codebooks(corpus, tmp_path):
     fairseq_checkpoint(tmp_path / "hubert.pt", "hubert")
     with pytest.raises(UserError, match="hubert.pt: has no codebooks; say with --clusters"):
         rows_of(corpus, tmp_path, checkpoint=tmp_path / "hubert.pt")
+    with pytest.raises(UserError, match="hubert.pt: has no codebooks; say with --clusters"):
+        measure([tmp_path / "hubert.pt"], corpus / "dev.tsv", PhoneAlignment.read(corpus / "dev.phones.tsv"), corpus / "train.tsv")
     rows = rows_of(corpus, tmp_path, checkpoint=tmp_path / "hubert.pt", clusters=5, speakers=None)
     assert [row["kind"] for row in rows] == ["mfcc", "fbank", *["untrained"] * 3, *["layer"] * 3]
     assert {row["n_codes"] for row in rows} == {5} and rows[0]["speaker_pnmi"] is rows[0]["unit_abx_within"] is None
@@ -214,6 +216,11 @@ def test_bad_requests(corpus, tmp_path, table):
         rows_of(corpus, tmp_path, clusters=7)
     with pytest.raises(UserError, match="ABX needs the speakers"):
         rows_of(corpus, tmp_path, with_abx=True, speakers=None)
+    phones = PhoneAlignment.read(corpus / "dev.phones.tsv")
+    with pytest.raises(UserError, match="none.tsv: cannot be read"):
+        compare(GOLDEN, tmp_path / "none.tsv", corpus / "dev.tsv", phones, None, tmp_path / "work", abx=False)
+    with pytest.raises(UserError, match="none.tsv: cannot be read"):
+        measure([GOLDEN], corpus / "dev.tsv", phones, tmp_path / "none.tsv")
     (tmp_path / "dev.tsv").write_text(f"{tmp_path}\nstranger.wav\t16000\n")
     for name in ("train.tsv", "dev.phones.tsv"):
         shutil.copy(corpus / name, tmp_path)
@@ -241,3 +248,10 @@ def test_measure_and_the_command(corpus, table, tmp_path, capsys):
     assert cli.main(given) == 0
     printed = capsys.readouterr().out
     assert "codebook 0" in printed and "head 0" in printed and "MFCC" not in printed and "ABX" not in printed
+    assert cli.main([*given, "--log", "none.log"]) == 1
+    assert capsys.readouterr().err == "error: none.log: no such log; train with common.log_format=json and common.log_file=FILE, or with common.tensorboard_logdir=DIR\n"
+    (tmp_path / "empty.log").touch()
+    assert cli.main([*given, "--log", str(tmp_path / "empty.log")]) == 1
+    assert "empty.log: no record of a training loss in it" in capsys.readouterr().err
+    assert cli.main([*given[:-2], "--log", "none.log"]) == 1
+    assert "--log: wants --out" in capsys.readouterr().err

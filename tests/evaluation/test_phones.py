@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from dinosr_plugin.data.acoustic import trunk_frames
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.evaluation.phones import PHONE_CLASSES, PhoneAlignment, class_order, phone_class, trunk_frames
+from dinosr_plugin.evaluation.phones import PHONE_CLASSES, PhoneAlignment, class_order, phone_class
 
 
 @pytest.fixture

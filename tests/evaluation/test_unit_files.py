@@ -9,7 +9,7 @@ import pytest
 from dinosr_plugin import cli
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.phones import PhoneAlignment
-from dinosr_plugin.evaluation.unit_files import is_checkpoint, read_labelled_units, short_names, unit_files
+from dinosr_plugin.evaluation.unit_files import aligned_part, is_checkpoint, read_labelled_units, short_names, unit_files
 from dinosr_plugin.units.codes import dedup, write_units
 
 UTTERANCES = {"7-1-0000": ["AA", "B", "AA", "SIL"], "7-1-0001": ["B", "SIL"], "8-1-0000": ["SIL", "AA", "B"]}
@@ -46,7 +46,7 @@ def said(data, capsys, *arguments) -> str:
 
 
 def test_what_a_file_is(tmp_path):
-    for name, content, expected in (("a.units", b"PK\3\4", True), ("b.pt", b"u\t1 2", False), ("c.pt", b"\x80\x02", True), ("d.km", b"", False)):
+    for name, content, expected in (("a.units", b"PK\3\4", True), ("b.pt", b"PK-1\t1 2", False), ("c.pt", b"\x80\x02", True), ("d.km", b"", False)):
         (tmp_path / name).write_bytes(content)
         assert is_checkpoint(tmp_path / name) == expected
     assert not is_checkpoint(tmp_path)
@@ -179,3 +179,21 @@ def test_other_bad_input(data, capsys):
     assert "--rate: goes with files of units" in said(data, capsys, data / "zip.units", "--rate", 50)
     assert "--manifest: not given" in said(data, capsys, data / "zip.units")
     assert "--abx: wants --train" in said(data, capsys, data / "zip.units", "--manifest", data / "all.tsv", "--abx")
+
+
+# ---- of checkpoints ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_aligned_part_of_a_manifest(data, capsys):
+    phones = PhoneAlignment.read(data / "all.phones.tsv")
+    manifest = data / "more.tsv"
+    manifest.write_text((data / "all.tsv").read_text() + "speaker9/9-1-0000.wav\t1600\n")
+    with aligned_part(manifest, phones, skip_missing=False) as given:
+        assert given == (manifest, [])
+    with aligned_part(manifest, phones, skip_missing=True) as (part, notes):
+        assert part.name == "more.tsv" and part.read_text() == (data / "all.tsv").read_text()
+        assert notes == [f"{manifest}: 1 of 4 utterances have no alignment in {phones.path} (9-1-0000); left out"]
+    assert not part.exists()
+    manifest.write_text(f"{data}\nspeaker9/9-1-0000.wav\t1600\n")
+    with pytest.raises(UserError, match="1 of 1 utterances have no alignment"), aligned_part(manifest, phones, skip_missing=True):
+        pass

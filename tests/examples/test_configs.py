@@ -4,18 +4,24 @@ import dataclasses
 import os
 import subprocess
 import sys
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
+import fairseq
 import pytest
 from dinosr_plugin.criterions.dinosr import DinoSRCriterionConfig
+from dinosr_plugin.models.cpc_deepcluster import CPCDeepClusterConfig
 from dinosr_plugin.models.dinosr import DinoSRConfig
 from dinosr_plugin.models.encoder import TrunkConfig
+from dinosr_plugin.models.hubert import HubertConfig
 from dinosr_plugin.tasks.finetuning import DinoSRFinetuningConfig
 from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig
+from fairseq.data import Dictionary
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.initialize import add_defaults, hydra_init
-from fairseq.models import MODEL_DATACLASS_REGISTRY
+from fairseq.models import MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY, build_model
 from fairseq.registry import REGISTRIES
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from hydra import compose, initialize_config_dir
@@ -27,7 +33,10 @@ CONFIGS = Path(__file__).parents[2] / "examples/config"
 AMOUNTS = CONFIGS / "finetuning/amount"
 ALL = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent != AMOUNTS)
 PRETRAINING = sorted((CONFIGS / "pretraining").glob("*.yaml"))
+LM = CONFIGS / "lm"
 BASE, TINY = CONFIGS / "pretraining/dinosr_base.yaml", CONFIGS / "pretraining/dinosr_tiny.yaml"
+CPC = {name: CONFIGS / f"pretraining/{name}.yaml" for name in ("cpc_small", "cpc_big", "cpc_tiny", "deepcluster_small", "deepcluster_big", "deepcluster_tiny")}
+HUBERT = {name: CONFIGS / f"pretraining/hubert_{name}.yaml" for name in ("base_it1", "base_it2", "tiny")}
 
 
 # wav2vec 2.0's base recipes, fairseq's examples/wav2vec/config/finetuning/base_{10m,1h,10h,100h,960h}.yaml
@@ -111,9 +120,19 @@ def test_every_key_exists(path):
     for group, given in given_in(path).items():
         if group == "hydra":
             continue
-        dataclass = dataclass_of(group, given._name) if "_name" in given else FairseqConfig.__dataclass_fields__[group].type
-        unknown = set(given) - {"_name"} - set(dataclass.__dataclass_fields__)
-        assert not unknown, f"{group}: {dataclass.__name__} has no {sorted(unknown)}"
+        if group == "model" and given._name == "lstm_lm":  # one of fairseq's older models, without a dataclass
+            known = set(vars(options_of(given._name))) | {"criterion"}
+        else:
+            dataclass = dataclass_of(group, given._name) if "_name" in given else FairseqConfig.__dataclass_fields__[group].type
+            known = set(dataclass.__dataclass_fields__)
+        unknown = set(given) - {"_name"} - known
+        assert not unknown, f"{group}: there is no {sorted(unknown)}"
+
+
+def options_of(model: str) -> Namespace:
+    parser = ArgumentParser()
+    MODEL_REGISTRY[model].add_args(parser)
+    return parser.parse_args([])
 
 
 def shown_job(config: Path, folder: Path, *overrides: str) -> DictConfig:
@@ -130,7 +149,7 @@ def test_fairseq_hydra_train_reads_a_config(tmp_path):
     assert job.model.codebook_size == 32 and job.model._name == "dinosr" and job.task.data == "/somewhere"
 
 
-@pytest.mark.parametrize("dataclass", [DinoSRConfig, TrunkConfig, DinoSRCriterionConfig, DinoSRPretrainingConfig, DinoSRFinetuningConfig])
+@pytest.mark.parametrize("dataclass", [DinoSRConfig, HubertConfig, CPCDeepClusterConfig, TrunkConfig, DinoSRCriterionConfig, DinoSRPretrainingConfig, DinoSRFinetuningConfig])
 def test_every_field_of_ours_has_a_help_text(dataclass):
     for name in own_fields(dataclass):
         assert dataclass.__dataclass_fields__[name].metadata.get("help", "").strip(), f"{dataclass.__name__}.{name}"
@@ -150,7 +169,16 @@ def test_every_field_of_a_model_is_listed(path):
     assert not missing, sorted(missing)
 
 
-@pytest.mark.parametrize("small, large", [(TINY, BASE), (CONFIGS / "finetuning/tiny.yaml", CONFIGS / "finetuning/base.yaml")], ids=["pretraining", "finetuning"])
+@pytest.mark.parametrize(
+    "small, large",
+    [
+        (TINY, BASE),
+        (HUBERT["tiny"], HUBERT["base_it1"]),
+        (CONFIGS / "finetuning/tiny.yaml", CONFIGS / "finetuning/base.yaml"),
+        (LM / "unit_lstm_tiny.yaml", LM / "unit_lstm.yaml"),
+        *((CPC[f"{objective}_{size}"], CPC[f"{objective}_small"]) for objective in ("cpc", "deepcluster") for size in ("tiny", "big")),
+    ],
+)
 def test_tiny_lists_what_base_lists(small, large):
     """So that one command line suits both."""
     small, large = OmegaConf.load(small), OmegaConf.load(large)
@@ -263,3 +291,85 @@ def test_defaults_are_those_of_the_paper_where_it_has_them():
     of_the_trunk = {"mask_prob", "pos_conv_depth", "conv_pos", "encoder_layerdrop"}
     for name in FACTS["model"].keys() - {"_name"} - of_the_trunk:
         assert defaults[name] == FACTS["model"][name], name
+
+
+def fairseqs_hubert() -> DictConfig:
+    """The recipe that fairseq ships."""
+    return OmegaConf.load(Path(fairseq.__file__).parent / "examples/hubert/config/pretrain/hubert_base_librispeech.yaml")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name, updates", [("base_it1", 250_000), ("base_it2", 400_000)])
+def test_hubert_base_is_fairseqs_recipe(name, updates):
+    """... what it sets and what it leaves at its default; the first iteration has 250k updates in the paper, with the same 8 % of warm-up."""
+    ours, theirs = composed(HUBERT[name]), fairseqs_hubert()
+    assert (ours.optimization.max_update, ours.lr_scheduler.warmup_updates) == (updates, 0.08 * updates)
+    assert theirs.optimization.max_update * 0.08 == theirs.lr_scheduler.warmup_updates == 32_000
+    assert ours.lr_scheduler.total_num_update == updates and ours.criterion.loss_weights == {"features_pen": theirs.criterion.loss_weights[0]}
+    for group in ("optimization", "optimizer", "task", "dataset"):
+        for field in theirs[group].keys() & OmegaConf.load(HUBERT[name])[group].keys() - {"_name", "max_update", "data", "labels", "label_rate"}:
+            if not field.startswith("validate"):
+                assert ours[group][field] == theirs[group][field], f"{group}.{field}"
+    assert ours.distributed_training.distributed_world_size == theirs.distributed_training.distributed_world_size
+    defaults = MODEL_DATACLASS_REGISTRY["hubert"].__dataclass_fields__
+    only_ours = {"front_end", "n_mels", "num_classes", "pos_conv_depth", "require_same_masks"}
+    for field in OmegaConf.load(HUBERT[name]).model.keys() - only_ours - {"_name", "pred_masked_weight", "pred_nomask_weight"}:
+        assert ours.model[field] == theirs.model.get(field, defaults[field].default), field
+    for field in ("pred_masked_weight", "pred_nomask_weight"):
+        assert ours.model[field] == theirs.criterion[field]
+
+
+def test_hubert_iterations_differ_in_labels_and_updates_only():
+    first, second = (OmegaConf.to_container(OmegaConf.load(HUBERT[name])) for name in ("base_it1", "base_it2"))
+    first["optimization"]["max_update"], first["lr_scheduler"]["warmup_updates"] = 400_000, 32_000
+    assert first == second
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_unit_language_model_is_that_of_the_zerospeech_baseline():
+    """22.0 million parameters with the baseline's 56 symbols; Adam, schedule and batches as published."""
+    cfg = composed(LM / "unit_lstm.yaml", "task.data=/x")
+    task = SimpleNamespace(dictionary=Dictionary(), source_dictionary=None, target_dictionary=None)
+    for unit in range(52):
+        task.dictionary.add_symbol(str(unit))
+    model = build_model(cfg.model, task)
+    assert [(cell.input_size, cell.hidden_size) for cell in model.decoder.layers] == [(200, 1024), (1024, 1024), (1024, 1024)]
+    assert len(task.dictionary) == 56 and round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 1) == 22.0
+    assert (cfg.optimizer._name, cfg.optimizer.adam_betas, cfg.optimizer.weight_decay) == ("adam", "(0.9,0.98)", 0.01)
+    assert (cfg.lr_scheduler._name, cfg.lr_scheduler.warmup_updates, cfg.lr_scheduler.warmup_init_lr) == ("inverse_sqrt", 1000, 1e-7)
+    assert (list(cfg.optimization.lr), cfg.optimization.max_update, cfg.optimization.clip_norm) == ([0.0005], 100000, 0.0)
+    assert (cfg.task.sample_break_mode, cfg.task.tokens_per_sample, cfg.dataset.max_tokens, cfg.model.dropout) == ("none", 2048, 163840, 0.1)
+
+
+CPC_FACTS = {
+    "task": {"window_samples": 20480, "negatives": "same_speaker", "normalize": False, "labels": None},
+    "dataset": {"batch_size": 8, "max_tokens": None, "disable_validation": False},
+    "optimization": {"max_epoch": 200, "max_update": 0, "lr": [0.0002], "update_freq": [1], "clip_norm": 0.0},
+    "optimizer": {"_name": "adam", "adam_betas": "(0.9,0.999)", "adam_eps": 1e-8, "weight_decay": 0.0},
+    "lr_scheduler": {"_name": "fixed", "warmup_updates": 0},
+    "checkpoint": {"patience": -1},
+    "model": {
+        "_name": "cpc",
+        "encoder_channels": 256,
+        "encoder_norm": "channel",
+        "context": "lstm",
+        "context_layers": 2,
+        "context_dim": 256,
+        "predictor": "linear",
+        "steps": 12,
+        "n_negatives": 128,
+        "cpc_reduction": "sum",
+    },
+}
+DEEPCLUSTER_FACTS = {"task": {"labels": "km", "label_rate": 100}, "checkpoint": {"patience": 5, "best_checkpoint_metric": "loss"}, "model": {"_name": "cpc_deepcluster", "alpha": 12.0}}
+BIG_FACTS = {"model": {"encoder_channels": 512, "context_dim": 512, "context_layers": 4}}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", ["cpc_small", "cpc_big", "deepcluster_small", "deepcluster_big"])
+def test_cpc_is_the_papers_recipe(name):
+    """Facts 2 to 6 and 9 of the paper and its code; the clusters are counted in the labels' dictionary."""
+    cfg = OmegaConf.to_container(composed(CPC[name], *(["model.cpc_path=x"] if "deep" in name else [])), resolve=True)
+    facts = OmegaConf.merge(CPC_FACTS, DEEPCLUSTER_FACTS if "deep" in name else {}, BIG_FACTS if "big" in name else {})
+    for group, values in OmegaConf.to_container(facts).items():
+        assert {key: cfg[group].get(key) for key in values} == values, group

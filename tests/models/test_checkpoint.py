@@ -8,7 +8,7 @@ import pytest
 import torch
 import dinosr_plugin
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.models.checkpoint import field_and_hop, fingerprint, load_dinosr, load_model, untrained_model
+from dinosr_plugin.models.checkpoint import field_and_hop, fingerprint, load_dinosr, load_model
 from dinosr_plugin.models.dinosr import DinoSR
 
 WHOLE = Path(__file__).parents[1] / "golden/official_format_tiny.pt"
@@ -29,7 +29,7 @@ def test_missing_file(tmp_path):
 
 def test_text_file(tmp_path):
     (tmp_path / "text.pt").write_text("this is no checkpoint\n" * 100)
-    refused(tmp_path / "text.pt")
+    assert "it is no file of PyTorch" in refused(tmp_path / "text.pt")  # torch itself would speak of weights_only for a hundred words
 
 
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.95])
@@ -63,15 +63,6 @@ def test_codebooks_are_asked_for(monkeypatch):
     """A fine-tuned model has none."""
     monkeypatch.setattr("dinosr_plugin.models.checkpoint.load_model", lambda path: (torch.nn.Linear(2, 2), None))
     assert "has no codebooks" in refused(WHOLE, load_dinosr)
-
-
-def test_untrained_model():
-    model, cfg = load_model(WHOLE)
-    first, same, other = untrained_model(cfg), untrained_model(cfg), untrained_model(cfg, seed=1)
-    assert torch.equal(first.heads[0].weight, same.heads[0].weight) and not first.training
-    assert not torch.equal(first.heads[0].weight, other.heads[0].weight)
-    assert not torch.equal(first.heads[0].weight, model.heads[0].weight)
-    assert first.state_dict().keys() == model.state_dict().keys()
 
 
 def test_features_and_units_from_python():

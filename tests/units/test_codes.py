@@ -26,7 +26,6 @@ from dinosr_plugin.units.codes import (
     read_units,
     write_codebook_units,
     write_kmeans_units,
-    write_plain,
     write_units,
 )
 from dinosr_plugin.units.features import LiveFeatures, normalised, read_utterances
@@ -89,7 +88,7 @@ def test_files_there_and_back(tmp_path_factory, sequences):
 def test_the_text(tmp_path):
     units = [("b", np.array([3, 3, 12], dtype=np.int32)), ("a", np.array([], dtype=np.int64))]
     assert write_units(tmp_path / "new" / "a.units", units).read_text() == "b\t3 3 12\na\t\n"
-    assert write_plain(tmp_path / "new" / "a.units", tmp_path / "a.txt").read_text() == "3 3 12\n\n"
+    assert write_units(tmp_path / "a.txt", units, plain=True).read_text() == "3 3 12\n\n"
 
 
 @pytest.mark.parametrize(
@@ -124,8 +123,7 @@ def test_nothing_half_written(tmp_path):
 def test_fairseq_preprocess_reads_it(tmp_path, monkeypatch):
     """``fairseq-preprocess --only-source`` with the plain file: every id a word, every utterance a line, an empty one too."""
     units = {"a": np.array([7, 7, 100, 3]), "b": np.array([], dtype=np.int64), "c": np.array([3])}
-    write_units(tmp_path / "train.units", units.items())
-    write_plain(tmp_path / "train.units", tmp_path / "train.txt")
+    write_units(tmp_path / "train.txt", units.items(), plain=True)
     command = ["fairseq-preprocess", "--only-source", "--trainpref", str(tmp_path / "train.txt"), "--destdir", str(tmp_path / "bin")]
     monkeypatch.setattr(sys, "argv", command)
     preprocess.cli_main()
@@ -281,6 +279,17 @@ def test_kmeans_of_something_else(folder, corpus):
     with pytest.raises(UserError, match="layer 1"):
         write_kmeans_units(LiveFeatures.of_layer(GOLDEN, corpus, layer=1), folder / "layer.npz", folder / "c.units")
     assert not (folder / "a.units").exists() and not (folder / "c.units").exists()
+
+
+def test_kmeans_of_nan(folder):
+    """The nearest cluster of NaN would be a unit like any other."""
+    features = FeatureFolder(folder / "features")
+    spoilt = [np.array(shard) for shard in features.shards]
+    spoilt[0][-1, 0] = np.nan
+    features.shards = spoilt
+    with pytest.raises(UserError, match="NaN or infinity in its features"):
+        write_kmeans_units(features, folder / "four.npz", folder / "nan.units")
+    assert not list(folder.glob("*nan.units*"))
 
 
 def test_on_the_gpu(corpus):

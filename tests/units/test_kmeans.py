@@ -352,11 +352,11 @@ def test_other_features_than_it_was_fitted_on(fitted):
 @pytest.fixture
 def spoken(tmp_path):
     """A manifest of four files, not in the order of the features, and their features."""
-    names = ["b", "a", "d", "c"]
+    samples = {"b": 6400, "a": 3200, "d": 12800, "c": 9600}
     frames = speechlike(100)
-    for name in names:
-        soundfile.write(tmp_path / f"{name}.wav", np.random.default_rng(0).normal(0, 0.1, 1600).astype(np.float32), 16_000)
-    (tmp_path / "part.tsv").write_text("\n".join([str(tmp_path), *(f"{name}.wav\t1600" for name in names)]) + "\n")
+    for name, length in samples.items():
+        soundfile.write(tmp_path / f"{name}.wav", np.random.default_rng(0).normal(0, 0.1, length).astype(np.float32), 16_000)
+    (tmp_path / "part.tsv").write_text("\n".join([str(tmp_path), *(f"{name}.wav\t{length}" for name, length in samples.items())]) + "\n")
     return tmp_path / "part.tsv", Frames(dict(zip("abcd", np.split(frames, [10, 30, 60]))))
 
 

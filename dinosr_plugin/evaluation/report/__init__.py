@@ -4,7 +4,7 @@ Measuring is ``comparison``'s. Here: ``inputs``, what is reported on; ``pictures
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ...data.manifest import write_files
@@ -23,6 +23,7 @@ def write_report(
     log: str | Path | None = None,
     abx: bool = True,
     clusters: int | None = None,
+    notes: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Measure, draw, and write ``report.html`` (which needs nothing beside it), its pictures and ``figures.json`` into ``out``.
@@ -36,12 +37,14 @@ def write_report(
         log: TensorBoard's folder or the JSON log of the training, ``training_log.read_training_log``.
         abx: with ABX errors.
         clusters: as ``comparison.compare``.
+        notes: what stands on top of the page besides its own.
         say: is told what is being done.
 
     Raises:
         UserError: from the checkpoint, manifests, audio, alignment, log or folder.
     """
-    inputs, notes = read_inputs(Path(checkpoint), Path(manifest), Path(phones), Path(train), Path(out), log)
+    inputs, own_notes = read_inputs(Path(checkpoint), Path(manifest), Path(phones), Path(train), Path(out), log)
+    notes = [*notes, *own_notes]
     if abx and (why := why_no_abx(inputs)):
         notes.append(why)
         abx = False

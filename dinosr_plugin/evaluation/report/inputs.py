@@ -7,12 +7,12 @@ from pathlib import Path
 from ...data.manifest import require_writable
 from ...errors import UserError
 from ...models.checkpoint import LayerReader
-from ...units.features import Utterance, hours, read_utterances
+from ...units.features import MAX_MINUTES, Utterance, hours, read_utterances
 from ..abx_items import make_items, manifest_speakers
 from ..codebooks import updates_of
 from ..frame_map import require_library
 from ..phones import PhoneAlignment
-from ..training_log import loss_curve, read_training_log
+from ..training_log import read_pretraining_log
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,9 @@ def read_inputs(checkpoint: Path, manifest: Path, phones: Path, train: Path, out
     require_writable(out)
     require_library()
     alignment = PhoneAlignment.read(phones)
-    utterances, heard = read_utterances(manifest), read_utterances(train)
+    utterances, heard = read_utterances(manifest, max_minutes=MAX_MINUTES), read_utterances(train)
     alignment.require(utterance.name for utterance in utterances)
-    records = read_training_log(log) if log is not None else []
-    if log is not None and not loss_curve(records):
-        raise UserError(f"{log}: no record of a training loss in it; give TensorBoard's folder or the JSON log of the pre-training, or leave --log out")
+    records = read_pretraining_log(log) if log is not None else []
     notes = [] if log is not None else ["no training log was given (--log): nothing is told of the course of the training"]
     return Inputs(checkpoint, manifest, train, hours(heard, range(len(heard))), out, alignment, utterances, manifest_speakers(manifest), records), notes
 

@@ -1,0 +1,288 @@
+"""Labels that keep up with the model (``task.relabel_every``): clusters of one of its layers, made anew at the start of every Nth epoch.
+
+HuBERT (Hsu et al. 2021) ends training, clusters, and starts another model with another head. Here the model goes on and its head survives,
+because every new cluster gets the number of the old one with which it shares most frames: the matching that keeps most labels as they are.
+
+All ranks take part and have the same labels afterwards, whatever their number: features of an utterance do not depend on who computes them.
+Labels lie in ``<save_dir>/labels``, and checkpoints say which of these files they were trained on: a run that was killed before, during or
+after a relabelling goes on as if it had not been. Validation splits get labels from the same clusters.
+"""
+
+import hashlib
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from fairseq.logging import metrics
+from fairseq.tasks.audio_pretraining import AudioPretrainingConfig
+from omegaconf import II
+from torch import Tensor
+
+from ..data.dataset import SpeechDataset
+from ..data.labels import FrameLabels, label_lines, read_labels
+from ..data.manifest import write_files
+from ..errors import UserError
+from ..evaluation.quality import contingency
+from ..models.checkpoint import field_and_hop, ignores_padding, output_of, padded_waves
+from ..models.encoder import Trunk
+from ..units.clustering import SAMPLE, SAMPLE_AT_LEAST, assign, cluster
+from ..units.features import BATCH_SAMPLES, Progress, ahead, plan_batches
+
+logger = logging.getLogger(__name__)
+
+SPREAD = 4  # the utterances that the k-means sees have so many times the frames that it sees: more voices in the same number of frames
+PART = 1 << 24  # labels compared at a time
+
+
+@dataclass
+class RelabellingConfig(AudioPretrainingConfig):
+    relabel_every: int = field(
+        default=0,
+        metadata={"help": "so many epochs after the last time, make the first label set anew from the model itself; its clusters are matched to the old; 0: never"},
+    )
+    relabel_layer: Optional[int] = field(default=None, metadata={"help": "from what this Transformer layer gives, from 0; the paper: 5, the middle one of 12"})
+    save_dir: str = field(default=II("checkpoint.save_dir"), metadata={"help": "in whose folder labels/ the new labels lie"})
+
+
+# ---- when, and which labels a checkpoint was trained on ---------------------------------------------------------------------
+
+
+class Relabelling:
+    """Called at the start of every epoch, also of one that a resumed run goes on with.
+
+    Attributes:
+        epoch: at whose start the labels in memory were made; 0: they are those of the label files.
+    """
+
+    def __init__(self, cfg: RelabellingConfig):
+        self.cfg = cfg
+        self.epoch = 0
+
+    def begin_epoch(self, epoch: int, model: Trunk, splits: Dict[str, SpeechDataset], trained_on: str, state: Dict[str, Any]) -> None:
+        """Give all splits the labels of this epoch.
+
+        Args:
+            splits: those with labels, by name; ``trained_on``: the one that is clustered.
+            state: what checkpoints keep. ``relabelled``: ``{"epoch": ..., "digests": {split: ...}}`` of the labels last used.
+
+        Raises:
+            UserError: the labels that a checkpoint was trained on are not there any more, or were made by another run.
+        """
+        due = epoch - (epoch - 1) % self.cfg.relabel_every
+        due = 0 if due == 1 else due
+        known = state.get("relabelled", {"epoch": 0, "digests": {}})
+        if 0 < known["epoch"] <= due and self.epoch == 0:  # of a run that goes on
+            self.epoch = known["epoch"]
+            for split, dataset in splits.items():
+                self.restore(self.path(split), dataset, known["digests"].get(split))
+        if self.epoch < due:
+            relabel(model, splits, trained_on, self.cfg.relabel_layer, [self.cfg.seed, due])
+            state["relabelled"] = {"epoch": due, "digests": {split: digest(dataset.labels[0]) for split, dataset in splits.items()}}
+            self.epoch = due
+            if rank() == 0:
+                lines = {self.path(split).name: label_lines(dataset.labels[0], dataset.skipped_indices) for split, dataset in splits.items()}
+                write_files(self.path(trained_on).parent, lines)
+        elif due == 0:
+            state.pop("relabelled", None)  # a new run from an old one's checkpoint
+
+    def path(self, split: str) -> Path:
+        return Path(self.cfg.save_dir, "labels", f"{split}.epoch{self.epoch}.km")
+
+    @staticmethod
+    def restore(path: Path, dataset: SpeechDataset, expected: Optional[str]) -> None:
+        remedy = "put back the labels that the checkpoint was trained on, or start from the label files in another checkpoint.save_dir"
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; {remedy}")
+        labels = read_labels(path, dataset.labels[0].classes, dataset.sizes, dataset.label_rate, dataset.skipped_indices)
+        if digest(labels) != expected:
+            raise UserError(f"{path}: not the labels that the checkpoint was trained on; {remedy}")
+        dataset.labels[0].values.copy_(labels.values)
+
+
+def digest(labels: FrameLabels) -> str:
+    """SHA-256 of the labels' values."""
+    return hashlib.sha256(labels.values.numpy()).hexdigest()
+
+
+def check_relabelling(cfg: RelabellingConfig, n_layers: int) -> None:
+    """Raise UserError where labels cannot be made anew."""
+    if cfg.relabel_every < 0:
+        raise UserError(f"task.relabel_every={cfg.relabel_every}: give a number of epochs, or 0 for never")
+    if cfg.relabel_every == 0:
+        return
+    if not cfg.labels:
+        raise UserError(f"task.relabel_every={cfg.relabel_every}: there are no labels to begin with; add task.labels=km, or set it to 0")
+    if cfg.relabel_layer is None or not 0 <= cfg.relabel_layer < n_layers:
+        raise UserError(f"task.relabel_layer={cfg.relabel_layer}: give the layer to cluster, 0 to {n_layers - 1}; the paper takes the middle one")
+    if cfg.multi_corpus_keys is not None or cfg.subsample < 1:
+        raise UserError(f"task.relabel_every={cfg.relabel_every}: not with task.multi_corpus_keys or task.subsample; train on one whole manifest")
+
+
+# ---- new labels -------------------------------------------------------------------------------------------------------------
+
+
+def relabel(model: Trunk, splits: Dict[str, SpeechDataset], trained_on: str, layer: int, seed: List[int]) -> None:
+    """Overwrite the first label set of every split: clusters of ``layer``'s output, as many as there were, matched to the old labels.
+
+    An utterance whose file cannot be read (``skip_bad_audio``) keeps its labels.
+    """
+    training, train = model.training, splits[trained_on]
+    model.eval()
+    k = train.labels[0].classes
+    centroids = new_centroids(model, train, layer, k, seed)
+    clusters = {split: cluster_labels(model, dataset, layer, centroids) for split, dataset in splits.items()}
+    model.train(training)
+    counts = count_pairs(train.labels[0].values.numpy(), clusters[trained_on], k)
+    number_of = matching(counts)
+    for split, dataset in splits.items():
+        computed = clusters[split] >= 0
+        dataset.labels[0].values[torch.from_numpy(computed)] = torch.from_numpy(number_of[clusters[split][computed]]).to(dataset.labels[0].values.dtype)
+    changed = 1 - float(counts[number_of, np.arange(k)].sum() / max(counts.sum(), 1))  # a float of Python's: checkpoints hold it
+    shared = normalised_mutual_information(counts)
+    logger.info(f"new labels from layer {layer}: {changed:.1%} changed, NMI with the old ones {shared:.3f}")
+    metrics.log_scalar("labels_changed", changed, round=4)
+    metrics.log_scalar("labels_nmi", shared, round=4)
+
+
+def matching(counts: np.ndarray) -> np.ndarray:
+    """(k, k) frames of each old label (row) in each new cluster -> (k,) the old label that each new cluster takes over, one to one."""
+    from scipy.optimize import linear_sum_assignment
+
+    old, new = linear_sum_assignment(counts, maximize=True)
+    number_of = np.empty(len(counts), dtype=np.int64)
+    number_of[new] = old
+    return number_of
+
+
+def count_pairs(old: np.ndarray, new: np.ndarray, k: int) -> np.ndarray:
+    """(n,), (n,) -> (k, k) int64, how often each old label meets each new cluster; where new is -1 there is none."""
+    counts = np.zeros((k, k), dtype=np.int64)
+    for i in range(0, len(old), PART):
+        computed = new[i : i + PART] >= 0
+        counts += contingency(old[i : i + PART][computed], new[i : i + PART][computed], k, k)
+    return counts
+
+
+def normalised_mutual_information(counts: np.ndarray) -> float:
+    """Mutual information of rows and columns over the mean of their entropies, in [0, 1]; 1 where both are constant."""
+    joint = counts / max(counts.sum(), 1)
+    entropies = [float(-(p[p > 0] * np.log(p[p > 0])).sum()) for p in (joint.sum(1), joint.sum(0), joint)]
+    mean = (entropies[0] + entropies[1]) / 2
+    return min(max((2 * mean - entropies[2]) / mean, 0.0), 1.0) if mean > 0 else 1.0
+
+
+def new_centroids(model: Trunk, dataset: SpeechDataset, layer: int, k: int, seed: List[int]) -> np.ndarray:
+    """(k, D) float32, the same on all ranks: rank 0's k-means on a random sample of frames that all ranks have computed."""
+    rows, places = draw_frames(frame_counts(model, dataset), max(SAMPLE * k, SAMPLE_AT_LEAST), seed)
+    sample = torch.zeros(sum(len(place) for _, place in places.values()), model.cfg.encoder_embed_dim + 1)  # the last column: it was computed
+    for row, frames in layer_frames(model, dataset, rows, layer, "frames for k-means"):
+        positions, place = places[row]
+        sample[place] = torch.cat([frames[positions], torch.ones(len(place), 1)], dim=1)
+    sample = sum_over_ranks(sample, model)
+    sample = sample[sample[:, -1] == 1, :-1].numpy()
+    if len(sample) < k:
+        raise UserError(f"task.relabel_every: {len(sample)} frames are too few for the {k} clusters of the labels; train on more audio")
+    if not np.isfinite(sample).all():
+        raise UserError(f"task.relabel_layer={layer}: gives NaN or infinity; the model has diverged, lower optimization.lr")
+    centroids = torch.zeros(k, sample.shape[1])
+    if rank() == 0:
+        centroids = torch.from_numpy(cluster(sample, k, seed)[0])
+    return sum_over_ranks(centroids, model).numpy()  # the others add zeros
+
+
+def draw_frames(counts: np.ndarray, wanted: int, seed: List[int]) -> Tuple[List[int], Dict[int, Tuple[np.ndarray, np.ndarray]]]:
+    """Random frames of random utterances, without replacement.
+
+    Args:
+        counts: (utterances,) frames of each.
+        wanted: frames to draw; fewer where there are no more.
+
+    Returns: the utterances, and for each (its frames, their places in the sample, which is in random order).
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(counts))
+    ends = np.cumsum(counts[order])
+    some = min(len(order), 1 + int(np.searchsorted(ends, SPREAD * wanted)))
+    drawn = rng.choice(ends[some - 1], min(wanted, ends[some - 1]), replace=False)
+    owner = np.searchsorted(ends[:some], drawn, side="right")
+    position = drawn - (ends - counts[order])[owner]
+    places = {}
+    for i in np.unique(owner):
+        (place,) = np.nonzero(owner == i)
+        places[int(order[i])] = (position[place], place)
+    return sorted(places), places
+
+
+def cluster_labels(model: Trunk, dataset: SpeechDataset, layer: int, centroids: np.ndarray) -> np.ndarray:
+    """The cluster of every label's frame, (n,) int32 as the values of the first label set; -1 for utterances that cannot be read. On all ranks."""
+    labels, hop = dataset.labels[0], field_and_hop(model)[1]
+    found = torch.zeros(len(labels.values), dtype=torch.int32)
+    for row, frames in layer_frames(model, dataset, range(len(dataset)), layer, "new labels"):
+        clusters = assign(frames.numpy(), centroids)
+        end = int(labels.ends[row])
+        length = end - (int(labels.ends[row - 1]) if row else 0)
+        found[end - length : end] = torch.from_numpy(clusters[frames_of_labels(length, len(frames), dataset.label_rate, hop)] + 1)
+    return sum_over_ranks(found, model).numpy() - 1
+
+
+def frames_of_labels(n_labels: int, n_frames: int, rate: int, hop: int) -> np.ndarray:
+    """(n_labels,) the frame that begins nearest to each label: ``modules.frame_labels`` the other way round."""
+    i = np.arange(n_labels)
+    return np.minimum((2 * 16_000 * i + rate * hop) // (2 * rate * hop), n_frames - 1)
+
+
+# ---- features, by all ranks -------------------------------------------------------------------------------------------------
+
+
+def frame_counts(model: Trunk, dataset: SpeechDataset) -> np.ndarray:
+    return model.frame_counts(torch.from_numpy(dataset.sizes)).numpy()
+
+
+class Samples(NamedTuple):
+    """What ``plan_batches`` asks of an utterance."""
+
+    samples: int
+
+
+@torch.no_grad()
+def layer_frames(model: Trunk, dataset: SpeechDataset, rows: Iterable[int], layer: int, title: str) -> Iterator[Tuple[int, Tensor]]:
+    """(row, (F, D) float32 on the CPU) of this rank's share of the rows, in no order that means anything; files that cannot be read are left out.
+
+    Batches are planned for all ranks together, so that their number does not change in which company an utterance is computed.
+    """
+    sizes = {row: Samples(int(dataset.sizes[row])) for row in rows}
+    batches = plan_batches(sizes, sizes, BATCH_SAMPLES, ignores_padding(model))[rank() :: n_ranks()]
+    progress = Progress(title, sum(sizes[row].samples for batch in batches for row in batch) / 16_000 / 3600)
+    for batch, sources in ahead(lambda batch: [dataset[row]["source"] for row in batch], batches):
+        waves = {row: wave for row, wave in zip(batch, sources) if wave is not None}
+        if waves:
+            x = output_of(model, *padded_waves(list(waves.values()), device_of(model)), layer).float().cpu()  # (B, F, D)
+            counts = model.frame_counts(torch.tensor([len(wave) for wave in waves.values()])).tolist()
+            yield from ((row, x[i, :count]) for i, (row, count) in enumerate(zip(waves, counts)))
+        progress.update(sum(sizes[row].samples for row in batch))
+    logger.info(f"{title}: {progress.summary()}")
+
+
+def device_of(model: Trunk) -> torch.device:
+    return next(model.parameters()).device
+
+
+def sum_over_ranks(values: Tensor, model: Trunk) -> Tensor:
+    """Of a tensor on the CPU, on the CPU; it travels by way of the model's device."""
+    if n_ranks() == 1:
+        return values
+    travelling = values.to(device_of(model))
+    dist.all_reduce(travelling)
+    return travelling.cpu()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def n_ranks() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1

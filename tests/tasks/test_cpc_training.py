@@ -1,0 +1,158 @@
+"""CPC and CPC+DeepCluster through fairseq's own trainer: ranks, interruptions, what is logged, and checkpoints that are read again."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dinosr_plugin.errors import UserError
+from dinosr_plugin.models.checkpoint import LayerReader, load, load_model
+from dinosr_plugin.models.cpc import CPC
+from dinosr_plugin.models.cpc_deepcluster import CPCDeepCluster
+from runs import checkpoint, differences, train, train_on_two_ranks, write_corpus
+
+LENGTHS = [7000, 10000, 3300, 3199, 12345, 8000]  # samples, of each speaker: 2 + 3 + 1 + 0 + 3 + 2 windows of 3200
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Two speakers of 11 windows, so 6 batches of 2 each; a validation of one; labels of 5 clusters at 100 Hz for all."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = {"train": [], "valid": []}
+    for split, speaker in (("train", "anna"), ("train", "bert"), ("valid", "cleo")):
+        write_corpus(folder / speaker, split, LENGTHS)
+        lines = (folder / speaker / f"{split}.tsv").read_text().splitlines()[1:]
+        rows[split] += [f"{speaker}/{line.replace(split, speaker)}" for line in lines]
+        for n in range(len(LENGTHS)):
+            (folder / speaker / f"sounds/{split}{n}.wav").rename(folder / speaker / f"sounds/{speaker}{n}.wav")
+    rng = np.random.default_rng(0)
+    for split, lines in rows.items():
+        (folder / f"{split}.tsv").write_text("\n".join([str(folder), *lines]) + "\n")
+        frames = [int(line.split("\t")[1]) // 160 for line in lines]
+        (folder / f"{split}.km").write_text("".join(" ".join(map(str, np.repeat(rng.integers(5, size=n // 10 + 1), 10)[:n])) + "\n" for n in frames))
+    (folder / "dict.km.txt").write_text("".join(f"{label} 1\n" for label in range(5)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory) -> Path:
+    """A checkpoint of CPC after an epoch, with its log beside it."""
+    folder = tmp_path_factory.mktemp("cpc")
+    train(data, folder, "optimization.max_update=12", f"common.log_file={folder}/log", config="cpc_tiny")
+    return folder / "checkpoint_last.pt"
+
+
+def deepcluster(data, save_dir, cpc, *overrides):
+    return train(data, save_dir, f"model.cpc_path={cpc}", "optimization.max_update=12", *overrides, config="deepcluster_tiny")
+
+
+def test_what_is_logged(trained):
+    """... for training and validation: every step, and their mean; chance is ln 9 of 8 negatives."""
+    lines = [json.loads(line) for line in trained.with_name("log").read_text().splitlines() if line.startswith("{")]
+    first, valid = lines[0], next(line for line in lines if "valid_loss" in line)
+    for k in range(1, 5):
+        assert math.isclose(float(first[f"loss_{k}"]), math.log(9), rel_tol=0.02) and 0 <= float(first[f"accuracy_{k}"]) <= 1
+        assert f"valid_loss_{k}" in valid and f"valid_accuracy_{k}" in valid
+    assert math.isclose(float(first["loss"]), sum(float(first[f"loss_{k}"]) for k in range(1, 5)), rel_tol=1e-3)
+    assert math.isclose(float(valid["valid_accuracy"]), sum(float(valid[f"valid_accuracy_{k}"]) for k in range(1, 5)) / 4, abs_tol=1e-3)
+
+
+@pytest.mark.parametrize("setting", [[], ["model.predictor=transformer", "dataset.num_workers=1"], ["model.encoder_norm=batch", "task.negatives=mixed"]])
+def test_a_resumed_run_is_bit_identical(data, tmp_path, setting):
+    """In the middle of an epoch, at its end, and just after it; with dropout and with running averages of norms."""
+    setting = [*setting, "optimization.update_freq=[2]", "dataset.disable_validation=true"]
+    train(data, tmp_path / "whole", *setting, "optimization.max_update=14", config="cpc_tiny")
+    for end in (2, 6, 7, 14):
+        train(data, tmp_path / "parts", *setting, f"optimization.max_update={end}", config="cpc_tiny")
+    assert checkpoint(tmp_path / "parts")["updates"] == 14
+    assert not differences(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
+
+
+@pytest.mark.parametrize("objective", ["cpc", "deepcluster"])
+@pytest.mark.parametrize("size", ["small", "big", "tiny"])
+def test_every_config_trains(data, trained, tmp_path, objective, size):
+    """... with less of everything, on a CPU."""
+    given = [] if objective == "cpc" else [f"model.cpc_path={trained}", *(["model.context_layers=2"] if size == "big" else [])]
+    here = ["common.cpu=true", "distributed_training.distributed_world_size=1", "distributed_training.distributed_backend=gloo"]
+    trainer = train(data, tmp_path, *here, *given, "optimization.max_epoch=1", "optimization.max_update=3", config=f"{objective}_{size}")
+    assert trainer.get_num_updates() == 3
+    if (objective, size) == ("cpc", "big"):
+        assert len(trainer.get_model().context.layers) == 4
+
+
+def test_two_ranks_equal_one(data, tmp_path):
+    """Each with every second batch, as one rank with two batches an update: an anchor's negatives are of its own batch. 5 updates and the end of
+    an epoch, 12 batches, with the smaller last ones of the speakers."""
+    first, second = train_on_two_ranks(data, tmp_path / "two", "optimization.max_update=8", config="cpc_tiny")
+    assert not differences(first, second)
+    train(data, tmp_path / "one", "optimization.max_update=8", "optimization.update_freq=[2]", config="cpc_tiny")
+    assert not differences(checkpoint(tmp_path / "one")["model"], first, rtol=1e-5, atol=1e-6)
+
+
+def test_deepcluster_goes_on_from_cpc(data, trained, tmp_path):
+    """With all weights of CPC, its predictors too; then resumed bit for bit, and read again without the CPC checkpoint."""
+    moved = tmp_path / "cpc.pt"
+    moved.write_bytes(trained.read_bytes())
+    model = deepcluster(data, tmp_path / "start", moved, "optimization.lr=[0.0]").get_model()
+    cpc, _ = load_model(trained)
+    assert type(model) is CPCDeepCluster and type(cpc) is CPC and model.classifier.out_features == 5
+    state = model.state_dict()
+    assert not differences(cpc.state_dict(), {name: state[name] for name in cpc.state_dict()})
+    deepcluster(data, tmp_path / "whole", moved)
+    for end in (5, 12):
+        deepcluster(data, tmp_path / "parts", moved, f"optimization.max_update={end}")
+    assert not differences(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
+    again = deepcluster(data, tmp_path / "again", tmp_path / "whole/checkpoint_last.pt", "optimization.lr=[0.0]").get_model()  # the next round
+    assert not differences(again.state_dict(), checkpoint(tmp_path / "whole")["model"])
+    moved.unlink()
+    assert load_model(tmp_path / "whole/checkpoint_last.pt")[0].cfg.num_classes == [5]
+
+
+def test_two_ranks_equal_one_in_deepcluster(data, trained, tmp_path):
+    setting = [f"model.cpc_path={trained}", "optimization.max_update=5"]
+    first, _ = train_on_two_ranks(data, tmp_path / "two", *setting, config="deepcluster_tiny")
+    train(data, tmp_path / "one", *setting, "optimization.update_freq=[2]", config="deepcluster_tiny")
+    assert not differences(checkpoint(tmp_path / "one")["model"], first, rtol=1e-5, atol=1e-6)
+
+
+def test_training_ends_when_the_joint_loss_gets_no_better(data, trained, tmp_path):
+    """A learning rate that spoils everything: after patience validations, not after 40 epochs."""
+    setting = ["optimization.lr=[1.0]", "optimization.max_update=0", "optimization.max_epoch=40", "checkpoint.patience=2", "lr_scheduler.warmup_updates=0"]
+    trainer = deepcluster(data, tmp_path, trained, *setting)
+    assert trainer.get_num_updates() < 12 * 20
+
+
+@pytest.mark.parametrize("setting, told", [("model.context_dim=24", "model.context_dim=16, not 24; set model.context_dim=16"), ("model.encoder_norm=batch", "encoder_norm=channel, not batch"), ("model.steps=3", "steps=4, not 3")])
+def test_a_cpc_checkpoint_of_another_size(data, trained, tmp_path, setting, told):
+    with pytest.raises(UserError, match=told):
+        deepcluster(data, tmp_path, trained, setting)
+
+
+def test_a_checkpoint_of_another_model(data, tmp_path):
+    other = write_corpus(tmp_path / "other")
+    train(other, tmp_path / "dinosr", "optimization.max_update=10")
+    with pytest.raises(UserError, match="holds DinoSR, which is no CPC"):
+        deepcluster(data, tmp_path / "run", tmp_path / "dinosr/checkpoint_last.pt")
+    with pytest.raises(UserError, match="no such checkpoint"):
+        deepcluster(data, tmp_path / "run", tmp_path / "none.pt")
+
+
+def test_layers_are_read_from_a_checkpoint(trained):
+    """``dinosr features``: whole utterances, padded together or alone, at 100 frames a second, without normalisation."""
+    torch.manual_seed(0)
+    waves = [torch.randn(n) for n in (4000, 159, 2560, 4001)]
+    reader = LayerReader(trained)
+    assert (reader.n_layers, reader.width, reader.hop, reader.field, reader.normalize, reader.pads) == (2, 16, 160, 159, False, True)
+    read = reader.read(waves, [0, 1, "last"])
+    cpc, _ = load_model(trained)
+    for wave, (first, second, last) in zip(waves, read):
+        features = cpc.extract_features(wave.unsqueeze(0))
+        assert len(first) == reader.frames(len(wave)) == (len(wave) + 1) // 160 and torch.equal(second, last)
+        for ours, (theirs, *_) in zip((first, second), features["layer_results"]):
+            assert torch.allclose(ours, theirs[:, 0], atol=1e-5)
+    assert not torch.allclose(LayerReader(trained, weights="random").read(waves[:1], [1])[0][0], read[0][1])
+    with pytest.raises(UserError, match="no teacher"):
+        LayerReader(trained, weights="teacher")
+    assert torch.allclose(load(trained).features(waves[0], layer=0), read[0][0], atol=1e-5)
