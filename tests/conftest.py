@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,3 +12,13 @@ def librispeech_mini() -> Path:
     if not folder.is_dir():
         pytest.skip("no real speech: set DINOSR_TEST_CORPUS to a folder in LibriSpeech's layout")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def fairseq_forgets():
+    """fairseq keeps a run's best loss, and how many validations ago it was, as attributes of two functions: the next run in this process must not find them."""
+    yield
+    for module, function in (("fairseq.checkpoint_utils", "save_checkpoint"), ("fairseq_cli.train", "should_stop_early")):
+        if module in sys.modules:
+            for name in ("best", "num_runs"):
+                vars(getattr(sys.modules[module], function)).pop(name, None)

@@ -19,11 +19,6 @@ from dinosr_plugin.errors import UserError
 
 
 
-@pytest.fixture(autouse=True)
-def no_best_loss_of_other_tests():
-    vars(checkpoint_utils.save_checkpoint).pop("best", None)
-
-
 def config(folder: Path, task: str = "dinosr_pretraining", **checkpoint):
     parts = {"checkpoint": {**vars(CheckpointConfig()), "save_dir": str(folder), "model_parallel_size": 1, **checkpoint}}
     parts |= {"task": {"_name": task}, "model": {"_name": "dinosr"}, "optimization": {"max_update": 8, "max_epoch": 0, "stop_time_hours": 0.0}}
