@@ -4,7 +4,6 @@ found in the c_t of before: L = L_cpc + alpha * L_clus."""
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional
 
-import torch
 import torch.nn.functional as F
 from fairseq.models import register_model
 from torch import Tensor, nn

@@ -22,6 +22,7 @@ from fairseq.tasks.audio_pretraining import AudioPretrainingConfig
 from omegaconf import II
 from torch import Tensor
 
+from ..data.audio import SAMPLE_RATE
 from ..data.dataset import SpeechDataset
 from ..data.labels import FrameLabels, label_lines, read_labels
 from ..data.manifest import write_files
@@ -232,7 +233,7 @@ def cluster_labels(model: Trunk, dataset: SpeechDataset, layer: int, centroids: 
 def frames_of_labels(n_labels: int, n_frames: int, rate: int, hop: int) -> np.ndarray:
     """(n_labels,) the frame that begins nearest to each label: ``modules.frame_labels`` the other way round."""
     i = np.arange(n_labels)
-    return np.minimum((2 * 16_000 * i + rate * hop) // (2 * rate * hop), n_frames - 1)
+    return np.minimum((2 * SAMPLE_RATE * i + rate * hop) // (2 * rate * hop), n_frames - 1)
 
 
 # ---- features, by all ranks -------------------------------------------------------------------------------------------------
@@ -256,7 +257,7 @@ def layer_frames(model: Trunk, dataset: SpeechDataset, rows: Iterable[int], laye
     """
     sizes = {row: Samples(int(dataset.sizes[row])) for row in rows}
     batches = plan_batches(sizes, sizes, BATCH_SAMPLES, ignores_padding(model))[rank() :: n_ranks()]
-    progress = Progress(title, sum(sizes[row].samples for batch in batches for row in batch) / 16_000 / 3600)
+    progress = Progress(title, sum(sizes[row].samples for batch in batches for row in batch) / SAMPLE_RATE / 3600)
     for batch, sources in ahead(lambda batch: [dataset[row]["source"] for row in batch], batches):
         waves = {row: wave for row, wave in zip(batch, sources) if wave is not None}
         if waves:

@@ -17,6 +17,7 @@ import numpy as np
 from ..data.manifest import duplicate_ids, read_lines, read_rows, require_writable, utterance_id, write_files
 from ..errors import UserError
 from .clustering import CHUNK, INITS, SAMPLE, SAMPLE_AT_LEAST, Sums, assign, cluster, first_frames, inertia_after, move, step
+from .store import first_few
 
 MAX_BYTES = 2 << 30  # for frames in memory, copies included; beside them some tens of MB for a chunk and k x D in float64; and pages
 #                      of the files of a feature folder, which the system takes back when it needs them (``mmap``)
@@ -24,7 +25,6 @@ CONVERGED = 1e-4  # relative gain in inertia of an exact pass, below which the n
 COPIES = 3  # of each frame of the sample that ``cluster`` sees: those frames, and twice at most their principal components
 KEY_BYTES = 32  # a frame costs beside its values: its random number, and sorting these
 KEPT = 0.8  # of a full ``Reservoir``, when it is thinned
-SHOWN = 5  # names listed in a message
 
 
 class Features(Protocol):
@@ -346,7 +346,6 @@ def manifest_names(tsv: Path, features: Features) -> List[str]:
         raise UserError(f"{tsv}: {clashes[0]}")
     known = set(features.utterances)
     if missing := [name for name in names if name not in known]:
-        shown = ", ".join(missing[:SHOWN]) + (" ..." if len(missing) > SHOWN else "")
-        have_none = f"{len(missing)} of {len(names)} utterances have no features: {shown}"
+        have_none = f"{len(missing)} of {len(names)} utterances have no features: {first_few(missing)}"
         raise UserError(f"{tsv}: {have_none}; make them with `dinosr features` from this manifest")
     return names

@@ -10,7 +10,7 @@ holds: that vector stays what it was drawn as. A model trained with ``--add-bos-
 
 import os
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterator, List, Sequence, Tuple, Union
 
 import numpy as np
 import torch

@@ -1,6 +1,5 @@
 """What happens in runs of days: validation, figures of each codebook, overflows, collapse, bad batches, signals, kills."""
 
-import json
 import logging
 import multiprocessing
 import os

@@ -1,7 +1,6 @@
 """The pre-training task: reproducible crops, batches without gaps, bad files, and settings that cannot work."""
 
 import dataclasses
-import logging
 from pathlib import Path
 
 import numpy as np
