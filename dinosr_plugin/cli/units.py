@@ -96,6 +96,8 @@ def add_kmeans(commands) -> None:
     fit.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same clusters (default: %(default)s)")
     fit.add_argument("--init", choices=("k-means++", "random"), default="k-means++", help="how the first centres are drawn (default: %(default)s)")
     fit.add_argument("--restarts", type=whole_number, default=1, metavar="N", help="starts that are tried on few frames; the best one goes on (default: %(default)s)")
+    text = "bring each utterance's features to mean 0 and variance 1 first, and again in apply: takes out much of the speaker and the channel"
+    fit.add_argument("--normalize", action="store_true", help=text)
     fit.add_argument("--passes", type=int, default=0, metavar="N", help="exact ones over all frames, after those over a random sample of 256 a cluster; the first takes off another half percent of the distance or so (default: %(default)s)")
     fit.add_argument("--memory", type=positive, default=2.0, metavar="GB", help="for frames; where they take more, each pass reads or computes them again (default: %(default)s)")
     apply = add_command(steps, "apply", run_kmeans_apply, "write MANIFEST's .km labels and dict.km.txt: the cluster of every frame")
@@ -113,7 +115,7 @@ def run_kmeans_fit(options: argparse.Namespace) -> int:
     require_writable(options.out.parent)
     features = features_to_fit(options)
     named = {"rate": features.rate, "source": features.source}
-    chosen = {"seed": options.seed, "init": options.init, "restarts": options.restarts, "passes": options.passes, "max_bytes": int(options.memory * 2**30)}
+    chosen = {"seed": options.seed, "init": options.init, "restarts": options.restarts, "passes": options.passes, "normalize": options.normalize, "max_bytes": int(options.memory * 2**30)}
     kmeans = fit_kmeans(features, options.clusters, **chosen, **named)
     kmeans.save(options.out)
     print(f"{options.out}: {options.clusters} clusters, {kmeans.meta.distance}")

@@ -24,6 +24,7 @@ MAX_BYTES = 2 << 30  # for frames in memory, copies included; beside them some t
 CONVERGED = 1e-4  # relative gain in inertia of an exact pass, below which the next is not made
 COPIES = 3  # of each frame of the sample that ``cluster`` sees: those frames, and twice at most their principal components
 KEY_BYTES = 32  # a frame costs beside its values: its random number, and sorting these
+EPSILON = 1e-5  # added to variances, as instance normalisation has it
 KEPT = 0.8  # of a full ``Reservoir``, when it is thinned
 
 
@@ -48,6 +49,26 @@ def frames_of(features: Features, utt: str) -> np.ndarray:
     if not np.isfinite(frames.sum()) and not np.isfinite(frames).all():  # the sum alone is quick, but may overflow
         raise UserError(f"{utt}: NaN or infinity in its features; make them again with `dinosr features`, or take the utterance out of the manifest")
     return frames
+
+
+def normalised(frames: np.ndarray) -> np.ndarray:
+    """(n, D) -> (n, D) float32, each column to mean 0 and variance 1 over the n frames: as DinoSR's targets are, without what is the same all
+    through an utterance: much of the speaker and the channel (van Niekerk et al., Interspeech 2021, arXiv 2108.00917)."""
+    frames = np.asarray(frames, dtype=np.float32)
+    return (frames - frames.mean(0)) / np.sqrt(frames.var(0) + EPSILON)
+
+
+class Normalised:
+    """Other features, each utterance ``normalised``."""
+
+    def __init__(self, features: Features):
+        self.features, self.width, self.utterances = features, features.width, features.utterances
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, utt: str) -> np.ndarray:
+        return normalised(frames_of(self.features, utt))
 
 
 def stacked(features: Features, utterances: Sequence[str]) -> Iterator[np.ndarray]:
@@ -149,6 +170,7 @@ class Meta:
     seed, init, restarts, passes: as given to ``fit_kmeans``.
     inertia: mean squared distance of the ``measured`` frames to the means of their clusters: all after an exact pass, else those of the sample.
     frames: of the corpus.
+    normalize: each utterance was ``normalised`` before, and is to be before it gets units.
     features: what they are of, as in the feature folder's ``source``.
     """
 
@@ -163,6 +185,7 @@ class Meta:
     measured: int
     frames: int
     features: Dict[str, Any] = field(default_factory=dict)
+    normalize: bool = False
 
     @property
     def distance(self) -> str:
@@ -180,6 +203,7 @@ def fit_kmeans(
     restarts: int = 1,
     passes: int = 0,
     max_bytes: int = MAX_BYTES,
+    normalize: bool = False,
     rate: Optional[float] = None,
     source: Mapping[str, Any] = {},
 ) -> "KMeans":
@@ -194,12 +218,14 @@ def fit_kmeans(
         restarts: starts that are tried on a part of the sample; the best goes on.
         passes: at most so many; the first takes another half percent or so off the inertia (tests/benchmarks/kmeans.py).
         max_bytes: memory for frames, all copies included.
+        normalize: each utterance first, as ``normalised``; ``KMeans.units`` then does it too.
         rate, source: only noted in ``Meta``; a ``FeatureFolder`` has them as ``rate`` and ``meta.source``.
 
     Raises:
         UserError: a value out of range, no utterances, NaN in features, fewer frames than clusters, too little memory for k.
     """
     require_values(k, init, restarts, passes, features)
+    features = Normalised(features) if normalize else features
     utterances = sorted(features.utterances)
     reservoir, sample = read_sample(features, utterances, k, seed, passes > 0, max_bytes)
     centroids, inertia = cluster(sample, k, seed, init, restarts)
@@ -209,7 +235,7 @@ def fit_kmeans(
         whole = reservoir.frames if reservoir.kept == reservoir.seen else None
         centroids, inertia = refine(features, utterances, whole, centroids, passes, spare, np.random.default_rng(seed))
         measured = reservoir.seen
-    meta = Meta(k, features.width, rate, seed, init, restarts, passes, inertia, measured, reservoir.seen, dict(source))
+    meta = Meta(k, features.width, rate, seed, init, restarts, passes, inertia, measured, reservoir.seen, dict(source), normalize)
     return KMeans(centroids, meta)
 
 
@@ -261,8 +287,8 @@ class KMeans:
     meta: Meta
 
     def units(self, frames: np.ndarray) -> np.ndarray:
-        """(n, D) floats -> (n,) int64, the nearest centroid of each."""
-        return assign(np.asarray(frames, dtype=np.float32), self.centroids)
+        """All frames of an utterance, (n, D) floats -> (n,) int64, the nearest centroid of each."""
+        return assign(normalised(frames) if self.meta.normalize else np.asarray(frames, dtype=np.float32), self.centroids)
 
     def save(self, path: Union[str, Path]) -> None:
         """Raises UserError where the file cannot be written."""
