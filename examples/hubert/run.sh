@@ -3,12 +3,14 @@
 #   ./examples/hubert/run.sh DATA PHONES OUT [FIELD...]
 # DATA: folder of train.tsv and dev.tsv (`dinosr manifest`). PHONES: phone alignment of dev. OUT: a new folder; started again with the same, it goes on
 # where it was. FIELDs (optimization.max_update=2000 ...) override the config in both iterations.
-# From the environment: CONFIG (hubert_tiny), CLUSTERS of k-means (100), LAYER, from 0, that is clustered for the second iteration (2).
+# From the environment: CONFIG (hubert_tiny), CLUSTERS of k-means (100), LAYER, from 0, that is clustered for the second iteration (2),
+# NORMALIZE, whether each utterance's features are brought to mean 0 and variance 1 before k-means (yes; no: as the paper).
 set -euo pipefail
-[ $# -ge 3 ] || { sed -n '2,7s/^# //p' "$0" >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,8s/^# //p' "$0" >&2; exit 2; }
 data=$1 phones=$2 out=$3
 shift 3
-config=${CONFIG:-hubert_tiny} clusters=${CLUSTERS:-100} layer=${LAYER:-2}
+config=${CONFIG:-hubert_tiny} clusters=${CLUSTERS:-100} layer=${LAYER:-2} normalize=--normalize
+[ "${NORMALIZE:-yes}" = yes ] || normalize=
 configs=$(cd "$(dirname "$0")/../config/pretraining" && pwd)
 plugin=$(dinosr path)
 
@@ -18,7 +20,7 @@ labels() {  # labels ITERATION [CHECKPOINT]: k-means on train, labels of train a
     [ ! -f "$folder/dev.km" ] || return 0
     mkdir -p "$folder"
     cp "$data"/{train,dev}.tsv "$folder"
-    dinosr kmeans fit "${what[@]}" --manifest "$data/train.tsv" --clusters "$clusters" --restarts 3 --out "$folder/kmeans.npz"
+    dinosr kmeans fit "${what[@]}" --manifest "$data/train.tsv" --clusters "$clusters" --restarts 3 $normalize --out "$folder/kmeans.npz"
     for part in train dev; do dinosr kmeans apply "$folder/kmeans.npz" ${2:+"$2"} "$data/$part.tsv" --out "$folder/$part.km"; done
 }
 
