@@ -32,6 +32,7 @@ from ..models.checkpoint import field_and_hop, ignores_padding, output_of, padde
 from ..models.encoder import Trunk
 from ..units.clustering import SAMPLE, SAMPLE_AT_LEAST, assign, cluster
 from ..units.features import BATCH_SAMPLES, Progress, ahead, plan_batches
+from ..units.kmeans import normalised
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,9 @@ class RelabellingConfig(AudioPretrainingConfig):
         metadata={"help": "so many epochs after the last time, make the first label set anew from the model itself; its clusters are matched to the old; 0: never"},
     )
     relabel_layer: Optional[int] = field(default=None, metadata={"help": "from what this Transformer layer gives, from 0; the paper: 5, the middle one of 12"})
+    relabel_normalize: bool = field(
+        default=False, metadata={"help": "bring each utterance's features to mean 0 and variance 1 first, as `dinosr kmeans fit --normalize`"}
+    )
     save_dir: str = field(default=II("checkpoint.save_dir"), metadata={"help": "in whose folder labels/ the new labels lie"})
 
 
@@ -81,7 +85,7 @@ class Relabelling:
             for split, dataset in splits.items():
                 self.restore(self.path(split), dataset, known["digests"].get(split))
         if self.epoch < due:
-            relabel(model, splits, trained_on, self.cfg.relabel_layer, [self.cfg.seed, due])
+            relabel(model, splits, trained_on, self.cfg.relabel_layer, self.cfg.relabel_normalize, [self.cfg.seed, due])
             state["relabelled"] = {"epoch": due, "digests": {split: digest(dataset.labels[0]) for split, dataset in splits.items()}}
             self.epoch = due
             if rank() == 0:
@@ -126,7 +130,7 @@ def check_relabelling(cfg: RelabellingConfig, n_layers: int) -> None:
 # ---- new labels -------------------------------------------------------------------------------------------------------------
 
 
-def relabel(model: Trunk, splits: Dict[str, SpeechDataset], trained_on: str, layer: int, seed: List[int]) -> None:
+def relabel(model: Trunk, splits: Dict[str, SpeechDataset], trained_on: str, layer: int, normalize: bool, seed: List[int]) -> None:
     """Overwrite the first label set of every split: clusters of ``layer``'s output, as many as there were, matched to the old labels.
 
     An utterance whose file cannot be read (``skip_bad_audio``) keeps its labels.
@@ -134,8 +138,8 @@ def relabel(model: Trunk, splits: Dict[str, SpeechDataset], trained_on: str, lay
     training, train = model.training, splits[trained_on]
     model.eval()
     k = train.labels[0].classes
-    centroids = new_centroids(model, train, layer, k, seed)
-    clusters = {split: cluster_labels(model, dataset, layer, centroids) for split, dataset in splits.items()}
+    centroids = new_centroids(model, train, layer, normalize, k, seed)
+    clusters = {split: cluster_labels(model, dataset, layer, normalize, centroids) for split, dataset in splits.items()}
     model.train(training)
     counts = count_pairs(train.labels[0].values.numpy(), clusters[trained_on], k)
     number_of = matching(counts)
@@ -176,13 +180,13 @@ def normalised_mutual_information(counts: np.ndarray) -> float:
     return min(max((2 * mean - entropies[2]) / mean, 0.0), 1.0) if mean > 0 else 1.0
 
 
-def new_centroids(model: Trunk, dataset: SpeechDataset, layer: int, k: int, seed: List[int]) -> np.ndarray:
+def new_centroids(model: Trunk, dataset: SpeechDataset, layer: int, normalize: bool, k: int, seed: List[int]) -> np.ndarray:
     """(k, D) float32, the same on all ranks: rank 0's k-means on a random sample of frames that all ranks have computed."""
     rows, places = draw_frames(frame_counts(model, dataset), max(SAMPLE * k, SAMPLE_AT_LEAST), seed)
     sample = torch.zeros(sum(len(place) for _, place in places.values()), model.cfg.encoder_embed_dim + 1)  # the last column: it was computed
-    for row, frames in layer_frames(model, dataset, rows, layer, "frames for k-means"):
+    for row, frames in layer_frames(model, dataset, rows, layer, normalize, "frames for k-means"):
         positions, place = places[row]
-        sample[place] = torch.cat([frames[positions], torch.ones(len(place), 1)], dim=1)
+        sample[place] = torch.cat([torch.from_numpy(frames[positions]), torch.ones(len(place), 1)], dim=1)
     sample = sum_over_ranks(sample, model)
     sample = sample[sample[:, -1] == 1, :-1].numpy()
     if len(sample) < k:
@@ -218,12 +222,12 @@ def draw_frames(counts: np.ndarray, wanted: int, seed: List[int]) -> Tuple[List[
     return sorted(places), places
 
 
-def cluster_labels(model: Trunk, dataset: SpeechDataset, layer: int, centroids: np.ndarray) -> np.ndarray:
+def cluster_labels(model: Trunk, dataset: SpeechDataset, layer: int, normalize: bool, centroids: np.ndarray) -> np.ndarray:
     """The cluster of every label's frame, (n,) int32 as the values of the first label set; -1 for utterances that cannot be read. On all ranks."""
     labels, hop = dataset.labels[0], field_and_hop(model)[1]
     found = torch.zeros(len(labels.values), dtype=torch.int32)
-    for row, frames in layer_frames(model, dataset, range(len(dataset)), layer, "new labels"):
-        clusters = assign(frames.numpy(), centroids)
+    for row, frames in layer_frames(model, dataset, range(len(dataset)), layer, normalize, "new labels"):
+        clusters = assign(frames, centroids)
         end = int(labels.ends[row])
         length = end - (int(labels.ends[row - 1]) if row else 0)
         found[end - length : end] = torch.from_numpy(clusters[frames_of_labels(length, len(frames), dataset.label_rate, hop)] + 1)
@@ -250,8 +254,10 @@ class Samples(NamedTuple):
 
 
 @torch.no_grad()
-def layer_frames(model: Trunk, dataset: SpeechDataset, rows: Iterable[int], layer: int, title: str) -> Iterator[Tuple[int, Tensor]]:
-    """(row, (F, D) float32 on the CPU) of this rank's share of the rows, in no order that means anything; files that cannot be read are left out.
+def layer_frames(
+    model: Trunk, dataset: SpeechDataset, rows: Iterable[int], layer: int, normalize: bool, title: str
+) -> Iterator[Tuple[int, np.ndarray]]:
+    """(row, (F, D) float32, ``normalised`` if asked) of this rank's share of the rows, in no order that means anything; files that cannot be read are left out.
 
     Batches are planned for all ranks together, so that their number does not change in which company an utterance is computed.
     """
@@ -263,7 +269,8 @@ def layer_frames(model: Trunk, dataset: SpeechDataset, rows: Iterable[int], laye
         if waves:
             x = output_of(model, *padded_waves(list(waves.values()), device_of(model)), layer).float().cpu()  # (B, F, D)
             counts = model.frame_counts(torch.tensor([len(wave) for wave in waves.values()])).tolist()
-            yield from ((row, x[i, :count]) for i, (row, count) in enumerate(zip(waves, counts)))
+            frames = ((row, x[i, :count].numpy()) for i, (row, count) in enumerate(zip(waves, counts)))
+            yield from ((row, normalised(own) if normalize else own) for row, own in frames)
         progress.update(sum(sizes[row].samples for row in batch))
     logger.info(f"{title}: {progress.summary()}")
 

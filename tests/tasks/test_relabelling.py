@@ -113,14 +113,16 @@ def checkpoint_state(save_dir, name: str = "checkpoint_last.pt") -> dict:
     return torch.load(save_dir / name, weights_only=False)["task_state"]
 
 
-def test_features_are_those_that_the_tools_read(data, tmp_path):
+@pytest.mark.parametrize("normalize", [False, True])
+def test_features_are_those_that_the_tools_read(data, tmp_path, normalize):
     """In eval mode, of the whole utterance, whatever its batch."""
     trainer = run(data, tmp_path, 3)
     reader, dataset = LayerReader(tmp_path / "checkpoint_last.pt"), trainer.task.dataset("train")
-    found = dict(relabelling.layer_frames(trainer.get_model().eval(), dataset, range(len(dataset)), 1, "test"))
+    found = dict(relabelling.layer_frames(trainer.get_model().eval(), dataset, range(len(dataset)), 1, normalize, "test"))
     for row, frames in found.items():
         ((expected,),) = reader.read([dataset[row]["source"]], [1])
-        torch.testing.assert_close(frames, expected, rtol=0, atol=1e-4)
+        expected = (expected - expected.mean(0)) / (expected.var(0, correction=0) + 1e-5).sqrt() if normalize else expected
+        torch.testing.assert_close(torch.from_numpy(frames), expected, rtol=0, atol=1e-3 if normalize else 1e-4)
     assert sorted(found) == list(range(len(LENGTHS)))
 
 
@@ -129,9 +131,9 @@ def test_the_head_survives(data, tmp_path):
     trainer = run(data, tmp_path, 6)
     task, model = trainer.task, trainer.get_model()
     labels = task.dataset("train").labels[0].values
-    relabelling.relabel(model, {"train": task.dataset("train")}, "train", 0, [1, 2])
+    relabelling.relabel(model, {"train": task.dataset("train")}, "train", 0, False, [1, 2])
     first = labels.clone()
-    relabelling.relabel(model, {"train": task.dataset("train")}, "train", 0, [1, 2])
+    relabelling.relabel(model, {"train": task.dataset("train")}, "train", 0, False, [1, 2])
     assert torch.equal(labels, first) and model.training
 
 
@@ -258,4 +260,4 @@ def test_a_model_that_has_diverged(data, tmp_path):
     with torch.no_grad():
         model.post_extract_proj.bias.fill_(float("nan"))
     with pytest.raises(UserError, match=r"task\.relabel_layer=0: gives NaN or infinity"):
-        relabelling.relabel(model, {"train": trainer.task.dataset("train")}, "train", 0, [1])
+        relabelling.relabel(model, {"train": trainer.task.dataset("train")}, "train", 0, False, [1])
