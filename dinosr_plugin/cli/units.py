@@ -48,7 +48,7 @@ def add_max_minutes(parser: argparse.ArgumentParser) -> None:
 
 def add_features(commands) -> None:
     parser = add_command(commands, "features", run_features, "write the features of every utterance of a manifest: of a model's layers, or MFCC or log-Mel")
-    parser.add_argument("checkpoint", type=Path, nargs="?", metavar="CHECKPOINT", help="a model of this plug-in, or fairseq's wav2vec 2.0, HuBERT or data2vec, fine-tuned with CTC or not; not with --mfcc or --fbank")
+    parser.add_argument("checkpoint", type=Path, nargs="?", metavar="CHECKPOINT", help="a model of this plug-in, or fairseq's wav2vec 2.0, HuBERT or data2vec, fine-tuned with CTC or not, or CPC_audio's; not with --mfcc or --fbank")
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="a .tsv file")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for them; a run that was killed goes on where it was when started again with the same options")
     kind = parser.add_mutually_exclusive_group()
@@ -94,8 +94,11 @@ def add_kmeans(commands) -> None:
     fit.add_argument("--clusters", type=whole_number, required=True, metavar="K", help="how many; 100 and 500 are usual")
     fit.add_argument("--out", type=Path, required=True, metavar="FILE", help="the clusters (.npz)")
     fit.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same clusters (default: %(default)s)")
-    fit.add_argument("--init", choices=("k-means++", "random"), default="k-means++", help="how the first centres are drawn (default: %(default)s)")
-    fit.add_argument("--restarts", type=whole_number, default=1, metavar="N", help="starts that are tried on few frames; the best one goes on (default: %(default)s)")
+    begin = fit.add_mutually_exclusive_group()
+    begin.add_argument("--init", choices=("k-means++", "random"), default="k-means++", help="how the first centres are drawn (default: %(default)s)")
+    text = "old labels of the same speech at the features' rate (FILE.km of FILE.tsv, with dict.km.txt): begin with the means under them, give each cluster the number of the label that it shares most frames with, and say how many changed"
+    begin.add_argument("--from-labels", type=Path, metavar="FILE", help=text)
+    fit.add_argument("--restarts", type=whole_number, default=1, metavar="N", help="starts that are tried on few frames; the best one goes on; not with --from-labels (default: %(default)s)")
     text = "bring each utterance's features to mean 0 and variance 1 first, and again in apply: takes out much of the speaker and the channel"
     fit.add_argument("--normalize", action="store_true", help=text)
     fit.add_argument("--passes", type=int, default=0, metavar="N", help="exact ones over all frames, after those over a random sample of 256 a cluster; the first takes off another half percent of the distance or so (default: %(default)s)")
@@ -113,13 +116,30 @@ def run_kmeans_fit(options: argparse.Namespace) -> int:
     from ..units.kmeans import fit_kmeans
 
     require_writable(options.out.parent)
-    features = features_to_fit(options)
+    old, features = old_labels(options), features_to_fit(options)
     named = {"rate": features.rate, "source": features.source}
     chosen = {"seed": options.seed, "init": options.init, "restarts": options.restarts, "passes": options.passes, "normalize": options.normalize, "max_bytes": int(options.memory * 2**30)}
-    kmeans = fit_kmeans(features, options.clusters, **chosen, **named)
+    kmeans = fit_kmeans(features, options.clusters, **chosen, **named, old_labels=old)
     kmeans.save(options.out)
     print(f"{options.out}: {options.clusters} clusters, {kmeans.meta.distance}")
+    if options.from_labels:
+        print(f"labels of {options.from_labels}: {100 * kmeans.meta.labels_changed:.1f} % changed, NMI {kmeans.meta.labels_nmi:.3f}")
     return 0
+
+
+def old_labels(options: argparse.Namespace):
+    """Utterance -> labels, None without --from-labels. Raises UserError for labels of another number of clusters, and for --restarts beside them."""
+    from ..data.labels import count_classes
+    from ..evaluation.unit_files import read_labelled_units
+
+    if not options.from_labels:
+        return None
+    folder, kind = options.from_labels.parent, options.from_labels.suffix[1:]
+    if options.restarts > 1:
+        raise UserError(f"--restarts {options.restarts}: --from-labels is one start; leave it out")
+    if (classes := count_classes(folder, kind)) != options.clusters:
+        raise UserError(f"{folder / f'dict.{kind}.txt'}: {classes} labels, but --clusters {options.clusters}; give --clusters {classes}")
+    return read_labelled_units(options.from_labels, options.from_labels.with_suffix(".tsv"))
 
 
 def features_to_fit(options: argparse.Namespace):

@@ -27,6 +27,7 @@ def apply():
     saving.broadcast_of_checkpoints()
     saving.task_state_comes_back()
     training.stop_after_saving()
+    training.early_stopping_goes_on()
     training.whole_updates()
     training.waveforms_stay_float32()
     training.half_precision_on_cpu()

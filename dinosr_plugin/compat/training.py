@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 def stop_after_saving():
     """fairseq knows no signals: a batch system's kills it, and the updates since the last checkpoint are lost. And a run that has all
-    its updates makes another one each time that it is started again.
+    its updates, or was stopped early, makes another one each time that it is started again.
     """
     from fairseq_cli import train
 
@@ -25,13 +25,17 @@ def stop_after_saving():
             if 0 < cfg.optimization.max_update <= trainer.get_num_updates():
                 logger.info(f"{trainer.get_num_updates()} updates done already: optimization.max_update={cfg.optimization.max_update}")
                 return [None], True
+            if 0 < cfg.checkpoint.patience <= getattr(train.should_stop_early, "num_runs", 0):
+                logger.info(f"{train.should_stop_early.num_runs} validations in a row were no better already: checkpoint.patience={cfg.checkpoint.patience}")
+                return [None], True
             return previous(cfg, trainer, *args)
 
         return train_epoch
 
     def ask(previous):
         def should_stop(cfg, valid_loss):
-            return stopping.agreed() is not None or previous(cfg, valid_loss)
+            no_better = previous(cfg, valid_loss)  # in any case, for it counts
+            return no_better or stopping.agreed() is not None
 
         return should_stop
 
@@ -47,6 +51,41 @@ def stop_after_saving():
     wrap_once(train, "train", end_at_once)
     wrap_once(train, "should_stop_early", ask)
     wrap_once(train, "validate_and_save", leave)
+
+
+def early_stopping_goes_on():
+    """fairseq keeps the best loss, and how many validations ago that was, as attributes of two functions. Only the best for checkpoint_best.pt is
+    in checkpoints: a run with ``checkpoint.patience`` that goes on counts anew, and so trains longer. And the next run in the same process finds them.
+
+    The count goes into the checkpoints, and comes back where fairseq takes the best loss back: not where optimiser or meters are reset.
+    """
+    from fairseq import checkpoint_utils
+    from fairseq.trainer import Trainer
+    from fairseq_cli import train
+
+    names = ("best", "num_runs")
+
+    def keep(previous):
+        def save_checkpoint(self, filename, extra_state):
+            count = {name: value for name, value in vars(train.should_stop_early).items() if name in names}
+            return previous(self, filename, {**extra_state, "early_stopping": count})
+
+        return save_checkpoint
+
+    def restore(previous):
+        def load_checkpoint(cfg, trainer, **passthrough_args):
+            for function in (checkpoint_utils.save_checkpoint, train.should_stop_early):
+                for name in names:
+                    vars(function).pop(name, None)
+            extra_state, epoch_itr = previous(cfg, trainer, **passthrough_args)
+            if hasattr(checkpoint_utils.save_checkpoint, "best"):
+                vars(train.should_stop_early).update(extra_state.get("early_stopping", {}))
+            return extra_state, epoch_itr
+
+        return load_checkpoint
+
+    wrap_once(Trainer, "save_checkpoint", keep)
+    wrap_once(checkpoint_utils, "load_checkpoint", restore)
 
 
 def whole_updates():

@@ -5,9 +5,10 @@ from typing import Callable
 
 
 def wrap_once(owner, name: str, make: Callable[[Callable], Callable]):
-    """Replace ``owner.name`` by ``make`` of it; a second call changes nothing."""
+    """Replace ``owner.name`` by ``make`` of it; a second call with the same ``make`` changes nothing."""
     previous = getattr(owner, name)
-    if not getattr(previous, "is_dinosr_wrapper", False):
+    done, own = getattr(previous, "dinosr_wrappers", ()), f"{make.__module__}.{make.__qualname__}"
+    if own not in done:
         wrapper = functools.wraps(previous)(make(previous))
-        wrapper.is_dinosr_wrapper = True
+        wrapper.dinosr_wrappers = (*done, own)
         setattr(owner, name, wrapper)

@@ -42,11 +42,11 @@ UNIT_RATES = (50, 100)  # units a second: the trunk's, and those of fairseq's MF
 # ---- before training: text only, first fault --------------------------------------------------------------------------------
 
 
-def validate_manifest(tsv: Path, labels: Optional[str], min_sample_size: Optional[int]) -> None:
+def validate_manifest(tsv: Path, labels: Optional[str], shortest: Optional[int], field: str = "min_sample_size") -> None:
     """Raise a one-line UserError for the first fault of the manifest, of its ``.<labels>`` file, or of ``dict.<labels>.txt`` beside it.
 
-    ``labels``: suffix of the label file, such as "ltr", or None where none is used. ``min_sample_size``: in samples; shorter files are
-    skipped in training, so it is a fault where every file is. No audio is opened, one pass over each file: 2 s and 24 MB for a million rows.
+    ``labels``: suffix of the label file, such as "ltr", or None where none is used. ``shortest``: samples of the shortest file that is not
+    skipped in training, as the task's ``field`` says it; so it is a fault where every file is shorter. No audio is opened, one pass over each file: 2 s and 24 MB for a million rows.
     """
     read_root(tsv)
     longest = 0
@@ -59,8 +59,8 @@ def validate_manifest(tsv: Path, labels: Optional[str], min_sample_size: Optiona
         raise_duplicate(tsv)
     if rows == 0:
         raise UserError(f"{tsv}: empty manifest, no row after its first line; make it with `dinosr manifest`")
-    if min_sample_size is not None and longest < min_sample_size:
-        raise UserError(f"{tsv}: {all_too_short(longest, min_sample_size)}")
+    if shortest is not None and longest < shortest:
+        raise UserError(f"{tsv}: {all_too_short(longest, shortest, field)}")
     if labels is not None:
         validate_labels(tsv, labels, rows)
 
@@ -88,10 +88,10 @@ def validate_labels(tsv: Path, labels: str, rows: int) -> None:
         raise UserError(f"{path}: {number} lines for the {rows} rows of {tsv.name}; {REMAKE}")
 
 
-def all_too_short(longest: int, min_sample_size: int) -> str:
+def all_too_short(longest: int, shortest: int, field: str = "min_sample_size") -> str:
     return (
-        f"every file is shorter than min_sample_size={min_sample_size} ({min_sample_size / SAMPLE_RATE:g} s), "
-        f"the longest has {longest} samples; lower min_sample_size, or use longer files"
+        f"every file is shorter than {field}={shortest} ({shortest / SAMPLE_RATE:g} s), "
+        f"the longest has {longest} samples; lower {field}, or use longer files"
     )
 
 

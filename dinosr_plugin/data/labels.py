@@ -66,9 +66,11 @@ def read_labels(path: Path, classes: int, sizes: Sequence[int], rate: int, skipp
         skipped: rows of the manifest, from 0, that are not used; their labels are left out.
 
     Raises:
-        UserError: no such file, another number of lines than rows, what is no label, or labels that are shorter or longer than their audio
+        UserError: no such rate, no such file, another number of lines than rows, what is no label, or labels that are shorter or longer than their audio
             by more than ``TOLERANCE``.
     """
+    if rate < 1:
+        raise UserError(f"task.label_rate={rate}: give the labels a second, 50 or 100")
     values, ends, misfits = array("h" if classes <= 2**15 else "i"), array("q"), []
     rows, row = len(sizes) + len(skipped), -1
     for row, line in enumerate(read_lines(path, "make it with `dinosr kmeans apply`, or name other labels in task.labels")):

@@ -5,6 +5,7 @@ The dataset holds ``semantic/dev/gold.csv`` (which file is which word) and ``pai
 writes them. The baseline takes the second hidden layer of an LSTM, pooled by the minimum over time, and the cosine distance.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,7 +74,10 @@ def pooled_tokens(rows: Sequence[Row], gold: Path, submission: Path, types: Sequ
     """Each word's files, in the order of the gold file."""
     files: dict[tuple[str, str], Path] = {}
     for kind in types:
-        own = {path.stem: path for path in (submission / kind).iterdir() if path.suffix in (".npy", ".txt")}
+        own: dict[str, Path] = {}
+        for path in (submission / kind).iterdir():
+            if path.suffix in (".npy", ".txt") and own.setdefault(path.stem, path) != path:
+                raise UserError(f"{path}: {own[path.stem].name} is there too; remove one of them")
         require_same_files((row["filename"] for row in rows if row["type"] == kind), own, gold, submission / kind)
         files |= {(kind, name): path for name, path in own.items()}
     tokens: Tokens = defaultdict(list)
@@ -96,8 +100,8 @@ def read_features(path: Path) -> np.ndarray:
         array = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, ndmin=2)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path}: cannot be read as an array of numbers; make it again with `dinosr lm-features`") from error
-    if array.ndim != 2 or not array.size:
-        raise UserError(f"{path}: shape {array.shape}, not (frames, D); make it again with `dinosr lm-features`")
+    if array.ndim != 2 or not array.size or array.dtype.kind not in "fiu":
+        raise UserError(f"{path}: {array.dtype} of shape {array.shape}, not numbers (frames, D); make it again with `dinosr lm-features`")
     return array
 
 
@@ -108,8 +112,10 @@ def correlation(pairs: Sequence[Row], tokens: Tokens, path: Path) -> float | Non
         raise UserError(f"{path}: neither relatedness nor similarity of every pair of {pairs[0]['dataset']} ({pairs[0]['type']}); mend it")
     try:
         human = [float(row[complete[0]]) for row in pairs]
-    except ValueError as error:
-        raise UserError(f"{path}: {complete[0]} of {pairs[0]['dataset']} is no number ({error}); mend it") from error
+    except ValueError:
+        human = [math.nan]
+    if not np.isfinite(human).all():
+        raise UserError(f"{path}: {complete[0]} of {pairs[0]['dataset']} ({pairs[0]['type']}) is not a number everywhere; mend it")
     distances = [distance(row, tokens, path) for row in pairs]
     if len(set(human)) < 2 or len(set(distances)) < 2:
         return None

@@ -22,12 +22,13 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..modules.conv_spec import parse_conv_layers
 from .cpc import CPC
+from .cpc_audio import read_cpc_audio
 from .dinosr import DinoSR
 from .encoder import Trunk
 
 
 def load_model(path: Union[str, Path]):
-    """Load a checkpoint of this plug-in, or of fairseq's own speech models, in eval mode, on the CPU: (model, its whole config).
+    """Load a checkpoint of this plug-in, of fairseq's own speech models, or of CPC_audio, in eval mode, on the CPU: (model, its whole config).
 
     Needs nothing but the file: not the data folder, nor the pre-training checkpoint of a fine-tuned model.
     Raises UserError for a missing file, and for one that is no checkpoint, is cut short or is of another fairseq model.
@@ -39,11 +40,11 @@ def load_model(path: Union[str, Path]):
 def load_with_task(path: Union[str, Path]):
     """As ``load_model``, with the task: (model, config, task)."""
     if not Path(path).is_file():
-        raise UserError(f"{path}: no such checkpoint")
+        raise UserError(f"{path}: no such checkpoint; give a file that a training saved")
     try:
         if not is_torch_file(path):
             raise UserError(f"{path}: cannot be loaded as a fairseq checkpoint (it is no file of PyTorch); give one that a training saved")
-        state = checkpoint_utils.load_checkpoint_to_cpu(str(path))
+        state = read_cpc_audio(path) or checkpoint_utils.load_checkpoint_to_cpu(str(path))
         forget_data_folder(state)
         forget_hubert_labels(state)
         register_data2vec(state)

@@ -21,7 +21,8 @@ from ..modules.masking import row_generators
 CONVOLUTIONS = [(10, 5, 3), (8, 4, 2), (4, 2, 1), (4, 2, 1), (4, 2, 1)]  # kernel, stride, zeros at either end
 NORMS = {
     "channel": ChannelNorm,
-    "batch": nn.BatchNorm1d,
+    # averages over some 100 batches: each is of one speaker, and over torch's 10 they would be those of the last few speakers
+    "batch": lambda channels: nn.BatchNorm1d(channels, momentum=0.01),
     "instance": lambda channels: nn.InstanceNorm1d(channels, affine=True),
     "none": lambda channels: nn.Identity(),
 }
@@ -40,8 +41,12 @@ class CPCConfig(FairseqDataclass):
     context: ChoiceEnum(list(RECURRENT)) = field(default="lstm", metadata={"help": "the recurrent network"})
     context_layers: int = field(default=2, metadata={"help": "its layers"})
     context_dim: int = field(default=256, metadata={"help": "its width: that of c_t"})
-    predictor: ChoiceEnum(["linear", "transformer"]) = field(
-        default="linear", metadata={"help": "what says z_{t+k} from c_t (linear) or from c_0 .. c_t (transformer: one causal layer), one for each k"}
+    predictor: ChoiceEnum(["linear", "transformer", "none"]) = field(
+        default="linear",
+        metadata={
+            "help": "what says z_{t+k} from c_t (linear) or from c_0 .. c_t (transformer: one causal layer), one for each k; "
+            "none: of checkpoints of CPC_audio whose predictors are of other kinds: they give features, and nothing is learned with it"
+        },
     )
     predictor_dropout: float = field(default=0.1, metadata={"help": "dropout of predictor=transformer"})
     predictor_positions: int = field(default=116, metadata={"help": "predictor=transformer: the most anchors, frames of a window less steps"})
@@ -62,6 +67,8 @@ def check_config(cfg: CPCConfig):
             f"model.predictor=transformer: model.context_dim={cfg.context_dim} must be the same as model.encoder_channels={cfg.encoder_channels}, "
             f"a multiple of {PREDICTOR_HEADS}; change one, or take predictor=linear"
         )
+    if not 0 <= cfg.predictor_dropout < 1:
+        raise UserError(f"model.predictor_dropout={cfg.predictor_dropout} must be 0 or more and below 1")
 
 
 class ConvEncoder(nn.Module):
@@ -133,6 +140,9 @@ class TransformerPredictors(nn.Module):
         return torch.stack([layer(c) for layer in self.layers])
 
 
+PREDICTORS = {"linear": LinearPredictors, "transformer": TransformerPredictors, "none": lambda cfg: None}
+
+
 @register_model("cpc", dataclass=CPCConfig)
 class CPC(BaseFairseqModel):
     """Encoder, context network and predictors.
@@ -150,7 +160,7 @@ class CPC(BaseFairseqModel):
         self.cfg = cfg
         self.encoder = ConvEncoder(cfg.encoder_channels, cfg.encoder_norm)
         self.context = Context(cfg.context, cfg.context_layers, cfg.encoder_channels, cfg.context_dim)
-        self.predictors = (LinearPredictors if cfg.predictor == "linear" else TransformerPredictors)(cfg)
+        self.predictors = PREDICTORS[cfg.predictor](cfg)
 
     @classmethod
     def build_model(cls, cfg: CPCConfig, task=None):
@@ -184,26 +194,28 @@ class CPC(BaseFairseqModel):
 
         Returns: ``losses`` {"cpc": scalar, summed over anchors, summed or averaged over steps}; ``sample_size``, anchors: B times W = F - K;
         ``loss_k`` and ``accuracy_k`` for steps k from 1, means over anchors, and ``accuracy``, their mean.
-        Raises UserError for padded windows, and for windows too short for an anchor.
+        Raises UserError for windows too short for an anchor, and for a model without predictors.
         """
         if features_only:
             return self.extract_features(source, padding_mask, layer=layer)
-        anchors = self.count_anchors(source, padding_mask)
+        anchors = self.count_anchors(source.size(1))
         z = self.encoder(source)
         c, _ = self.context(z)
         utterances = torch.arange(len(source)) if utterances is None else utterances
         return self.learn(z, c[:, :anchors], utterances, **targets)
 
-    def count_anchors(self, source: Tensor, padding_mask: Optional[Tensor]) -> int:
-        """W, frames that have K frames after them."""
-        if padding_mask is not None and bool(padding_mask.any()):
+    def count_anchors(self, samples: Optional[int]) -> int:
+        """W, frames of a window that have K frames after them. Raises UserError where there is none, or more than the predictors take."""
+        if self.predictors is None:
+            raise UserError("model.predictor=none: nothing is predicted, so nothing learned; take model.predictor=linear")
+        if samples is None:
             raise UserError("task.window_samples: not given, and this model learns from windows of one length; set it, to 20480 in the papers")
-        frames = int(self.frame_counts(torch.tensor(source.size(1))))
-        most = self.cfg.predictor_positions if self.cfg.predictor == "transformer" else frames
-        if not 1 <= frames - self.cfg.steps <= most:
+        frames = int(self.frame_counts(torch.tensor(samples)))
+        least, most = self.cfg.steps + 1, self.cfg.steps + self.cfg.predictor_positions if self.cfg.predictor == "transformer" else frames
+        if not least <= frames <= most:
             raise UserError(
-                f"a window of {source.size(1)} samples has {frames} frames, {frames - self.cfg.steps} of which have model.steps={self.cfg.steps} after them, "
-                f"where 1 to {most} are wanted; change task.window_samples (or model.predictor_positions)"
+                f"task.window_samples={samples}: {frames} frames, where at least {least} are wanted, one more than model.steps, and with predictor=transformer "
+                "at most model.predictor_positions more; change one of these"
             )
         return frames - self.cfg.steps
 

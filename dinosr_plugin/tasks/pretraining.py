@@ -3,9 +3,10 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
+import torch.distributed as dist
 from fairseq.data import FairseqDataset
 from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import register_task
@@ -109,10 +110,11 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         from ..data.check import validate_manifest
 
         require_data(self.cfg)
+        field, shortest = self.shortest()
         for name in split_names(split, self.cfg.multi_corpus_keys):
-            validate_manifest(Path(self.cfg.data) / f"{name}.tsv", None, self.shortest())
+            validate_manifest(Path(self.cfg.data) / f"{name}.tsv", None, shortest, field)
         options = {"seed": self.cfg.seed, "skip_bad_audio": self.cfg.skip_bad_audio, "max_bad_files": self.cfg.max_bad_files}
-        options |= {"labels": label_kinds(self.cfg.labels), "label_rate": self.cfg.label_rate, "min_sample_size": self.shortest()}
+        options |= {"labels": label_kinds(self.cfg.labels), "label_rate": self.cfg.label_rate, "min_sample_size": shortest}
         if "data_selector" in kwargs:  # fairseq's trainer gives it for the split that it trains on
             self.trained_on = split
         training = split == self.trained_on
@@ -127,15 +129,17 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         with compat.audio_dataset(make):
             super().load_dataset(split, task_cfg, **kwargs)
 
-    def shortest(self) -> Optional[int]:
-        """Samples of the shortest utterance that is taken; None: any."""
-        return self.cfg.min_sample_size if self.cfg.window_samples is None else max(self.cfg.window_samples, self.cfg.min_sample_size or 0)
+    def shortest(self) -> Tuple[str, Optional[int]]:
+        """The field that says how short an utterance may be, and its samples; None: any number."""
+        windows = self.cfg.window_samples is not None and self.cfg.window_samples >= (self.cfg.min_sample_size or 0)
+        name = "window_samples" if windows else "min_sample_size"
+        return name, getattr(self.cfg, name)
 
     def get_batch_iterator(self, dataset: FairseqDataset, max_tokens: Optional[int] = None, epoch: int = 1, **kwargs):
         """fairseq's batches of all utterances. ``max_tokens`` counts samples of audio, after cropping."""
         # With fairseq's default of 8 the last batch is dropped unless its size is a multiple of 8: some would never be heard.
         kwargs["required_batch_size_multiple"] = 1
-        if self.cfg.relabel_every > 0:  # without a buffer the loader's workers read the first batches before the epoch begins, with the labels before
+        if self.cfg.labels:  # new or restored at the epoch's beginning: without a buffer the loader's workers read the first batches before that
             kwargs["data_buffer_size"] = max(1, kwargs.get("data_buffer_size", 0))
         longest = longest_utterance(dataset, self.max_positions()[0])
         if max_tokens is not None and longest > max_tokens:
@@ -151,12 +155,16 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         """The model, after a check that the shortest utterance has the two frames that masking needs."""
         if not from_checkpoint:
             require_data(self.cfg)
+            if OmegaConf.is_missing(model_cfg, "cpc_path"):
+                raise UserError("model.cpc_path: not given; add model.cpc_path=FILE, a checkpoint of model=cpc, or null to start without")
             if "num_classes" in model_cfg:
                 self.count_classes(model_cfg)
         model = super().build_model(model_cfg, from_checkpoint)
         if not from_checkpoint and hasattr(model, "frame_counts"):
-            check_shortest(model, self.shortest(), self.cfg.max_sample_size)
+            check_shortest(model, self.shortest(), ("max_sample_size", self.cfg.max_sample_size))
             check_relabelling(self.cfg, getattr(model.cfg, "encoder_layers", 0))
+        if not from_checkpoint and hasattr(model, "count_anchors"):
+            model.count_anchors(self.cfg.window_samples)  # says now what is wrong with it
         if not from_checkpoint and hasattr(model, "start_from_checkpoint"):
             model.start_from_checkpoint()
         return model
@@ -176,8 +184,12 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
 
     def begin_epoch(self, epoch: int, model: torch.nn.Module):
         super().begin_epoch(epoch, model)
-        if self.cfg.relabel_every > 0:
+        if self.cfg.labels:
             self.relabelling.begin_epoch(epoch, model, self.datasets, self.trained_on, self.state.state_dict)
+
+    def begin_valid_epoch(self, epoch: int, model: torch.nn.Module):
+        super().begin_valid_epoch(epoch, model)
+        share_running_averages(model)
 
     def begin_update(self, model: torch.nn.Module):
         if hasattr(model, "begin_update"):
@@ -215,6 +227,15 @@ def number_utterances(sample: Dict[str, Any]) -> Dict[str, Any]:
     return {**sample, "net_input": {**sample["net_input"], "utterances": sample["id"]}}
 
 
+def share_running_averages(model: torch.nn.Module) -> None:
+    """Those of batch norm are each rank's own; all ranks take rank 0's, and so validate the model that is saved."""
+    if dist.is_initialized():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm1d):
+                for buffer in module.buffers():
+                    dist.broadcast(buffer, 0)
+
+
 def require_data(cfg: Any) -> None:
     """Raise UserError where ``task.data`` was not given."""
     if OmegaConf.is_missing(cfg, "data") or not cfg.data:
@@ -248,9 +269,9 @@ def check_windows(cfg: DinoSRPretrainingConfig) -> None:
             raise UserError(f"task.{name}={value} does not go with task.window_samples: {because}; set task.{name}={json.dumps(wanted)}")
 
 
-def check_shortest(model: torch.nn.Module, min_sample_size: Optional[int], max_sample_size: Optional[int]) -> None:
-    """Raise UserError where the settings allow utterances of fewer than two frames: one to mask, one to see."""
-    for name, samples in (("min_sample_size", min_sample_size or 0), ("max_sample_size", max_sample_size)):
+def check_shortest(model: torch.nn.Module, shortest: Tuple[str, Optional[int]], longest: Tuple[str, Optional[int]]) -> None:
+    """Raise UserError where the fields, name and samples, allow utterances of fewer than two frames: one to mask, one to see."""
+    for name, samples in ((shortest[0], shortest[1] or 0), longest):
         if samples is not None and model.frame_counts(torch.tensor(samples)) < 2:
             raise UserError(
                 f"task.{name}={samples} allows utterances of fewer than 2 frames, too few to mask one; "

@@ -27,17 +27,16 @@ from ..data.dataset import SpeechDataset
 from ..data.labels import FrameLabels, label_lines, read_labels
 from ..data.manifest import write_files
 from ..errors import UserError
-from ..evaluation.quality import contingency
 from ..models.checkpoint import field_and_hop, ignores_padding, output_of, padded_waves
 from ..models.encoder import Trunk
 from ..units.clustering import SAMPLE, SAMPLE_AT_LEAST, assign, cluster
 from ..units.features import BATCH_SAMPLES, Progress, ahead, plan_batches
 from ..units.kmeans import normalised
+from ..units.matching import changed_share, count_pairs, matching, normalised_mutual_information
 
 logger = logging.getLogger(__name__)
 
 SPREAD = 4  # the utterances that the k-means sees have so many times the frames that it sees: more voices in the same number of frames
-PART = 1 << 24  # labels compared at a time
 
 
 @dataclass
@@ -77,10 +76,11 @@ class Relabelling:
         Raises:
             UserError: the labels that a checkpoint was trained on are not there any more, or were made by another run.
         """
-        due = epoch - (epoch - 1) % self.cfg.relabel_every
-        due = 0 if due == 1 else due
+        due = self.due(epoch)
         known = state.get("relabelled", {"epoch": 0, "digests": {}})
-        if 0 < known["epoch"] <= due and self.epoch == 0:  # of a run that goes on
+        if known["epoch"] > epoch:
+            state.pop("relabelled")  # a new run from an old one's checkpoint
+        elif known["epoch"] > self.epoch == 0:  # of a run that goes on, perhaps with another relabel_every
             self.epoch = known["epoch"]
             for split, dataset in splits.items():
                 self.restore(self.path(split), dataset, known["digests"].get(split))
@@ -91,8 +91,13 @@ class Relabelling:
             if rank() == 0:
                 lines = {self.path(split).name: label_lines(dataset.labels[0], dataset.skipped_indices) for split, dataset in splits.items()}
                 write_files(self.path(trained_on).parent, lines)
-        elif due == 0:
-            state.pop("relabelled", None)  # a new run from an old one's checkpoint
+
+    def due(self, epoch: int) -> int:
+        """The last epoch up to this one whose start makes labels anew; 0: none so far."""
+        if self.cfg.relabel_every == 0:
+            return 0
+        last = epoch - (epoch - 1) % self.cfg.relabel_every
+        return last if last > 1 else 0
 
     def path(self, split: str) -> Path:
         return Path(self.cfg.save_dir, "labels", f"{split}.epoch{self.epoch}.km")
@@ -146,38 +151,10 @@ def relabel(model: Trunk, splits: Dict[str, SpeechDataset], trained_on: str, lay
     for split, dataset in splits.items():
         computed = clusters[split] >= 0
         dataset.labels[0].values[torch.from_numpy(computed)] = torch.from_numpy(number_of[clusters[split][computed]]).to(dataset.labels[0].values.dtype)
-    changed = 1 - float(counts[number_of, np.arange(k)].sum() / max(counts.sum(), 1))  # a float of Python's: checkpoints hold it
-    shared = normalised_mutual_information(counts)
+    changed, shared = changed_share(counts, number_of), normalised_mutual_information(counts)
     logger.info(f"new labels from layer {layer}: {changed:.1%} changed, NMI with the old ones {shared:.3f}")
     metrics.log_scalar("labels_changed", changed, round=4)
     metrics.log_scalar("labels_nmi", shared, round=4)
-
-
-def matching(counts: np.ndarray) -> np.ndarray:
-    """(k, k) frames of each old label (row) in each new cluster -> (k,) the old label that each new cluster takes over, one to one."""
-    from scipy.optimize import linear_sum_assignment
-
-    old, new = linear_sum_assignment(counts, maximize=True)
-    number_of = np.empty(len(counts), dtype=np.int64)
-    number_of[new] = old
-    return number_of
-
-
-def count_pairs(old: np.ndarray, new: np.ndarray, k: int) -> np.ndarray:
-    """(n,), (n,) -> (k, k) int64, how often each old label meets each new cluster; where new is -1 there is none."""
-    counts = np.zeros((k, k), dtype=np.int64)
-    for i in range(0, len(old), PART):
-        computed = new[i : i + PART] >= 0
-        counts += contingency(old[i : i + PART][computed], new[i : i + PART][computed], k, k)
-    return counts
-
-
-def normalised_mutual_information(counts: np.ndarray) -> float:
-    """Mutual information of rows and columns over the mean of their entropies, in [0, 1]; 1 where both are constant."""
-    joint = counts / max(counts.sum(), 1)
-    entropies = [float(-(p[p > 0] * np.log(p[p > 0])).sum()) for p in (joint.sum(1), joint.sum(0), joint)]
-    mean = (entropies[0] + entropies[1]) / 2
-    return min(max((2 * mean - entropies[2]) / mean, 0.0), 1.0) if mean > 0 else 1.0
 
 
 def new_centroids(model: Trunk, dataset: SpeechDataset, layer: int, normalize: bool, k: int, seed: List[int]) -> np.ndarray:

@@ -13,7 +13,7 @@ A cluster that loses all its frames gets a new centroid as k-means++ draws one: 
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Iterable, Iterator, Optional, Tuple
+from typing import Callable, Iterable, Iterator, Optional, Tuple
 
 import numpy as np
 
@@ -152,8 +152,8 @@ def best_start(frames: np.ndarray, k: int, init: str, restarts: int, rng: np.ran
 # ---- the sample -------------------------------------------------------------------------------------------------------------
 
 
-def principal_components(frames: np.ndarray) -> np.ndarray:
-    """(n, D) -> (n, d) float32, mean near zero: the components that hold ``SHARE`` of the variance, or all D where most of them are needed."""
+def principal_components(frames: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Of (n, D) frames: what maps (m, D) to (m, d) float32, mean near zero: the components that hold ``SHARE`` of the variance, or all D where most are needed."""
     few = frames[:LOOKED_AT]
     mean = few.mean(axis=0)
     few = few - mean
@@ -161,22 +161,25 @@ def principal_components(frames: np.ndarray) -> np.ndarray:
     held = np.cumsum(variances[::-1]) / max(float(variances.sum()), 1e-30)
     d = max(AT_LEAST, int(np.searchsorted(held, SHARE)) + 1)
     if 3 * d > 2 * len(held):
-        return frames - mean
+        return lambda given: given - mean
     basis = np.ascontiguousarray(directions[:, ::-1][:, :d], dtype=np.float32)  # (D, d)
-    return np.concatenate([(part - mean) @ basis for part in chunked(frames)])
+    return lambda given: np.concatenate([(part - mean) @ basis for part in chunked(given)])
 
 
 def first_frames(n: int, k: int) -> int:
     return min(n, max(FIRST * k, FIRST_AT_LEAST))
 
 
-def cluster(frames: np.ndarray, k: int, seed: int, init: str = INITS[0], restarts: int = 1) -> Tuple[np.ndarray, float]:
+def cluster(
+    frames: np.ndarray, k: int, seed: int, init: str = INITS[0], restarts: int = 1, start: Optional[np.ndarray] = None
+) -> Tuple[np.ndarray, float]:
     """k-means on frames in memory, of which any first part is taken for a random sample.
 
     Args:
         frames: (n, D) float32, finite, in random order, n >= k.
         init: one of ``INITS``.
         restarts: starts that are tried.
+        start: (k, D) float32, centroids to begin with in place of these; all frames are in from the first step, so that few cannot lead away from it.
 
     Returns:
         (k, D) float32 centroids, means of the frames (a single frame for a cluster that was empty), the same for the same ``seed``;
@@ -184,13 +187,14 @@ def cluster(frames: np.ndarray, k: int, seed: int, init: str = INITS[0], restart
     """
     from tqdm import tqdm
 
-    rng, reduced = np.random.default_rng(seed), principal_components(frames)
+    rng, components = np.random.default_rng(seed), principal_components(frames)
+    reduced = components(frames)
     size, n = first_frames(len(frames), k), len(frames)
     spare = reduced[:size]
     with tqdm(desc=f"k-means on a sample, k = {k}", unit="step", disable=None) as bar:
-        centroids = best_start(spare, k, init, restarts, rng)
+        centroids = best_start(spare, k, init, restarts, rng) if start is None else components(start)
         last = np.inf
-        for size in sizes(size, n):
+        for size in sizes(size if start is None else n, n):
             sums = step(chunked(reduced[:size]), centroids)
             centroids = move(centroids, sums, spare, rng, STRIDE)
             bar.update()
@@ -199,8 +203,8 @@ def cluster(frames: np.ndarray, k: int, seed: int, init: str = INITS[0], restart
                 break
             last = sums.inertia if size == n else np.inf
     origin, sums = np.zeros((k, frames.shape[1]), np.float32), Sums.zeros(k, frames.shape[1])
-    for part, components in zip(chunked(frames), chunked(reduced)):
-        sums.add(part, assign(components, centroids))
+    for part, few in zip(chunked(frames), chunked(reduced)):
+        sums.add(part, assign(few, centroids))
         sums.inertia += float(np.einsum("nd,nd->n", part, part).sum(dtype=np.float64))  # squared distances to the origin
     return move(origin, sums, frames[: len(spare)], rng), inertia_after(origin, sums) / n
 

@@ -136,10 +136,13 @@ def read_units(path: Union[str, Path]) -> Dict[str, np.ndarray]:
     return units
 
 
+MOST_DIGITS = 18  # that int64 holds, whatever they are
+
+
 def parse_ids(text: str, where: str) -> np.ndarray:
     words = text.split()
-    if not all(word.isascii() and word.isdigit() for word in words):
-        wrong = next(word for word in words if not (word.isascii() and word.isdigit()))
+    wrong = next((word for word in words if not (word.isascii() and word.isdigit()) or len(word) > MOST_DIGITS), None)
+    if wrong is not None:
         raise UserError(f"{where}: {wrong!r} is no unit id, a whole number from 0; make the file again with `dinosr units`")
     return np.array(words, dtype=np.int64)
 

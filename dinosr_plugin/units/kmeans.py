@@ -17,6 +17,7 @@ import numpy as np
 from ..data.manifest import duplicate_ids, read_lines, read_rows, require_writable, utterance_id, write_files
 from ..errors import UserError
 from .clustering import CHUNK, INITS, SAMPLE, SAMPLE_AT_LEAST, Sums, assign, cluster, first_frames, inertia_after, move, step
+from .matching import OldLabels, changed_share, matching, normalised_mutual_information
 from .store import first_few
 
 MAX_BYTES = 2 << 30  # for frames in memory, copies included; beside them some tens of MB for a chunk and k x D in float64; and pages
@@ -26,6 +27,7 @@ COPIES = 3  # of each frame of the sample that ``cluster`` sees: those frames, a
 KEY_BYTES = 32  # a frame costs beside its values: its random number, and sorting these
 EPSILON = 1e-5  # added to variances, as instance normalisation has it
 KEPT = 0.8  # of a full ``Reservoir``, when it is thinned
+FROM_LABELS = "labels"  # ``Meta.init`` of k-means that began with the means under old labels
 
 
 class Features(Protocol):
@@ -137,9 +139,9 @@ class Reservoir:
 
 
 def read_sample(
-    features: Features, utterances: Sequence[str], k: int, seed: int, all_wanted: bool, max_bytes: int
+    features: Features, utterances: Sequence[str], k: int, seed: int, all_wanted: bool, max_bytes: int, old: Optional[OldLabels] = None
 ) -> Tuple[Reservoir, np.ndarray]:
-    """All frames if they are wanted and memory allows; and those of them, in random order, that ``cluster`` shall see.
+    """All frames if they are wanted and memory allows; and those of them, in random order, that ``cluster`` shall see. ``old`` is told of all.
 
     Raises UserError for NaN, for fewer frames than clusters, and for memory that holds fewer.
     """
@@ -152,7 +154,10 @@ def read_sample(
         raise UserError(f"k-means: {held}, too few for {k} clusters; allow more")
     reservoir = Reservoir(rows - COPIES * sample if all_wanted else 4 * sample // 3 + 8, features.width, seed)  # ``thin`` leaves no less
     for utt in tqdm(utterances, desc="reading frames", unit="utt", disable=None):
-        reservoir.add(utt, frames_of(features, utt))
+        frames = frames_of(features, utt)
+        reservoir.add(utt, frames)
+        if old:
+            old.add(utt, frames)
     if reservoir.seen < k:
         raise UserError(f"k-means: {reservoir.seen} frames are too few for {k} clusters; give more audio or a smaller k")
     return reservoir, reservoir.lowest(sample)
@@ -167,11 +172,12 @@ class Meta:
 
     k, width: their shape.
     rate: frames a second, None where nobody said.
-    seed, init, restarts, passes: as given to ``fit_kmeans``.
+    seed, init, restarts, passes: as given to ``fit_kmeans``; init is ``labels`` where it began with old ones.
     inertia: mean squared distance of the ``measured`` frames to the means of their clusters: all after an exact pass, else those of the sample.
     frames: of the corpus.
     normalize: each utterance was ``normalised`` before, and is to be before it gets units.
     features: what they are of, as in the feature folder's ``source``.
+    labels_changed, labels_nmi: with old labels, the share of all frames whose label is another one now, and the normalised mutual information of both.
     """
 
     k: int
@@ -186,6 +192,8 @@ class Meta:
     frames: int
     features: Dict[str, Any] = field(default_factory=dict)
     normalize: bool = False
+    labels_changed: Optional[float] = None
+    labels_nmi: Optional[float] = None
 
     @property
     def distance(self) -> str:
@@ -204,6 +212,7 @@ def fit_kmeans(
     passes: int = 0,
     max_bytes: int = MAX_BYTES,
     normalize: bool = False,
+    old_labels: Optional[Mapping[str, np.ndarray]] = None,
     rate: Optional[float] = None,
     source: Mapping[str, Any] = {},
 ) -> "KMeans":
@@ -219,23 +228,33 @@ def fit_kmeans(
         passes: at most so many; the first takes another half percent or so off the inertia (tests/benchmarks/kmeans.py).
         max_bytes: memory for frames, all copies included.
         normalize: each utterance first, as ``normalised``; ``KMeans.units`` then does it too.
+        old_labels: utterance -> (n,) numbers below k, one a frame (``matching.TOLERANCE``). k-means begins with the means under them instead of ``init``, and
+            each cluster gets the number of the old label with which it shares most frames of all, one to one (``matching``): DeepCluster's next round.
         rate, source: only noted in ``Meta``; a ``FeatureFolder`` has them as ``rate`` and ``meta.source``.
 
     Raises:
-        UserError: a value out of range, no utterances, NaN in features, fewer frames than clusters, too little memory for k.
+        UserError: a value out of range, no utterances, NaN in features, fewer frames than clusters, too little memory for k, old labels that do not fit.
     """
     require_values(k, init, restarts, passes, features)
     features = Normalised(features) if normalize else features
-    utterances = sorted(features.utterances)
-    reservoir, sample = read_sample(features, utterances, k, seed, passes > 0, max_bytes)
-    centroids, inertia = cluster(sample, k, seed, init, restarts)
+    utterances, rng = sorted(features.utterances), np.random.default_rng(seed)
+    old = OldLabels(old_labels, k, features.width) if old_labels is not None else None
+    reservoir, sample = read_sample(features, utterances, k, seed, passes > 0 or old is not None, max_bytes, old)
+    centroids, inertia = cluster(sample, k, seed, init, restarts, old and old.means(sample, np.random.default_rng(seed)))
     measured, spare = len(sample), sample[: first_frames(len(sample), k)].copy()
     del sample
+    frames = AllFrames(features, utterances, reservoir)
     if passes:
-        whole = reservoir.frames if reservoir.kept == reservoir.seen else None
-        centroids, inertia = refine(features, utterances, whole, centroids, passes, spare, np.random.default_rng(seed))
+        centroids, inertia = refine(frames, centroids, passes, spare, rng)
         measured = reservoir.seen
-    meta = Meta(k, features.width, rate, seed, init, restarts, passes, inertia, measured, reservoir.seen, dict(source), normalize)
+    told = {}
+    if old:
+        counts = old.count_with(frames.chunks(), centroids)
+        number_of = matching(counts)
+        centroids = centroids[np.argsort(number_of)]
+        told = {"labels_changed": changed_share(counts, number_of), "labels_nmi": normalised_mutual_information(counts)}
+    init, restarts = (FROM_LABELS, 1) if old else (init, restarts)
+    meta = Meta(k, features.width, rate, seed, init, restarts, passes, inertia, measured, reservoir.seen, dict(source), normalize, **told)
     return KMeans(centroids, meta)
 
 
@@ -249,23 +268,32 @@ def require_values(k: int, init: str, restarts: int, passes: int, features: Feat
         raise UserError("k-means: no utterances to fit on; give features that have some")
 
 
+@dataclass(frozen=True)
+class AllFrames:
+    """Of the utterances in their order: those that ``reservoir`` holds where it has them all, else read anew each time."""
+
+    features: Features
+    utterances: Sequence[str]
+    reservoir: Reservoir
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """(n, D) float32, n at most ``CHUNK``."""
+        whole = self.reservoir.frames
+        if len(whole) < self.reservoir.seen:
+            return stacked(self.features, self.utterances)
+        return (whole[i : i + CHUNK] for i in range(0, len(whole), CHUNK))
+
+
 def refine(
-    features: Features,
-    utterances: Sequence[str],
-    whole: Optional[np.ndarray],
-    centroids: np.ndarray,
-    passes: int,
-    spare: np.ndarray,
-    rng: np.random.Generator,
+    frames: AllFrames, centroids: np.ndarray, passes: int, spare: np.ndarray, rng: np.random.Generator
 ) -> Tuple[np.ndarray, float]:
-    """Lloyd's over all frames: ``whole`` (N, D) where memory holds them, else read anew. (centroids, mean squared distance to them)."""
+    """Lloyd's over all frames. (centroids, mean squared distance to them)."""
     from tqdm import tqdm
 
     last = np.inf
     with tqdm(desc="k-means on all frames", total=passes, unit="pass", disable=None) as bar:
         for _ in range(passes):
-            chunks = stacked(features, utterances) if whole is None else (whole[i : i + CHUNK] for i in range(0, len(whole), CHUNK))
-            sums: Sums = step(chunks, centroids)
+            sums: Sums = step(frames.chunks(), centroids)
             inertia = inertia_after(centroids, sums) / int(sums.counts.sum())
             centroids = move(centroids, sums, spare, rng)
             bar.update()

@@ -67,13 +67,16 @@ class UnitLanguageModel:
     def score(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
         """Sequences (n,) of unit ids, n may be 0 -> (N,) float64 log-probabilities, end included. One forward pass.
 
-        Raises UserError as ``tokens``.
+        Raises UserError as ``tokens``, and where the model has diverged.
         """
         rows = [self.tokens(units) for units in sequences]
         target = self.padded([row[1:] for row in rows])
         found = self.scorer.generate([self.model], {"net_input": self.inputs([row[:-1] for row in rows]), "target": target})
         skipped = len(self.start) - 1
-        return np.array([best["positional_scores"][skipped:].double().sum().item() for (best,) in found])
+        scores = np.array([best["positional_scores"][skipped:].double().sum().item() for (best,) in found])
+        if not np.isfinite(scores).all():
+            raise UserError(f"{self.name}: gives NaN or infinity, it has diverged; train it again with a lower learning rate")
+        return scores
 
     @torch.no_grad()
     def hidden_states(self, sequences: Sequence[np.ndarray], layer: int) -> List[np.ndarray]:

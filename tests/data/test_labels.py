@@ -92,6 +92,11 @@ def test_labels_at_another_rate_than_given(manifest):
     )
 
 
+def test_a_rate_that_is_none(manifest):
+    with pytest.raises(UserError, match="task.label_rate=0: give the labels a second"):
+        read(manifest, rate=0)
+
+
 def test_an_utterance_without_labels(manifest):
     write(manifest, line(SIZES[0]), "", line(SIZES[2]), line(SIZES[3]))
     with pytest.raises(UserError, match=r"of 1 utterance\(s\) .*line 2: 0 labels for 0\.05 s"):

@@ -178,8 +178,10 @@ def test_a_manifest_without_speakers(tmp_path):
 
 
 def test_utterances_that_are_all_too_short(tmp_path):
-    with pytest.raises(UserError, match="train.tsv"):
+    with pytest.raises(UserError, match=r"train.tsv: every file is shorter than window_samples=500 .* the longest has 499 samples; lower window_samples"):
         load(write(tmp_path, {"anna/a.wav": 499}))
+    with pytest.raises(UserError, match="shorter than min_sample_size=501"):
+        load(tmp_path, min_sample_size=501)
 
 
 @pytest.mark.parametrize("fields, named", [({"normalize": True}, "task.normalize=True"), ({"subsample": 0.5}, "task.subsample=0.5"), ({"multi_corpus_keys": "a,b"}, "set task.multi_corpus_keys=null"), ({"relabel_every": 2}, "task.relabel_every=2"), ({"window_samples": 0}, "task.window_samples=0")])

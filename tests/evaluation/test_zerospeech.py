@@ -218,7 +218,12 @@ def test_bad_input(everything, capsys):
     np.save(features / "s1.npy", np.ones((2, 3)))
     assert "s1.npy: 3 columns, another file has 2" in error()
     np.save(features / "s1.npy", np.ones(3))
-    assert "s1.npy: shape (3,), not (frames, D)" in error()
+    assert "s1.npy: float64 of shape (3,), not numbers (frames, D)" in error()
+    np.save(features / "s1.npy", np.array([["a", "b"]]))
+    assert "s1.npy: <U1 of shape (1, 2), not numbers (frames, D)" in error()
+    np.savetxt(features / "s1.txt", frames(0))
+    assert "is there too; remove one of them" in error()
+    (features / "s1.txt").unlink()
     (features / "s1.npy").write_bytes(b"nothing")
     assert "s1.npy: cannot be read as an array" in error()
     (features / "s1.npy").unlink()
@@ -226,6 +231,9 @@ def test_bad_input(everything, capsys):
     write_dataset(everything, "semantic", "type,dataset\nsynthetic,one\n", "pairs.csv")
     np.save(features / "s1.npy", frames(0))
     assert "pairs.csv: its first line names no column word_1, word_2, similarity, relatedness" in error()
+    for wrong in ("high", "nan"):
+        write_dataset(everything, "semantic", PAIRS.replace("cat,dog,9,", f"cat,dog,{wrong},"), "pairs.csv")
+        assert "pairs.csv: similarity of one (librispeech) is not a number everywhere" in error()
     write_dataset(everything, "semantic", PAIRS + "synthetic,two,cat,mouse,6,5\n", "pairs.csv")
     assert "cat and mouse (synthetic) are not both in gold.csv" in error()
 

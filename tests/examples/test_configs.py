@@ -339,6 +339,8 @@ def test_the_unit_language_model_is_that_of_the_zerospeech_baseline():
     assert (cfg.lr_scheduler._name, cfg.lr_scheduler.warmup_updates, cfg.lr_scheduler.warmup_init_lr) == ("inverse_sqrt", 1000, 1e-7)
     assert (list(cfg.optimization.lr), cfg.optimization.max_update, cfg.optimization.clip_norm) == ([0.0005], 100000, 0.0)
     assert (cfg.task.sample_break_mode, cfg.task.tokens_per_sample, cfg.dataset.max_tokens, cfg.model.dropout) == ("none", 2048, 163840, 0.1)
+    assert (cfg.common.fp16, list(cfg.optimization.update_freq), cfg.model.share_decoder_input_output_embed) == (True, [1], False)
+    assert model.decoder.additional_fc.out_features == model.decoder.fc_out.in_features == 200
 
 
 CPC_FACTS = {

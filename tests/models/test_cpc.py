@@ -190,7 +190,7 @@ def test_layers():
 
 @pytest.mark.parametrize(
     "changes, named",
-    [({"steps": 0}, "steps=0"), ({"n_negatives": -1}, "n_negatives=-1"), ({"predictor": "transformer", "context_dim": 32}, "encoder_channels=16"), ({"predictor": "transformer", "context_dim": 20, "encoder_channels": 20}, "multiple of 8")],
+    [({"steps": 0}, "steps=0"), ({"n_negatives": -1}, "n_negatives=-1"), ({"predictor": "transformer", "context_dim": 32}, "encoder_channels=16"), ({"predictor": "transformer", "context_dim": 20, "encoder_channels": 20}, "multiple of 8"), ({"predictor_dropout": 1.5}, "predictor_dropout=1.5")],
 )
 def test_settings_that_cannot_work(changes, named):
     with pytest.raises(UserError, match=named):
@@ -198,10 +198,14 @@ def test_settings_that_cannot_work(changes, named):
 
 
 def test_windows_that_cannot_be_learned_from():
-    model = cpc()
-    with pytest.raises(UserError, match="800 samples has 5 frames, 1 of"):
-        cpc(predictor="transformer", predictor_positions=0)(torch.randn(1, 800))
-    with pytest.raises(UserError, match="639 samples has 4 frames, 0 of which .* task.window_samples"):
-        model(torch.randn(1, 639))
+    """... 4 steps and at most 2 anchors: 5 or 6 frames."""
+    model = cpc(predictor="transformer", predictor_positions=2)
+    assert [model.count_anchors(samples) for samples in (799, 800, 959, 1118)] == [1, 1, 2, 2]
+    for samples in (0, 798, 1119):
+        with pytest.raises(UserError, match=rf"task.window_samples={samples}: {(samples + 1) // 160} frames, where at least 5 are wanted"):
+            model.count_anchors(samples)
     with pytest.raises(UserError, match="task.window_samples: not given"):
-        model(torch.randn(2, 3200), torch.arange(3200) >= torch.tensor([[3200], [3000]]))
+        model.count_anchors(None)
+    assert cpc().count_anchors(10**6) == 6246
+    with pytest.raises(UserError, match="task.window_samples=639: 4 frames"):
+        cpc()(torch.randn(1, 639))

@@ -79,3 +79,8 @@ def test_labels_of_other_rates(monkeypatch):
 def test_label_sets_that_cannot_work(classes):
     with pytest.raises(UserError, match="model.num_classes"):
         model_of(num_classes=classes)
+
+
+def test_a_negative_weight():
+    with pytest.raises(UserError, match=r"model.alpha=-1.0 must not be negative"):
+        model_of(alpha=-1.0)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cpc_audio_layout import linear_predictors, reference, save
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.models.checkpoint import LayerReader, load, load_model
 from dinosr_plugin.models.cpc import CPC
@@ -50,7 +51,7 @@ def deepcluster(data, save_dir, cpc, *overrides):
 
 def test_what_is_logged(trained):
     """... for training and validation: every step, and their mean; chance is ln 9 of 8 negatives."""
-    lines = [json.loads(line) for line in trained.with_name("log").read_text().splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in trained.with_name("log").read_text().splitlines() if line.startswith('{"')]
     first, valid = lines[0], next(line for line in lines if "valid_loss" in line)
     for k in range(1, 5):
         assert math.isclose(float(first[f"loss_{k}"]), math.log(9), rel_tol=0.02) and 0 <= float(first[f"accuracy_{k}"]) <= 1
@@ -91,6 +92,14 @@ def test_two_ranks_equal_one(data, tmp_path):
     assert not differences(checkpoint(tmp_path / "one")["model"], first, rtol=1e-5, atol=1e-6)
 
 
+def test_two_ranks_validate_the_same_model(data, tmp_path):
+    """The running averages of batch norm are each rank's own while training: both take those of the first, which are saved."""
+    setting = ["model.encoder_norm=batch", "lr_scheduler.warmup_updates=0", "optimization.max_update=3"]
+    first, second = train_on_two_ranks(data, tmp_path, *setting, config="cpc_tiny")
+    assert first["encoder.norms.0.running_mean"].any() and not differences(first, second)
+    assert not differences(first, checkpoint(tmp_path)["model"])
+
+
 def test_deepcluster_goes_on_from_cpc(data, trained, tmp_path):
     """With all weights of CPC, its predictors too; then resumed bit for bit, and read again without the CPC checkpoint."""
     moved = tmp_path / "cpc.pt"
@@ -108,6 +117,24 @@ def test_deepcluster_goes_on_from_cpc(data, trained, tmp_path):
     assert not differences(again.state_dict(), checkpoint(tmp_path / "whole")["model"])
     moved.unlink()
     assert load_model(tmp_path / "whole/checkpoint_last.pt")[0].cfg.num_classes == [5]
+
+
+@pytest.mark.parametrize("norm, context", [("channel", "lstm"), ("batch", "gru")])
+def test_deepcluster_goes_on_from_cpc_audio(data, tmp_path, norm, context):
+    """A checkpoint in its layout, with all its weights; and one whose predictors ``cpc`` does not have, with new ones."""
+    model = reference(norm, {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[context])
+    setting = ["optimization.lr=[0.0]", f"model.encoder_norm={norm}", f"model.context={context}", "optimization.max_update=5"]
+    given = save(tmp_path, model, linear_predictors(steps=4))
+    ours = deepcluster(data, tmp_path / "linear", given, *setting).get_model().eval()
+    cpc, _ = load_model(given)
+    learned = {name: value for name, value in cpc.state_dict().items() if "running" not in name and "tracked" not in name}
+    assert not differences(learned, {name: ours.state_dict()[name] for name in learned})
+    given = save(tmp_path, model, {"wPrediction.predictors.0.weight_ih_l0": torch.zeros(64, 16)})
+    ours = deepcluster(data, tmp_path / "other", given, *setting, "model.steps=3").get_model()
+    learned = {name: value for name, value in learned.items() if not name.startswith("predictors.")}
+    assert not differences(learned, {name: ours.state_dict()[name] for name in learned}) and ours.predictors.steps == 3
+    with pytest.raises(UserError, match="model.context_layers=2, not 4; set model.context_layers=2"):
+        deepcluster(data, tmp_path / "size", given, *setting, "model.context_layers=4")
 
 
 def test_two_ranks_equal_one_in_deepcluster(data, trained, tmp_path):
@@ -130,6 +157,14 @@ def test_a_cpc_checkpoint_of_another_size(data, trained, tmp_path, setting, told
         deepcluster(data, tmp_path, trained, setting)
 
 
+@pytest.mark.parametrize("setting, told", [("task.window_samples=null", "task.window_samples: not given"), ("task.window_samples=700", "task.window_samples=700: 4 frames")])
+def test_windows_are_checked_before_anything_is_read(data, tmp_path, setting, told):
+    """fairseq would leave a crash.pt."""
+    with pytest.raises(UserError, match=told):
+        train(data, tmp_path / "run", setting, "task.data=/nowhere", config="cpc_tiny")
+    assert not list(tmp_path.rglob("*.pt"))
+
+
 def test_a_checkpoint_of_another_model(data, tmp_path):
     other = write_corpus(tmp_path / "other")
     train(other, tmp_path / "dinosr", "optimization.max_update=10")
@@ -137,6 +172,8 @@ def test_a_checkpoint_of_another_model(data, tmp_path):
         deepcluster(data, tmp_path / "run", tmp_path / "dinosr/checkpoint_last.pt")
     with pytest.raises(UserError, match="no such checkpoint"):
         deepcluster(data, tmp_path / "run", tmp_path / "none.pt")
+    with pytest.raises(UserError, match="model.cpc_path: not given; add model.cpc_path=FILE"):
+        train(data, tmp_path / "run", config="deepcluster_tiny")
 
 
 def test_layers_are_read_from_a_checkpoint(trained):

@@ -10,10 +10,12 @@ import struct
 import subprocess
 import time
 
+import fairseq_cli.train
 import numpy as np
 import pytest
 import soundfile
 import torch
+from dinosr_plugin import stopping
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.training_log import read_training_log
 from fairseq.logging import progress_bar
@@ -53,6 +55,72 @@ def test_validation_does_not_depend_on_batches_and_changes_nothing(data, tmp_pat
             assert one[name] == pytest.approx(five[name], abs=2e-4), name
     best = min(logs[1], key=lambda record: record["loss"])
     assert checkpoint(tmp_path / "5", "checkpoint_best.pt")["updates"] == best["num_updates"]
+
+
+LOSSES = [5.0, 4.0, 4.1, 3.5, 3.6, 3.7, 3.5, 3.4, 3.3, 3.2]
+"""Of the validations after updates 2, 4, ...: with patience 3 the seventh, after update 14, is the last."""
+
+
+@pytest.fixture
+def start(data, monkeypatch):
+    """``start(folder, *settings)``: a run with these losses; returns its updates. ``interrupt(n, how)``: happens in update n of the next run."""
+    interrupts, train_step = {}, Trainer.train_step
+
+    def step(self, *args):
+        if interrupt := interrupts.pop(self.get_num_updates() + 1, None):
+            interrupt()
+        return train_step(self, *args)
+
+    def run(folder, *settings):
+        monkeypatch.setattr(stopping, "_received", None)
+        patience = ["checkpoint.patience=3", "checkpoint.keep_interval_updates=1", *settings]
+        return train(data, folder, *updates(100, *VALIDATION, *patience)).get_num_updates()
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    monkeypatch.setattr(fairseq_cli.train, "validate", lambda cfg, trainer, *_: [LOSSES[trainer.get_num_updates() // 2 - 1]])
+    run.interrupt = interrupts.__setitem__
+    return run
+
+
+class Killed(BaseException):
+    """As SIGKILL would: nothing is saved any more."""
+
+
+def kill():
+    raise Killed
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_early_stopping_goes_on_where_it_was(start, tmp_path):
+    """Killed, stopped by a signal in an update that is validated or in another, ended by its updates: the run stops where the undisturbed one does."""
+    assert start(tmp_path / "whole") == 14
+    start.interrupt(7, kill)
+    with pytest.raises(Killed):
+        start(tmp_path / "parts")
+    assert checkpoint(tmp_path / "parts")["updates"] == 6
+    for update in (10, 13):
+        start.interrupt(update, terminate)
+        with pytest.raises(SystemExit):
+            start(tmp_path / "parts")
+        assert checkpoint(tmp_path / "parts")["updates"] == update
+        if update == 10:
+            assert start(tmp_path / "parts", "optimization.max_update=12") == 12
+    assert start(tmp_path / "parts") == 14
+    assert not differences(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
+
+
+def test_a_run_that_stopped_early_does_not_train_on(start, tmp_path):
+    """... unless it gets more patience; and the next run in the same process begins to count anew."""
+    assert start(tmp_path / "run") == 14
+    before = (tmp_path / "run/checkpoint_last.pt").read_bytes()
+    assert start(tmp_path / "run") == 14
+    assert (tmp_path / "run/checkpoint_last.pt").read_bytes() == before
+    assert start(tmp_path / "other") == 14
+    assert start(tmp_path / "run", "checkpoint.patience=4", "optimization.max_update=16") == 16
+    assert start(tmp_path / "begun", f"checkpoint.finetune_from_model={tmp_path}/run/checkpoint_last.pt") == 14
 
 
 # -- figures ---------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from dinosr_plugin.models.checkpoint import LayerReader
 from dinosr_plugin.modules.frame_labels import labels_of_frames
 from dinosr_plugin.tasks import relabelling
 from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig
-from dinosr_plugin.tasks.relabelling import check_relabelling, count_pairs, draw_frames, frames_of_labels, matching, normalised_mutual_information
+from dinosr_plugin.tasks.relabelling import check_relabelling, draw_frames, frames_of_labels
 
 CLASSES = 6
 LENGTHS = [16000, 17000, 21000, 16500, 18000, 16000, 16000, 16000]  # 4 batches an epoch at 32000 samples a batch
@@ -44,34 +44,7 @@ def run(data, save_dir, updates: int, *more: str, ranks: int = 1):
     return (train if ranks == 1 else train_on_two_ranks)(data, save_dir, *settings, config="hubert_tiny")
 
 
-# ---- matching ---------------------------------------------------------------------------------------------------------------
-
-
-@given(st.integers(2, 9), st.integers(0, 2**32 - 1))
-def test_clusters_that_were_only_renumbered_keep_their_labels(k, seed):
-    rng = np.random.default_rng(seed)
-    old = np.concatenate([np.arange(k), rng.integers(k, size=50)])
-    names = rng.permutation(k)
-    counts = count_pairs(old, names[old], k)
-    assert np.array_equal(matching(counts)[names[old]], old)
-    assert normalised_mutual_information(counts) == pytest.approx(1)
-
-
-PAIRS = st.lists(st.tuples(st.integers(0, 5), st.integers(-1, 5)), min_size=1, max_size=60)
-
-
-@given(PAIRS)
-def test_matching_is_one_to_one(pairs):
-    old, new = np.array(pairs).T
-    counts = count_pairs(old, new, 6)
-    assert counts.sum() == (new >= 0).sum() and sorted(matching(counts)) == list(range(6))
-
-
-@given(PAIRS)
-def test_nmi_is_that_of_scikit_learn(pairs):
-    sklearn = pytest.importorskip("sklearn.metrics")
-    old, new = np.array([(a, max(b, 0)) for a, b in pairs]).T
-    assert normalised_mutual_information(count_pairs(old, new, 6)) == pytest.approx(sklearn.normalized_mutual_info_score(old, new), abs=1e-9)
+# ---- frames and labels ------------------------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 200), st.sampled_from([50, 100]))
@@ -229,6 +202,16 @@ def test_a_new_run_from_an_old_checkpoint_starts_from_the_label_files(data, tmp_
     assert "relabelled" not in checkpoint_state(tmp_path / "new")
     old = read_labels(data / "train.km", CLASSES, LENGTHS, 50)
     assert torch.equal(trainer.task.dataset("train").labels[0].values, old.values)
+
+
+@pytest.mark.parametrize("every", [0, 5])
+def test_a_run_that_goes_on_keeps_its_labels(data, tmp_path, every):
+    """... with another ``relabel_every`` too, whose last time would be before theirs: not those of the label files."""
+    run(data, tmp_path, 7)
+    trainer = run(data, tmp_path, 8, f"task.relabel_every={every}")
+    assert checkpoint_state(tmp_path)["relabelled"]["epoch"] == 2
+    labels = read_labels(tmp_path / "labels/train.epoch2.km", CLASSES, LENGTHS, 50)
+    assert torch.equal(trainer.task.dataset("train").labels[0].values, labels.values)
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,7 @@ def test_the_text(tmp_path):
         ("a\t1\na\t2\n", "line 2: utterance 'a' stands there twice"),
         ("a\t1 -2\n", "line 1: '-2' is no unit id"),
         ("a\t1.0\n", "line 1: '1.0' is no unit id"),
+        ("a\t1 9999999999999999999\n", "line 1: '9999999999999999999' is no unit id"),
         ("", "no units in it"),
     ],
 )

@@ -1,5 +1,6 @@
 """k-means: as good as scikit-learn's, the same for a seed, in bounded memory; its file; label files that fit the manifest."""
 
+import json
 import re
 import tracemalloc
 from dataclasses import replace
@@ -149,12 +150,13 @@ def test_plus_plus_draws_no_frame_twice_and_spreads():
 
 def test_principal_components_keep_distances():
     frames = speechlike(2000, width=96)
-    few = principal_components(frames)
+    few = principal_components(frames)(frames)
     assert few.shape[1] < 64 and few.dtype == np.float32
     variance = np.var(frames, axis=0).sum()
     assert clustering.SHARE * variance <= np.var(few, axis=0).sum() * 1.0001 <= variance * 1.001
-    assert principal_components(frames[:, :10]).shape == (2000, 10)
-    assert np.isfinite(principal_components(np.ones((50, 40), np.float32))).all()  # no variance at all
+    assert principal_components(frames[:, :10])(frames[:30, :10]).shape == (30, 10)
+    same = np.ones((50, 40), np.float32)  # no variance at all
+    assert np.isfinite(principal_components(same)(same)).all()
 
 
 def test_more_clusters_than_different_frames():
@@ -245,6 +247,146 @@ def test_float16_is_computed_in_float32():
     half, single = corpus(frames), corpus(frames.astype(np.float32))
     assert frames_of(half, "u000").dtype == np.float32
     np.testing.assert_array_equal(fit_kmeans(half, 5, seed=0).centroids, fit_kmeans(single, 5, seed=0).centroids)
+
+
+# ---- normalised utterances --------------------------------------------------------------------------------------------------
+
+
+def blobs(utterances: int = 12, n: int = 300, seed: int = 0) -> tuple[Frames, dict]:
+    """Four clusters far apart, said by voices of another offset and scale in each utterance; and the cluster of every frame."""
+    rng = np.random.default_rng(seed)
+    arrays, which = {}, {}
+    for i in range(utterances):
+        utt = f"u{i:03d}"
+        which[utt] = rng.permutation(np.arange(n) % 4)
+        frames = np.eye(4)[which[utt]] * 20 + rng.normal(size=(n, 4))
+        arrays[utt] = (frames * rng.uniform(0.5, 2, 4) + rng.normal(0, 50, 4)).astype(np.float32)
+    return Frames(arrays), which
+
+
+def by_hand(frames: np.ndarray) -> np.ndarray:
+    """Mean 0 and variance 1 over the frames, in float64."""
+    frames = frames.astype(np.float64)
+    return ((frames - frames.mean(0)) / np.sqrt(((frames - frames.mean(0)) ** 2).mean(0) + 1e-5)).astype(np.float32)
+
+
+def test_normalised_clusters_are_those_of_features_normalised_by_hand():
+    features, which = blobs()
+    found = fit_kmeans(features, 4, seed=0, passes=2, normalize=True)
+    plain = fit_kmeans(Frames({utt: by_hand(features[utt]) for utt in features}), 4, seed=0, passes=2)
+    assert found.meta.normalize and not plain.meta.normalize
+    np.testing.assert_allclose(found.centroids, plain.centroids, atol=1e-4)
+    for utt in features:
+        np.testing.assert_array_equal(found.units(features[utt]), plain.units(by_hand(features[utt])))
+    assert len({pair for utt in features for pair in zip(found.units(features[utt]), which[utt])}) == 4  # one unit a cluster, whatever the voice
+
+
+def test_normalised_labels_are_those_by_hand(spoken):
+    tsv, features = spoken
+    found = fit_kmeans(features, 5, seed=0, normalize=True)
+    found.save(tsv.parent / "km.npz")
+    write_labels(KMeans.load(tsv.parent / "km.npz"), features, tsv, tsv.with_suffix(".km"))
+    for name, line in zip("badc", tsv.with_suffix(".km").read_text().splitlines(), strict=True):
+        np.testing.assert_array_equal(np.array(line.split(), dtype=int), assign(by_hand(features[name]), found.centroids))
+
+
+def test_an_utterance_of_equal_frames_gives_no_nan():
+    features = corpus(speechlike(400), 4)
+    features["u001"] = np.full((30, 24), 0.1, np.float32)
+    features["u002"] = np.full((1, 24), 1e4, np.float32)
+    found = fit_kmeans(features, 5, seed=0, passes=1, normalize=True)
+    assert np.isfinite(found.centroids).all() and np.isfinite(found.meta.inertia)
+    assert np.abs(kmeans.normalised(features["u001"])).max() < 0.01 and not kmeans.normalised(features["u002"]).any()
+
+
+def test_a_file_from_before_loads(tmp_path):
+    """One that says nothing of normalisation and of old labels."""
+    found = fit_kmeans(corpus(speechlike(100)), 3, seed=0)
+    meta = {name: value for name, value in vars(found.meta).items() if name not in ("normalize", "labels_changed", "labels_nmi")}
+    np.savez(tmp_path / "old.npz", centroids=found.centroids, meta=np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8))
+    again = KMeans.load(tmp_path / "old.npz")
+    assert again.meta == found.meta and not again.meta.normalize
+    np.testing.assert_array_equal(again.units(speechlike(50)), assign(speechlike(50), found.centroids))
+
+
+# ---- from old labels --------------------------------------------------------------------------------------------------------
+
+
+def all_units(found: KMeans, features: Frames) -> np.ndarray:
+    return np.concatenate([found.units(features[utt]) for utt in features])
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("passes", [0, 2])
+def test_clusters_keep_the_numbers_of_the_old_labels(normalize, passes, monkeypatch):
+    """... counted over all frames, of which the sample is a part; a tenth of the old labels is wrong."""
+    metrics = pytest.importorskip("sklearn.metrics")
+    monkeypatch.setattr(kmeans, "SAMPLE_AT_LEAST", 500)
+    monkeypatch.setattr(kmeans, "SAMPLE", 10)
+    features, which = blobs()
+    if not normalize:
+        features = Frames({utt: by_hand(features[utt]) for utt in features})
+    rng = np.random.default_rng(5)
+    number = rng.permutation(4)
+    old = {utt: np.where(rng.random(300) < 0.1, rng.integers(4, size=300), number[which[utt]]) for utt in features}
+    found = fit_kmeans(features, 4, seed=0, passes=passes, normalize=normalize, old_labels=old)
+    new, before = all_units(found, features), np.concatenate([old[utt] for utt in features])
+    np.testing.assert_array_equal(new, number[np.concatenate([which[utt] for utt in features])])
+    assert found.meta.labels_changed == pytest.approx(np.mean(new != before)) and 0.05 < found.meta.labels_changed < 0.1
+    assert found.meta.labels_nmi == pytest.approx(metrics.normalized_mutual_info_score(before, new))
+    assert (found.meta.init, found.meta.measured) == ("labels", 500 if passes == 0 else 3600)
+
+
+def test_kmeans_begins_with_the_means_under_the_old_labels(monkeypatch):
+    """... of all frames, not of the sample; a label without frames with a frame of the sample."""
+    began = []
+    monkeypatch.setattr(kmeans, "cluster", lambda sample, k, seed, init, restarts, start: began.append((sample, start)) or (start, 1.0))
+    monkeypatch.setattr(kmeans, "SAMPLE_AT_LEAST", 100)
+    monkeypatch.setattr(kmeans, "SAMPLE", 10)
+    features = corpus(speechlike(2000))
+    old = {utt: np.random.default_rng(i).choice([0, 1, 3, 4], 100) for i, utt in enumerate(features)}
+    found = fit_kmeans(features, 6, seed=0, old_labels=old)
+    ((sample, start),) = began
+    frames, labels = speechlike(2000), np.concatenate([*old.values()])
+    for label in (0, 1, 3, 4):
+        np.testing.assert_allclose(start[label], frames[labels == label].mean(0, dtype=np.float64), rtol=1e-5)
+    assert len(sample) == 100 and all((sample == start[label]).all(1).any() for label in (2, 5)) and not np.array_equal(start[2], start[5])
+    assert sorted(map(tuple, found.centroids)) == sorted(map(tuple, start))
+
+
+def test_old_labels_need_not_fit_in_memory_with_all_frames(monkeypatch):
+    monkeypatch.setattr(kmeans, "SAMPLE_AT_LEAST", 2000)
+    features = corpus(speechlike(30_000), 60)
+    old = {utt: np.random.default_rng(i).integers(10, size=500) for i, utt in enumerate(features)}
+    whole, part = (fit_kmeans(features, 10, seed=0, old_labels=old, max_bytes=most) for most in (kmeans.MAX_BYTES, 14_000 * 128))
+    np.testing.assert_array_equal(whole.centroids, part.centroids)
+    assert whole.meta == part.meta and 0 < whole.meta.labels_changed < 0.9
+
+
+@pytest.mark.parametrize("more", [-2, -1, 1, 2])
+def test_old_labels_may_be_a_little_shorter_or_longer(more):
+    features, which = blobs(3)
+    features = Frames({utt: by_hand(features[utt]) for utt in features})
+    changed = {**which, "u001": np.append(which["u001"], [0, 0])[: 300 + more]}
+    exact, found = (fit_kmeans(features, 4, seed=0, old_labels=labels) for labels in (which, changed))
+    np.testing.assert_allclose(found.centroids, exact.centroids, atol=1e-4)
+    assert exact.meta.labels_changed == found.meta.labels_changed == 0 and exact.meta.labels_nmi == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        (np.zeros(297, int), "u001 has 297 of them and 300 frames; give labels of the same speech at the rate of the features"),
+        (np.zeros(600, int), "u001 has 600 of them and 300 frames"),
+        (np.full(300, 4), "u001 has 4 to 4, but 4 clusters have the numbers 0 to 3"),
+        (None, "u001 has none; give labels of the speech that is clustered"),
+    ],
+)
+def test_old_labels_of_something_else(labels, message):
+    features, which = blobs(3)
+    given = {utt: old for utt, old in {**which, "u001": labels}.items() if old is not None}
+    with pytest.raises(UserError, match=f"--from-labels: {message}"):
+        fit_kmeans(features, 4, seed=0, old_labels=given)
 
 
 # ---- bad input --------------------------------------------------------------------------------------------------------------
@@ -474,6 +616,52 @@ def test_straight_from_speech(speech, tmp_path, capsys, monkeypatch):
     assert "over 80 frames, a random sample of 163" in capsys.readouterr().out
     assert dinosr("apply", tmp_path / "mfcc.npz", speech, "--out", tmp_path / "mfcc.km") == 0
     assert sum(len(line.split()) for line in (tmp_path / "mfcc.km").read_text().splitlines()) == 163
+
+
+def test_another_round_from_the_command_line(speech, tmp_path, capsys):
+    """Of the same features: nearly the same labels; those of another layer, normalised: less so. What is printed is what the files say."""
+    (tmp_path / "old").mkdir()
+    tsv = tmp_path / "old" / speech.name
+    tsv.write_text(speech.read_text())
+    of_layer = lambda layer: ("fit", GOLDEN, "--manifest", speech, "--layer", layer, "--clusters", 8)
+    assert dinosr(*of_layer(1), "--out", tmp_path / "old.npz") == dinosr("apply", tmp_path / "old.npz", GOLDEN, speech, "--out", tsv.with_suffix(".km")) == 0
+    again = ("--from-labels", tsv.with_suffix(".km"), "--out", tmp_path / "new.npz")
+    assert dinosr(*of_layer(1), *again) == 0
+    same = KMeans.load(tmp_path / "new.npz").meta
+    assert same.labels_changed < 0.2 and same.labels_nmi > 0.8
+    capsys.readouterr()
+    assert dinosr(*of_layer(0), "--normalize", *again) == dinosr("apply", tmp_path / "new.npz", GOLDEN, speech, "--out", tsv.with_name("new.km")) == 0
+    other = KMeans.load(tmp_path / "new.npz").meta
+    assert other.normalize and other.labels_changed > same.labels_changed
+    old, new = (np.array(tsv.with_name(name).read_text().split(), dtype=int) for name in (tsv.with_suffix(".km").name, "new.km"))
+    assert other.labels_changed == pytest.approx(np.mean(old != new))
+    told = f"labels of {tsv.with_suffix('.km')}: {100 * other.labels_changed:.1f} % changed, NMI {other.labels_nmi:.3f}"
+    assert told in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize(
+    "broken, words, message",
+    [
+        (lambda folder: (folder / "dict.km.txt").write_text("0 1\n1 1\n2 1\n"), [], "dict.km.txt: 3 labels, but --clusters 4; give --clusters 3"),
+        (lambda folder: (folder / "dict.km.txt").unlink(), [], "dict.km.txt: no such file; `dinosr kmeans apply` writes it"),
+        (lambda folder: (folder / "train.tsv").unlink(), [], "train.tsv: cannot be read"),
+        (lambda folder: (folder / "train.km").unlink(), [], "train.km: cannot be read"),
+        (lambda folder: (folder / "train.km").write_text("0 1\n"), [], "train.km: 1 lines, but"),
+        (lambda folder: (folder / "train.km").write_text("0 1\n" * 4), [], "has 2 of them and"),
+        (lambda folder: None, ["--restarts", "3"], "--restarts 3: --from-labels is one start; leave it out"),
+    ],
+)
+def test_old_labels_that_cannot_be_used(speech, tmp_path, capsys, broken, words, message):
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    (folder / "train.tsv").write_text(speech.read_text())
+    (folder / "train.km").write_text("0 1\n" * 4)
+    (folder / "dict.km.txt").write_text("".join(f"{label} 1\n" for label in range(4)))
+    broken(folder)
+    fit = ("fit", "--mfcc", "--manifest", speech, "--clusters", 4, "--from-labels", folder / "train.km", "--out", tmp_path / "km.npz")
+    assert dinosr(*fit, *words) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ") and message in error and not (tmp_path / "km.npz").exists()
 
 
 @pytest.mark.parametrize(

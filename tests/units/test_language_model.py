@@ -181,6 +181,10 @@ def test_bad_input(folder, tmp_path, capsys):
     assert "not a language model" in error(tmp_path / "text.pt", {"a": [1]})
     fairseq_checkpoint(tmp_path / "speech.pt", "wav2vec2")
     assert "a Wav2Vec2Model, which reads no text from left to right" in error(tmp_path / "speech.pt", {"a": [1]})
+    state = torch.load(lstm, weights_only=False)
+    state["model"] = {name: tensor * float("nan") for name, tensor in state["model"].items()}
+    torch.save(state, tmp_path / "diverged.pt")
+    assert "diverged.pt: gives NaN or infinity, it has diverged" in error(tmp_path / "diverged.pt", {"a": [1]}, "--dict", folder / "data/dict.txt")
     assert "--dict other.txt: give the dict.txt" in error(lstm, {"a": [1]}, "--dict", "other.txt")
     (tmp_path / "dict.txt").write_text("1 4\n2 2\n")
     assert "another dictionary" in error(lstm, {"a": [1]}, "--dict", tmp_path / "dict.txt")

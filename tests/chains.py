@@ -1,0 +1,74 @@
+"""What the tests of examples/*/run.sh share: a small corpus, the script, and commands that only note how they were called."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+PITCHES = {"A": 300, "B": 800, "C": 2000}
+
+
+def run_chain(script: Path, folder: Path, *words: str, path: Path = Path(sys.executable).parent, **environment: str) -> subprocess.CompletedProcess:
+    """``run.sh data dev.phones.tsv out``, started in ``folder``; commands are looked for in ``path`` first."""
+    environment = {**os.environ, "PATH": f"{path}{os.pathsep}{os.environ['PATH']}", **environment}
+    return subprocess.run([script, "data", "dev.phones.tsv", "out", *words], cwd=folder, env=environment, text=True, capture_output=True)
+
+
+def write_tones(folder: Path) -> None:
+    """``data``: two speakers in train, two in dev, whose phones are tones of 100 ms; and the alignment of dev."""
+    rng = np.random.default_rng(0)
+    phones = ["utt\tstart\tend\tphone"]
+    (folder / "data").mkdir()
+    for split, speakers in (("train", {"a": 1.0, "b": 1.1}), ("dev", {"c": 1.05, "d": 1.15})):
+        rows = [str(folder / "data")]
+        for speaker, voice in speakers.items():
+            (folder / "data" / speaker).mkdir()
+            for n in range(2):
+                said = rng.choice([*PITCHES], 20)
+                wave = np.concatenate([0.3 * np.sin(2 * np.pi * PITCHES[phone] * voice * np.arange(1600) / 16000) for phone in said])
+                soundfile.write(folder / f"data/{speaker}/{speaker}{n}.wav", wave + rng.normal(0, 0.01, len(wave)), 16000)
+                rows.append(f"{speaker}/{speaker}{n}.wav\t{len(wave)}")
+                phones += [f"{speaker}{n}\t{i / 10:.2f}\t{(i + 1) / 10:.2f}\t{phone}" for i, phone in enumerate(said)]
+        (folder / f"data/{split}.tsv").write_text("\n".join(rows) + "\n")
+    (folder / "dev.phones.tsv").write_text("\n".join(phones) + "\n")
+
+
+def written(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+NOTING = """#!/usr/bin/env bash
+call="$(basename "$0") $*"
+[ $(grep -c . calls) != "${FAIL_AT:--1}" ] || { echo "failed: $call" >> calls; exit 3; }
+echo "$call" >> calls
+while [ $# -gt 0 ]; do
+    case $1 in
+        checkpoint.save_dir=*) mkdir -p "${1#*=}"; touch "${1#*=}/checkpoint_best.pt" ;;
+        --from-labels) echo "labels of $2: ${CHANGED:-20.0} % changed, NMI 0.700" ;;
+        --out) mkdir -p "$(dirname "$2")"; touch "$2" ;;
+    esac
+    shift
+done
+"""
+
+
+def write_noting_commands(folder: Path) -> None:
+    """``folder/bin`` with commands that only note how they were called, a line each in ``folder/calls``, and ``data`` for them."""
+    (folder / "data").mkdir()
+    (folder / "bin").mkdir()
+    for name in ("train.tsv", "dev.tsv"):
+        (folder / "data" / name).write_text("/\n")
+    for name in ("dinosr", "fairseq-hydra-train"):
+        (folder / "bin" / name).write_text(NOTING)
+        (folder / "bin" / name).chmod(0o755)
+    (folder / "calls").write_text("")
+
+
+def calls(folder: Path) -> list[str]:
+    """Since the last time; `dinosr path`, which every run calls first, left out."""
+    lines = [line for line in (folder / "calls").read_text().splitlines() if line != "dinosr path"]
+    (folder / "calls").write_text("")
+    return lines

@@ -1,0 +1,77 @@
+"""examples/hubert/run.sh: all stages once through the real commands, and what the script does around them with commands that only note how they were called."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from chains import calls, run_chain, write_noting_commands, write_tones, written
+
+RUN = Path(__file__).parents[2] / "examples/hubert/run.sh"
+SMALL = {"encoder_layers": 2, "encoder_embed_dim": 16, "encoder_ffn_embed_dim": 16, "encoder_attention_heads": 2, "conv_pos": 8, "conv_pos_groups": 2, "final_dim": 8}
+FIELDS = ["task.min_sample_size=16000", "dataset.num_workers=0", "optimization.max_update=4", "lr_scheduler.warmup_updates=1", *(f"model.{name}={n}" for name, n in SMALL.items())]
+
+
+def test_the_whole_chain_and_its_last_labels_again(tmp_path):
+    write_tones(tmp_path)
+    settings = {"CLUSTERS": "6 5", "ITERATIONS": "1"}
+    first = run_chain(RUN, tmp_path, *FIELDS, **settings)
+    assert first.returncode == 0, first.stderr[-3000:]
+    out = tmp_path / "out"
+    for iteration, clusters in ((1, 6), (2, 5)):
+        labels = (out / f"labels{iteration}/train.km").read_text().splitlines()
+        assert len(labels) == 4 and {int(label) for line in labels for label in line.split()} <= set(range(clusters))
+    assert '"train_num_updates": "4"' in (out / "it1.log").read_text()
+    rows = {row["name"] for row in json.loads((out / "quality1/quality.json").read_text())}
+    assert rows == {"MFCC", "log-Mel", *(f"{kind}layer {i}" for kind in ("", "untrained ") for i in range(2))}
+    tables = first.stdout[first.stdout.index("== labels") :]
+    assert len(re.findall(r"^out/labels[12]/dev.km ", tables, flags=re.MULTILINE)) == 4  # quality, ABX
+
+    labels = {path.name: path.read_bytes() for path in (out / "labels2").iterdir()}
+    shutil.rmtree(out / "labels2")
+    weights = {path: time for path, time in written(out).items() if path.suffix in (".pt", ".km", ".npz")}
+    again = run_chain(RUN, tmp_path, *FIELDS, **settings)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert {path.name: path.read_bytes() for path in (out / "labels2").iterdir()} == labels
+    assert {path: time for path, time in written(out).items() if path in weights} == weights  # nothing else was made again
+    assert again.stdout[again.stdout.index("== labels") :] == tables
+
+
+@pytest.fixture
+def noting(tmp_path) -> Path:
+    write_noting_commands(tmp_path)
+    return tmp_path
+
+
+def test_what_goes_where(noting):
+    settings = {"ITERATIONS": "3", "CONFIG": "hubert_base_it1 hubert_base_it2", "CLUSTERS": "100 500", "LAYER": "5", "NORMALIZE": "no"}
+    assert run_chain(RUN, noting, "common.seed=3", path=noting / "bin", **settings).returncode == 0
+    made = calls(noting)
+    trainings = [call for call in made if call.startswith("fairseq")]
+    assert [re.search(r"--config-name (\S+)", call).group(1) for call in trainings] == ["hubert_base_it1", "hubert_base_it2", "hubert_base_it2"]
+    assert [re.search(r"task.data=(\S+)", call).group(1) for call in trainings] == [f"{noting}/out/labels{i}" for i in (1, 2, 3)]
+    assert all(call.endswith(" common.seed=3") for call in trainings)
+    fits = [call for call in made if call.startswith("dinosr kmeans fit")]
+    assert [re.search(r"--clusters (\d+)", fit).group(1) for fit in fits] == ["100", "500", "500", "500"] and not any("--normalize" in fit for fit in fits)
+    assert "--mfcc" in fits[0] and all(f"out/it{i}/checkpoint_last.pt --layer 5" in fit for i, fit in enumerate(fits[1:], 1))
+    assert sum(call.startswith("dinosr quality out/it") for call in made) == 3
+
+
+@pytest.mark.parametrize("failing", [1, 3, 4, 5, 7])
+def test_it_goes_on_where_it_was_stopped(noting, failing):
+    """Labels that are there are not made again; a training is called, and knows itself whether it is done."""
+    assert run_chain(RUN, noting, path=noting / "bin").returncode == 0
+    whole = calls(noting)
+    shutil.rmtree(noting / "out")
+    assert run_chain(RUN, noting, path=noting / "bin", FAIL_AT=str(failing + 1)).returncode == 3  # `dinosr path` is the first
+    assert calls(noting) == [*whole[:failing], f"failed: {whole[failing]}"]
+    assert run_chain(RUN, noting, path=noting / "bin").returncode == 0
+    made = calls(noting)
+    assert set(made) <= set(whole) and whole[failing] in made and made[-1] == whole[-1]
+
+
+def test_too_few_words_print_what_to_give():
+    printed = subprocess.run([RUN, "data"], text=True, capture_output=True)
+    assert printed.returncode == 2 and "run.sh DATA PHONES OUT [FIELD...]" in printed.stderr and printed.stderr.strip().endswith("(yes; no: as the paper).")
