@@ -94,7 +94,7 @@ def test_two_ranks_equal_one(data, tmp_path):
 
 def test_two_ranks_validate_the_same_model(data, tmp_path):
     """The running averages of batch norm are each rank's own while training: both take those of the first, which are saved."""
-    setting = ["model.encoder_norm=batch", "lr_scheduler.warmup_updates=0", "optimization.max_update=3"]
+    setting = ["model.encoder_norm=batch", "lr_scheduler.warmup_steps=0", "optimization.max_update=3"]
     first, second = train_on_two_ranks(data, tmp_path, *setting, config="cpc_tiny")
     assert first["encoder.norms.0.running_mean"].any() and not differences(first, second)
     assert not differences(first, checkpoint(tmp_path)["model"])
@@ -146,7 +146,7 @@ def test_two_ranks_equal_one_in_deepcluster(data, trained, tmp_path):
 
 def test_training_ends_when_the_joint_loss_gets_no_better(data, trained, tmp_path):
     """A learning rate that spoils everything: after patience validations, not after 40 epochs."""
-    setting = ["optimization.lr=[1.0]", "optimization.max_update=0", "optimization.max_epoch=40", "checkpoint.patience=2", "lr_scheduler.warmup_updates=0"]
+    setting = ["optimization.lr=[1.0]", "optimization.max_update=0", "optimization.max_epoch=40", "checkpoint.patience=2", "lr_scheduler.warmup_steps=0"]
     trainer = deepcluster(data, tmp_path, trained, *setting)
     assert trainer.get_num_updates() < 12 * 20
 
