@@ -180,11 +180,12 @@ def test_every_field_of_a_model_is_listed(path):
     ],
 )
 def test_tiny_lists_what_base_lists(small, large):
-    """So that one command line suits both."""
+    """So that one command line suits both; another learning rate schedule has fields of its own."""
     small, large = OmegaConf.load(small), OmegaConf.load(large)
     assert list(small) == list(large)
     for group in large:
-        assert list(small[group]) == list(large[group]), group
+        if group != "lr_scheduler" or small[group]._name == large[group]._name:
+            assert list(small[group]) == list(large[group]), group
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
