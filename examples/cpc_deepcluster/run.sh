@@ -5,13 +5,13 @@
 # where it was; remove OUT/round2 (...) and it is made again. FIELDs (model.context_dim=256 ...) override the configs of CPC and of the rounds.
 # From the environment: CPC_CONFIG (cpc_tiny) and CPC_FIELDS of CPC alone, CONFIG (deepcluster_tiny) and ROUND_FIELDS of the rounds alone, spaces between
 # fields; CLUSTERS of k-means (50); ROUNDS (2), fewer where under 5 % of the labels change; LAYER (1), the recurrent layer, from 0, that is clustered;
-# NORMALIZE, whether each utterance's c_t are brought to mean 0 and variance 1 before k-means (no, as the paper; yes).
+# NORMALIZE, whether each utterance's c_t are brought to mean 0 and variance 1 before k-means (yes; no: as the paper).
 set -euo pipefail
 [ $# -ge 3 ] || { sed -n '2,9s/^# //p' "$0" >&2; exit 2; }
 data=$1 phones=$2 out=$3
 shift 3
-clusters=${CLUSTERS:-50} rounds=${ROUNDS:-2} layer=${LAYER:-1} normalize=
-[ "${NORMALIZE:-no}" = no ] || normalize=--normalize
+clusters=${CLUSTERS:-50} rounds=${ROUNDS:-2} layer=${LAYER:-1} normalize=--normalize
+[ "${NORMALIZE:-yes}" = yes ] || normalize=
 read -ra cpc_fields <<< "${CPC_FIELDS:-}"
 read -ra round_fields <<< "${ROUND_FIELDS:-}"
 configs=$(cd "$(dirname "$0")/../config/pretraining" && pwd)

@@ -55,7 +55,7 @@ def noting(tmp_path) -> Path:
 
 
 def test_what_goes_where(noting):
-    settings = {"CPC_CONFIG": "cpc_big", "CONFIG": "deepcluster_big", "CPC_FIELDS": "a=1 b=2", "ROUND_FIELDS": "c=3", "ROUNDS": "3", "LAYER": "2", "NORMALIZE": "yes"}
+    settings = {"CPC_CONFIG": "cpc_big", "CONFIG": "deepcluster_big", "CPC_FIELDS": "a=1 b=2", "ROUND_FIELDS": "c=3", "ROUNDS": "3", "LAYER": "2", "NORMALIZE": "no"}
     run_chain(RUN, noting, "common.seed=3", "model.steps=5", path=noting / "bin", **settings)
     made = calls(noting)
     trainings = [call for call in made if call.startswith("fairseq")]
@@ -65,7 +65,7 @@ def test_what_goes_where(noting):
         assert f"task.data={noting}/out/{before}/labels " in training and f"model.cpc_path=out/{before}/checkpoint_best.pt " in training
         assert training.endswith("common.seed=3 model.steps=5 c=3")
     fits = [call for call in made if call.startswith("dinosr kmeans fit")]
-    assert len(fits) == 4 and "--restarts 3" in fits[0] and all("--layer 2" in fit and "--normalize" in fit for fit in fits)
+    assert len(fits) == 4 and "--restarts 3" in fits[0] and all("--layer 2" in fit and "--normalize" not in fit for fit in fits)
     assert [re.search(r"--from-labels out/(\w+)/labels/train.km", fit).group(1) for fit in fits[1:]] == ["cpc", "round1", "round2"]
 
 
@@ -96,4 +96,4 @@ def test_it_goes_on_wherever_it_was_stopped(noting):
 
 def test_too_few_words_print_what_to_give():
     printed = subprocess.run([RUN, "data"], text=True, capture_output=True)
-    assert printed.returncode == 2 and "run.sh DATA PHONES OUT [FIELD...]" in printed.stderr and printed.stderr.strip().endswith("(no, as the paper; yes).")
+    assert printed.returncode == 2 and "run.sh DATA PHONES OUT [FIELD...]" in printed.stderr and printed.stderr.strip().endswith("(yes; no: as the paper).")
