@@ -31,7 +31,7 @@ from ..models.checkpoint import field_and_hop, ignores_padding, output_of, padde
 from ..models.encoder import Trunk
 from ..units.clustering import SAMPLE, SAMPLE_AT_LEAST, assign, cluster
 from ..units.features import BATCH_SAMPLES, Progress, ahead, plan_batches
-from ..units.kmeans import normalised
+from ..units.frames import normalised
 from ..units.matching import changed_share, count_pairs, matching, normalised_mutual_information
 
 logger = logging.getLogger(__name__)

@@ -32,7 +32,8 @@ from .features import (
     waves_in_batches,
     write_rows,
 )
-from .kmeans import KMeans, frames_of
+from .frames import frames_of
+from .kmeans import KMeans
 from .store import CODE_DTYPES, FeatureFolder, FeatureWriter, first_few, missing_shards
 
 

@@ -18,7 +18,9 @@ from dinosr_plugin.errors import UserError
 from dinosr_plugin.units import clustering, kmeans
 from dinosr_plugin.units.clustering import Sums, assign, chunked, cluster, inertia_after, move, nearest, plus_plus, principal_components, step
 from dinosr_plugin.units.features import extract
-from dinosr_plugin.units.kmeans import KMeans, Meta, Reservoir, fit_kmeans, frames_of, stacked, write_labels
+from dinosr_plugin.units import frames as frames_module
+from dinosr_plugin.units.frames import Reservoir, frames_of, stacked
+from dinosr_plugin.units.kmeans import KMeans, Meta, fit_kmeans, write_labels
 
 
 GOLDEN = Path(__file__).parents[1] / "golden/official_format_tiny.pt"
@@ -177,7 +179,7 @@ def test_the_seed_decides_and_the_order_does_not():
 
 
 def test_streaming_equals_in_memory(monkeypatch):
-    monkeypatch.setattr(kmeans, "SAMPLE_AT_LEAST", 2000)
+    monkeypatch.setattr(frames_module, "SAMPLE_AT_LEAST", 2000)
     features = corpus(speechlike(30_000), 60)
     features.reads = 0
     whole = fit_kmeans(features, 10, seed=0, passes=3)
@@ -228,13 +230,13 @@ def test_memory_stays_within_its_bound():
 
 def test_a_sample_alone_is_as_large_as_it_should_be(monkeypatch):
     for least, expected in ((50, 256 * 3), (1000, 1000), (10_000, 3000)):
-        monkeypatch.setattr(kmeans, "SAMPLE_AT_LEAST", least)
+        monkeypatch.setattr(frames_module, "SAMPLE_AT_LEAST", least)
         found = fit_kmeans(corpus(speechlike(3000)), 3, seed=0)
         assert (found.meta.measured, found.meta.frames) == (expected, 3000)
 
 
 def test_parts_are_full_whatever_the_utterances(monkeypatch):
-    monkeypatch.setattr(kmeans, "CHUNK", 8)
+    monkeypatch.setattr(frames_module, "CHUNK", 8)
     frames = speechlike(61)
     features = Frames({"a": frames[:3], "b": frames[3:30], "c": frames[30:30], "d": frames[30:]})
     parts = [part.copy() for part in stacked(features, features.utterances)]
@@ -321,8 +323,8 @@ def all_units(found: KMeans, features: Frames) -> np.ndarray:
 def test_clusters_keep_the_numbers_of_the_old_labels(normalize, passes, monkeypatch):
     """... counted over all frames, of which the sample is a part; a tenth of the old labels is wrong."""
     metrics = pytest.importorskip("sklearn.metrics")
-    monkeypatch.setattr(kmeans, "SAMPLE_AT_LEAST", 500)
-    monkeypatch.setattr(kmeans, "SAMPLE", 10)
+    monkeypatch.setattr(frames_module, "SAMPLE_AT_LEAST", 500)
+    monkeypatch.setattr(frames_module, "SAMPLE", 10)
     features, which = blobs()
     if not normalize:
         features = Frames({utt: by_hand(features[utt]) for utt in features})
@@ -341,8 +343,8 @@ def test_kmeans_begins_with_the_means_under_the_old_labels(monkeypatch):
     """... of all frames, not of the sample; a label without frames with a frame of the sample."""
     began = []
     monkeypatch.setattr(kmeans, "cluster", lambda sample, k, seed, init, restarts, start: began.append((sample, start)) or (start, 1.0))
-    monkeypatch.setattr(kmeans, "SAMPLE_AT_LEAST", 100)
-    monkeypatch.setattr(kmeans, "SAMPLE", 10)
+    monkeypatch.setattr(frames_module, "SAMPLE_AT_LEAST", 100)
+    monkeypatch.setattr(frames_module, "SAMPLE", 10)
     features = corpus(speechlike(2000))
     old = {utt: np.random.default_rng(i).choice([0, 1, 3, 4], 100) for i, utt in enumerate(features)}
     found = fit_kmeans(features, 6, seed=0, old_labels=old)
@@ -355,7 +357,7 @@ def test_kmeans_begins_with_the_means_under_the_old_labels(monkeypatch):
 
 
 def test_old_labels_need_not_fit_in_memory_with_all_frames(monkeypatch):
-    monkeypatch.setattr(kmeans, "SAMPLE_AT_LEAST", 2000)
+    monkeypatch.setattr(frames_module, "SAMPLE_AT_LEAST", 2000)
     features = corpus(speechlike(30_000), 60)
     old = {utt: np.random.default_rng(i).integers(10, size=500) for i, utt in enumerate(features)}
     whole, part = (fit_kmeans(features, 10, seed=0, old_labels=old, max_bytes=most) for most in (kmeans.MAX_BYTES, 14_000 * 128))
@@ -610,8 +612,8 @@ def test_straight_from_a_checkpoint(speech, tmp_path, capsys):
 
 
 def test_straight_from_speech(speech, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(kmeans, "SAMPLE_AT_LEAST", 50)
-    monkeypatch.setattr(kmeans, "SAMPLE", 10)
+    monkeypatch.setattr(frames_module, "SAMPLE_AT_LEAST", 50)
+    monkeypatch.setattr(frames_module, "SAMPLE", 10)
     assert dinosr("fit", "--mfcc", "--manifest", speech, "--clusters", 8, "--out", tmp_path / "mfcc.npz") == 0
     assert "over 80 frames, a random sample of 163" in capsys.readouterr().out
     assert dinosr("apply", tmp_path / "mfcc.npz", speech, "--out", tmp_path / "mfcc.km") == 0
