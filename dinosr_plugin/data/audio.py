@@ -1,4 +1,4 @@
-"""Sound files on disk: finding them, asking for their length, reading them to the end, making 16 kHz mono copies.
+"""Sound files on disk: finding them, asking for their length, reading them or parts of them, making 16 kHz mono copies.
 
 What is wrong with one file is an ``AudioError``; the tools collect these and report them together.
 """
@@ -20,6 +20,8 @@ SAMPLE_RATE = 16000  # Hz; the trunk's strides make 50 frames a second of it
 SUFFIXES = (".wav", ".flac", ".ogg")
 BLOCK = 1 << 20  # samples decoded at a time (65 s): a recording of hours needs no more memory than that
 BATCH = 32  # files in one unit of work: a future for each of a million files would take more memory than the answers
+STATELESS = ("PCM", "FLOAT", "DOUBLE")  # how libsndfile's names of codecs begin that read the same from the middle as from the start
+MONO_COPIES = "`dinosr manifest folder ROOT --convert NEW_DIR --out DIR` makes 16 kHz mono copies"
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -127,6 +129,39 @@ def read_sound(path: Path) -> Sound:
     except (sf.LibsndfileError, OSError) as error:
         raise unreadable(error) from error
     return Sound(header, finite, silent)
+
+
+def read_part(path: Path, samples: int, start: int, length: int, rate: int = SAMPLE_RATE) -> np.ndarray:
+    """(length,) float32, from sample ``start`` on, of a mono file at ``rate`` Hz that should have so many ``samples``; no more is decoded.
+
+    Raises AudioError for a file that cannot be used; what is wrong with the rest of it is not seen.
+    """
+    try:
+        with sf.SoundFile(os.fsencode(path)) as file:
+            if wrong := wrong_format(Header(file.frames, file.samplerate, file.channels), rate):
+                raise AudioError(f"{wrong}; {MONO_COPIES}")
+            if file.frames != samples:
+                raise AudioError(f"{file.frames} samples, but {samples} in the manifest; make that again with `dinosr manifest`")
+            file.seek(start)
+            wave = file.read(length, dtype="float32")
+    except (sf.LibsndfileError, OSError) as error:
+        raise unreadable(error) from error
+    if len(wave) != length:
+        raise AudioError("truncated: its end cannot be read; fetch it again")
+    if not np.isfinite(wave).all():
+        raise AudioError("holds NaN or infinite samples; remove it or make it again")
+    return wave
+
+
+def parts_are_exact(path: Path) -> bool:
+    """Whether ``read_part`` gives the samples that reading the whole file gives, to the last bit; not where the codec remembers what
+    came before: of Opus and MP3 parts are about the same, of GSM there are none. False for what cannot be opened.
+    """
+    try:
+        with sf.SoundFile(os.fsencode(path)) as file:
+            return file.subtype.startswith(STATELESS)
+    except (sf.LibsndfileError, OSError):
+        return False
 
 
 def load_wave(path: Path) -> np.ndarray:

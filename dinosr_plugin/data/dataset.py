@@ -1,8 +1,10 @@
 """fairseq's ``FileAudioDataset``, with three things that a run of weeks on a million files needs: bad files do not end it in a
-traceback, the random crops depend on nothing but seed, epoch and file, and the file names cost little memory.
+traceback, the random crops depend on nothing but seed, epoch and file, and neither file names nor unused audio cost much.
 
-Whole files are read even where only a crop is used: ``normalize`` is defined over the whole utterance, and fairseq
-normalises before it crops.
+A file is read as a whole once in a run: that shows whether it is sound, and ``normalize`` is defined over the whole utterance. From then
+on only the crop is read, and normalised by what the whole one had: the same numbers to the last bit. That goes for who asks for a batch's items at
+once (``__getitems__``), as torch's loader does and fairseq's mixture of corpora here. fairseq's other wrappers ask for one item after another, which
+are whole files each time: ``AddTargetDataset`` of fine-tuning, which crops nothing, and ``SubsampleDataset`` (``task.subsample``).
 """
 
 import logging
@@ -18,7 +20,7 @@ from fairseq.data.text_compressor import TextCompressionLevel, TextCompressor
 from torch import Tensor
 
 from ..errors import UserError
-from .audio import AudioError, Header, read_header, wrong_format
+from .audio import MONO_COPIES, AudioError, Header, parts_are_exact, read_header, read_part, wrong_format
 from .labels import FrameLabels, collate_labels, count_classes, read_labels
 from .manifest import read_root, read_rows
 
@@ -96,6 +98,9 @@ class SpeechDataset(FileAudioDataset):
         # In shared memory, because fairseq keeps its worker processes from epoch to epoch, and one reads what another has read before.
         self.epoch = torch.ones((), dtype=torch.long).share_memory_()
         self.bad = torch.zeros(len(self), dtype=torch.bool).share_memory_()
+        # What normalises each file, (sample - mean) * scale; scale 0: it was not read yet, or must be read as a whole each time.
+        self.means = torch.zeros(len(self)).share_memory_()
+        self.scales = torch.zeros(len(self)).share_memory_()
 
     def load_rows(self, manifest: Path) -> None:
         """Names and sizes of the rows that are long enough; ``skipped_indices``, of the others, tells fairseq which labels to leave out."""
@@ -136,7 +141,37 @@ class SpeechDataset(FileAudioDataset):
             item = self.decode(index)
         if len(item["source"]) != self.sizes[index]:
             raise AudioError(f"{len(item['source'])} samples, but {self.sizes[index]} in the manifest; make that again with `dinosr manifest`")
-        return item
+        return {**item, "source": self.normalised(index, item["source"])}
+
+    def normalised(self, index: int, wave: Tensor) -> Tensor:
+        """A whole utterance as it is trained on, (T,) -> (T,); what its crops will need is kept."""
+        mean, scale = 0, 1
+        if self.normalize:
+            wave, mean, scale = torch.native_layer_norm(wave, wave.shape, None, None, 1e-5)  # F.layer_norm, as fairseq calls it
+        if not self.scales[index] and parts_are_exact(self.path(index)):
+            self.means[index] = mean
+            self.scales[index] = scale  # last, for other processes look at this one
+        return wave
+
+    def __getitems__(self, rows: Sequence[int]) -> List[Dict[str, Any]]:
+        """A batch's items, for torch's loader, where ``source`` may be the crop that ``collater`` would make of it: then no more was read."""
+        if self.is_compute_mask:  # of whole utterances
+            return [self[row] for row in rows]
+        items = {row: self[row] for row in rows if not self.scales[row]}
+        good = [row for row in rows if row not in items or items[row]["source"] is not None]
+        length = self.crop_length(good)
+        try:
+            items.update({row: {"id": row, "source": self.read_crop(row, length)} for row in good if row not in items})
+        except AudioError:  # a file went bad: without it the crops of the others may be longer
+            return [self[row] for row in rows]
+        return [items[row] for row in rows]
+
+    def read_crop(self, index: int, length: int) -> Tensor:
+        """(length,), or all of a shorter utterance. Raises AudioError where it cannot be read."""
+        samples = int(self.sizes[index])
+        start = self.crop_start(samples, length, index)
+        wave = read_part(self.path(index), samples, start, min(length, samples), self.sample_rate)
+        return (torch.from_numpy(wave) - self.means[index]) * self.scales[index]
 
     def decode(self, index: int) -> Dict[str, Any]:
         """fairseq's item; raises AudioError for a file that is no 16 kHz mono sound, after fairseq's three attempts to read it within a second."""
@@ -151,15 +186,15 @@ class SpeechDataset(FileAudioDataset):
             raise AudioError("cannot be decoded; remove it or fetch it again") from error
 
     def postprocess(self, feats: Tensor, curr_sample_rate: int) -> Tensor:
-        """What was read, (T,) or (T, channels) -> (T,), normalised if so configured. fairseq would average channels without a word."""
+        """What was read, (T,) or (T, channels) -> (T,), not normalised yet. fairseq would average channels without a word."""
         header = Header(len(feats), curr_sample_rate, 1 if feats.dim() == 1 else feats.size(1))
         if wrong := wrong_format(header, self.sample_rate):
-            raise AudioError(f"{wrong}; `dinosr manifest folder ROOT --convert NEW_DIR --out DIR` makes 16 kHz mono copies")
+            raise AudioError(f"{wrong}; {MONO_COPIES}")
         if header.samples == 0:
             raise AudioError("holds no samples; remove it or fetch it again")
-        if not torch.isfinite(feats).all():
+        if not np.isfinite(feats.numpy()).all():  # torch's takes twenty times as long, a fifth of the decoding
             raise AudioError("holds NaN or infinite samples; remove it or make it again")
-        return super().postprocess(feats, curr_sample_rate)
+        return feats
 
     def name(self, index: int) -> str:
         return self.text_compressor.decompress(self.fnames[index])
@@ -175,6 +210,7 @@ class SpeechDataset(FileAudioDataset):
 
     def skip(self, index: int, error: AudioError) -> None:
         """Log and count a bad file, once whatever the epoch and the worker. Raises UserError where there are more than ``max_bad_files``."""
+        self.scales[index] = 0  # where only crops of it were read by now: it would be tried again and again, and its batches read as a whole
         if self.bad[index]:
             return
         self.bad[index] = True
@@ -203,24 +239,31 @@ class SpeechDataset(FileAudioDataset):
         return np.minimum(self.sizes[indices], self.max_sample_size)
 
     def collater(self, samples: List[Dict[str, Any]]) -> Dict[str, Any]:
-        """Items -> fairseq's batch: ``id`` (B,), their ``files``, ``net_input`` with ``source`` (B, T) float32 and, if ``pad``, ``padding_mask``;
-        where there are labels, the whole utterances' ``labels`` (S, B, L), the crops' first samples ``label_starts`` (B,), and ``label_rate``.
+        """Items -> fairseq's batch: ``id`` (B,), the same as a list ``numbers``, their ``files``, ``net_input`` with ``source`` (B, T) float32 and,
+        if ``pad``, ``padding_mask``; where there are labels, the whole utterances' ``labels`` (S, B, L), the crops' first samples
+        ``label_starts`` (B,), and ``label_rate``.
 
         Without ``pad`` all rows are cropped to the shortest. ``{}`` for no items, which a shard may get at the end of an epoch.
         """
         if not samples:
             return {}
         good = [sample for sample in samples if sample["source"] is not None] or [self.substitute(samples[0])]
-        longest = self.max_sample_size if self.pad else min(self.max_sample_size, *(len(sample["source"]) for sample in good))
-        starts = [self.crop_start(len(sample["source"]), longest, sample["id"]) for sample in good]
-        batch = super().collater([{**sample, "source": sample["source"][start : start + longest]} for sample, start in zip(good, starts)])
+        longest = self.crop_length([sample["id"] for sample in good])
+        starts = [self.crop_start(int(self.sizes[sample["id"]]), longest, sample["id"]) for sample in good]
+        whole = [len(sample["source"]) > longest for sample in good]  # else it was cropped when it was read, or is short
+        crops = [sample["source"][start : start + longest] if uncut else sample["source"] for sample, start, uncut in zip(good, starts, whole)]
+        batch = super().collater([{**sample, "source": crop} for sample, crop in zip(good, crops)])
         if self.labels:
             batch["net_input"].update(self.label_inputs([sample["id"] for sample in good], starts))
-        return {**batch, "files": [str(self.path(sample["id"])) for sample in good]}
+        return {**batch, "numbers": batch["id"].tolist(), "files": [str(self.path(sample["id"])) for sample in good]}
 
     def label_inputs(self, rows: List[int], starts: List[int]) -> Dict[str, Any]:
         """What a model that predicts labels wants of crops that begin at samples ``starts`` of these utterances."""
         return {"labels": collate_labels(self.labels, rows), "label_starts": torch.tensor(starts), "label_rate": self.label_rate}
+
+    def crop_length(self, rows: Sequence[int]) -> int:
+        """Samples of the longest crop in a batch of these utterances; without ``pad``, of every one."""
+        return self.max_sample_size if self.pad else min([self.max_sample_size, *map(int, self.sizes[rows])])
 
     def crop_start(self, samples: int, length: int, index: int) -> int:
         """Where a crop begins: a place that depends on seed, epoch and index only, not on other rows, batches or workers; 0 for what is no longer."""

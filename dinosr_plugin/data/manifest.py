@@ -268,19 +268,19 @@ def write_files(out: Path, files: Mapping[str, Union[bytes, Iterable[str]]]) -> 
             unfinished.unlink(missing_ok=True)
 
 
-def require_writable(out: Path) -> None:
-    """Raise UserError now rather than after an hour of reading, where ``out`` cannot be written or made."""
+def require_writable(out: Path, option: str = "--out") -> None:
+    """Raise UserError now rather than after an hour of reading, where the folder ``out``, given with ``option``, cannot be written or made."""
     place = Path(os.path.abspath(out))
     while not os.path.lexists(place):
         place = place.parent
     if not place.is_dir():
-        raise unwritable(out, f"{place} is not a folder")
+        raise unwritable(out, f"{place} is not a folder", option)
     if not os.access(place, os.W_OK | os.X_OK):
-        raise unwritable(out, f"{place} is read-only")
+        raise unwritable(out, f"{place} is read-only", option)
 
 
-def unwritable(out: Path, reason: str) -> UserError:
-    return UserError(f"cannot write into {out}: {reason}; give another folder with --out")
+def unwritable(out: Path, reason: str, option: str = "--out") -> UserError:
+    return UserError(f"cannot write into {out}: {reason}; give another folder with {option}")
 
 
 def raise_problems(problems: list[str], root: Path) -> NoReturn:

@@ -6,19 +6,17 @@ other epochs: its windows start at another place in each.
 """
 
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import numpy as np
-import soundfile as sf
 import torch
 from fairseq.data import FairseqDataset
 from torch import Tensor
 
 from ..errors import UserError
-from .audio import AudioError, Header, unreadable, wrong_format
+from .audio import AudioError, read_part
 from .dataset import RETRY, SpeechDataset
 from .manifest import speaker_of
 
@@ -127,7 +125,7 @@ class WindowDataset(FairseqDataset):
         return [windows[at : at + size] for windows in np.split(indices, changes) for at in range(0, len(windows), size)]
 
     def collater(self, samples: List[Dict[str, Any]]) -> Dict[str, Any]:
-        """Items -> fairseq's batch: ``id`` (B,) int64, their ``files``, ``net_input`` with ``source`` (B, window) float32 and
+        """Items -> fairseq's batch: ``id`` (B,) int64, the same as a list ``numbers``, their ``files``, ``net_input`` with ``source`` (B, window) float32 and
         where there are labels those that ``SpeechDataset`` gives. ``{}`` for no items, which a shard may get at the end of an epoch.
         """
         if not samples:
@@ -138,23 +136,10 @@ class WindowDataset(FairseqDataset):
         if self.utterances.labels:
             inputs |= self.utterances.label_inputs([sample["row"] for sample in good], [sample["start"] for sample in good])
         files = [str(self.utterances.path(sample["row"])) for sample in good]
-        return {"id": torch.tensor([sample["id"] for sample in good]), "files": files, "net_input": inputs}
+        numbers = torch.tensor([sample["id"] for sample in good])
+        return {"id": numbers, "numbers": numbers.tolist(), "files": files, "net_input": inputs}
 
 
 def read_window(path: Path, samples: int, start: int, length: int) -> Tensor:
-    """(length,) float32, from sample ``start`` on, of a file that should have so many ``samples``. Raises AudioError for one that cannot be used."""
-    try:
-        with sf.SoundFile(os.fsencode(path)) as file:
-            if wrong := wrong_format(Header(file.frames, file.samplerate, file.channels)):
-                raise AudioError(f"{wrong}; `dinosr manifest folder ROOT --convert NEW_DIR --out DIR` makes 16 kHz mono copies")
-            if file.frames != samples:
-                raise AudioError(f"{file.frames} samples, but {samples} in the manifest; make that again with `dinosr manifest`")
-            file.seek(start)
-            wave = file.read(length, dtype="float32")
-    except (sf.LibsndfileError, OSError) as error:
-        raise unreadable(error) from error
-    if len(wave) != length:
-        raise AudioError("truncated: its end cannot be read; fetch it again")
-    if not np.isfinite(wave).all():
-        raise AudioError("holds NaN or infinite samples; remove it or make it again")
-    return torch.from_numpy(wave)
+    """``read_part`` as a tensor."""
+    return torch.from_numpy(read_part(path, samples, start, length))

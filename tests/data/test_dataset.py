@@ -277,3 +277,155 @@ def test_the_number_of_workers_changes_no_batch(manifest, waits, pad):
                 assert torch.equal(ours["net_input"]["source"], reference["net_input"]["source"])
     sources = [torch.cat([batch["net_input"]["source"] for batch in epochs[0, epoch]]) for epoch in (1, 2)]
     assert (sources[0] != sources[1]).any(dim=1).all()  # cropped elsewhere in the second epoch, every one
+
+
+# ---- only the crop is read --------------------------------------------------------------------------------------------------
+
+
+class WholeFiles(SpeechDataset):
+    """torch's loader asks for items one by one, and each is a whole file."""
+
+    __getitems__ = None
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list:
+    """Samples decoded by each read of this process."""
+    samples, read = [], soundfile.SoundFile.read
+
+    def noted(self, *args, **kwargs):
+        wave = read(self, *args, **kwargs)
+        samples.append(len(wave))
+        return wave
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", noted)
+    return samples
+
+
+def write_sounds(folder: Path, suffix: str, **format) -> Path:
+    """Eight files of speech-like loudness and an offset, so that the whole and a part differ in mean and deviation."""
+    for row, samples in enumerate(SIZES):
+        envelope = 0.1 * np.sin(np.arange(samples) / 700) ** 2
+        soundfile.write(folder / f"{row}{suffix}", np.random.default_rng(row).normal(0.01 * row, envelope), 16000, **format)
+    return write_rows(folder, SIZES, name="{}" + suffix)
+
+
+def same_batches(ours: list, reference: list) -> None:
+    for a, b in zip(ours, reference, strict=True):
+        assert a["files"] == b["files"] and a["net_input"].keys() == b["net_input"].keys()
+        assert torch.equal(a["id"], b["id"]) and torch.equal(a["net_input"]["source"], b["net_input"]["source"])
+
+
+@pytest.mark.parametrize("pad, workers", [(False, 0), (True, 0), (False, 2)])
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("suffix, longest", [(".flac", 1000), (".wav", 4450)])
+def test_crops_are_those_of_whole_files_to_the_last_bit(tmp_path, suffix, longest, normalize, pad, workers):
+    manifest = str(write_sounds(tmp_path, suffix))
+    options = {"seed": 3, "normalize": normalize, "pad": pad, "max_sample_size": longest}
+    ours, reference = SpeechDataset(manifest, 16000, **options), WholeFiles(manifest, 16000, **options)
+    for epoch in (1, 2, 3):
+        for dataset in (ours, reference):
+            dataset.set_epoch(epoch)
+        same_batches(batches(ours, workers), batches(reference, 0))
+    theirs = FileAudioDataset(manifest, 16000, normalize=normalize)
+    for row in range(8):
+        start = ours.crop_start(SIZES[row], 900, row)
+        assert torch.equal(ours.read_crop(row, 900), theirs[row]["source"][start : start + 900])
+        assert torch.equal(ours[row]["source"], theirs[row]["source"])
+
+
+@pytest.mark.parametrize("suffix", [".flac", ".wav"])
+def test_a_file_is_read_whole_once(tmp_path, decoded, suffix):
+    """... whoever reads it: the epochs to come read no more than the crop."""
+    dataset = SpeechDataset(str(write_sounds(tmp_path, suffix)), 16000, max_sample_size=1000, normalize=True)
+    epochs = []
+    for _ in range(2):
+        decoded.clear()
+        batches(dataset, 0)
+        epochs.append(sorted(decoded))
+    assert epochs == [SIZES, [1000] * 8]
+    dataset = SpeechDataset(str(tmp_path / "train.tsv"), 16000, max_sample_size=1000)
+    batches(dataset, 2)  # two other processes
+    decoded.clear()
+    batches(dataset, 0)
+    assert decoded == [1000] * 8
+
+
+def test_a_codec_with_a_memory_is_read_whole_each_time(tmp_path, decoded):
+    manifest = write_sounds(tmp_path, ".ogg", format="OGG", subtype="OPUS")
+    dataset = SpeechDataset(str(manifest), 16000, max_sample_size=1000)
+    for _ in range(2):
+        decoded.clear()
+        batches(dataset, 0)
+        assert sorted(decoded) == SIZES
+
+
+def test_damage_outside_the_crop_is_seen(tmp_path):
+    wave = np.zeros(9000, np.float32)
+    wave[-1] = np.nan
+    soundfile.write(tmp_path / "0.wav", wave, 16000, subtype="FLOAT")
+    manifest = write_rows(tmp_path, [9000], name="{}.wav")
+    dataset = SpeechDataset(str(manifest), 16000, max_sample_size=10)
+    for _ in range(2):
+        with pytest.raises(UserError, match="0.wav: holds NaN"):
+            dataset.__getitems__([0])
+
+
+@pytest.mark.parametrize("normalize, workers", [(False, 0), (True, 0), (True, 2)])
+def test_a_file_that_goes_bad_after_it_was_read(manifest, waits, normalize, workers):
+    """Without the shortest of its batch the crop of the other is longer."""
+    ours, reference = (kind(str(manifest), 16000, skip_bad_audio=True, normalize=normalize) for kind in (SpeechDataset, WholeFiles))
+    same_batches(batches(ours, workers), batches(reference, 0))
+    remove(manifest, 2)
+    (manifest.parent / "4.wav").write_bytes(b"nothing")
+    same_batches(batches(ours, workers), batches(reference, 0))
+    assert [len(batch["net_input"]["source"][0]) for batch in batches(ours, workers)] == [SIZES[row] for row in (0, 3, 5, 6)]
+    assert ours.bad.nonzero().flatten().tolist() == [2, 4]
+    ours.skip_bad_audio = False
+    with pytest.raises(UserError, match=r"2\.wav: "):
+        batches(ours, workers)
+
+
+def test_workers_stay_and_see_what_the_others_read(tmp_path):
+    """The trainer asks for an iterator before each epoch; it gets the same one, whose workers run on."""
+    write_sounds(tmp_path, ".flac")
+    task = make_task(tmp_path, min_sample_size=720, max_sample_size=1000)
+    task.load_dataset("train", data_selector=None)
+    dataset, workers = task.dataset("train"), []
+    for epoch in (1, 2, 3):
+        iterator = task.get_batch_iterator(dataset, max_sentences=2, num_workers=2, seed=1, epoch=epoch)
+        assert len(list(iterator.next_epoch_itr())) == 4 and int(dataset.epoch) == epoch
+        workers.append([worker.pid for worker in iterator.dataloader._iterator._workers])
+    iterator.dataloader._iterator._shutdown_workers()
+    assert len(workers[0]) == 2 and workers[0] == workers[1] == workers[2]
+    assert dataset.scales.tolist() == [1] * 8
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory) -> str:
+    return str(write_sounds(tmp_path_factory.mktemp("sounds"), ".wav"))
+
+
+@given(rows=st.lists(st.integers(0, 7), max_size=8, unique=True), known=st.sets(st.integers(0, 7)))
+def test_items_come_in_the_order_asked_for(sounds, rows, known):
+    dataset = SpeechDataset(sounds, 16000, max_sample_size=4250)
+    for row in known:
+        dataset[row]
+    items = dataset.__getitems__(rows)
+    assert [item["id"] for item in items] == rows
+    assert all(len(item["source"]) == (min([4250, *(SIZES[other] for other in rows)]) if row in known else SIZES[row]) for row, item in zip(rows, items))
+
+
+def test_loader_benchmark(tmp_path):
+    """What it counts, on a minute of noise, without workers."""
+    record = tmp_path / "record.json"
+    command = [sys.executable, BENCHMARK.with_name("loader.py"), "--synth", "--hours", "0.02", "--what", "crop", "windows"]
+    command += ["--workers", "0", "--rounds", "1", "--json", record]
+    subprocess.run(command, check=True, capture_output=True, timeout=900)
+    rows = json.loads(record.read_text())["throughput"]
+    assert len(rows) == 10 and all(row["realtime"] > 0 for row in rows)
+    decoded = {(row["format"], row["what"], row["way"]): row["decoded"] for row in rows}
+    for format in ("flac", "wav"):
+        assert decoded[format, "crop", "later epochs"] == decoded[format, "windows", "window only"] == 1
+        assert decoded[format, "crop", "fairseq"] == decoded[format, "crop", "first epoch"] > 2
+        assert decoded[format, "windows", "whole file"] > 5
