@@ -1,10 +1,12 @@
 """What importing the plug-in changes in fairseq, torch and NumPy, and what it leaves alone."""
 
+import ctypes
 import os
 import subprocess
 import sys
 import warnings
 from argparse import Namespace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +17,7 @@ from dinosr_plugin.errors import UserError
 from dinosr_plugin.models.checkpoint import load_model
 from fairseq import checkpoint_utils
 from fairseq.data.dictionary import Dictionary
+from fairseq.optim.adam import Adam
 
 
 class Arbitrary:
@@ -148,3 +151,80 @@ def test_the_waveform_is_not_rounded_for_models_that_want_it_whole():
         trainer = SimpleNamespace(cfg=SimpleNamespace(common=SimpleNamespace(fp16=False, bf16=True)), get_model=lambda: model)
         sample = Trainer._fp_convert_sample(trainer, {"net_input": {"source": torch.zeros(1, 8), "other": torch.zeros(1)}})
         assert sample["net_input"]["source"].dtype == expected and sample["net_input"]["other"].dtype == torch.bfloat16
+
+
+FAULTS = """
+import resource, sys
+import torch
+import dinosr_plugin
+from dinosr_plugin import compat
+
+if sys.argv[1] == "kept":
+    compat.keep_freed_memory(torch.nn.Linear(1, 1))
+for _ in range(3):
+    [torch.zeros(7 << 20) for _ in range(4)]  # of 28 MB, freed at once
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+[torch.zeros(7 << 20) for _ in range(4)]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="no glibc")
+def test_freed_memory_is_used_again():
+    faults = {how: int(subprocess.run([sys.executable, "-W", "ignore", "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout) for how in ("given back", "kept")}
+    assert faults["kept"] < 100
+    assert faults["given back"] > 10 * faults["kept"] or Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text().startswith("[always]")
+
+
+def test_memory_of_a_model_elsewhere_is_left_alone(monkeypatch):
+    asked = []
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=lambda *option: asked.append(option)))
+    compat.keep_freed_memory(torch.nn.Linear(1, 1, device="meta"))
+    assert not asked
+    compat.keep_freed_memory(torch.nn.Linear(1, 1))
+    assert asked == [(-3, 32 << 20), (-1, -1)]
+
+
+def fairseqs_adam(p, grad, state: dict, lr: float, betas, eps: float, weight_decay: float):
+    """One step on one parameter, as fairseq's code does it, in float64."""
+    state["step"] += 1
+    state["exp_avg"] = betas[0] * state["exp_avg"] + (1 - betas[0]) * grad
+    state["exp_avg_sq"] = betas[1] * state["exp_avg_sq"] + (1 - betas[1]) * grad**2
+    size = lr * (1 - betas[1] ** state["step"]) ** 0.5 / (1 - betas[0] ** state["step"])
+    return p * (1 - weight_decay * lr) - size * state["exp_avg"] / (state["exp_avg_sq"].sqrt() + eps)
+
+
+@pytest.mark.parametrize("eps", [1e-8, 1e-2])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_the_fused_adam_is_fairseqs(eps, weight_decay):
+    """Also where gradients are of the size of eps, where a parameter has none at times, and where it goes on from a checkpoint."""
+    settings = {"lr": 0.01, "betas": (0.9, 0.98), "eps": eps, "weight_decay": weight_decay}
+    generator = torch.Generator().manual_seed(0)
+    parameters = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((3, 5), (7,), (2, 3, 4))]
+    expected = [p.detach().double() for p in parameters]
+    states = [{"step": 0, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)} for p in expected]
+    optimizer = Adam(parameters, **settings)
+    for number in range(6):
+        for i, p in enumerate(parameters):
+            p.grad = None
+            if i != 1 or number % 2:
+                p.grad = torch.randn(p.shape, generator=generator) * 10 ** (i - 3)
+                expected[i] = fairseqs_adam(expected[i], p.grad.double(), states[i], **settings)
+        optimizer.step()
+        if number == 3:
+            saved = optimizer.state_dict()
+            optimizer = Adam(parameters, **settings)
+            optimizer.load_state_dict(saved)
+        for p, value in zip(parameters, expected):
+            torch.testing.assert_close(p.detach().double(), value, rtol=1e-6, atol=1e-6)
+    for i, state in enumerate(states):
+        assert {"step", "exp_avg", "exp_avg_sq"} == set(optimizer.state_dict()["state"][i]) and optimizer.state_dict()["state"][i]["step"] == state["step"]
+
+
+@pytest.mark.parametrize("dtype, amsgrad", [(torch.bfloat16, False), (torch.float32, True)])
+def test_what_the_fused_adam_cannot_do_is_left_to_fairseq(dtype, amsgrad, monkeypatch):
+    monkeypatch.setattr(torch, "_fused_adamw_", None)
+    p = torch.nn.Parameter(torch.ones(3, dtype=dtype))
+    p.grad = torch.ones_like(p)
+    Adam([p], lr=0.1, amsgrad=amsgrad).step()
+    assert torch.allclose(p.float(), torch.full((3,), 0.9), atol=0.01)

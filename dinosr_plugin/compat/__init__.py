@@ -3,7 +3,8 @@
 ``apply()`` runs them all; importing ``dinosr_plugin`` calls it. Nobody else works around anything.
 """
 
-from . import language_models, messages, saving, training, versions
+from . import data, language_models, messages, optimizing, saving, training, versions
+from .memory import keep_freed_memory  # noqa: F401  (for the tasks)
 from .data import audio_dataset, loaded_checkpoints, through  # noqa: F401  (for the tasks)
 from .versions import let_go_of_processes  # noqa: F401  (for decoding)
 
@@ -19,6 +20,8 @@ def apply():
     messages.one_line_for_save_dir()
     messages.log_file_opened_once()
     messages.no_warning_about_weight_norm()
+    data.one_corpus_a_batch()
+    optimizing.fused_adam()
     language_models.language_models_load()
     saving.whole_copies_of_checkpoints()
     saving.whole_checkpoints_written()

@@ -3,6 +3,8 @@
 from contextlib import contextmanager
 from typing import Callable, Iterator
 
+from .wrapping import wrap_once
+
 
 @contextmanager
 def audio_dataset(make: Callable) -> Iterator[None]:
@@ -15,6 +17,33 @@ def audio_dataset(make: Callable) -> Iterator[None]:
         yield
     finally:
         audio_pretraining.FileAudioDataset = previous
+
+
+def one_corpus_a_batch():
+    """fairseq's mixture of corpora puts rows of several into a batch, and lets the first row's dataset collate them all: by row numbers, which are
+    those of other files there, if there are so many. Here a batch is of one corpus, which reads it as it would without the mixture.
+    """
+    from fairseq.data.multi_corpus_dataset import MultiCorpusDataset
+
+    def apart(previous):
+        def __init__(self, *args, **kwargs):
+            previous(self, *args, **kwargs)
+            self.batch_sample = True
+
+        return __init__
+
+    def together(previous):
+        def __getitems__(self, indices):
+            rows, keys = zip(*map(self._map_index, indices))
+            corpus = self.datasets[keys[0]]
+            if not hasattr(corpus, "__getitems__"):
+                return previous(self, indices)
+            return [{**item, "full_id": index} for item, index in zip(corpus.__getitems__(rows), indices)]
+
+        return __getitems__
+
+    wrap_once(MultiCorpusDataset, "__init__", apart)
+    wrap_once(MultiCorpusDataset, "__getitems__", together)
 
 
 @contextmanager

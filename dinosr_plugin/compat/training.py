@@ -89,18 +89,21 @@ def early_stopping_goes_on():
 
 
 def whole_updates():
-    """Three faults in fairseq's update. It tells nobody that one begins: what an update that was skipped has collected would go into the next
-    (``begin_update`` of the task). It judges all micro-batches of a rank by the last: where a rank's last one is empty, the others count as
-    nothing (empty ones go first here). And when fp16 overflows it wants a GPU.
+    """Three faults in fairseq's update. It tells nobody that one begins, or is over whatever became of it: what an update that was skipped has
+    collected would go into the next (``begin_update`` and ``end_update`` of the task). It judges all micro-batches of a rank by the last: where a
+    rank's last one is empty, the others count as nothing (empty ones go first here). And when fp16 overflows it wants a GPU.
     """
     from fairseq.trainer import Trainer
 
     def make(previous):
         def train_step(self, samples, raise_oom: bool = False):
-            if hasattr(self.task, "begin_update"):  # a task of ours
-                self.task.begin_update(self.get_model())
-                samples = sorted(samples, key=bool)
-            with contextlib.nullcontext() if self.cuda else cuda_means_cpu():
+            with contextlib.ExitStack() as stack:
+                if hasattr(self.task, "begin_update"):  # a task of ours
+                    self.task.begin_update(self.get_model())
+                    stack.callback(self.task.end_update)
+                    samples = sorted(samples, key=bool)
+                if not self.cuda:
+                    stack.enter_context(cuda_means_cpu())
                 return previous(self, samples, raise_oom)
 
         return train_step

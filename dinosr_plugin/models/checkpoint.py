@@ -24,7 +24,7 @@ from ..modules.conv_spec import parse_conv_layers
 from .cpc import CPC
 from .cpc_audio import read_cpc_audio
 from .dinosr import DinoSR
-from .encoder import Trunk
+from .encoder import Encoder, Trunk
 
 
 def load_model(path: Union[str, Path]):
@@ -225,7 +225,8 @@ class LayerReader:
         numbers = [layer for layer in layers if layer != "last"]
         stop = None if "last" in layers else max(numbers)
         given: Dict[Layer, Tensor] = {}
-        note = lambda i: lambda layer, inputs, output: given.update({i: output[0].transpose(0, 1)})  # (F, B, D) -> (B, F, D)
+        batch_first = isinstance(self.encoder, Encoder)  # fairseq's layers and recurrent ones give (F, B, D)
+        note = lambda i: lambda layer, inputs, output: given.update({i: output[0] if batch_first else output[0].transpose(0, 1)})
         hooks = [self.encoder.layers[i].register_forward_hook(note(i)) for i in numbers]
         try:
             given["last"] = self.run(*padded_waves(waves, self.device), stop)

@@ -124,13 +124,15 @@ class DinoSR(Trunk):
         """
         if features_only:
             return self.extract_features(source, padding_mask, mask=mask, layer=layer)
-        padding = self.frame_padding(source, padding_mask)
+        padding, sizes = self.frame_padding(source, padding_mask), self.frame_sizes(source, padding_mask)
         inputs = self.encoder_inputs(source, padding)
-        masked = self.draw_mask(padding, utterances) if mask_indices is None else mask_indices
-        learned = masked if self.cfg.unmasked_weight == 0 else ~padding  # (B, F), N of them true
-        padding = padding if bool(padding.any()) else None
-        student = self.student(inputs, masked, padding)[:, learned]  # (1 or K, N, D)
-        targets = self.targets(inputs.detach(), padding)[:, learned]  # (K, N, D)
+        n_frames = inputs.size(1)
+        masked = self.draw_mask(sizes, n_frames, utterances) if mask_indices is None else mask_indices.cpu()
+        learned = masked if self.cfg.unmasked_weight == 0 else torch.arange(n_frames) < sizes.unsqueeze(1)  # (B, F), N of them true
+        frames = learned.flatten().nonzero().squeeze(1).to(inputs.device, non_blocking=True)  # (N,): found on the CPU, so that a GPU is never waited for
+        padding = padding if bool((sizes < n_frames).any()) else None
+        student = self.student(inputs, masked.to(inputs.device, non_blocking=True), padding).flatten(1, 2).index_select(1, frames)  # (1 or K, N, D)
+        targets = self.targets(inputs.detach(), padding).flatten(1, 2).index_select(1, frames)  # (K, N, D)
         if self.training and self.starts_codebooks():
             self.codebooks.start_from_(targets)
         codes = self.codebooks.assign(targets)
@@ -160,9 +162,8 @@ class DinoSR(Trunk):
     @torch.no_grad()
     def targets(self, inputs: Tensor, padding: Optional[Tensor]) -> Tensor:
         """The teacher's top K layers, lowest first, instance-normalised: (K, B, F, D) float32."""
-        _, layer_results = self.teacher.model(inputs, padding)
         part = 2 if self.cfg.target == "ffn" else 0
-        x = torch.stack([result[part] for result in layer_results[-self.n_codebooks :]])
+        x = torch.stack([result[part] for result in self.teacher.model(inputs, padding)[1][-self.n_codebooks :]])
         x = x.transpose(1, 2).float()  # (K, F, B, D) -> (K, B, F, D)
         return instance_norm(x, padding) if self.cfg.instance_norm_target_layer else x
 
@@ -184,14 +185,16 @@ class DinoSR(Trunk):
             self.codebooks.step_(self.codebook_decay(self.num_updates + 1))
 
     def losses(self, logits: Tensor, codes: Tensor, masked: Tensor) -> Dict:
-        """Cross-entropy of logits (K, N, V) against codes (K, N), of which masked (N,) bool are masked, and what to watch."""
+        """Cross-entropy of logits (K, N, V) against codes (K, N), of which masked (N,) bool, on the CPU, are masked, and what to watch."""
         log_probs = F.log_softmax(logits, dim=-1)
         nll = -log_probs.gather(-1, codes.unsqueeze(-1)).squeeze(-1).mean(0)  # (N,)
-        losses = {"dinosr": nll[masked].sum()}
-        log_probs, codes = log_probs[:, masked], codes[:, masked]
-        sample_size = codes.size(1)
+        losses = {}
         if self.cfg.unmasked_weight > 0:
-            losses["unmasked"] = self.cfg.unmasked_weight * nll[~masked].sum()
+            chosen, others = (which.nonzero().squeeze(1).to(nll.device, non_blocking=True) for which in (masked, ~masked))
+            losses["unmasked"] = self.cfg.unmasked_weight * nll[others].sum()
+            nll, log_probs, codes = nll[chosen], log_probs[:, chosen], codes[:, chosen]
+        losses = {"dinosr": nll.sum(), **losses}
+        sample_size = codes.size(1)
         return {
             "losses": losses,
             "sample_size": sample_size,

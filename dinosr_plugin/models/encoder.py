@@ -13,14 +13,18 @@ import torch.nn.functional as F
 from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel
-from fairseq.models.wav2vec.wav2vec2 import ConvFeatureExtractionModel, TransformerSentenceEncoderLayer, make_conv_pos
+from fairseq.models.wav2vec.wav2vec2 import TransformerSentenceEncoderLayer, make_conv_pos
 from fairseq.modules import GradMultiply, LayerNorm, SamePad, TransposeLast
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from fairseq.modules.transformer_sentence_encoder import init_bert_params
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..modules.attention import attention
 from ..modules.conv_spec import parse_conv_layers
+from ..modules.dropout import dropout
+from ..modules.extractor import ConvExtractor
+from ..modules.gelu_linear import gelu_linear
 from ..modules.log_mel import LogMel
 from ..modules.masking import row_generators, span_mask
 
@@ -93,9 +97,8 @@ class Encoder(nn.Module):
         x = self.add_positions(x, padding_mask)
         if not self.layer_norm_first:
             x = self.layer_norm(x)
-        x = F.dropout(x, p=self.dropout, training=self.training)
-        x, layer_results = self.transform(x.transpose(0, 1), padding_mask, layer)  # (F, B, D) inside
-        x = x.transpose(0, 1)
+        x = dropout(x, self.dropout, self.training)
+        x, layer_results = self.transform(x, padding_mask, layer)
         if self.layer_norm_first and layer is None:
             x = self.layer_norm(x)
         return x, layer_results
@@ -114,8 +117,9 @@ class Encoder(nn.Module):
         for i, layer in enumerate(self.layers):
             feed_forward = None
             if not (self.training and self.layerdrop > 0 and torch.rand(()).item() <= self.layerdrop):
-                x, (_, feed_forward) = layer(x, self_attn_padding_mask=padding_mask, need_weights=False)
-            layer_results.append((x, None, feed_forward))
+                x, feed_forward = layer(x, padding_mask)
+                feed_forward = feed_forward.transpose(0, 1)
+            layer_results.append((x.transpose(0, 1), None, feed_forward))
             if i == last:
                 break
         return x, layer_results
@@ -141,8 +145,37 @@ def positional_convolutions(cfg: TrunkConfig) -> nn.Module:
     )
 
 
+class TransformerLayer(TransformerSentenceEncoderLayer):
+    """fairseq's layer, its parameters, names and initial values, on (B, F, D)."""
+
+    def forward(self, x: Tensor, padding_mask: Optional[Tensor]):
+        """x (B, F, D), padding_mask (B, F) bool or None -> (output (B, F, D), feed-forward block's output before the residual sum (B, F, D))."""
+        if self.layer_norm_first:
+            x = x + self.drop(self.attend(self.self_attn_layer_norm(x), padding_mask))
+            y = self.feed_forward(self.final_layer_norm(x))
+            return x + self.drop(y), y
+        x = self.self_attn_layer_norm(x + self.drop(self.attend(x, padding_mask)))
+        y = self.feed_forward(x)
+        return self.final_layer_norm(x + self.drop(y)), y
+
+    def attend(self, x: Tensor, padding_mask: Optional[Tensor]) -> Tensor:
+        projections = (self.self_attn.q_proj, self.self_attn.k_proj, self.self_attn.v_proj)
+        heads = (project(x).unflatten(2, (self.self_attn.num_heads, -1)).transpose(1, 2) for project in projections)  # (B, H, F, D / H)
+        attended = attention(*heads, padding_mask, self.self_attn.dropout_module.p if self.training else 0.0)
+        return self.self_attn.out_proj(attended.transpose(1, 2).flatten(2))
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        x = self.fc1(x)
+        if self.activation_fn is utils.get_activation_fn("gelu") and not (self.training and self.activation_dropout > 0):
+            return gelu_linear(x, self.fc2.weight, self.fc2.bias)
+        return self.fc2(dropout(self.activation_fn(x), self.activation_dropout, self.training))
+
+    def drop(self, x: Tensor) -> Tensor:
+        return dropout(x, self.dropout, self.training)
+
+
 def transformer_layer(cfg: TrunkConfig) -> nn.Module:
-    layer = TransformerSentenceEncoderLayer(
+    layer = TransformerLayer(
         embedding_dim=cfg.encoder_embed_dim,
         ffn_embedding_dim=cfg.encoder_ffn_embed_dim,
         num_attention_heads=cfg.encoder_attention_heads,
@@ -191,9 +224,7 @@ class Trunk(BaseFairseqModel):
             self.conv_layers = [(dim, 400, 320)]  # its rate and field, for frame_counts
         else:
             self.conv_layers = parse_conv_layers(cfg.conv_feature_layers)
-            self.feature_extractor = ConvFeatureExtractionModel(
-                conv_layers=self.conv_layers, dropout=0.0, mode=cfg.extractor_mode, conv_bias=cfg.conv_bias
-            )
+            self.feature_extractor = ConvExtractor(self.conv_layers, cfg.extractor_mode, cfg.conv_bias)
             dim = self.conv_layers[-1][0]
         self.post_extract_proj = nn.Linear(dim, cfg.encoder_embed_dim)
         self.mask_emb = nn.Parameter(torch.empty(cfg.encoder_embed_dim).uniform_())
@@ -217,36 +248,42 @@ class Trunk(BaseFairseqModel):
         """padding_mask (B, T) over samples, or None -> (B, F) bool over frames."""
         B, T = source.shape
         n_samples = source.new_full((B,), T, dtype=torch.long) if padding_mask is None else (~padding_mask).sum(1)
-        n_frames = int(self.frame_counts(torch.tensor(T)))
-        return torch.arange(n_frames, device=source.device) >= self.frame_counts(n_samples).unsqueeze(1)
+        return torch.arange(self.n_frames(source), device=source.device) >= self.frame_counts(n_samples).unsqueeze(1)
+
+    def n_frames(self, source: Tensor) -> int:
+        """F of a waveform (B, T)."""
+        return int(self.frame_counts(torch.tensor(source.size(1))))
+
+    def frame_sizes(self, source: Tensor, padding_mask: Optional[Tensor]) -> Tensor:
+        """Number of frames of each utterance, (B,) int64 on the CPU: a GPU is waited for only where there is a padding_mask."""
+        n_samples = torch.full((len(source),), source.size(1)) if padding_mask is None else (~padding_mask).sum(1).cpu()
+        return self.frame_counts(n_samples)
 
     def extract_frames(self, source: Tensor, padding: Tensor) -> Tensor:
         """Waveform (B, T) -> front end's frames (B, F, C)."""
         if self.cfg.front_end == "fbank":
-            frames = self.feature_extractor(source, padding).to(self.mask_emb.dtype)
+            frames = self.feature_extractor(source, padding).transpose(1, 2).to(self.mask_emb.dtype)
         elif self.cfg.feature_grad_mult > 0:
             frames = GradMultiply.apply(self.feature_extractor(source.to(self.mask_emb.dtype)), self.cfg.feature_grad_mult)
         else:
             with torch.no_grad():
                 frames = self.feature_extractor(source.to(self.mask_emb.dtype))
-        return frames.transpose(1, 2)
+        return frames
 
     def project(self, frames: Tensor) -> Tensor:
         """Front end's frames (B, F, C) -> (B, F, D)."""
         return self.post_extract_proj(self.layer_norm(frames))
 
-    def draw_mask(self, padding: Tensor, utterances: Optional[Tensor] = None) -> Tensor:
-        """Random spans of valid frames: padding (B, F) bool -> (B, F) bool.
+    def draw_mask(self, sizes: Tensor, n_frames: int, utterances: Optional[Tensor] = None) -> Tensor:
+        """Random spans of valid frames: sizes (B,) int64 on the CPU -> (B, n_frames) bool on the CPU.
 
         With ``utterances`` (B,) int64 a row's spans depend on its number and the last torch.manual_seed only (fairseq sets
         that anew in every update), so that neither ranks nor micro-batches nor a resumed run draw others; only as many of
         them as other rows have stay where ``require_same_masks`` says so, in training.
         """
-        sizes = (~padding).sum(1).cpu()
         generators = None if utterances is None else row_generators(torch.initial_seed(), utterances.tolist())
         same_count = self.cfg.require_same_masks and self.training
-        mask = span_mask(sizes, padding.size(1), self.cfg.mask_prob, self.cfg.mask_length, same_count, generators)
-        return mask.to(padding.device)
+        return span_mask(sizes, n_frames, self.cfg.mask_prob, self.cfg.mask_length, same_count, generators)
 
     def apply_mask(self, x: Tensor, mask: Optional[Tensor]) -> Tensor:
         """Masked frames become the learned vector, masked channels zero: x (B, F, D), mask (B, F) bool or None (no frame masked)."""
@@ -269,10 +306,10 @@ class Trunk(BaseFairseqModel):
 
         Returns: ``x`` (B, F, D); ``padding_mask`` (B, F) bool or None where nothing is padded; ``layer_results`` as ``Encoder``.
         """
-        padding = self.frame_padding(source, padding_mask)
+        padding, sizes = self.frame_padding(source, padding_mask), self.frame_sizes(source, padding_mask)
         x = self.dropout_input(self.project(self.extract_frames(source, padding)))
         if mask:
-            x = self.apply_mask(x, self.draw_mask(padding) if self.cfg.mask_prob > 0 else None)
-        padding = padding if bool(padding.any()) else None
+            x = self.apply_mask(x, self.draw_mask(sizes, x.size(1)).to(x.device) if self.cfg.mask_prob > 0 else None)
+        padding = padding if bool((sizes < x.size(1)).any()) else None
         x, layer_results = self.encoder(x, padding, layer)
         return {"x": x, "padding_mask": padding, "layer_results": layer_results}

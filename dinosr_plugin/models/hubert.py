@@ -102,20 +102,21 @@ class Hubert(Trunk):
         """
         if features_only:
             return self.extract_features(source, padding_mask, mask=mask, layer=layer)
-        padding = self.frame_padding(source, padding_mask)
+        padding, sizes = self.frame_padding(source, padding_mask), self.frame_sizes(source, padding_mask)
         frames = self.extract_frames(source, padding)  # (B, F, C)
-        masked = self.draw_mask(padding, utterances) if mask_indices is None else mask_indices & ~padding
+        valid = torch.arange(frames.size(1)) < sizes.unsqueeze(1)  # (B, F) on the CPU, as all that chooses frames: so that a GPU is never waited for
+        masked = self.draw_mask(sizes, frames.size(1), utterances) if mask_indices is None else mask_indices.cpu() & valid
         hop = math.prod(stride for _, _, stride in self.conv_layers)
         targets = labels_of_frames(labels, label_starts, label_rate, hop, frames.size(1))  # (S, B, F)
-        inputs = self.apply_mask(self.dropout_input(self.project(frames)), masked)
-        x, _ = self.encoder(inputs, padding if bool(padding.any()) else None)
-        output = self.losses(x, targets, masked, ~masked & ~padding)
+        inputs = self.apply_mask(self.dropout_input(self.project(frames)), masked.to(frames.device, non_blocking=True))
+        x, _ = self.encoder(inputs, None if bool(valid.all()) else padding)
+        output = self.losses(x, targets, masked, valid & ~masked)
         if self.cfg.front_end == "conv":
-            output["losses"]["features_pen"] = frames[~padding].float().pow(2).mean() * output["sample_size"]
+            output["losses"]["features_pen"] = chosen_frames(frames, valid).float().pow(2).mean() * output["sample_size"]
         return output
 
     def losses(self, x: Tensor, targets: Tensor, masked: Tensor, unmasked: Tensor) -> Dict:
-        """Trunk's output x (B, F, D), labels (S, B, F), the masked and the other valid frames (B, F) bool -> ``forward``'s output."""
+        """Trunk's output x (B, F, D), labels (S, B, F), the masked and the other valid frames (B, F) bool, on the CPU -> ``forward``'s output."""
         output: Dict[str, Any] = {"losses": {}, "sample_size": 0}
         parts = [("hubert", masked, self.cfg.pred_masked_weight, self.cfg.skip_masked)]
         parts += [("unmasked", unmasked, self.cfg.pred_nomask_weight, self.cfg.skip_nomask)]
@@ -123,8 +124,8 @@ class Hubert(Trunk):
             if skipped:
                 continue
             with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0):
-                log_probs = F.log_softmax(self.logits(x[chosen]), dim=-1)  # (S, N, V)
-            codes = targets[:, chosen]  # (S, N)
+                log_probs = F.log_softmax(self.logits(chosen_frames(x, chosen)), dim=-1)  # (S, N, V)
+            codes = chosen_frames(targets.movedim(0, 2), chosen).t()  # (S, N)
             if weight > 0:
                 output["losses"][name] = -weight * log_probs.gather(-1, codes.unsqueeze(-1)).sum()
                 output["sample_size"] += codes.size(1)
@@ -155,6 +156,11 @@ class Hubert(Trunk):
             for name in ("final_proj.weight", "final_proj.bias", "label_embs_concat"):
                 state_dict.pop(prefix + name, None)
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def chosen_frames(x: Tensor, chosen: Tensor) -> Tensor:
+    """x (B, F, ...), chosen (B, F) bool on the CPU, N of them true -> (N, ...)."""
+    return x.flatten(0, 1).index_select(0, chosen.flatten().nonzero().squeeze(1).to(x.device, non_blocking=True))
 
 
 # ---- fairseq's own checkpoints ----------------------------------------------------------------------------------------------

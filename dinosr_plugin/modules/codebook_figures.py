@@ -26,7 +26,7 @@ def codebook_sums(log_probs: Tensor, codes: Tensor) -> Sums:
         "nll": -log_probs.gather(-1, codes.unsqueeze(-1)).sum((1, 2), dtype=torch.float64),
         "correct": (log_probs.argmax(-1) == codes).sum(1, dtype=torch.float64),
         "confidence": probs.square().sum((1, 2), dtype=torch.float64),
-        "codes": torch.stack([row.bincount(minlength=V) for row in codes]).double(),
+        "codes": torch.zeros(K, V, dtype=torch.float64, device=codes.device).scatter_add_(1, codes, torch.ones_like(codes, dtype=torch.float64)),
         "probs": probs.sum(1, dtype=torch.float64),
     }
 

@@ -101,6 +101,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         self.watch = CollapseWatch(cfg.on_collapse, cfg.collapse_patience)
         self.relabelling = Relabelling(cfg)
         self.trained_on = None  # the split
+        self.micro_batches = []  # of this update: loss, logging output, files
 
     def load_dataset(self, split: str, task_cfg: Optional[DinoSRPretrainingConfig] = None, **kwargs) -> None:
         """Load ``<data>/<split>.tsv``, after a check of its text.
@@ -192,6 +193,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         share_running_averages(model)
 
     def begin_update(self, model: torch.nn.Module):
+        self.micro_batches.clear()
         if hasattr(model, "begin_update"):
             model.begin_update()
 
@@ -201,9 +203,15 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         if hasattr(model, "ignore_batch"):
             model.ignore_batch(ignore_grad)
         loss, sample_size, log = super().train_step(number_utterances(sample), model, criterion, optimizer, update_num, ignore_grad)
-        if not torch.isfinite(loss):
-            warn_of_bad_loss(loss.item(), codebook_sums([log]), self.update, self.files)
+        self.micro_batches.append((loss.detach(), log, self.files))
         return loss, sample_size, log
+
+    def end_update(self):
+        """Name the files behind a loss that is NaN or infinite: not before, as a GPU would have to be waited for in the midst of the update."""
+        for loss, log, files in self.micro_batches:
+            if not torch.isfinite(loss):
+                warn_of_bad_loss(loss.item(), codebook_sums([log]), self.update, files)
+        self.micro_batches.clear()
 
     def valid_step(self, sample, model, criterion):
         """fairseq's, with masks that depend on the utterances only."""
@@ -223,8 +231,11 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
 
 
 def number_utterances(sample: Dict[str, Any]) -> Dict[str, Any]:
-    """The batch, with the utterances' numbers among the model's inputs: its masks depend on them."""
-    return {**sample, "net_input": {**sample["net_input"], "utterances": sample["id"]}}
+    """The batch, with the utterances' numbers among the model's inputs: its masks, drawn on the CPU, depend on them.
+
+    They come from a list, which fairseq leaves on the CPU: whoever reads ``id``, a tensor, waits for the GPU. fairseq's own datasets have no list.
+    """
+    return {**sample, "net_input": {**sample["net_input"], "utterances": torch.as_tensor(sample.get("numbers", sample["id"]))}}
 
 
 def share_running_averages(model: torch.nn.Module) -> None:

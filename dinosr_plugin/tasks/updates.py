@@ -4,7 +4,7 @@ from typing import Dict, List
 
 import torch
 
-from .. import stopping
+from .. import compat, stopping
 
 
 class WholeUpdates:
@@ -13,10 +13,14 @@ class WholeUpdates:
 
     def begin_epoch(self, epoch: int, model: torch.nn.Module):
         stopping.listen()
+        compat.keep_freed_memory(model)
         super().begin_epoch(epoch, model)
 
     def begin_update(self, model: torch.nn.Module):
         """Called by ``compat.training.whole_updates`` before the first micro-batch of an update."""
+
+    def end_update(self):
+        """Called by it when the update is over, was skipped, or has failed: fairseq has waited for the GPU by then."""
 
     def train_step(self, sample, model, criterion, optimizer, update_num: int, ignore_grad: bool = False):
         """fairseq's forward and backward pass on a micro-batch; with ``ignore_grad``, for a dummy batch, all that it returns is 0."""

@@ -245,6 +245,17 @@ def test_the_files_behind_a_nan_are_named(data, tmp_path, caplog):
     assert re.search(r"update 1: the loss is nan\. codebook 0: loss nan.* Files: .*huge\.wav; `dinosr check", said[0])
 
 
+def test_of_an_update_only_the_batch_with_the_nan_is_named(data, tmp_path, caplog):
+    """The loss is looked at when the update is over; its two batches are told apart still, once each time that fairseq computes them."""
+    for name, loudness in (("huge", 1e30), ("sound", 0.1)):
+        soundfile.write(tmp_path / f"{name}.wav", np.random.default_rng(0).normal(0, loudness, 16000).astype(np.float32), 16000, subtype="FLOAT")
+    (tmp_path / "train.tsv").write_text(f"{tmp_path}\nhuge.wav\t16000\nsound.wav\t16000\n")
+    with pytest.raises(FloatingPointError):
+        train(tmp_path, tmp_path / "run", *updates(2), "dataset.batch_size=1", "optimization.update_freq=[2]")
+    said = [record.getMessage() for record in caplog.records if "the loss is" in record.getMessage()]
+    assert 1 <= len(said) <= 2 and all("huge.wav" in text and "sound.wav" not in text for text in said)
+
+
 def test_a_finished_run_stays_as_it_is(data, tmp_path):
     """fairseq makes another update each time."""
     train(data, tmp_path / "run", *updates(3))

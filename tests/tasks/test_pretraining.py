@@ -13,6 +13,7 @@ from omegaconf import MISSING, OmegaConf
 
 import dinosr_plugin  # noqa: F401  (registers the task)
 from dinosr_plugin import compat
+from dinosr_plugin.data import dataset as dataset_module
 from dinosr_plugin.data.audio import AudioError
 from dinosr_plugin.data.dataset import SpeechDataset
 from dinosr_plugin.errors import UserError
@@ -142,6 +143,28 @@ def test_mixed_corpora_get_new_crops_each_epoch(data):
         task.get_batch_iterator(task.dataset(split), max_sentences=2, epoch=epoch)
         rows.append([float(corpus.collater([corpus[1]])["net_input"]["source"][0, 0]) for corpus in task.dataset(split).datasets.values()])
     assert rows[0][0] != rows[1][0] and rows[0][1] != rows[1][1]
+
+
+def test_batches_of_mixed_corpora_are_read_as_those_of_one(data, monkeypatch):
+    """fairseq alone puts rows of both into a batch, and takes all of them for rows of the first one's corpus."""
+    write_ramps(data, "more", range(3900, 4900, 50))
+    task = make_task(data, multi_corpus_keys="a,b", multi_corpus_sampling_weights="0.5,0.5")
+    split = "a:train,b:more"
+    task.load_dataset(split, data_selector=None)
+    read, read_part = [], dataset_module.read_part
+    monkeypatch.setattr(dataset_module, "read_part", lambda path, *rest: read.append(path.name) or read_part(path, *rest))
+    for epoch in (1, 2, 3):
+        read.clear()
+        seen = []
+        for batch in task.get_batch_iterator(task.dataset(split), max_sentences=3, epoch=epoch).next_epoch_itr():
+            names = [Path(file).name for file in batch["files"]]
+            corpus = task.dataset(split).datasets["a" if names[0].startswith("train") else "b"]
+            assert names == [corpus.path(row).name for row in batch["numbers"]]
+            alone = [{"id": row, "source": torch.arange(int(corpus.sizes[row])) * UNIT} for row in batch["numbers"]]
+            assert torch.equal(batch["net_input"]["source"], corpus.collater(alone)["net_input"]["source"])
+            seen += names
+        assert len(seen) == 28
+        assert epoch == 1 or len(read) > 10  # crops of files that were read before
 
 
 # -- bad files -------------------------------------------------------------------------------------------------------

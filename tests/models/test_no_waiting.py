@@ -1,0 +1,91 @@
+"""On a GPU, whatever asks for a value of a tensor waits until all before it is done. On the meta device tensors have no values: what asks, raises."""
+
+from contextlib import nullcontext
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+from fairseq import utils
+from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
+from omegaconf import OmegaConf
+from runs import write_corpus
+
+from dinosr_plugin.criterions.dinosr import DinoSRCriterion
+from dinosr_plugin.models.cpc import CPC, CPCConfig
+from dinosr_plugin.models.cpc_deepcluster import CPCDeepCluster, CPCDeepClusterConfig
+from dinosr_plugin.models.dinosr import DinoSR
+from dinosr_plugin.models.encoder import TrunkConfig
+from dinosr_plugin.models.hubert import Hubert, HubertConfig
+from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig, DinoSRPretrainingTask
+
+DINOSR = [
+    {},
+    {"unmasked_weight": 0.5, "attention_dropout": 0.1, "dropout": 0.1},
+    {"front_end": "fbank"},
+    {"revive_after": 1},
+    {"codebook_update": "per_forward"},
+]
+CPC_SIZES = {"encoder_channels": 16, "encoder_norm": "channel", "context_dim": 16, "steps": 4, "n_negatives": 8}
+
+
+@pytest.fixture(autouse=True)
+def no_autocast(monkeypatch):
+    """There is none for the meta device."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Path:
+    """Two utterances of half a second, the second a little longer, with labels."""
+    write_corpus(tmp_path, lengths=[8000, 8600])
+    (tmp_path / "train.km").write_text(" ".join(["0", "1"] * 12) + "\n" + " ".join(["2"] * 26) + "\n")
+    (tmp_path / "dict.km.txt").write_text("0 1\n1 1\n2 1\n")
+    return tmp_path
+
+
+def train(model, data: Path, **options) -> None:
+    """Two updates of two micro-batches by the task, as fairseq's trainer makes them, but without the gradients' norm."""
+    task = DinoSRPretrainingTask.setup_task(OmegaConf.structured(DinoSRPretrainingConfig(tpu=False, data=str(data), seed=1, **options)))
+    task.load_dataset("train", data_selector=None)  # as the trainer does
+    dataset = task.dataset("train")
+    sample = utils.apply_to_sample(lambda tensor: tensor.to("meta"), dataset.collater([dataset[0], dataset[1]]))  # fairseq's move_to_cuda
+    assert sample["id"].is_meta and sample["net_input"]["source"].is_meta
+    model.to("meta").train()
+    optimizer = FairseqAdam(OmegaConf.structured(FairseqAdamConfig(lr=[0.1], tpu=False)), model.parameters())
+    for number in range(2):
+        task.begin_update(model)
+        optimizer.zero_grad()
+        for _ in range(2):
+            _, sample_size, _ = task.train_step(sample, model, DinoSRCriterion(task), optimizer, number)
+        optimizer.multiply_grads(1 / sample_size)
+        task.optimizer_step(optimizer, model, number)
+
+
+def test_a_value_is_asked_for_in_vain():
+    with pytest.raises(Exception):
+        bool(torch.empty(1, device="meta").any())
+    with pytest.raises(Exception):
+        torch.arange(2, device="meta").tolist()
+    with pytest.raises(Exception):
+        source = torch.empty(2, device="meta")
+        source[source > 0]
+
+
+@pytest.mark.parametrize("changes", DINOSR)
+def test_dinosr_asks_for_no_value(tiny_config, corpus, changes):
+    train(DinoSR(tiny_config(**changes)), corpus)
+
+
+@pytest.mark.parametrize("changes", [{}, {"pred_nomask_weight": 0.5}])
+def test_hubert_asks_for_no_value(tiny_config, corpus, changes):
+    trunk = {field.name: getattr(tiny_config(), field.name) for field in fields(TrunkConfig)}
+    train(Hubert(HubertConfig(**trunk, num_classes=[3], **changes)), corpus, labels="km")
+
+
+def test_cpc_asks_for_no_value(corpus):
+    train(CPC(CPCConfig(**CPC_SIZES)), corpus, window_samples=4000)
+
+
+def test_deep_clustering_asks_for_no_value(corpus):
+    train(CPCDeepCluster(CPCDeepClusterConfig(**CPC_SIZES, num_classes=[3], cpc_path=None)), corpus, window_samples=4000, labels="km")
