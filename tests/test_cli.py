@@ -12,7 +12,7 @@ from dinosr_plugin.cli import corpora, decoding
 from dinosr_plugin.errors import UserError
 
 COMMANDS = [["path"], ["manifest", "librispeech"], ["manifest", "librilight"], ["manifest", "folder"], ["check"], ["synth"]]
-COMMANDS += [["features"], ["kmeans", "fit"], ["kmeans", "apply"], ["units"], ["quality"], ["abx"], ["report"], ["lm-score"], ["lm-features"], ["zerospeech"], ["zerospeech-synth"], ["ngram"], ["tune-lm"], ["transcribe"]]
+COMMANDS += [["features"], ["kmeans", "fit"], ["kmeans", "apply"], ["units"], ["quality"], ["abx"], ["report"], ["lm-score"], ["lm-features"], ["zerospeech"], ["zerospeech-synth"], ["ngram"], ["tune-lm"], ["transcribe"], ["bench"]]
 
 
 def test_path(capsys):

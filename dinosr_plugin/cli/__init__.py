@@ -10,6 +10,7 @@ import sys
 from typing import Optional, Sequence
 
 from ..errors import UserError
+from .bench import add_bench
 from .corpora import add_check, add_manifest, add_path, add_synth
 from .decoding import add_ngram, add_transcribe, add_tune_lm
 from .language import add_lm_features, add_lm_score, add_zerospeech, add_zerospeech_synth
@@ -21,7 +22,7 @@ COMMANDS = (
     add_path, add_manifest, add_check, add_synth,
     add_features, add_kmeans, add_units, add_quality, add_abx, add_report,
     add_lm_score, add_lm_features, add_zerospeech, add_zerospeech_synth,
-    add_ngram, add_tune_lm, add_transcribe,
+    add_ngram, add_tune_lm, add_transcribe, add_bench,
 )  # fmt: skip
 
 

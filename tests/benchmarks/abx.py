@@ -1,7 +1,7 @@
 """How fast is ABX, and does it agree with the published scorer? Both on the same items and features, in turn, in one process; run by hand.
 
     pip install zerospeech-libriabx2    # an empty module stands in for the torchaudio that it imports
-    python tests/benchmarks/abx.py data/dev.tsv dev.phones.tsv [--features mfcc fbank wide] [--rounds 3] [--width 768] [--sampled]
+    dinosr bench abx data/dev.tsv dev.phones.tsv [--features mfcc fbank wide] [--rounds 3] [--width 768] [--sampled]
 
 Features are MFCC, log-Mel, and log-Mel projected at random to the width of a base model. Each scorer runs as it does by default: on all cores. One
 row a round, as a machine with other work varies; CPU seconds, of all threads, vary less. Reading is excluded for ours (the features are in memory)
@@ -73,15 +73,15 @@ def compare(name: str, features: dict, items: list[Item], rounds: int, sampled: 
             yield rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="dinosr bench abx", description=__doc__.splitlines()[0])
     parser.add_argument("manifest", type=Path)
     parser.add_argument("phones", type=Path, help=".phones.tsv of the same corpus")
     parser.add_argument("--features", nargs="+", choices=("mfcc", "fbank", "wide"), default=["mfcc", "fbank", "wide"], help="default: all")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--width", type=int, default=768, help="of the random projection (default: %(default)s)")
     parser.add_argument("--sampled", action="store_true", help="10 items a group, 5 other speakers: what is published; the draws differ")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if importlib.util.find_spec("torchaudio") is None:
         sys.modules["torchaudio"] = types.ModuleType("torchaudio")
     utterances = read_utterances(given.manifest)

@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from records import add_json, write_record
 
 MAX_TOKENS = 3_800_000
 MAX_SAMPLE_SIZE = 320_000
@@ -134,7 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="cost of a large manifest, without audio")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--padding", action="store_true", help="pad batches (task.enable_padding) instead of cropping them")
-    parser.add_argument("--json", type=Path, help="write the record there")
+    add_json(parser)
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)  # in the fresh process
     options = parser.parse_args()
     if options.measure:
@@ -144,8 +145,7 @@ def main() -> None:
         write_manifest(Path(folder), options.rows)
         record = in_fresh_process(Path(folder), options.padding)
     show(record)
-    if options.json:
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(options.json, record)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How fast and how good is each decoder? All of them on the same emissions, in this process and in a pool; run by hand.
 
     fairseq-generate data --task dinosr_finetuning --user-dir $(dinosr path) --path CHECKPOINT --gen-subset dev --emissions dev.npz --cpu
-    python tests/benchmarks/decoders.py dev.npz --lexicon data/train.wrd --lm words.arpa --letters letters.arpa [--lm-weight 2] [--beam 50]
+    dinosr bench decode dev.npz --lexicon data/train.wrd --lm words.arpa --letters letters.arpa [--lm-weight 2] [--beam 50]
 """
 
 import argparse
@@ -47,15 +47,15 @@ def measure(name: str, kind: str, options: SearchOptions, emissions: EmissionRea
     return {"name": name, **rates, "alone": alone / meta.seconds, "pool": pool / meta.seconds, "gain": alone / pool}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="dinosr bench decode", description=__doc__.splitlines()[0])
     parser.add_argument("emissions", type=Path)
     parser.add_argument("--lexicon", required=True, help="train.wrd")
     parser.add_argument("--lm", required=True, help="n-gram model of words")
     parser.add_argument("--letters", required=True, help="n-gram model of letters")
     parser.add_argument("--lm-weight", type=float, default=2.0, help="of both (default: %(default)s)")
     parser.add_argument("--beam", type=int, default=50, help="default: %(default)s")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     emissions = EmissionReader(given.emissions)
     torch.set_num_threads(1)
     runs = {

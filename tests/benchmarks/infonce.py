@@ -7,11 +7,10 @@ loop over steps multiplies and sums all candidates of a step, as CPC_audio does.
 """
 
 import argparse
-import json
 import time
-from pathlib import Path
 
 import torch
+from records import add_json, write_record
 from torch import Tensor
 
 from dinosr_plugin.evaluation.tables import format_table
@@ -86,14 +85,13 @@ def main() -> None:
     parser.add_argument("--negatives", type=int, default=128, help="for each anchor; default: %(default)s")
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the record here too")
+    add_json(parser)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     records = measure(given.rows, given.width, given.negatives, given.device)
     print(f"{given.rows} windows, width {given.width}, {given.negatives} negatives, {given.threads} thread(s), {given.device}")
     print(format_table(records, COLUMNS))
-    if given.json:
-        given.json.write_text(json.dumps(records, indent=1) + "\n")
+    write_record(given.json, records)
 
 
 if __name__ == "__main__":
