@@ -64,16 +64,19 @@ def group_norm(y: Tensor, norm: nn.GroupNorm) -> Tensor:
 
 
 def normalised(y: Tensor, weight: Optional[Tensor], bias: Optional[Tensor], eps: float):
-    """LayerNorm over the last dimension -> (its output, mean, 1 / deviation); y itself without weight. torch computes it in float32 whatever the
-    precision, and rounds once: fairseq's ``Fp32LayerNorm`` without its copies."""
+    """LayerNorm over the last dimension -> (its output, mean, 1 / deviation); y itself without weight. In float32 whatever the precision, rounded once:
+    fairseq's ``Fp32LayerNorm``."""
     if weight is None:
         return y, None, None
-    return torch.native_layer_norm(y, weight.shape, *affine(y, weight, bias), eps)
+    x = wide(y)
+    n, mean, rstd = torch.native_layer_norm(x, weight.shape, weight.to(x.dtype), bias.to(x.dtype), eps)
+    return n.to(y.dtype), mean, rstd
 
 
-def affine(y: Tensor, *parameters: Tensor) -> List[Tensor]:
-    """As torch's LayerNorm of y wants them: in float32 on a CPU, where mean and deviation come in their type; in that of y elsewhere."""
-    return [p.to(torch.promote_types(y.dtype, torch.float32) if y.device.type == "cpu" else y.dtype) for p in parameters]
+def wide(y: Tensor) -> Tensor:
+    """As LayerNorm must have it: on a CPU in float32, where torch adds up the gradients of weight and bias in the precision of its input: over some
+    thousands of frames in bfloat16 a tenth of them is lost. On a GPU it adds up in float32."""
+    return y.to(torch.promote_types(y.dtype, torch.float32)) if y.device.type == "cpu" else y
 
 
 class NormGeluConvolution(torch.autograd.Function):
@@ -144,9 +147,10 @@ def gradients(grad: Tensor, y: Tensor, norm_weight, norm_bias, eps: float, matri
     if norm_weight is None:
         return grad_n, [None, None, *grad_matrices]
     del n
-    of_norm = affine(y, norm_weight, norm_bias)
-    grad_y, *grads = torch.ops.aten.native_layer_norm_backward(grad_n, y, norm_weight.shape, mean, rstd, *of_norm, (True, True, True))
-    return grad_y, [*grads, *grad_matrices]
+    x = wide(y)
+    like = (norm_weight.to(x.dtype), norm_bias.to(x.dtype))
+    grad_y, *grads = torch.ops.aten.native_layer_norm_backward(grad_n.to(x.dtype), x, norm_weight.shape, mean, rstd, *like, (True, True, True))
+    return grad_y.to(y.dtype), [*grads, *grad_matrices]
 
 
 def added(sums: Optional[List[Optional[Tensor]]], terms: List[Optional[Tensor]]) -> List[Optional[Tensor]]:

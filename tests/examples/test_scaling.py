@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from dinosr_plugin.models.dinosr import DinoSR, DinoSRConfig
+from dinosr_plugin.modules import extractor
 from dinosr_plugin.modules.masking import span_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,8 +133,9 @@ def bytes_moved(model: DinoSR, make_loss) -> torch.Tensor:
     return torch.tensor([forward, counter.total - forward])
 
 
-def test_passes_over_memory():
+def test_passes_over_memory(monkeypatch):
     """With the base model's proportions, an eighth as wide, in half precision; between two lengths, so that weights fall out."""
+    monkeypatch.setattr(extractor, "wide", lambda y: y)  # as on a GPU: half precision is copied to float32 on CPUs only
     changes = {"encoder_embed_dim": 96, "encoder_ffn_embed_dim": 384, "conv_feature_layers": "[(64,10,5)] + [(64,3,2)] * 4 + [(64,2,2)] * 2", "attention_dropout": 0.0}
     cfg = small(**changes, encoder_layers=12, average_top_k_layers=8, codebook_size=32, pos_conv_depth=5)
     model = build(cfg).half()

@@ -66,19 +66,23 @@ def test_convolution_of_any_kernel_and_stride(kernel, stride, length, unwritten_
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_normalises_in_float32(dtype):
+    """Output and every gradient are as near to float32's as those of fairseq, on enough frames that sums in half precision would go astray."""
     theirs, ours = pair("layer_norm")
-    source = (100 * torch.randn(2, 2003, generator=torch.Generator().manual_seed(1))).to(dtype)
+    source = (100 * torch.randn(2, 40003, generator=torch.Generator().manual_seed(1))).to(dtype)
     exact = ours(source.float())
-    errors = {}
+    exact.pow(2).mean().backward()
+    right = [p.grad for p in ours.parameters()]
+    ours.zero_grad()
+    errors, gradients = {}, {}
     for name, module in (("theirs", theirs.to(dtype)), ("ours", ours.to(dtype))):
         frames = module(source)
         assert frames.dtype == dtype
         errors[name] = ((frames if name == "ours" else frames.transpose(1, 2)).float() - exact).abs().mean().item()
-        frames.float().pow(2).sum().backward()
+        frames.float().pow(2).mean().mul(1000).backward()  # float16 has no smaller gradients
+        assert all(p.grad.dtype == dtype for p in module.parameters())
+        gradients[name] = [((p.grad.float() / 1000 - value).norm() / value.norm()).item() for p, value in zip(module.parameters(), right)]
     assert errors["ours"] < 1.25 * errors["theirs"]  # a sum of two products is rounded twice
-    for mine, other in zip(ours.parameters(), theirs.parameters()):
-        assert mine.grad.dtype == dtype
-        assert torch.nn.functional.cosine_similarity(mine.grad.flatten().float(), other.grad.flatten().float(), dim=0) > 0.99
+    assert all(mine < 2 * other + 0.005 for mine, other in zip(gradients["ours"], gradients["theirs"])), gradients
 
 
 def test_keeps_one_tensor_of_each_layer():
