@@ -1,12 +1,42 @@
 import os
+import shutil
 import sys
+import tempfile
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-settings.register_profile("any machine", deadline=None)  # 200 ms an example is no fault where other programs take the CPU
-settings.load_profile("any machine")
+settings.register_profile("search", deadline=None)  # 200 ms an example is no fault where other programs take the CPU
+settings.register_profile("repeatable", settings.get_profile("search"), derandomize=True)
+settings.load_profile("repeatable")  # a change never fails on somebody else's rare case; --hypothesis-profile=search looks for these
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(FailuresAtOnce(config), "failures at once")
+
+
+class FailuresAtOnce:
+    """Prints why a test failed when it does, not only after the last one: a suite that is stopped has then said it."""
+
+    def __init__(self, config):
+        self.config = config
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+            terminal.write_sep("=", f"{report.when} of {report.nodeid} failed after {report.duration:.0f} s")
+            terminal.write_line(machine())
+            terminal.write_line(report.longreprtext)
+
+
+def machine() -> str:
+    """What a test may have lacked."""
+    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = {"memory": memory} | {folder: shutil.disk_usage(folder).free for folder in (os.getcwd(), tempfile.gettempdir())}
+    return f"{datetime.now():%H:%M:%S}, load {os.getloadavg()[0]:.1f}, free: " + ", ".join(f"{size >> 20} MB in {where}" for where, size in free.items())
 
 
 @pytest.fixture

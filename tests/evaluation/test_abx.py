@@ -11,7 +11,7 @@ from collections import defaultdict
 import editdistance
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_dtw import slow_path
 
@@ -46,12 +46,16 @@ def slow_frames(a: np.ndarray, b: np.ndarray) -> np.float32:
     return (np.arccos(np.clip(cosine, -1, 1)) / np.float32(np.pi))[0]
 
 
+def slow_segment(features: dict, item: Item, rate: float) -> np.ndarray:
+    array = features[item.utt]
+    return array[max(0, math.ceil(rate * item.onset - 0.5)) : max(0, min(len(array), math.floor(rate * item.offset - 0.5)))]
+
+
 def slow_abx(features: dict, items: list, rate: float, distance: str) -> dict:
     """{"within": {(speaker, A, B): [error of each group triple]}, "across": ...}, nothing sampled."""
     groups = defaultdict(list)
     for item in items:
-        array = features[item.utt]
-        frames = array[max(0, math.ceil(rate * item.onset - 0.5)) : max(0, min(len(array), math.floor(rate * item.offset - 0.5)))]
+        frames = slow_segment(features, item, rate)
         if len(frames):
             groups[item.previous, item.following, item.speaker, item.phone].append(frames)
     errors = {"within": defaultdict(list), "across": defaultdict(list)}
@@ -105,12 +109,14 @@ def corpus(seed: int, n: int, distance: str, speakers: str = "xyz", phones: str 
 
 @pytest.mark.parametrize("distance", ["angular", "onehot", "edit"])
 @given(seed=st.integers(0, 2**32), n=st.integers(3, 30))
+@example(seed=222, n=3)  # every item is shorter than a frame
 @settings(max_examples=25, deadline=None)
 def test_against_loops(distance, seed, n):
     features, items = corpus(seed, n, distance)
     expected = slow_abx(features, items, 20, distance)
     if not any(expected.values()):
-        with pytest.raises(UserError, match="nothing to compare"):
+        has_frames = any(len(slow_segment(features, item, 20)) for item in items)
+        with pytest.raises(UserError, match="nothing to compare" if has_frames else f"none of {n} items is as long as a frame"):
             abx(features, items, 20, distance, **ALL)
         return
     result = abx(features, items, 20, distance, **ALL)
