@@ -130,6 +130,14 @@ def test_codebooks_are_compared_with_a_smaller_step(capsys):
     assert "--rows: at least 2" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("options", [["--workers", "0", "-1"], ["--updates", "-1"]])
+def test_the_loader_takes_no_negative_numbers(options, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["bench", "data", *options])
+    assert stopped.value.code == 2
+    assert "--workers and --updates: at least 0" in capsys.readouterr().err
+
+
 def test_a_field_that_no_config_has(capsys):
     assert cli.main(["bench", "step", "--size", "tiny", "--models", "ours,model.nonsense=1"]) == 1
     assert "model.nonsense" in capsys.readouterr().err

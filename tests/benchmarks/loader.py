@@ -21,7 +21,7 @@ What is read: ``whole`` utterances, padded; ``crop``: of ``--crop`` seconds at m
     decoded        samples decoded for each sample in the batches, counted: the same on any machine
 
 Then the start of an epoch: milliseconds until its first batch, with workers that stay, as in training, and with new ones each epoch.
-With ``--updates`` also trainings of ``--config`` (the tiny DinoSR) by fairseq's trainer: milliseconds a step and milliseconds it waited for
+With ``--updates`` also trainings of the tiny DinoSR by fairseq's trainer: milliseconds a step and milliseconds it waited for
 its batch, in the epochs after the first, with whole files and with crops only. On a GPU where there is one, unless ``--cpu``.
 """
 
@@ -226,15 +226,15 @@ def starts(manifest: Path, crop: int, workers: int, rounds: int) -> dict:
 # ---- in training ------------------------------------------------------------------------------------------------------------
 
 
-def make_trainer(config: str, manifest: Path, workers: int, cpu: bool):
-    """fairseq's, and its iterator, as ``fairseq-hydra-train`` makes them."""
+def make_trainer(manifest: Path, workers: int, cpu: bool):
+    """fairseq's, of the tiny DinoSR, and its iterator, as ``fairseq-hydra-train`` makes them."""
     from fairseq import tasks
     from fairseq.trainer import Trainer
     from updates import composed
 
     on_cpu = cpu or not torch.cuda.is_available()
     fields = [f"task.data={manifest.parent}", f"dataset.num_workers={workers}", f"common.cpu={on_cpu}", "common.tensorboard_logdir=null"]
-    cfg = composed(config, fields)
+    cfg = composed("dinosr_tiny", fields)
     task = tasks.setup_task(cfg.task)
     model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
     trainer = Trainer(cfg, task, model, criterion)
@@ -258,12 +258,12 @@ def updates(trainer, batches) -> Iterator[dict]:
             start = end
 
 
-def idle(config: str, manifest: Path, workers: int, n_updates: int, cpu: bool) -> list[dict]:
+def idle(manifest: Path, workers: int, n_updates: int, cpu: bool) -> list[dict]:
     """A row for whole files and one for crops: ``n_updates`` of each, after an epoch and ``WARM`` updates that do not count."""
     rows = []
     for way, hidden in (("whole files", None), ("crops", SpeechDataset.__getitems__)):
         with mock.patch.object(SpeechDataset, "__getitems__", hidden):
-            trainer, batches = make_trainer(config, manifest, workers, cpu)
+            trainer, batches = make_trainer(manifest, workers, cpu)
             run = updates(trainer, batches)
             for update in run:
                 if update["epoch"] > 1:
@@ -289,12 +289,13 @@ def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument("--what", nargs="+", default=["whole", "crop", "windows"], choices=["whole", "crop", "windows"], help="default: all")
     parser.add_argument("--rounds", type=whole_number, default=3, help="epochs timed of each way (default: %(default)s)")
     parser.add_argument("--updates", type=int, default=0, help="updates timed of each training; 0, the default: no trainings")
-    parser.add_argument("--config", default="dinosr_tiny", help="of the trainings: a file of examples/config/pretraining (default: %(default)s)")
     parser.add_argument("--cpu", action="store_true", help="train on the CPU, even where there is a GPU")
     add_json(parser)
     options = parser.parse_args(arguments)
     if options.synth and options.manifest:
         parser.error("--synth makes a corpus of its own: give either it or a manifest")
+    if min(*options.workers, options.updates) < 0:
+        parser.error("--workers and --updates: at least 0")
     return options
 
 
@@ -316,7 +317,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
             record["starts"] = [starts(formats["flac"], crop, workers, options.rounds) for workers in options.workers if workers]
             print(format_table(record["starts"], STARTS), flush=True)
         if options.updates:
-            record["training"] = [row for workers in options.workers for row in idle(options.config, formats["flac"], workers, options.updates, options.cpu)]
+            record["training"] = [row for workers in options.workers for row in idle(formats["flac"], workers, options.updates, options.cpu)]
             print("\n" + format_table(record["training"], STEPS))
     write_record(options.json, record)
 
