@@ -1,6 +1,7 @@
 """What newer versions of NumPy and torch no longer do for fairseq, and what importing it does to everybody else."""
 
 import logging
+import sys
 from argparse import Namespace
 from concurrent.futures import ProcessPoolExecutor
 from types import SimpleNamespace
@@ -63,9 +64,10 @@ def hubert_ctc_is_built():
 
 
 def let_go_of_processes(executor: ProcessPoolExecutor) -> None:
-    """Python 3.11.2, which is Debian's, waits for ever where a process of a pool was killed before it had read what was sent to it (CPython issue 94777).
+    """Python before 3.11.5 (Debian's is 3.11.2) waits for ever where a process of a pool was killed before it had read what was sent to it (CPython
+    issue 94777). Nobody reads any more: with the pipe's other end closed, sending fails.
 
-    Nobody reads any more: with the pipe's other end closed, sending fails.
+    Later ones close it themselves, in another thread: to do so here too would close, now and then, a file that has got its number meanwhile.
     """
-    if executor._call_queue is not None:
+    if sys.version_info < (3, 11, 5) and executor._call_queue is not None:
         executor._call_queue._reader.close()

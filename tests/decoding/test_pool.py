@@ -1,5 +1,6 @@
 """Searches in other processes: the same results as in this one, and errors that reach the user."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -7,11 +8,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from test_search import BLANK, LETTERS, needs_flashlight, random_emissions
 
+from dinosr_plugin import compat
 from dinosr_plugin.decoding import BeamDecoder, BestPathDecoder, SearchOptions
 from dinosr_plugin.decoding.pool import DecoderPool, default_processes
 from dinosr_plugin.errors import UserError
@@ -83,6 +86,15 @@ def test_a_killed_process_is_named(pool):
         pool.submit(emissions, lengths).wait()
     with pytest.raises(UserError, match=message):  # the next batch is begun before the last one is waited for
         pool.submit(emissions, lengths)
+
+
+@pytest.mark.parametrize("version, closed", [((3, 11, 2), True), ((3, 11, 5), False), ((3, 11, 14), False)])
+def test_a_pipe_that_python_closes_itself_is_left_to_it(monkeypatch, version, closed):
+    """Closed twice, in two threads, it could be another file the second time."""
+    reader, _ = multiprocessing.Pipe()
+    monkeypatch.setattr(sys, "version_info", version)
+    compat.let_go_of_processes(SimpleNamespace(_call_queue=SimpleNamespace(_reader=reader)))
+    assert reader.closed == closed
 
 
 def test_an_error_gives_up_what_is_being_searched():
