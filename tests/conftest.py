@@ -2,11 +2,13 @@ import os
 import shutil
 import sys
 import tempfile
+import weakref
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter as LoaderIterator
 
 settings.register_profile("search", deadline=None)  # 200 ms an example is no fault where other programs take the CPU
 settings.register_profile("repeatable", settings.get_profile("search"), derandomize=True)
@@ -46,6 +48,21 @@ def librispeech_mini() -> Path:
     if not folder.is_dir():
         pytest.skip("no real speech: set DINOSR_TEST_CORPUS to a folder in LibriSpeech's layout")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def workers_stop(monkeypatch):
+    """Those of loaders that a test leaves behind: when the garbage collector finds these, their queues are gone, and it waits five seconds for each worker."""
+    loaders, start = weakref.WeakSet(), LoaderIterator.__init__
+
+    def start_and_remember(self, *args, **kwargs):
+        start(self, *args, **kwargs)
+        loaders.add(self)
+
+    monkeypatch.setattr(LoaderIterator, "__init__", start_and_remember)
+    yield
+    for loader in loaders:
+        loader._shutdown_workers()
 
 
 @pytest.fixture(autouse=True)
