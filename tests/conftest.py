@@ -15,23 +15,16 @@ settings.register_profile("repeatable", settings.get_profile("search"), derandom
 settings.load_profile("repeatable")  # a change never fails on somebody else's rare case; --hypothesis-profile=search looks for these
 
 
-def pytest_configure(config):
-    config.pluginmanager.register(FailuresAtOnce(config), "failures at once")
-
-
-class FailuresAtOnce:
-    """Prints why a test failed when it does, not only after the last one: a suite that is stopped has then said it."""
-
-    def __init__(self, config):
-        self.config = config
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_runtest_logreport(self, report):
-        if report.failed:
-            terminal = self.config.pluginmanager.get_plugin("terminalreporter")
-            terminal.write_sep("=", f"{report.when} of {report.nodeid} failed after {report.duration:.0f} s")
-            terminal.write_line(machine())
-            terminal.write_line(report.longreprtext)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item):
+    """Why a test failed is printed when it does, not only after the last one: a suite that is stopped has then said it."""
+    report = yield
+    if report.failed:
+        terminal = item.config.pluginmanager.get_plugin("terminalreporter")
+        terminal.write_sep("=", f"{report.when} of {report.nodeid} failed after {report.duration:.0f} s")
+        terminal.write_line(machine())
+        terminal.write_line(report.longreprtext)
+    return report
 
 
 def machine() -> str:

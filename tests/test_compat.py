@@ -162,7 +162,7 @@ from dinosr_plugin import compat
 if sys.argv[1] == "kept":
     compat.keep_freed_memory(torch.nn.Linear(1, 1))
 else:
-    ctypes.CDLL(None).mallopt(-3, 1 << 20)  # larger blocks straight from the system; by default some are and some not, as the heap happens to lie
+    ctypes.CDLL(None).mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD: larger blocks straight from the system; by default some are and some not, as the heap happens to lie
 for _ in range(3):
     [torch.zeros(7 << 20) for _ in range(4)]  # of 28 MB, freed at once
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -88,7 +88,7 @@ def test_a_killed_process_is_named(pool):
         pool.submit(emissions, lengths)
 
 
-@pytest.mark.parametrize("version, closed", [((3, 11, 2), True), ((3, 11, 5), False), ((3, 11, 14), False)])
+@pytest.mark.parametrize("version, closed", [((3, 11, 2), True), ((3, 11, 5), False)])
 def test_a_pipe_that_python_closes_itself_is_left_to_it(monkeypatch, version, closed):
     """Closed twice, in two threads, it could be another file the second time."""
     reader, _ = multiprocessing.Pipe()
