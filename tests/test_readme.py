@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from dinosr_plugin.data.synth import synthesize
+from dinosr_plugin.data.synth.corpus import synthesize
 from dinosr_plugin.evaluation.training_log import loss_curve, read_training_log
+from support.paths import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 RUN_ELSEWHERE = {"./examples/quickstart/run.sh": "tests/examples/test_quickstart.py", "./tests/run.sh": ".ci/run"}
 SHORT = {  # what makes a training short; everything else is as the README says

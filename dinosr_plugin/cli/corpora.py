@@ -71,7 +71,7 @@ def add_librispeech(corpora) -> None:
 
 
 def run_librispeech(options: argparse.Namespace) -> int:
-    from ..data.librispeech import joined, librispeech_splits
+    from ..data.corpora.librispeech import joined, librispeech_splits
 
     check_out_and_bpe(options)
     splits = librispeech_splits(options.root, options.parts, workers(options))
@@ -94,7 +94,7 @@ def add_librilight(corpora) -> None:
 
 
 def run_librilight(options: argparse.Namespace) -> int:
-    from ..data.librispeech import librilight_splits
+    from ..data.corpora.librispeech import librilight_splits
 
     check_out_and_bpe(options)
     return write(options, librilight_splits(options.root, workers(options)), ["train_10h"])
@@ -130,7 +130,7 @@ def add_folder(corpora) -> None:
 
 
 def run_folder(options: argparse.Namespace) -> int:
-    from ..data.folder import TRAIN, folder_splits
+    from ..data.corpora.folder import TRAIN, folder_splits
 
     check_out_and_bpe(options)
     splits, notes = folder_splits(options.root, options.split_by, options.valid_share, options.seed, options.convert, workers(options))
@@ -197,7 +197,7 @@ def add_synth(commands) -> None:
 
 
 def run_synth(options: argparse.Namespace) -> int:
-    from ..data.synth import synthesize
+    from ..data.synth.corpus import synthesize
 
     synthesize(options.out, options.minutes, options.speakers, options.seed)
     print(f"{options.out}: list it for training with `dinosr manifest librispeech {options.out} --out DIR`")

@@ -106,7 +106,7 @@ def run_transcribe(options: argparse.Namespace) -> int:
     from ..decoding import build_decoder
     from ..decoding.pace import Pace
     from ..decoding.transcribe import require_possible, search_options, survey, write
-    from ..models.checkpoint import load_recogniser
+    from ..checkpoints.load import load_recogniser
 
     require_possible(options.files, options.format, options.out)
     search = search_options(options)

@@ -66,7 +66,7 @@ def run_zerospeech(options: argparse.Namespace) -> int:
     import json
 
     from ..data.manifest import require_writable, write_files
-    from ..evaluation.zerospeech import evaluate, report
+    from ..evaluation.zerospeech.submission import evaluate, report
 
     if options.out:
         require_writable(options.out.parent)
@@ -91,7 +91,7 @@ def add_zerospeech_synth(commands) -> None:
 
 
 def run_zerospeech_synth(options: argparse.Namespace) -> int:
-    from ..data.synth_pairs import make_benchmark
+    from ..data.synth.pairs import make_benchmark
 
     made = make_benchmark(options.out, options.pairs, options.voices, options.seed)
     print(f"{options.out}: {made['lexical']} pairs of words, {made['syntactic']} of sentences, each in {options.voices} voices")

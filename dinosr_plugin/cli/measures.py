@@ -114,9 +114,9 @@ def add_abx(commands) -> None:
 
 def run_abx(options: argparse.Namespace) -> int:
     from ..data.manifest import require_writable
-    from ..evaluation.abx import MAX_GROUP, MAX_SPEAKERS
-    from ..evaluation.abx_table import COLUMNS, measure, open_sources, tables, write_abx
-    from ..evaluation.tables import format_table
+    from ..evaluation.measures.abx.errors import MAX_GROUP, MAX_SPEAKERS
+    from ..evaluation.measures.abx.table import COLUMNS, measure, open_sources, tables, write_abx
+    from ..evaluation.table import format_table
 
     if not options.features and not options.write_items:
         raise UserError("FEATURES: not given; name a folder that `dinosr features` wrote, or a file of units")
@@ -143,7 +143,7 @@ def run_abx(options: argparse.Namespace) -> int:
 def abx_items(options: argparse.Namespace) -> list:
     """Read, or made from an alignment and kept with --write-items."""
     from ..data.manifest import require_writable
-    from ..evaluation.abx_items import librispeech_speaker, make_items, manifest_speakers, read_items, write_items
+    from ..evaluation.measures.abx.items import librispeech_speaker, make_items, manifest_speakers, read_items, write_items
     from ..evaluation.phones import PhoneAlignment
 
     choices = {name: getattr(options, name) for name in ("span", "min_count", "silence") if getattr(options, name) is not None}

@@ -8,7 +8,7 @@ from typing import Iterator
 
 import torch
 
-from .. import stopping
+from ..runs import stopping
 from .wrapping import wrap_once
 
 logger = logging.getLogger(__name__)

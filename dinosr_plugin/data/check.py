@@ -18,21 +18,9 @@ from ..errors import UserError
 from .audio import SAMPLE_RATE, AudioError, Sound, default_workers, map_files, read_sound, wrong_format
 from .labels import REMAKE as REMAKE_UNITS
 from .labels import TOLERANCE
-from .librispeech import TRANSCRIPTS, read_transcripts
+from .corpora.librispeech import TRANSCRIPTS, read_transcripts
 from .bpe import words_of_pieces
-from .manifest import (
-    duplicate_ids,
-    manifest_lines,
-    missing_root,
-    parse_row,
-    read_dictionary,
-    read_lines,
-    read_root,
-    read_rows,
-    speaker_of,
-    utterance_id,
-    words_of,
-)
+from .manifest import duplicate_ids, manifest_lines, missing_root, parse_row, read_dictionary, read_lines, read_root, read_rows, speaker_of, utterance_id, words_of
 
 LABELS = ("ltr", "bpe", "wrd", "phn", "km")
 REMAKE = "make the manifest and its labels again with `dinosr manifest`"

@@ -22,7 +22,7 @@ from fairseq.data import Dictionary
 from ..data.audio import SAMPLE_RATE
 from ..data.manifest import require_writable, unwritable
 from ..errors import UserError
-from ..models.checkpoint import fingerprint  # noqa: F401  (of the model that emissions are of)
+from ..checkpoints.load import fingerprint  # noqa: F401  (of the model that emissions are of)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from fairseq.data import Dictionary
 
 from ..data.audio import SAMPLE_RATE
 from ..errors import UserError
-from ..models.checkpoint import field_and_hop, trunk_of
+from ..checkpoints.load import field_and_hop, trunk_of
 from .base import CTCDecoder, Hypothesis
 from .emissions import EmissionReader, EmissionWriter, padded
 from .pace import Pace

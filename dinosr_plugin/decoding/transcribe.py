@@ -24,7 +24,7 @@ from tqdm import tqdm
 from ..data.audio import SAMPLE_RATE, AudioError, Header, is_cut_wav, read_header, unreadable, wrong_format
 from ..data.manifest import require_writable, unwritable
 from ..errors import UserError
-from ..models.checkpoint import Recogniser
+from ..checkpoints.load import Recogniser
 from .base import CTCDecoder
 from .best_path import BestPathDecoder
 from .generator import frame_log_probs, never_emitted

@@ -10,7 +10,7 @@ from fairseq.data.data_utils import post_process
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..evaluation.tables import format_table
+from ..evaluation.table import format_table
 from .base import Hypothesis
 from .emissions import EmissionReader
 from .pool import DecoderPool, Pending

@@ -7,7 +7,7 @@ from typing import List, Sequence, Tuple
 from fairseq.data.data_utils import post_process
 
 from ..data.audio import SAMPLE_RATE
-from ..models.checkpoint import Recogniser
+from ..checkpoints.load import Recogniser
 from .base import Hypothesis
 from .search import WORD_BOUNDARY
 

@@ -9,15 +9,15 @@ import torch
 
 from ..data.manifest import write_files
 from ..errors import UserError
-from ..models.checkpoint import LayerReader
+from ..checkpoints.load import LayerReader
 from ..units.codes import CodeReader
 from ..units.features import MAX_MINUTES, read_utterances
-from .abx_items import manifest_speakers
+from .measures.abx.items import manifest_speakers
 from .comparison import cluster_count, compare, name_of
 from .phones import PhoneAlignment
 from .plots import plot_code_by_phone, plot_curves
-from .tables import ABX_COLUMNS, QUALITY_COLUMNS, format_table
-from .unit_quality import UnitCounts, count_units
+from .table import ABX_COLUMNS, QUALITY_COLUMNS, format_table
+from .measures.quality.units import UnitCounts, count_units
 
 PARTS = {"teacher": "teacher", "student": "head"}  # of an entry of the history -> kind of row
 

@@ -17,15 +17,15 @@ import numpy as np
 from ..data.audio import SAMPLE_RATE
 from ..data.manifest import read_manifest, write_files
 from ..errors import UserError
-from ..models.checkpoint import LayerReader
+from ..checkpoints.load import LayerReader
 from ..units.codes import CodeReader, kmeans_units
 from ..units.features import MAX_MINUTES, extract, extract_acoustic, read_utterances
 from ..units.kmeans import fit_kmeans
 from ..units.store import FeatureFolder
-from .abx import abx as abx_errors
-from .abx_items import Item, make_items
+from .measures.abx.errors import abx as abx_errors
+from .measures.abx.items import Item, make_items
 from .phones import PhoneAlignment
-from .unit_quality import count_units
+from .measures.quality.units import count_units
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ import numpy as np
 
 from ..data.manifest import duplicate_ids, read_lines, read_manifest, read_rows, utterance_id, write_files
 from ..errors import UserError
-from ..models.checkpoint import is_torch_file
+from ..checkpoints.load import is_torch_file
 from ..units.codes import parse_ids, read_units
-from .abx_items import librispeech_speaker, manifest_speakers
+from .measures.abx.items import librispeech_speaker, manifest_speakers
 from .phones import PhoneAlignment
 from .plots import plot_code_by_phone
-from .unit_quality import UnitCounts, count_units
+from .measures.quality.units import UnitCounts, count_units
 
 SUFFIXES = (".units", ".km")
 RATES = (12.5, 25.0, 50.0, 100.0)  # usual ones, units a second

@@ -67,7 +67,7 @@ class CPCDeepCluster(CPC):
 
     def start_from_checkpoint(self) -> None:
         """Take over the weights of ``cpc_path``, unless it is null. Raises UserError for another model, and for one of another size."""
-        from .checkpoint import load_model
+        from ..checkpoints.load import load_model
 
         if self.cfg.cpc_path is None:
             return

@@ -20,11 +20,11 @@ from fairseq.modules.transformer_sentence_encoder import init_bert_params
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..modules.attention import attention
+from ..modules.fast.attention import attention
 from ..modules.conv_spec import parse_conv_layers
-from ..modules.dropout import dropout
-from ..modules.extractor import ConvExtractor
-from ..modules.gelu_linear import gelu_linear
+from ..modules.fast.dropout import dropout
+from ..modules.fast.extractor import ConvExtractor
+from ..modules.fast.gelu_linear import gelu_linear
 from ..modules.log_mel import LogMel
 from ..modules.masking import row_generators, span_mask
 

@@ -22,7 +22,7 @@ from ..errors import UserError
 from ..models.hubert import adopt_fairseqs_hubert
 from .generation import Decoding, DecodingConfig
 from .pretraining import require_data, split_names
-from .updates import WholeUpdates
+from ..runs.updates import WholeUpdates
 
 logger = logging.getLogger(__name__)
 

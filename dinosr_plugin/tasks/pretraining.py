@@ -20,7 +20,7 @@ from ..data.labels import count_classes, label_kinds
 from ..data.windows import WindowDataset
 from ..errors import UserError
 from .relabelling import Relabelling, RelabellingConfig, check_relabelling
-from .updates import WholeUpdates
+from ..runs.updates import WholeUpdates
 from .watch import CollapseWatch, warn_of_bad_loss
 
 

@@ -27,7 +27,7 @@ from ..data.dataset import SpeechDataset
 from ..data.labels import FrameLabels, label_lines, read_labels
 from ..data.manifest import write_files
 from ..errors import UserError
-from ..models.checkpoint import field_and_hop, ignores_padding, output_of, padded_waves
+from ..checkpoints.load import field_and_hop, ignores_padding, output_of, padded_waves
 from ..models.encoder import Trunk
 from ..units.clustering import SAMPLE, SAMPLE_AT_LEAST, assign, cluster
 from ..units.features import BATCH_SAMPLES, Progress, ahead, plan_batches

@@ -6,7 +6,7 @@ from typing import Dict, List
 import torch
 from torch import Tensor
 
-from .. import stopping
+from ..runs import stopping
 from ..modules.codebook_figures import FIGURES
 
 logger = logging.getLogger(__name__)

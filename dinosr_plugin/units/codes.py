@@ -18,20 +18,8 @@ from tqdm import tqdm
 from ..data.audio import SAMPLE_RATE
 from ..data.manifest import read_lines, require_writable, unwritable
 from ..errors import UserError
-from ..models.checkpoint import field_and_hop, fingerprint, ignores_padding, load_dinosr, padded_waves, require_finite
-from .features import (
-    BATCH_SAMPLES,
-    MAX_MINUTES,
-    LiveFeatures,
-    Progress,
-    Utterance,
-    default_device,
-    hours,
-    read_utterances,
-    require_files,
-    waves_in_batches,
-    write_rows,
-)
+from ..checkpoints.load import field_and_hop, fingerprint, ignores_padding, load_dinosr, padded_waves, require_finite
+from .features import BATCH_SAMPLES, MAX_MINUTES, LiveFeatures, Progress, Utterance, default_device, hours, read_utterances, require_files, waves_in_batches, write_rows
 from .frames import frames_of
 from .kmeans import KMeans
 from .store import CODE_DTYPES, FeatureFolder, FeatureWriter, first_few, missing_shards

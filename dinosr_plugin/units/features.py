@@ -21,7 +21,7 @@ from ..data.acoustic import FEATURES, FRAME_HOP, FRAME_SAMPLES, trunk_frames
 from ..data.audio import SAMPLE_RATE, load_wave
 from ..data.manifest import duplicate_ids, raise_problems, read_manifest, utterance_id
 from ..errors import UserError
-from ..models.checkpoint import Layer, LayerReader
+from ..checkpoints.load import Layer, LayerReader
 from .store import FeatureWriter, first_few, require_unmixed
 
 BATCH_SAMPLES = 1_000_000  # about a minute of sound: 1.5 GB for a base model, on the CPU

@@ -5,7 +5,7 @@ from typing import Iterable, List, Mapping
 import numpy as np
 
 from ..errors import UserError
-from ..evaluation.quality import contingency
+from ..evaluation.measures.quality.agreement import contingency
 from .clustering import Sums, assign
 
 PART = 1 << 24  # labels compared at a time

@@ -20,13 +20,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))  # this checkout, wherever the environment's copy comes from
 
 from dinosr_plugin.data.manifest import read_manifest, write_files  # noqa: E402
-from dinosr_plugin.data.synth import synthesize  # noqa: E402
+from dinosr_plugin.data.synth.corpus import synthesize  # noqa: E402
 from dinosr_plugin.decoding import score_generate_output  # noqa: E402
 from dinosr_plugin.errors import UserError  # noqa: E402
 from dinosr_plugin.evaluation.codebooks import measure  # noqa: E402
 from dinosr_plugin.evaluation.phones import PhoneAlignment  # noqa: E402
 from dinosr_plugin.evaluation.plots import plot_summary  # noqa: E402
-from dinosr_plugin.evaluation.tables import QUALITY_COLUMNS, format_table  # noqa: E402
+from dinosr_plugin.evaluation.table import QUALITY_COLUMNS, format_table  # noqa: E402
 from dinosr_plugin.evaluation.training_log import curve, loss_curve, read_training_log  # noqa: E402
 
 CONFIGS = REPOSITORY / "examples" / "config"

@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dinosr_plugin.evaluation.abx import abx
-from dinosr_plugin.evaluation.abx_items import Item, make_items, manifest_speakers, write_items
+from dinosr_plugin.evaluation.measures.abx.errors import abx
+from dinosr_plugin.evaluation.measures.abx.items import Item, make_items, manifest_speakers, write_items
 from dinosr_plugin.evaluation.phones import PhoneAlignment
-from dinosr_plugin.evaluation.tables import format_table
+from dinosr_plugin.evaluation.table import format_table
 from dinosr_plugin.units.features import LiveFeatures, read_utterances
 
 RATE = 50.0

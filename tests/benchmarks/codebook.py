@@ -22,7 +22,7 @@ from turns import Program, served, summary, take_turns
 from updates import Update, config, make_update
 
 from dinosr_plugin.cli.parsing import whole_number
-from dinosr_plugin.evaluation.tables import format_table
+from dinosr_plugin.evaluation.table import format_table
 from dinosr_plugin.modules.codebook import Codebooks
 from dinosr_plugin.modules.masking import span_mask
 

@@ -15,7 +15,7 @@ from dinosr_plugin.decoding.emissions import EmissionReader
 from dinosr_plugin.decoding.pool import DecoderPool, default_processes
 from dinosr_plugin.decoding.results import error_rates
 from dinosr_plugin.decoding.tune import symbols_of, words
-from dinosr_plugin.evaluation.tables import format_table
+from dinosr_plugin.evaluation.table import format_table
 
 COLUMNS = [
     ("name", "decoder", ""),

@@ -13,7 +13,7 @@ import torch
 from records import add_json, write_record
 from torch import Tensor
 
-from dinosr_plugin.evaluation.tables import format_table
+from dinosr_plugin.evaluation.table import format_table
 from dinosr_plugin.modules.infonce import draw_negatives, infonce_logits
 
 STEPS, FRAMES = 12, 128

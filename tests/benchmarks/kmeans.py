@@ -18,7 +18,7 @@ from records import add_json, write_record
 from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
-from dinosr_plugin.evaluation.tables import format_table
+from dinosr_plugin.evaluation.table import format_table
 from dinosr_plugin.units.kmeans import fit_kmeans
 
 SCIKIT = {"scikit-learn, defaults": {}, "scikit-learn, batch 10,000": {"batch_size": 10_000}}

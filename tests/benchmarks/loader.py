@@ -45,7 +45,7 @@ from dinosr_plugin.cli.parsing import positive, whole_number
 from dinosr_plugin.data.dataset import SpeechDataset
 from dinosr_plugin.data.manifest import read_root, read_rows
 from dinosr_plugin.data.windows import WindowDataset
-from dinosr_plugin.evaluation.tables import format_table
+from dinosr_plugin.evaluation.table import format_table
 
 RATE = 16000
 WINDOW, WINDOWS = 20480, 8  # samples, windows in a batch: those of CPC

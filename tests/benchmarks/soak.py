@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import runs  # noqa: E402
+from support import training as runs  # noqa: E402
 from data_scale import memory  # noqa: E402
 from fairseq.trainer import Trainer  # noqa: E402
 from records import add_json, write_record  # noqa: E402

@@ -22,7 +22,7 @@ from updates import CONFIG_OF, make_update
 
 from dinosr_plugin.cli.parsing import positive, whole_number
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.evaluation.tables import format_table
+from dinosr_plugin.evaluation.table import format_table
 
 DINOSR_AND_PEERS = ("ours", "plain", "data2vec")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -28,8 +28,9 @@ from dinosr_plugin.data.check import validate_manifest
 from dinosr_plugin.data.dataset import FileNames, SpeechDataset, longest_utterance
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig, DinoSRPretrainingTask
+from support.paths import BENCHMARKS
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks/data_scale.py"
+BENCHMARK = BENCHMARKS / "data_scale.py"
 ROWS = 50_000
 
 

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dinosr_plugin.cli import main
-from dinosr_plugin.data import audio, folder, manifest
+from dinosr_plugin.data import audio, manifest
+from dinosr_plugin.data.corpora import folder
 from dinosr_plugin.errors import UserError
 
 

@@ -17,8 +17,8 @@ from fairseq.models.transformer_lm import TransformerLanguageModel, TransformerL
 from fairseq_cli import preprocess, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_generate import PLUGIN, TEXTS, recogniser, run  # noqa: F401  (recogniser is a fixture)
-from test_search import (
+from tests.decoding.test_generate import PLUGIN, TEXTS, recogniser, run  # noqa: F401  (recogniser is a fixture)
+from tests.decoding.test_search import (
     BLANK,
     LETTERS,
     OF_LETTERS,

@@ -11,7 +11,7 @@ import torch
 from fairseq import options
 from fairseq_cli import generate
 from omegaconf import OmegaConf
-from small_arpa import write_arpa
+from support.small_arpa import write_arpa
 
 import dinosr_plugin
 from dinosr_plugin.cli import main as dinosr

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_search import BLANK, LETTERS, needs_flashlight, random_emissions
+from tests.decoding.test_search import BLANK, LETTERS, needs_flashlight, random_emissions
 
 from dinosr_plugin import compat
 from dinosr_plugin.decoding import BeamDecoder, BestPathDecoder, SearchOptions
@@ -109,7 +109,7 @@ def test_processes_end_with_their_parent(tmp_path):
     """However it ends; else each would keep its part of the memory for ever."""
     script = tmp_path / "parent.py"
     script.write_text(
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]\n"
         "import time\n"
         "from test_search import BLANK, LETTERS\n"
         "from dinosr_plugin.decoding import BeamDecoder, SearchOptions\n"

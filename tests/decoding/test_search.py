@@ -11,7 +11,7 @@ import torch
 from fairseq.data import Dictionary
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_arpa import write_arpa
+from support.small_arpa import write_arpa
 
 from dinosr_plugin.decoding import BeamDecoder, LexiconDecoder, SearchOptions, build_decoder
 from dinosr_plugin.decoding.lexicon import read_lexicon

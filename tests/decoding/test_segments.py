@@ -9,14 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_arpa import write_arpa
-from test_search import dictionary_of
+from support.small_arpa import write_arpa
+from tests.decoding.test_search import dictionary_of
 
 from dinosr_plugin.decoding import BestPathDecoder, SearchOptions, build_decoder, transcribe
 from dinosr_plugin.decoding.segments import Pause, decode_segments, pauses, segments
 from dinosr_plugin.decoding.transcribe import decode
 from dinosr_plugin.decoding.words import words_of
-from dinosr_plugin.models.checkpoint import Recogniser
+from dinosr_plugin.checkpoints.load import Recogniser
 
 needs_flashlight = pytest.mark.skipif(importlib.util.find_spec("flashlight") is None, reason="pip install flashlight-text")
 LETTERS = dictionary_of("|ABC")

@@ -21,8 +21,8 @@ from fairseq.data import Dictionary
 from fairseq.data.data_utils import post_process
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_arpa import write_arpa
-from test_bad_input import make_corpus, train
+from support.small_arpa import write_arpa
+from tests.cli.test_bad_input import make_corpus, train
 
 import dinosr_plugin
 from dinosr_plugin import cli
@@ -33,7 +33,7 @@ from dinosr_plugin.decoding.pace import Pace, span
 from dinosr_plugin.decoding.transcribe import FORMATS, Transcript, chunks, decode, emissions, read_16k, survey
 from dinosr_plugin.decoding.words import Word, spell
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.models.checkpoint import Recogniser, load_recogniser
+from dinosr_plugin.checkpoints.load import Recogniser, load_recogniser
 
 needs_flashlight = pytest.mark.skipif(importlib.util.find_spec("flashlight") is None, reason="pip install flashlight-text")
 LETTERS = "ABC|"

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from small_arpa import write_arpa
-from test_search import LETTERS, emissions_of, needs_flashlight
+from support.small_arpa import write_arpa
+from tests.decoding.test_search import LETTERS, emissions_of, needs_flashlight
 
 from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.decoding.emissions import EmissionWriter, Meta

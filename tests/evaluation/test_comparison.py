@@ -12,17 +12,18 @@ import soundfile
 from dinosr_plugin import cli
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation import comparison
-from dinosr_plugin.evaluation.abx import abx
-from dinosr_plugin.evaluation.abx_items import librispeech_speaker, make_items, manifest_speakers
+from dinosr_plugin.evaluation.measures.abx.errors import abx
+from dinosr_plugin.evaluation.measures.abx.items import librispeech_speaker, make_items, manifest_speakers
 from dinosr_plugin.evaluation.codebooks import measure
 from dinosr_plugin.evaluation.comparison import RESTARTS, compare, write_fit_manifest
 from dinosr_plugin.evaluation.phones import PhoneAlignment
-from dinosr_plugin.evaluation.unit_quality import count_units
+from dinosr_plugin.evaluation.measures.quality.units import count_units
 from dinosr_plugin.units.codes import kmeans_units, read_units, write_codebook_units
 from dinosr_plugin.units.features import LiveFeatures
 from dinosr_plugin.units.kmeans import fit_kmeans
+from support import paths
 
-GOLDEN = Path(__file__).parents[1] / "golden/official_format_tiny.pt"
+GOLDEN = paths.GOLDEN / "official_format_tiny.pt"
 RATE = 16_000
 TONES = {"AA": 300.0, "IY": 1200.0, "S": 5000.0}
 
@@ -198,8 +199,7 @@ def test_much_disk_is_told(corpus, tmp_path, monkeypatch, caplog):
 
 
 def test_a_model_without_codebooks(corpus, tmp_path):
-    sys.path.insert(0, str(Path(__file__).parents[1] / "units"))
-    from fairseq_models import fairseq_checkpoint
+    from support.fairseq_models import fairseq_checkpoint
 
     fairseq_checkpoint(tmp_path / "hubert.pt", "hubert")
     with pytest.raises(UserError, match="hubert.pt: has no codebooks; say with --clusters"):

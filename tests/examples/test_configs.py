@@ -28,8 +28,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+from support.paths import CONFIGS
 
-CONFIGS = Path(__file__).parents[2] / "examples/config"
 AMOUNTS = CONFIGS / "finetuning/amount"
 ALL = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent != AMOUNTS)
 PRETRAINING = sorted((CONFIGS / "pretraining").glob("*.yaml"))

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chains import calls, run_chain, write_noting_commands, write_tones, written
-from runs import SMALL_CPC
+from support.chains import calls, run_chain, write_noting_commands, write_tones, written
+from support.training import SMALL_CPC
+from support.paths import EXAMPLES
 
-RUN = Path(__file__).parents[2] / "examples/cpc_deepcluster/run.sh"
+RUN = EXAMPLES / "cpc_deepcluster/run.sh"
 FIELDS = ["task.window_samples=3200", "dataset.batch_size=2", "dataset.num_workers=0", *(f"model.{setting}" for setting in SMALL_CPC)]
 
 

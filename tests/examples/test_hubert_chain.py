@@ -7,9 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from chains import calls, run_chain, write_noting_commands, write_tones, written
+from support.chains import calls, run_chain, write_noting_commands, write_tones, written
+from support.paths import EXAMPLES
 
-RUN = Path(__file__).parents[2] / "examples/hubert/run.sh"
+RUN = EXAMPLES / "hubert/run.sh"
 SMALL = {"encoder_layers": 2, "encoder_embed_dim": 16, "encoder_ffn_embed_dim": 16, "encoder_attention_heads": 2, "conv_pos": 8, "conv_pos_groups": 2, "final_dim": 8}
 FIELDS = ["task.min_sample_size=16000", "dataset.num_workers=0", "optimization.max_update=4", "lr_scheduler.warmup_updates=1", *(f"model.{name}={n}" for name, n in SMALL.items())]
 

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+from support.paths import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[2]
 COMMAND = [sys.executable, str(REPOSITORY / "examples" / "quickstart" / "run.py")]  # what run.sh starts in its environment
 QUALITY_KEYS = {"active", "perplexity", "phone_purity", "pnmi"}
 

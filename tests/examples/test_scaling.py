@@ -6,18 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 from dinosr_plugin.models.dinosr import DinoSR, DinoSRConfig
-from dinosr_plugin.modules import extractor
+from dinosr_plugin.modules.fast import extractor
 from dinosr_plugin.modules.masking import span_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
-from runs import train_on_two_ranks, write_corpus
+from support.paths import REPOSITORY
+from support.training import train_on_two_ranks, write_corpus
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-ROOT = Path(__file__).parents[2]
+ROOT = REPOSITORY
 sys.path.insert(0, str(ROOT / "examples/dinosr"))
 import scaling  # noqa: E402
 

@@ -12,8 +12,9 @@ from dinosr_plugin.modules.codebook_figures import FIGURES
 from dinosr_plugin.tasks.pretraining import DinoSRPretrainingTask
 from omegaconf import OmegaConf
 from torch.testing import assert_close
+from support.paths import CONFIGS
 
-BASE = Path(__file__).parents[2] / "examples/config/pretraining/dinosr_base.yaml"
+BASE = CONFIGS / "pretraining/dinosr_base.yaml"
 SOURCE = torch.randn(2, 6000, generator=torch.Generator().manual_seed(0))
 N_FRAMES = 18
 

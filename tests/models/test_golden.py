@@ -7,8 +7,8 @@ import torch
 from dinosr_plugin.modules.codebook_figures import FIGURES
 from dinosr_plugin.models.dinosr import DinoSR, DinoSRConfig
 from fairseq import checkpoint_utils
+from support.paths import GOLDEN
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def model_from(cfg: dict) -> DinoSR:

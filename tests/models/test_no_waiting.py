@@ -9,7 +9,7 @@ import torch
 from fairseq import utils
 from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
 from omegaconf import OmegaConf
-from runs import write_corpus
+from support.training import write_corpus
 
 from dinosr_plugin.criterions.dinosr import DinoSRCriterion
 from dinosr_plugin.models.cpc import CPC, CPCConfig

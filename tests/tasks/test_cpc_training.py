@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cpc_audio_layout import linear_predictors, reference, save
+from support.cpc_audio_layout import linear_predictors, reference, save
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.models.checkpoint import LayerReader, load, load_model
+from dinosr_plugin.checkpoints.load import LayerReader, load, load_model
 from dinosr_plugin.models.cpc import CPC
 from dinosr_plugin.models.cpc_deepcluster import CPCDeepCluster
-from runs import checkpoint, differences, train, train_on_two_ranks, write_corpus
+from support.training import checkpoint, differences, train, train_on_two_ranks, write_corpus
 
 LENGTHS = [7000, 10000, 3300, 3199, 12345, 8000]  # samples, of each speaker: 2 + 3 + 1 + 0 + 3 + 2 windows of 3200
 

@@ -18,23 +18,16 @@ from fairseq_cli.hydra_train import _hydra_main
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
-from runs import CONFIGS as ALL_CONFIGS
-from runs import PLUGIN, SMALL
+from support.training import CONFIGS as ALL_CONFIGS
+from support.training import PLUGIN, SMALL
 
 import dinosr_plugin  # noqa: F401  (registers the task)
 from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.decoding import BeamDecoder, BestPathDecoder, LexiconDecoder, SearchOptions
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.tasks.finetuning import (
-    AUDIO_MAX_TOKENS,
-    FAIRSEQ_MAX_TOKENS,
-    DinoSRFinetuningConfig,
-    DinoSRFinetuningTask,
-    audio_batch_size,
-    frames_needed,
-)
+from dinosr_plugin.tasks.finetuning import AUDIO_MAX_TOKENS, FAIRSEQ_MAX_TOKENS, DinoSRFinetuningConfig, DinoSRFinetuningTask, audio_batch_size, frames_needed
 
-CONFIGS = Path(__file__).parents[2] / "examples" / "config" / "finetuning"
+CONFIGS = ALL_CONFIGS / "finetuning"
 SAMPLES = [16000, 9000, 12000, 8000, 4000]
 
 

@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
-from runs import PLUGIN, train, write_corpus
+from support.training import PLUGIN, train, write_corpus
 
 import dinosr_plugin  # noqa: F401  (registers the models)
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.models.checkpoint import LayerReader, load_recogniser, trunk_of
+from dinosr_plugin.checkpoints.load import LayerReader, load_recogniser, trunk_of
 from dinosr_plugin.models.hubert import Hubert, adopt_fairseqs_hubert
 from dinosr_plugin.units.features import extract
 from dinosr_plugin.units.store import FeatureFolder
 
-sys.path.append(str(Path(__file__).parents[1] / "units"))
-from fairseq_models import fairseq_checkpoint  # noqa: E402
+from support.fairseq_models import fairseq_checkpoint  # noqa: E402
+from support.paths import CONFIGS
 
-FINETUNING = Path(__file__).parents[2] / "examples/config/finetuning"
+FINETUNING = CONFIGS / "finetuning"
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from runs import checkpoint, differences, train, train_on_two_ranks, write_corpus
+from support.training import checkpoint, differences, train, train_on_two_ranks, write_corpus
 
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.training_log import read_training_log
-from dinosr_plugin.models.checkpoint import load_model
+from dinosr_plugin.checkpoints.load import load_model
 
 LENGTHS = {"train": [16000, 17000, 21000, 16500, 18000, 16000], "valid": [16000, 17000, 21000, 30000, 16500]}
 CLASSES = {"km": 6, "second": 9}

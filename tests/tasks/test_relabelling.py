@@ -9,12 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
-from runs import checkpoint, differences, train, train_on_two_ranks, write_corpus
+from support.training import checkpoint, differences, train, train_on_two_ranks, write_corpus
 
 from dinosr_plugin.data.labels import read_labels
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.training_log import read_training_log
-from dinosr_plugin.models.checkpoint import LayerReader
+from dinosr_plugin.checkpoints.load import LayerReader
 from dinosr_plugin.modules.frame_labels import labels_of_frames
 from dinosr_plugin.tasks import relabelling
 from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig

@@ -9,30 +9,22 @@ import soundfile
 import torch
 from fairseq.data import Dictionary, data_utils
 from fairseq_cli import preprocess
-from fairseq_models import fairseq_checkpoint
+from support.fairseq_models import fairseq_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import write_corpus
+from support.training import write_corpus
 
 import dinosr_plugin
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.models.checkpoint import load_dinosr
+from dinosr_plugin.checkpoints.load import load_dinosr
 from dinosr_plugin.units import codes
-from dinosr_plugin.units.codes import (
-    CodeReader,
-    UnitWriter,
-    at_rate,
-    dedup,
-    read_units,
-    write_codebook_units,
-    write_kmeans_units,
-    write_units,
-)
+from dinosr_plugin.units.codes import CodeReader, UnitWriter, at_rate, dedup, read_units, write_codebook_units, write_kmeans_units, write_units
 from dinosr_plugin.units.features import LiveFeatures, normalised, read_utterances
 from dinosr_plugin.units.kmeans import KMeans, Meta
 from dinosr_plugin.units.store import FeatureFolder, FeatureWriter
+from support import paths
 
-GOLDEN = Path(__file__).parents[1] / "golden/official_format_tiny.pt"
+GOLDEN = paths.GOLDEN / "official_format_tiny.pt"
 SEQUENCES = st.lists(st.integers(0, 5), max_size=30).map(lambda ids: np.array(ids, dtype=np.int64))
 
 

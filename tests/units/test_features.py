@@ -12,20 +12,21 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from fairseq_models import MODELS, fairseq_checkpoint, fine_tuned_checkpoint
-from runs import train, write_corpus
+from support import paths
+from support.fairseq_models import MODELS, fairseq_checkpoint, fine_tuned_checkpoint
+from support.training import train, write_corpus
 
 import dinosr_plugin
 from dinosr_plugin import cli
 from dinosr_plugin.data.acoustic import FEATURES
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.models import checkpoint as loading
-from dinosr_plugin.models.checkpoint import LayerReader, load_dinosr
+from dinosr_plugin.checkpoints import load as loading
+from dinosr_plugin.checkpoints.load import LayerReader, load_dinosr
 from dinosr_plugin.units import features, store
 from dinosr_plugin.units.features import extract, extract_acoustic, plan_batches, read_utterances, which_layers
 from dinosr_plugin.units.store import FeatureFolder, layer_folders
 
-GOLDEN = Path(__file__).parents[1] / "golden/official_format_tiny.pt"
+GOLDEN = paths.GOLDEN / "official_format_tiny.pt"
 LENGTHS = (9000, 16000, 9999, 400, 16000, 12345)
 CLOSE = dict(rtol=0, atol=1e-4)
 

@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 import pytest
 import soundfile
-from runs import write_corpus
+from support.training import write_corpus
 
 from dinosr_plugin import cli
 from dinosr_plugin.data.check import check_manifest, validate_labels
@@ -21,9 +21,10 @@ from dinosr_plugin.units.features import extract
 from dinosr_plugin.units import frames as frames_module
 from dinosr_plugin.units.frames import Reservoir, frames_of, stacked
 from dinosr_plugin.units.kmeans import KMeans, Meta, fit_kmeans, write_labels
+from support import paths
 
 
-GOLDEN = Path(__file__).parents[1] / "golden/official_format_tiny.pt"
+GOLDEN = paths.GOLDEN / "official_format_tiny.pt"
 
 
 class Frames(dict):

@@ -13,7 +13,7 @@ import torch
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq_cli import eval_lm, preprocess, train
-from fairseq_models import fairseq_checkpoint
+from support.fairseq_models import fairseq_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,9 +22,10 @@ from dinosr_plugin import cli
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.units.codes import read_units, write_units
 from dinosr_plugin.units.language_model import UnitLanguageModel, batches_by_length, score_all
+from support import paths
+from support.paths import PLUGIN
 
-PLUGIN = Path(dinosr_plugin.__file__).parent
-CONFIGS = Path(__file__).parents[2] / "examples/config/lm"
+CONFIGS = paths.CONFIGS / "lm"
 KINDS = ("lstm", "transformer", "bos")
 LONGEST = 40  # the Transformer's positions
 LSTM = ("lstm_lm", "--decoder-layers", 3, "--decoder-embed-dim", 8, "--decoder-hidden-size", 12, "--decoder-out-embed-dim", 8)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from ...data.manifest import require_writable
 from ...errors import UserError
-from ...models.checkpoint import LayerReader
+from ...checkpoints.load import LayerReader
 from ...units.features import MAX_MINUTES, Utterance, hours, read_utterances
-from ..abx_items import make_items, manifest_speakers
+from ..measures.abx.items import make_items, manifest_speakers
 from ..codebooks import updates_of
-from ..frame_map import require_library
+from .frame_map import require_library
 from ..phones import PhoneAlignment
 from ..training_log import read_pretraining_log
 

@@ -8,7 +8,7 @@ from ...data.acoustic import log_mel
 from ...data.audio import SAMPLE_RATE
 from ...units.codes import CodeReader
 from ...units.features import LiveFeatures, whole_wave
-from ..frame_map import frame_map
+from .frame_map import frame_map
 from ..phones import FIRST_CENTRE
 from ..plots import frame_map as map_plots
 from ..plots import layers as layer_plots
@@ -16,7 +16,7 @@ from ..plots import plot_code_by_phone, style
 from ..plots import training as training_plots
 from ..plots import units as unit_plots
 from ..training_log import curve
-from ..unit_quality import count_units, phone_lengths
+from ..measures.quality.units import count_units, phone_lengths
 from .inputs import Inputs
 from .page import Picture
 from .words import best_row

@@ -5,7 +5,7 @@ import pytest
 
 from dinosr_plugin.evaluation.plots import plot_code_by_phone, plot_curves, plot_summary, style
 from dinosr_plugin.evaluation.plots.code_by_phone import code_order
-from dinosr_plugin.evaluation.quality import Quality
+from dinosr_plugin.evaluation.measures.quality.agreement import Quality
 
 PHONES = ["AA", "B", "IY", "SIL"]  # by class: IY AA B SIL = rows 2 0 1 3
 COUNTS = np.array([[0, 9, 0, 5, 0], [0, 0, 0, 1, 2], [0, 1, 0, 0, 8], [7, 0, 0, 5, 0]])

@@ -1,0 +1,337 @@
+"""Embedded speech: a small spoken corpus with exact phone times, made without network from eSpeak NG.
+
+The folder looks like LibriSpeech (``part/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN.flac`` and ``.trans.txt``), with
+``train.phones.tsv`` and ``dev.phones.tsv`` beside the parts. The speakers of dev, and what they say, are not in train.
+
+Speakers are worked on in parallel, each from random streams that depend on the seed and the speaker alone:
+the same seed gives the same bytes, whatever the number of processes.
+"""
+
+import functools
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from scipy.signal import lfilter, resample_poly
+from tqdm import tqdm
+
+from dinosr_plugin.data.synth import espeak, grammar
+from dinosr_plugin.errors import UserError
+
+SAMPLE_RATE = 16000  # Hz
+PARTS = ("train", "dev")
+
+_RECIPE = 1  # raise it when the same parameters give other bytes, so that an older corpus is not taken for a finished one
+_SUMMARY = "corpus.json"
+_FIRST_SPEAKER = 1001
+_CHAPTER_LENGTH = 100  # utterances
+_LEAST_SECONDS = 5.0  # a speaker; less holds no sentence for certain
+_LEAST_DEV_MINUTES = 1.5  # below this an error rate says little
+_LARGEST_DEV_SHARE = 0.2
+
+# Voice, pitch, pitch range, words a minute. Men and women take turns and dev takes the first ones, so both are measured.
+# Chosen by measure: median F0 and spectra apart from one another, no clipping, every phone mapped (whispers have no F0).
+_VOICES = (
+    ("en-us+m3", 46, 55, 136),
+    ("en-us+f2", 50, 50, 132),
+    ("en+Michael", 58, 45, 140),
+    ("en-us+Annie", 45, 60, 134),
+    ("en-us+m1", 34, 40, 128),
+    ("en-us+f5", 62, 45, 142),
+    ("en+m7", 60, 60, 146),
+    ("en+f3", 40, 50, 138),
+    ("en-us+Lee", 50, 70, 134),
+    ("en-us+linda", 52, 50, 128),
+    ("en-us+boris", 56, 35, 126),
+    ("en-029+f4", 48, 60, 140),
+    ("en-us+klatt4", 50, 60, 144),
+    ("en-us+shelby", 55, 40, 136),
+    ("en-029+quincy", 42, 50, 132),
+    ("en-us+Andrea", 52, 55, 120),
+)
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A voice and the recording conditions that come with it."""
+
+    number: int
+    part: str
+    voice: str
+    pitch: int  # eSpeak's scale, 0 to 100
+    pitch_range: int
+    rate: int  # words a minute
+    tilt: float  # coefficient of a first-order filter: above 0 dull, below 0 bright
+    level_db: float  # of the utterance, dB re full scale
+    snr_db: float  # background noise below the utterance's level
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What one process does at a time: one speaker's share of the corpus."""
+
+    speaker: Speaker
+    seconds: float
+    seed: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class _Spoken:
+    """An utterance ready to be written."""
+
+    words: str
+    wave: np.ndarray  # int16 at SAMPLE_RATE
+    phones: list[tuple[float, float, str]]  # start and end in seconds
+
+    @property
+    def seconds(self) -> float:
+        return len(self.wave) / SAMPLE_RATE
+
+
+def synthesize(out: Path, minutes: float, speakers: int, seed: int, workers: int | None = None) -> dict:
+    """Write a corpus of about ``minutes`` minutes (within 5 %) by ``speakers`` speakers into the folder ``out``.
+
+    It grows in ``OUT.partial`` and takes its name when it is whole; a run that was killed leaves nothing to repair.
+    If ``out`` holds a finished corpus made with the same parameters, nothing is done.
+
+    Args:
+        workers: processes, by default one a core; the result does not depend on it.
+
+    Returns:
+        The contents of ``OUT/corpus.json``: parameters, minutes, utterances and words a part, speakers.
+
+    Raises:
+        UserError: unusable parameters, ``out`` taken by something else or not writable, eSpeak missing.
+    """
+    _check_parameters(minutes, speakers)
+    espeak.wheel()  # if it is missing, say so before anything is written
+    out = Path(out)
+    parameters = {"recipe": _RECIPE, "minutes": float(minutes), "speakers": speakers, "seed": seed}
+    try:
+        finished = _finished(out, parameters)
+        if finished:
+            print(f"{out} is there already, made with the same parameters: nothing to do")
+            return finished
+        partial = fresh_partial(out, {*PARTS, *(f"{part}.phones.tsv" for part in PARTS), _SUMMARY})
+        summary = _fill(partial, _jobs(partial, minutes, speakers, seed), parameters, workers)
+        partial.rename(out)
+    except (OSError, soundfile.SoundFileError) as error:
+        raise UserError(f"cannot write the corpus to {out}: {error}; choose another --out or make room") from error
+    return summary
+
+
+def _check_parameters(minutes: float, speakers: int) -> None:
+    if speakers < 2:
+        raise UserError(f"--speakers {speakers}: at least 2 are needed, since nobody speaks in both train and dev")
+    if not 0 < minutes < float("inf"):
+        raise UserError(f"--minutes {minutes}: give a positive number of minutes")
+    for part, share in _seconds_a_speaker(minutes, speakers).items():
+        if share < _LEAST_SECONDS:
+            raise UserError(
+                f"--minutes {minutes:g} leaves {share:.1f} seconds for each speaker in {part}: "
+                f"at least {_LEAST_SECONDS:g} are needed, so raise --minutes or lower --speakers"
+            )
+
+
+def _finished(out: Path, parameters: dict) -> dict | None:
+    """The summary of the corpus in ``out`` if it is the one asked for, None if the place is free."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    try:
+        summary = json.loads((out / _SUMMARY).read_text())
+    except (OSError, ValueError):
+        raise UserError(f"{out} exists and is not a finished synthetic corpus: choose another --out or remove it") from None
+    if summary.get("parameters") != parameters:
+        raise UserError(f"{out} holds a corpus made with {summary.get('parameters')}: choose another --out or remove it")
+    return summary
+
+
+def fresh_partial(out: Path, ours: set[str]) -> Path:
+    """An empty folder ``OUT.partial``; what a killed run left there (names in ``ours``) goes, anything else does not."""
+    partial = out.with_name(out.name + ".partial")
+    if partial.exists():
+        if not partial.is_dir() or {entry.name for entry in partial.iterdir()} - ours:
+            raise UserError(f"{partial} is in the way and holds other things than an unfinished corpus: remove it")
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    return partial
+
+
+# ---- who speaks, and how much ----
+
+
+def _dev_speakers(speakers: int) -> int:
+    """About a sixth of them, at least two as soon as there are eight."""
+    return max(2 if speakers >= 8 else 1, round(speakers / 6))
+
+
+def _seconds_a_speaker(minutes: float, speakers: int) -> dict[str, float]:
+    """Part -> seconds of audio that each of its speakers owes."""
+    dev_speakers = _dev_speakers(speakers)
+    wanted = max(minutes * dev_speakers / speakers, _LEAST_DEV_MINUTES if minutes >= 10 else 0.0)
+    dev_minutes = min(wanted, _LARGEST_DEV_SHARE * minutes)
+    return {"train": 60 * (minutes - dev_minutes) / (speakers - dev_speakers), "dev": 60 * dev_minutes / dev_speakers}
+
+
+def roster_speaker(index: int, part: str, seed: int) -> Speaker:
+    """The speaker at a place of the roster; beyond its end, a voice comes back with another pitch and rate."""
+    rng = random.Random(f"{seed}/speaker/{index}")
+    voice, pitch, pitch_range, rate = _VOICES[index % len(_VOICES)]
+    if index >= len(_VOICES):
+        pitch += rng.choice((-1, 1)) * rng.randint(10, 25)
+        rate += rng.choice((-1, 1)) * rng.randint(10, 22)
+    return Speaker(
+        number=_FIRST_SPEAKER + index,
+        part=part,
+        voice=voice,
+        pitch=pitch,
+        pitch_range=pitch_range,
+        rate=rate,
+        tilt=round(rng.uniform(-0.35, 0.35), 3),
+        level_db=round(rng.uniform(-27, -22), 2),
+        snr_db=round(rng.uniform(30, 40), 2),
+    )
+
+
+def _jobs(folder: Path, minutes: float, speakers: int, seed: int) -> list[_Job]:
+    seconds = _seconds_a_speaker(minutes, speakers)
+    parts = ["dev" if index < _dev_speakers(speakers) else "train" for index in range(speakers)]
+    return [_Job(roster_speaker(index, part, seed), seconds[part], seed, folder) for index, part in enumerate(parts)]
+
+
+# ---- one speaker ----
+
+
+def _speak_all(job: _Job) -> tuple[dict, list[str]]:
+    """Write one speaker's chapters: the speaker's entry of the summary, and lines of ``.phones.tsv``."""
+    speaker = job.speaker
+    counts = {"utterances": 0, "words": 0, "seconds": 0.0}
+    rows: list[str] = []
+    for index, spoken in enumerate(_utterances(job)):
+        chapter, place = divmod(index, _CHAPTER_LENGTH)
+        name = f"{speaker.number}-{chapter + 1}"
+        folder = job.folder / speaker.part / str(speaker.number) / str(chapter + 1)
+        folder.mkdir(parents=True, exist_ok=True)
+        utterance = f"{name}-{place:04d}"
+        soundfile.write(folder / f"{utterance}.flac", spoken.wave, SAMPLE_RATE, subtype="PCM_16")
+        with open(folder / f"{name}.trans.txt", "a", encoding="utf-8") as transcripts:
+            transcripts.write(f"{utterance} {spoken.words.upper()}\n")
+        rows.extend(f"{utterance}\t{start:.3f}\t{end:.3f}\t{phone}\n" for start, end, phone in spoken.phones)
+        counts["utterances"] += 1
+        counts["words"] += len(spoken.words.split())
+        counts["seconds"] += spoken.seconds
+    return asdict(speaker) | counts | {"seconds": round(counts["seconds"], 3)}, rows
+
+
+def _utterances(job: _Job) -> Iterator[_Spoken]:
+    """Sentence after sentence until the speaker's seconds are reached within one; a sentence that overshoots is dropped."""
+    speaker = job.speaker
+    texts = sentences(job.seed, speaker)
+    rng = np.random.default_rng([job.seed % 2**64, speaker.number])
+    left, misfits = job.seconds, 0
+    with espeak.Espeak(speaker.voice, speaker.pitch, speaker.pitch_range, speaker.rate) as talker:
+        while left > 1.0 and misfits < 20:
+            words = next(texts)
+            spoken = _record(words, *talker.speak(grammar.punctuated(words)), speaker, rng)
+            if spoken.seconds > left + 1.0:
+                misfits += 1
+                continue
+            left -= spoken.seconds
+            yield spoken
+
+
+def sentences(seed: int, speaker: Speaker) -> Iterator[str]:
+    """Sentences without repetition. Every possible sentence belongs to one of the parts, so none is said in both."""
+    rng = random.Random(f"{seed}/sentences/{speaker.number}")
+    said: set[str] = set()
+    while True:
+        words = grammar.sentence(rng)
+        belongs = "dev" if zlib.crc32(f"{seed}/{words}".encode()) % 5 == 0 else "train"
+        if belongs == speaker.part and words not in said:
+            said.add(words)
+            yield words
+
+
+def _record(
+    words: str, wave: np.ndarray, segments: list[espeak.Segment], speaker: Speaker, rng: np.random.Generator
+) -> _Spoken:
+    phones = espeak.phones(segments, wave, speaker.voice.split("+")[0])
+    recorded, lead = microphone(wave, speaker, rng)
+    return _Spoken(words, recorded, _times(phones, lead, len(recorded)))
+
+
+def microphone(wave: np.ndarray, speaker: Speaker, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """What a microphone makes of the synthesiser's sound: silence around it, a tilted spectrum, a level, noise.
+
+    int16 samples at eSpeak's rate -> int16 samples at ``SAMPLE_RATE``, and how many of them come before the speech.
+    """
+    speech = resample_poly(wave / 32768.0, 320, 441)  # 22,050 to 16,000 Hz
+    lead, tail = (int(SAMPLE_RATE * seconds) for seconds in rng.uniform(0.15, 0.40, size=2))
+    clean = lfilter([1.0, speaker.tilt], [1.0], np.pad(speech, (lead, tail)))
+    clean *= 10 ** (speaker.level_db / 20) / np.sqrt(np.mean(clean**2))
+    clean *= min(1.0, 0.9 / np.abs(clean).max())
+    noise = 10 ** ((speaker.level_db - speaker.snr_db) / 20) * rng.standard_normal(len(clean))
+    return np.round(32767 * (clean + noise)).astype(np.int16), lead
+
+
+def _times(phones: list[espeak.Segment], lead: int, samples: int) -> list[tuple[float, float, str]]:
+    """Phones in seconds of the padded recording, from 0 to its end; the silence around the speech is ``SIL``."""
+    edges = [lead / SAMPLE_RATE + phone.start / espeak.SAMPLE_RATE for phone in phones]
+    names = [phone.name for phone in phones]
+    if names[0] == "SIL":
+        edges[0] = 0.0
+    else:
+        edges, names = [0.0, *edges], ["SIL", *names]
+    if names[-1] != "SIL":
+        edges, names = [*edges, lead / SAMPLE_RATE + phones[-1].end / espeak.SAMPLE_RATE], [*names, "SIL"]
+    edges.append(samples / SAMPLE_RATE)
+    return list(zip(edges[:-1], edges[1:], names, strict=True))
+
+
+# ---- the whole corpus ----
+
+
+def _fill(folder: Path, jobs: list[_Job], parameters: dict, workers: int | None) -> dict:
+    """Let everybody speak, then write the phone tables and the summary."""
+    results = list(_run(jobs, min(workers or os.cpu_count() or 1, len(jobs))))
+    for part in PARTS:
+        with open(folder / f"{part}.phones.tsv", "w", encoding="utf-8") as table:
+            table.write("utt\tstart\tend\tphone\n")
+            for entry, rows in results:
+                if entry["part"] == part:
+                    table.writelines(rows)
+    entries = [entry for entry, _ in results]
+    summary = {"parameters": parameters, "parts": {part: _totals(part, entries) for part in PARTS}, "speakers": entries}
+    (folder / _SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    return summary
+
+
+def _totals(part: str, entries: list[dict]) -> dict:
+    mine = [entry for entry in entries if entry["part"] == part]
+    return {
+        "speakers": len(mine),
+        "minutes": round(sum(entry["seconds"] for entry in mine) / 60, 3),
+        "utterances": sum(entry["utterances"] for entry in mine),
+        "words": sum(entry["words"] for entry in mine),
+    }
+
+
+def _run(jobs: list[_Job], workers: int) -> Iterator[tuple[dict, list[str]]]:
+    """Results in the order of the jobs, under a progress bar."""
+    bar = functools.partial(tqdm, total=len(jobs), desc="speaking", unit="speaker")
+    if workers == 1:
+        yield from bar(map(_speak_all, jobs))
+        return
+    # Ctrl-C is for this process alone, which then ends the others: one message instead of one a process
+    with multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        yield from bar(pool.imap(_speak_all, jobs))

@@ -1,0 +1,100 @@
+"""How well do discrete codes agree with phones? From frame counts to purity and PNMI.
+
+Definitions: HuBERT (Hsu et al. 2021, section IV.F), as measured by Spin (Chang et al. 2023) and DinoSR (Liu et al. 2023).
+"""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from ....errors import UserError
+
+LOG_FLOOR = 1e-8  # stands inside both logarithms of the published measurement
+
+
+def contingency(phones: np.ndarray, codes: np.ndarray, n_phones: int, n_codes: int) -> np.ndarray:
+    """Count how often each phone meets each code; tables of several utterances may simply be added.
+
+    Args:
+        phones: (N,) integers in [0, n_phones), one a frame. Silence is a phone like any other and is kept.
+        codes: (N,) integers in [0, n_codes), one a frame.
+
+    Returns:
+        (n_phones, n_codes) int64, rows are phones.
+
+    Raises:
+        ValueError: lengths differ, or a value is out of range (a silent drop would change every figure).
+    """
+    phones, codes = np.asarray(phones), np.asarray(codes)
+    if phones.shape != codes.shape or phones.ndim != 1:
+        raise ValueError(f"phones {phones.shape} and codes {codes.shape} must be two vectors of the same length")
+    for name, values, n in (("phones", phones, n_phones), ("codes", codes, n_codes)):
+        if values.size and not (0 <= values.min() and values.max() < n):
+            raise ValueError(f"{name} range from {values.min()} to {values.max()}, outside [0, {n})")
+    pairs = phones.astype(np.int64) * n_codes + codes
+    return np.bincount(pairs, minlength=n_phones * n_codes).reshape(n_phones, n_codes)  # (n_phones, n_codes)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Agreement of one codebook with phones. Purities and PNMI rise with ``n_codes``: compare at equal ``n_codes`` only."""
+
+    active: int  # codes that occur at least once
+    perplexity: float  # 2 ** (base-2 entropy of the code distribution), 1 to n_codes
+    phone_purity: float  # accuracy when every code is read as its most frequent phone
+    cluster_purity: float  # accuracy when every phone is read as its most frequent code; falls as codes specialise
+    pnmi: float  # I(phone; code) / H(phone): the share of phone uncertainty that the code removes
+    n_codes: int  # size of the codebook, codes that never occur included
+    frames: int  # frames counted
+
+    @classmethod
+    def from_counts(cls, counts: np.ndarray) -> "Quality":
+        """Figures of a table from ``contingency``: (n_phones, n_codes), rows are phones, silence kept.
+
+        A tie between two majority phones does not matter: purity sums the maximum, whoever holds it.
+        Where only one phone occurs there is no uncertainty to remove and PNMI is 0 by convention.
+
+        Raises:
+            UserError: the table holds no frame.
+        """
+        counts = np.asarray(counts)
+        frames = int(counts.sum())
+        if frames == 0:
+            raise UserError("no frame to measure: check that the manifest is not empty and matches the phone alignment")
+        joint = counts / frames  # (n_phones, n_codes), p(x, y)
+        codes = counts.sum(axis=0)  # (n_codes,)
+        return cls(
+            active=int(np.count_nonzero(codes)),
+            perplexity=2.0 ** entropy_bits(codes),
+            phone_purity=float(joint.max(axis=0).sum()),
+            cluster_purity=float(joint.max(axis=1).sum()),
+            pnmi=pnmi(joint),
+            n_codes=int(counts.shape[1]),
+            frames=frames,
+        )
+
+    def as_dict(self) -> dict:
+        """Plain numbers, ready for JSON."""
+        return asdict(self)
+
+
+def entropy_bits(counts: np.ndarray) -> float:
+    """Base-2 entropy of the distribution that counts (n,) estimate; 0 for counts of nothing."""
+    used = counts[counts > 0] / max(counts.sum(), 1)
+    return float(-(used * np.log2(used)).sum()) + 0.0  # no minus before a zero
+
+
+def pnmi(joint: np.ndarray) -> float:
+    """Phone-normalised mutual information of a joint distribution (n_phones, n_codes), natural logarithms, in [0, 1].
+
+    I = sum p(x,y) log(p(x,y) / (p(x) p(y)) + 1e-8) and H = -sum p(x) log(p(x) + 1e-8); the floor can push the
+    ratio past 0 or 1 by about 1e-8, which is clipped.
+    """
+    phone_p = joint.sum(axis=1)  # (n_phones,)
+    if np.count_nonzero(phone_p) < 2:
+        return 0.0
+    independent = np.outer(phone_p, joint.sum(axis=0))  # (n_phones, n_codes)
+    ratio = np.divide(joint, independent, out=np.zeros_like(joint), where=independent > 0)
+    information = (joint * np.log(ratio + LOG_FLOOR)).sum()
+    entropy = -(phone_p * np.log(phone_p + LOG_FLOOR)).sum()
+    return float(np.clip(information / entropy, 0.0, 1.0))

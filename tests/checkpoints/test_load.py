@@ -1,0 +1,119 @@
+"""Loading a checkpoint for measuring: a model, or one line that names the file."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import dinosr_plugin
+from dinosr_plugin.errors import UserError
+from dinosr_plugin.checkpoints.load import field_and_hop, fingerprint, load_dinosr, load_model
+from dinosr_plugin.models.dinosr import DinoSR
+from support import paths
+
+WHOLE = paths.GOLDEN / "official_format_tiny.pt"
+
+
+def refused(path: Path, load=load_model) -> str:
+    with pytest.raises(UserError) as error:
+        load(path)
+    message = str(error.value)
+    assert str(path) in message and "\n" not in message
+    return message
+
+
+def test_missing_file(tmp_path):
+    assert "no such checkpoint" in refused(tmp_path / "missing.pt")
+    assert "no such checkpoint" in refused(tmp_path)
+
+
+def test_text_file(tmp_path):
+    (tmp_path / "text.pt").write_text("this is no checkpoint\n" * 100)
+    assert "it is no file of PyTorch" in refused(tmp_path / "text.pt")  # torch itself would speak of weights_only for a hundred words
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.95])
+def test_truncated_file(tmp_path, share):
+    data = WHOLE.read_bytes()
+    (tmp_path / "cut.pt").write_bytes(data[: int(share * len(data))])
+    refused(tmp_path / "cut.pt")
+
+
+def test_torch_file_that_is_no_checkpoint(tmp_path):
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")
+    refused(tmp_path / "other.pt")
+
+
+def test_codebooks_of_another_size_are_named(tmp_path):
+    state = torch.load(WHOLE, weights_only=True)
+    state["model"]["_codebook0"] = state["model"]["_codebook0"][:-1]
+    torch.save(state, tmp_path / "smaller.pt")
+    refused(tmp_path / "smaller.pt")
+
+
+def test_a_model_for_measuring():
+    """In eval mode, with its whole config; a string does as well as a path."""
+    model, cfg = load_model(str(WHOLE))
+    assert isinstance(model, DinoSR) and not model.training
+    assert cfg.model._name == "dinosr" and cfg.task.normalize in (True, False)
+    assert isinstance(load_dinosr(WHOLE)[0], DinoSR)
+
+
+def test_codebooks_are_asked_for(monkeypatch):
+    """A fine-tuned model has none."""
+    monkeypatch.setattr("dinosr_plugin.models.checkpoint.load_model", lambda path: (torch.nn.Linear(2, 2), None))
+    assert "has no codebooks" in refused(WHOLE, load_dinosr)
+
+
+def test_features_and_units_from_python():
+    """A numpy array, in double precision too, or a tensor; normalised as the checkpoint says."""
+    speech_model = dinosr_plugin.load(str(WHOLE))
+    model, cfg = load_model(WHOLE)
+    wave = np.random.default_rng(0).normal(0.1, 0.3, 8000)
+    features, units = speech_model.features(wave), speech_model.units(wave)
+    assert torch.equal(features, speech_model.features(torch.from_numpy(wave).float())) and not features.requires_grad
+    source = torch.from_numpy(wave).float()
+    source = torch.nn.functional.layer_norm(source, source.shape) if cfg.task.normalize else source
+    with torch.no_grad():
+        torch.testing.assert_close(features, model.extract_features(source.unsqueeze(0))["x"][0])
+        torch.testing.assert_close(speech_model.features(wave, layer=0), model.extract_features(source.unsqueeze(0), layer=0)["x"][0])
+    assert torch.equal(units, model.codes(source.unsqueeze(0))[:, 0])
+    assert features.shape == (24, model.cfg.encoder_embed_dim) and units.shape == (model.n_codebooks, 24)
+
+
+def test_field_and_hop():
+    """Of our trunks, and of fairseq's own models, which have their layers as text only."""
+    assert field_and_hop(load_model(WHOLE)[0]) == (400, 320)
+    cfg = SimpleNamespace(conv_feature_layers="[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2")
+    assert field_and_hop(SimpleNamespace(cfg=cfg)) == (400, 320)
+
+
+def test_fingerprint_is_of_the_teacher_too():
+    model, same = load_model(WHOLE)[0], load_model(WHOLE)[0]
+    assert fingerprint([model]) == fingerprint([same])
+    same.teacher.model.layers[0].fc1.bias.data += 1e-6
+    assert fingerprint([model]) != fingerprint([same])
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_normalisation_is_the_checkpoints(tmp_path, normalize):
+    state = torch.load(WHOLE, weights_only=True)
+    state["cfg"]["task"]["normalize"] = normalize
+    torch.save(state, tmp_path / "model.pt")
+    source = dinosr_plugin.load(tmp_path / "model.pt").source(np.array([0.5, 0.7] * 400))
+    assert source.shape == (1, 800) and source.mean() == pytest.approx(0.0 if normalize else 0.6, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "waveform, said",
+    [
+        (np.zeros((2, 800)), "waveform: 2-D torch.float64 where 1-D float is wanted; take the mean of channels"),
+        (np.zeros(800, dtype=np.int16), "waveform: 1-D torch.int16 .*divide 16-bit integers by 32768"),
+        (torch.zeros(399), "waveform: 399 samples, but the model needs 400 for a frame"),
+        (np.zeros(0), "waveform: 0 samples"),
+    ],
+)
+def test_what_is_no_waveform(waveform, said):
+    with pytest.raises(UserError, match=said):
+        dinosr_plugin.load(WHOLE).features(waveform)

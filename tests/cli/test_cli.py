@@ -1,0 +1,99 @@
+"""The `dinosr` command itself: help, exit statuses, what goes to which stream."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dinosr_plugin
+from dinosr_plugin import cli
+from dinosr_plugin.cli import corpora, decoding
+from dinosr_plugin.errors import UserError
+
+COMMANDS = [["path"], ["manifest", "librispeech"], ["manifest", "librilight"], ["manifest", "folder"], ["check"], ["synth"]]
+COMMANDS += [["features"], ["kmeans", "fit"], ["kmeans", "apply"], ["units"], ["quality"], ["abx"], ["report"], ["lm-score"], ["lm-features"], ["zerospeech"], ["zerospeech-synth"], ["ngram"], ["tune-lm"], ["transcribe"], ["bench"]]
+
+
+def test_path(capsys):
+    assert cli.main(["path"]) == 0
+    assert capsys.readouterr().out == f"{Path(dinosr_plugin.__file__).parent}\n"
+
+
+def test_the_installed_command():
+    command = Path(sys.executable).with_name("dinosr")
+    if not command.exists():
+        pytest.skip("the package is not installed")
+    done = subprocess.run([command, "path"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and (Path(done.stdout.strip()) / "cli").is_dir()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_option_has_help(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*command, "--help"])
+    assert stopped.value.code == 0
+    parser = cli.make_parser()
+    for name in command:
+        parser = parser._subparsers._group_actions[0].choices[name]
+    assert all(action.help for action in parser._actions)
+    assert parser.description and parser.format_help() == capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["manifest"], ["check"], ["check", "a.tsv", "--workers", "0"], ["synth", "--out", "x", "--minutes", "-1", "--speakers", "2"]])
+def test_a_wrong_command_line_ends_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: dinosr" in capsys.readouterr().err
+
+
+def test_messages_of_the_number_types(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["check", "a.tsv", "--workers", "0"])
+    assert "invalid whole number above 0 value: '0'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error, status, said", [(UserError("a.tsv: gone; make it"), 1, "error: a.tsv: gone; make it\n"), (KeyboardInterrupt(), 130, "")])
+def test_how_a_tool_ends(error, status, said, monkeypatch, capsys):
+    def run(options):
+        raise error
+
+    monkeypatch.setattr(corpora, "run_path", run)
+    assert cli.main(["path"]) == status
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", said)
+
+
+def test_other_errors_keep_their_traceback(monkeypatch):
+    monkeypatch.setattr(corpora, "run_path", lambda options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["path"])
+
+
+def test_synth_passes_its_options_on(monkeypatch):
+    from dinosr_plugin.data.synth import corpus as synth
+
+    calls = []
+    monkeypatch.setattr(synth, "synthesize", lambda *arguments: calls.append(arguments))
+    assert cli.main(["synth", "--out", "corpus", "--minutes", "1.5", "--speakers", "3", "--seed", "7"]) == 0
+    assert calls == [(Path("corpus"), 1.5, 3, 7)]
+
+
+def test_a_reader_that_stops_early(tmp_path):
+    """`dinosr check ... | head`: no traceback when the pipe closes."""
+    tsv = tmp_path / "a.tsv"
+    tsv.write_text(f"{tmp_path}\n" + "no tab\n" * 20000)
+    code = "import sys; from dinosr_plugin.cli import main; sys.exit(main(sys.argv[1:]))"
+    process = subprocess.Popen([sys.executable, "-c", code, "check", tsv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    assert process.wait(timeout=120) == 1
+
+
+def test_forms_of_transcripts():
+    """The parser names them itself, so that `dinosr --help` need not load torch."""
+    from dinosr_plugin.decoding import transcribe
+
+    assert decoding.FORMATS == tuple(transcribe.FORMATS)

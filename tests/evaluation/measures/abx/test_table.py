@@ -1,0 +1,180 @@
+"""Several feature folders and unit files in one table; the command ``dinosr abx``."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dinosr_plugin import cli
+from dinosr_plugin.errors import UserError
+from dinosr_plugin.evaluation.measures.abx.errors import abx
+from dinosr_plugin.evaluation.measures.abx.items import Item, read_items, write_items
+from dinosr_plugin.evaluation.measures.abx.table import measure, open_sources
+from dinosr_plugin.units.codes import write_units
+from dinosr_plugin.units.store import FeatureFolder, FeatureWriter
+
+RATE = 50.0
+PHONES = [("SIL", "K", phone, "T", "SIL") for phone in ("AE", "IH", "AE", "IH", "AE", "EH")]  # of every utterance, a tenth of a second each
+SPEAKERS = ("anna", "berta", "clara")
+
+
+def write_features(folder, features: dict):
+    names, lengths, width = list(features), [len(array) for array in features.values()], next(iter(features.values())).shape[1]
+    with FeatureWriter(folder, RATE, width, "float32", {"kind": "test"}, names, lengths) as writer:
+        for row, name in enumerate(names):
+            writer.add(row, features[name])
+        writer.close()
+
+
+@pytest.fixture
+def corpus(tmp_path, monkeypatch):
+    """In the working folder: some.phones.tsv, some.tsv, two layers in all/, and units; four utterances each of three speakers."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    names = [f"{speaker}{i}" for speaker in SPEAKERS for i in range(4)]
+    phones = [phone for word in PHONES for phone in word]
+    rows = [f"{name}\t{i / 10:.1f}\t{(i + 1) / 10:.1f}\t{phone}" for name in names for i, phone in enumerate(phones)]
+    (tmp_path / "some.phones.tsv").write_text("\n".join(["utt\tstart\tend\tphone", *rows]) + "\n")
+    (tmp_path / "some.tsv").write_text("\n".join(["/sound", *(f"{name[:-1]}/{name}.wav\t48000" for name in names)]) + "\n")
+    for layer, width in ((0, 3), (1, 5)):
+        write_features(tmp_path / "all" / f"layer_{layer}", {name: rng.normal(size=(150, width)).astype(np.float32) for name in names})
+    write_units(tmp_path / "some.units", ((name, rng.integers(0, 4, 150)) for name in names))
+    return tmp_path
+
+
+def dinosr_abx(*arguments: str) -> int:
+    return cli.main(["abx", *arguments])
+
+
+def words(text: str) -> list:
+    return [line.split() for line in text.splitlines()]
+
+
+def test_layers_and_units_in_one_table(corpus, capsys):
+    given = ["all", "some.units", "--rate", "50", "--phones", "some.phones.tsv", "--manifest", "some.tsv"]
+    assert dinosr_abx(*given, "--write-items", "some.item", "--out", "out", "--no-sampling") == 0
+    items = read_items("some.item")
+    assert {(item.previous, item.following) for item in items} == {("K", "T")} and len(items) == 12 * 6
+    out = capsys.readouterr().out
+    assert "some.item: 72 items of 3 speakers\n" in out
+    expected = [
+        abx(FeatureFolder(corpus / "all/layer_0"), items, RATE, "angular", max_group=None, max_speakers=None),
+        abx(FeatureFolder(corpus / "all/layer_1"), items, RATE, "angular", max_group=None, max_speakers=None),
+    ]
+    rows = {row[0]: row[1:] for row in words(out) if row}
+    for name, result in zip(("all/layer_0", "all/layer_1"), expected):
+        assert rows[name] == ["angular", "50", f"{result.within.error:.2f}", f"{result.across.error:.2f}", "72", "0", "0"]
+    assert rows["some.units"][0] == "onehot"
+
+    figures = json.loads((corpus / "out/abx.json").read_text())
+    assert (figures["items"], figures["speakers"], figures["max_group"], figures["seed"]) == ("some.phones.tsv", 3, None, 0)
+    assert [row["name"] for row in figures["rows"]] == ["all/layer_0", "all/layer_1", "some.units"]
+    assert figures["rows"][1]["across"] == expected[1].across.error
+    pairs = figures["rows"][1]["tables"]["across"]["pairs"]
+    assert np.mean([pair["error"] for pair in pairs]) == pytest.approx(expected[1].across.error)
+
+    with open(corpus / "out/abx_pairs.tsv") as file:
+        lines = list(csv.DictReader(file, delimiter="\t"))
+    mine = [float(line["error"]) for line in lines if (line["name"], line["condition"]) == ("all/layer_1", "across")]
+    assert mine == [pair["error"] for pair in pairs]
+    with open(corpus / "out/abx_speakers.tsv") as file:
+        assert {line["speaker"] for line in csv.DictReader(file, delimiter="\t")} == set(SPEAKERS)
+    with open(corpus / "out/abx.tsv") as file:
+        assert [float(line["within"]) for line in csv.DictReader(file, delimiter="\t")] == [row["within"] for row in figures["rows"]]
+    assert sorted(path.name for path in (corpus / "out").iterdir()) == ["abx.json", "abx.tsv", "abx_pairs.tsv", "abx_speakers.tsv"]
+
+
+def test_the_edit_distance_is_of_units_alone(corpus):
+    write_items("some.item", [Item("anna0", 0, 1, "AE", "K", "T", "anna")])
+    sources = open_sources([corpus / "all/layer_0", corpus / "some.units"], 50, "edit")
+    assert [(source.distance, source.rate) for source in sources] == [("angular", 50), ("edit", 50)]
+    assert open_sources([corpus / "some.units"], 25)[0].distance == "onehot"
+
+
+def test_a_folder_of_several_stands_for_all_of_them(corpus):
+    (corpus / "units").mkdir()
+    for k in (1, 0):
+        write_units(corpus / "units" / f"codebook_{k}.units", [("anna0", np.arange(k + 1))])
+    names = [Path(source.name).name for source in open_sources([corpus / "units", corpus / "all", corpus / "all/layer_1"], 50)]
+    assert names == ["codebook_0.units", "codebook_1.units", "layer_0", "layer_1", "layer_1"]
+
+
+def test_labels_without_names_belong_to_the_rows_of_a_manifest(corpus):
+    named = open_sources([corpus / "some.units"], 50)[0].features
+    rows = [line.split("\t")[0] for line in (corpus / "some.tsv").read_text().splitlines()[1:]]
+    (corpus / "some.km").write_text("".join(" ".join(map(str, named[Path(row).stem])) + "\n" for row in rows))
+    (source,) = open_sources([corpus / "some.km"], 50, tsv=corpus / "some.tsv")
+    assert source.features.keys() == named.keys() and all((source.features[utt] == named[utt]).all() for utt in named)
+
+
+def test_items_alone(corpus, capsys):
+    given = ["--phones", "some.phones.tsv", "--manifest", "some.tsv", "--write-items", "new/some.item"]
+    assert dinosr_abx(*given, "--span", "phone", "--min-count", "5") == 0
+    assert capsys.readouterr().out == "new/some.item: 60 items of 3 speakers\n"  # AE 12 times a speaker, IH 8 times, EH 4 times
+    assert {item.phone for item in read_items("new/some.item")} == {"AE", "IH"}
+    assert {round(item.offset - item.onset, 6) for item in read_items("new/some.item")} == {0.1}
+    assert dinosr_abx(*given, "--silence", "ae", "sil") == 0
+    assert {item.phone for item in read_items("new/some.item")} == {"IH", "EH"}
+
+
+def test_tables(corpus, capsys):
+    assert dinosr_abx("all/layer_0", "--phones", "some.phones.tsv", "--manifest", "some.tsv", "--tables") == 0
+    out = capsys.readouterr().out
+    assert "all/layer_0, within speakers\n" in out and "all/layer_0, across speakers\n" in out
+    assert ["berta"] in [row[:1] for row in words(out)] and ["AE", "IH"] in [row[:2] for row in words(out)]
+
+
+def test_one_speaker(corpus, capsys):
+    (corpus / "flat.tsv").write_text("/sound\n" + "\n".join(f"anna{i}.wav\t48000" for i in range(4)) + "\n")
+    assert dinosr_abx("all/layer_0", "--phones", "some.phones.tsv", "--manifest", "flat.tsv") == 0
+    captured = capsys.readouterr()
+    assert words(captured.out)[2][4] == "-"
+    assert "note: flat.tsv: its folders tell of one speaker, unknown; nothing to compare across speakers\n" in captured.err
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "FEATURES: not given"),
+        (["absent"], "absent: no such folder or file"),
+        (["some.units"], "some.units: a file of units wants --rate HZ"),
+        (["all", "--rate", "50"], "--rate and --distance are of files of units"),
+        (["all", "--distance", "edit"], "--rate and --distance are of files of units"),
+        (["some.phones.tsv", "--rate", "50"], "some.phones.tsv line 1: .* is no unit id"),
+        (["nothing"], "nothing: holds no features"),
+        (["some.units", "--rate", "25"], r"some.units: all 72 items lie in the first 48% of their features at 25 Hz; give the right rate \(about 52 Hz\?\)"),
+        (["some.units", "--rate", "100"], r"some.units: 36 of 72 items lie past the end of their features at 100 Hz; give the right rate"),
+        (["all", "--min-count", "100"], "some.phones.tsv: none of 72 triphones in 12 utterances can be compared.* or a lower --min-count"),
+        (["all", "--manifest", "other.tsv"], "some.phones.tsv: none of its utterances .* is in the manifest"),
+        (["broken"], "broken: anna0: NaN or infinity in frame 7 of its features"),
+    ],
+)
+def test_bad_input(corpus, capsys, arguments, message):
+    (corpus / "nothing").mkdir()
+    (corpus / "other.tsv").write_text("/sound\nanna/other.wav\t48000\n")
+    write_features(corpus / "broken", dict(FeatureFolder(corpus / "all/layer_0")))
+    with open(corpus / "broken/features_1_of_1.npy", "r+b") as file:
+        np.lib.format.read_magic(file), np.lib.format.read_array_header_1_0(file)
+        file.seek(7 * 3 * 4, 1)
+        file.write(np.float32("nan").tobytes())
+    manifest = [] if "--manifest" in arguments else ["--manifest", "some.tsv"]
+    assert dinosr_abx(*arguments, "--phones", "some.phones.tsv", *manifest) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert re.search(message, error), error
+
+
+def test_how_items_are_made_is_not_asked_of_a_file(corpus, capsys):
+    write_items("some.item", [Item("anna0", 0, 1, "AE", "K", "T", "anna")])
+    for option in (["--min-count", "2"], ["--manifest", "some.tsv"], ["--write-items", "x.item"]):
+        assert dinosr_abx("all", "--items", "some.item", *option) == 1
+        assert "with --items leave them out" in capsys.readouterr().err
+
+
+def test_a_source_that_fails_is_named(corpus):
+    items = [Item("other", 0, 1, "AE", "K", "T", "anna")]
+    with pytest.raises(UserError, match="layer_0: 1 of 1 utterances of the items have no features"):
+        measure(open_sources([corpus / "all/layer_0"]), items)

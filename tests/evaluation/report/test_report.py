@@ -1,0 +1,272 @@
+"""``dinosr report`` from the command line to the page: what stands there, what it needs, and what it says of bad input."""
+
+import base64
+import io
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+import soundfile
+import torch
+from support.fairseq_models import fairseq_checkpoint
+
+from dinosr_plugin import cli
+from dinosr_plugin.evaluation import comparison
+from dinosr_plugin.evaluation.report import frame_map
+from dinosr_plugin.evaluation.phones import PhoneAlignment
+from dinosr_plugin.evaluation.report.inputs import Inputs
+from dinosr_plugin.evaluation.report.page import COLUMNS, round_as
+from dinosr_plugin.evaluation.report.pictures import choose_stretch, run_lengths, runs
+from dinosr_plugin.evaluation.report.words import key_figures
+from dinosr_plugin.units.features import read_utterances
+from support import paths
+
+GOLDEN = paths.GOLDEN / "official_format_tiny.pt"  # 3 layers, 2 codebooks of 8
+PITCH = {"AA": 300, "IY": 1200, "S": 4000, "SIL": 0}
+VOID = {"meta", "link", "img", "br"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_map():
+    """t-SNE of 3,000 frames takes its time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frame_map, "FRAMES", 200)
+        yield
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """dev.tsv, dev.phones.tsv and log: tones of 120 ms, one a phone, by two speakers."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    manifest, rows = [str(folder)], ["utt\tstart\tend\tphone"]
+    for number in range(8):
+        speaker = f"s{number % 2}"
+        phones = ["SIL", *rng.choice(["AA", "IY", "S"], 30), "SIL"]
+        tone = np.repeat([PITCH[phone] * (1 + 0.1 * (number % 2)) for phone in phones], 1920)
+        wave = 0.3 * np.sin(2 * np.pi * np.cumsum(tone) / 16000) + rng.normal(0, 0.01, len(tone))
+        (folder / speaker).mkdir(exist_ok=True)
+        soundfile.write(folder / speaker / f"u{number}.wav", wave, 16000)
+        manifest.append(f"{speaker}/u{number}.wav\t{len(wave)}")
+        rows += [f"u{number}\t{0.12 * i:.2f}\t{0.12 * (i + 1):.2f}\t{phone}" for i, phone in enumerate(phones)]
+    (folder / "dev.tsv").write_text("\n".join(manifest) + "\n")
+    (folder / "dev.phones.tsv").write_text("\n".join(rows) + "\n")
+    constant = {"target_entropy": "2.0", "lr": "0.1", "accuracy": "0.5", "active_codes": "7.5", "active_codes_0": "8", "active_codes_1": "7", "target_ppl": "6.5"}
+    records = [{"num_updates": str(n), "loss": str(3 - n / 20), **constant} for n in range(1, 9)]
+    (folder / "log").write_text("\n".join(map(json.dumps, records)) + "\n")
+    return folder
+
+
+def report(corpus: Path, out: Path, *more: str, checkpoint: Path = GOLDEN) -> int:
+    tsv = str(corpus / "dev.tsv")
+    return cli.main(["report", str(checkpoint), "--manifest", tsv, "--train", tsv, "--phones", str(corpus / "dev.phones.tsv"), "--out", str(out), *more])
+
+
+class Page(HTMLParser):
+    """Reads it whole: each tag closed in order; pictures, links and the rows of the table."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.images, self.links, self.tags, self.sections = [], [], [], set(), []
+        self.rows: list[list[str]] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.add(tag)
+        self.links += [attrs[name] for name in ("src", "href", "action", "data", "srcset") if name in attrs]
+        self.sections += [attrs["id"]] if tag == "section" else []
+        if tag == "img":
+            self.images.append(attrs)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        if self.open and {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += text
+
+
+@pytest.fixture(scope="module")
+def made(corpus, tmp_path_factory) -> tuple:
+    """(folder, figures, the page)."""
+    out = tmp_path_factory.mktemp("report")
+    assert report(corpus, out, "--log", str(corpus / "log")) == 0
+    return out, json.loads((out / "figures.json").read_text()), Page((out / "report.html").read_text(encoding="utf-8"))
+
+
+def test_the_head_tells_of_the_model_and_the_speech(made):
+    _, figures, _ = made
+    assert figures["updates"] == 3 and figures["checkpoint"] == GOLDEN.name
+    assert {key: figures["model"][key] for key in ("name", "codebooks", "codebook_size")} == {"name": "DinoSR", "codebooks": 2, "codebook_size": 8}
+    assert (figures["measured_on"]["speakers"], figures["measured_on"]["utterances"], figures["measured_on"]["phones"]) == (2, 8, 4)
+    assert [row["kind"] for row in figures["rows"]].count("teacher") == 2 and figures["notes"] == []
+
+
+def test_the_table_holds_the_figures(made):
+    _, figures, page = made
+    by_name = {row[0]: row[1:] for row in page.rows if len(row) == len(COLUMNS) + 1}
+    assert len(by_name) == len(figures["rows"]) + 1  # and the header
+    for row in figures["rows"]:
+        shown = [cell.strip("\u2605\u00a0") for cell in by_name[row["name"]]]
+        assert shown == ["-" if row[key] is None else format(row[key], spec) for key, _, _, spec, _ in COLUMNS]
+    for place, (key, _, _, spec, better) in enumerate(COLUMNS):
+        values = {row["name"]: round_as(row[key], spec) for row in figures["rows"] if row[key] is not None}
+        stars = {name for name, cells in by_name.items() if cells[place].startswith("\u2605")}
+        assert stars == ({name for name, value in values.items() if value == better(values.values())} if better else set())
+
+
+def test_key_figures_have_baselines_beside_them(made):
+    out, figures, _ = made
+    text = (out / "report.html").read_text(encoding="utf-8")
+    found = key_figures(figures["rows"], 2)
+    assert [title for title, _, _ in found] == ["phone information (PNMI)", "ABX error across speakers", "speaker information", "codes in use"]
+    teacher = [row for row in figures["rows"] if row["kind"] == "teacher"]
+    assert found[0][1] == f"{max(row['pnmi'] for row in teacher):.3f}"
+    untrained = max(row["pnmi"] for row in figures["rows"] if row["kind"] == "untrained")
+    assert f"MFCC {figures['rows'][0]['pnmi']:.3f}" in found[0][2] and f"best layer {untrained:.3f}." in found[0][2]
+    assert all(f"<b>{value}</b>" in text and words in text for _, value, words in found)
+
+
+def test_the_page_needs_nothing_but_itself(made):
+    out, _, page = made
+    assert not page.tags & {"script", "iframe", "object", "embed", "audio", "video"}
+    assert all(link.startswith("data:") for link in page.links)
+    assert not re.search(r"https?:|url\(|@import", (out / "report.html").read_text(encoding="utf-8"))
+    assert "default-src 'none'" in (out / "report.html").read_text(encoding="utf-8")
+    assert page.sections == ["layers", "table", "meaning", "example", "durations", "map", "training", "use", "conventions"]
+
+
+def test_every_picture_is_inside_and_beside(made):
+    out, _, page = made
+    files = {path.read_bytes() for path in out.glob("*.png")}
+    inside = [base64.b64decode(image["src"].removeprefix("data:image/png;base64,"), validate=True) for image in page.images]
+    assert files == set(inside) and len(files) == len(inside) == 19
+    for data, image in zip(inside, page.images):
+        height, width, _ = matplotlib.image.imread(io.BytesIO(data)).shape
+        assert min(height, width) > 300 and image["alt"]
+
+
+def test_figures_of_the_pictures(made, corpus):
+    _, figures, _ = made
+    counts = np.array(figures["code_counts"])  # (K, V)
+    assert counts.shape == (2, 8) and (counts.sum(axis=1) == figures["rows"][0]["frames"]).all()
+    assert figures["durations"]["unit"]["count"] * figures["durations"]["unit"]["mean_ms"] == pytest.approx(counts[0].sum() * 20)
+    best = max((row for row in figures["rows"] if row["kind"] == "teacher"), key=lambda row: row["pnmi"])
+    assert figures["durations"]["codebook"] == best["index"]
+    for name in ("unit", "phone"):
+        assert figures["durations"][name]["mean_ms"] == pytest.approx(best[f"{name}_ms"])
+    assert figures["training"]["last"]["num_updates"] == 8 and figures["training"]["records"] == 8
+
+
+def test_again_nothing_is_measured_again(made, corpus, monkeypatch):
+    out, figures, _ = made
+    page = (out / "report.html").read_bytes()
+    for name in ("feature_rows", "code_rows"):
+        monkeypatch.setattr(comparison, name, lambda *_: pytest.fail("measured again"))
+    assert report(corpus, out, "--log", str(corpus / "log")) == 0
+    assert json.loads((out / "figures.json").read_text()) == figures and (out / "report.html").read_bytes() == page
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_a_model_without_codebooks(corpus, tmp_path, capsys):
+    fairseq_checkpoint(tmp_path / "hubert.pt", "hubert")
+    state = torch.load(tmp_path / "hubert.pt", weights_only=False)
+    del state["optimizer_history"][-1]["num_updates"]  # as in old ones
+    torch.save(state, tmp_path / "hubert.pt")
+    assert report(corpus, tmp_path / "out", "--no-abx", checkpoint=tmp_path / "hubert.pt") == 1
+    assert "hubert.pt: has no codebooks; say with --clusters" in capsys.readouterr().err
+    assert report(corpus, tmp_path / "out", "--no-abx", "--clusters", "6", checkpoint=tmp_path / "hubert.pt") == 0
+    page = Page((tmp_path / "out/report.html").read_text(encoding="utf-8"))
+    assert page.sections == ["layers", "table", "map", "conventions"]
+    assert json.loads((tmp_path / "out/figures.json").read_text())["updates"] is None
+    assert not any("ABX" in cell for cell in page.rows[0]) and "no training log was given" in capsys.readouterr().err
+
+
+@pytest.fixture
+def alone(corpus, tmp_path) -> Path:
+    """The first speaker's half, phones without neighbours: nothing to compare with."""
+    lines = (corpus / "dev.tsv").read_text().splitlines()
+    (tmp_path / "dev.tsv").write_text("\n".join([lines[0], *(line for line in lines if line.startswith("s0/"))]) + "\n")
+    rows = [row for row in (corpus / "dev.phones.tsv").read_text().splitlines()[1:] if int(row[1]) % 2 == 0]
+    (tmp_path / "dev.phones.tsv").write_text("\n".join(["utt\tstart\tend\tphone", *(row for i, row in enumerate(rows) if i % 2)]) + "\n")
+    return tmp_path
+
+
+def test_one_speaker_and_nothing_to_compare(alone, capsys):
+    assert report(alone, alone / "out") == 0
+    figures = json.loads((alone / "out/figures.json").read_text())
+    assert figures["measured_on"]["speakers"] == 1 and all(row["unit_abx_within"] is None for row in figures["rows"])
+    assert any(note.startswith("no ABX: ") for note in figures["notes"]) and "note: no ABX: " in capsys.readouterr().err
+    assert not (alone / "out/layers_abx_across.png").exists()
+    titles = [title for title, _, _ in key_figures(figures["rows"], 1)]
+    assert titles == ["phone information (PNMI)", "codes in use"]
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--log", "none"], "none: no such log"),
+        (["--log", "empty.log"], "empty.log: no record of a training loss in it; give TensorBoard's folder"),
+        (["--log", "nothing"], "nothing: no record of a training loss in it"),
+        (["--phones", "other.tsv"], "other.tsv: 8 of 8 utterances have no alignment (u0, u1, u2, ...)"),
+        (["--out", "/proc/nowhere"], "cannot write into /proc/nowhere"),
+        (["--clusters", "9"], "--clusters 9: the codebooks of"),
+        (["--train", "absent.tsv"], "absent.tsv"),
+    ],
+)
+def test_bad_input_ends_in_one_line_before_any_work(corpus, tmp_path, monkeypatch, capsys, options, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(comparison, "finished_rows", lambda *_: pytest.fail("measured"))
+    Path("empty.log").write_text('{"epoch": 1}\n')
+    Path("nothing").mkdir()
+    Path("other.tsv").write_text("utt\tstart\tend\tphone\nx\t0\t1\tAA\n")
+    assert report(corpus, tmp_path / "out", *options) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ") and said in error
+    assert not (tmp_path / "out/report.html").exists()
+
+
+def test_without_its_library(corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    assert report(corpus, tmp_path / "out") == 1
+    assert "pip install scikit-learn" in capsys.readouterr().err
+
+
+# ---- parts ------------------------------------------------------------------------------------------------------------------
+
+
+def test_runs():
+    units = np.array([3, 3, 3, 1, 3, 3])
+    assert run_lengths(units).tolist() == [3, 1, 2] and run_lengths(units[:0]).tolist() == []
+    found = runs(units, 50)
+    assert [unit for *_, unit in found] == [3, 1, 3]
+    np.testing.assert_allclose([part[:2] for part in found], [[0.0025, 0.0625], [0.0625, 0.0825], [0.0825, 0.1225]])  # frame 0's centre: 12.5 ms
+
+
+def test_the_stretch_is_the_middle_of_an_utterance(corpus):
+    phones, utterances = PhoneAlignment.read(corpus / "dev.phones.tsv"), read_utterances(corpus / "dev.tsv")
+    codes = {u.name: np.arange(2 * ((u.samples - 400) // 320 + 1)).reshape(2, -1) % 8 for u in utterances}
+    inputs = Inputs(GOLDEN, corpus / "dev.tsv", corpus / "dev.tsv", 1.0, corpus, phones, utterances, {u.name: "s" for u in utterances}, [])
+    stretch = choose_stretch(inputs, codes, 50)
+    (chosen,) = (u for u in utterances if u.name == stretch.utt)
+    length = chosen.samples / 16000
+    shown = min(3.0, length)
+    assert stretch.end - stretch.start == pytest.approx(shown) and stretch.start + stretch.end == pytest.approx(length)
+    assert len(stretch.wave) == pytest.approx(shown * 16000, abs=1) and stretch.mel.shape[0] == 80
+    for parts in (stretch.phones, *stretch.units):
+        assert parts[0][0] <= stretch.start + 0.02 and parts[-1][1] >= stretch.end - 0.03
+        assert all(end == pytest.approx(start) for (_, end, _), (start, _, _) in zip(parts, parts[1:]))
