@@ -12,7 +12,9 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter as Loader
 
 settings.register_profile("search", deadline=None)  # 200 ms an example is no fault where other programs take the CPU
 settings.register_profile("repeatable", settings.get_profile("search"), derandomize=True)
-settings.load_profile("repeatable")  # a change never fails on somebody else's rare case; --hypothesis-profile=search looks for these
+settings.load_profile(
+    "repeatable"
+)  # a change never fails on somebody else's rare case; --hypothesis-profile=search looks for these
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -30,8 +32,12 @@ def pytest_runtest_makereport(item):
 def machine() -> str:
     """What a test may have lacked."""
     memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    free = {"memory": memory} | {folder: shutil.disk_usage(folder).free for folder in (os.getcwd(), tempfile.gettempdir())}
-    return f"{datetime.now():%H:%M:%S}, load {os.getloadavg()[0]:.1f}, free: " + ", ".join(f"{size >> 20} MB in {where}" for where, size in free.items())
+    free = {"memory": memory} | {
+        folder: shutil.disk_usage(folder).free for folder in (os.getcwd(), tempfile.gettempdir())
+    }
+    return f"{datetime.now():%H:%M:%S}, load {os.getloadavg()[0]:.1f}, free: " + ", ".join(
+        f"{size >> 20} MB in {where}" for where, size in free.items()
+    )
 
 
 @pytest.fixture
@@ -62,7 +68,10 @@ def workers_stop(monkeypatch):
 def fairseq_forgets():
     """fairseq keeps a run's best loss, and how many validations ago it was, as attributes of two functions: tests that save without loading must not find them."""
     yield
-    for module, function in (("fairseq.checkpoint_utils", "save_checkpoint"), ("fairseq_cli.train", "should_stop_early")):
+    for module, function in (
+        ("fairseq.checkpoint_utils", "save_checkpoint"),
+        ("fairseq_cli.train", "should_stop_early"),
+    ):
         if module in sys.modules:
             for name in ("best", "num_runs"):
                 vars(getattr(sys.modules[module], function)).pop(name, None)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from support.paths import REPOSITORY
 
 ROOT = REPOSITORY
@@ -26,7 +27,9 @@ def imports(path: Path) -> set:
             here = path.relative_to(ROOT).parts[: -node.level] if node.level else ()
             base = ".".join([*here, *([node.module] if node.module else [])])
             for alias in node.names:
-                inside = ROOT.joinpath(*base.split("."), alias.name)  # `from ..models import checkpoint` imports a module
+                inside = ROOT.joinpath(
+                    *base.split("."), alias.name
+                )  # `from ..models import checkpoint` imports a module
                 names.add(f"{base}.{alias.name}" if inside.is_dir() or inside.with_suffix(".py").is_file() else base)
     return names
 
@@ -67,12 +70,18 @@ def test_criterions_know_modules_only():
 @pytest.mark.parametrize("name", ["data", "decoding", "units", "evaluation", "interop"])
 def test_models_come_through_the_checkpoint_loader(name):
     for path in files_of(name):
-        found = {imported for imported in imports(path) if room(imported) in ("models", "modules", "tasks", "criterions")}
+        found = {
+            imported for imported in imports(path) if room(imported) in ("models", "modules", "tasks", "criterions")
+        }
         own = {imported for imported in found if room(imported) == name}
         assert found - own <= {"dinosr_plugin.models.checkpoint"}, path
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if PACKAGE / "cli" not in path.parents], ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path",
+    [path for path in SOURCES if PACKAGE / "cli" not in path.parents],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
 def test_nothing_imports_the_command_line(path):
     assert "cli" not in {room(name) for name in imports(path)}
 
@@ -97,7 +106,9 @@ def test_no_torchaudio(path):
 
 
 def test_workarounds_stand_in_compat_only():
-    pattern = re.compile(r"add_safe_globals|np\.(int|float)\s*=|setattr\(np|sys\.excepthook\s*=|filterwarnings|simplefilter")
+    pattern = re.compile(
+        r"add_safe_globals|np\.(int|float)\s*=|setattr\(np|sys\.excepthook\s*=|filterwarnings|simplefilter"
+    )
     found = {path.relative_to(PACKAGE).parts[0] for path in PACKAGE.rglob("*.py") if pattern.search(path.read_text())}
     assert found == {"compat"}
 

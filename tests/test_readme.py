@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+
 from dinosr_plugin.data.synth.corpus import synthesize
 from dinosr_plugin.evaluation.training_log import loss_curve, read_training_log
 from support.paths import REPOSITORY
@@ -36,7 +37,9 @@ COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if l
 
 def shell(command: str, folder: Path) -> subprocess.CompletedProcess:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.run(["bash", "-euc", command], cwd=folder, env={**os.environ, "PATH": path}, text=True, capture_output=True)
+    return subprocess.run(
+        ["bash", "-euc", command], cwd=folder, env={**os.environ, "PATH": path}, text=True, capture_output=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +79,9 @@ def outputs(newcomer) -> dict[str, str]:
         config = re.search(r"--config-name (\S+)", command)
         result = shell(f"{command} {SHORT[config.group(1)]}" if config else command, newcomer)
         assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-3000:]}"
-        printed[key_of(command)] = result.stdout + (result.stderr if command.startswith("fairseq-generate") else "")  # where its log goes
+        printed[key_of(command)] = result.stdout + (
+            result.stderr if command.startswith("fairseq-generate") else ""
+        )  # where its log goes
     return printed
 
 
@@ -84,7 +89,9 @@ def key_of(command: str) -> str:
     """Program, with its sub-command, config or decoder, or that it measures units."""
     option = re.search(r"--(?:config-name|decoder) (\S+)", command) or re.match(r"dinosr quality (units)", command)
     program = " ".join(command.split()[:2]) if command.startswith("dinosr") else command.split()[0]
-    return program if not option else option.group(1) if program.startswith("fairseq") else f"{program}, {option.group(1)}"
+    return (
+        program if not option else option.group(1) if program.startswith("fairseq") else f"{program}, {option.group(1)}"
+    )
 
 
 def test_nothing_is_left_out():
@@ -107,7 +114,9 @@ def test_pretraining_learned(outputs, newcomer):
 
 def test_finetuning_reports_wer_and_keeps_the_best(outputs, newcomer):
     records = read_training_log(newcomer / "finetune.log", "valid")
-    assert [record["num_updates"] for record in records] == [30] and 0 < records[0]["wer"] <= 100 and records[0]["uer"] > 0
+    assert (
+        [record["num_updates"] for record in records] == [30] and 0 < records[0]["wer"] <= 100 and records[0]["uer"] > 0
+    )
     state = torch.load(newcomer / "finetune" / "checkpoint_best.pt", weights_only=False)
     assert state["extra_state"]["best"] == pytest.approx(records[0]["wer"], abs=0.01)
 
@@ -127,7 +136,10 @@ def test_language_model(outputs, newcomer):
 
 
 def test_lexicon(outputs):
-    assert re.search(r"Generate valid with beam=100: WER: \d+\.\d\d \[.*\] CER: .* \(95 % bootstrap intervals over \d+ utterances\)", outputs["lexicon"])
+    assert re.search(
+        r"Generate valid with beam=100: WER: \d+\.\d\d \[.*\] CER: .* \(95 % bootstrap intervals over \d+ utterances\)",
+        outputs["lexicon"],
+    )
 
 
 def test_transcribe(outputs):
@@ -136,17 +148,27 @@ def test_transcribe(outputs):
 
 
 def test_quality(outputs, newcomer):
-    assert all(name in outputs["dinosr quality"] for name in ("PNMI", "MFCC", "log-Mel", "untrained layer 4", "layer 0", "codebook 3", "head 3"))
+    assert all(
+        name in outputs["dinosr quality"]
+        for name in ("PNMI", "MFCC", "log-Mel", "untrained layer 4", "layer 0", "codebook 3", "head 3")
+    )
     figures = json.loads((newcomer / "quality" / "quality.json").read_text())
     assert len(figures["history"][0]["teacher"]) == 4 and 0 < figures["history"][0]["teacher"][0]["pnmi"] < 1
-    assert {path.name for path in (newcomer / "quality").iterdir()} == {"quality.json", "curves.png", "code_by_phone.png", "comparison"}
+    assert {path.name for path in (newcomer / "quality").iterdir()} == {
+        "quality.json",
+        "curves.png",
+        "code_by_phone.png",
+        "comparison",
+    }
 
 
 def test_report(outputs, newcomer):
     assert outputs["dinosr report"] == "report/report.html\n"
     names = {row["name"] for row in json.loads((newcomer / "report" / "figures.json").read_text())["rows"]}
     assert {"MFCC", "log-Mel", "untrained layer 4", "layer 0", "codebook 3", "head 3"} <= names
-    assert "Perplexity of the codes over updates" in (newcomer / "report" / "report.html").read_text()  # of TensorBoard's files
+    assert (
+        "Perplexity of the codes over updates" in (newcomer / "report" / "report.html").read_text()
+    )  # of TensorBoard's files
 
 
 def test_quality_of_units(outputs):

@@ -7,7 +7,8 @@ Exit status: 0 done, 1 for something the user can mend (``error: ...`` on stderr
 import argparse
 import os
 import sys
-from typing import Optional, Sequence
+from collections.abc import Sequence
+from typing import Optional
 
 from ..errors import UserError
 from .bench import add_bench
@@ -26,7 +27,7 @@ COMMANDS = (
 )  # fmt: skip
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command (``arguments`` default to the process's own); returns the exit status."""
     options = make_parser().parse_args(arguments)
     try:
@@ -42,7 +43,10 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="dinosr", description="Speech representations by clustering: corpora, features, units, what was learned, language models, transcription. Training is fairseq's: fairseq-hydra-train with common.user_dir=$(dinosr path).")
+    parser = argparse.ArgumentParser(
+        prog="dinosr",
+        description="Speech representations by clustering: corpora, features, units, what was learned, language models, transcription. Training is fairseq's: fairseq-hydra-train with common.user_dir=$(dinosr path).",
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in COMMANDS:
         add(commands)

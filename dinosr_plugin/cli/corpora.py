@@ -1,18 +1,19 @@
 """Sound in: ``dinosr path``, ``manifest``, ``check``, ``synth``."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 from ..errors import UserError
 from .parsing import add_command, add_workers, pieces_or_model, positive, print_notes, whole_number, workers
-
 
 # ---- dinosr path -------------------------------------------------------------------------------------------------------------
 
 
 def add_path(commands) -> None:
-    add_command(commands, "path", run_path, "print the folder of this package, for fairseq: common.user_dir=$(dinosr path)")
+    add_command(
+        commands, "path", run_path, "print the folder of this package, for fairseq: common.user_dir=$(dinosr path)"
+    )
 
 
 def run_path(options: argparse.Namespace) -> int:
@@ -32,15 +33,22 @@ def add_manifest(commands) -> None:
     add_folder(corpora)
 
 
-def add_corpus(corpora, name: str, run: Callable[[argparse.Namespace], int], text: str, root: str) -> argparse.ArgumentParser:
+def add_corpus(
+    corpora, name: str, run: Callable[[argparse.Namespace], int], text: str, root: str
+) -> argparse.ArgumentParser:
     parser = add_command(corpora, name, run, text)
     parser.add_argument("root", type=Path, metavar="ROOT", help=root)
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR",
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
         help="folder for the manifests, made if need be; files of the same names are replaced",
     )
     parser.add_argument(
-        "--bpe", type=pieces_or_model, metavar="N",
+        "--bpe",
+        type=pieces_or_model,
+        metavar="N",
         help="also write word pieces, .bpe: learn N of them from the training transcripts with sentencepiece (bpe.model, dict.bpe.txt), "
         "or give the bpe.model of another manifest to use its pieces",
     )
@@ -67,7 +75,12 @@ def add_librispeech(corpora) -> None:
         "folder that holds the parts (train-clean-100, dev-clean, ...), or one part (SPEAKER/CHAPTER/*.flac)",
     )
     parser.add_argument("--parts", nargs="+", metavar="PART", help="take these parts only (default: all under ROOT)")
-    parser.add_argument("--join", nargs="+", metavar=("NAME", "PART"), help="also write NAME.tsv and its labels, the PARTs as one: --join train train-clean-100 train-clean-360 train-other-500")
+    parser.add_argument(
+        "--join",
+        nargs="+",
+        metavar=("NAME", "PART"),
+        help="also write NAME.tsv and its labels, the PARTs as one: --join train train-clean-100 train-clean-360 train-other-500",
+    )
 
 
 def run_librispeech(options: argparse.Namespace) -> int:
@@ -110,20 +123,30 @@ def add_folder(corpora) -> None:
         "folder that holds the audio, at any depth",
     )
     parser.add_argument(
-        "--split-by", choices=("file", "speaker"), default="file",
+        "--split-by",
+        choices=("file", "speaker"),
+        default="file",
         help="what goes to valid as a whole: a file, or a speaker (the first folder under ROOT; in LibriSpeech's layout "
         "its own speakers) (default: %(default)s)",
     )
     parser.add_argument(
-        "--valid-share", type=float, default=0.05, metavar="SHARE",
+        "--valid-share",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
         help="share of the files or speakers that goes to valid; 0: no valid.tsv (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N",
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
         help="another number gives another split; for one number an added file moves no other (default: %(default)s)",
     )
     parser.add_argument(
-        "--convert", type=Path, metavar="NEW_DIR",
+        "--convert",
+        type=Path,
+        metavar="NEW_DIR",
         help="write all files as 16 kHz mono 16-bit FLAC into this new folder and list those (mean of the channels, "
         "polyphase resampling)",
     )
@@ -133,7 +156,9 @@ def run_folder(options: argparse.Namespace) -> int:
     from ..data.corpora.folder import TRAIN, folder_splits
 
     check_out_and_bpe(options)
-    splits, notes = folder_splits(options.root, options.split_by, options.valid_share, options.seed, options.convert, workers(options))
+    splits, notes = folder_splits(
+        options.root, options.split_by, options.valid_share, options.seed, options.convert, workers(options)
+    )
     print_notes(notes)
     return write(options, splits, [TRAIN])
 
@@ -159,15 +184,21 @@ def add_check(commands) -> None:
     text = "read a manifest, its labels and all of its audio, and list every problem; exit status 1 where there is one"
     parser = add_command(commands, "check", run_check, text)
     parser.add_argument(
-        "manifest", type=Path, metavar="MANIFEST",
+        "manifest",
+        type=Path,
+        metavar="MANIFEST",
         help="a .tsv file; .ltr, .bpe, .wrd, .phn, .km and their dictionaries beside it are checked with it",
     )
     parser.add_argument(
-        "--min-sample-size", type=whole_number, metavar="N",
+        "--min-sample-size",
+        type=whole_number,
+        metavar="N",
         help="the training's task.min_sample_size, in samples (16000 a second): tells how many files it would skip",
     )
     parser.add_argument(
-        "--max-sample-size", type=whole_number, metavar="N",
+        "--max-sample-size",
+        type=whole_number,
+        metavar="N",
         help="the training's task.max_sample_size, in samples: tells how many files it would crop",
     )
     add_workers(parser)
@@ -189,11 +220,17 @@ def run_check(options: argparse.Namespace) -> int:
 
 
 def add_synth(commands) -> None:
-    parser = add_command(commands, "synth", run_synth, "make a small synthetic corpus with known words and phones, to try things on")
+    parser = add_command(
+        commands, "synth", run_synth, "make a small synthetic corpus with known words and phones, to try things on"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the corpus, made if need be")
     parser.add_argument("--minutes", type=positive, required=True, metavar="M", help="minutes of speech to make")
-    parser.add_argument("--speakers", type=whole_number, required=True, metavar="S", help="number of different voices, 2 or more")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="another number gives another corpus (default: %(default)s)")
+    parser.add_argument(
+        "--speakers", type=whole_number, required=True, metavar="S", help="number of different voices, 2 or more"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="another number gives another corpus (default: %(default)s)"
+    )
 
 
 def run_synth(options: argparse.Namespace) -> int:

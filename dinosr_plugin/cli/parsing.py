@@ -2,8 +2,8 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 
 def add_command(commands, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
@@ -60,7 +60,9 @@ def add_skip_missing(parser: argparse.ArgumentParser, text: str) -> None:
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--workers", type=whole_number, metavar="N",
+        "--workers",
+        type=whole_number,
+        metavar="N",
         help="threads that read files (default: one a CPU, 16 at most); changes the time, not the result",
     )
 

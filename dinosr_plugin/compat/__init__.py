@@ -3,9 +3,10 @@
 ``apply()`` runs them all; importing ``dinosr_plugin`` calls it. Nobody else works around anything.
 """
 
-from . import data, language_models, messages, training, versions
-from ..runs import fused_adam as optimizing, saving
+from ..runs import fused_adam as optimizing
+from ..runs import saving
 from ..runs.memory import keep_freed_memory  # noqa: F401  (for the tasks)
+from . import data, language_models, messages, training, versions
 from .data import audio_dataset, loaded_checkpoints, through  # noqa: F401  (for the tasks)
 from .versions import let_go_of_processes  # noqa: F401  (for decoding)
 

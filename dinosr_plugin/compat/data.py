@@ -1,7 +1,7 @@
 """Which dataset and which checkpoint fairseq's audio tasks and models read, and how ``fairseq-generate`` walks through a dataset."""
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Callable, Iterator
 
 from .wrapping import wrap_once
 

@@ -1,9 +1,9 @@
 """What ``fairseq-generate --lm-path`` lacks, and what else loads a language model needs too."""
 
 import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, Sequence
 
 from ..errors import UserError
 from .wrapping import wrap_once
@@ -63,5 +63,7 @@ def dictionary_folder(path: str, folders: Sequence[str], name: str) -> Path:
         searched.append(Path(utils.split_paths(task["data"])[0]))
     if not (searched[-1] / "dict.txt").is_file():
         where = ", ".join(map(str, searched))
-        raise UserError(f"{name}: no dict.txt, its dictionary, in {where}; copy it there from the folder of fairseq-preprocess")
+        raise UserError(
+            f"{name}: no dict.txt, its dictionary, in {where}; copy it there from the folder of fairseq-preprocess"
+        )
     return searched[-1]

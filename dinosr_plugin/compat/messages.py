@@ -49,7 +49,9 @@ def one_line_for_save_dir():
             try:
                 previous(save_dir)
             except OSError as error:
-                raise UserError(f"checkpoint.save_dir={save_dir}: cannot be written ({error.strerror}); give another folder") from error
+                raise UserError(
+                    f"checkpoint.save_dir={save_dir}: cannot be written ({error.strerror}); give another folder"
+                ) from error
 
         return verify
 

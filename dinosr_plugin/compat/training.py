@@ -3,8 +3,8 @@
 import contextlib
 import copy
 import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator
 
 import torch
 
@@ -23,10 +23,14 @@ def stop_after_saving():
     def end_at_once(previous):
         def train_epoch(cfg, trainer, *args):
             if 0 < cfg.optimization.max_update <= trainer.get_num_updates():
-                logger.info(f"{trainer.get_num_updates()} updates done already: optimization.max_update={cfg.optimization.max_update}")
+                logger.info(
+                    f"{trainer.get_num_updates()} updates done already: optimization.max_update={cfg.optimization.max_update}"
+                )
                 return [None], True
             if 0 < cfg.checkpoint.patience <= getattr(train.should_stop_early, "num_runs", 0):
-                logger.info(f"{train.should_stop_early.num_runs} validations in a row were no better already: checkpoint.patience={cfg.checkpoint.patience}")
+                logger.info(
+                    f"{train.should_stop_early.num_runs} validations in a row were no better already: checkpoint.patience={cfg.checkpoint.patience}"
+                )
                 return [None], True
             return previous(cfg, trainer, *args)
 
@@ -133,7 +137,9 @@ def waveforms_stay_float32():
             if converted is sample:  # float32 training
                 return sample
             sample = converted
-            if source is not None and any(getattr(module, "takes_float32", False) for module in self.get_model().modules()):
+            if source is not None and any(
+                getattr(module, "takes_float32", False) for module in self.get_model().modules()
+            ):
                 sample["net_input"]["source"] = source
             return sample
 
@@ -166,14 +172,18 @@ def exact_resume_of_half_precision():
     from fairseq.optim.fp16_optimizer import _FP16OptimizerMixin
 
     def tensors(optimizer):
-        return list(optimizer.fp32_params.values()) if isinstance(optimizer.fp32_params, dict) else optimizer.fp32_params
+        return (
+            list(optimizer.fp32_params.values()) if isinstance(optimizer.fp32_params, dict) else optimizer.fp32_params
+        )
 
     def keep(previous):
         def state_dict(self):
             state = previous(self)
             state["fp32_params"] = [p.data for p in tensors(self)]
             if self.scaler is not None:
-                state["scaler"] = {name: value for name, value in vars(self.scaler).items() if isinstance(value, (int, float))}
+                state["scaler"] = {
+                    name: value for name, value in vars(self.scaler).items() if isinstance(value, (int, float))
+                }
             return state
 
         return state_dict

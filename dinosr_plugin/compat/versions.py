@@ -17,7 +17,6 @@ def import_fairseq_quietly():
     """Importing fairseq sets the root logger to DEBUG and gives it a handler; every library would start to chatter."""
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
-    import fairseq.tasks
     import fairseq_cli.train  # noqa: F401
 
     root.setLevel(level)

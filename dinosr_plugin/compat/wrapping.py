@@ -1,7 +1,7 @@
 """How fairseq's and torch's functions are replaced."""
 
 import functools
-from typing import Callable
+from collections.abc import Callable
 
 
 def wrap_once(owner, name: str, make: Callable[[Callable], Callable]):

@@ -1,7 +1,7 @@
 """From a model's loss dictionary to fairseq's loss, sample size and log."""
 
 from dataclasses import dataclass, field
-from typing import Dict, List
+from typing import Dict
 
 import torch
 from fairseq import utils
@@ -56,11 +56,15 @@ class DinoSRCriterion(FairseqCriterion):
         return loss, sample_size, log
 
     @staticmethod
-    def scalars(output: Dict) -> List[str]:
-        return [k for k, v in output.items() if k != "sample_size" and (isinstance(v, float) or torch.is_tensor(v) and v.dim() == 0)]
+    def scalars(output: dict) -> list[str]:
+        return [
+            k
+            for k, v in output.items()
+            if k != "sample_size" and (isinstance(v, float) or torch.is_tensor(v) and v.dim() == 0)
+        ]
 
     @staticmethod
-    def reduce_metrics(logging_outputs: List[Dict]) -> None:
+    def reduce_metrics(logging_outputs: list[dict]) -> None:
         """Sum over ranks and micro-batches; losses are nats per masked frame."""
 
         def total(key):
@@ -83,12 +87,16 @@ class DinoSRCriterion(FairseqCriterion):
         return True
 
 
-def codebook_sums(logging_outputs: List[Dict]) -> Dict[str, Tensor]:
+def codebook_sums(logging_outputs: list[dict]) -> dict[str, Tensor]:
     """The model's sums over frames, over micro-batches and ranks, on the CPU; empty where it has none."""
-    return {key[len(SUMS) :]: sum(log[key] for log in logging_outputs).cpu() for key in logging_outputs[0] if key.startswith(SUMS)}
+    return {
+        key[len(SUMS) :]: sum(log[key] for log in logging_outputs).cpu()
+        for key in logging_outputs[0]
+        if key.startswith(SUMS)
+    }
 
 
-def log_codebooks(sums: Dict[str, Tensor]) -> None:
+def log_codebooks(sums: dict[str, Tensor]) -> None:
     """Figures of all frames between two lines of the log, or of a whole validation: sums add up, and the figures are made when fairseq asks.
 
     Args:

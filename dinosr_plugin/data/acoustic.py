@@ -43,7 +43,9 @@ def log_mel(wave: np.ndarray) -> np.ndarray:
     options = knf.FbankOptions()
     options.mel_opts.num_bins = 80
     frames = _kaldi_frames(knf.OnlineFbank, options, wave)  # (m, 80), m = 1 + (T - 400) // 160
-    frames = (frames - frames.mean(axis=0)) / (frames.std(axis=0) + 1e-5)  # the floor: a bin of digital silence is constant
+    frames = (frames - frames.mean(axis=0)) / (
+        frames.std(axis=0) + 1e-5
+    )  # the floor: a bin of digital silence is constant
     pairs = _pairs(frames)
     return pairs.reshape(len(pairs), -1)  # (n, 2, 80) -> (n, 160)
 

@@ -5,10 +5,11 @@ What is wrong with one file is an ``AudioError``; the tools collect these and re
 
 import math
 import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator, Optional, TypeVar, Union
+from typing import TypeVar
 
 import numpy as np
 import soundfile as sf
@@ -20,7 +21,11 @@ SAMPLE_RATE = 16000  # Hz; the trunk's strides make 50 frames a second of it
 SUFFIXES = (".wav", ".flac", ".ogg")
 BLOCK = 1 << 20  # samples decoded at a time (65 s): a recording of hours needs no more memory than that
 BATCH = 32  # files in one unit of work: a future for each of a million files would take more memory than the answers
-STATELESS = ("PCM", "FLOAT", "DOUBLE")  # how libsndfile's names of codecs begin that read the same from the middle as from the start
+STATELESS = (
+    "PCM",
+    "FLOAT",
+    "DOUBLE",
+)  # how libsndfile's names of codecs begin that read the same from the middle as from the start
 MONO_COPIES = "`dinosr manifest folder ROOT --convert NEW_DIR --out DIR` makes 16 kHz mono copies"
 
 Item = TypeVar("Item")
@@ -141,7 +146,9 @@ def read_part(path: Path, samples: int, start: int, length: int, rate: int = SAM
             if wrong := wrong_format(Header(file.frames, file.samplerate, file.channels), rate):
                 raise AudioError(f"{wrong}; {MONO_COPIES}")
             if file.frames != samples:
-                raise AudioError(f"{file.frames} samples, but {samples} in the manifest; make that again with `dinosr manifest`")
+                raise AudioError(
+                    f"{file.frames} samples, but {samples} in the manifest; make that again with `dinosr manifest`"
+                )
             file.seek(start)
             wave = file.read(length, dtype="float32")
     except (sf.LibsndfileError, OSError) as error:
@@ -175,7 +182,7 @@ def load_wave(path: Path) -> np.ndarray:
     return wave
 
 
-def wrong_format(header: Header, rate: int = SAMPLE_RATE) -> Optional[str]:
+def wrong_format(header: Header, rate: int = SAMPLE_RATE) -> str | None:
     """What to tell about a file that is not mono at ``rate`` Hz, or None."""
     if (header.rate, header.channels) == (rate, 1):
         return None
@@ -214,15 +221,13 @@ def default_workers() -> int:
     return min(16, os.cpu_count() or 1)
 
 
-def map_files(
-    work: Callable[[Item], Answer], items: list[Item], workers: int, title: str
-) -> list[Union[Answer, AudioError]]:
+def map_files(work: Callable[[Item], Answer], items: list[Item], workers: int, title: str) -> list[Answer | AudioError]:
     """``work(item)`` for every item, in their order whatever the number of workers; an AudioError becomes the answer.
 
     Threads are enough: libsndfile decodes outside Python's lock. A progress bar shows on stderr when that is a terminal.
     """
 
-    def run(batch: list[Item]) -> list[Union[Answer, AudioError]]:
+    def run(batch: list[Item]) -> list[Answer | AudioError]:
         return [answer_or_error(work, item) for item in batch]
 
     batches = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
@@ -234,7 +239,7 @@ def map_files(
     return answers
 
 
-def answer_or_error(work: Callable[[Item], Answer], item: Item) -> Union[Answer, AudioError]:
+def answer_or_error(work: Callable[[Item], Answer], item: Item) -> Answer | AudioError:
     try:
         return work(item)
     except AudioError as error:

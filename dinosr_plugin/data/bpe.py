@@ -1,15 +1,16 @@
 """Pieces of words instead of letters: `dinosr manifest ... --bpe N` trains sentencepiece on the training transcripts.
 
-    bpe.model        sentencepiece's own file
-    dict.bpe.txt     ``piece count``, the pieces in the model's order, so that two manifests made with one model have one dictionary
-    train.bpe        one line a row: pieces separated by spaces, ``\u2581`` begins a word: ``\u2581HE LLO \u2581WORLD``
+bpe.model        sentencepiece's own file
+dict.bpe.txt     ``piece count``, the pieces in the model's order, so that two manifests made with one model have one dictionary
+train.bpe        one line a row: pieces separated by spaces, ``\u2581`` begins a word: ``\u2581HE LLO \u2581WORLD``
 """
 
 import io
 import re
 from collections import Counter
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, Collection, Iterator, Union
+from typing import Any
 
 from ..errors import UserError
 from .manifest import Split
@@ -27,14 +28,16 @@ def import_sentencepiece() -> Any:
     return sentencepiece
 
 
-def require_possible(bpe: Union[int, Path]) -> None:
+def require_possible(bpe: int | Path) -> None:
     """Raise UserError now rather than after an hour of reading audio, where the package or the model is not there."""
     import_sentencepiece()
     if isinstance(bpe, Path):
         load(read_model(bpe), bpe)
 
 
-def bpe_files(splits: list[Split], counted: Collection[str], bpe: Union[int, Path]) -> tuple[dict[str, Union[bytes, list[str]]], list[str]]:
+def bpe_files(
+    splits: list[Split], counted: Collection[str], bpe: int | Path
+) -> tuple[dict[str, bytes | list[str]], list[str]]:
     """(name -> content, notes): the model, the dictionary, and the labels of every split.
 
     ``counted``: names of the splits that a new model learns from and the dictionary's counts come from.
@@ -44,18 +47,23 @@ def bpe_files(splits: list[Split], counted: Collection[str], bpe: Union[int, Pat
     for split in splits:
         for utterance in split.utterances:
             if utterance.words is None:
-                raise UserError(f"--bpe {bpe}: {utterance.path} has no transcript, and pieces are made of words; leave --bpe out, or add transcripts")
+                raise UserError(
+                    f"--bpe {bpe}: {utterance.path} has no transcript, and pieces are made of words; leave --bpe out, or add transcripts"
+                )
             if WORD_START in utterance.words:
                 what = f"{WORD_START!r} in its transcript: that sign begins a word in .bpe files"
                 raise UserError(f"--bpe {bpe}: {utterance.path} has {what}; take it out")
     if isinstance(bpe, Path):
         model, source = read_model(bpe), bpe
     else:
-        model, source = train([u.words for split in splits if split.name in counted for u in split.utterances], bpe), Path(MODEL)
+        model, source = (
+            train([u.words for split in splits if split.name in counted for u in split.utterances], bpe),
+            Path(MODEL),
+        )
     processor = load(model, source)
     labels = {split.name: [" ".join(pieces_of(processor, u.words)) for u in split.utterances] for split in splits}
     counts, notes = piece_dictionary(processor, labels, counted)
-    files: dict[str, Union[bytes, list[str]]] = {f"{name}.bpe": lines for name, lines in labels.items()}
+    files: dict[str, bytes | list[str]] = {f"{name}.bpe": lines for name, lines in labels.items()}
     files["dict.bpe.txt"] = [f"{piece} {count}" for piece, count in counts.items()]
     files[MODEL] = model
     return files, notes
@@ -100,7 +108,9 @@ def read_model(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"--bpe {path}: cannot be read ({error.strerror}); give a number of pieces, or the {MODEL} of an earlier --bpe") from error
+        raise UserError(
+            f"--bpe {path}: cannot be read ({error.strerror}); give a number of pieces, or the {MODEL} of an earlier --bpe"
+        ) from error
 
 
 def load(model: bytes, path: Path) -> Any:
@@ -110,7 +120,9 @@ def load(model: bytes, path: Path) -> Any:
     except RuntimeError:
         processor = None
     if processor is None:
-        raise UserError(f"--bpe {path}: not a model of sentencepiece; give a number of pieces, or the {MODEL} of an earlier --bpe")
+        raise UserError(
+            f"--bpe {path}: not a model of sentencepiece; give a number of pieces, or the {MODEL} of an earlier --bpe"
+        )
     return processor
 
 
@@ -128,7 +140,9 @@ def words_of_pieces(line: str) -> str:
     return " ".join("".join(line.split()).replace(WORD_START, " ").split())
 
 
-def piece_dictionary(processor: Any, labels: dict[str, list[str]], counted: Collection[str]) -> tuple[dict[str, int], list[str]]:
+def piece_dictionary(
+    processor: Any, labels: dict[str, list[str]], counted: Collection[str]
+) -> tuple[dict[str, int], list[str]]:
     """(piece -> count, notes), in the model's order; characters that the model does not know come last, with count 0 and a note."""
     counts = {name: Counter(piece for line in lines for piece in line.split()) for name, lines in labels.items()}
     train_counts = sum((counts[name] for name in counted), Counter())

@@ -6,21 +6,34 @@
 
 from array import array
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path, PurePosixPath
 from statistics import median
-from typing import Iterable, NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import UserError
 from .audio import SAMPLE_RATE, AudioError, Sound, default_workers, map_files, read_sound, wrong_format
+from .bpe import words_of_pieces
+from .corpora.librispeech import TRANSCRIPTS, read_transcripts
 from .labels import REMAKE as REMAKE_UNITS
 from .labels import TOLERANCE
-from .corpora.librispeech import TRANSCRIPTS, read_transcripts
-from .bpe import words_of_pieces
-from .manifest import duplicate_ids, manifest_lines, missing_root, parse_row, read_dictionary, read_lines, read_root, read_rows, speaker_of, utterance_id, words_of
+from .manifest import (
+    duplicate_ids,
+    manifest_lines,
+    missing_root,
+    parse_row,
+    read_dictionary,
+    read_lines,
+    read_root,
+    read_rows,
+    speaker_of,
+    utterance_id,
+    words_of,
+)
 
 LABELS = ("ltr", "bpe", "wrd", "phn", "km")
 REMAKE = "make the manifest and its labels again with `dinosr manifest`"
@@ -30,7 +43,7 @@ UNIT_RATES = (50, 100)  # units a second: the trunk's, and those of fairseq's MF
 # ---- before training: text only, first fault --------------------------------------------------------------------------------
 
 
-def validate_manifest(tsv: Path, labels: Optional[str], shortest: Optional[int], field: str = "min_sample_size") -> None:
+def validate_manifest(tsv: Path, labels: str | None, shortest: int | None, field: str = "min_sample_size") -> None:
     """Raise a one-line UserError for the first fault of the manifest, of its ``.<labels>`` file, or of ``dict.<labels>.txt`` beside it.
 
     ``labels``: suffix of the label file, such as "ltr", or None where none is used. ``shortest``: samples of the shortest file that is not
@@ -60,7 +73,9 @@ def raise_duplicate(tsv: Path) -> None:
         name = utterance_id(path)
         other = lines_of.setdefault(name, number)
         if other != number:
-            raise UserError(f"{tsv} line {number}: utterance id {name} stands on line {other} already; rename or remove one of the files")
+            raise UserError(
+                f"{tsv} line {number}: utterance id {name} stands on line {other} already; rename or remove one of the files"
+            )
 
 
 def validate_labels(tsv: Path, labels: str, rows: int) -> None:
@@ -71,7 +86,9 @@ def validate_labels(tsv: Path, labels: str, rows: int) -> None:
     for number, line in enumerate(read_lines(path, REMAKE), start=1):
         if not symbols.issuperset(line.split()):
             unknown = next(symbol for symbol in line.split() if symbol not in symbols)
-            raise UserError(f"{path} line {number}: symbol {unknown!r} is not in {dictionary}; {REMAKE}, or add the symbol there")
+            raise UserError(
+                f"{path} line {number}: symbol {unknown!r} is not in {dictionary}; {REMAKE}, or add the symbol there"
+            )
     if number != rows:
         raise UserError(f"{path}: {number} lines for the {rows} rows of {tsv.name}; {REMAKE}")
 
@@ -109,14 +126,16 @@ class Report:
         if self.samples:
             seconds = [samples / SAMPLE_RATE for samples in self.samples]
             lines.append(f"hours     {sum(seconds) / 3600:.2f}")
-            lines.append(f"seconds   {min(seconds):.2f} shortest, {median(seconds):.2f} median, {max(seconds):.2f} longest")
+            lines.append(
+                f"seconds   {min(seconds):.2f} shortest, {median(seconds):.2f} median, {max(seconds):.2f} longest"
+            )
         lines.append(f"speakers  {self.speakers}")
         lines.append(f"problems  {len(self.problems) or 'none'}")
         return "\n".join(lines)
 
 
 def check_manifest(
-    tsv: Path, min_sample_size: Optional[int] = None, max_sample_size: Optional[int] = None, workers: Optional[int] = None
+    tsv: Path, min_sample_size: int | None = None, max_sample_size: int | None = None, workers: int | None = None
 ) -> Report:
     """Read the manifest, the label files beside it and every audio file to its end; collect all problems.
 
@@ -136,11 +155,11 @@ def check_manifest(
     return report
 
 
-def check_rows(tsv: Path, report: Report) -> tuple[Path, list[Optional[Row]]]:
+def check_rows(tsv: Path, report: Report) -> tuple[Path, list[Row | None]]:
     """(root folder, rows); None stands for a malformed row, so that labels still find theirs."""
     lines = manifest_lines(tsv)
     root = Path(next(lines))
-    rows: list[Optional[Row]] = []
+    rows: list[Row | None] = []
     for number, line in enumerate(lines, start=2):
         try:
             rows.append(Row(number, *parse_row(line)))
@@ -153,20 +172,26 @@ def check_rows(tsv: Path, report: Report) -> tuple[Path, list[Optional[Row]]]:
     report.speakers = len({speaker_of(row.path) for row in good})
     report.problems += duplicate_ids(row.path for row in good)
     if not rows:
-        report.problems.append(f"{tsv.name}: empty manifest, no row after its first line; make it with `dinosr manifest`")
+        report.problems.append(
+            f"{tsv.name}: empty manifest, no row after its first line; make it with `dinosr manifest`"
+        )
     return root, rows
 
 
-def check_sizes(report: Report, min_sample_size: Optional[int], max_sample_size: Optional[int]) -> None:
+def check_sizes(report: Report, min_sample_size: int | None, max_sample_size: int | None) -> None:
     """All files too short is a problem; some too short, or too long, is a note."""
     short = sum(samples < (min_sample_size or 0) for samples in report.samples)
     if short and short == len(report.samples):
         report.problems.append(all_too_short(max(report.samples), min_sample_size))
     elif short:
-        report.notes.append(f"{short} of {report.rows} files are shorter than min_sample_size={min_sample_size} and will be skipped")
+        report.notes.append(
+            f"{short} of {report.rows} files are shorter than min_sample_size={min_sample_size} and will be skipped"
+        )
     long = sum(samples > max_sample_size for samples in report.samples) if max_sample_size is not None else 0
     if long:
-        report.notes.append(f"{long} of {report.rows} files are longer than max_sample_size={max_sample_size} and will be cropped to it")
+        report.notes.append(
+            f"{long} of {report.rows} files are longer than max_sample_size={max_sample_size} and will be cropped to it"
+        )
 
 
 # ---- label files ------------------------------------------------------------------------------------------------------------
@@ -228,15 +253,23 @@ def check_symbols(path: Path, lines: list[str], dictionary: Path, report: Report
         )
 
 
-def check_units(tsv: Path, rows: list[Optional[Row]], labels: dict[str, list[str]], report: Report) -> None:
+def check_units(tsv: Path, rows: list[Row | None], labels: dict[str, list[str]], report: Report) -> None:
     """One problem for all units in ``.km`` that are shorter or longer than their audio, at the rate at which fewest are."""
-    lengths = [(number, len(line.split()), row.samples / SAMPLE_RATE) for number, (line, row) in enumerate(zip(labels.get("km", []), rows), 1) if row]
+    lengths = [
+        (number, len(line.split()), row.samples / SAMPLE_RATE)
+        for number, (line, row) in enumerate(zip(labels.get("km", []), rows), 1)
+        if row
+    ]
     misfits = {rate: [one for one in lengths if abs(one[1] / rate - one[2]) > TOLERANCE] for rate in UNIT_RATES}
     rate = min(misfits, key=lambda rate: len(misfits[rate]))
     if misfits[rate]:
         number, units, seconds = misfits[rate][0]
-        what = f"units and audio of {len(misfits[rate])} row(s) differ by more than {TOLERANCE} s at {rate} units a second"
-        report.problems.append(f"{tsv.stem}.km: {what}, the first is line {number}: {units} units for {seconds:.2f} s; {REMAKE_UNITS}")
+        what = (
+            f"units and audio of {len(misfits[rate])} row(s) differ by more than {TOLERANCE} s at {rate} units a second"
+        )
+        report.problems.append(
+            f"{tsv.stem}.km: {what}, the first is line {number}: {units} units for {seconds:.2f} s; {REMAKE_UNITS}"
+        )
 
 
 def report_differences(what: str, pairs: Iterable[tuple[int, str, str]], report: Report) -> None:
@@ -253,7 +286,9 @@ def shorten(text: str) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def check_transcripts(tsv: Path, root: Path, rows: list[Optional[Row]], labels: dict[str, list[str]], report: Report) -> None:
+def check_transcripts(
+    tsv: Path, root: Path, rows: list[Row | None], labels: dict[str, list[str]], report: Report
+) -> None:
     """Where LibriSpeech's transcripts lie beside the audio, the labels must say the same: this finds labels in another order."""
     kind = next((kind for kind in ("wrd", "ltr") if kind in labels), None)
     if kind is None:

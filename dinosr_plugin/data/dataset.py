@@ -10,8 +10,9 @@ are whole files each time: ``AddTargetDataset`` of fine-tuning, which crops noth
 import logging
 import time
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,14 +78,16 @@ class SpeechDataset(FileAudioDataset):
         sample_rate: int,
         seed: int = 0,
         skip_bad_audio: bool = False,
-        max_bad_files: Optional[int] = None,
+        max_bad_files: int | None = None,
         labels: Sequence[str] = (),
         label_rate: int = 50,
         num_buckets: int = 0,
         text_compression_level: TextCompressionLevel = TextCompressionLevel.none,
         **options,
     ):
-        super(FileAudioDataset, self).__init__(sample_rate, **options)  # past FileAudioDataset's, which makes objects of all rows
+        super(FileAudioDataset, self).__init__(
+            sample_rate, **options
+        )  # past FileAudioDataset's, which makes objects of all rows
         self.manifest_path = manifest_path
         self.text_compressor = TextCompressor(text_compression_level)
         self.load_rows(Path(manifest_path))
@@ -126,34 +129,38 @@ class SpeechDataset(FileAudioDataset):
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    def __getitem__(self, index: int) -> Dict[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         try:
             return self.read(index)
         except AudioError as error:
             self.refuse(index, error)
             return {"id": index, "source": None}  # fairseq's collater leaves these out
 
-    def read(self, index: int) -> Dict[str, Any]:
+    def read(self, index: int) -> dict[str, Any]:
         """fairseq's item; raises AudioError for a file that cannot be used, after another attempt where its length is wrong."""
         item = self.decode(index)
         if len(item["source"]) != self.sizes[index]:
             time.sleep(RETRY)  # it may be in the midst of being written
             item = self.decode(index)
         if len(item["source"]) != self.sizes[index]:
-            raise AudioError(f"{len(item['source'])} samples, but {self.sizes[index]} in the manifest; make that again with `dinosr manifest`")
+            raise AudioError(
+                f"{len(item['source'])} samples, but {self.sizes[index]} in the manifest; make that again with `dinosr manifest`"
+            )
         return {**item, "source": self.normalised(index, item["source"])}
 
     def normalised(self, index: int, wave: Tensor) -> Tensor:
         """A whole utterance as it is trained on, (T,) -> (T,); what its crops will need is kept."""
         mean, scale = 0, 1
         if self.normalize:
-            wave, mean, scale = torch.native_layer_norm(wave, wave.shape, None, None, 1e-5)  # F.layer_norm, as fairseq calls it
+            wave, mean, scale = torch.native_layer_norm(
+                wave, wave.shape, None, None, 1e-5
+            )  # F.layer_norm, as fairseq calls it
         if not self.scales[index] and parts_are_exact(self.path(index)):
             self.means[index] = mean
             self.scales[index] = scale  # last, for other processes look at this one
         return wave
 
-    def __getitems__(self, rows: Sequence[int]) -> List[Dict[str, Any]]:
+    def __getitems__(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """A batch's items, for torch's loader, where ``source`` may be the crop that ``collater`` would make of it: then no more was read."""
         if self.is_compute_mask:  # of whole utterances
             return [self[row] for row in rows]
@@ -173,7 +180,7 @@ class SpeechDataset(FileAudioDataset):
         wave = read_part(self.path(index), samples, start, min(length, samples), self.sample_rate)
         return (torch.from_numpy(wave) - self.means[index]) * self.scales[index]
 
-    def decode(self, index: int) -> Dict[str, Any]:
+    def decode(self, index: int) -> dict[str, Any]:
         """fairseq's item; raises AudioError for a file that is no 16 kHz mono sound, after fairseq's three attempts to read it within a second."""
         try:
             return super().__getitem__(index)
@@ -205,12 +212,16 @@ class SpeechDataset(FileAudioDataset):
     def refuse(self, index: int, error: AudioError) -> None:
         """Skip a bad file, or raise UserError with its name."""
         if not self.skip_bad_audio:
-            raise UserError(f"{self.path(index)}: {error}; `dinosr check {self.manifest_path}` lists all such files") from error
+            raise UserError(
+                f"{self.path(index)}: {error}; `dinosr check {self.manifest_path}` lists all such files"
+            ) from error
         self.skip(index, error)
 
     def skip(self, index: int, error: AudioError) -> None:
         """Log and count a bad file, once whatever the epoch and the worker. Raises UserError where there are more than ``max_bad_files``."""
-        self.scales[index] = 0  # where only crops of it were read by now: it would be tried again and again, and its batches read as a whole
+        self.scales[index] = (
+            0  # where only crops of it were read by now: it would be tried again and again, and its batches read as a whole
+        )
         if self.bad[index]:
             return
         self.bad[index] = True
@@ -238,7 +249,7 @@ class SpeechDataset(FileAudioDataset):
         """``num_tokens`` of many rows, (N,) -> (N,)."""
         return np.minimum(self.sizes[indices], self.max_sample_size)
 
-    def collater(self, samples: List[Dict[str, Any]]) -> Dict[str, Any]:
+    def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """Items -> fairseq's batch: ``id`` (B,), the same as a list ``numbers``, their ``files``, ``net_input`` with ``source`` (B, T) float32 and,
         if ``pad``, ``padding_mask``; where there are labels, the whole utterances' ``labels`` (S, B, L), the crops' first samples
         ``label_starts`` (B,), and ``label_rate``.
@@ -250,16 +261,25 @@ class SpeechDataset(FileAudioDataset):
         good = [sample for sample in samples if sample["source"] is not None] or [self.substitute(samples[0])]
         longest = self.crop_length([sample["id"] for sample in good])
         starts = [self.crop_start(int(self.sizes[sample["id"]]), longest, sample["id"]) for sample in good]
-        whole = [len(sample["source"]) > longest for sample in good]  # else it was cropped when it was read, or is short
-        crops = [sample["source"][start : start + longest] if uncut else sample["source"] for sample, start, uncut in zip(good, starts, whole)]
+        whole = [
+            len(sample["source"]) > longest for sample in good
+        ]  # else it was cropped when it was read, or is short
+        crops = [
+            sample["source"][start : start + longest] if uncut else sample["source"]
+            for sample, start, uncut in zip(good, starts, whole)
+        ]
         batch = super().collater([{**sample, "source": crop} for sample, crop in zip(good, crops)])
         if self.labels:
             batch["net_input"].update(self.label_inputs([sample["id"] for sample in good], starts))
         return {**batch, "numbers": batch["id"].tolist(), "files": [str(self.path(sample["id"])) for sample in good]}
 
-    def label_inputs(self, rows: List[int], starts: List[int]) -> Dict[str, Any]:
+    def label_inputs(self, rows: list[int], starts: list[int]) -> dict[str, Any]:
         """What a model that predicts labels wants of crops that begin at samples ``starts`` of these utterances."""
-        return {"labels": collate_labels(self.labels, rows), "label_starts": torch.tensor(starts), "label_rate": self.label_rate}
+        return {
+            "labels": collate_labels(self.labels, rows),
+            "label_starts": torch.tensor(starts),
+            "label_rate": self.label_rate,
+        }
 
     def crop_length(self, rows: Sequence[int]) -> int:
         """Samples of the longest crop in a batch of these utterances; without ``pad``, of every one."""
@@ -273,7 +293,7 @@ class SpeechDataset(FileAudioDataset):
     def random(self, *numbers: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, int(self.epoch), *map(int, numbers)])
 
-    def substitute(self, bad: Dict[str, Any], items: Optional[FairseqDataset] = None) -> Dict[str, Any]:
+    def substitute(self, bad: dict[str, Any], items: FairseqDataset | None = None) -> dict[str, Any]:
         """A good item for a batch that has none. fairseq would train on its first batch again, or crash where that is the empty one.
 
         ``items``: where to take it from, if it is not this dataset. Raises UserError where many others are bad too: better than weeks of

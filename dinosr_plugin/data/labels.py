@@ -1,9 +1,9 @@
 """Frame labels (``NAME.km``: a line of whole numbers for every row of ``NAME.tsv``), held in little memory that loader workers share."""
 
 from array import array
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Collection, Iterator, List, Optional, Sequence
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class FrameLabels:
         return self.values[self.ends[index - 1] if index else 0 : self.ends[index]]
 
 
-def label_kinds(labels: Optional[str]) -> List[str]:
+def label_kinds(labels: str | None) -> list[str]:
     """``task.labels``, "km" or "km,km2" -> the suffixes."""
     return [kind.strip() for kind in labels.split(",")] if labels else []
 
@@ -48,14 +48,20 @@ def count_classes(folder: Path, kind: str) -> int:
     """How many labels ``dict.<kind>.txt`` in the folder has. Raises UserError unless they are 0, 1, 2, ... in any order."""
     path = Path(folder) / f"dict.{kind}.txt"
     if not path.is_file():
-        raise UserError(f"{path}: no such file; `dinosr kmeans apply` writes it beside the labels, or put the one of the training data there")
+        raise UserError(
+            f"{path}: no such file; `dinosr kmeans apply` writes it beside the labels, or put the one of the training data there"
+        )
     symbols = read_dictionary(path)
     if set(symbols) != {str(number) for number in range(len(symbols))}:
-        raise UserError(f"{path}: the labels of frames must be the numbers 0 to {len(symbols) - 1}, each once; {REMAKE}")
+        raise UserError(
+            f"{path}: the labels of frames must be the numbers 0 to {len(symbols) - 1}, each once; {REMAKE}"
+        )
     return len(symbols)
 
 
-def read_labels(path: Path, classes: int, sizes: Sequence[int], rate: int, skipped: Collection[int] = ()) -> FrameLabels:
+def read_labels(
+    path: Path, classes: int, sizes: Sequence[int], rate: int, skipped: Collection[int] = ()
+) -> FrameLabels:
     """The labels of a split, after a check of every line.
 
     Args:
@@ -73,7 +79,9 @@ def read_labels(path: Path, classes: int, sizes: Sequence[int], rate: int, skipp
         raise UserError(f"task.label_rate={rate}: give the labels a second, 50 or 100")
     values, ends, misfits = array("h" if classes <= 2**15 else "i"), array("q"), []
     rows, row = len(sizes) + len(skipped), -1
-    for row, line in enumerate(read_lines(path, "make it with `dinosr kmeans apply`, or name other labels in task.labels")):
+    for row, line in enumerate(
+        read_lines(path, "make it with `dinosr kmeans apply`, or name other labels in task.labels")
+    ):
         if row in skipped or row >= rows:
             continue
         try:

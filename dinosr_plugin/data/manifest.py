@@ -1,16 +1,17 @@
 """The text files that describe a corpus (formats: manifests/README.md): reading them, and writing a whole set at once.
 
-    train.tsv        first line the root folder, then ``relative/path<TAB>samples``
-    train.ltr        one line a row: letters separated by spaces, ``|`` after each word: ``H E L L O | W O R L D |``
-    train.wrd        one line a row: words
-    dict.ltr.txt     ``symbol count``, as fairseq's Dictionary reads it
+train.tsv        first line the root folder, then ``relative/path<TAB>samples``
+train.ltr        one line a row: letters separated by spaces, ``|`` after each word: ``H E L L O | W O R L D |``
+train.wrd        one line a row: words
+dict.ltr.txt     ``symbol count``, as fairseq's Dictionary reads it
 """
 
 import os
 from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Collection, Iterable, Iterator, Mapping, NoReturn, Optional, TextIO, Union
+from typing import NoReturn, TextIO
 
 from ..errors import UserError
 from .audio import SAMPLE_RATE
@@ -25,7 +26,7 @@ class Utterance:
 
     path: str  # relative to the root, forward slashes
     samples: int
-    words: Optional[str] = None
+    words: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ class Split:
         hours = sum(utterance.samples for utterance in self.utterances) / SAMPLE_RATE / 3600
         speakers = {speaker_of(utterance.path) for utterance in self.utterances}
         labels = ", .ltr, .wrd" if self.has_words else ""
-        return f"{self.name}.tsv{labels}: {len(self.utterances)} utterances, {hours:.2f} hours, {len(speakers)} speaker(s)"
+        return (
+            f"{self.name}.tsv{labels}: {len(self.utterances)} utterances, {hours:.2f} hours, {len(speakers)} speaker(s)"
+        )
 
 
 # ---- names ------------------------------------------------------------------------------------------------------------------
@@ -75,7 +78,7 @@ def duplicate_ids(paths: Iterable[str]) -> list[str]:
     return clashes
 
 
-def path_fault(path: str) -> Optional[str]:
+def path_fault(path: str) -> str | None:
     """Why a path cannot stand in a manifest, or None: a row is one line, its fields are separated by tabs, its text is UTF-8."""
     if path != path.strip() or any(mark in path for mark in "\t\n\r"):
         return "a tab, a line break, or a space at either end of the name; rename it"
@@ -99,7 +102,7 @@ def words_of(line: str) -> str:
     return " ".join("".join(line.split()).replace(WORD_END, " ").split())
 
 
-def words_fault(words: str) -> Optional[str]:
+def words_fault(words: str) -> str | None:
     """Why a transcript cannot become letters, or None."""
     if not words:
         return "no words in its transcript; write them there, or remove both"
@@ -220,17 +223,21 @@ def letter_dictionary(splits: list[Split], counted: Collection[str]) -> tuple[di
     for split in splits:
         for symbol in sorted(count_letters([split]).keys() - counts.keys()):
             counts[symbol] = 0
-            notes.append(f"{symbol!r} occurs in {split.name} but not in {', '.join(counted)}: in the dictionary with count 0")
+            notes.append(
+                f"{symbol!r} occurs in {split.name} but not in {', '.join(counted)}: in the dictionary with count 0"
+            )
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))), notes
 
 
-def write_splits(out: Path, splits: list[Split], counted: Collection[str], more: Mapping[str, Union[bytes, list[str]]] = {}) -> list[str]:
+def write_splits(
+    out: Path, splits: list[Split], counted: Collection[str], more: Mapping[str, bytes | list[str]] = {}
+) -> list[str]:
     """Write every split's .tsv and, where all words are known, .ltr and .wrd and one dict.ltr.txt; all of the files or none.
 
     ``counted``: names of the splits that the dictionary's counts come from. ``more``: other files of the set. Returns notes for the user.
     Raises UserError for an unwritable folder.
     """
-    files: dict[str, Union[bytes, list[str]]] = {}
+    files: dict[str, bytes | list[str]] = {}
     notes: list[str] = []
     for split in splits:
         if fault := path_fault(str(split.root)):
@@ -246,7 +253,7 @@ def write_splits(out: Path, splits: list[Split], counted: Collection[str], more:
     return notes
 
 
-def write_files(out: Path, files: Mapping[str, Union[bytes, Iterable[str]]]) -> None:
+def write_files(out: Path, files: Mapping[str, bytes | Iterable[str]]) -> None:
     """Write name -> lines (or bytes) under temporary names, then rename them all: a failure leaves no half-written file behind."""
     written: dict[Path, Path] = {}
     try:

@@ -8,7 +8,7 @@ other epochs: its windows start at another place in each.
 import logging
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,8 +41,12 @@ class WindowDataset(FairseqDataset):
     def __init__(self, utterances: SpeechDataset, window: int, same_speaker: bool, moving: bool):
         super().__init__()
         self.utterances, self.window, self.moving = utterances, window, moving
-        self.ends = np.cumsum(utterances.sizes // window)  # (utterances,): number of the first window that is not an utterance's
-        self.speakers, n_speakers = self.number_speakers() if same_speaker else (np.zeros(len(utterances), dtype=np.int64), 0)
+        self.ends = np.cumsum(
+            utterances.sizes // window
+        )  # (utterances,): number of the first window that is not an utterance's
+        self.speakers, n_speakers = (
+            self.number_speakers() if same_speaker else (np.zeros(len(utterances), dtype=np.int64), 0)
+        )
         self.sizes = np.broadcast_to(np.int64(window), len(self))  # takes no memory
         told = f"of {n_speakers} speaker(s)" if same_speaker else "in batches of any speakers"
         logger.info(
@@ -52,8 +56,11 @@ class WindowDataset(FairseqDataset):
 
     def number_speakers(self) -> tuple[np.ndarray, int]:
         """(utterances,) int64, and how many there are."""
-        numbers: Dict[str, int] = {}
-        rows = [numbers.setdefault(speaker_of(self.utterances.name(row)), len(numbers)) for row in range(len(self.utterances))]
+        numbers: dict[str, int] = {}
+        rows = [
+            numbers.setdefault(speaker_of(self.utterances.name(row)), len(numbers))
+            for row in range(len(self.utterances))
+        ]
         if "" in numbers:
             name = self.utterances.name(rows.index(numbers[""]))
             raise UserError(
@@ -81,7 +88,7 @@ class WindowDataset(FairseqDataset):
         moved = self.utterances.random(row).integers(size % self.window + 1) if self.moving else 0
         return int(number * self.window + moved)
 
-    def __getitem__(self, index: int) -> Dict[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         row = int(self.rows(index))
         item = {"id": int(index), "row": row, "start": self.start(int(index), row), "source": None}
         try:
@@ -117,14 +124,20 @@ class WindowDataset(FairseqDataset):
         return order[np.argsort(self.speakers[self.rows(order)], kind="stable")]
 
     def batch_by_size(
-        self, indices: np.ndarray, max_tokens: Optional[int] = None, max_sentences: Optional[int] = None, required_batch_size_multiple: int = 1
-    ) -> List[np.ndarray]:
+        self,
+        indices: np.ndarray,
+        max_tokens: int | None = None,
+        max_sentences: int | None = None,
+        required_batch_size_multiple: int = 1,
+    ) -> list[np.ndarray]:
         """Each speaker's windows, in the order given, cut into batches; the last of a speaker may be smaller. fairseq shuffles the batches."""
         size = min(max_sentences or len(indices), (max_tokens or len(indices) * self.window) // self.window)
         changes = np.flatnonzero(np.diff(self.speakers[self.rows(indices)])) + 1
-        return [windows[at : at + size] for windows in np.split(indices, changes) for at in range(0, len(windows), size)]
+        return [
+            windows[at : at + size] for windows in np.split(indices, changes) for at in range(0, len(windows), size)
+        ]
 
-    def collater(self, samples: List[Dict[str, Any]]) -> Dict[str, Any]:
+    def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """Items -> fairseq's batch: ``id`` (B,) int64, the same as a list ``numbers``, their ``files``, ``net_input`` with ``source`` (B, window) float32 and
         where there are labels those that ``SpeechDataset`` gives. ``{}`` for no items, which a shard may get at the end of an epoch.
         """
@@ -134,7 +147,9 @@ class WindowDataset(FairseqDataset):
         good = good or [self.utterances.substitute(samples[0], self)]
         inputs = {"source": torch.stack([sample["source"] for sample in good])}
         if self.utterances.labels:
-            inputs |= self.utterances.label_inputs([sample["row"] for sample in good], [sample["start"] for sample in good])
+            inputs |= self.utterances.label_inputs(
+                [sample["row"] for sample in good], [sample["start"] for sample in good]
+            )
         files = [str(self.utterances.path(sample["row"])) for sample in good]
         numbers = torch.tensor([sample["id"] for sample in good])
         return {"id": numbers, "numbers": numbers.tolist(), "files": files, "net_input": inputs}

@@ -21,17 +21,21 @@ DECODERS = {"best_path": BestPathDecoder, "beam": BeamDecoder, "lexicon": Lexico
 
 
 def build_decoder(
-    name: str, dictionary: Dictionary, blank: int, options: SearchOptions, lm: Optional[torch.nn.Module] = None
+    name: str, dictionary: Dictionary, blank: int, options: SearchOptions, lm: torch.nn.Module | None = None
 ) -> CTCDecoder:
     """The decoder that a user named; ``best_path`` has no options. ``lm``: fairseq's language model, from ``options.lm_path``."""
     if options.lm_path is not None:
         if name != "beam":
-            raise UserError(f"--lm-path {options.lm_path}: --decoder {name} has no use for it; choose --decoder beam, or leave it out")
+            raise UserError(
+                f"--lm-path {options.lm_path}: --decoder {name} has no use for it; choose --decoder beam, or leave it out"
+            )
         return FusionDecoder(dictionary, blank, options, lm)
     if name != "best_path":
         return DECODERS[name](dictionary, blank, options)
     if options.nbest > 1:
-        raise UserError(f"--nbest {options.nbest}: --decoder best_path finds one text; choose --decoder beam or lexicon, or leave it out")
+        raise UserError(
+            f"--nbest {options.nbest}: --decoder best_path finds one text; choose --decoder beam or lexicon, or leave it out"
+        )
     return BestPathDecoder(blank)
 
 

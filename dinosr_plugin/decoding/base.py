@@ -1,6 +1,6 @@
 """What every CTC decoder takes and returns."""
 
-from typing import List, Protocol, Tuple, TypedDict
+from typing import Protocol, TypedDict
 
 import torch
 
@@ -18,13 +18,13 @@ class Hypothesis(TypedDict):
     tokens: torch.Tensor
     score: float
     positional_scores: torch.Tensor
-    alignment: List[Tuple[int, int]]
+    alignment: list[tuple[int, int]]
 
 
 class CTCDecoder(Protocol):
     """From frame-wise log-probabilities to transcriptions."""
 
-    def decode(self, emissions: torch.Tensor, lengths: torch.Tensor) -> List[List[Hypothesis]]:
+    def decode(self, emissions: torch.Tensor, lengths: torch.Tensor) -> list[list[Hypothesis]]:
         """Decode a batch.
 
         Args:

@@ -19,11 +19,15 @@ class BeamDecoder(BeamSearch):
     """
 
     def __init__(self, dictionary: Dictionary, blank: int, options: SearchOptions):
-        self.lm = load_lm(options.lm, dictionary.symbols, dictionary.nspecial, share=0.5)  # a model of words knows A and I
+        self.lm = load_lm(
+            options.lm, dictionary.symbols, dictionary.nspecial, share=0.5
+        )  # a model of words knows A and I
         super().__init__(blank, index_of(dictionary, WORD_BOUNDARY), options)
 
     def make_decoder(self, options: SearchOptions):
         flashlight = import_flashlight()
         settings = flashlight.LexiconFreeDecoderOptions(**options.flashlight_options())
         # The search starts behind a silence, so that a first | would be a repeat and escape the language model; the blank has no such effect.
-        return flashlight.LexiconFreeDecoder(settings, self.lm, self.blank, self.blank, [])  # silence, blank, transitions
+        return flashlight.LexiconFreeDecoder(
+            settings, self.lm, self.blank, self.blank, []
+        )  # silence, blank, transitions

@@ -3,8 +3,6 @@
 Graves et al., "Connectionist Temporal Classification", ICML 2006, section 3.2.
 """
 
-from typing import List
-
 import torch
 
 from .base import Hypothesis
@@ -20,7 +18,7 @@ class BestPathDecoder:
     def __init__(self, blank: int):
         self.blank = blank
 
-    def decode(self, emissions: torch.Tensor, lengths: torch.Tensor) -> List[List[Hypothesis]]:
+    def decode(self, emissions: torch.Tensor, lengths: torch.Tensor) -> list[list[Hypothesis]]:
         """One hypothesis for each utterance; see ``CTCDecoder.decode``. ``score`` is the log-probability of the path."""
         log_probs, path = emissions.max(dim=-1)  # (B, F, V) -> (B, F), (B, F)
         valid = torch.arange(path.size(1), device=path.device) < lengths.to(path.device)[:, None]  # (B, F)

@@ -10,19 +10,19 @@ import os
 import weakref
 import zipfile
 import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Iterator, List, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 from fairseq.data import Dictionary
 
+from ..checkpoints.load import fingerprint  # noqa: F401  (of the model that emissions are of)
 from ..data.audio import SAMPLE_RATE
 from ..data.manifest import require_writable, unwritable
 from ..errors import UserError
-from ..checkpoints.load import fingerprint  # noqa: F401  (of the model that emissions are of)
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Meta:
     """
 
     model: str
-    symbols: List[str]
+    symbols: list[str]
     blank: int
     root: str
-    files: List[str]
-    samples: List[int]
-    labels: List[str]
+    files: list[str]
+    samples: list[int]
+    labels: list[str]
 
     @property
     def seconds(self) -> float:
@@ -63,7 +63,7 @@ class EmissionWriter:
         UserError: the file cannot be written.
     """
 
-    def __init__(self, path: Union[str, Path], meta: Meta):
+    def __init__(self, path: str | Path, meta: Meta):
         self.path, self.meta, self.missing = Path(path), meta, set(range(len(meta.files)))
         require_writable(self.path.parent)
         self.unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}")
@@ -92,7 +92,9 @@ class EmissionWriter:
         """Finish the file. Raises UserError where rows were not added."""
         if self.missing:
             self.discard()
-            raise UserError(f"--emissions {self.path}: not written, for {len(self.missing)} of {len(self.meta.files)} utterances were not decoded")
+            raise UserError(
+                f"--emissions {self.path}: not written, for {len(self.missing)} of {len(self.meta.files)} utterances were not decoded"
+            )
         self.write("meta", np.frombuffer(json.dumps(asdict(self.meta)).encode(), dtype=np.uint8))
         try:
             self.archive.close()
@@ -112,7 +114,7 @@ class EmissionReader:
         UserError: no such file, or one that holds something else.
     """
 
-    def __init__(self, path: Union[str, Path]):
+    def __init__(self, path: str | Path):
         self.path = Path(path)
         if self.path.is_dir():
             raise UserError(f"{path}: a folder; give the name of a file of emissions")
@@ -127,7 +129,16 @@ class EmissionReader:
         """UserError for whatever numpy and zipfile say of other or damaged files."""
         try:
             yield
-        except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            IndexError,
+            TypeError,
+            EOFError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
             remedy = f"remove it, `fairseq-generate ... --emissions {self.path}` makes it again"
             raise UserError(f"{self.path}: not a file of emissions, or damaged; {remedy}") from error
 
@@ -145,7 +156,9 @@ class EmissionReader:
         """Raise UserError unless they are of this model, dictionary and manifest."""
         for names, what in DIFFERENCES.items():
             if any(getattr(self.meta, name) != getattr(meta, name) for name in names):
-                raise UserError(f"--emissions {self.path}: of {what}; remove it to have it made again, or give another name")
+                raise UserError(
+                    f"--emissions {self.path}: of {what}; remove it to have it made again, or give another name"
+                )
 
 
 DIFFERENCES = {
@@ -157,6 +170,8 @@ DIFFERENCES = {
 """Fields of ``Meta`` -> what it means where they differ."""
 
 
-def padded(emissions: Sequence[torch.Tensor]) -> Tuple[torch.Tensor, torch.Tensor]:
+def padded(emissions: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """B x (F, V) -> (B, longest F, V), padded with zeros, and the lengths (B,)."""
-    return torch.nn.utils.rnn.pad_sequence(list(emissions), batch_first=True), torch.tensor([len(one) for one in emissions])
+    return torch.nn.utils.rnn.pad_sequence(list(emissions), batch_first=True), torch.tensor(
+        [len(one) for one in emissions]
+    )

@@ -7,7 +7,6 @@ works on all prefixes of a batch at once, since flashlight-text asks a language 
 
 import math
 from dataclasses import dataclass, fields
-from typing import Dict, List, Tuple
 
 import torch
 from fairseq.data import Dictionary
@@ -80,7 +79,7 @@ class FusionDecoder:
         self.options = options
 
     @torch.no_grad()
-    def decode(self, emissions: torch.Tensor, lengths: torch.Tensor) -> List[List[Hypothesis]]:
+    def decode(self, emissions: torch.Tensor, lengths: torch.Tensor) -> list[list[Hypothesis]]:
         """Up to ``options.nbest`` hypotheses for each utterance; see ``CTCDecoder.decode``.
 
         ``score`` sums over all alignments of a text, and holds the language model and the silence scores. Token scores and frames are those
@@ -88,9 +87,11 @@ class FusionDecoder:
         """
         lengths = lengths.to(emissions.device)
         heard = torch.arange(emissions.size(1), device=emissions.device) < lengths[:, None]  # (B, F)
-        possible = (emissions.max(dim=-1).values.isfinite() | ~heard).all(dim=1)  # (B,): no frame in which nothing may be emitted (or NaN)
+        possible = (emissions.max(dim=-1).values.isfinite() | ~heard).all(
+            dim=1
+        )  # (B,): no frame in which nothing may be emitted (or NaN)
         heard &= possible[:, None]
-        numbers: Dict[Tuple[int, int], int] = {}
+        numbers: dict[tuple[int, int], int] = {}
         beam = self.begin(emissions)
         for frame in range(emissions.size(1)):
             beam = self.advance(beam, self.frame_scores(emissions[:, frame], heard[:, frame]), numbers)
@@ -103,7 +104,10 @@ class FusionDecoder:
                 continue
             best = zip(scores[row].tolist(), beam.texts[row], beam.lengths[row].tolist())
             texts = [(score, text[:size]) for score, text, size in best if score > -math.inf][: self.options.nbest]
-            results.append([self.aligned(emissions[row, :length].float().cpu(), text.cpu(), score) for score, text in texts] or [empty(-math.inf)])
+            results.append(
+                [self.aligned(emissions[row, :length].float().cpu(), text.cpu(), score) for score, text in texts]
+                or [empty(-math.inf)]
+            )
         return results
 
     def begin(self, emissions: torch.Tensor) -> Beam:
@@ -112,7 +116,16 @@ class FusionDecoder:
         zeros = torch.zeros_like(numbers, dtype=torch.double)
         rows, states = self.lm.after(numbers[:1], numbers[0], zeros[:1])  # (1, V + 1), (1, ...); the same for all
         rows, states = (tensor[None].expand(len(emissions), *tensor.shape) for tensor in (rows, states))
-        return Beam(zeros, zeros - math.inf, numbers, numbers + NOBODY, numbers[:, :, None], numbers, rows.clamp(min=IMPOSSIBLE), states)
+        return Beam(
+            zeros,
+            zeros - math.inf,
+            numbers,
+            numbers + NOBODY,
+            numbers[:, :, None],
+            numbers,
+            rows.clamp(min=IMPOSSIBLE),
+            states,
+        )
 
     def frame_scores(self, emissions: torch.Tensor, heard: torch.Tensor) -> torch.Tensor:
         """(B, V) log-probabilities of a frame -> float64, with the silence score; behind an utterance's end, a sure blank changes nothing."""
@@ -128,7 +141,7 @@ class FusionDecoder:
             scores[..., self.boundary] += self.options.sil_weight
         return scores
 
-    def advance(self, beam: Beam, emissions: torch.Tensor, numbers: Dict[Tuple[int, int], int]) -> Beam:
+    def advance(self, beam: Beam, emissions: torch.Tensor, numbers: dict[tuple[int, int], int]) -> Beam:
         """The beam after one frame more.
 
         Args:
@@ -147,7 +160,11 @@ class FusionDecoder:
         # one symbol more; where it equals the last one, only behind a blank
         expected = beam.rows.gather(2, symbols[:, None].expand(-1, last.size(1), -1))  # (B, K, S)
         repeats = symbols[:, None] == last[:, :, None]
-        longer = torch.where(repeats, beam.blank[:, :, None], total[:, :, None]) + scores[:, None] + self.options.lm_weight * expected
+        longer = (
+            torch.where(repeats, beam.blank[:, :, None], total[:, :, None])
+            + scores[:, None]
+            + self.options.lm_weight * expected
+        )
         longer = longer.flatten(1)  # (B, K * S)
 
         # a longer text may be in the beam already: there its alignments are added up
@@ -170,7 +187,7 @@ class FusionDecoder:
         after.ids, after.parents = after.ids.masked_fill(nobody, NOBODY), after.parents.masked_fill(nobody, NOBODY)
         return self.append(after, symbols.gather(1, chosen.clamp(min=0) % symbols.size(1)), new & ~nobody, numbers)
 
-    def append(self, beam: Beam, symbols: torch.Tensor, new: torch.Tensor, numbers: Dict[Tuple[int, int], int]) -> Beam:
+    def append(self, beam: Beam, symbols: torch.Tensor, new: torch.Tensor, numbers: dict[tuple[int, int], int]) -> Beam:
         """Lengthen the prefixes that are ``new`` (B, K) bool, by ``symbols`` (B, K); the language model reads them in one batch."""
         if not new.any():
             return beam

@@ -3,16 +3,17 @@
 import logging
 import math
 from collections import deque
-from typing import Any, Deque, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from fairseq import utils
 from fairseq.data import Dictionary
 
+from ..checkpoints.load import field_and_hop, trunk_of
 from ..data.audio import SAMPLE_RATE
 from ..errors import UserError
-from ..checkpoints.load import field_and_hop, trunk_of
 from .base import CTCDecoder, Hypothesis
 from .emissions import EmissionReader, EmissionWriter, padded
 from .pace import Pace
@@ -41,7 +42,7 @@ class CTCGenerator:
         dictionary: Dictionary,
         blank: int,
         processes: int = 0,
-        emissions: Union[EmissionReader, EmissionWriter, None] = None,
+        emissions: EmissionReader | EmissionWriter | None = None,
     ):
         self.pool = DecoderPool(decoder, processes)
         self.file = emissions
@@ -50,8 +51,8 @@ class CTCGenerator:
         self.symbols_to_strip_from_output = {dictionary.bos(), dictionary.pad(), dictionary.eos(), blank}
 
     def generate(
-        self, models: Sequence[torch.nn.Module], sample: Dict[str, Any], prefix_tokens=None, constraints=None
-    ) -> List[List[Hypothesis]]:
+        self, models: Sequence[torch.nn.Module], sample: dict[str, Any], prefix_tokens=None, constraints=None
+    ) -> list[list[Hypothesis]]:
         """Decode one batch of the fine-tuning task, or wait until that is done if ``ahead`` has begun it.
 
         Args:
@@ -68,12 +69,12 @@ class CTCGenerator:
         pending = sample["pending"] if "pending" in sample else self.begin(models, sample)
         return pending.wait()
 
-    def ahead(self, models: Sequence[torch.nn.Module], samples: Iterable[Dict[str, Any]]) -> Iterator[Dict[str, Any]]:
+    def ahead(self, models: Sequence[torch.nn.Module], samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Batches, each with its hypotheses on the way (``pending``), so that one is searched while the network works on the next.
 
         ``AHEAD`` bounds how many wait in memory. At the end the real-time factor is logged.
         """
-        waiting: Deque[Dict[str, Any]] = deque()
+        waiting: deque[dict[str, Any]] = deque()
         pace = Pace()
         with self.pool:
             for sample in samples:
@@ -83,7 +84,9 @@ class CTCGenerator:
                         sample["pending"] = self.begin(models, sample)
                     sample["net_input"] = {}  # the sound is not needed any more
                 waiting.append(sample)
-                while len(waiting) > 1 and (ready(waiting[0]) or sum(map(unfinished, waiting)) > AHEAD * self.pool.processes):
+                while len(waiting) > 1 and (
+                    ready(waiting[0]) or sum(map(unfinished, waiting)) > AHEAD * self.pool.processes
+                ):
                     yield waiting.popleft()
             while len(waiting) > 1:
                 yield waiting.popleft()
@@ -110,7 +113,7 @@ class CTCGenerator:
             self.file.close()
 
     @torch.no_grad()
-    def begin(self, models: Sequence[torch.nn.Module], sample: Dict[str, Any]) -> Pending:
+    def begin(self, models: Sequence[torch.nn.Module], sample: dict[str, Any]) -> Pending:
         """Run the network, or read what it gave; the search goes on in other processes, if there are any."""
         if isinstance(self.file, EmissionReader):
             return self.pool.submit(*padded([self.file[row] for row in sample["id"].tolist()]))
@@ -121,23 +124,27 @@ class CTCGenerator:
                 self.file.add(row, one[:length])
         return self.pool.submit(emissions, lengths)
 
-    def emissions(self, models: Sequence[torch.nn.Module], net_input: Dict[str, Any]) -> Tuple[torch.Tensor, torch.Tensor]:
+    def emissions(
+        self, models: Sequence[torch.nn.Module], net_input: dict[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities (B, F, V) float32 and numbers of valid frames (B,) int64."""
         outputs = [frame_log_probs(model, net_input) for model in models]
         shapes = {tuple(log_probs.shape) for log_probs, _ in outputs}
         if len(shapes) > 1:
-            raise UserError(f"--path: the models of an ensemble must agree in (utterances, frames, symbols), but give {sorted(shapes)}")
+            raise UserError(
+                f"--path: the models of an ensemble must agree in (utterances, frames, symbols), but give {sorted(shapes)}"
+            )
         # The mean of the probabilities, as in fairseq's own ensembles: unlike a mean of logarithms it is a distribution again.
         mean = torch.logsumexp(torch.stack([log_probs for log_probs, _ in outputs]), dim=0) - math.log(len(outputs))
         return mean, outputs[0][1]
 
 
-def never_emitted(dictionary: Dictionary, blank: int) -> List[int]:
+def never_emitted(dictionary: Dictionary, blank: int) -> list[int]:
     """Indices of symbols that are no part of a text."""
     return sorted({dictionary.bos(), dictionary.pad(), dictionary.eos(), dictionary.unk()} - {blank})
 
 
-def frame_log_probs(model: torch.nn.Module, net_input: Dict[str, Any]) -> Tuple[torch.Tensor, torch.Tensor]:
+def frame_log_probs(model: torch.nn.Module, net_input: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
     """Run one model in eval mode: log-probabilities (B, F, V) float32 and numbers of valid frames (B,) int64."""
     model.eval()
     parameter = next(model.parameters())
@@ -154,8 +161,8 @@ def frame_log_probs(model: torch.nn.Module, net_input: Dict[str, Any]) -> Tuple[
 
 
 def at_least_a_frame(
-    model: torch.nn.Module, source: torch.Tensor, padding_mask: Optional[torch.Tensor]
-) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
+    model: torch.nn.Module, source: torch.Tensor, padding_mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """(B, T) sounds and their mask, padded where all of them are too short for a frame: a network cannot make none."""
     missing = field_and_hop(trunk_of(model))[0] - source.size(1) if hasattr(model, "w2v_encoder") else 0
     if missing <= 0:
@@ -165,16 +172,16 @@ def at_least_a_frame(
     return F.pad(source, (0, missing)), F.pad(padding_mask, (0, missing), value=True)
 
 
-def speech_seconds(net_input: Dict[str, Any]) -> float:
+def speech_seconds(net_input: dict[str, Any]) -> float:
     """Sound in a batch, without the padding."""
-    mask: Optional[torch.Tensor] = net_input["padding_mask"]
+    mask: torch.Tensor | None = net_input["padding_mask"]
     return (net_input["source"].numel() - (0 if mask is None else int(mask.sum()))) / SAMPLE_RATE
 
 
-def unfinished(sample: Dict[str, Any]) -> int:
+def unfinished(sample: dict[str, Any]) -> int:
     """Utterances of a batch that are still being searched."""
     return sample["pending"].unfinished() if "pending" in sample else 0
 
 
-def ready(sample: Dict[str, Any]) -> bool:
+def ready(sample: dict[str, Any]) -> bool:
     return unfinished(sample) == 0

@@ -6,7 +6,6 @@ words below it, so that the language model counts before a word is complete.
 
 import math
 from pathlib import Path
-from typing import Dict, List, Tuple
 
 import torch
 from fairseq.data import Dictionary
@@ -14,7 +13,9 @@ from fairseq.data import Dictionary
 from ..errors import UserError
 from .search import WORD_BOUNDARY, BeamSearch, SearchOptions, import_flashlight, index_of, load_lm, unigram_score
 
-HOW_TO = "give a file of lines 'word l e t t e r s |', or transcripts (train.wrd), whose words are spelt letter by letter"
+HOW_TO = (
+    "give a file of lines 'word l e t t e r s |', or transcripts (train.wrd), whose words are spelt letter by letter"
+)
 
 
 class LexiconDecoder(BeamSearch):
@@ -33,7 +34,9 @@ class LexiconDecoder(BeamSearch):
         import_flashlight()  # where it is missing, that is to be said first
         boundary = index_of(dictionary, WORD_BOUNDARY)
         if boundary is None:
-            raise UserError(f"--decoder lexicon: the dictionary has no word boundary {WORD_BOUNDARY}; use --decoder beam")
+            raise UserError(
+                f"--decoder lexicon: the dictionary has no word boundary {WORD_BOUNDARY}; use --decoder beam"
+            )
         if options.lexicon is None:
             raise UserError(f"--lexicon: --decoder lexicon needs one; {HOW_TO}")
         spellings = read_lexicon(Path(options.lexicon), dictionary)
@@ -45,9 +48,13 @@ class LexiconDecoder(BeamSearch):
 
     def make_decoder(self, options: SearchOptions):
         flashlight = import_flashlight()
-        settings = flashlight.LexiconDecoderOptions(**options.flashlight_options(), word_score=options.word_score, unk_score=-math.inf)
+        settings = flashlight.LexiconDecoderOptions(
+            **options.flashlight_options(), word_score=options.word_score, unk_score=-math.inf
+        )
         # silence, blank, unknown word (never taken, its score is -inf), transitions, whether the language model is one of symbols
-        return flashlight.LexiconDecoder(settings, self.trie, self.lm, self.boundary, self.blank, self.unknown, [], False)
+        return flashlight.LexiconDecoder(
+            settings, self.trie, self.lm, self.boundary, self.blank, self.unknown, [], False
+        )
 
     def emitted(self, path: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """As ``BeamSearch.emitted``, without an unfinished last word and without boundaries that end no word (silence)."""
@@ -61,7 +68,7 @@ class LexiconDecoder(BeamSearch):
         return starts
 
 
-def read_lexicon(path: Path, dictionary: Dictionary) -> List[Tuple[str, List[int]]]:
+def read_lexicon(path: Path, dictionary: Dictionary) -> list[tuple[str, list[int]]]:
     """Words and their spellings as dictionary indices; a word may have several spellings.
 
     Args:
@@ -73,7 +80,7 @@ def read_lexicon(path: Path, dictionary: Dictionary) -> List[Tuple[str, List[int
     """
     if not path.is_file():
         raise UserError(f"--lexicon {path}: no such file; {HOW_TO}")
-    spellings: Dict[Tuple[str, Tuple[int, ...]], None] = {}  # ordered, without doubles
+    spellings: dict[tuple[str, tuple[int, ...]], None] = {}  # ordered, without doubles
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
@@ -91,17 +98,21 @@ def read_lexicon(path: Path, dictionary: Dictionary) -> List[Tuple[str, List[int
     return [(word, list(indices)) for word, indices in spellings]
 
 
-def spelling(where: str, symbols: List[str], dictionary: Dictionary) -> List[int]:
+def spelling(where: str, symbols: list[str], dictionary: Dictionary) -> list[int]:
     """Dictionary indices of a word's symbols; ``where`` names file, line and word in errors."""
     if len(symbols) < 2 or symbols[-1] != WORD_BOUNDARY or symbols[0] == WORD_BOUNDARY:
-        raise UserError(f"{where}: a spelling is symbols and a {WORD_BOUNDARY} at the end, as in 'CAT C A T {WORD_BOUNDARY}'")
+        raise UserError(
+            f"{where}: a spelling is symbols and a {WORD_BOUNDARY} at the end, as in 'CAT C A T {WORD_BOUNDARY}'"
+        )
     for symbol in symbols:
         if symbol not in dictionary or dictionary.index(symbol) < dictionary.nspecial:
-            raise UserError(f"{where}: spelt with {symbol!r}, which the model's dictionary lacks; leave the word out, or mind the case")
+            raise UserError(
+                f"{where}: spelt with {symbol!r}, which the model's dictionary lacks; leave the word out, or mind the case"
+            )
     return [dictionary.index(symbol) for symbol in symbols]
 
 
-def spelling_tree(spellings: List[Tuple[str, List[int]]], words: List[str], lm, boundary: int, symbols: int):
+def spelling_tree(spellings: list[tuple[str, list[int]]], words: list[str], lm, boundary: int, symbols: int):
     """flashlight's ``Trie`` of all spellings; word number i is ``words[i]``. No word stands for silence, which is always allowed."""
     flashlight = import_flashlight()
     number = {word: i for i, word in enumerate(words)}

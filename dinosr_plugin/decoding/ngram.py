@@ -14,9 +14,9 @@ Witten-Bell smoothing, which is simpler, was measured too. Perplexity of 91 othe
 """
 
 from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -78,7 +78,9 @@ def make_ngram(text: Path, order: int, out: Path) -> str:
             has KenLM's own signs among its tokens; ``out`` cannot be written.
     """
     if not MIN_ORDER <= order <= MAX_ORDER:
-        raise UserError(f"--order {order}: KenLM reads n-gram models of order {MIN_ORDER} to {MAX_ORDER}; 3 is usual for words, 6 for letters")
+        raise UserError(
+            f"--order {order}: KenLM reads n-gram models of order {MIN_ORDER} to {MAX_ORDER}; 3 is usual for words, 6 for letters"
+        )
     require_file(text, out)
     vocabulary, tokens = read_tokens(text)
     begins = tokens == BEGIN
@@ -116,7 +118,9 @@ def read_tokens(text: Path) -> tuple[list[str], np.ndarray]:
         words = line.split()
         if not RESERVED.isdisjoint(words):
             sign = next(word for word in words if word in RESERVED)
-            raise UserError(f"{text}, line {number}: {sign} is a sign of the model's own, which the text must not hold; take it out")
+            raise UserError(
+                f"{text}, line {number}: {sign} is a sign of the model's own, which the text must not hold; take it out"
+            )
         if words:
             tokens.extend([BEGIN, *(numbers.setdefault(word, len(numbers)) for word in words), END])
     if not tokens:
@@ -164,7 +168,9 @@ def smooth(orders: Sequence[Grams]) -> tuple[list[np.ndarray], list[np.ndarray]]
         counts = grams.count if n + 1 == len(orders) else left_neighbours(grams, orders[n + 1])
         taken = discounts(counts)[np.minimum(counts, 3)]  # (M,)
         totals = np.bincount(grams.context, counts, minlength=len(below))  # (contexts,)
-        weight = np.divide(np.bincount(grams.context, taken, minlength=len(below)), totals, out=np.ones(len(below)), where=totals > 0)
+        weight = np.divide(
+            np.bincount(grams.context, taken, minlength=len(below)), totals, out=np.ones(len(below)), where=totals > 0
+        )
         below = (counts - taken) / totals[grams.context] + weight[grams.context] * below[grams.suffix]  # (M,)
         probabilities.append(below)
         weights.append(weight)
@@ -193,13 +199,17 @@ def discounts(counts: np.ndarray) -> np.ndarray:
     return np.array([0.0, single, single, single])
 
 
-def arpa_lines(vocabulary: list[str], orders: Sequence[Grams], probabilities: list[np.ndarray], weights: list[np.ndarray]) -> Iterator[str]:
+def arpa_lines(
+    vocabulary: list[str], orders: Sequence[Grams], probabilities: list[np.ndarray], weights: list[np.ndarray]
+) -> Iterator[str]:
     """The lines of the ARPA file: log10 probability, n-gram and, below the greatest length, log10 weight of what is below it, tab-separated."""
     yield "\\data\\"
     for n, grams in enumerate(orders, start=1):
         yield f"ngram {n}={len(grams.token)}"
     texts = vocabulary
-    with tqdm(total=sum(len(grams.token) for grams in orders), desc="writing", unit=" n-grams", unit_scale=True, disable=None) as bar:
+    with tqdm(
+        total=sum(len(grams.token) for grams in orders), desc="writing", unit=" n-grams", unit_scale=True, disable=None
+    ) as bar:
         for n, grams in enumerate(orders, start=1):
             yield ""
             yield f"\\{n}-grams:"
@@ -207,7 +217,10 @@ def arpa_lines(vocabulary: list[str], orders: Sequence[Grams], probabilities: li
             if n == 1:
                 scores[BEGIN] = NEVER
             else:
-                texts = [f"{texts[context]} {vocabulary[token]}" for context, token in zip(grams.context.tolist(), grams.token.tolist())]
+                texts = [
+                    f"{texts[context]} {vocabulary[token]}"
+                    for context, token in zip(grams.context.tolist(), grams.token.tolist())
+                ]
             if n < len(orders):
                 for score, text, weight in zip(scores.tolist(), texts, np.log10(weights[n - 1]).tolist()):
                     yield f"{score:.7g}\t{text}\t{weight:.7g}"

@@ -1,9 +1,9 @@
 """The real-time factor of decoding: how long it takes, as a part of how long the speech is."""
 
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Dict, Iterator
 
 
 @dataclass
@@ -15,7 +15,7 @@ class Pace:
     """
 
     sound: float = 0.0
-    parts: Dict[str, float] = field(default_factory=dict)
+    parts: dict[str, float] = field(default_factory=dict)
     began: float = field(default_factory=time.perf_counter)
 
     @contextmanager

@@ -9,10 +9,11 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from .search import BeamSearch, SearchOptions
 MOST = 16
 """Processes that nobody asked for."""
 
-Packed = List[Tuple[np.ndarray, float, np.ndarray, list]]
+Packed = list[tuple[np.ndarray, float, np.ndarray, list]]
 """Hypotheses without tensors, which would take a file handle each on their way between processes."""
 
 
@@ -57,14 +58,16 @@ class DecoderPool:
         self.search_seconds = 0.0
         """Time spent searching so far, added up over the processes."""
         self.processes = processes if isinstance(decoder, BeamSearch) else 0
-        self.executor: Optional[ProcessPoolExecutor] = None
+        self.executor: ProcessPoolExecutor | None = None
         if self.processes:
             fork = multiprocessing.get_context("fork")
-            self.executor = ProcessPoolExecutor(self.processes, mp_context=fork, initializer=begin_worker, initargs=(decoder,))
+            self.executor = ProcessPoolExecutor(
+                self.processes, mp_context=fork, initializer=begin_worker, initargs=(decoder,)
+            )
             with self.alive():
                 self.executor.submit(os.getpid).result()  # forks them all
 
-    def submit(self, emissions: torch.Tensor, lengths: torch.Tensor, options: Optional[SearchOptions] = None) -> "Pending":
+    def submit(self, emissions: torch.Tensor, lengths: torch.Tensor, options: SearchOptions | None = None) -> "Pending":
         """Begin to decode a batch: as ``CTCDecoder.decode``, whose result ``Pending.wait`` gives.
 
         ``options``, where given, are used in place of the decoder's own (all but its language model and lexicon).
@@ -108,14 +111,14 @@ class DecoderPool:
 class Pending:
     """Hypotheses of a batch that are being looked for."""
 
-    def __init__(self, pool: DecoderPool, done: List[List[Hypothesis]], futures: "List[Future[Any]]"):
+    def __init__(self, pool: DecoderPool, done: list[list[Hypothesis]], futures: "list[Future[Any]]"):
         self.pool, self.done, self.futures = pool, done, futures
 
     def unfinished(self) -> int:
         """Utterances that are not done."""
         return sum(not future.done() for future in self.futures)
 
-    def wait(self) -> List[List[Hypothesis]]:
+    def wait(self) -> list[list[Hypothesis]]:
         """Raises UserError where a process has died, and what the search raised."""
         with self.pool.alive():
             for packed, seconds in [future.result() for future in self.futures]:
@@ -146,7 +149,7 @@ def end_with_parent() -> None:
     os._exit(1)
 
 
-def search(emissions: np.ndarray, options: Optional[SearchOptions]) -> Tuple[Packed, float]:
+def search(emissions: np.ndarray, options: SearchOptions | None) -> tuple[Packed, float]:
     """(F, V) float32 -> hypotheses, and the seconds that it took."""
     start = time.perf_counter()
     if options is not None and options != Worker.decoder.options:
@@ -155,12 +158,19 @@ def search(emissions: np.ndarray, options: Optional[SearchOptions]) -> Tuple[Pac
     return pack(found), time.perf_counter() - start
 
 
-def pack(hypotheses: List[Hypothesis]) -> Packed:
-    return [(one["tokens"].numpy(), one["score"], one["positional_scores"].numpy(), one["alignment"]) for one in hypotheses]
-
-
-def unpack(packed: Packed) -> List[Hypothesis]:
+def pack(hypotheses: list[Hypothesis]) -> Packed:
     return [
-        {"tokens": torch.from_numpy(tokens), "score": score, "positional_scores": torch.from_numpy(scores), "alignment": alignment}
+        (one["tokens"].numpy(), one["score"], one["positional_scores"].numpy(), one["alignment"]) for one in hypotheses
+    ]
+
+
+def unpack(packed: Packed) -> list[Hypothesis]:
+    return [
+        {
+            "tokens": torch.from_numpy(tokens),
+            "score": score,
+            "positional_scores": torch.from_numpy(scores),
+            "alignment": alignment,
+        }
         for tokens, score, scores, alignment in packed
     ]

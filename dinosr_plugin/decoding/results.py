@@ -1,8 +1,9 @@
 """Word and character error rates from what ``fairseq-generate`` wrote."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, Sequence, Tuple, Union
+from typing import Any
 
 import editdistance
 import numpy as np
@@ -15,7 +16,7 @@ RESAMPLES = 1000
 """Draws of the bootstrap: the bounds of its 95 % interval rest on 25 draws each."""
 
 
-def score_generate_output(path: Union[str, Path]) -> Dict[str, Any]:
+def score_generate_output(path: str | Path) -> dict[str, Any]:
     """Score the output of ``fairseq-generate ... --post-process letter`` (what it printed, or its ``--results-path`` file).
 
     Args:
@@ -33,7 +34,7 @@ def score_generate_output(path: Union[str, Path]) -> Dict[str, Any]:
     return error_rates([(references[utterance], hypotheses[utterance]) for utterance in references])
 
 
-def error_rates(texts: Sequence[Tuple[str, str]]) -> Dict[str, Any]:
+def error_rates(texts: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Word and character error rates of (reference, hypothesis) pairs, one an utterance.
 
     Error rates are those of the whole set: edit operations over all utterances, divided by the length of all references,
@@ -56,9 +57,9 @@ def error_rates(texts: Sequence[Tuple[str, str]]) -> Dict[str, Any]:
     }
 
 
-def read_generate_output(path: Union[str, Path]) -> Tuple[Dict[int, str], Dict[int, str]]:
+def read_generate_output(path: str | Path) -> tuple[dict[int, str], dict[int, str]]:
     """References and best hypotheses of a ``fairseq-generate`` output, by sample id; raises as ``score_generate_output``."""
-    texts: Dict[str, Dict[int, str]] = {"T": {}, "D": {}}
+    texts: dict[str, dict[int, str]] = {"T": {}, "D": {}}
     for kind, utterance, text in _result_lines(Path(path)):
         if kind == "D":
             text = text.partition("\t")[2]  # "score<TAB>text"
@@ -72,13 +73,13 @@ def read_generate_output(path: Union[str, Path]) -> Tuple[Dict[int, str], Dict[i
     return references, hypotheses
 
 
-def error_rate(pairs: Sequence[Tuple[Sequence, Sequence]]) -> float:
+def error_rate(pairs: Sequence[tuple[Sequence, Sequence]]) -> float:
     """Edit operations in percent of the references' length, over all (reference, hypothesis) pairs; 0 references -> ZeroDivisionError."""
     errors = sum(editdistance.eval(reference, hypothesis) for reference, hypothesis in pairs)
     return 100.0 * errors / sum(len(reference) for reference, _ in pairs)
 
 
-def bootstrap_interval(pairs: Sequence[Tuple[Sequence, Sequence]], seed: int = 0) -> Tuple[float, float]:
+def bootstrap_interval(pairs: Sequence[tuple[Sequence, Sequence]], seed: int = 0) -> tuple[float, float]:
     """95 % percentile bootstrap interval of ``error_rate``, by drawing utterances with replacement; the same seed gives the same interval.
 
     It says what other utterances of these speakers would change, not other speakers: utterances of one speaker are alike.
@@ -88,14 +89,18 @@ def bootstrap_interval(pairs: Sequence[Tuple[Sequence, Sequence]], seed: int = 0
     lengths = np.array([len(reference) for reference, _ in pairs])  # (N,)
     rng = np.random.default_rng(seed)
     draws = [rng.integers(len(pairs), size=len(pairs)) for _ in range(RESAMPLES)]
-    rates = [100.0 * errors[draw].sum() / lengths[draw].sum() for draw in draws if lengths[draw].any()]  # a draw may hold empty references only
+    rates = [
+        100.0 * errors[draw].sum() / lengths[draw].sum() for draw in draws if lengths[draw].any()
+    ]  # a draw may hold empty references only
     low, high = np.percentile(rates, [2.5, 97.5])
     return float(low), float(high)
 
 
 def _result_lines(path: Path):
     if not path.is_file():
-        raise UserError(f"{path}: no such file; give the file that fairseq-generate wrote (RESULTS_PATH/generate-SUBSET.txt)")
+        raise UserError(
+            f"{path}: no such file; give the file that fairseq-generate wrote (RESULTS_PATH/generate-SUBSET.txt)"
+        )
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             match = LINE.fullmatch(line.rstrip("\n"))

@@ -30,5 +30,8 @@ class IntervalScorer(BaseScorer):
         if not any(reference.split() for reference in self.ref):
             return "WER: not defined, all references are empty"
         rates = self.rates()
-        parts = ["{}: {:.2f} [{:.2f}, {:.2f}]".format(name.upper(), rates[name], *rates[f"{name}_interval"]) for name in ("wer", "cer")]
+        parts = [
+            "{}: {:.2f} [{:.2f}, {:.2f}]".format(name.upper(), rates[name], *rates[f"{name}_interval"])
+            for name in ("wer", "cer")
+        ]
         return f"{' '.join(parts)} (95 % bootstrap intervals over {len(self.ref)} utterances)"

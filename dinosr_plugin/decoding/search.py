@@ -7,10 +7,11 @@ Collobert et al., "Wav2Letter", 2016, section 2.3; Heafield, "KenLM", 2011.
 import logging
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any
 
 import torch
 from fairseq.data import Dictionary
@@ -52,10 +53,10 @@ class SearchOptions:
 
     beam: int = FAIRSEQ_BEAM
     nbest: int = 1
-    lm: Optional[str] = None
-    lm_path: Optional[str] = None
+    lm: str | None = None
+    lm_path: str | None = None
     lm_weight: float = 0.0
-    lexicon: Optional[str] = None
+    lexicon: str | None = None
     word_score: float = 0.0
     sil_weight: float = 0.0
     beam_threshold: float = 50.0
@@ -72,7 +73,9 @@ class SearchOptions:
         if self.lm is not None and self.lm_path is not None:
             raise UserError(f"--lm {self.lm} and --lm-path {self.lm_path}: one language model at a time; leave one out")
         if self.lm is None and self.lm_path is None and self.lm_weight:
-            raise UserError(f"--lm-weight {self.lm_weight:g}: no language model to weigh; give --lm FILE or --lm-path FILE")
+            raise UserError(
+                f"--lm-weight {self.lm_weight:g}: no language model to weigh; give --lm FILE or --lm-path FILE"
+            )
 
     def flashlight_options(self) -> dict:
         """The options that both of flashlight's searches have. Alignments of a text are summed, as CTC training does."""
@@ -110,7 +113,9 @@ def check_decoder_options(options: Any) -> None:
         value = getattr(options, name, None)
         if value and str(options.decoder) not in decoders:
             option = f"--{name.replace('_', '-')} {value}"
-            raise UserError(f"{option}: --decoder {options.decoder} has no use for it; choose --decoder {' or '.join(decoders)}, or leave it out")
+            raise UserError(
+                f"{option}: --decoder {options.decoder} has no use for it; choose --decoder {' or '.join(decoders)}, or leave it out"
+            )
 
 
 def import_flashlight() -> ModuleType:
@@ -118,11 +123,13 @@ def import_flashlight() -> ModuleType:
     try:
         import flashlight.lib.text.decoder as decoder
     except ImportError as error:
-        raise UserError("--decoder: beam and lexicon need flashlight-text; install it: pip install flashlight-text") from error
+        raise UserError(
+            "--decoder: beam and lexicon need flashlight-text; install it: pip install flashlight-text"
+        ) from error
     return decoder
 
 
-def load_lm(path: Optional[str], words: Sequence[str], specials: int = 0, share: float = 0.0):
+def load_lm(path: str | None, words: Sequence[str], specials: int = 0, share: float = 0.0):
     """A KenLM n-gram in which word number i is ``words[i]``; without a path, a model that gives every text the same score.
 
     Args:
@@ -145,7 +152,9 @@ def load_lm(path: Optional[str], words: Sequence[str], specials: int = 0, share:
     try:
         lm = KenLM(str(path), Words([*words, UNKNOWN]))
     except RuntimeError as error:  # whatever KenLM throws; the last line holds the reason
-        raise UserError(f"--lm {path}: not an n-gram model that KenLM reads (.arpa or .bin): {str(error).splitlines()[-1]}") from error
+        raise UserError(
+            f"--lm {path}: not an n-gram model that KenLM reads (.arpa or .bin): {str(error).splitlines()[-1]}"
+        ) from error
     unknown = unigram_score(lm, len(words))
     asked = range(specials, len(words))
     strangers = [words[word] for word in asked if unigram_score(lm, word) == unknown]
@@ -155,7 +164,9 @@ def load_lm(path: Optional[str], words: Sequence[str], specials: int = 0, share:
             "n-gram model of the lexicon's words, else one of the dictionary's symbols, written the same way (case)"
         )
     if strangers:
-        logger.warning(f"--lm {path} does not know {len(strangers)} of {len(asked)} words or symbols ({strangers[0]!r}, ...)")
+        logger.warning(
+            f"--lm {path} does not know {len(strangers)} of {len(asked)} words or symbols ({strangers[0]!r}, ...)"
+        )
     return lm
 
 
@@ -173,7 +184,7 @@ class BeamSearch(ABC):
         options: what the user chose.
     """
 
-    def __init__(self, blank: int, boundary: Optional[int], options: SearchOptions):
+    def __init__(self, blank: int, boundary: int | None, options: SearchOptions):
         self.blank, self.boundary = blank, boundary
         self.set_options(options)
         options.warn()
@@ -186,7 +197,7 @@ class BeamSearch(ABC):
     def make_decoder(self, options: SearchOptions):
         """flashlight's ``LexiconFreeDecoder`` or ``LexiconDecoder``."""
 
-    def decode(self, emissions: torch.Tensor, lengths: torch.Tensor) -> List[List[Hypothesis]]:
+    def decode(self, emissions: torch.Tensor, lengths: torch.Tensor) -> list[list[Hypothesis]]:
         """Up to ``options.nbest`` hypotheses for each utterance; see ``CTCDecoder.decode``.
 
         ``score`` sums over all alignments of a text, and holds the language model and the word and silence scores. Token scores and
@@ -194,7 +205,7 @@ class BeamSearch(ABC):
         """
         return [self.decode_one(one[:length]) for one, length in zip(emissions.float().cpu(), lengths.tolist())]
 
-    def decode_one(self, emissions: torch.Tensor) -> List[Hypothesis]:
+    def decode_one(self, emissions: torch.Tensor) -> list[Hypothesis]:
         """(F, V) log-probabilities on the CPU -> hypotheses, best first; F may be 0."""
         if emissions.size(0) == 0:
             return [empty(0.0)]
@@ -204,9 +215,12 @@ class BeamSearch(ABC):
         if self.options.sil_weight and self.boundary is not None:
             scores[:, self.boundary] += self.options.sil_weight
         scores = scores.contiguous()  # flashlight gets a bare address
-        found: Dict[Tuple[int, ...], Hypothesis] = {}
+        found: dict[tuple[int, ...], Hypothesis] = {}
         for result in self.decoder.decode(scores.data_ptr(), *scores.shape):
-            path, words = torch.tensor(result.tokens[1:-1]), torch.tensor(result.words[1:-1])  # F + 2 -> (F,): silence at both ends
+            path, words = (
+                torch.tensor(result.tokens[1:-1]),
+                torch.tensor(result.words[1:-1]),
+            )  # F + 2 -> (F,): silence at both ends
             log_probs = emissions.gather(1, path[:, None])[:, 0]  # (F,)
             if not log_probs.isfinite().all():
                 continue
@@ -227,6 +241,6 @@ def empty(score: float) -> Hypothesis:
     return hypothesis(torch.zeros(0, dtype=torch.long), score, torch.zeros(0), torch.zeros(0, dtype=torch.long))
 
 
-def index_of(dictionary: Dictionary, symbol: str) -> Optional[int]:
+def index_of(dictionary: Dictionary, symbol: str) -> int | None:
     """Index of a symbol, None where the dictionary lacks it."""
     return dictionary.index(symbol) if symbol in dictionary else None

@@ -5,9 +5,9 @@ A search begins each segment as it begins a recording: a language model takes it
 
 import math
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Iterator, List, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -17,7 +17,10 @@ from .base import CTCDecoder, Hypothesis
 from .search import WORD_BOUNDARY, index_of
 from .words import PIECE_START, kind_of
 
-SHORTEST, LONGEST = 20.0, 30.0  # s: a segment ends at the longest pause between these; recordings up to the latter are not cut
+SHORTEST, LONGEST = (
+    20.0,
+    30.0,
+)  # s: a segment ends at the longest pause between these; recordings up to the latter are not cut
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,9 @@ class Pause:
         return max(middle, min(self.behind, last))
 
 
-def segments(path: np.ndarray, dictionary: Dictionary, blank: int, shortest: int, longest: int) -> List[Tuple[int, int]]:
+def segments(
+    path: np.ndarray, dictionary: Dictionary, blank: int, shortest: int, longest: int
+) -> list[tuple[int, int]]:
     """Cut a likeliest path (F,) into pieces of ``shortest`` to ``longest`` frames, the last one perhaps shorter: (first frame, end) of each.
 
     Where the path is silent between two words, at the longest such pause; else at the longest silence within a word; else at the limit.
@@ -59,7 +64,7 @@ def segments(path: np.ndarray, dictionary: Dictionary, blank: int, shortest: int
     return list(pairwise([*cuts, len(path)]))
 
 
-def pauses(path: np.ndarray, dictionary: Dictionary, blank: int) -> List[Pause]:
+def pauses(path: np.ndarray, dictionary: Dictionary, blank: int) -> list[Pause]:
     """All pauses of a likeliest path (F,), in order."""
     kind = kind_of(dictionary.symbols)
     boundaries = path == dictionary.index(WORD_BOUNDARY) if kind == "letter" else np.zeros(len(path), dtype=bool)
@@ -75,8 +80,8 @@ def pauses(path: np.ndarray, dictionary: Dictionary, blank: int) -> List[Pause]:
 
 
 def decode_segments(
-    decoder: CTCDecoder, table: torch.Tensor, pieces: Sequence[Tuple[int, int]], dictionary: Dictionary, blank: int
-) -> Iterator[Tuple[int, Hypothesis]]:
+    decoder: CTCDecoder, table: torch.Tensor, pieces: Sequence[tuple[int, int]], dictionary: Dictionary, blank: int
+) -> Iterator[tuple[int, Hypothesis]]:
     """Decode ``segments`` of log-probabilities (F, V) float32: (first frame, best hypothesis) of each.
 
     A word ends where a segment is joined to the next one: behind it comes a frame in which ``|`` costs nothing, and staying silent neither.

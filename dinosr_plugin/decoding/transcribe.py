@@ -10,21 +10,22 @@ import json
 import math
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional, Sequence, TextIO, Tuple, Union
+from typing import Any, TextIO
 
 import numpy as np
 import soundfile as sf
 import torch
 from tqdm import tqdm
 
+from ..checkpoints.load import Recogniser
 from ..data.audio import SAMPLE_RATE, AudioError, Header, is_cut_wav, read_header, unreadable, wrong_format
 from ..data.manifest import require_writable, unwritable
 from ..errors import UserError
-from ..checkpoints.load import Recogniser
 from .base import CTCDecoder
 from .best_path import BestPathDecoder
 from .generator import frame_log_probs, never_emitted
@@ -37,7 +38,10 @@ CHUNK = 20.0  # s: what is kept of a chunk at most; recordings up to this length
 CONTEXT = 2.0  # s: what a chunk sees beyond that on either side
 BLOCK = 60 * SAMPLE_RATE  # samples at 16 kHz that are read at a time for mean and variance
 BEAM = 50  # hypotheses, where --beam is not given
-CUE_LETTERS, CUE_PAUSE = 42, 1.0  # a subtitle ends before it has more letters than fit on a line, or at a pause of so many seconds
+CUE_LETTERS, CUE_PAUSE = (
+    42,
+    1.0,
+)  # a subtitle ends before it has more letters than fit on a line, or at a pause of so many seconds
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Transcript:
     file: str
     duration: float  # s
     text: str
-    words: List[Word]
+    words: list[Word]
 
 
 # ---- recordings -------------------------------------------------------------------------------------------------------------
@@ -70,7 +74,7 @@ class Recording:
         """The path as it was given; a name that is not UTF-8 could not be printed."""
         return os.fsencode(self.path).decode("utf-8", "replace")
 
-    def note(self) -> Optional[str]:
+    def note(self) -> str | None:
         """What to tell about how the file is read, if anything."""
         if self.samples == 0 or self.variance == 0:
             return f"{self.name}: {'holds no samples' if self.samples == 0 else 'silent'}; its text is empty"
@@ -79,7 +83,7 @@ class Recording:
         return wrong and f"{self.name}: {wrong}; {' and '.join(done)}"
 
 
-def survey(paths: Sequence[Path]) -> List[Recording]:
+def survey(paths: Sequence[Path]) -> list[Recording]:
     """Read all files once. Raises one UserError, a line for each file that cannot be used."""
     recordings, problems = [], []
     for path in tqdm(paths, desc="reading", unit="file", disable=None):
@@ -88,7 +92,10 @@ def survey(paths: Sequence[Path]) -> List[Recording]:
         except AudioError as error:
             problems.append(f"{path}: {error}")
     if len(problems) > 1:
-        problems.insert(0, f"{len(problems)} of {len(paths)} files cannot be used; nothing was transcribed. Mend these or leave them out:")
+        problems.insert(
+            0,
+            f"{len(problems)} of {len(paths)} files cannot be used; nothing was transcribed. Mend these or leave them out:",
+        )
     if problems:
         raise UserError("\n  ".join(problems))
     return recordings
@@ -117,7 +124,7 @@ def survey_one(path: Path) -> Recording:
     return Recording(path, header, samples, mean, max(0.0, squares / max(1, samples) - mean**2))
 
 
-def empty_header(path: Path) -> Optional[Header]:
+def empty_header(path: Path) -> Header | None:
     """The header of a whole sound file without a single sample, else None."""
     try:
         with sf.SoundFile(os.fsencode(path)) as file:
@@ -161,13 +168,16 @@ def search_options(typed: Any) -> SearchOptions:
     if typed.lm_weight and typed.lm is None:
         raise UserError(f"--lm-weight {typed.lm_weight:g}: no language model to weigh; give --lm FILE")
     given = {name: getattr(typed, name) for name in ("beam", "lm", "lm_weight", "lexicon", "word_score")}
-    return SearchOptions(**{"beam": BEAM, "lm_weight": float(typed.lm is not None)} | {name: value for name, value in given.items() if value is not None})
+    return SearchOptions(
+        **{"beam": BEAM, "lm_weight": float(typed.lm is not None)}
+        | {name: value for name, value in given.items() if value is not None}
+    )
 
 
 # ---- from sound to words ----------------------------------------------------------------------------------------------------
 
 
-def chunks(frames: int, longest: int, context: int) -> Iterator[Tuple[int, int, int, int]]:
+def chunks(frames: int, longest: int, context: int) -> Iterator[tuple[int, int, int, int]]:
     """Cut ``frames`` into as few pieces as can be, equally long, of ``longest`` at most: (first seen, first kept, end of kept, end of seen)."""
     count = -(-frames // longest)  # 0 for no frames
     for start, stop in pairwise(frames * n // max(1, count) for n in range(count + 1)):
@@ -175,7 +185,9 @@ def chunks(frames: int, longest: int, context: int) -> Iterator[Tuple[int, int, 
 
 
 @torch.no_grad()
-def emissions(recogniser: Recogniser, recording: Recording, advance: Callable[[float], object] = lambda seconds: None) -> torch.Tensor:
+def emissions(
+    recogniser: Recogniser, recording: Recording, advance: Callable[[float], object] = lambda seconds: None
+) -> torch.Tensor:
     """Log-probabilities of a whole recording, (F, V) float32; ``advance`` is told the seconds done. (0, V) for silence, as for no sound.
 
     The recording is normalised as a whole where the model wants that.
@@ -188,14 +200,18 @@ def emissions(recogniser: Recogniser, recording: Recording, advance: Callable[[f
             end = recording.samples if last == frames else (last - 1) * recogniser.hop + recogniser.field
             wave = torch.from_numpy(read_16k(file, first * recogniser.hop, end))
             if recogniser.normalize:
-                wave = (wave - recording.mean) / math.sqrt(recording.variance + 1e-5)  # as layer_norm over the whole, fairseq's way
-            log_probs, _ = frame_log_probs(recogniser.model, {"source": wave.unsqueeze(0), "padding_mask": None})  # (1, last - first, V)
+                wave = (wave - recording.mean) / math.sqrt(
+                    recording.variance + 1e-5
+                )  # as layer_norm over the whole, fairseq's way
+            log_probs, _ = frame_log_probs(
+                recogniser.model, {"source": wave.unsqueeze(0), "padding_mask": None}
+            )  # (1, last - first, V)
             table[start:stop] = log_probs[0, start - first : stop - first]
             advance((stop - start) / frames * recording.duration)
     return table
 
 
-def decode(recogniser: Recogniser, decoder: CTCDecoder, table: torch.Tensor) -> List[Word]:
+def decode(recogniser: Recogniser, decoder: CTCDecoder, table: torch.Tensor) -> list[Word]:
     """Words from the log-probabilities (F, V) of a whole recording, where symbols that are never said are ruled out (in place).
 
     Best path takes them whole; the searches go from pause to pause, for they remember what every frame might have been.
@@ -210,7 +226,9 @@ def decode(recogniser: Recogniser, decoder: CTCDecoder, table: torch.Tensor) -> 
     return [word for start, hypothesis in found for word in words_of(hypothesis, recogniser, start)]
 
 
-def transcript(recogniser: Recogniser, decoder: CTCDecoder, recording: Recording, pace: Pace, advance: Callable[[float], object]) -> Transcript:
+def transcript(
+    recogniser: Recogniser, decoder: CTCDecoder, recording: Recording, pace: Pace, advance: Callable[[float], object]
+) -> Transcript:
     with pace.of("network"):
         table = emissions(recogniser, recording, advance)
     with pace.of("search"):
@@ -234,22 +252,26 @@ def as_json(transcript: Transcript) -> str:
 def as_ctm(transcript: Transcript) -> str:
     """NIST's lines "recording channel start duration word confidence", where recording is the file's name without suffix."""
     name = ctm_name(transcript.file)
-    return "".join(f"{name} 1 {w.start:.2f} {w.end - w.start:.2f} {w.word} {w.confidence:.4f}\n" for w in transcript.words)
+    return "".join(
+        f"{name} 1 {w.start:.2f} {w.end - w.start:.2f} {w.word} {w.confidence:.4f}\n" for w in transcript.words
+    )
 
 
-def ctm_name(file: Union[str, Path]) -> str:
+def ctm_name(file: str | Path) -> str:
     return "_".join(Path(file).stem.split())  # white space separates columns
 
 
 def as_srt(transcript: Transcript) -> str:
     """Subtitles of one line each."""
     cues = [(cue[0].start, cue[-1].end, " ".join(word.word for word in cue)) for cue in cues_of(transcript.words)]
-    return "".join(f"{n}\n{srt_time(start)} --> {srt_time(end)}\n{text}\n\n" for n, (start, end, text) in enumerate(cues, start=1))
+    return "".join(
+        f"{n}\n{srt_time(start)} --> {srt_time(end)}\n{text}\n\n" for n, (start, end, text) in enumerate(cues, start=1)
+    )
 
 
-def cues_of(words: Sequence[Word]) -> List[List[Word]]:
+def cues_of(words: Sequence[Word]) -> list[list[Word]]:
     """Words -> subtitles, cut as ``CUE_LETTERS`` and ``CUE_PAUSE`` say; a longer word has one for itself."""
-    cues: List[List[Word]] = []
+    cues: list[list[Word]] = []
     for word in words:
         full = not cues or len(" ".join([*(w.word for w in cues[-1]), word.word])) > CUE_LETTERS
         if full or word.start - cues[-1][-1].end >= CUE_PAUSE:
@@ -267,21 +289,32 @@ FORMATS = {"text": as_text, "json": as_json, "srt": as_srt, "ctm": as_ctm}
 """What a user types -> ``Transcript`` to lines of a file."""
 
 
-def require_possible(files: Sequence[Path], form: str, out: Optional[Path]) -> None:
+def require_possible(files: Sequence[Path], form: str, out: Path | None) -> None:
     """Raise UserError, before any work, for what ``write`` could not do."""
     if form == "srt" and len(files) > 1:
-        raise UserError(f"--format srt: subtitles are of one recording, but {len(files)} are given; run the command once for each")
+        raise UserError(
+            f"--format srt: subtitles are of one recording, but {len(files)} are given; run the command once for each"
+        )
     names = [ctm_name(file) for file in files]
     twice = next((name for name in names if names.count(name) > 1), None)
     if form == "ctm" and twice is not None:
-        raise UserError(f"--format ctm: its lines would not tell apart the files named {twice}; rename one or transcribe it by itself")
+        raise UserError(
+            f"--format ctm: its lines would not tell apart the files named {twice}; rename one or transcribe it by itself"
+        )
     if out is not None:
         if out.is_dir():
             raise UserError(f"--out {out}: a folder; give the name of a file")
         require_writable(out.parent)
 
 
-def write(recogniser: Recogniser, decoder: CTCDecoder, recordings: Sequence[Recording], form: str, out: Optional[Path], pace: Pace) -> None:
+def write(
+    recogniser: Recogniser,
+    decoder: CTCDecoder,
+    recordings: Sequence[Recording],
+    form: str,
+    out: Path | None,
+    pace: Pace,
+) -> None:
     """Transcribe all recordings and write each as soon as it is done, to ``out`` or to stdout; ``pace`` is told the times."""
     seconds = sum(recording.duration for recording in recordings)
     with output(out) as file, tqdm(total=seconds, unit="s", unit_scale=True, desc="transcribing", disable=None) as bar:
@@ -289,13 +322,15 @@ def write(recogniser: Recogniser, decoder: CTCDecoder, recordings: Sequence[Reco
             try:
                 done = transcript(recogniser, decoder, recording, pace, bar.update)
             except (AudioError, sf.LibsndfileError, OSError) as error:  # it was whole a moment ago
-                raise UserError(f"{recording.name}: has changed since it was read first ({error}); run the command again") from error
+                raise UserError(
+                    f"{recording.name}: has changed since it was read first ({error}); run the command again"
+                ) from error
             bar.write(FORMATS[form](done), file=file, end="")
             file.flush()
 
 
 @contextmanager
-def output(out: Optional[Path]) -> Iterator[TextIO]:
+def output(out: Path | None) -> Iterator[TextIO]:
     """stdout, or a file that gets its name at the end: nothing half-written is left by a failure."""
     if out is None:
         yield sys.stdout

@@ -1,9 +1,10 @@
 """Which weight of a language model, and which word score, decode a development set best: each pair of a grid is tried on the same emissions."""
 
 from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Deque, Dict, Iterator, List, Sequence, Tuple
+from typing import Any
 
 import torch
 from fairseq.data.data_utils import post_process
@@ -25,10 +26,12 @@ class Trial:
 
     lm_weight: float
     word_score: float
-    rates: Dict[str, Any]
+    rates: dict[str, Any]
 
 
-def tune(emissions: EmissionReader, decoder: BeamSearch, weights: Sequence[float], scores: Sequence[float], processes: int) -> List[Trial]:
+def tune(
+    emissions: EmissionReader, decoder: BeamSearch, weights: Sequence[float], scores: Sequence[float], processes: int
+) -> list[Trial]:
     """Decode everything once for each pair of a weight and a word score.
 
     Args:
@@ -43,7 +46,7 @@ def tune(emissions: EmissionReader, decoder: BeamSearch, weights: Sequence[float
     references = [words(label.split(), emissions.meta.symbols) for label in emissions.meta.labels]
     if not any(reference.split() for reference in references):
         raise UserError(f"{emissions.path}: all references are empty; use a --gen-subset with transcripts")
-    trials: List[Trial] = []
+    trials: list[Trial] = []
     bar = tqdm(total=len(weights) * len(scores) * len(emissions), unit="utt", desc="decoding", disable=None)
     with DecoderPool(decoder, processes) as pool, bar:
         for weight, score, pending in begun(pool, list(emissions), decoder.options, weights, scores):
@@ -58,19 +61,25 @@ def tune(emissions: EmissionReader, decoder: BeamSearch, weights: Sequence[float
 
 
 def begun(
-    pool: DecoderPool, tables: List[torch.Tensor], options: SearchOptions, weights: Sequence[float], scores: Sequence[float]
-) -> Iterator[Tuple[float, float, List[Pending]]]:
+    pool: DecoderPool,
+    tables: list[torch.Tensor],
+    options: SearchOptions,
+    weights: Sequence[float],
+    scores: Sequence[float],
+) -> Iterator[tuple[float, float, list[Pending]]]:
     """All trials in order; each is handed out when the next one lies ready, so that no process has to wait for the slowest utterance."""
-    waiting: Deque[Tuple[float, float, List[Pending]]] = deque()
+    waiting: deque[tuple[float, float, list[Pending]]] = deque()
     for weight, score in product(weights, scores):
         tried = replace(options, lm_weight=weight, word_score=score)
-        waiting.append((weight, score, [pool.submit(table[None], torch.tensor([len(table)]), tried) for table in tables]))
+        waiting.append(
+            (weight, score, [pool.submit(table[None], torch.tensor([len(table)]), tried) for table in tables])
+        )
         if len(waiting) > 1:
             yield waiting.popleft()
     yield from waiting
 
 
-def symbols_of(hypothesis: Hypothesis, emissions: EmissionReader) -> List[str]:
+def symbols_of(hypothesis: Hypothesis, emissions: EmissionReader) -> list[str]:
     return [emissions.meta.symbols[token] for token in hypothesis["tokens"].tolist()]
 
 
@@ -80,16 +89,21 @@ def words(symbols: Sequence[str], alphabet: Sequence[str]) -> str:
 
 def best_of(trials: Sequence[Trial]) -> Trial:
     """Fewest word errors, then fewest character errors, then the smallest weights."""
-    return min(trials, key=lambda trial: (trial.rates["wer"], trial.rates["cer"], abs(trial.lm_weight), abs(trial.word_score)))
+    return min(
+        trials, key=lambda trial: (trial.rates["wer"], trial.rates["cer"], abs(trial.lm_weight), abs(trial.word_score))
+    )
 
 
 def tuning_table(trials: Sequence[Trial]) -> str:
     """WER: a row for each weight, a column for each word score."""
     scores = list(dict.fromkeys(trial.word_score for trial in trials))
-    rows: Dict[float, Dict[Any, Any]] = {}
+    rows: dict[float, dict[Any, Any]] = {}
     for trial in trials:
         rows.setdefault(trial.lm_weight, {"weight": f"{trial.lm_weight:g}"})[trial.word_score] = trial.rates["wer"]
-    return format_table(list(rows.values()), [("weight", "WER at LM weight", ""), *((score, f"word score {score:g}", ".2f") for score in scores)])
+    return format_table(
+        list(rows.values()),
+        [("weight", "WER at LM weight", ""), *((score, f"word score {score:g}", ".2f") for score in scores)],
+    )
 
 
 def summary(trials: Sequence[Trial], beam: int) -> str:
@@ -97,7 +111,9 @@ def summary(trials: Sequence[Trial], beam: int) -> str:
     best = best_of(trials)
     low, high = best.rates["wer_interval"]
     word_score = f" --word-score {best.word_score:g}" if best.word_score else ""
-    lines = [f"best: --lm-weight {best.lm_weight:g}{word_score} --beam {beam}: WER {best.rates['wer']:.2f} [{low:.2f}, {high:.2f}]"]
+    lines = [
+        f"best: --lm-weight {best.lm_weight:g}{word_score} --beam {beam}: WER {best.rates['wer']:.2f} [{low:.2f}, {high:.2f}]"
+    ]
     for name, option in (("lm_weight", "--lm-weights"), ("word_score", "--word-scores")):
         values = sorted({getattr(trial, name) for trial in trials})
         if len(values) > 1 and getattr(best, name) in (values[0], values[-1]) and getattr(best, name) != 0:

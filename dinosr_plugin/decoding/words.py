@@ -1,13 +1,13 @@
 """From a decoder's symbols to words with times and confidences."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import List, Sequence, Tuple
 
 from fairseq.data.data_utils import post_process
 
-from ..data.audio import SAMPLE_RATE
 from ..checkpoints.load import Recogniser
+from ..data.audio import SAMPLE_RATE
 from .base import Hypothesis
 from .search import WORD_BOUNDARY
 
@@ -30,7 +30,7 @@ class Word:
     confidence: float
 
 
-def words_of(hypothesis: Hypothesis, recogniser: Recogniser, start: int = 0) -> List[Word]:
+def words_of(hypothesis: Hypothesis, recogniser: Recogniser, start: int = 0) -> list[Word]:
     """The words of a piece of a recording that begins at its frame ``start``."""
     symbols = [recogniser.dictionary[token] for token in hypothesis["tokens"].tolist()]
     frames = [start + frame for frame, _ in hypothesis["alignment"]]
@@ -39,20 +39,24 @@ def words_of(hypothesis: Hypothesis, recogniser: Recogniser, start: int = 0) -> 
     words = []
     for word, first, last in spell(symbols, recogniser.dictionary.symbols):
         confidence = math.exp(sum(scores[first : last + 1]) / (last + 1 - first))
-        words.append(Word(word, round(frames[first] * seconds, 3), round((frames[last] + 1) * seconds, 3), round(confidence, 4)))
+        words.append(
+            Word(word, round(frames[first] * seconds, 3), round((frames[last] + 1) * seconds, 3), round(confidence, 4))
+        )
     return words
 
 
-def spell(symbols: Sequence[str], alphabet: Sequence[str]) -> List[Tuple[str, int, int]]:
+def spell(symbols: Sequence[str], alphabet: Sequence[str]) -> list[tuple[str, int, int]]:
     """Symbols -> words, each with the positions of its first and last symbol, as fairseq's ``post_process`` spells them."""
     kind = kind_of(alphabet)
-    groups: List[List[int]] = [[]]
+    groups: list[list[int]] = [[]]
     for position, symbol in enumerate(symbols):
         if kind == "none" or symbol == WORD_BOUNDARY and kind == "letter" or symbol.startswith(PIECE_START):
             groups.append([])
         if not (symbol == WORD_BOUNDARY and kind == "letter"):
             groups[-1].append(position)
-    spelt = [(post_process(" ".join(symbols[position] for position in group), kind), group) for group in groups if group]
+    spelt = [
+        (post_process(" ".join(symbols[position] for position in group), kind), group) for group in groups if group
+    ]
     return [(word, group[0], group[-1]) for word, group in spelt if word]
 
 

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import torch
 
+from ..checkpoints.load import LayerReader
 from ..data.manifest import write_files
 from ..errors import UserError
-from ..checkpoints.load import LayerReader
 from ..units.codes import CodeReader
 from ..units.features import MAX_MINUTES, read_utterances
-from .measures.abx.items import manifest_speakers
 from .comparison import cluster_count, compare, name_of
+from .measures.abx.items import manifest_speakers
+from .measures.quality.units import UnitCounts, count_units
 from .phones import PhoneAlignment
 from .plots import plot_code_by_phone, plot_curves
 from .table import ABX_COLUMNS, QUALITY_COLUMNS, format_table
-from .measures.quality.units import UnitCounts, count_units
 
 PARTS = {"teacher": "teacher", "student": "head"}  # of an entry of the history -> kind of row
 
@@ -73,10 +73,23 @@ def measure(
         history.append({"updates": updates_of(checkpoint), **figures})
     best = best_by_pnmi(history[-1]["teacher"]) if history else None
     if train_tsv is None:
-        rows = [{"name": name_of(kind, k), "kind": kind, "index": k, **row} for part, kind in PARTS.items() for k, row in enumerate(history[-1][part])]
+        rows = [
+            {"name": name_of(kind, k), "kind": kind, "index": k, **row}
+            for part, kind in PARTS.items()
+            for k, row in enumerate(history[-1][part])
+        ]
     else:
         with tempfile.TemporaryDirectory() as temporary:
-            rows = compare(checkpoints[-1], train_tsv, dev_tsv, phones, manifest_speakers(dev_tsv), work or temporary, abx, clusters)
+            rows = compare(
+                checkpoints[-1],
+                train_tsv,
+                dev_tsv,
+                phones,
+                manifest_speakers(dev_tsv),
+                work or temporary,
+                abx,
+                clusters,
+            )
     return {
         "history": history,
         "rows": rows,
@@ -95,7 +108,11 @@ def baselines_of(rows: Sequence[dict]) -> dict[str, dict]:
     of = {kind: [row for row in rows if row["kind"] == kind] for kind in ("mfcc", "fbank", "untrained")}
     if not all(of.values()):
         return {}
-    return {"MFCC k-means": of["mfcc"][0], "log-Mel k-means": of["fbank"][0], "untrained model": of["untrained"][best_by_pnmi(of["untrained"])]}
+    return {
+        "MFCC k-means": of["mfcc"][0],
+        "log-Mel k-means": of["fbank"][0],
+        "untrained model": of["untrained"][best_by_pnmi(of["untrained"])],
+    }
 
 
 def updates_of(checkpoint: str | Path) -> int:
@@ -115,10 +132,14 @@ def quality_table(figures: dict) -> str:
 
 def rows_table(rows: Sequence[dict]) -> str:
     """Rows with a name and what ``UnitQuality`` has, and ABX where one of them has it, as text."""
-    return format_table(rows, QUALITY_COLUMNS + (ABX_COLUMNS if any(row.get("unit_abx_within") is not None for row in rows) else []))
+    return format_table(
+        rows, QUALITY_COLUMNS + (ABX_COLUMNS if any(row.get("unit_abx_within") is not None for row in rows) else [])
+    )
 
 
-def write_quality(out: Path, figures: dict, phone_names: Sequence[str], losses: Sequence[tuple[int, float]] = ()) -> list[Path]:
+def write_quality(
+    out: Path, figures: dict, phone_names: Sequence[str], losses: Sequence[tuple[int, float]] = ()
+) -> list[Path]:
     """``quality.json`` and, where there is a history, ``curves.png`` and ``code_by_phone.png`` in the folder ``out``; ``losses``: ``training_log.loss_curve``."""
     history = [{**entry, "loss": _nearest(losses, entry["updates"])} for entry in figures["history"]]
     written = {key: history if key == "history" else figures[key] for key in ("history", "rows", "baselines", "best")}

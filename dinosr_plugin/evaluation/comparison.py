@@ -14,18 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checkpoints.load import LayerReader
 from ..data.audio import SAMPLE_RATE
 from ..data.manifest import read_manifest, write_files
 from ..errors import UserError
-from ..checkpoints.load import LayerReader
 from ..units.codes import CodeReader, kmeans_units
 from ..units.features import MAX_MINUTES, extract, extract_acoustic, read_utterances
 from ..units.kmeans import fit_kmeans
 from ..units.store import FeatureFolder
 from .measures.abx.errors import abx as abx_errors
 from .measures.abx.items import Item, make_items
-from .phones import PhoneAlignment
 from .measures.quality.units import count_units
+from .phones import PhoneAlignment
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,14 @@ SEED = 0  # of these, of k-means and of ABX
 RESTARTS = 3  # of k-means: a figure to compare with should not hang on one start
 FIT_DTYPE, DEV_DTYPE = "float16", "float32"  # of features while they are stored
 MUCH_DISK = 4e9  # bytes, above which a note says so
-NAMES = {"mfcc": "MFCC", "fbank": "log-Mel", "untrained": "untrained layer", "layer": "layer", "teacher": "codebook", "head": "head"}
+NAMES = {
+    "mfcc": "MFCC",
+    "fbank": "log-Mel",
+    "untrained": "untrained layer",
+    "layer": "layer",
+    "teacher": "codebook",
+    "head": "head",
+}
 WEIGHTS = {"untrained": "random", "layer": "student"}  # of the kinds that are layers
 CODES = ("teacher", "head")
 
@@ -90,13 +97,17 @@ def compare(
     phones.require(dev)
     speakers = None if speakers is None else {utt: speakers[utt] for utt in dev}
     if abx and speakers is None:
-        raise UserError(f"{dev_tsv}: ABX needs the speakers; name the files as LibriSpeech does, or put those of each speaker into a folder")
+        raise UserError(
+            f"{dev_tsv}: ABX needs the speakers; name the files as LibriSpeech does, or put those of each speaker into a folder"
+        )
     reader = LayerReader(checkpoint)
     size = cluster_count(reader, checkpoint, clusters)
     items = make_items(phones, speakers) if abx else None
     fit = write_fit_manifest(train_tsv, work)
     inputs = [digest(path) for path in (checkpoint, Path(train_tsv), Path(dev_tsv), phones.path)]
-    key = hashlib.sha256(json.dumps([*inputs, speakers, size, abx, FIT_SAMPLES, SEED, RESTARTS, FIT_DTYPE, DEV_DTYPE]).encode()).hexdigest()
+    key = hashlib.sha256(
+        json.dumps([*inputs, speakers, size, abx, FIT_SAMPLES, SEED, RESTARTS, FIT_DTYPE, DEV_DTYPE]).encode()
+    ).hexdigest()
     setting = Setting(checkpoint, fit, Path(dev_tsv), phones, speakers, size, items, work, key)
     kinds = [kind for kind in NAMES if reader.codebook_size or kind not in CODES]
     if not all(read_kept(setting, kind).done for kind in kinds):
@@ -108,7 +119,9 @@ def compare(
 def cluster_count(reader: LayerReader, checkpoint: Path, clusters: int | None) -> int:
     """Raises UserError as ``compare``."""
     if clusters is None and reader.codebook_size is None:
-        raise UserError(f"{checkpoint}: has no codebooks; say with --clusters how many k-means shall find on each layer")
+        raise UserError(
+            f"{checkpoint}: has no codebooks; say with --clusters how many k-means shall find on each layer"
+        )
     if None not in (clusters, reader.codebook_size) and clusters != reader.codebook_size:
         said = f"the codebooks of {checkpoint} have {reader.codebook_size} units, and figures of different sizes do not compare"
         raise UserError(f"--clusters {clusters}: {said}; leave it out")
@@ -137,7 +150,9 @@ def warn_of_disk(reader: LayerReader, setting: Setting) -> None:
     values = frames(setting.fit) * np.dtype(FIT_DTYPE).itemsize + frames(setting.dev) * np.dtype(DEV_DTYPE).itemsize
     size = values * reader.width * reader.n_layers
     if size > MUCH_DISK:
-        logger.warning(f"features of {reader.n_layers} layers will take {size / 1e9:.0f} GB in {setting.work} until their rows are done")
+        logger.warning(
+            f"features of {reader.n_layers} layers will take {size / 1e9:.0f} GB in {setting.work} until their rows are done"
+        )
 
 
 # ---- rows that are kept -----------------------------------------------------------------------------------------------------
@@ -187,7 +202,10 @@ def write_kept(setting: Setting, kind: str, kept: Kept) -> None:
 
 def feature_rows(setting: Setting, kind: str, folder: Path, start: int) -> Iterator[dict]:
     """k-means on features, from layer ``start`` on."""
-    fit, dev = (extracted(setting, kind, tsv, folder / name, dtype) for name, tsv, dtype in (("fit", setting.fit, FIT_DTYPE), ("dev", setting.dev, DEV_DTYPE)))
+    fit, dev = (
+        extracted(setting, kind, tsv, folder / name, dtype)
+        for name, tsv, dtype in (("fit", setting.fit, FIT_DTYPE), ("dev", setting.dev, DEV_DTYPE))
+    )
     for index in range(start, len(dev)):
         heard, features = FeatureFolder(fit[index]), FeatureFolder(dev[index])
         kmeans = fit_kmeans(heard, setting.clusters, seed=SEED, restarts=RESTARTS, rate=heard.rate, source=heard.source)
@@ -211,7 +229,9 @@ def code_rows(setting: Setting, kind: str, folder: Path, start: int) -> Iterator
         yield measured(setting, kind, k, units, reader.rate)
 
 
-def measured(setting: Setting, kind: str, index: int | None, units: Mapping, rate: float, features: FeatureFolder | None = None) -> dict:
+def measured(
+    setting: Setting, kind: str, index: int | None, units: Mapping, rate: float, features: FeatureFolder | None = None
+) -> dict:
     """One row; ``features``: what the units were made of, where that is known."""
     row = {"name": name_of(kind, index), "kind": kind, "index": index}
     row |= count_units(units, setting.phones, setting.speakers, rate, setting.clusters).figures().as_dict()

@@ -86,7 +86,9 @@ class PhoneAlignment:
                 f"{', ...' if len(missing) > 3 else ''}); give the .phones.tsv of the same corpus as the manifest"
             )
 
-    def frame_phones(self, utt: str, n_frames: int, rate: float = 50.0, first_centre: float = FIRST_CENTRE) -> np.ndarray:
+    def frame_phones(
+        self, utt: str, n_frames: int, rate: float = 50.0, first_centre: float = FIRST_CENTRE
+    ) -> np.ndarray:
         """One phone for each frame: that of the segment which holds the frame's centre.
 
         The centre of frame i lies at ``first_centre + i / rate`` seconds (the trunk: (320 i + 200) / 16000). A segment
@@ -101,7 +103,9 @@ class PhoneAlignment:
         """
         self.require([utt])
         starts, phones = self.segments[utt]
-        centres = np.rint((first_centre + np.arange(n_frames) / rate) * 1e6).astype(np.int64)  # (n_frames,) microseconds
+        centres = np.rint((first_centre + np.arange(n_frames) / rate) * 1e6).astype(
+            np.int64
+        )  # (n_frames,) microseconds
         return phones[np.maximum(np.searchsorted(starts, centres, side="right") - 1, 0)]
 
 
@@ -111,13 +115,17 @@ def _read_rows(path: Path) -> dict[str, list[tuple[int, int, str]]]:
         raise UserError(f"{path}: no such phone alignment; give a .phones.tsv with the columns utt, start, end, phone")
     header, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
     if header != HEADER:
-        raise UserError(f"{path}: the first line is {header!r}; it must be the TAB-separated header 'utt start end phone'")
+        raise UserError(
+            f"{path}: the first line is {header!r}; it must be the TAB-separated header 'utt start end phone'"
+        )
     rows: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
     last_end: dict[str, float] = defaultdict(float)
     for number, line in enumerate(lines, start=2):
         utt, start, end, phone = _parse_row(path, number, line)
         if not 0 <= start < end < float("inf"):
-            raise UserError(f"{path}:{number}: a segment from {start} s to {end} s; times must be positive and end after start")
+            raise UserError(
+                f"{path}:{number}: a segment from {start} s to {end} s; times must be positive and end after start"
+            )
         if start < last_end[utt] - 1e-6:
             raise UserError(
                 f"{path}:{number}: the segment starts at {start} s, before {last_end[utt]} s where the one before it ends; "
@@ -137,4 +145,6 @@ def _parse_row(path: Path, number: int, line: str) -> tuple[str, float, float, s
             return utt, float(start), float(end), phone
     except ValueError:
         pass
-    raise UserError(f"{path}:{number}: expected 'utt<TAB>start<TAB>end<TAB>phone' with times in seconds, found {line!r}")
+    raise UserError(
+        f"{path}:{number}: expected 'utt<TAB>start<TAB>end<TAB>phone' with times in seconds, found {line!r}"
+    )

@@ -3,15 +3,14 @@
 
 import json
 from pathlib import Path
-from typing import Dict, List, Tuple, Union
 
 from ..errors import UserError
 
-Records = List[Dict[str, float]]
+Records = list[dict[str, float]]
 INNER = "train_inner"  # the folder of TensorBoard's files for the figures of every ``common.log_interval`` updates
 
 
-def read_training_log(path: Union[str, Path], subset: str = "") -> Records:
+def read_training_log(path: str | Path, subset: str = "") -> Records:
     """Records in order of updates, each name -> number, ``num_updates`` among them; what a resumed run repeats counts once, its last time.
 
     Args:
@@ -26,55 +25,65 @@ def read_training_log(path: Union[str, Path], subset: str = "") -> Records:
     elif path.is_file():
         records = _json_records(path, subset)
     else:
-        raise UserError(f"{path}: no such log; train with common.log_format=json and common.log_file=FILE, or with common.tensorboard_logdir=DIR")
+        raise UserError(
+            f"{path}: no such log; train with common.log_format=json and common.log_file=FILE, or with common.tensorboard_logdir=DIR"
+        )
     return [records[update] for update in sorted(records)]
 
 
-def read_pretraining_log(path: Union[str, Path]) -> Records:
+def read_pretraining_log(path: str | Path) -> Records:
     """As ``read_training_log``. Raises UserError also where there is no loss in it."""
     records = read_training_log(path)
     if not loss_curve(records):
-        raise UserError(f"{path}: no record of a training loss in it; give TensorBoard's folder or the JSON log of the pre-training, or leave --log out")
+        raise UserError(
+            f"{path}: no record of a training loss in it; give TensorBoard's folder or the JSON log of the pre-training, or leave --log out"
+        )
     return records
 
 
-def _json_records(path: Path, subset: str) -> Dict[int, Dict[str, float]]:
+def _json_records(path: Path, subset: str) -> dict[int, dict[str, float]]:
     prefix = f"{subset}_" if subset else ""
-    records: Dict[int, Dict[str, float]] = {}
+    records: dict[int, dict[str, float]] = {}
     with open(path, encoding="utf-8", errors="replace") as lines:
         for line in lines:
             record = _numbers(line)
             if f"{prefix}num_updates" in record:
-                records[int(record[f"{prefix}num_updates"])] = {key.removeprefix(prefix): value for key, value in record.items()}
+                records[int(record[f"{prefix}num_updates"])] = {
+                    key.removeprefix(prefix): value for key, value in record.items()
+                }
     return records
 
 
-def _event_records(folder: Path, subset: str) -> Dict[int, Dict[str, float]]:
+def _event_records(folder: Path, subset: str) -> dict[int, dict[str, float]]:
     """fairseq makes a folder for each subset; that folder itself may be given too. A start of the run is a file in it."""
     try:
         from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
     except ImportError as error:
-        raise UserError(f"{folder}: reading TensorBoard's files takes the package tensorboard: pip install tensorboard, or give the JSON log") from error
+        raise UserError(
+            f"{folder}: reading TensorBoard's files takes the package tensorboard: pip install tensorboard, or give the JSON log"
+        ) from error
     inside = folder / (subset or INNER)
-    events = EventAccumulator(str(inside if inside.is_dir() else folder), size_guidance={SCALARS: 0}, purge_orphaned_data=False).Reload()
-    records: Dict[int, Dict[str, float]] = {}
+    events = EventAccumulator(
+        str(inside if inside.is_dir() else folder), size_guidance={SCALARS: 0}, purge_orphaned_data=False
+    ).Reload()
+    records: dict[int, dict[str, float]] = {}
     for name in events.Tags()[SCALARS]:
         for event in sorted(events.Scalars(name), key=lambda event: event.wall_time):
             records.setdefault(event.step, {"num_updates": float(event.step)})[name] = event.value
     return records
 
 
-def curve(records: Records, key: str) -> List[Tuple[int, float]]:
+def curve(records: Records, key: str) -> list[tuple[int, float]]:
     """(update, value) of the records that have ``key``."""
     return [(int(record["num_updates"]), record[key]) for record in records if key in record]
 
 
-def loss_curve(records: Records) -> List[Tuple[int, float]]:
+def loss_curve(records: Records) -> list[tuple[int, float]]:
     """The pre-training loss on masked frames, in nats; without the other losses of a model that has several."""
     return curve(records, "loss_dinosr") or curve(records, "loss")
 
 
-def _numbers(line: str) -> Dict[str, float]:
+def _numbers(line: str) -> dict[str, float]:
     """The numbers of a line that ends in a JSON object (fairseq writes them as strings); nothing for another line, or one cut short by a kill."""
     _, brace, rest = line.partition("{")
     try:

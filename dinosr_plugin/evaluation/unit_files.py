@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checkpoints.load import is_torch_file
 from ..data.manifest import duplicate_ids, read_lines, read_manifest, read_rows, utterance_id, write_files
 from ..errors import UserError
-from ..checkpoints.load import is_torch_file
 from ..units.codes import parse_ids, read_units
 from .measures.abx.items import librispeech_speaker, manifest_speakers
+from .measures.quality.units import UnitCounts, count_units
 from .phones import PhoneAlignment
 from .plots import plot_code_by_phone
-from .measures.quality.units import UnitCounts, count_units
 
 SUFFIXES = (".units", ".km")
 RATES = (12.5, 25.0, 50.0, 100.0)  # usual ones, units a second
@@ -31,7 +31,9 @@ def is_checkpoint(path: str | Path) -> bool:
     try:
         return is_torch_file(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a checkpoint, a file of units, or a folder of these") from error
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); give a checkpoint, a file of units, or a folder of these"
+        ) from error
 
 
 def unit_files(path: str | Path) -> list[Path]:
@@ -42,7 +44,10 @@ def unit_files(path: str | Path) -> list[Path]:
     files = [file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file()]
     if not files:
         raise UserError(f"{path}: holds no .units and no .km file; `dinosr units` and `dinosr kmeans apply` make them")
-    return sorted(files, key=lambda file: [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)])
+    return sorted(
+        files,
+        key=lambda file: [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)],
+    )
 
 
 def short_names(files: Sequence[Path]) -> list[str]:
@@ -70,19 +75,28 @@ def measure_files(
         units, own = aligned_units(file, read_labelled_units(file, tsv), phones, rate, skip_missing, corpus)
         speakers = speakers_of(list(units), tsv)
         if speakers is None:
-            own.append(f"{file}: the utterances are not named as in LibriSpeech, so the speakers are not known; --manifest tells them")
+            own.append(
+                f"{file}: the utterances are not named as in LibriSpeech, so the speakers are not known; --manifest tells them"
+            )
         counts = count_units(units, phones, speakers, rate)
         measured.append(({"name": name, **counts.figures().as_dict()}, counts))
         notes += own
     return measured, notes
 
 
-def write_unit_quality(out: Path, measured: Sequence[tuple[dict, UnitCounts]], phone_names: Sequence[str]) -> list[Path]:
+def write_unit_quality(
+    out: Path, measured: Sequence[tuple[dict, UnitCounts]], phone_names: Sequence[str]
+) -> list[Path]:
     """``quality.json`` with all rows, and ``code_by_phone.png`` of the one with the highest PNMI, in the folder ``out``."""
     rows = [row for row, _ in measured]
     row, counts = max(measured, key=lambda one: one[0]["pnmi"])
     write_files(out, {"quality.json": [json.dumps({"rows": rows}, indent=1)]})
-    return [out / "quality.json", plot_code_by_phone(counts.by_phone, phone_names, out / "code_by_phone.png", f"P(phone | code) of {row['name']}")]
+    return [
+        out / "quality.json",
+        plot_code_by_phone(
+            counts.by_phone, phone_names, out / "code_by_phone.png", f"P(phone | code) of {row['name']}"
+        ),
+    ]
 
 
 def read_labelled_units(path: str | Path, tsv: str | Path | None) -> dict[str, np.ndarray]:
@@ -101,8 +115,12 @@ def read_labelled_units(path: str | Path, tsv: str | Path | None) -> dict[str, n
     if clashes := duplicate_ids(row for _, row, _ in read_rows(Path(tsv))):
         raise UserError(f"{tsv}: {clashes[0]}")
     if len(lines) != len(names):
-        raise UserError(f"{path}: {len(lines)} lines, but {tsv} has {len(names)} rows; give the manifest that they were made from")
-    return {utt: parse_ids(line, f"{path} line {number}") for number, (utt, line) in enumerate(zip(names, lines), start=1)}
+        raise UserError(
+            f"{path}: {len(lines)} lines, but {tsv} has {len(names)} rows; give the manifest that they were made from"
+        )
+    return {
+        utt: parse_ids(line, f"{path} line {number}") for number, (utt, line) in enumerate(zip(names, lines), start=1)
+    }
 
 
 def aligned_units(
@@ -134,9 +152,15 @@ def aligned_units(
         f"have no alignment in {phones.path}": (len(units), [utt for utt in units if utt not in shared]),
         f"of {phones.path} have no units": (len(aligned), [utt for utt in aligned if utt not in shared]),
     }
-    notes = [f"{name}: {len(utts)} of {count} utterances {what} ({listed(utts)})" for what, (count, utts) in missing.items() if utts]
+    notes = [
+        f"{name}: {len(utts)} of {count} utterances {what} ({listed(utts)})"
+        for what, (count, utts) in missing.items()
+        if utts
+    ]
     if notes and not skip_missing:
-        raise UserError(f"{'; '.join(notes)}; give both of the same utterances, or go on without them with --skip-missing")
+        raise UserError(
+            f"{'; '.join(notes)}; give both of the same utterances, or go on without them with --skip-missing"
+        )
     require_rate(name, shared, phones, rate)
     return shared, [f"{note}; left out" for note in notes]
 
@@ -155,10 +179,20 @@ def aligned_part(tsv: Path, phones: PhoneAlignment, skip_missing: bool) -> Itera
     missing = [name for name in names if name not in phones.segments]
     if len(missing) == len(names):
         phones.require(names)
-    kept = [f"{utterance.path}\t{utterance.samples}" for name, utterance in zip(names, split.utterances) if name in phones.segments]
+    kept = [
+        f"{utterance.path}\t{utterance.samples}"
+        for name, utterance in zip(names, split.utterances)
+        if name in phones.segments
+    ]
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder), {tsv.name: [str(split.root), *kept]})
-        notes = [f"{tsv}: {len(missing)} of {len(names)} utterances have no alignment in {phones.path} ({listed(missing)}); left out"] if missing else []
+        notes = (
+            [
+                f"{tsv}: {len(missing)} of {len(names)} utterances have no alignment in {phones.path} ({listed(missing)}); left out"
+            ]
+            if missing
+            else []
+        )
         yield Path(folder, tsv.name), notes
 
 
@@ -179,7 +213,9 @@ def require_rate(name: str | Path, units: Mapping[str, np.ndarray], phones: Phon
         likely = f"--rate {near:g} is likely"
     else:
         likely = "that is no usual rate (deduplicated units have none); give the right one, or the alignment of the same speech"
-    raise UserError(f"{name}: {count} units for the {seconds:.1f} s in {phones.path} are {found:.1f} a second, not {rate:g} (--rate); {likely}")
+    raise UserError(
+        f"{name}: {count} units for the {seconds:.1f} s in {phones.path} are {found:.1f} a second, not {rate:g} (--rate); {likely}"
+    )
 
 
 def speakers_of(utts: Sequence[str], tsv: str | Path | None) -> dict[str, str] | None:
@@ -195,5 +231,7 @@ def speakers_of(utts: Sequence[str], tsv: str | Path | None) -> dict[str, str] |
             return None
     known = manifest_speakers(tsv)
     if missing := [utt for utt in utts if utt not in known]:
-        raise UserError(f"{tsv}: {len(missing)} of {len(utts)} utterances are not in it ({listed(missing)}); give the manifest that the units were made from")
+        raise UserError(
+            f"{tsv}: {len(missing)} of {len(utts)} utterances are not in it ({listed(missing)}); give the manifest that the units were made from"
+        )
     return {utt: known[utt] for utt in utts}

@@ -5,7 +5,6 @@ from c_t, and must tell each from frames of other times. c_t are the features: t
 """
 
 from dataclasses import dataclass, field
-from typing import Dict, Optional
 
 import torch
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
@@ -36,7 +35,9 @@ class CPCConfig(FairseqDataclass):
     encoder_channels: int = field(default=256, metadata={"help": "channels of the five convolutions: the width of z_t"})
     encoder_norm: ChoiceEnum(list(NORMS)) = field(
         default="channel",
-        metadata={"help": "after every convolution: channel: each frame over its channels; batch: over the batch, of each rank by itself; instance: over time, not causal; none"},
+        metadata={
+            "help": "after every convolution: channel: each frame over its channels; batch: over the batch, of each rank by itself; instance: over time, not causal; none"
+        },
     )
     context: ChoiceEnum(list(RECURRENT)) = field(default="lstm", metadata={"help": "the recurrent network"})
     context_layers: int = field(default=2, metadata={"help": "its layers"})
@@ -49,11 +50,14 @@ class CPCConfig(FairseqDataclass):
         },
     )
     predictor_dropout: float = field(default=0.1, metadata={"help": "dropout of predictor=transformer"})
-    predictor_positions: int = field(default=116, metadata={"help": "predictor=transformer: the most anchors, frames of a window less steps"})
+    predictor_positions: int = field(
+        default=116, metadata={"help": "predictor=transformer: the most anchors, frames of a window less steps"}
+    )
     steps: int = field(default=12, metadata={"help": "K: how many frames ahead are predicted"})
     n_negatives: int = field(default=128, metadata={"help": "false frames against each true one"})
     cpc_reduction: ChoiceEnum(["sum", "mean"]) = field(
-        default="sum", metadata={"help": "of the K steps' losses: sum: as the released code; mean: as the paper's equation"}
+        default="sum",
+        metadata={"help": "of the K steps' losses: sum: as the released code; mean: as the paper's equation"},
     )
 
 
@@ -62,7 +66,9 @@ def check_config(cfg: CPCConfig):
     for name in ("encoder_channels", "context_layers", "context_dim", "steps", "n_negatives"):
         if getattr(cfg, name) < 1:
             raise UserError(f"model.{name}={getattr(cfg, name)} must be at least 1")
-    if cfg.predictor == "transformer" and (cfg.context_dim != cfg.encoder_channels or cfg.context_dim % PREDICTOR_HEADS):
+    if cfg.predictor == "transformer" and (
+        cfg.context_dim != cfg.encoder_channels or cfg.context_dim % PREDICTOR_HEADS
+    ):
         raise UserError(
             f"model.predictor=transformer: model.context_dim={cfg.context_dim} must be the same as model.encoder_channels={cfg.encoder_channels}, "
             f"a multiple of {PREDICTOR_HEADS}; change one, or take predictor=linear"
@@ -78,11 +84,12 @@ class ConvEncoder(nn.Module):
         super().__init__()
         widths = [1] + [channels] * len(CONVOLUTIONS)
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(before, after, kernel, stride, padding) for before, after, (kernel, stride, padding) in zip(widths, widths[1:], CONVOLUTIONS)
+            nn.Conv1d(before, after, kernel, stride, padding)
+            for before, after, (kernel, stride, padding) in zip(widths, widths[1:], CONVOLUTIONS)
         )
         self.norms = nn.ModuleList(NORMS[norm](channels) for _ in CONVOLUTIONS)
 
-    def forward(self, source: Tensor, sizes: Optional[Tensor] = None) -> Tensor:
+    def forward(self, source: Tensor, sizes: Tensor | None = None) -> Tensor:
         """``sizes`` (B,) int64: samples of each row, zeros after them. What lies past an utterance's end stays zero in every layer, as the
         convolutions pad an utterance alone."""
         x = source.unsqueeze(1).to(self.convolutions[0].weight.dtype)
@@ -105,7 +112,7 @@ class Context(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(RECURRENT[kind](before if i == 0 else width, width) for i in range(layers))
 
-    def forward(self, x: Tensor, layer: Optional[int] = None):
+    def forward(self, x: Tensor, layer: int | None = None):
         """x (B, F, C) -> (c (B, F, D), layer_results), the latter as the trunk's: for each layer (output (F, B, D), None, None)."""
         x, layer_results = x.transpose(0, 1), []
         for recurrent in self.layers[: None if layer is None else layer + 1]:
@@ -133,7 +140,10 @@ class TransformerPredictors(nn.Module):
         super().__init__()
         feed_forward = PREDICTOR_FEED_FORWARD * cfg.context_dim
         self.layers = nn.ModuleList(
-            CausalTransformerLayer(cfg.context_dim, PREDICTOR_HEADS, feed_forward, cfg.predictor_dropout, cfg.predictor_positions) for _ in range(cfg.steps)
+            CausalTransformerLayer(
+                cfg.context_dim, PREDICTOR_HEADS, feed_forward, cfg.predictor_dropout, cfg.predictor_positions
+            )
+            for _ in range(cfg.steps)
         )
 
     def forward(self, c: Tensor) -> Tensor:
@@ -174,13 +184,13 @@ class CPC(BaseFairseqModel):
     def forward(
         self,
         source: Tensor,
-        padding_mask: Optional[Tensor] = None,
+        padding_mask: Tensor | None = None,
         mask: bool = False,
         features_only: bool = False,
-        layer: Optional[int] = None,
-        utterances: Optional[Tensor] = None,
+        layer: int | None = None,
+        utterances: Tensor | None = None,
         **targets,
-    ) -> Dict:
+    ) -> dict:
         """One contrast; ``features_only`` gives ``extract_features`` instead.
 
         Args:
@@ -204,14 +214,21 @@ class CPC(BaseFairseqModel):
         utterances = torch.arange(len(source)) if utterances is None else utterances
         return self.learn(z, c[:, :anchors], utterances, **targets)
 
-    def count_anchors(self, samples: Optional[int]) -> int:
+    def count_anchors(self, samples: int | None) -> int:
         """W, frames of a window that have K frames after them. Raises UserError where there is none, or more than the predictors take."""
         if self.predictors is None:
-            raise UserError("model.predictor=none: nothing is predicted, so nothing learned; take model.predictor=linear")
+            raise UserError(
+                "model.predictor=none: nothing is predicted, so nothing learned; take model.predictor=linear"
+            )
         if samples is None:
-            raise UserError("task.window_samples: not given, and this model learns from windows of one length; set it, to 20480 in the papers")
+            raise UserError(
+                "task.window_samples: not given, and this model learns from windows of one length; set it, to 20480 in the papers"
+            )
         frames = int(self.frame_counts(torch.tensor(samples)))
-        least, most = self.cfg.steps + 1, self.cfg.steps + self.cfg.predictor_positions if self.cfg.predictor == "transformer" else frames
+        least, most = (
+            self.cfg.steps + 1,
+            self.cfg.steps + self.cfg.predictor_positions if self.cfg.predictor == "transformer" else frames,
+        )
         if not least <= frames <= most:
             raise UserError(
                 f"task.window_samples={samples}: {frames} frames, where at least {least} are wanted, one more than model.steps, and with predictor=transformer "
@@ -219,7 +236,7 @@ class CPC(BaseFairseqModel):
             )
         return frames - self.cfg.steps
 
-    def learn(self, z: Tensor, c: Tensor, utterances: Tensor) -> Dict:
+    def learn(self, z: Tensor, c: Tensor, utterances: Tensor) -> dict:
         """Frames z (B, F, C) and contexts c (B, W, D) of the anchors -> what ``forward`` returns."""
         anchors = c.size(1)
         generators = row_generators(torch.initial_seed(), utterances.tolist())
@@ -228,12 +245,17 @@ class CPC(BaseFairseqModel):
         nll = (logits.logsumexp(-1) - logits[..., 0]).sum((1, 2))  # (K,)
         right = (logits.detach().argmax(-1) == 0).float().mean((1, 2))  # (K,)
         sample_size = logits[0, ..., 0].numel()
-        output = {"losses": {"cpc": nll.sum() if self.cfg.cpc_reduction == "sum" else nll.mean()}, "sample_size": sample_size}
+        output = {
+            "losses": {"cpc": nll.sum() if self.cfg.cpc_reduction == "sum" else nll.mean()},
+            "sample_size": sample_size,
+        }
         for k in range(self.cfg.steps):
             output |= {f"loss_{k + 1}": nll[k].detach() / sample_size, f"accuracy_{k + 1}": right[k]}
         return {**output, "accuracy": right.mean()}
 
-    def extract_features(self, source: Tensor, padding_mask: Optional[Tensor] = None, mask: bool = False, layer: Optional[int] = None):
+    def extract_features(
+        self, source: Tensor, padding_mask: Tensor | None = None, mask: bool = False, layer: int | None = None
+    ):
         """Features for analysis: of whole utterances, whatever they are padded to (but with encoder_norm=instance).
 
         Args:
@@ -248,6 +270,8 @@ class CPC(BaseFairseqModel):
         sizes = None if padding_mask is None else (~padding_mask).sum(1)
         z = self.encoder(source, sizes)
         x, layer_results = self.context(z, layer)
-        padding = None if sizes is None else torch.arange(z.size(1), device=z.device) >= self.frame_counts(sizes).unsqueeze(1)
+        padding = (
+            None if sizes is None else torch.arange(z.size(1), device=z.device) >= self.frame_counts(sizes).unsqueeze(1)
+        )
         padding = padding if padding is not None and bool(padding.any()) else None
         return {"x": x, "features": z, "padding_mask": padding, "layer_results": layer_results}

@@ -6,7 +6,6 @@ online by its own codebook; the student predicts, at masked frames, the codeword
 
 import logging
 from dataclasses import dataclass, field
-from typing import Dict, Optional
 
 import torch
 import torch.nn.functional as F
@@ -26,11 +25,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class DinoSRConfig(TrunkConfig):
-    average_top_k_layers: int = field(default=8, metadata={"help": "K: the teacher's top K layers are targets, one codebook each"})
+    average_top_k_layers: int = field(
+        default=8, metadata={"help": "K: the teacher's top K layers are targets, one codebook each"}
+    )
     codebook_size: int = field(default=256, metadata={"help": "V: codewords in a codebook"})
-    codebook_init_decay: float = field(default=0.9, metadata={"help": "decay of the codebooks' moving averages at the start"})
+    codebook_init_decay: float = field(
+        default=0.9, metadata={"help": "decay of the codebooks' moving averages at the start"}
+    )
     codebook_end_decay: float = field(default=0.9, metadata={"help": "the same at codebook_end_decay_step"})
-    codebook_end_decay_step: int = field(default=0, metadata={"help": "update at which the codebooks' decay has gone linearly to its end"})
+    codebook_end_decay_step: int = field(
+        default=0, metadata={"help": "update at which the codebooks' decay has gone linearly to its end"}
+    )
     codebook_update: ChoiceEnum(["per_update", "per_forward"]) = field(
         default="per_update",
         metadata={
@@ -40,29 +45,46 @@ class DinoSRConfig(TrunkConfig):
     )
     codebook_init: ChoiceEnum(["normal", "frames"]) = field(
         default="normal",
-        metadata={"help": "normal: random codewords (the paper); frames: k-means on the first batch, which leaves few codewords unused"},
+        metadata={
+            "help": "normal: random codewords (the paper); frames: k-means on the first batch, which leaves few codewords unused"
+        },
     )
     revive_after: int = field(
-        default=0, metadata={"help": "a codeword without frames for so many updates moves to a random frame; 0: never (the paper)"}
+        default=0,
+        metadata={
+            "help": "a codeword without frames for so many updates moves to a random frame; 0: never (the paper)"
+        },
     )
     head_layers: ChoiceEnum(["last", "matching"]) = field(
         default="last",
-        metadata={"help": "last: all heads read the student's last layer (the paper); matching: the layer of their codebook (SpidR)"},
+        metadata={
+            "help": "last: all heads read the student's last layer (the paper); matching: the layer of their codebook (SpidR)"
+        },
     )
     target: ChoiceEnum(["ffn", "layer"]) = field(
-        default="ffn", metadata={"help": "what is clustered: ffn: a layer's feed-forward output (the paper); layer: the layer's output"}
+        default="ffn",
+        metadata={
+            "help": "what is clustered: ffn: a layer's feed-forward output (the paper); layer: the layer's output"
+        },
     )
     unmasked_weight: float = field(
         default=0.0,
-        metadata={"help": "weight of a frame that is not masked beside one that is; it then moves the codebooks too; 0: not learned from (the paper)"},
+        metadata={
+            "help": "weight of a frame that is not masked beside one that is; it then moves the codebooks too; 0: not learned from (the paper)"
+        },
     )
     instance_norm_target_layer: bool = field(default=True, metadata={"help": "instance norm over time of the targets"})
     ema_decay: float = field(default=0.999, metadata={"help": "decay of the teacher at the start"})
     ema_end_decay: float = field(default=0.9999, metadata={"help": "decay of the teacher at ema_anneal_end_step"})
-    ema_anneal_end_step: int = field(default=30000, metadata={"help": "update at which the teacher's decay has gone linearly to its end"})
-    freeze_teacher_step: int = field(default=200001, metadata={"help": "from this update on the teacher does not move; -1: never frozen"})
+    ema_anneal_end_step: int = field(
+        default=30000, metadata={"help": "update at which the teacher's decay has gone linearly to its end"}
+    )
+    freeze_teacher_step: int = field(
+        default=200001, metadata={"help": "from this update on the teacher does not move; -1: never frozen"}
+    )
     freeze_pre_enc_modules: bool = field(
-        default=True, metadata={"help": "from freeze_teacher_step on, front end, its LayerNorm and projection do not move either"}
+        default=True,
+        metadata={"help": "from freeze_teacher_step on, front end, its LayerNorm and projection do not move either"},
     )
 
 
@@ -75,7 +97,9 @@ def check_config(cfg: DinoSRConfig):
     if cfg.codebook_size < 2:
         raise UserError(f"model.codebook_size={cfg.codebook_size} must be at least 2")
     if cfg.mask_prob <= 0:
-        raise UserError(f"model.mask_prob={cfg.mask_prob} masks nothing, and only masked frames are learned from: raise it (0.8 in the paper)")
+        raise UserError(
+            f"model.mask_prob={cfg.mask_prob} masks nothing, and only masked frames are learned from: raise it (0.8 in the paper)"
+        )
     for name in ("codebook_init_decay", "codebook_end_decay", "ema_decay", "ema_end_decay"):
         if not 0 <= getattr(cfg, name) <= 1:
             raise UserError(f"model.{name}={getattr(cfg, name)} must lie between 0 and 1")
@@ -100,14 +124,14 @@ class DinoSR(Trunk):
     def forward(
         self,
         source: Tensor,
-        padding_mask: Optional[Tensor] = None,
+        padding_mask: Tensor | None = None,
         mask: bool = True,
-        mask_indices: Optional[Tensor] = None,
+        mask_indices: Tensor | None = None,
         features_only: bool = False,
-        layer: Optional[int] = None,
-        utterances: Optional[Tensor] = None,
+        layer: int | None = None,
+        utterances: Tensor | None = None,
         **_,
-    ) -> Dict:
+    ) -> dict:
         """One masked prediction; ``features_only`` gives ``extract_features`` instead.
 
         Args:
@@ -128,10 +152,18 @@ class DinoSR(Trunk):
         inputs = self.encoder_inputs(source, padding)
         n_frames = inputs.size(1)
         masked = self.draw_mask(sizes, n_frames, utterances) if mask_indices is None else mask_indices.cpu()
-        learned = masked if self.cfg.unmasked_weight == 0 else torch.arange(n_frames) < sizes.unsqueeze(1)  # (B, F), N of them true
-        frames = learned.flatten().nonzero().squeeze(1).to(inputs.device, non_blocking=True)  # (N,): found on the CPU, so that a GPU is never waited for
+        learned = (
+            masked if self.cfg.unmasked_weight == 0 else torch.arange(n_frames) < sizes.unsqueeze(1)
+        )  # (B, F), N of them true
+        frames = (
+            learned.flatten().nonzero().squeeze(1).to(inputs.device, non_blocking=True)
+        )  # (N,): found on the CPU, so that a GPU is never waited for
         padding = padding if bool((sizes < n_frames).any()) else None
-        student = self.student(inputs, masked.to(inputs.device, non_blocking=True), padding).flatten(1, 2).index_select(1, frames)  # (1 or K, N, D)
+        student = (
+            self.student(inputs, masked.to(inputs.device, non_blocking=True), padding)
+            .flatten(1, 2)
+            .index_select(1, frames)
+        )  # (1 or K, N, D)
         targets = self.targets(inputs.detach(), padding).flatten(1, 2).index_select(1, frames)  # (K, N, D)
         if self.training and self.starts_codebooks():
             self.codebooks.start_from_(targets)
@@ -149,7 +181,7 @@ class DinoSR(Trunk):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             return self.project(self.extract_frames(source, padding))
 
-    def student(self, inputs: Tensor, masked: Tensor, padding: Optional[Tensor]) -> Tensor:
+    def student(self, inputs: Tensor, masked: Tensor, padding: Tensor | None) -> Tensor:
         """What the heads read, for the masked input: (1, B, F, D), or (K, B, F, D) if each head reads its own layer."""
         return self.head_inputs(*self.encoder(self.apply_mask(self.dropout_input(inputs), masked), padding))
 
@@ -160,7 +192,7 @@ class DinoSR(Trunk):
         return torch.stack([output for output, _, _ in layer_results[-self.n_codebooks :]]).transpose(1, 2)
 
     @torch.no_grad()
-    def targets(self, inputs: Tensor, padding: Optional[Tensor]) -> Tensor:
+    def targets(self, inputs: Tensor, padding: Tensor | None) -> Tensor:
         """The teacher's top K layers, lowest first, instance-normalised: (K, B, F, D) float32."""
         part = 2 if self.cfg.target == "ffn" else 0
         x = torch.stack([result[part] for result in self.teacher.model(inputs, padding)[1][-self.n_codebooks :]])
@@ -169,7 +201,9 @@ class DinoSR(Trunk):
 
     def logits(self, x: Tensor) -> Tensor:
         """Student's frames (1 or K, ..., D) -> (K, ..., V) float32."""
-        return torch.stack([head(own) for head, own in zip(self.heads, x.expand(self.n_codebooks, *x.shape[1:]))]).float()
+        return torch.stack(
+            [head(own) for head, own in zip(self.heads, x.expand(self.n_codebooks, *x.shape[1:]))]
+        ).float()
 
     def starts_codebooks(self) -> bool:
         """Whether this is the first forward pass of a run whose codewords start from frames."""
@@ -184,13 +218,15 @@ class DinoSR(Trunk):
         if self.cfg.codebook_update == "per_forward":
             self.codebooks.step_(self.codebook_decay(self.num_updates + 1))
 
-    def losses(self, logits: Tensor, codes: Tensor, masked: Tensor) -> Dict:
+    def losses(self, logits: Tensor, codes: Tensor, masked: Tensor) -> dict:
         """Cross-entropy of logits (K, N, V) against codes (K, N), of which masked (N,) bool, on the CPU, are masked, and what to watch."""
         log_probs = F.log_softmax(logits, dim=-1)
         nll = -log_probs.gather(-1, codes.unsqueeze(-1)).squeeze(-1).mean(0)  # (N,)
         losses = {}
         if self.cfg.unmasked_weight > 0:
-            chosen, others = (which.nonzero().squeeze(1).to(nll.device, non_blocking=True) for which in (masked, ~masked))
+            chosen, others = (
+                which.nonzero().squeeze(1).to(nll.device, non_blocking=True) for which in (masked, ~masked)
+            )
             losses["unmasked"] = self.cfg.unmasked_weight * nll[others].sum()
             nll, log_probs, codes = nll[chosen], log_probs[:, chosen], codes[:, chosen]
         losses = {"dinosr": nll.sum(), **losses}
@@ -216,7 +252,9 @@ class DinoSR(Trunk):
 
     def codebook_decay(self, update: int) -> float:
         """Decay of the codebooks at the end of this update (from 1)."""
-        return annealed_decay(self.cfg.codebook_init_decay, self.cfg.codebook_end_decay, update, self.cfg.codebook_end_decay_step)
+        return annealed_decay(
+            self.cfg.codebook_init_decay, self.cfg.codebook_end_decay, update, self.cfg.codebook_end_decay_step
+        )
 
     def begin_update(self):
         """What an update that never ended has collected is dropped: one skipped for an fp16 overflow, or out of memory."""
@@ -239,14 +277,16 @@ class DinoSR(Trunk):
         if not ends:
             return
         self.update_begun = False
-        for p, value in self.held or ():  # optimisers move parameters without gradient too: momentum, weight decay (fp16, DDP)
+        for p, value in (
+            self.held or ()
+        ):  # optimisers move parameters without gradient too: momentum, weight decay (fp16, DDP)
             p.data.copy_(value)
         self.codebooks.step_(self.codebook_decay(num_updates))
         if self.ema_decay(num_updates) < 1:
             self.teacher.step_(self.encoder, self.ema_decay(num_updates))
 
     @torch.no_grad()
-    def codes(self, source: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
+    def codes(self, source: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """The teacher's codes of unmasked speech: source (B, T) -> (K, B, F) int64; -1 for padded frames."""
         padding = self.frame_padding(source, padding_mask)
         targets = self.targets(self.encoder_inputs(source, padding), padding if bool(padding.any()) else None)
@@ -255,13 +295,13 @@ class DinoSR(Trunk):
         return codes.masked_fill(padding, -1)
 
     @torch.no_grad()
-    def predicted_codes(self, source: Tensor, padding_mask: Optional[Tensor] = None) -> Tensor:
+    def predicted_codes(self, source: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """The student heads' codes of unmasked speech: source (B, T) -> (K, B, F) int64; -1 for padded frames."""
         features = self.extract_features(source, padding_mask)
         codes = self.logits(self.head_inputs(features["x"], features["layer_results"])).argmax(-1)
         return codes if features["padding_mask"] is None else codes.masked_fill(features["padding_mask"], -1)
 
-    def remove_pretraining_modules(self, last_layer: Optional[int] = None):
+    def remove_pretraining_modules(self, last_layer: int | None = None):
         """What fine-tuning does not need goes: heads, teacher, codebooks, and the layers above ``last_layer``."""
         self.heads = self.teacher = self.codebooks = None
         if last_layer is not None:
@@ -280,15 +320,21 @@ class DinoSR(Trunk):
         if self.codebooks.revive_after:
             destination[prefix + "_codebook_idle"] = self.codebooks.idle
 
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs):
+    def _load_from_state_dict(
+        self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+    ):
         if self.teacher is None:
-            for key in [key for key in state_dict if key.startswith((prefix + "heads.", prefix + "_codebook", prefix + "_ema"))]:
+            for key in [
+                key for key in state_dict if key.startswith((prefix + "heads.", prefix + "_codebook", prefix + "_ema"))
+            ]:
                 del state_dict[key]
         else:
             self.held = None
             self._load_teacher(state_dict, prefix, missing_keys, error_msgs)
             self._load_codebooks(state_dict, prefix, missing_keys, error_msgs)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
     def _load_teacher(self, state_dict, prefix, missing_keys, error_msgs):
         average = state_dict.pop(prefix + "_ema", None)
@@ -314,4 +360,3 @@ class DinoSR(Trunk):
                 error_msgs.append(f"{name}: {tuple(value.shape)} in the checkpoint, {tuple(buffer.shape)} in the model")
             else:
                 buffer.copy_(value)
-

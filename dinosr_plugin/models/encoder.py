@@ -6,10 +6,8 @@ an utterance alone) and LayerDrop draws from torch's generator (so that a seed f
 """
 
 from dataclasses import dataclass, field
-from typing import Optional
 
 import torch
-import torch.nn.functional as F
 from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel
@@ -20,8 +18,8 @@ from fairseq.modules.transformer_sentence_encoder import init_bert_params
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..modules.fast.attention import attention
 from ..modules.conv_spec import parse_conv_layers
+from ..modules.fast.attention import attention
 from ..modules.fast.dropout import dropout
 from ..modules.fast.extractor import ConvExtractor
 from ..modules.fast.gelu_linear import gelu_linear
@@ -33,20 +31,28 @@ from ..modules.masking import row_generators, span_mask
 class TrunkConfig(FairseqDataclass):
     front_end: ChoiceEnum(["conv", "fbank"]) = field(
         default="conv",
-        metadata={"help": "conv: convolutions on the waveform, as in the paper; fbank: log-Mel frames, for small data and machines"},
+        metadata={
+            "help": "conv: convolutions on the waveform, as in the paper; fbank: log-Mel frames, for small data and machines"
+        },
     )
     n_mels: int = field(default=80, metadata={"help": "Mel bins of front_end=fbank"})
     extractor_mode: ChoiceEnum(["default", "layer_norm"]) = field(
         default="layer_norm",
-        metadata={"help": "normalisation of front_end=conv: layer_norm after every layer, or default: one group norm after the first"},
+        metadata={
+            "help": "normalisation of front_end=conv: layer_norm after every layer, or default: one group norm after the first"
+        },
     )
     conv_feature_layers: str = field(
         default="[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2",
         metadata={"help": "front_end=conv: list of (channels, kernel, stride)"},
     )
     conv_bias: bool = field(default=False, metadata={"help": "bias in the convolutions of front_end=conv"})
-    feature_grad_mult: float = field(default=1.0, metadata={"help": "factor on the gradient that reaches the front end; 0: not trained"})
-    dropout_input: float = field(default=0.0, metadata={"help": "dropout after the projection of the front end's features"})
+    feature_grad_mult: float = field(
+        default=1.0, metadata={"help": "factor on the gradient that reaches the front end; 0: not trained"}
+    )
+    dropout_input: float = field(
+        default=0.0, metadata={"help": "dropout after the projection of the front end's features"}
+    )
 
     encoder_layers: int = field(default=12, metadata={"help": "Transformer layers"})
     encoder_embed_dim: int = field(default=768, metadata={"help": "width of the Transformer"})
@@ -55,22 +61,36 @@ class TrunkConfig(FairseqDataclass):
     activation_fn: ChoiceEnum(utils.get_available_activation_fns()) = field(
         default="gelu", metadata={"help": "activation of the feed-forward blocks"}
     )
-    layer_norm_first: bool = field(default=False, metadata={"help": "LayerNorm before (true) or after (false) each block"})
+    layer_norm_first: bool = field(
+        default=False, metadata={"help": "LayerNorm before (true) or after (false) each block"}
+    )
     dropout: float = field(default=0.1, metadata={"help": "dropout in the Transformer"})
     attention_dropout: float = field(default=0.1, metadata={"help": "dropout of attention weights"})
-    activation_dropout: float = field(default=0.0, metadata={"help": "dropout after the activation of the feed-forward blocks"})
-    encoder_layerdrop: float = field(default=0.0, metadata={"help": "probability that a Transformer layer is left out in training"})
-    checkpoint_activations: bool = field(default=False, metadata={"help": "recompute activations in the backward pass to save memory"})
+    activation_dropout: float = field(
+        default=0.0, metadata={"help": "dropout after the activation of the feed-forward blocks"}
+    )
+    encoder_layerdrop: float = field(
+        default=0.0, metadata={"help": "probability that a Transformer layer is left out in training"}
+    )
+    checkpoint_activations: bool = field(
+        default=False, metadata={"help": "recompute activations in the backward pass to save memory"}
+    )
 
-    conv_pos: int = field(default=128, metadata={"help": "positional convolutions: total kernel, shared out among pos_conv_depth layers"})
+    conv_pos: int = field(
+        default=128, metadata={"help": "positional convolutions: total kernel, shared out among pos_conv_depth layers"}
+    )
     conv_pos_groups: int = field(default=16, metadata={"help": "groups of the positional convolutions"})
     pos_conv_depth: int = field(default=1, metadata={"help": "number of stacked positional convolutions"})
 
-    mask_prob: float = field(default=0.65, metadata={"help": "share of frames to mask (counted without overlap of spans)"})
+    mask_prob: float = field(
+        default=0.65, metadata={"help": "share of frames to mask (counted without overlap of spans)"}
+    )
     mask_length: int = field(default=10, metadata={"help": "frames in a masked span"})
     require_same_masks: bool = field(default=True, metadata={"help": "as many masked frames in every row of a batch"})
     mask_channel_prob: float = field(default=0.0, metadata={"help": "share of channels to set to zero (fine-tuning)"})
-    mask_channel_length: int = field(default=10, metadata={"help": "channels in a masked span; less than encoder_embed_dim"})
+    mask_channel_length: int = field(
+        default=10, metadata={"help": "channels in a masked span; less than encoder_embed_dim"}
+    )
 
 
 class Encoder(nn.Module):
@@ -87,7 +107,7 @@ class Encoder(nn.Module):
         self.layerdrop = cfg.encoder_layerdrop
         self.apply(init_bert_params)
 
-    def forward(self, x: Tensor, padding_mask: Optional[Tensor] = None, layer: Optional[int] = None):
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None, layer: int | None = None):
         """x (B, F, D), padding_mask (B, F) bool -> (x, layer_results).
 
         ``layer`` (from 0) stops after that layer. layer_results: for each layer a tuple (output (F, B, D), None, feed-forward
@@ -103,7 +123,7 @@ class Encoder(nn.Module):
             x = self.layer_norm(x)
         return x, layer_results
 
-    def add_positions(self, x: Tensor, padding_mask: Optional[Tensor]) -> Tensor:
+    def add_positions(self, x: Tensor, padding_mask: Tensor | None) -> Tensor:
         keep = None if padding_mask is None else (~padding_mask).unsqueeze(-1).to(x.dtype)
         x = x if keep is None else x * keep
         position = x
@@ -112,7 +132,7 @@ class Encoder(nn.Module):
             position = position if keep is None else position * keep
         return x + position
 
-    def transform(self, x: Tensor, padding_mask: Optional[Tensor], last: Optional[int]):
+    def transform(self, x: Tensor, padding_mask: Tensor | None, last: int | None):
         layer_results = []
         for i, layer in enumerate(self.layers):
             feed_forward = None
@@ -133,7 +153,13 @@ def positional_convolutions(cfg: TrunkConfig) -> nn.Module:
     return nn.Sequential(
         *[
             nn.Sequential(
-                nn.Conv1d(cfg.encoder_embed_dim, cfg.encoder_embed_dim, kernel, padding=kernel // 2, groups=cfg.conv_pos_groups),
+                nn.Conv1d(
+                    cfg.encoder_embed_dim,
+                    cfg.encoder_embed_dim,
+                    kernel,
+                    padding=kernel // 2,
+                    groups=cfg.conv_pos_groups,
+                ),
                 SamePad(kernel),
                 TransposeLast(),
                 LayerNorm(cfg.encoder_embed_dim, elementwise_affine=False),
@@ -148,7 +174,7 @@ def positional_convolutions(cfg: TrunkConfig) -> nn.Module:
 class TransformerLayer(TransformerSentenceEncoderLayer):
     """fairseq's layer, its parameters, names and initial values, on (B, F, D)."""
 
-    def forward(self, x: Tensor, padding_mask: Optional[Tensor]):
+    def forward(self, x: Tensor, padding_mask: Tensor | None):
         """x (B, F, D), padding_mask (B, F) bool or None -> (output (B, F, D), feed-forward block's output before the residual sum (B, F, D))."""
         if self.layer_norm_first:
             x = x + self.drop(self.attend(self.self_attn_layer_norm(x), padding_mask))
@@ -158,15 +184,19 @@ class TransformerLayer(TransformerSentenceEncoderLayer):
         y = self.feed_forward(x)
         return self.final_layer_norm(x + self.drop(y)), y
 
-    def attend(self, x: Tensor, padding_mask: Optional[Tensor]) -> Tensor:
+    def attend(self, x: Tensor, padding_mask: Tensor | None) -> Tensor:
         projections = (self.self_attn.q_proj, self.self_attn.k_proj, self.self_attn.v_proj)
-        heads = (project(x).unflatten(2, (self.self_attn.num_heads, -1)).transpose(1, 2) for project in projections)  # (B, H, F, D / H)
+        heads = (
+            project(x).unflatten(2, (self.self_attn.num_heads, -1)).transpose(1, 2) for project in projections
+        )  # (B, H, F, D / H)
         attended = attention(*heads, padding_mask, self.self_attn.dropout_module.p if self.training else 0.0)
         return self.self_attn.out_proj(attended.transpose(1, 2).flatten(2))
 
     def feed_forward(self, x: Tensor) -> Tensor:
         x = self.fc1(x)
-        if self.activation_fn is utils.get_activation_fn("gelu") and not (self.training and self.activation_dropout > 0):
+        if self.activation_fn is utils.get_activation_fn("gelu") and not (
+            self.training and self.activation_dropout > 0
+        ):
             return gelu_linear(x, self.fc2.weight, self.fc2.bias)
         return self.fc2(dropout(self.activation_fn(x), self.activation_dropout, self.training))
 
@@ -195,9 +225,13 @@ def check_trunk_config(cfg: TrunkConfig):
             f"model.encoder_embed_dim={cfg.encoder_embed_dim} is no multiple of model.encoder_attention_heads={cfg.encoder_attention_heads}: change one"
         )
     if cfg.conv_pos_groups < 1 or cfg.encoder_embed_dim % cfg.conv_pos_groups:
-        raise UserError(f"model.encoder_embed_dim={cfg.encoder_embed_dim} is no multiple of model.conv_pos_groups={cfg.conv_pos_groups}: change one")
+        raise UserError(
+            f"model.encoder_embed_dim={cfg.encoder_embed_dim} is no multiple of model.conv_pos_groups={cfg.conv_pos_groups}: change one"
+        )
     if not 0 <= cfg.mask_prob <= 1 or cfg.mask_length < 1:
-        raise UserError(f"model.mask_prob={cfg.mask_prob} must lie in [0, 1] and model.mask_length={cfg.mask_length} be at least 1")
+        raise UserError(
+            f"model.mask_prob={cfg.mask_prob} must lie in [0, 1] and model.mask_length={cfg.mask_length} be at least 1"
+        )
     if cfg.mask_channel_prob > 0 and not 0 < cfg.mask_channel_length < cfg.encoder_embed_dim:
         raise UserError(
             f"model.mask_channel_length={cfg.mask_channel_length} must be less than the model's width {cfg.encoder_embed_dim}: lower it, or set model.mask_channel_prob=0"
@@ -244,7 +278,7 @@ class Trunk(BaseFairseqModel):
             samples = torch.div(samples - kernel, stride, rounding_mode="floor") + 1
         return samples.clamp(min=0)
 
-    def frame_padding(self, source: Tensor, padding_mask: Optional[Tensor]) -> Tensor:
+    def frame_padding(self, source: Tensor, padding_mask: Tensor | None) -> Tensor:
         """padding_mask (B, T) over samples, or None -> (B, F) bool over frames."""
         B, T = source.shape
         n_samples = source.new_full((B,), T, dtype=torch.long) if padding_mask is None else (~padding_mask).sum(1)
@@ -254,7 +288,7 @@ class Trunk(BaseFairseqModel):
         """F of a waveform (B, T)."""
         return int(self.frame_counts(torch.tensor(source.size(1))))
 
-    def frame_sizes(self, source: Tensor, padding_mask: Optional[Tensor]) -> Tensor:
+    def frame_sizes(self, source: Tensor, padding_mask: Tensor | None) -> Tensor:
         """Number of frames of each utterance, (B,) int64 on the CPU: a GPU is waited for only where there is a padding_mask."""
         n_samples = torch.full((len(source),), source.size(1)) if padding_mask is None else (~padding_mask).sum(1).cpu()
         return self.frame_counts(n_samples)
@@ -264,7 +298,9 @@ class Trunk(BaseFairseqModel):
         if self.cfg.front_end == "fbank":
             frames = self.feature_extractor(source, padding).transpose(1, 2).to(self.mask_emb.dtype)
         elif self.cfg.feature_grad_mult > 0:
-            frames = GradMultiply.apply(self.feature_extractor(source.to(self.mask_emb.dtype)), self.cfg.feature_grad_mult)
+            frames = GradMultiply.apply(
+                self.feature_extractor(source.to(self.mask_emb.dtype)), self.cfg.feature_grad_mult
+            )
         else:
             with torch.no_grad():
                 frames = self.feature_extractor(source.to(self.mask_emb.dtype))
@@ -274,7 +310,7 @@ class Trunk(BaseFairseqModel):
         """Front end's frames (B, F, C) -> (B, F, D)."""
         return self.post_extract_proj(self.layer_norm(frames))
 
-    def draw_mask(self, sizes: Tensor, n_frames: int, utterances: Optional[Tensor] = None) -> Tensor:
+    def draw_mask(self, sizes: Tensor, n_frames: int, utterances: Tensor | None = None) -> Tensor:
         """Random spans of valid frames: sizes (B,) int64 on the CPU -> (B, n_frames) bool on the CPU.
 
         With ``utterances`` (B,) int64 a row's spans depend on its number and the last torch.manual_seed only (fairseq sets
@@ -285,17 +321,21 @@ class Trunk(BaseFairseqModel):
         same_count = self.cfg.require_same_masks and self.training
         return span_mask(sizes, n_frames, self.cfg.mask_prob, self.cfg.mask_length, same_count, generators)
 
-    def apply_mask(self, x: Tensor, mask: Optional[Tensor]) -> Tensor:
+    def apply_mask(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Masked frames become the learned vector, masked channels zero: x (B, F, D), mask (B, F) bool or None (no frame masked)."""
         if mask is not None:
             x = torch.where(mask.unsqueeze(-1), self.mask_emb, x)
         if self.cfg.mask_channel_prob > 0:
             width = torch.full((x.size(0),), x.size(2))
-            channels = span_mask(width, x.size(2), self.cfg.mask_channel_prob, self.cfg.mask_channel_length, same_count=False)
+            channels = span_mask(
+                width, x.size(2), self.cfg.mask_channel_prob, self.cfg.mask_channel_length, same_count=False
+            )
             x = x.masked_fill(channels.to(x.device).unsqueeze(1), 0)
         return x
 
-    def extract_features(self, source: Tensor, padding_mask: Optional[Tensor] = None, mask: bool = False, layer: Optional[int] = None):
+    def extract_features(
+        self, source: Tensor, padding_mask: Tensor | None = None, mask: bool = False, layer: int | None = None
+    ):
         """Features for fine-tuning and analysis.
 
         Args:

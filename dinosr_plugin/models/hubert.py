@@ -9,7 +9,7 @@ Names and shapes of the parameters are those of fairseq's ``hubert``, so that it
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Any, Dict, List, Optional
+from typing import Any, List
 
 import torch
 import torch.nn.functional as F
@@ -31,30 +31,46 @@ class HubertConfig(TrunkConfig):
         metadata={"help": "number of labels in each label set; empty: as many as dict.LABELS.txt of task.labels has"},
     )
     final_dim: int = field(default=256, metadata={"help": "dimensions in which frames and labels are compared"})
-    untie_final_proj: bool = field(default=True, metadata={"help": "a projection for each label set (true), or one for all"})
+    untie_final_proj: bool = field(
+        default=True, metadata={"help": "a projection for each label set (true), or one for all"}
+    )
     logit_temp: float = field(default=0.1, metadata={"help": "temperature that cosines are divided by"})
     pred_masked_weight: float = field(default=1.0, metadata={"help": "weight of the loss of masked frames"})
     pred_nomask_weight: float = field(
-        default=0.0, metadata={"help": "weight of the loss of frames that are not masked; 0: not learned from (the paper), but logged"}
+        default=0.0,
+        metadata={
+            "help": "weight of the loss of frames that are not masked; 0: not learned from (the paper), but logged"
+        },
     )
     skip_masked: bool = field(default=False, metadata={"help": "leave masked frames out; wants pred_masked_weight=0"})
-    skip_nomask: bool = field(default=False, metadata={"help": "leave frames that are not masked out, of the log too; wants pred_nomask_weight=0"})
+    skip_nomask: bool = field(
+        default=False,
+        metadata={"help": "leave frames that are not masked out, of the log too; wants pred_nomask_weight=0"},
+    )
 
 
 def check_config(cfg: HubertConfig):
     """Raises UserError for settings that cannot work, naming the field."""
     if not cfg.num_classes or min(cfg.num_classes) < 2:
-        raise UserError(f"model.num_classes={list(cfg.num_classes)}: give at least 2 for every label set, or leave it empty and give task.labels")
+        raise UserError(
+            f"model.num_classes={list(cfg.num_classes)}: give at least 2 for every label set, or leave it empty and give task.labels"
+        )
     if cfg.mask_prob <= 0:
         raise UserError(f"model.mask_prob={cfg.mask_prob} masks nothing to predict: raise it (0.8 in the paper)")
     if cfg.final_dim < 1 or cfg.logit_temp <= 0:
-        raise UserError(f"model.final_dim={cfg.final_dim} must be at least 1 and model.logit_temp={cfg.logit_temp} above 0")
+        raise UserError(
+            f"model.final_dim={cfg.final_dim} must be at least 1 and model.logit_temp={cfg.logit_temp} above 0"
+        )
     for frames in ("masked", "nomask"):
         weight, skipped = getattr(cfg, f"pred_{frames}_weight"), getattr(cfg, f"skip_{frames}")
         if weight < 0 or (skipped and weight > 0):
-            raise UserError(f"model.pred_{frames}_weight={weight} must be 0 with model.skip_{frames}=true, and is never negative")
+            raise UserError(
+                f"model.pred_{frames}_weight={weight} must be 0 with model.skip_{frames}=true, and is never negative"
+            )
     if cfg.pred_masked_weight == cfg.pred_nomask_weight == 0:
-        raise UserError("model.pred_masked_weight and model.pred_nomask_weight are both 0: nothing is learned; raise one")
+        raise UserError(
+            "model.pred_masked_weight and model.pred_nomask_weight are both 0: nothing is learned; raise one"
+        )
 
 
 @register_model("dinosr_hubert", dataclass=HubertConfig)
@@ -72,17 +88,17 @@ class Hubert(Trunk):
     def forward(
         self,
         source: Tensor,
-        padding_mask: Optional[Tensor] = None,
-        labels: Optional[Tensor] = None,
-        label_starts: Optional[Tensor] = None,
+        padding_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        label_starts: Tensor | None = None,
         label_rate: int = 50,
         mask: bool = True,
-        mask_indices: Optional[Tensor] = None,
+        mask_indices: Tensor | None = None,
         features_only: bool = False,
-        layer: Optional[int] = None,
-        utterances: Optional[Tensor] = None,
+        layer: int | None = None,
+        utterances: Tensor | None = None,
         **_,
-    ) -> Dict:
+    ) -> dict:
         """One masked prediction; ``features_only`` gives ``extract_features`` instead.
 
         Args:
@@ -104,20 +120,26 @@ class Hubert(Trunk):
             return self.extract_features(source, padding_mask, mask=mask, layer=layer)
         padding, sizes = self.frame_padding(source, padding_mask), self.frame_sizes(source, padding_mask)
         frames = self.extract_frames(source, padding)  # (B, F, C)
-        valid = torch.arange(frames.size(1)) < sizes.unsqueeze(1)  # (B, F) on the CPU, as all that chooses frames: so that a GPU is never waited for
-        masked = self.draw_mask(sizes, frames.size(1), utterances) if mask_indices is None else mask_indices.cpu() & valid
+        valid = torch.arange(frames.size(1)) < sizes.unsqueeze(
+            1
+        )  # (B, F) on the CPU, as all that chooses frames: so that a GPU is never waited for
+        masked = (
+            self.draw_mask(sizes, frames.size(1), utterances) if mask_indices is None else mask_indices.cpu() & valid
+        )
         hop = math.prod(stride for _, _, stride in self.conv_layers)
         targets = labels_of_frames(labels, label_starts, label_rate, hop, frames.size(1))  # (S, B, F)
         inputs = self.apply_mask(self.dropout_input(self.project(frames)), masked.to(frames.device, non_blocking=True))
         x, _ = self.encoder(inputs, None if bool(valid.all()) else padding)
         output = self.losses(x, targets, masked, valid & ~masked)
         if self.cfg.front_end == "conv":
-            output["losses"]["features_pen"] = chosen_frames(frames, valid).float().pow(2).mean() * output["sample_size"]
+            output["losses"]["features_pen"] = (
+                chosen_frames(frames, valid).float().pow(2).mean() * output["sample_size"]
+            )
         return output
 
-    def losses(self, x: Tensor, targets: Tensor, masked: Tensor, unmasked: Tensor) -> Dict:
+    def losses(self, x: Tensor, targets: Tensor, masked: Tensor, unmasked: Tensor) -> dict:
         """Trunk's output x (B, F, D), labels (S, B, F), the masked and the other valid frames (B, F) bool, on the CPU -> ``forward``'s output."""
-        output: Dict[str, Any] = {"losses": {}, "sample_size": 0}
+        output: dict[str, Any] = {"losses": {}, "sample_size": 0}
         parts = [("hubert", masked, self.cfg.pred_masked_weight, self.cfg.skip_masked)]
         parts += [("unmasked", unmasked, self.cfg.pred_nomask_weight, self.cfg.skip_nomask)]
         for name, chosen, weight, skipped in parts:
@@ -143,9 +165,11 @@ class Hubert(Trunk):
         embeddings = F.normalize(self.label_embs_concat.float(), dim=-1).split(self.num_classes)  # S of (V_s, E)
         cosines = [own @ labels.t() for own, labels in zip(frames, embeddings)]
         V = max(self.num_classes)
-        return torch.stack([F.pad(cosine / self.cfg.logit_temp, (0, V - cosine.size(-1)), value=float("-inf")) for cosine in cosines])
+        return torch.stack(
+            [F.pad(cosine / self.cfg.logit_temp, (0, V - cosine.size(-1)), value=float("-inf")) for cosine in cosines]
+        )
 
-    def remove_pretraining_modules(self, last_layer: Optional[int] = None):
+    def remove_pretraining_modules(self, last_layer: int | None = None):
         """What fine-tuning does not need goes: projection, label embeddings, and the layers above ``last_layer``."""
         self.final_proj = self.label_embs_concat = None
         if last_layer is not None:
@@ -166,7 +190,7 @@ def chosen_frames(x: Tensor, chosen: Tensor) -> Tensor:
 # ---- fairseq's own checkpoints ----------------------------------------------------------------------------------------------
 
 
-def adopt_fairseqs_hubert(state: Dict[str, Any]) -> Dict[str, Any]:
+def adopt_fairseqs_hubert(state: dict[str, Any]) -> dict[str, Any]:
     """What is in a checkpoint; where that is of fairseq's ``hubert``, its config becomes this plug-in's, so that it fine-tunes as all others do.
 
     fairseq's ``wav2vec_ctc`` cannot take its own HuBERT: that wants the label files of its pre-training, and answers in another form.
@@ -178,13 +202,25 @@ def adopt_fairseqs_hubert(state: Dict[str, Any]) -> Dict[str, Any]:
         return state
     usual = {"layer_type": "transformer", "conv_pos_batch_norm": False}
     differs = [f"{name}={model[name]}" for name in usual if model.get(name, usual[name]) != usual[name]]
-    differs += [f"no {name}" for name in ("post_extract_proj.weight", "label_embs_concat") if name not in state["model"]]
+    differs += [
+        f"no {name}" for name in ("post_extract_proj.weight", "label_embs_concat") if name not in state["model"]
+    ]
     if differs:
-        raise UserError(f"model.w2v_path: a HuBERT with {', '.join(differs)}, which cannot be fine-tuned here; give one like the released models")
+        raise UserError(
+            f"model.w2v_path: a HuBERT with {', '.join(differs)}, which cannot be fine-tuned here; give one like the released models"
+        )
     known = {own.name for own in fields(HubertConfig)}
-    ours = {theirs.name: model.get(theirs.name, theirs.default) for theirs in fields(FairseqHubertConfig) if theirs.name in known}
-    embeddings = state["model"]["label_embs_concat"]  # fine-tuning throws them away: to how many sets they belong does not matter
+    ours = {
+        theirs.name: model.get(theirs.name, theirs.default)
+        for theirs in fields(FairseqHubertConfig)
+        if theirs.name in known
+    }
+    embeddings = state["model"][
+        "label_embs_concat"
+    ]  # fine-tuning throws them away: to how many sets they belong does not matter
     ours |= {"_name": "dinosr_hubert", "num_classes": [embeddings.size(0)], "final_dim": embeddings.size(1)}
     state["cfg"].model = OmegaConf.create(ours)
-    state["cfg"].task = OmegaConf.create({"_name": "dinosr_pretraining", "data": state["cfg"].task.data, "normalize": state["cfg"].task.normalize})
+    state["cfg"].task = OmegaConf.create(
+        {"_name": "dinosr_pretraining", "data": state["cfg"].task.data, "normalize": state["cfg"].task.normalize}
+    )
     return state

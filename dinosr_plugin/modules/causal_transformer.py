@@ -21,7 +21,9 @@ class CausalTransformerLayer(nn.Module):
         self.heads, self.dropout = heads, dropout
         self.query, self.key, self.value, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))
         size = (width // heads) ** -0.5
-        self.distances = nn.Parameter(torch.empty(positions, width // heads).uniform_(-size, size))  # row d: d frames back
+        self.distances = nn.Parameter(
+            torch.empty(positions, width // heads).uniform_(-size, size)
+        )  # row d: d frames back
         self.attention_norm = nn.LayerNorm(width)
         self.expand, self.contract = nn.Linear(width, feed_forward), nn.Linear(feed_forward, width)
         self.feed_forward_norm = nn.LayerNorm(width)
@@ -33,9 +35,15 @@ class CausalTransformerLayer(nn.Module):
 
     def attend(self, x: Tensor) -> Tensor:
         B, W, D = x.shape
-        query, key, value = (project(x).view(B, W, self.heads, -1).transpose(1, 2) for project in (self.query, self.key, self.value))  # (B, H, W, D/H)
-        back = torch.arange(W, device=x.device).unsqueeze(1) - torch.arange(W, device=x.device)  # (W, W): from frame t to frame s
+        query, key, value = (
+            project(x).view(B, W, self.heads, -1).transpose(1, 2) for project in (self.query, self.key, self.value)
+        )  # (B, H, W, D/H)
+        back = torch.arange(W, device=x.device).unsqueeze(1) - torch.arange(
+            W, device=x.device
+        )  # (W, W): from frame t to frame s
         by_distance = query @ self.distances[:W].T / (D // self.heads) ** 0.5  # (B, H, W, distance)
-        bias = by_distance.gather(-1, back.clamp(min=0).expand(B, self.heads, W, W)).masked_fill(back < 0, float("-inf"))
+        bias = by_distance.gather(-1, back.clamp(min=0).expand(B, self.heads, W, W)).masked_fill(
+            back < 0, float("-inf")
+        )
         attended = F.scaled_dot_product_attention(query, key, value, bias, self.dropout if self.training else 0.0)
         return self.out(attended.transpose(1, 2).reshape(B, W, D))

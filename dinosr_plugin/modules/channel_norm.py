@@ -22,4 +22,6 @@ class ChannelNorm(nn.Module):
         """x / sqrt(C/(C-1) v + e) = sqrt((C-1)/C) x / sqrt(v + e (C-1)/C), v the biased variance: torch's layer norm, which is one kernel."""
         channels = x.size(1)
         share = (channels - 1) / channels
-        return F.layer_norm(x.transpose(1, 2), (channels,), self.weight * share**0.5, self.bias, EPSILON * share).transpose(1, 2)
+        return F.layer_norm(
+            x.transpose(1, 2), (channels,), self.weight * share**0.5, self.bias, EPSILON * share
+        ).transpose(1, 2)

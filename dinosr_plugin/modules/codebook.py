@@ -1,7 +1,5 @@
 """Online codebooks: centroids that are exponential moving averages of the frames assigned to them (DinoSR section 3.2)."""
 
-from typing import Optional
-
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -47,7 +45,9 @@ class Codebooks(nn.Module):
         centroids = self.centroids()
         # |x - c|^2 without |x|^2, which is the same for every c
         with torch.autocast(frames.device.type, enabled=False):
-            distance = torch.baddbmm(centroids.pow(2).sum(-1).unsqueeze(1), frames.float(), centroids.transpose(1, 2), alpha=-2)
+            distance = torch.baddbmm(
+                centroids.pow(2).sum(-1).unsqueeze(1), frames.float(), centroids.transpose(1, 2), alpha=-2
+            )
         return distance.argmin(-1)
 
     @torch.no_grad()
@@ -102,7 +102,7 @@ class Codebooks(nn.Module):
         if self.revive_after and spare is not None:
             self._revive(spare)
 
-    def _over_ranks(self, pending: Tensor, spare: Optional[Tensor]):
+    def _over_ranks(self, pending: Tensor, spare: Tensor | None):
         """Sum of the statistics, and rank 0's spare frames (zeros if it has none), in one collective."""
         if not self.revive_after:
             dist.all_reduce(pending)

@@ -1,11 +1,11 @@
 """What to watch of a student that predicts codes: sums over frames, which add up over micro-batches, ranks and batches, and figures made of them."""
 
-from typing import Callable, Dict
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-Sums = Dict[str, Tensor]
+Sums = dict[str, Tensor]
 
 
 @torch.no_grad()
@@ -26,7 +26,9 @@ def codebook_sums(log_probs: Tensor, codes: Tensor) -> Sums:
         "nll": -log_probs.gather(-1, codes.unsqueeze(-1)).sum((1, 2), dtype=torch.float64),
         "correct": (log_probs.argmax(-1) == codes).sum(1, dtype=torch.float64),
         "confidence": probs.square().sum((1, 2), dtype=torch.float64),
-        "codes": torch.zeros(K, V, dtype=torch.float64, device=codes.device).scatter_add_(1, codes, torch.ones_like(codes, dtype=torch.float64)),
+        "codes": torch.zeros(K, V, dtype=torch.float64, device=codes.device).scatter_add_(
+            1, codes, torch.ones_like(codes, dtype=torch.float64)
+        ),
         "probs": probs.sum(1, dtype=torch.float64),
     }
 
@@ -42,7 +44,7 @@ def entropy(p: Tensor) -> Tensor:
     return torch.special.entr(p).sum(-1)
 
 
-FIGURES: Dict[str, Callable[[Sums], Tensor]] = {
+FIGURES: dict[str, Callable[[Sums], Tensor]] = {
     "loss": lambda sums: share(sums, "nll"),
     "accuracy": lambda sums: share(sums, "correct"),
     "target_ppl": lambda sums: entropy(share(sums, "codes")).exp(),

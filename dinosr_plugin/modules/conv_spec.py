@@ -1,12 +1,11 @@
 """Reads the convolution layers that fairseq configs write as a Python expression, without evaluating it."""
 
 import ast
-from typing import List, Tuple
 
 MAX_LAYERS = 100
 
 
-def parse_conv_layers(spec: str) -> List[Tuple[int, int, int]]:
+def parse_conv_layers(spec: str) -> list[tuple[int, int, int]]:
     """``"[(512,10,5)] + [(512,3,2)] * 4"`` -> [(channels, kernel, stride), ...].
 
     Lists of integer triples, ``+`` of lists and ``*`` of a list by an integer are understood; anything else, and more than
@@ -14,10 +13,21 @@ def parse_conv_layers(spec: str) -> List[Tuple[int, int, int]]:
     """
     try:
         layers = _walk(ast.parse(spec.strip(), mode="eval").body)
-    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:  # the last three: null bytes, deep nesting
+    except (
+        SyntaxError,
+        TypeError,
+        ValueError,
+        RecursionError,
+        MemoryError,
+    ) as error:  # the last three: null bytes, deep nesting
         raise ValueError(_complaint(spec)) from error
-    good = isinstance(layers, list) and layers and all(
-        isinstance(layer, tuple) and len(layer) == 3 and all(isinstance(n, int) and n > 0 for n in layer) for layer in layers
+    good = (
+        isinstance(layers, list)
+        and layers
+        and all(
+            isinstance(layer, tuple) and len(layer) == 3 and all(isinstance(n, int) and n > 0 for n in layer)
+            for layer in layers
+        )
     )
     if not good:
         raise ValueError(_complaint(spec))

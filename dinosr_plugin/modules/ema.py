@@ -1,6 +1,6 @@
 """The teacher: an exponential moving average of the student's encoder (DinoSR section 3.1)."""
 
-from typing import Dict, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -38,21 +38,25 @@ class EmaTeacher(nn.Module):
         for name, tensor in self._average.items():
             p = parameters[name]
             if p.dtype == torch.float32:
-                self._average[name] = p.data.copy_(tensor)  # back from half precision the model's weights are rounded ones
+                self._average[name] = p.data.copy_(
+                    tensor
+                )  # back from half precision the model's weights are rounded ones
             else:
                 self._average[name] = tensor.to(p.device)
         return self
 
-    def average(self) -> Dict[str, Tensor]:
+    def average(self) -> dict[str, Tensor]:
         """Parameter name inside the encoder -> float32 tensor."""
         return dict(self._average)
 
     @torch.no_grad()
-    def restore_(self, average: Dict[str, Tensor]):
+    def restore_(self, average: dict[str, Tensor]):
         """Take the average from a checkpoint. Raises KeyError for a missing name, RuntimeError for another shape."""
         for name, tensor in self._average.items():
             if average[name].shape != tensor.shape:
-                raise RuntimeError(f"{name}: {tuple(average[name].shape)} in the checkpoint, {tuple(tensor.shape)} in the model")
+                raise RuntimeError(
+                    f"{name}: {tuple(average[name].shape)} in the checkpoint, {tuple(tensor.shape)} in the model"
+                )
         for name, tensor in self._average.items():
             tensor.copy_(average[name])
         self._write_model()

@@ -22,6 +22,8 @@ def labels_of_frames(labels: Tensor, starts: Tensor, rate: int, hop: int, n_fram
     Returns: (S, B, F) int64.
     """
     samples = starts.unsqueeze(1) + hop * torch.arange(n_frames, device=starts.device)  # (B, F)
-    nearest = (2 * samples * rate + SAMPLE_RATE) // (2 * SAMPLE_RATE)  # rounded in whole numbers: no float stands between two labels
+    nearest = (2 * samples * rate + SAMPLE_RATE) // (
+        2 * SAMPLE_RATE
+    )  # rounded in whole numbers: no float stands between two labels
     last = (labels >= 0).sum(-1, keepdim=True) - 1  # (S, B, 1)
     return labels.gather(-1, torch.minimum(nearest, last))

@@ -1,6 +1,6 @@
 """InfoNCE of contrastive predictive coding (van den Oord et al. 2018, arXiv 1807.03748, equation 4), for all steps at once."""
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor

@@ -1,11 +1,9 @@
 """Instance normalisation over time that leaves padded frames out."""
 
-from typing import Optional
-
 from torch import Tensor
 
 
-def instance_norm(x: Tensor, padding: Optional[Tensor], eps: float = 1e-5) -> Tensor:
+def instance_norm(x: Tensor, padding: Tensor | None, eps: float = 1e-5) -> Tensor:
     """Mean 0 and (biased) variance 1 for each utterance and channel, over the valid frames.
 
     x (..., B, F, D), padding (B, F) bool or None -> float32 of x's shape; what it gives for padded frames means nothing.

@@ -1,19 +1,24 @@
 """Random spans to mask (wav2vec 2.0 section 3.1, with fairseq's count of spans), drawn from torch's generator or from one of each row's own."""
 
-from typing import List, Optional, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 
-def row_generators(seed: int, rows: Sequence[int]) -> List[torch.Generator]:
+def row_generators(seed: int, rows: Sequence[int]) -> list[torch.Generator]:
     """A generator for each row, fixed by ``seed`` and the row's number: what it gives does not depend on the batch or rank that the row is in."""
     # the CPU generator takes 32 bits of a seed; the odd factor spreads neighbouring seeds over them
     return [torch.Generator().manual_seed((seed * 2_654_435_761 + row * 40_503 + 12_345) % 2**32) for row in rows]
 
 
 def span_mask(
-    sizes: Tensor, width: int, prob: float, length: int, same_count: bool = True, generators: Optional[Sequence[torch.Generator]] = None
+    sizes: Tensor,
+    width: int,
+    prob: float,
+    length: int,
+    same_count: bool = True,
+    generators: Sequence[torch.Generator] | None = None,
 ) -> Tensor:
     """Mask spans of ``length`` positions in each row.
 
@@ -50,7 +55,7 @@ def span_mask(
     return mask
 
 
-def _noise(rows: int, width: int, generators: Optional[Sequence[torch.Generator]]):
+def _noise(rows: int, width: int, generators: Sequence[torch.Generator] | None):
     """Uniform numbers (B, 1), (B, W), (B, W). A row's own generator gives it the same ones whatever the width."""
     if generators is None:
         return torch.rand(rows, 1), torch.rand(rows, width), torch.rand(rows, width)

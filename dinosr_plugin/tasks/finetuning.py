@@ -5,9 +5,10 @@ checks that end in one line, batches that fit audio, and a generator for models 
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Optional
 
 from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 from fairseq.data import Dictionary, FairseqDataset
@@ -20,9 +21,9 @@ from .. import compat
 from ..data.dataset import SpeechDataset, longest_utterance
 from ..errors import UserError
 from ..models.hubert import adopt_fairseqs_hubert
+from ..runs.updates import WholeUpdates
 from .generation import Decoding, DecodingConfig
 from .pretraining import require_data, split_names
-from ..runs.updates import WholeUpdates
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,9 @@ FRAME_FIELD, FRAME_HOP = 400, 320
 class DinoSRFinetuningConfig(DecodingConfig):
     labels: Optional[str] = field(
         default="ltr",
-        metadata={"help": "extension of the label files: DATA/SPLIT.LABELS holds the transcripts, DATA/dict.LABELS.txt the symbols"},
+        metadata={
+            "help": "extension of the label files: DATA/SPLIT.LABELS holds the transcripts, DATA/dict.LABELS.txt the symbols"
+        },
     )
     normalize: bool = field(
         default=False,
@@ -51,9 +54,13 @@ class DinoSRFinetuningConfig(DecodingConfig):
     )
     max_sample_size: Optional[int] = field(
         default=None,
-        metadata={"help": "leave out utterances of more samples than this (they are not cropped: the transcript would not match)"},
+        metadata={
+            "help": "leave out utterances of more samples than this (they are not cropped: the transcript would not match)"
+        },
     )
-    min_sample_size: Optional[int] = field(default=None, metadata={"help": "leave out utterances of fewer samples than this"})
+    min_sample_size: Optional[int] = field(
+        default=None, metadata={"help": "leave out utterances of fewer samples than this"}
+    )
 
 
 @register_task("dinosr_finetuning", dataclass=DinoSRFinetuningConfig)
@@ -80,7 +87,9 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         require_data(self.cfg)
         path = self.dictionary_path
         if not path.is_file():
-            raise UserError(f"{path}: no such file; task.data (the DATA argument) must hold the dictionary of the {self.cfg.labels} labels")
+            raise UserError(
+                f"{path}: no such file; task.data (the DATA argument) must hold the dictionary of the {self.cfg.labels} labels"
+            )
         try:
             return Dictionary.load(str(path))
         except (ValueError, RuntimeError) as error:
@@ -90,7 +99,7 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
     def dictionary_path(self) -> Path:
         return Path(self.cfg.target_dictionary or self.cfg.data) / f"dict.{self.cfg.labels}.txt"
 
-    def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a checkpoint's dictionary, after a check that the data folder's one, where there is one, is the same."""
         saved = state_dict.get("target_dictionary")
         if saved is not None and self.dictionary_path.is_file():
@@ -99,7 +108,7 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
 
     # -- data --------------------------------------------------------------------------------------------------------
 
-    def load_dataset(self, split: str, task_cfg: Optional[DinoSRFinetuningConfig] = None, **kwargs) -> None:
+    def load_dataset(self, split: str, task_cfg: DinoSRFinetuningConfig | None = None, **kwargs) -> None:
         """Load a split after checking its files.
 
         Args:
@@ -112,7 +121,9 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         if not task_cfg.labels:
             raise UserError("--path: the checkpoint was trained without labels; give one made by fine-tuning")
         if task_cfg.labels != self.cfg.labels:
-            raise UserError(f"--labels {self.cfg.labels}: the checkpoint was fine-tuned on {task_cfg.labels}; give --labels {task_cfg.labels}")
+            raise UserError(
+                f"--labels {self.cfg.labels}: the checkpoint was fine-tuned on {task_cfg.labels}; give --labels {task_cfg.labels}"
+            )
         # The check compares labels with the dictionary beside them, which a dictionary from elsewhere replaces.
         labels = None if self.cfg.target_dictionary else task_cfg.labels
         for name in split_names(split, task_cfg.multi_corpus_keys):
@@ -128,7 +139,9 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         unlimited = super().max_positions()
         return (self.cfg.max_sample_size or unlimited[0], unlimited[1])
 
-    def get_batch_iterator(self, dataset: FairseqDataset, max_tokens: Optional[int] = None, max_sentences: Optional[int] = None, **kwargs):
+    def get_batch_iterator(
+        self, dataset: FairseqDataset, max_tokens: int | None = None, max_sentences: int | None = None, **kwargs
+    ):
         """fairseq's batches, with a size that suits audio and without leaving utterances out.
 
         Args: as ``FairseqTask.get_batch_iterator``; ``max_tokens`` counts samples of audio.
@@ -137,7 +150,9 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         kwargs["required_batch_size_multiple"] = 1
         longest = longest_utterance(dataset, self.max_positions()[0])
         if not longest:
-            raise UserError(f"task.max_sample_size={self.cfg.max_sample_size}: no utterance is as short as that; raise it")
+            raise UserError(
+                f"task.max_sample_size={self.cfg.max_sample_size}: no utterance is as short as that; raise it"
+            )
         max_tokens = audio_batch_size(longest, max_tokens, max_sentences)
         self.batches = super().get_batch_iterator(dataset, max_tokens=max_tokens, max_sentences=max_sentences, **kwargs)
         return self.batches
@@ -186,7 +201,9 @@ def require_checkpoint(path: str) -> None:
         load_checkpoint_to_cpu(path)
     except Exception as error:  # torch, pickle, zipfile and fairseq each have their own
         reason = f"{type(error).__name__} {error}".splitlines()[0].strip()
-        raise UserError(f"model.w2v_path={path}: no fairseq checkpoint, or cut short ({reason}); give a pre-trained checkpoint") from error
+        raise UserError(
+            f"model.w2v_path={path}: no fairseq checkpoint, or cut short ({reason}); give a pre-trained checkpoint"
+        ) from error
 
 
 def warn_of_crowded_targets(split: str, labels: Sequence[Sequence[str]], sizes: Sequence[int]) -> None:
@@ -197,7 +214,11 @@ def warn_of_crowded_targets(split: str, labels: Sequence[Sequence[str]], sizes: 
         labels: one list of symbols an utterance.
         sizes: samples of each utterance.
     """
-    crowded = [i for i, (label, size) in enumerate(zip(labels, sizes)) if frames_needed(label) > (size - FRAME_FIELD) // FRAME_HOP + 1]
+    crowded = [
+        i
+        for i, (label, size) in enumerate(zip(labels, sizes))
+        if frames_needed(label) > (size - FRAME_FIELD) // FRAME_HOP + 1
+    ]
     if crowded:
         logger.warning(
             f"{split}: {len(crowded)} utterances have more labels than frames, the first is number {crowded[0]}; "
@@ -210,7 +231,7 @@ def frames_needed(label: Sequence[str]) -> int:
     return len(label) + sum(a == b for a, b in zip(label, label[1:]))
 
 
-def audio_batch_size(longest: int, max_tokens: Optional[int], max_sentences: Optional[int]) -> Optional[int]:
+def audio_batch_size(longest: int, max_tokens: int | None, max_sentences: int | None) -> int | None:
     """The ``max_tokens`` to use: fairseq's default for text is replaced, what the user chose is kept.
 
     Raises:

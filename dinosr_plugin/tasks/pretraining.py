@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Optional
 
 import torch
 import torch.distributed as dist
@@ -19,8 +19,8 @@ from ..data.dataset import SpeechDataset, longest_utterance
 from ..data.labels import count_classes, label_kinds
 from ..data.windows import WindowDataset
 from ..errors import UserError
-from .relabelling import Relabelling, RelabellingConfig, check_relabelling
 from ..runs.updates import WholeUpdates
+from .relabelling import Relabelling, RelabellingConfig, check_relabelling
 from .watch import CollapseWatch, warn_of_bad_loss
 
 
@@ -35,7 +35,9 @@ class DinoSRPretrainingConfig(RelabellingConfig):
     )
     min_sample_size: Optional[int] = field(
         default=3_200,
-        metadata={"help": "leave out utterances of fewer samples than this (the paper: 32000, 2 s); masking needs two frames, 720 samples"},
+        metadata={
+            "help": "leave out utterances of fewer samples than this (the paper: 32000, 2 s); masking needs two frames, 720 samples"
+        },
     )
     skip_bad_audio: bool = field(
         default=False,
@@ -68,12 +70,16 @@ class DinoSRPretrainingConfig(RelabellingConfig):
     )
     labels: Optional[str] = field(
         default=None,
-        metadata={"help": "for models that predict frame labels: extension of the label files beside the manifests, such as km; several with commas: km,km2"},
+        metadata={
+            "help": "for models that predict frame labels: extension of the label files beside the manifests, such as km; several with commas: km,km2"
+        },
     )
     label_rate: int = field(default=50, metadata={"help": "labels a second; 50: one for each frame of the trunk"})
     on_collapse: ChoiceEnum(["warn", "stop"]) = field(
         default="warn",
-        metadata={"help": "what to do where nothing is learned any more (see collapse_patience): log it, or stop with a checkpoint, on all ranks"},
+        metadata={
+            "help": "what to do where nothing is learned any more (see collapse_patience): log it, or stop with a checkpoint, on all ranks"
+        },
     )
     collapse_patience: int = field(
         default=1000,
@@ -103,7 +109,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         self.trained_on = None  # the split
         self.micro_batches = []  # of this update: loss, logging output, files
 
-    def load_dataset(self, split: str, task_cfg: Optional[DinoSRPretrainingConfig] = None, **kwargs) -> None:
+    def load_dataset(self, split: str, task_cfg: DinoSRPretrainingConfig | None = None, **kwargs) -> None:
         """Load ``<data>/<split>.tsv``, after a check of its text.
 
         What is not trained on is padded, not cropped to the shortest of its batch: a validation does not depend on the size of batches.
@@ -114,8 +120,16 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         field, shortest = self.shortest()
         for name in split_names(split, self.cfg.multi_corpus_keys):
             validate_manifest(Path(self.cfg.data) / f"{name}.tsv", None, shortest, field)
-        options = {"seed": self.cfg.seed, "skip_bad_audio": self.cfg.skip_bad_audio, "max_bad_files": self.cfg.max_bad_files}
-        options |= {"labels": label_kinds(self.cfg.labels), "label_rate": self.cfg.label_rate, "min_sample_size": shortest}
+        options = {
+            "seed": self.cfg.seed,
+            "skip_bad_audio": self.cfg.skip_bad_audio,
+            "max_bad_files": self.cfg.max_bad_files,
+        }
+        options |= {
+            "labels": label_kinds(self.cfg.labels),
+            "label_rate": self.cfg.label_rate,
+            "min_sample_size": shortest,
+        }
         if "data_selector" in kwargs:  # fairseq's trainer gives it for the split that it trains on
             self.trained_on = split
         training = split == self.trained_on
@@ -125,18 +139,20 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
             utterances = SpeechDataset(**{**given, **options})
             if self.cfg.window_samples is None:
                 return utterances
-            return WindowDataset(utterances, self.cfg.window_samples, self.cfg.negatives == "same_speaker", moving=training)
+            return WindowDataset(
+                utterances, self.cfg.window_samples, self.cfg.negatives == "same_speaker", moving=training
+            )
 
         with compat.audio_dataset(make):
             super().load_dataset(split, task_cfg, **kwargs)
 
-    def shortest(self) -> Tuple[str, Optional[int]]:
+    def shortest(self) -> tuple[str, int | None]:
         """The field that says how short an utterance may be, and its samples; None: any number."""
         windows = self.cfg.window_samples is not None and self.cfg.window_samples >= (self.cfg.min_sample_size or 0)
         name = "window_samples" if windows else "min_sample_size"
         return name, getattr(self.cfg, name)
 
-    def get_batch_iterator(self, dataset: FairseqDataset, max_tokens: Optional[int] = None, epoch: int = 1, **kwargs):
+    def get_batch_iterator(self, dataset: FairseqDataset, max_tokens: int | None = None, epoch: int = 1, **kwargs):
         """fairseq's batches of all utterances. ``max_tokens`` counts samples of audio, after cropping."""
         # With fairseq's default of 8 the last batch is dropped unless its size is a multiple of 8: some would never be heard.
         kwargs["required_batch_size_multiple"] = 1
@@ -148,7 +164,9 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
                 f"dataset.max_tokens={max_tokens} is less than the longest utterance, {longest} samples after cropping; "
                 "raise it or lower task.max_sample_size"
             )
-        for corpus in getattr(dataset, "datasets", {}).values():  # of several mixed corpora; fairseq tells only the mixture
+        for corpus in getattr(
+            dataset, "datasets", {}
+        ).values():  # of several mixed corpora; fairseq tells only the mixture
             corpus.set_epoch(epoch)
         return super().get_batch_iterator(dataset, max_tokens=max_tokens, epoch=epoch, **kwargs)
 
@@ -157,7 +175,9 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         if not from_checkpoint:
             require_data(self.cfg)
             if OmegaConf.is_missing(model_cfg, "cpc_path"):
-                raise UserError("model.cpc_path: not given; add model.cpc_path=FILE, a checkpoint of model=cpc, or null to start without")
+                raise UserError(
+                    "model.cpc_path: not given; add model.cpc_path=FILE, a checkpoint of model=cpc, or null to start without"
+                )
             if "num_classes" in model_cfg:
                 self.count_classes(model_cfg)
         model = super().build_model(model_cfg, from_checkpoint)
@@ -174,7 +194,9 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         """Put the sizes of the label sets into the model's config, and so into its checkpoints. Raises UserError where there are none."""
         kinds = label_kinds(self.cfg.labels)
         if not kinds:
-            raise UserError(f"task.labels: not given, but model={model_cfg._name} predicts labels; add task.labels=km, the extension of the label files")
+            raise UserError(
+                f"task.labels: not given, but model={model_cfg._name} predicts labels; add task.labels=km, the extension of the label files"
+            )
         sizes = [count_classes(Path(self.cfg.data), kind) for kind in kinds]
         given = list(model_cfg.num_classes) or sizes
         if len(given) != len(sizes) or any(a < b for a, b in zip(given, sizes)):
@@ -202,7 +224,9 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         self.update, self.files = update_num + 1, sample.get("files", [])
         if hasattr(model, "ignore_batch"):
             model.ignore_batch(ignore_grad)
-        loss, sample_size, log = super().train_step(number_utterances(sample), model, criterion, optimizer, update_num, ignore_grad)
+        loss, sample_size, log = super().train_step(
+            number_utterances(sample), model, criterion, optimizer, update_num, ignore_grad
+        )
         self.micro_batches.append((loss.detach(), log, self.files))
         return loss, sample_size, log
 
@@ -217,7 +241,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         """fairseq's, with masks that depend on the utterances only."""
         return super().valid_step(number_utterances(sample), model, criterion)
 
-    def reduce_metrics(self, logging_outputs: List[Dict], criterion):
+    def reduce_metrics(self, logging_outputs: list[dict], criterion):
         """Log an update, or a batch of a validation, and look for a collapse."""
         super().reduce_metrics(logging_outputs, criterion)
         sums = codebook_sums(logging_outputs)
@@ -230,12 +254,15 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         model.set_num_updates(update_num + 1)
 
 
-def number_utterances(sample: Dict[str, Any]) -> Dict[str, Any]:
+def number_utterances(sample: dict[str, Any]) -> dict[str, Any]:
     """The batch, with the utterances' numbers among the model's inputs: its masks, drawn on the CPU, depend on them.
 
     They come from a list, which fairseq leaves on the CPU: whoever reads ``id``, a tensor, waits for the GPU. fairseq's own datasets have no list.
     """
-    return {**sample, "net_input": {**sample["net_input"], "utterances": torch.as_tensor(sample.get("numbers", sample["id"]))}}
+    return {
+        **sample,
+        "net_input": {**sample["net_input"], "utterances": torch.as_tensor(sample.get("numbers", sample["id"]))},
+    }
 
 
 def share_running_averages(model: torch.nn.Module) -> None:
@@ -253,7 +280,7 @@ def require_data(cfg: Any) -> None:
         raise UserError("task.data: not given; add task.data=DIR, the folder that `dinosr manifest` wrote")
 
 
-def split_names(split: str, multi_corpus_keys: Optional[str]) -> List[str]:
+def split_names(split: str, multi_corpus_keys: str | None) -> list[str]:
     """File names behind a split: itself, or those of ``key:file,key:file`` when several corpora are mixed."""
     if multi_corpus_keys is None:
         return [split]
@@ -277,10 +304,12 @@ def check_windows(cfg: DinoSRPretrainingConfig) -> None:
         raise UserError(f"task.window_samples={cfg.window_samples}: at least 1; 20480 in the papers")
     for name, wanted, because in NOT_WITH_WINDOWS:
         if (value := getattr(cfg, name)) != wanted:
-            raise UserError(f"task.{name}={value} does not go with task.window_samples: {because}; set task.{name}={json.dumps(wanted)}")
+            raise UserError(
+                f"task.{name}={value} does not go with task.window_samples: {because}; set task.{name}={json.dumps(wanted)}"
+            )
 
 
-def check_shortest(model: torch.nn.Module, shortest: Tuple[str, Optional[int]], longest: Tuple[str, Optional[int]]) -> None:
+def check_shortest(model: torch.nn.Module, shortest: tuple[str, int | None], longest: tuple[str, int | None]) -> None:
     """Raise UserError where the fields, name and samples, allow utterances of fewer than two frames: one to mask, one to see."""
     for name, samples in ((shortest[0], shortest[1] or 0), longest):
         if samples is not None and model.frame_counts(torch.tensor(samples)) < 2:

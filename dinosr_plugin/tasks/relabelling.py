@@ -10,9 +10,10 @@ after a relabelling goes on as if it had not been. Validation splits get labels 
 
 import hashlib
 import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 import torch
@@ -22,12 +23,12 @@ from fairseq.tasks.audio_pretraining import AudioPretrainingConfig
 from omegaconf import II
 from torch import Tensor
 
+from ..checkpoints.load import field_and_hop, ignores_padding, output_of, padded_waves
 from ..data.audio import SAMPLE_RATE
 from ..data.dataset import SpeechDataset
 from ..data.labels import FrameLabels, label_lines, read_labels
 from ..data.manifest import write_files
 from ..errors import UserError
-from ..checkpoints.load import field_and_hop, ignores_padding, output_of, padded_waves
 from ..models.encoder import Trunk
 from ..units.clustering import SAMPLE, SAMPLE_AT_LEAST, assign, cluster
 from ..units.features import BATCH_SAMPLES, Progress, ahead, plan_batches
@@ -43,13 +44,23 @@ SPREAD = 4  # the utterances that the k-means sees have so many times the frames
 class RelabellingConfig(AudioPretrainingConfig):
     relabel_every: int = field(
         default=0,
-        metadata={"help": "so many epochs after the last time, make the first label set anew from the model itself; its clusters are matched to the old; 0: never"},
+        metadata={
+            "help": "so many epochs after the last time, make the first label set anew from the model itself; its clusters are matched to the old; 0: never"
+        },
     )
-    relabel_layer: Optional[int] = field(default=None, metadata={"help": "from what this Transformer layer gives, from 0; the paper: 5, the middle one of 12"})
+    relabel_layer: Optional[int] = field(
+        default=None,
+        metadata={"help": "from what this Transformer layer gives, from 0; the paper: 5, the middle one of 12"},
+    )
     relabel_normalize: bool = field(
-        default=False, metadata={"help": "bring each utterance's features to mean 0 and variance 1 first, as `dinosr kmeans fit --normalize`"}
+        default=False,
+        metadata={
+            "help": "bring each utterance's features to mean 0 and variance 1 first, as `dinosr kmeans fit --normalize`"
+        },
     )
-    save_dir: str = field(default=II("checkpoint.save_dir"), metadata={"help": "in whose folder labels/ the new labels lie"})
+    save_dir: str = field(
+        default=II("checkpoint.save_dir"), metadata={"help": "in whose folder labels/ the new labels lie"}
+    )
 
 
 # ---- when, and which labels a checkpoint was trained on ---------------------------------------------------------------------
@@ -66,7 +77,9 @@ class Relabelling:
         self.cfg = cfg
         self.epoch = 0
 
-    def begin_epoch(self, epoch: int, model: Trunk, splits: Dict[str, SpeechDataset], trained_on: str, state: Dict[str, Any]) -> None:
+    def begin_epoch(
+        self, epoch: int, model: Trunk, splits: dict[str, SpeechDataset], trained_on: str, state: dict[str, Any]
+    ) -> None:
         """Give all splits the labels of this epoch.
 
         Args:
@@ -86,10 +99,16 @@ class Relabelling:
                 self.restore(self.path(split), dataset, known["digests"].get(split))
         if self.epoch < due:
             relabel(model, splits, trained_on, self.cfg.relabel_layer, self.cfg.relabel_normalize, [self.cfg.seed, due])
-            state["relabelled"] = {"epoch": due, "digests": {split: digest(dataset.labels[0]) for split, dataset in splits.items()}}
+            state["relabelled"] = {
+                "epoch": due,
+                "digests": {split: digest(dataset.labels[0]) for split, dataset in splits.items()},
+            }
             self.epoch = due
             if rank() == 0:
-                lines = {self.path(split).name: label_lines(dataset.labels[0], dataset.skipped_indices) for split, dataset in splits.items()}
+                lines = {
+                    self.path(split).name: label_lines(dataset.labels[0], dataset.skipped_indices)
+                    for split, dataset in splits.items()
+                }
                 write_files(self.path(trained_on).parent, lines)
 
     def due(self, epoch: int) -> int:
@@ -103,11 +122,13 @@ class Relabelling:
         return Path(self.cfg.save_dir, "labels", f"{split}.epoch{self.epoch}.km")
 
     @staticmethod
-    def restore(path: Path, dataset: SpeechDataset, expected: Optional[str]) -> None:
+    def restore(path: Path, dataset: SpeechDataset, expected: str | None) -> None:
         remedy = "put back the labels that the checkpoint was trained on, or start from the label files in another checkpoint.save_dir"
         if not path.is_file():
             raise UserError(f"{path}: no such file; {remedy}")
-        labels = read_labels(path, dataset.labels[0].classes, dataset.sizes, dataset.label_rate, dataset.skipped_indices)
+        labels = read_labels(
+            path, dataset.labels[0].classes, dataset.sizes, dataset.label_rate, dataset.skipped_indices
+        )
         if digest(labels) != expected:
             raise UserError(f"{path}: not the labels that the checkpoint was trained on; {remedy}")
         dataset.labels[0].values.copy_(labels.values)
@@ -125,17 +146,25 @@ def check_relabelling(cfg: RelabellingConfig, n_layers: int) -> None:
     if cfg.relabel_every == 0:
         return
     if not cfg.labels:
-        raise UserError(f"task.relabel_every={cfg.relabel_every}: there are no labels to begin with; add task.labels=km, or set it to 0")
+        raise UserError(
+            f"task.relabel_every={cfg.relabel_every}: there are no labels to begin with; add task.labels=km, or set it to 0"
+        )
     if cfg.relabel_layer is None or not 0 <= cfg.relabel_layer < n_layers:
-        raise UserError(f"task.relabel_layer={cfg.relabel_layer}: give the layer to cluster, 0 to {n_layers - 1}; the paper takes the middle one")
+        raise UserError(
+            f"task.relabel_layer={cfg.relabel_layer}: give the layer to cluster, 0 to {n_layers - 1}; the paper takes the middle one"
+        )
     if cfg.multi_corpus_keys is not None or cfg.subsample < 1:
-        raise UserError(f"task.relabel_every={cfg.relabel_every}: not with task.multi_corpus_keys or task.subsample; train on one whole manifest")
+        raise UserError(
+            f"task.relabel_every={cfg.relabel_every}: not with task.multi_corpus_keys or task.subsample; train on one whole manifest"
+        )
 
 
 # ---- new labels -------------------------------------------------------------------------------------------------------------
 
 
-def relabel(model: Trunk, splits: Dict[str, SpeechDataset], trained_on: str, layer: int, normalize: bool, seed: List[int]) -> None:
+def relabel(
+    model: Trunk, splits: dict[str, SpeechDataset], trained_on: str, layer: int, normalize: bool, seed: list[int]
+) -> None:
     """Overwrite the first label set of every split: clusters of ``layer``'s output, as many as there were, matched to the old labels.
 
     An utterance whose file cannot be read (``skip_bad_audio``) keeps its labels.
@@ -150,33 +179,45 @@ def relabel(model: Trunk, splits: Dict[str, SpeechDataset], trained_on: str, lay
     number_of = matching(counts)
     for split, dataset in splits.items():
         computed = clusters[split] >= 0
-        dataset.labels[0].values[torch.from_numpy(computed)] = torch.from_numpy(number_of[clusters[split][computed]]).to(dataset.labels[0].values.dtype)
+        dataset.labels[0].values[torch.from_numpy(computed)] = torch.from_numpy(
+            number_of[clusters[split][computed]]
+        ).to(dataset.labels[0].values.dtype)
     changed, shared = changed_share(counts, number_of), normalised_mutual_information(counts)
     logger.info(f"new labels from layer {layer}: {changed:.1%} changed, NMI with the old ones {shared:.3f}")
     metrics.log_scalar("labels_changed", changed, round=4)
     metrics.log_scalar("labels_nmi", shared, round=4)
 
 
-def new_centroids(model: Trunk, dataset: SpeechDataset, layer: int, normalize: bool, k: int, seed: List[int]) -> np.ndarray:
+def new_centroids(
+    model: Trunk, dataset: SpeechDataset, layer: int, normalize: bool, k: int, seed: list[int]
+) -> np.ndarray:
     """(k, D) float32, the same on all ranks: rank 0's k-means on a random sample of frames that all ranks have computed."""
     rows, places = draw_frames(frame_counts(model, dataset), max(SAMPLE * k, SAMPLE_AT_LEAST), seed)
-    sample = torch.zeros(sum(len(place) for _, place in places.values()), model.cfg.encoder_embed_dim + 1)  # the last column: it was computed
+    sample = torch.zeros(
+        sum(len(place) for _, place in places.values()), model.cfg.encoder_embed_dim + 1
+    )  # the last column: it was computed
     for row, frames in layer_frames(model, dataset, rows, layer, normalize, "frames for k-means"):
         positions, place = places[row]
         sample[place] = torch.cat([torch.from_numpy(frames[positions]), torch.ones(len(place), 1)], dim=1)
     sample = sum_over_ranks(sample, model)
     sample = sample[sample[:, -1] == 1, :-1].numpy()
     if len(sample) < k:
-        raise UserError(f"task.relabel_every: {len(sample)} frames are too few for the {k} clusters of the labels; train on more audio")
+        raise UserError(
+            f"task.relabel_every: {len(sample)} frames are too few for the {k} clusters of the labels; train on more audio"
+        )
     if not np.isfinite(sample).all():
-        raise UserError(f"task.relabel_layer={layer}: gives NaN or infinity; the model has diverged, lower optimization.lr")
+        raise UserError(
+            f"task.relabel_layer={layer}: gives NaN or infinity; the model has diverged, lower optimization.lr"
+        )
     centroids = torch.zeros(k, sample.shape[1])
     if rank() == 0:
         centroids = torch.from_numpy(cluster(sample, k, seed)[0])
     return sum_over_ranks(centroids, model).numpy()  # the others add zeros
 
 
-def draw_frames(counts: np.ndarray, wanted: int, seed: List[int]) -> Tuple[List[int], Dict[int, Tuple[np.ndarray, np.ndarray]]]:
+def draw_frames(
+    counts: np.ndarray, wanted: int, seed: list[int]
+) -> tuple[list[int], dict[int, tuple[np.ndarray, np.ndarray]]]:
     """Random frames of random utterances, without replacement.
 
     Args:
@@ -199,7 +240,9 @@ def draw_frames(counts: np.ndarray, wanted: int, seed: List[int]) -> Tuple[List[
     return sorted(places), places
 
 
-def cluster_labels(model: Trunk, dataset: SpeechDataset, layer: int, normalize: bool, centroids: np.ndarray) -> np.ndarray:
+def cluster_labels(
+    model: Trunk, dataset: SpeechDataset, layer: int, normalize: bool, centroids: np.ndarray
+) -> np.ndarray:
     """The cluster of every label's frame, (n,) int32 as the values of the first label set; -1 for utterances that cannot be read. On all ranks."""
     labels, hop = dataset.labels[0], field_and_hop(model)[1]
     found = torch.zeros(len(labels.values), dtype=torch.int32)
@@ -207,7 +250,9 @@ def cluster_labels(model: Trunk, dataset: SpeechDataset, layer: int, normalize: 
         clusters = assign(frames, centroids)
         end = int(labels.ends[row])
         length = end - (int(labels.ends[row - 1]) if row else 0)
-        found[end - length : end] = torch.from_numpy(clusters[frames_of_labels(length, len(frames), dataset.label_rate, hop)] + 1)
+        found[end - length : end] = torch.from_numpy(
+            clusters[frames_of_labels(length, len(frames), dataset.label_rate, hop)] + 1
+        )
     return sum_over_ranks(found, model).numpy() - 1
 
 
@@ -233,7 +278,7 @@ class Samples(NamedTuple):
 @torch.no_grad()
 def layer_frames(
     model: Trunk, dataset: SpeechDataset, rows: Iterable[int], layer: int, normalize: bool, title: str
-) -> Iterator[Tuple[int, np.ndarray]]:
+) -> Iterator[tuple[int, np.ndarray]]:
     """(row, (F, D) float32, ``normalised`` if asked) of this rank's share of the rows, in no order that means anything; files that cannot be read are left out.
 
     Batches are planned for all ranks together, so that their number does not change in which company an utterance is computed.
@@ -244,7 +289,9 @@ def layer_frames(
     for batch, sources in ahead(lambda batch: [dataset[row]["source"] for row in batch], batches):
         waves = {row: wave for row, wave in zip(batch, sources) if wave is not None}
         if waves:
-            x = output_of(model, *padded_waves(list(waves.values()), device_of(model)), layer).float().cpu()  # (B, F, D)
+            x = (
+                output_of(model, *padded_waves(list(waves.values()), device_of(model)), layer).float().cpu()
+            )  # (B, F, D)
             counts = model.frame_counts(torch.tensor([len(wave) for wave in waves.values()])).tolist()
             frames = ((row, x[i, :count].numpy()) for i, (row, count) in enumerate(zip(waves, counts)))
             yield from ((row, normalised(own) if normalize else own) for row, own in frames)

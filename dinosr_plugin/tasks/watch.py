@@ -1,13 +1,12 @@
 """What a loss does not show: codebooks of which one code is left, a student that predicts the same everywhere, a batch whose loss is NaN."""
 
 import logging
-from typing import Dict, List
 
 import torch
 from torch import Tensor
 
-from ..runs import stopping
 from ..modules.codebook_figures import FIGURES
+from ..runs import stopping
 
 logger = logging.getLogger(__name__)
 
@@ -18,11 +17,12 @@ SAME_PREDICTION = 0.01
 """Variance of the predictions, in units of 1 / V, below which they do not depend on the frame. An untrained student has about 0.3."""
 
 
-def describe(sums: Dict[str, Tensor]) -> str:
+def describe(sums: dict[str, Tensor]) -> str:
     """One line of figures for each codebook, as in the log."""
     figures = {name: figure(sums).tolist() for name, figure in FIGURES.items()}
     return "; ".join(
-        f"codebook {k}: " + ", ".join(f"{name} {values[k]:.4g}" for name, values in figures.items()) for k in range(len(sums["frames"]))
+        f"codebook {k}: " + ", ".join(f"{name} {values[k]:.4g}" for name, values in figures.items())
+        for k in range(len(sums["frames"]))
     )
 
 
@@ -39,7 +39,7 @@ class CollapseWatch:
         self.patience = patience
         self.updates = None  # (K,) int64
 
-    def update(self, sums: Dict[str, Tensor], number: int, files: List[str]) -> None:
+    def update(self, sums: dict[str, Tensor], number: int, files: list[str]) -> None:
         """After an update: its sums over frames (``modules.codebook_figures``, over all ranks), its number, this rank's last batch."""
         one_code = FIGURES["target_ppl"](sums) < ONE_CODE
         same = FIGURES["pred_variance"](sums) < SAME_PREDICTION / sums["codes"].size(-1)
@@ -56,7 +56,9 @@ class CollapseWatch:
                 stopping.agree_on_error(f"{message}; stopped because of task.on_collapse=stop")
 
 
-def warn_of_bad_loss(loss: float, sums: Dict[str, Tensor], number: int, files: List[str]) -> None:
+def warn_of_bad_loss(loss: float, sums: dict[str, Tensor], number: int, files: list[str]) -> None:
     """Name the files behind a loss that is NaN or infinite. fairseq skips such an update (fp16), or stops all ranks."""
     figures = f" {describe(sums)}." if sums else ""
-    logger.warning(f"update {number}: the loss is {loss}.{figures} Files: {', '.join(files)}; `dinosr check MANIFEST` tells whether they are sound")
+    logger.warning(
+        f"update {number}: the loss is {loss}.{figures} Files: {', '.join(files)}; `dinosr check MANIFEST` tells whether they are sound"
+    )

@@ -11,9 +11,9 @@ Fewer steps, and cheaper ones, than Lloyd's from the start on everything (measur
 A cluster that loses all its frames gets a new centroid as k-means++ draws one: a frame far from all centroids.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Callable, Iterable, Iterator, Optional, Tuple
+from functools import cache
 
 import numpy as np
 
@@ -49,7 +49,9 @@ class Sums:
         from scipy.sparse import csc_matrix
 
         k = len(self.counts)
-        members = csc_matrix((np.ones(len(labels), np.float32), labels, np.arange(len(labels) + 1)), shape=(k, len(labels)))
+        members = csc_matrix(
+            (np.ones(len(labels), np.float32), labels, np.arange(len(labels) + 1)), shape=(k, len(labels))
+        )
         self.vectors += members @ frames  # (k, n) of zeros and ones, (n, D) -> (k, D)
         self.counts += np.bincount(labels, minlength=k)
 
@@ -58,7 +60,7 @@ class Sums:
         return self.vectors / np.maximum(self.counts, 1)[:, None]
 
 
-def nearest(frames: np.ndarray, centroids: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+def nearest(frames: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(n, D), (k, D) float32 -> squared distance (n,) float32 and number (n,) int64 of the nearest centroid. faiss, on a GPU where it finds one."""
     import faiss
 
@@ -71,7 +73,7 @@ def nearest(frames: np.ndarray, centroids: np.ndarray) -> Tuple[np.ndarray, np.n
     return distances[:, 0], labels[:, 0].astype(np.int64)
 
 
-@lru_cache(maxsize=None)
+@cache
 def gpu_resources():
     """faiss's scratch memory on the GPU: hundreds of MB, allocated once and not for every chunk."""
     import faiss
@@ -99,7 +101,9 @@ def step(chunks: Iterable[np.ndarray], centroids: np.ndarray) -> Sums:
     return sums
 
 
-def move(centroids: np.ndarray, sums: Sums, spare: np.ndarray, rng: np.random.Generator, stride: float = 1.0) -> np.ndarray:
+def move(
+    centroids: np.ndarray, sums: Sums, spare: np.ndarray, rng: np.random.Generator, stride: float = 1.0
+) -> np.ndarray:
     """The (k, D) centroids after a step of ``stride`` towards the means; those without frames are drawn from the ``spare`` frames (n, D)."""
     moved = (centroids + stride * (sums.means() - centroids)).astype(np.float32)
     empty = sums.counts == 0
@@ -116,7 +120,7 @@ def inertia_after(centroids: np.ndarray, sums: Sums) -> float:
 # ---- starts -----------------------------------------------------------------------------------------------------------------
 
 
-def plus_plus(frames: np.ndarray, count: int, rng: np.random.Generator, chosen: Optional[np.ndarray] = None) -> np.ndarray:
+def plus_plus(frames: np.ndarray, count: int, rng: np.random.Generator, chosen: np.ndarray | None = None) -> np.ndarray:
     """Greedy k-means++: ``count`` of the frames (n, D), drawn with a probability in proportion to the squared distance from the nearest one before.
 
     Of 2 + log(count) that are drawn at a time, the one that helps most is taken, as scikit-learn does it.
@@ -171,8 +175,8 @@ def first_frames(n: int, k: int) -> int:
 
 
 def cluster(
-    frames: np.ndarray, k: int, seed: int, init: str = INITS[0], restarts: int = 1, start: Optional[np.ndarray] = None
-) -> Tuple[np.ndarray, float]:
+    frames: np.ndarray, k: int, seed: int, init: str = INITS[0], restarts: int = 1, start: np.ndarray | None = None
+) -> tuple[np.ndarray, float]:
     """k-means on frames in memory, of which any first part is taken for a random sample.
 
     Args:
@@ -205,7 +209,9 @@ def cluster(
     origin, sums = np.zeros((k, frames.shape[1]), np.float32), Sums.zeros(k, frames.shape[1])
     for part, few in zip(chunked(frames), chunked(reduced)):
         sums.add(part, assign(few, centroids))
-        sums.inertia += float(np.einsum("nd,nd->n", part, part).sum(dtype=np.float64))  # squared distances to the origin
+        sums.inertia += float(
+            np.einsum("nd,nd->n", part, part).sum(dtype=np.float64)
+        )  # squared distances to the origin
     return move(origin, sums, frames[: len(spare)], rng), inertia_after(origin, sums) / n
 
 

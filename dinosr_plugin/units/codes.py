@@ -1,29 +1,41 @@
 """Discrete units: of a DinoSR checkpoint's codebooks, or of k-means on features; and the text files that hold them.
 
-    codebook_0.units   ``utt<TAB>unit ids with spaces between``, one line a row of the manifest
-    codebook_0.txt     the ids alone: what ``fairseq-preprocess --only-source --trainpref codebook_0.txt`` reads
-    codes              folder (``store``) of the units of all codebooks, which those are written from
+codebook_0.units   ``utt<TAB>unit ids with spaces between``, one line a row of the manifest
+codebook_0.txt     the ids alone: what ``fairseq-preprocess --only-source --trainpref codebook_0.txt`` reads
+codes              folder (``store``) of the units of all codebooks, which those are written from
 """
 
 import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, TextIO, Tuple, Union
+from typing import TextIO
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..checkpoints.load import field_and_hop, fingerprint, ignores_padding, load_dinosr, padded_waves, require_finite
 from ..data.audio import SAMPLE_RATE
 from ..data.manifest import read_lines, require_writable, unwritable
 from ..errors import UserError
-from ..checkpoints.load import field_and_hop, fingerprint, ignores_padding, load_dinosr, padded_waves, require_finite
-from .features import BATCH_SAMPLES, MAX_MINUTES, LiveFeatures, Progress, Utterance, default_device, hours, read_utterances, require_files, waves_in_batches, write_rows
+from .features import (
+    BATCH_SAMPLES,
+    MAX_MINUTES,
+    LiveFeatures,
+    Progress,
+    Utterance,
+    default_device,
+    hours,
+    read_utterances,
+    require_files,
+    waves_in_batches,
+    write_rows,
+)
 from .frames import frames_of
 from .kmeans import KMeans
 from .store import CODE_DTYPES, FeatureFolder, FeatureWriter, first_few, missing_shards
-
 
 # ---- sequences --------------------------------------------------------------------------------------------------------------
 
@@ -48,10 +60,12 @@ def at_rate(units: np.ndarray, rate: float, wanted: float) -> np.ndarray:
         return np.repeat(units, round(wanted / rate))
     if wanted > 0 and (rate / wanted).is_integer():
         return units[:: round(rate / wanted)]
-    raise UserError(f"--rate {wanted:g}: these units come {rate:g} times a second; give a whole multiple of that, or a whole part")
+    raise UserError(
+        f"--rate {wanted:g}: these units come {rate:g} times a second; give a whole multiple of that, or a whole part"
+    )
 
 
-def shaper(rate: float, wanted: Optional[float], deduplicate: bool) -> Callable[[np.ndarray], np.ndarray]:
+def shaper(rate: float, wanted: float | None, deduplicate: bool) -> Callable[[np.ndarray], np.ndarray]:
     """What is done to every sequence before it is written. Raises UserError as ``at_rate``, at once."""
     wanted = rate if wanted is None else float(wanted)
     at_rate(np.zeros(0, dtype=np.int64), rate, wanted)
@@ -67,7 +81,7 @@ class UnitWriter:
     ``plain`` leaves the utterances' names out, for ``fairseq-preprocess``. Raises UserError where it cannot be written.
     """
 
-    def __init__(self, path: Union[str, Path], plain: bool = False):
+    def __init__(self, path: str | Path, plain: bool = False):
         self.path, self.plain = Path(path), plain
         self.unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         require_writable(self.path.parent)
@@ -98,7 +112,7 @@ class UnitWriter:
             self.unfinished.unlink(missing_ok=True)
 
 
-def write_units(path: Union[str, Path], units: Iterable[Tuple[str, np.ndarray]], plain: bool = False) -> Path:
+def write_units(path: str | Path, units: Iterable[tuple[str, np.ndarray]], plain: bool = False) -> Path:
     """(utt, (n,) integers) for each utterance -> a unit file. Raises UserError where it cannot be written."""
     with UnitWriter(path, plain) as out:
         for utt, ids in units:
@@ -106,19 +120,23 @@ def write_units(path: Union[str, Path], units: Iterable[Tuple[str, np.ndarray]],
     return Path(path)
 
 
-def read_units(path: Union[str, Path]) -> Dict[str, np.ndarray]:
+def read_units(path: str | Path) -> dict[str, np.ndarray]:
     """A unit file: utterance -> (n,) int64, in the file's order.
 
     Raises:
         UserError: no such file, no line in it, a line that is not ``utt<TAB>ids``, ids that are not whole numbers from 0, an utterance twice.
     """
-    units: Dict[str, np.ndarray] = {}
+    units: dict[str, np.ndarray] = {}
     for number, line in enumerate(read_lines(Path(path), "make it with `dinosr units`"), start=1):
         utt, tab, ids = line.partition("\t")
         if not utt or not tab:
-            raise UserError(f"{path} line {number}: no `utt<TAB>unit ids`; make it with `dinosr units` (--plain and `dinosr kmeans apply` leave the names out)")
+            raise UserError(
+                f"{path} line {number}: no `utt<TAB>unit ids`; make it with `dinosr units` (--plain and `dinosr kmeans apply` leave the names out)"
+            )
         if utt in units:
-            raise UserError(f"{path} line {number}: utterance {utt!r} stands there twice; make it again with `dinosr units`")
+            raise UserError(
+                f"{path} line {number}: utterance {utt!r} stands there twice; make it again with `dinosr units`"
+            )
         units[utt] = parse_ids(ids, f"{path} line {number}")
     if not units:
         raise UserError(f"{path}: no units in it; make it with `dinosr units`")
@@ -132,7 +150,9 @@ def parse_ids(text: str, where: str) -> np.ndarray:
     words = text.split()
     wrong = next((word for word in words if not (word.isascii() and word.isdigit()) or len(word) > MOST_DIGITS), None)
     if wrong is not None:
-        raise UserError(f"{where}: {wrong!r} is no unit id, a whole number from 0; make the file again with `dinosr units`")
+        raise UserError(
+            f"{where}: {wrong!r} is no unit id, a whole number from 0; make the file again with `dinosr units`"
+        )
     return np.array(words, dtype=np.int64)
 
 
@@ -152,36 +172,51 @@ class CodeReader:
         UserError: as ``load_dinosr``, and for weights that are not finite.
     """
 
-    def __init__(self, checkpoint: Union[str, Path], predicted: bool = False, device: Union[str, torch.device, None] = None):
+    def __init__(self, checkpoint: str | Path, predicted: bool = False, device: str | torch.device | None = None):
         self.device = device or default_device()
         model, cfg = load_dinosr(checkpoint)
         require_finite(model, checkpoint)
         self.model = model.to(self.device)
         self.codes = model.predicted_codes if predicted else model.codes
-        self.name, self.normalize, self.pads = Path(checkpoint).name, bool(cfg.task.get("normalize", False)), ignores_padding(model)
+        self.name, self.normalize, self.pads = (
+            Path(checkpoint).name,
+            bool(cfg.task.get("normalize", False)),
+            ignores_padding(model),
+        )
         self.n_codebooks, self.size = model.n_codebooks, int(model.cfg.codebook_size)
         self.field, self.hop = field_and_hop(model)
         self.rate = SAMPLE_RATE / self.hop
-        self.source = {"kind": "codes", "checkpoint": self.name, "fingerprint": fingerprint([model]), "weights": "student" if predicted else "teacher"}
+        self.source = {
+            "kind": "codes",
+            "checkpoint": self.name,
+            "fingerprint": fingerprint([model]),
+            "weights": "student" if predicted else "teacher",
+        }
 
     def frames(self, samples: int) -> int:
         """How many units, in each codebook, it makes of so many samples."""
         return (samples - self.field) // self.hop + 1
 
-    def read(self, waves: Sequence[torch.Tensor]) -> List[np.ndarray]:
+    def read(self, waves: Sequence[torch.Tensor]) -> list[np.ndarray]:
         """Waveforms (T,), normalised -> for each the units (K, F), int32."""
-        codes = self.codes(*padded_waves(waves, self.device)).to(torch.int32).cpu().numpy()  # (K, B, F), -1 where padded
+        codes = (
+            self.codes(*padded_waves(waves, self.device)).to(torch.int32).cpu().numpy()
+        )  # (K, B, F), -1 where padded
         return [codes[:, row, codes[0, row] >= 0] for row in range(len(waves))]
 
-    def rows(self, utterances: Sequence[Utterance], rows: Iterable[int], batch_samples: int = BATCH_SAMPLES) -> Iterator[Tuple[int, np.ndarray]]:
+    def rows(
+        self, utterances: Sequence[Utterance], rows: Iterable[int], batch_samples: int = BATCH_SAMPLES
+    ) -> Iterator[tuple[int, np.ndarray]]:
         """(row, units (K, F)) of these rows, the longest first."""
         for batch, waves in waves_in_batches(utterances, rows, self.normalize, batch_samples, self.pads):
             yield from zip(batch, self.read(waves), strict=True)
 
-    def stream(self, utterances: Sequence[Utterance], batch_samples: int = BATCH_SAMPLES) -> Iterator[Tuple[str, np.ndarray]]:
+    def stream(
+        self, utterances: Sequence[Utterance], batch_samples: int = BATCH_SAMPLES
+    ) -> Iterator[tuple[str, np.ndarray]]:
         """(utt, units (K, F)) of every utterance, in order, from memory; with a progress bar."""
         progress = Progress(f"{self.name} units", hours(utterances, range(len(utterances))))
-        units: Dict[int, np.ndarray] = {}
+        units: dict[int, np.ndarray] = {}
         for row, codes in self.rows(utterances, range(len(utterances)), batch_samples):
             units[row] = codes
             progress.update(utterances[row].samples)
@@ -193,24 +228,24 @@ class CodeReader:
 class Written:
     """files: the unit files, or none while shards are missing; summary: how much sound in what time, and what is missing."""
 
-    files: List[Path]
+    files: list[Path]
     summary: str
 
 
 def write_codebook_units(
-    checkpoint: Union[str, Path],
-    manifest: Union[str, Path],
-    out: Union[str, Path],
+    checkpoint: str | Path,
+    manifest: str | Path,
+    out: str | Path,
     predicted: bool = False,
-    codebooks: Optional[Sequence[int]] = None,
-    rate: Optional[float] = None,
+    codebooks: Sequence[int] | None = None,
+    rate: float | None = None,
     deduplicate: bool = False,
     plain: bool = False,
     shard: int = 1,
     shards: int = 1,
     batch_samples: int = BATCH_SAMPLES,
     max_minutes: float = MAX_MINUTES,
-    device: Union[str, torch.device, None] = None,
+    device: str | torch.device | None = None,
 ) -> Written:
     """Units of every utterance of a manifest: a file for each codebook, ``out/codebook_0.units`` ..., in one pass.
 
@@ -240,15 +275,28 @@ def write_codebook_units(
         features = lambda rows: ((row, [codes.T]) for row, codes in reader.rows(utterances, rows, batch_samples))
         summary = write_rows([writer], utterances, f"{reader.name} units", features).summary
     if missing := missing_shards(folder, shards):
-        return Written([], f"{summary}; shard(s) {first_few(missing)} of {shards} are missing, and the last one to end writes the unit files")
+        return Written(
+            [],
+            f"{summary}; shard(s) {first_few(missing)} of {shards} are missing, and the last one to end writes the unit files",
+        )
     paths = [Path(out) / f"codebook_{k}.{'txt' if plain else 'units'}" for k in chosen]
     stored = tqdm(FeatureFolder(folder), desc="unit files", unit="utt", disable=None)
-    return Written(write_side_by_side(paths, ((utt, [shape(codes[:, k]) for k in chosen]) for utt, codes in stored), plain), summary)
+    return Written(
+        write_side_by_side(paths, ((utt, [shape(codes[:, k]) for k in chosen]) for utt, codes in stored), plain),
+        summary,
+    )
 
 
-def code_writer(reader: CodeReader, utterances: Sequence[Utterance], folder: Path, shard: int, shards: int) -> FeatureWriter:
-    names, lengths = [utterance.name for utterance in utterances], [reader.frames(utterance.samples) for utterance in utterances]
-    return FeatureWriter(folder, reader.rate, reader.n_codebooks, code_dtype(reader.size), reader.source, names, lengths, shard, shards)
+def code_writer(
+    reader: CodeReader, utterances: Sequence[Utterance], folder: Path, shard: int, shards: int
+) -> FeatureWriter:
+    names, lengths = (
+        [utterance.name for utterance in utterances],
+        [reader.frames(utterance.samples) for utterance in utterances],
+    )
+    return FeatureWriter(
+        folder, reader.rate, reader.n_codebooks, code_dtype(reader.size), reader.source, names, lengths, shard, shards
+    )
 
 
 def code_dtype(size: int) -> str:
@@ -256,7 +304,7 @@ def code_dtype(size: int) -> str:
     return next(dtype for dtype in CODE_DTYPES if size - 1 <= np.iinfo(dtype).max)
 
 
-def write_side_by_side(paths: List[Path], units: Iterable[Tuple[str, Sequence[np.ndarray]]], plain: bool) -> List[Path]:
+def write_side_by_side(paths: list[Path], units: Iterable[tuple[str, Sequence[np.ndarray]]], plain: bool) -> list[Path]:
     """Several unit files at once: all of them or none."""
     with ExitStack() as stack:
         writers = [stack.enter_context(UnitWriter(path, plain)) for path in paths]
@@ -269,17 +317,17 @@ def write_side_by_side(paths: List[Path], units: Iterable[Tuple[str, Sequence[np
 # ---- of k-means -------------------------------------------------------------------------------------------------------------
 
 
-def kmeans_units(features: Union[FeatureFolder, LiveFeatures], kmeans: KMeans) -> Iterator[Tuple[str, np.ndarray]]:
+def kmeans_units(features: FeatureFolder | LiveFeatures, kmeans: KMeans) -> Iterator[tuple[str, np.ndarray]]:
     """(utt, (n,) int64) for every utterance, in the manifest's order. Raises UserError for features of another kind than k-means was fitted on, and for NaN in them."""
     kmeans.require_same(features.width, features.rate, features.source)
     return ((utt, kmeans.units(frames_of(features, utt))) for utt in features.utterances)
 
 
 def write_kmeans_units(
-    features: Union[FeatureFolder, LiveFeatures],
-    kmeans: Union[str, Path],
-    out: Union[str, Path],
-    rate: Optional[float] = None,
+    features: FeatureFolder | LiveFeatures,
+    kmeans: str | Path,
+    out: str | Path,
+    rate: float | None = None,
     deduplicate: bool = False,
     plain: bool = False,
 ) -> Path:
@@ -289,5 +337,7 @@ def write_kmeans_units(
         UserError: from the k-means file, features of another kind than it was fitted on, the rate, or the file.
     """
     shape = shaper(features.rate, rate, deduplicate)
-    units = tqdm(kmeans_units(features, KMeans.load(kmeans)), desc=Path(out).name, total=len(features), unit="utt", disable=None)
+    units = tqdm(
+        kmeans_units(features, KMeans.load(kmeans)), desc=Path(out).name, total=len(features), unit="utt", disable=None
+    )
     return write_units(out, ((utt, shape(ids)) for utt, ids in units), plain)

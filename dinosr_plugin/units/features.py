@@ -6,26 +6,33 @@ One pass, whatever the number of layers: batches of utterances of about the same
 import math
 import time
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Sequence, Tuple, TypeVar, Union
+from typing import (
+    Any,
+    NamedTuple,
+    TypeVar,
+)
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from ..checkpoints.load import Layer, LayerReader
 from ..data.acoustic import FEATURES, FRAME_HOP, FRAME_SAMPLES, trunk_frames
 from ..data.audio import SAMPLE_RATE, load_wave
 from ..data.manifest import duplicate_ids, raise_problems, read_manifest, utterance_id
 from ..errors import UserError
-from ..checkpoints.load import Layer, LayerReader
 from .store import FeatureWriter, first_few, require_unmixed
 
 BATCH_SAMPLES = 1_000_000  # about a minute of sound: 1.5 GB for a base model, on the CPU
-MAX_MINUTES = 10.0  # of a recording that is read whole: attention takes time with the square of it, the convolutions gigabytes
+MAX_MINUTES = (
+    10.0  # of a recording that is read whole: attention takes time with the square of it, the convolutions gigabytes
+)
 AHEAD = 2  # batches that are read from the disk while the model works
 
 Item = TypeVar("Item")
@@ -38,7 +45,7 @@ class Utterance(NamedTuple):
     samples: int
 
 
-def read_utterances(manifest: Union[str, Path], least: int = 1, max_minutes: float = math.inf) -> List[Utterance]:
+def read_utterances(manifest: str | Path, least: int = 1, max_minutes: float = math.inf) -> list[Utterance]:
     """The rows of a manifest.
 
     Raises UserError as ``read_manifest``, for names that occur twice, for what has less than ``least`` samples or takes more than ``max_minutes``.
@@ -53,11 +60,16 @@ def read_utterances(manifest: Union[str, Path], least: int = 1, max_minutes: flo
     long = [utterance.path for utterance in split.utterances if utterance.samples > max_minutes * 60 * SAMPLE_RATE]
     if long:
         said = f"{len(long)} file(s) are longer than {max_minutes:g} minutes ({first_few(long)}), and a model reads each as a whole"
-        raise UserError(f"{manifest}: {said}; cut them at pauses into files of their own (`dinosr features` and `units` have --max-minutes)")
-    return [Utterance(utterance_id(utterance.path), split.root / utterance.path, utterance.samples) for utterance in split.utterances]
+        raise UserError(
+            f"{manifest}: {said}; cut them at pauses into files of their own (`dinosr features` and `units` have --max-minutes)"
+        )
+    return [
+        Utterance(utterance_id(utterance.path), split.root / utterance.path, utterance.samples)
+        for utterance in split.utterances
+    ]
 
 
-def require_files(utterances: Sequence[Utterance], manifest: Union[str, Path]) -> None:
+def require_files(utterances: Sequence[Utterance], manifest: str | Path) -> None:
     """Raises UserError for files that are gone, now rather than when their turn comes, hours from now."""
     missing = [utterance.path for utterance in utterances if not utterance.path.is_file()]
     if missing:
@@ -68,12 +80,12 @@ def require_files(utterances: Sequence[Utterance], manifest: Union[str, Path]) -
 # ---- batches ----------------------------------------------------------------------------------------------------------------
 
 
-def plan_batches(utterances: Sequence[Utterance], rows: Iterable[int], most: int, padding: bool) -> List[List[int]]:
+def plan_batches(utterances: Sequence[Utterance], rows: Iterable[int], most: int, padding: bool) -> list[list[int]]:
     """Rows in batches, the longest first, each of at most ``most`` samples with its padding (or of one utterance).
 
     Without ``padding`` only utterances of exactly the same length share a batch.
     """
-    batches: List[List[int]] = []
+    batches: list[list[int]] = []
     longest = 0
     for row in sorted(rows, key=lambda row: -utterances[row].samples):
         samples = utterances[row].samples
@@ -91,7 +103,9 @@ def whole_wave(utterance: Utterance) -> np.ndarray:
         said = f"{len(wave)} samples, but the manifest says {utterance.samples}"
         raise UserError(f"{utterance.path}: {said}; make the manifest again with `dinosr manifest`")
     if not np.isfinite(wave).all():  # its units would look like any others
-        raise UserError(f"{utterance.path}: NaN or infinity in its samples; remove it or fetch it again; `dinosr check` lists all such files")
+        raise UserError(
+            f"{utterance.path}: NaN or infinity in its samples; remove it or fetch it again; `dinosr check` lists all such files"
+        )
     return wave
 
 
@@ -101,10 +115,10 @@ def normalised(wave: np.ndarray, normalize: bool) -> torch.Tensor:
     return F.layer_norm(tensor, tensor.shape) if normalize else tensor
 
 
-def ahead(work: Callable[[Item], Answer], items: Iterable[Item], threads: int = 1) -> Iterator[Tuple[Item, Answer]]:
+def ahead(work: Callable[[Item], Answer], items: Iterable[Item], threads: int = 1) -> Iterator[tuple[Item, Answer]]:
     """(item, work(item)) in order; ``AHEAD`` more are being worked on meanwhile, in threads."""
     with ThreadPoolExecutor(threads) as pool:
-        waiting: Deque[Tuple[Item, "Future[Answer]"]] = deque()
+        waiting: deque[tuple[Item, Future[Answer]]] = deque()
         try:
             for item in items:
                 waiting.append((item, pool.submit(work, item)))
@@ -120,14 +134,21 @@ def ahead(work: Callable[[Item], Answer], items: Iterable[Item], threads: int = 
 
 def waves_in_batches(
     utterances: Sequence[Utterance], rows: Iterable[int], normalize: bool, most: int, padding: bool
-) -> Iterator[Tuple[List[int], List[torch.Tensor]]]:
+) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
     """(rows, their waveforms (T,) float32) of every batch of ``plan_batches``."""
-    return ahead(lambda batch: [normalised(whole_wave(utterances[row]), normalize) for row in batch], plan_batches(utterances, rows, most, padding))
+    return ahead(
+        lambda batch: [normalised(whole_wave(utterances[row]), normalize) for row in batch],
+        plan_batches(utterances, rows, most, padding),
+    )
 
 
 def layer_features(
-    reader: LayerReader, utterances: Sequence[Utterance], rows: Iterable[int], layers: Sequence[Layer], batch_samples: int = BATCH_SAMPLES
-) -> Iterator[Tuple[int, List[np.ndarray]]]:
+    reader: LayerReader,
+    utterances: Sequence[Utterance],
+    rows: Iterable[int],
+    layers: Sequence[Layer],
+    batch_samples: int = BATCH_SAMPLES,
+) -> Iterator[tuple[int, list[np.ndarray]]]:
     """(row, one (F, D) float32 array a layer) for all rows, in no order that means anything: for the disk, or for k-means at once."""
     for batch, waves in waves_in_batches(utterances, rows, reader.normalize, batch_samples, reader.pads):
         for row, given in zip(batch, reader.read(waves, layers), strict=True):
@@ -182,7 +203,7 @@ def hours(utterances: Sequence[Utterance], rows: Iterable[int]) -> float:
 class Extracted:
     """folders: one, or one a layer; summary: how much sound in what time."""
 
-    folders: List[Path]
+    folders: list[Path]
     summary: str
 
 
@@ -190,7 +211,7 @@ def write_rows(
     writers: Sequence[FeatureWriter],
     utterances: Sequence[Utterance],
     title: str,
-    features: Callable[[List[int]], Iterable[Tuple[int, List[np.ndarray]]]],
+    features: Callable[[list[int]], Iterable[tuple[int, list[np.ndarray]]]],
 ) -> Extracted:
     """Ask ``features`` for the rows that any writer misses, and give each writer its part: (row, one array a writer)."""
     rows = writers[0].rows
@@ -206,9 +227,9 @@ def write_rows(
 
 
 def extract(
-    checkpoint: Union[str, Path],
-    manifest: Union[str, Path],
-    out: Union[str, Path],
+    checkpoint: str | Path,
+    manifest: str | Path,
+    out: str | Path,
     layer: Layer = "last",
     weights: str = "student",
     dtype: str = "float32",
@@ -216,7 +237,7 @@ def extract(
     shards: int = 1,
     batch_samples: int = BATCH_SAMPLES,
     max_minutes: float = MAX_MINUTES,
-    device: Union[str, torch.device, None] = None,
+    device: str | torch.device | None = None,
 ) -> Extracted:
     """Features of every utterance of a manifest from a checkpoint's layers; what an earlier run has finished stays.
 
@@ -241,7 +262,9 @@ def extract(
     features = lambda rows: layer_features(reader, utterances, rows, layers, batch_samples)
     with ExitStack() as stack:
         folders = [Path(out) / f"layer_{one}" if layer == "all" else Path(out) for one in layers]
-        writers = [layer_writer(reader, utterances, folder, one, dtype, shard, shards) for folder, one in zip(folders, layers)]
+        writers = [
+            layer_writer(reader, utterances, folder, one, dtype, shard, shards) for folder, one in zip(folders, layers)
+        ]
         for writer in writers:
             stack.enter_context(writer)
         return write_rows(writers, utterances, f"{reader.name} layer {layer}", features)
@@ -251,7 +274,7 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def which_layers(layer: Layer, n_layers: int) -> List[Layer]:
+def which_layers(layer: Layer, n_layers: int) -> list[Layer]:
     """``all``, ``last`` or a number, also as text -> a list. Raises UserError for anything else."""
     if layer == "all":
         return list(range(n_layers))
@@ -262,34 +285,59 @@ def which_layers(layer: Layer, n_layers: int) -> List[Layer]:
     raise UserError(f"--layer {layer}: the model has layers 0 to {n_layers - 1}; give one of these, last, or all")
 
 
-def source_of(reader: LayerReader, layer: Layer) -> Dict[str, Any]:
+def source_of(reader: LayerReader, layer: Layer) -> dict[str, Any]:
     """``store.Meta.source`` of what a reader gives."""
-    return {"kind": "model", "checkpoint": reader.name, "fingerprint": reader.fingerprint, "weights": reader.weights, "layer": layer}
+    return {
+        "kind": "model",
+        "checkpoint": reader.name,
+        "fingerprint": reader.fingerprint,
+        "weights": reader.weights,
+        "layer": layer,
+    }
 
 
 def layer_writer(
-    reader: LayerReader, utterances: Sequence[Utterance], folder: Path, layer: Layer, dtype: str, shard: int, shards: int
+    reader: LayerReader,
+    utterances: Sequence[Utterance],
+    folder: Path,
+    layer: Layer,
+    dtype: str,
+    shard: int,
+    shards: int,
 ) -> FeatureWriter:
     lengths = [reader.frames(utterance.samples) for utterance in utterances]
     names = [utterance.name for utterance in utterances]
-    return FeatureWriter(folder, SAMPLE_RATE / reader.hop, reader.width, dtype, source_of(reader, layer), names, lengths, shard, shards)
+    return FeatureWriter(
+        folder, SAMPLE_RATE / reader.hop, reader.width, dtype, source_of(reader, layer), names, lengths, shard, shards
+    )
 
 
 def extract_acoustic(
-    kind: str, manifest: Union[str, Path], out: Union[str, Path], dtype: str = "float32", shard: int = 1, shards: int = 1, threads: int = 2
+    kind: str,
+    manifest: str | Path,
+    out: str | Path,
+    dtype: str = "float32",
+    shard: int = 1,
+    shards: int = 1,
+    threads: int = 2,
 ) -> Extracted:
     """MFCC (``mfcc``) or log-Mel (``fbank``) frames at the trunk's 50 Hz, ``data.acoustic``; arguments and errors as ``extract``."""
     width = acoustic_width(kind)
     utterances = read_utterances(manifest, FRAME_SAMPLES)
     require_files(utterances, manifest)
     require_unmixed(Path(out), layers=False)
-    lengths, names = [trunk_frames(utterance.samples) for utterance in utterances], [utterance.name for utterance in utterances]
+    lengths, names = (
+        [trunk_frames(utterance.samples) for utterance in utterances],
+        [utterance.name for utterance in utterances],
+    )
 
-    def features(rows: List[int]) -> Iterator[Tuple[int, List[np.ndarray]]]:
+    def features(rows: list[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
         for row, frames in ahead(lambda row: FEATURES[kind](whole_wave(utterances[row])), rows, threads):
             yield row, [frames]
 
-    with FeatureWriter(out, SAMPLE_RATE / FRAME_HOP, width, dtype, {"kind": kind}, names, lengths, shard, shards) as writer:
+    with FeatureWriter(
+        out, SAMPLE_RATE / FRAME_HOP, width, dtype, {"kind": kind}, names, lengths, shard, shards
+    ) as writer:
         return write_rows([writer], utterances, kind, features)
 
 
@@ -313,7 +361,14 @@ class LiveFeatures:
         rate, width, source, utterances: as ``FeatureFolder``.
     """
 
-    def __init__(self, utterances: Sequence[Utterance], rate: float, width: int, source: Dict[str, Any], compute: Callable[[np.ndarray], np.ndarray]):
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        rate: float,
+        width: int,
+        source: dict[str, Any],
+        compute: Callable[[np.ndarray], np.ndarray],
+    ):
         self.rate, self.width, self.source, self.compute = rate, width, source, compute
         self.found = {utterance.name: utterance for utterance in utterances}
         self.utterances = list(self.found)
@@ -321,11 +376,11 @@ class LiveFeatures:
     @classmethod
     def of_layer(
         cls,
-        checkpoint: Union[str, Path],
-        manifest: Union[str, Path],
+        checkpoint: str | Path,
+        manifest: str | Path,
         layer: Layer = "last",
         weights: str = "student",
-        device: Union[str, torch.device, None] = None,
+        device: str | torch.device | None = None,
     ) -> "LiveFeatures":
         """One layer; arguments and errors as ``extract``."""
         reader = LayerReader(checkpoint, weights, device or default_device())
@@ -337,13 +392,17 @@ class LiveFeatures:
         return cls(utterances, SAMPLE_RATE / reader.hop, reader.width, source_of(reader, layer), compute)
 
     @classmethod
-    def of_sound(cls, kind: str, manifest: Union[str, Path]) -> "LiveFeatures":
+    def of_sound(cls, kind: str, manifest: str | Path) -> "LiveFeatures":
         """MFCC or log-Mel; arguments and errors as ``extract_acoustic``."""
         width = acoustic_width(kind)
-        return cls(read_utterances(manifest, FRAME_SAMPLES), SAMPLE_RATE / FRAME_HOP, width, {"kind": kind}, FEATURES[kind])
+        return cls(
+            read_utterances(manifest, FRAME_SAMPLES), SAMPLE_RATE / FRAME_HOP, width, {"kind": kind}, FEATURES[kind]
+        )
 
     @classmethod
-    def of_source(cls, source: Mapping[str, Any], manifest: Union[str, Path], checkpoint: Union[str, Path, None] = None) -> "LiveFeatures":
+    def of_source(
+        cls, source: Mapping[str, Any], manifest: str | Path, checkpoint: str | Path | None = None
+    ) -> "LiveFeatures":
         """What a ``source`` tells of, that of a folder or of a k-means file; a model's want its checkpoint. Raises UserError as the two above."""
         kind = source.get("kind")
         if kind == "model" and checkpoint:
@@ -351,9 +410,13 @@ class LiveFeatures:
         if kind in FEATURES and not checkpoint:
             return cls.of_sound(kind, manifest)
         if kind == "model":
-            raise UserError(f"CHECKPOINT: not given; give {source['checkpoint']}, of which layer {source['layer']} is wanted, or a folder of that layer's features")
+            raise UserError(
+                f"CHECKPOINT: not given; give {source['checkpoint']}, of which layer {source['layer']} is wanted, or a folder of that layer's features"
+            )
         if kind in FEATURES:
-            raise UserError(f"{checkpoint}: no folder of features, and {kind} is wanted, which needs no checkpoint; leave it out")
+            raise UserError(
+                f"{checkpoint}: no folder of features, and {kind} is wanted, which needs no checkpoint; leave it out"
+            )
         raise UserError("features of an unknown kind are wanted; give a folder of them")
 
     def __len__(self) -> int:
@@ -368,5 +431,5 @@ class LiveFeatures:
             raise UserError(f"{utt!r}: no such utterance in the manifest that features are computed of")
         return self.compute(whole_wave(self.found[utt]))
 
-    def __iter__(self) -> Iterator[Tuple[str, np.ndarray]]:
+    def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
         return ((utt, self[utt]) for utt in self.utterances)

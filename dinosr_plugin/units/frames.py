@@ -1,6 +1,7 @@
 """Frames for k-means: of any features, utterance by utterance, normalised if wanted; end to end in chunks; and a random sample of them in bounded memory."""
 
-from typing import Iterator, Optional, Protocol, Sequence, Tuple
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -8,7 +9,9 @@ from ..errors import UserError
 from .clustering import CHUNK, SAMPLE, SAMPLE_AT_LEAST
 from .matching import OldLabels
 
-COPIES = 3  # of each frame of the sample that ``cluster`` sees: those frames, and twice at most their principal components
+COPIES = (
+    3  # of each frame of the sample that ``cluster`` sees: those frames, and twice at most their principal components
+)
 KEY_BYTES = 32  # a frame costs beside its values: its random number, and sorting these
 EPSILON = 1e-5  # added to variances, as instance normalisation has it
 KEPT = 0.8  # of a full ``Reservoir``, when it is thinned
@@ -31,9 +34,13 @@ def frames_of(features: Features, utt: str) -> np.ndarray:
     """(n, D) float32. Raises UserError for NaN or infinity and for another width than the features say, naming the utterance."""
     frames = np.asarray(features[utt], dtype=np.float32)
     if frames.ndim != 2 or frames.shape[1] != features.width:
-        raise UserError(f"{utt}: features of shape {frames.shape} among those that are {features.width} wide; make them again with `dinosr features`")
+        raise UserError(
+            f"{utt}: features of shape {frames.shape} among those that are {features.width} wide; make them again with `dinosr features`"
+        )
     if not np.isfinite(frames.sum()) and not np.isfinite(frames).all():  # the sum alone is quick, but may overflow
-        raise UserError(f"{utt}: NaN or infinity in its features; make them again with `dinosr features`, or take the utterance out of the manifest")
+        raise UserError(
+            f"{utt}: NaN or infinity in its features; make them again with `dinosr features`, or take the utterance out of the manifest"
+        )
     return frames
 
 
@@ -123,8 +130,14 @@ class Reservoir:
 
 
 def read_sample(
-    features: Features, utterances: Sequence[str], k: int, seed: int, all_wanted: bool, max_bytes: int, old: Optional[OldLabels] = None
-) -> Tuple[Reservoir, np.ndarray]:
+    features: Features,
+    utterances: Sequence[str],
+    k: int,
+    seed: int,
+    all_wanted: bool,
+    max_bytes: int,
+    old: OldLabels | None = None,
+) -> tuple[Reservoir, np.ndarray]:
     """All frames if they are wanted and memory allows; and those of them, in random order, that ``cluster`` shall see. ``old`` is told of all.
 
     Raises UserError for NaN, for fewer frames than clusters, and for memory that holds fewer.
@@ -136,12 +149,16 @@ def read_sample(
     if sample < k:
         held = f"{max_bytes / 2**20:.0f} MiB of memory hold {sample} frames {features.width} wide"
         raise UserError(f"k-means: {held}, too few for {k} clusters; allow more")
-    reservoir = Reservoir(rows - COPIES * sample if all_wanted else 4 * sample // 3 + 8, features.width, seed)  # ``thin`` leaves no less
+    reservoir = Reservoir(
+        rows - COPIES * sample if all_wanted else 4 * sample // 3 + 8, features.width, seed
+    )  # ``thin`` leaves no less
     for utt in tqdm(utterances, desc="reading frames", unit="utt", disable=None):
         frames = frames_of(features, utt)
         reservoir.add(utt, frames)
         if old:
             old.add(utt, frames)
     if reservoir.seen < k:
-        raise UserError(f"k-means: {reservoir.seen} frames are too few for {k} clusters; give more audio or a smaller k")
+        raise UserError(
+            f"k-means: {reservoir.seen} frames are too few for {k} clusters; give more audio or a smaller k"
+        )
     return reservoir, reservoir.lowest(sample)

@@ -8,9 +8,10 @@ Features are a ``frames.Features``: a ``FeatureFolder``, or anything else that g
 import io
 import json
 import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,9 @@ from .frames import Features, Normalised, Reservoir, frames_of, normalised, read
 from .matching import OldLabels, changed_share, matching, normalised_mutual_information
 from .store import first_few
 
-MAX_BYTES = 2 << 30  # for frames in memory, copies included; beside them some tens of MB for a chunk and k x D in float64; and pages
+MAX_BYTES = (
+    2 << 30
+)  # for frames in memory, copies included; beside them some tens of MB for a chunk and k x D in float64; and pages
 #                      of the files of a feature folder, which the system takes back when it needs them (``mmap``)
 CONVERGED = 1e-4  # relative gain in inertia of an exact pass, below which the next is not made
 FROM_LABELS = "labels"  # ``Meta.init`` of k-means that began with the means under old labels
@@ -46,7 +49,7 @@ class Meta:
 
     k: int
     width: int
-    rate: Optional[float]
+    rate: float | None
     seed: int
     init: str
     restarts: int
@@ -54,15 +57,19 @@ class Meta:
     inertia: float
     measured: int
     frames: int
-    features: Dict[str, Any] = field(default_factory=dict)
+    features: dict[str, Any] = field(default_factory=dict)
     normalize: bool = False
-    labels_changed: Optional[float] = None
-    labels_nmi: Optional[float] = None
+    labels_changed: float | None = None
+    labels_nmi: float | None = None
 
     @property
     def distance(self) -> str:
         """``inertia`` and of what, for people."""
-        of = f"all {self.frames} frames" if self.measured == self.frames else f"{self.measured} frames, a random sample of {self.frames}"
+        of = (
+            f"all {self.frames} frames"
+            if self.measured == self.frames
+            else f"{self.measured} frames, a random sample of {self.frames}"
+        )
         return f"mean squared distance {self.inertia:.4g} over {of}"
 
 
@@ -76,8 +83,8 @@ def fit_kmeans(
     passes: int = 0,
     max_bytes: int = MAX_BYTES,
     normalize: bool = False,
-    old_labels: Optional[Mapping[str, np.ndarray]] = None,
-    rate: Optional[float] = None,
+    old_labels: Mapping[str, np.ndarray] | None = None,
+    rate: float | None = None,
     source: Mapping[str, Any] = {},
 ) -> "KMeans":
     """k-means on a random sample of 256 frames a cluster (50,000 at least), then, if wanted, exact passes of Lloyd's over all frames.
@@ -104,7 +111,9 @@ def fit_kmeans(
     utterances, rng = sorted(features.utterances), np.random.default_rng(seed)
     old = OldLabels(old_labels, k, features.width) if old_labels is not None else None
     reservoir, sample = read_sample(features, utterances, k, seed, passes > 0 or old is not None, max_bytes, old)
-    centroids, inertia = cluster(sample, k, seed, init, restarts, old and old.means(sample, np.random.default_rng(seed)))
+    centroids, inertia = cluster(
+        sample, k, seed, init, restarts, old and old.means(sample, np.random.default_rng(seed))
+    )
     measured, spare = len(sample), sample[: first_frames(len(sample), k)].copy()
     del sample
     frames = AllFrames(features, utterances, reservoir)
@@ -118,7 +127,21 @@ def fit_kmeans(
         centroids = centroids[np.argsort(number_of)]
         told = {"labels_changed": changed_share(counts, number_of), "labels_nmi": normalised_mutual_information(counts)}
     init, restarts = (FROM_LABELS, 1) if old else (init, restarts)
-    meta = Meta(k, features.width, rate, seed, init, restarts, passes, inertia, measured, reservoir.seen, dict(source), normalize, **told)
+    meta = Meta(
+        k,
+        features.width,
+        rate,
+        seed,
+        init,
+        restarts,
+        passes,
+        inertia,
+        measured,
+        reservoir.seen,
+        dict(source),
+        normalize,
+        **told,
+    )
     return KMeans(centroids, meta)
 
 
@@ -150,7 +173,7 @@ class AllFrames:
 
 def refine(
     frames: AllFrames, centroids: np.ndarray, passes: int, spare: np.ndarray, rng: np.random.Generator
-) -> Tuple[np.ndarray, float]:
+) -> tuple[np.ndarray, float]:
     """Lloyd's over all frames. (centroids, mean squared distance to them)."""
     from tqdm import tqdm
 
@@ -180,16 +203,18 @@ class KMeans:
 
     def units(self, frames: np.ndarray) -> np.ndarray:
         """All frames of an utterance, (n, D) floats -> (n,) int64, the nearest centroid of each."""
-        return assign(normalised(frames) if self.meta.normalize else np.asarray(frames, dtype=np.float32), self.centroids)
+        return assign(
+            normalised(frames) if self.meta.normalize else np.asarray(frames, dtype=np.float32), self.centroids
+        )
 
-    def save(self, path: Union[str, Path]) -> None:
+    def save(self, path: str | Path) -> None:
         """Raises UserError where the file cannot be written."""
         data, meta = io.BytesIO(), json.dumps(asdict(self.meta)).encode()
         np.savez(data, centroids=self.centroids, meta=np.frombuffer(meta, dtype=np.uint8))
         write_files(Path(path).parent, {Path(path).name: data.getvalue()})
 
     @classmethod
-    def load(cls, path: Union[str, Path]) -> "KMeans":
+    def load(cls, path: str | Path) -> "KMeans":
         """Raises UserError for a missing file, and for one that is damaged or holds something else."""
         if not Path(path).is_file():
             raise UserError(f"{path}: no such file; `dinosr kmeans fit` makes it")
@@ -197,21 +222,27 @@ class KMeans:
             with np.load(path, allow_pickle=False) as archive:
                 centroids, meta = archive["centroids"], Meta(**json.loads(archive["meta"].tobytes()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as error:
-            raise UserError(f"{path}: not a k-means file, or damaged; make it again with `dinosr kmeans fit`") from error
+            raise UserError(
+                f"{path}: not a k-means file, or damaged; make it again with `dinosr kmeans fit`"
+            ) from error
         if centroids.dtype != np.float32 or centroids.shape != (meta.k, meta.width) or not np.isfinite(centroids).all():
-            raise UserError(f"{path}: damaged, its centroids are not {(meta.k, meta.width)} finite float32; make it again with `dinosr kmeans fit`")
+            raise UserError(
+                f"{path}: damaged, its centroids are not {(meta.k, meta.width)} finite float32; make it again with `dinosr kmeans fit`"
+            )
         return cls(centroids, meta)
 
-    def require_same(self, width: int, rate: Optional[float] = None, source: Mapping[str, Any] = {}) -> None:
+    def require_same(self, width: int, rate: float | None = None, source: Mapping[str, Any] = {}) -> None:
         """Raise UserError unless it was fitted on such features; what one side does not know is not compared, nor where a checkpoint lies."""
         here = {"width": width, "rate": rate, **source}
         there = {"width": self.meta.width, "rate": self.meta.rate, **self.meta.features}
         for name in here.keys() & there.keys() - {"checkpoint"}:
             if None not in (here[name], there[name]) and here[name] != there[name]:
-                raise UserError(f"features of {name} {here[name]}, but the k-means was fitted on {name} {there[name]}; give the same to both")
+                raise UserError(
+                    f"features of {name} {here[name]}, but the k-means was fitted on {name} {there[name]}; give the same to both"
+                )
 
 
-def write_labels(kmeans: KMeans, features: Features, tsv: Union[str, Path], out: Union[str, Path]) -> int:
+def write_labels(kmeans: KMeans, features: Features, tsv: str | Path, out: str | Path) -> int:
     """Units of every row of a manifest: a line of numbers for each, in its order, and ``dict.km.txt`` beside it. Returns the number of frames.
 
     The dictionary has all k units in numerical order, each with count 1: the same for every part of a corpus. One that is there and names these
@@ -242,7 +273,7 @@ def write_labels(kmeans: KMeans, features: Features, tsv: Union[str, Path], out:
     return frames
 
 
-def dictionary_beside(out: Path, k: int) -> Dict[str, List[str]]:
+def dictionary_beside(out: Path, k: int) -> dict[str, list[str]]:
     """``dict.km.txt`` and its lines; nothing where it is there and names these k units. Raises UserError where it names others, or cannot be read."""
     path, units = out.parent / "dict.km.txt", [str(unit) for unit in range(k)]
     require_writable(out.parent)
@@ -250,11 +281,13 @@ def dictionary_beside(out: Path, k: int) -> Dict[str, List[str]]:
         return {path.name: [f"{unit} 1" for unit in units]}
     named = [line.split(" ")[0] for line in read_lines(path, "remove it")]
     if sorted(named) != sorted(units):
-        raise UserError(f"{path}: names {len(named)} units, those of other labels there, but these are {k} clusters; give another folder with --out")
+        raise UserError(
+            f"{path}: names {len(named)} units, those of other labels there, but these are {k} clusters; give another folder with --out"
+        )
     return {}
 
 
-def manifest_names(tsv: Path, features: Features) -> List[str]:
+def manifest_names(tsv: Path, features: Features) -> list[str]:
     """Utterance ids of the rows, in order. Raises UserError for none, for an id that stands there twice, and for rows without features."""
     paths = [path for _, path, _ in read_rows(tsv)]
     names = [utterance_id(path) for path in paths]

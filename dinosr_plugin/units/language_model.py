@@ -9,8 +9,8 @@ holds: that vector stays what it was drawn as. A model trained with ``--add-bos-
 """
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Dict, Iterator, List, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -46,14 +46,16 @@ class UnitLanguageModel:
     """
 
     def __init__(
-        self, checkpoint: Union[str, Path], dictionary: Union[str, Path, None] = None, device: Union[str, torch.device, None] = None
+        self, checkpoint: str | Path, dictionary: str | Path | None = None, device: str | torch.device | None = None
     ):
         self.name = str(checkpoint)
         with language_model_faults(self.name, self.name):
             folder = given_folder(Path(dictionary)) if dictionary else dictionary_folder(self.name, [], self.name)
             (self.model,), cfg, _ = checkpoint_utils.load_model_ensemble_and_task([self.name], {"data": str(folder)})
         if not isinstance(self.model, FairseqLanguageModel):
-            raise UserError(f"{self.name}: a {type(self.model).__name__}, which reads no text from left to right; {HOW_TO}")
+            raise UserError(
+                f"{self.name}: a {type(self.model).__name__}, which reads no text from left to right; {HOW_TO}"
+            )
         self.device = torch.device(device or default_device())
         self.model.eval().to(self.device)
         self.dictionary = self.model.decoder.dictionary
@@ -71,15 +73,19 @@ class UnitLanguageModel:
         """
         rows = [self.tokens(units) for units in sequences]
         target = self.padded([row[1:] for row in rows])
-        found = self.scorer.generate([self.model], {"net_input": self.inputs([row[:-1] for row in rows]), "target": target})
+        found = self.scorer.generate(
+            [self.model], {"net_input": self.inputs([row[:-1] for row in rows]), "target": target}
+        )
         skipped = len(self.start) - 1
         scores = np.array([best["positional_scores"][skipped:].double().sum().item() for (best,) in found])
         if not np.isfinite(scores).all():
-            raise UserError(f"{self.name}: gives NaN or infinity, it has diverged; train it again with a lower learning rate")
+            raise UserError(
+                f"{self.name}: gives NaN or infinity, it has diverged; train it again with a lower learning rate"
+            )
         return scores
 
     @torch.no_grad()
-    def hidden_states(self, sequences: Sequence[np.ndarray], layer: int) -> List[np.ndarray]:
+    def hidden_states(self, sequences: Sequence[np.ndarray], layer: int) -> list[np.ndarray]:
         """Sequences (n,) of unit ids -> for each (n + 2, D) float32: what layer number ``layer``, from 1, holds after the start, each unit, the end.
 
         An LSTM's hidden states, or what a Transformer's layer puts out. Raises UserError as ``tokens``, ValueError for no such layer.
@@ -87,13 +93,17 @@ class UnitLanguageModel:
         if not 1 <= layer <= self.layers:
             raise ValueError(f"layer {layer} of {self.layers}")
         rows = [self.tokens(units) for units in sequences]
-        seen: List[torch.Tensor] = []  # of an LSTM (B, D), each step; of a Transformer (T, B, D), once
-        hook = self.model.decoder.layers[layer - 1].register_forward_hook(lambda module, inputs, outputs: seen.append(outputs[0]))
+        seen: list[torch.Tensor] = []  # of an LSTM (B, D), each step; of a Transformer (T, B, D), once
+        hook = self.model.decoder.layers[layer - 1].register_forward_hook(
+            lambda module, inputs, outputs: seen.append(outputs[0])
+        )
         try:
             self.model(**self.inputs(rows))
         finally:
             hook.remove()
-        states = (seen[0] if seen[0].dim() == 3 else torch.stack(seen)).transpose(0, 1).float().cpu().numpy()  # (B, T, D)
+        states = (
+            (seen[0] if seen[0].dim() == 3 else torch.stack(seen)).transpose(0, 1).float().cpu().numpy()
+        )  # (B, T, D)
         first = len(self.start) - 1
         return [own[first : len(row)] for own, row in zip(states, rows, strict=True)]
 
@@ -108,11 +118,16 @@ class UnitLanguageModel:
         ids = [self.dictionary.index(str(unit)) for unit in units.tolist()]
         if self.dictionary.unk() in ids:
             unit = units[ids.index(self.dictionary.unk())]
-            raise UserError(f"{self.name}: unit {unit} is not in its dictionary; give the units that it was trained on, or its own dict.txt with --dict")
+            raise UserError(
+                f"{self.name}: unit {unit} is not in its dictionary; give the units that it was trained on, or its own dict.txt with --dict"
+            )
         return torch.tensor([*self.start, *ids, self.dictionary.eos()])
 
-    def inputs(self, rows: Sequence[torch.Tensor]) -> Dict[str, torch.Tensor]:
-        return {"src_tokens": self.padded(rows), "src_lengths": torch.tensor([len(row) for row in rows], device=self.device)}
+    def inputs(self, rows: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {
+            "src_tokens": self.padded(rows),
+            "src_lengths": torch.tensor([len(row) for row in rows], device=self.device),
+        }
 
     def padded(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
         """(B, T): padded behind the ends, where a model that reads from left to right does not look."""
@@ -129,9 +144,9 @@ def given_folder(dictionary: Path) -> Path:
 # ---- whole files ------------------------------------------------------------------------------------------------------------
 
 
-def batches_by_length(sequences: Sequence[np.ndarray], batch_tokens: int) -> Iterator[List[int]]:
+def batches_by_length(sequences: Sequence[np.ndarray], batch_tokens: int) -> Iterator[list[int]]:
     """Rows in batches of similar length, longest first (what does not fit in memory fails at once), each of at most ``batch_tokens`` with padding."""
-    batch: List[int] = []
+    batch: list[int] = []
     for row in sorted(range(len(sequences)), key=lambda row: -len(sequences[row])):
         if batch and (len(sequences[batch[0]]) + 2) * (len(batch) + 1) > batch_tokens:
             yield batch
@@ -141,7 +156,9 @@ def batches_by_length(sequences: Sequence[np.ndarray], batch_tokens: int) -> Ite
         yield batch
 
 
-def score_all(lm: UnitLanguageModel, units: Dict[str, np.ndarray], batch_tokens: int = BATCH_TOKENS) -> Dict[str, float]:
+def score_all(
+    lm: UnitLanguageModel, units: dict[str, np.ndarray], batch_tokens: int = BATCH_TOKENS
+) -> dict[str, float]:
     """Utterance -> log-probability, in the order of ``units``; with a progress bar.
 
     A sequence that comes twice is read once: rounding differs from batch to batch, and what is equal must be a tie.
@@ -158,7 +175,7 @@ def score_all(lm: UnitLanguageModel, units: Dict[str, np.ndarray], batch_tokens:
     return {utt: of_key[key] for utt, key in keys.items()}
 
 
-def write_scores(lm: UnitLanguageModel, units: Union[str, Path], out: Union[str, Path]) -> Tuple[int, float]:
+def write_scores(lm: UnitLanguageModel, units: str | Path, out: str | Path) -> tuple[int, float]:
     """Score a unit file: ``utt log-probability`` a line, which is what ZeroSpeech's ``lexical/dev.txt`` holds.
 
     Returns how many utterances, and the mean log-probability of a token, ends included. Raises UserError from the units, the model and the file.
@@ -172,7 +189,7 @@ def write_scores(lm: UnitLanguageModel, units: Union[str, Path], out: Union[str,
 
 
 def write_hidden_states(
-    lm: UnitLanguageModel, units: Union[str, Path], layer: int, out: Union[str, Path], batch_tokens: int = BATCH_TOKENS
+    lm: UnitLanguageModel, units: str | Path, layer: int, out: str | Path, batch_tokens: int = BATCH_TOKENS
 ) -> int:
     """A layer's hidden states of every utterance of a unit file: ``out/UTT.npy``, (n + 2, D) float32, as ZeroSpeech's ``semantic`` wants them.
 

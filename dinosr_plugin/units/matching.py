@@ -1,6 +1,6 @@
 """New clusters in place of old labels: which number each takes over, so that most labels stay what they were, and how much then changes."""
 
-from typing import Iterable, List, Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -34,7 +34,9 @@ def count_pairs(old: np.ndarray, new: np.ndarray, k: int) -> np.ndarray:
 
 def changed_share(counts: np.ndarray, number_of: np.ndarray) -> float:
     """Of the frames in ``counts``, those whose label is another one once the new clusters have the numbers of ``matching``."""
-    return 1 - float(counts[number_of, np.arange(len(counts))].sum() / max(counts.sum(), 1))  # a float of Python's: checkpoints hold it
+    return 1 - float(
+        counts[number_of, np.arange(len(counts))].sum() / max(counts.sum(), 1)
+    )  # a float of Python's: checkpoints hold it
 
 
 def normalised_mutual_information(counts: np.ndarray) -> float:
@@ -56,7 +58,7 @@ class OldLabels:
     def __init__(self, labels: Mapping[str, np.ndarray], k: int, width: int):
         self.labels, self.k = labels, k
         self.sums = Sums.zeros(k, width)
-        self.of_frames: List[np.ndarray] = []
+        self.of_frames: list[np.ndarray] = []
 
     def add(self, utt: str, frames: np.ndarray) -> None:
         """(n, D) float32. Raises UserError for an utterance without labels, for labels that are not its own, and for one that is no number below k."""
@@ -64,10 +66,14 @@ class OldLabels:
             raise UserError(f"--from-labels: {utt} has none; give labels of the speech that is clustered")
         labels = np.asarray(self.labels[utt])
         if abs(len(labels) - len(frames)) > TOLERANCE:
-            raise UserError(f"--from-labels: {utt} has {len(labels)} of them and {len(frames)} frames; give labels of the same speech at the rate of the features")
+            raise UserError(
+                f"--from-labels: {utt} has {len(labels)} of them and {len(frames)} frames; give labels of the same speech at the rate of the features"
+            )
         labels = labels[: len(frames)].astype(np.int32)
         if len(labels) and not 0 <= labels.min() <= labels.max() < self.k:
-            raise UserError(f"--from-labels: {utt} has {labels.min()} to {labels.max()}, but {self.k} clusters have the numbers 0 to {self.k - 1}; make the labels again")
+            raise UserError(
+                f"--from-labels: {utt} has {labels.min()} to {labels.max()}, but {self.k} clusters have the numbers 0 to {self.k - 1}; make the labels again"
+            )
         self.sums.add(frames[: len(labels)], labels)
         self.of_frames.append(np.pad(labels, (0, len(frames) - len(labels)), constant_values=-1))
 

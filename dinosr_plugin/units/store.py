@@ -13,9 +13,10 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Dict, Iterator, List, Sequence, Tuple, Union
+from typing import IO, Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ class Meta:
     width: int
     dtype: str
     shards: int
-    source: Dict[str, Any]
+    source: dict[str, Any]
     utterances: int
     frames: int
     digest: str
@@ -68,7 +69,9 @@ def shard_rows(lengths: Sequence[int], shard: int, shards: int) -> range:
     if not 1 <= shard <= shards:
         raise UserError(f"--shard {shard}/{shards}: the first number lies between 1 and the second")
     if shards > len(lengths):
-        raise UserError(f"--shard {shard}/{shards}: the manifest has only {len(lengths)} utterances; give a smaller second number")
+        raise UserError(
+            f"--shard {shard}/{shards}: the manifest has only {len(lengths)} utterances; give a smaller second number"
+        )
     ends, cuts = np.cumsum(lengths), [0]
     for cut in range(1, shards):
         fair = int(np.searchsorted(ends, ends[-1] * cut / shards))
@@ -92,17 +95,24 @@ class FeatureFolder:
         UserError: no such folder, shards missing (which), of another width or dtype than ``meta.json`` says, or damaged.
     """
 
-    def __init__(self, path: Union[str, Path]):
+    def __init__(self, path: str | Path):
         self.path = Path(path)
         self.meta = read_meta(self.path)
         require_shards(self.path, self.meta.shards)
-        self.rate, self.width, self.dtype, self.source = self.meta.rate, self.meta.width, np.dtype(self.meta.dtype), self.meta.source
-        self.utterances: List[str] = []
-        self.shards: List[np.ndarray] = []
-        lengths: List[int] = []
+        self.rate, self.width, self.dtype, self.source = (
+            self.meta.rate,
+            self.meta.width,
+            np.dtype(self.meta.dtype),
+            self.meta.source,
+        )
+        self.utterances: list[str] = []
+        self.shards: list[np.ndarray] = []
+        lengths: list[int] = []
         for shard in range(1, self.meta.shards + 1):
             names, own = read_index(shard_file(self.path, shard, self.meta.shards, "tsv"))
-            self.shards.append(map_shard(shard_file(self.path, shard, self.meta.shards, "npy"), (sum(own), self.width), self.dtype))
+            self.shards.append(
+                map_shard(shard_file(self.path, shard, self.meta.shards, "npy"), (sum(own), self.width), self.dtype)
+            )
             self.utterances += names
             lengths += own
         if digest_of(self.utterances, lengths) != self.meta.digest:
@@ -121,10 +131,12 @@ class FeatureFolder:
 
     def __getitem__(self, utt: str) -> np.ndarray:
         if utt not in self.row_of:
-            raise UserError(f"{self.path}: no features of utterance {utt!r}; make them again from a manifest that has it")
+            raise UserError(
+                f"{self.path}: no features of utterance {utt!r}; make them again from a manifest that has it"
+            )
         return self.row(self.row_of[utt])
 
-    def __iter__(self) -> Iterator[Tuple[str, np.ndarray]]:
+    def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
         return ((name, self.row(row)) for row, name in enumerate(self.utterances))
 
     def row(self, row: int) -> np.ndarray:
@@ -150,7 +162,7 @@ def read_meta(folder: Path) -> Meta:
         raise damaged(folder, "meta.json cannot be read") from error
 
 
-def layer_folders(folder: Union[str, Path]) -> List[Path]:
+def layer_folders(folder: str | Path) -> list[Path]:
     """The folders of single layers in one that ``--layer all`` made, lowest first."""
     found = [path.parent for path in Path(folder).glob("layer_*/meta.json") if path.parent.name[6:].isdigit()]
     return sorted(found, key=lambda path: int(path.name[6:]))
@@ -159,7 +171,9 @@ def layer_folders(folder: Union[str, Path]) -> List[Path]:
 def require_unmixed(folder: Path, layers: bool) -> None:
     """Raises UserError where features of one kind would lie beside folders of layers: what reads the folder would take either."""
     if layers and (folder / "meta.json").is_file():
-        raise UserError(f"{folder}: holds features already, of one layer or kind, and cannot hold a folder for each layer too; give another --out")
+        raise UserError(
+            f"{folder}: holds features already, of one layer or kind, and cannot hold a folder for each layer too; give another --out"
+        )
     if not layers and layer_folders(folder):
         raise UserError(f"{folder}: holds a folder for each layer, and cannot hold features itself; give another --out")
 
@@ -172,7 +186,7 @@ def is_complete(folder: Path, shard: int, shards: int) -> bool:
     return all(shard_file(folder, shard, shards, suffix).is_file() for suffix in ("npy", "tsv"))
 
 
-def missing_shards(folder: Path, shards: int) -> List[int]:
+def missing_shards(folder: Path, shards: int) -> list[int]:
     """Numbers, from 1, of the shards that are not there or not finished."""
     return [shard for shard in range(1, shards + 1) if not is_complete(folder, shard, shards)]
 
@@ -183,7 +197,7 @@ def require_shards(folder: Path, shards: int) -> None:
         raise UserError(f"{folder}: shard(s) {first_few(missing)} of {shards} are missing or unfinished; {again}")
 
 
-def read_index(path: Path) -> Tuple[List[str], List[int]]:
+def read_index(path: Path) -> tuple[list[str], list[int]]:
     """A shard's .tsv: names and frames."""
     names, lengths = [], []
     for number, line in enumerate(read_lines(path, "make these features again"), start=1):
@@ -195,13 +209,16 @@ def read_index(path: Path) -> Tuple[List[str], List[int]]:
     return names, lengths
 
 
-def map_shard(path: Path, shape: Tuple[int, int], dtype: np.dtype) -> np.ndarray:
+def map_shard(path: Path, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise damaged(path.parent, f"{path.name} cannot be read, or is cut short") from error
     if array.ndim != 2 or array.shape[1] != shape[1] or array.dtype != dtype:
-        raise damaged(path.parent, f"{path.name} holds {array.dtype} of shape {array.shape}, but meta.json tells of {dtype} {shape[1]} wide")
+        raise damaged(
+            path.parent,
+            f"{path.name} holds {array.dtype} of shape {array.shape}, but meta.json tells of {dtype} {shape[1]} wide",
+        )
     if array.shape != shape:
         raise damaged(path.parent, f"{path.name} holds {array.shape[0]} frames, but its .tsv tells of {shape[0]}")
     return array
@@ -237,11 +254,11 @@ class FeatureWriter:
 
     def __init__(
         self,
-        folder: Union[str, Path],
+        folder: str | Path,
         rate: float,
         width: int,
         dtype: str,
-        source: Dict[str, Any],
+        source: dict[str, Any],
         names: Sequence[str],
         lengths: Sequence[int],
         shard: int = 1,
@@ -249,15 +266,30 @@ class FeatureWriter:
     ):
         if dtype not in DTYPES + CODE_DTYPES:
             raise UserError(f"--dtype {dtype}: choose one of {', '.join(DTYPES)}")
-        self.folder, self.dtype, self.width, self.shard, self.shards = Path(folder), np.dtype(dtype), width, shard, shards
+        self.folder, self.dtype, self.width, self.shard, self.shards = (
+            Path(folder),
+            np.dtype(dtype),
+            width,
+            shard,
+            shards,
+        )
         self.rows = shard_rows(lengths, shard, shards)
-        self.names, self.lengths = list(names[self.rows.start : self.rows.stop]), np.array(lengths[self.rows.start : self.rows.stop], dtype=np.int64)
+        self.names, self.lengths = (
+            list(names[self.rows.start : self.rows.stop]),
+            np.array(lengths[self.rows.start : self.rows.stop], dtype=np.int64),
+        )
         self.starts = np.cumsum(self.lengths) - self.lengths
-        write_meta(self.folder, Meta(float(rate), width, dtype, shards, source, len(lengths), int(sum(lengths)), digest_of(names, lengths)))
+        write_meta(
+            self.folder,
+            Meta(float(rate), width, dtype, shards, source, len(lengths), int(sum(lengths)), digest_of(names, lengths)),
+        )
         self.npy = shard_file(self.folder, shard, shards, "npy")
-        self.unfinished, self.marks_path = self.npy.with_name(f".{self.npy.name}.unfinished"), self.npy.with_name(f".{self.npy.name}.done")
+        self.unfinished, self.marks_path = (
+            self.npy.with_name(f".{self.npy.name}.unfinished"),
+            self.npy.with_name(f".{self.npy.name}.done"),
+        )
         self.done = np.zeros(len(self.rows), dtype=bool)
-        self.unsaved: List[int] = []
+        self.unsaved: list[int] = []
         self.complete = is_complete(self.folder, shard, shards)
         if self.complete:
             self.done[:] = True
@@ -282,10 +314,12 @@ class FeatureWriter:
             self.marks.write(bytes(len(self.done)))
             self.marks.flush()
         self.data = open(self.unfinished, "r+b")
-        self.head = os.path.getsize(self.unfinished) - frames * self.width * self.dtype.itemsize  # bytes before the first frame
+        self.head = (
+            os.path.getsize(self.unfinished) - frames * self.width * self.dtype.itemsize
+        )  # bytes before the first frame
         self.saved_at = time.monotonic()
 
-    def missing(self) -> List[int]:
+    def missing(self) -> list[int]:
         """Rows of the manifest that are this shard's and not there yet."""
         return [self.rows.start + int(i) for i in np.flatnonzero(~self.done)]
 
@@ -300,7 +334,9 @@ class FeatureWriter:
         with np.errstate(over="ignore"):
             frames = np.ascontiguousarray(features, dtype=self.dtype)
         if frames.shape != (self.lengths[i], self.width):
-            raise ValueError(f"{self.names[i]}: {frames.shape} features where {(int(self.lengths[i]), self.width)} were announced")
+            raise ValueError(
+                f"{self.names[i]}: {frames.shape} features where {(int(self.lengths[i]), self.width)} were announced"
+            )
         if not np.isfinite(frames).all():
             raise not_finite(self.names[i], np.isfinite(features).all())
         try:
@@ -328,7 +364,9 @@ class FeatureWriter:
         if self.complete:
             return
         if missing := self.missing():
-            raise UserError(f"{self.folder}: {len(missing)} of {len(self.rows)} utterances are missing; run the same command again")
+            raise UserError(
+                f"{self.folder}: {len(missing)} of {len(self.rows)} utterances are missing; run the same command again"
+            )
         try:
             self.save()
             index = [f"{name}\t{length}" for name, length in zip(self.names, self.lengths)]
@@ -360,15 +398,21 @@ def write_meta(folder: Path, meta: Meta) -> None:
     there, wanted = {**there.pop("source"), **there}, {**wanted.pop("source"), **wanted}
     if differing := [name for name in wanted | there if there.get(name) != wanted.get(name)]:
         name = differing[0]
-        how = "of other utterances" if name in ("utterances", "frames", "digest") else f"with {name} {there.get(name)}, not {wanted.get(name)}"
+        how = (
+            "of other utterances"
+            if name in ("utterances", "frames", "digest")
+            else f"with {name} {there.get(name)}, not {wanted.get(name)}"
+        )
         raise UserError(f"{folder}: holds features {how}; remove it, or give another folder with --out")
 
 
-def create_array(path: Path, shape: Tuple[int, int], dtype: np.dtype) -> None:
+def create_array(path: Path, shape: tuple[int, int], dtype: np.dtype) -> None:
     """An .npy file of this shape; its space is taken at once, so that a disk that is too small is known now. Raises OSError."""
     try:
         with open(path, "wb") as file:
-            np.lib.format.write_array_header_1_0(file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape})
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+            )
             file.flush()
             size = file.tell() + shape[0] * shape[1] * dtype.itemsize
             if hasattr(os, "posix_fallocate"):
@@ -384,10 +428,14 @@ def require_alone(file: IO, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise UserError(f"{path}: another process is making it; wait, or give each process a --shard of its own") from error
+        raise UserError(
+            f"{path}: another process is making it; wait, or give each process a --shard of its own"
+        ) from error
 
 
 def not_finite(name: str, was_finite: bool) -> UserError:
     if was_finite:
         return UserError(f"{name}: features beyond what float16 holds (65504); give --dtype float32, and another --out")
-    return UserError(f"{name}: NaN or infinity in its features; `dinosr check` finds damaged sound, otherwise the checkpoint is damaged")
+    return UserError(
+        f"{name}: NaN or infinity in its features; `dinosr check` finds damaged sound, otherwise the checkpoint is damaged"
+    )

@@ -11,10 +11,10 @@ import argparse
 import math
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Dict, List, Sequence, Tuple
 
 import numpy as np
 from omegaconf import OmegaConf
@@ -70,7 +70,9 @@ class Run:
     cfg: SimpleNamespace  # model.* of a pre-training config
     max_tokens: float  # samples in a batch of one GPU, in the recipe
     updates: int
-    crop: float = 13.5  # seconds of an utterance after cropping, weighted by audio: 13.3 to 13.7 in our parts of LibriSpeech
+    crop: float = (
+        13.5  # seconds of an utterance after cropping, weighted by audio: 13.3 to 13.7 in our parts of LibriSpeech
+    )
     machine: int = 8  # GPUs in one
     link_latency: float = 30e-6  # seconds of a small collective inside a machine: assumed
     network_latency: float = 160e-6  # and between machines: nccl-tests on 2 machines of 8 V100, 163 microseconds
@@ -85,7 +87,7 @@ class Run:
         """Audio in an update."""
         return RECIPE_GPUS * self.max_tokens / RATE
 
-    def share_out(self, n: int) -> Tuple[int, float]:
+    def share_out(self, n: int) -> tuple[int, float]:
         """Number of GPUs -> (update_freq, seconds of audio in a batch of one GPU): the update stays as it is."""
         update_freq = math.ceil(RECIPE_GPUS / n)
         return update_freq, self.update_seconds / (n * update_freq)
@@ -99,7 +101,7 @@ def plain(cfg) -> SimpleNamespace:
 # -- the model's shapes ------------------------------------------------------------------------------------------------
 
 
-def conv_shapes(cfg: SimpleNamespace, samples: int) -> List[Tuple[int, int, int, int]]:
+def conv_shapes(cfg: SimpleNamespace, samples: int) -> list[tuple[int, int, int, int]]:
     """(channels in, channels out, kernel, frames out) of the front end's layers."""
     shapes, channels = [], 1
     for out, kernel, stride in parse_conv_layers(cfg.conv_feature_layers):
@@ -123,7 +125,7 @@ def masked_share(cfg: SimpleNamespace) -> float:
     return 1 - (1 - cfg.mask_prob / cfg.mask_length) ** cfg.mask_length
 
 
-def parameters(cfg: SimpleNamespace) -> Dict[str, int]:
+def parameters(cfg: SimpleNamespace) -> dict[str, int]:
     """Trained parameters, by part."""
     D, H = cfg.encoder_embed_dim, cfg.encoder_ffn_embed_dim
     convs = conv_shapes(cfg, RATE)
@@ -146,7 +148,7 @@ def encoder_parameters(cfg: SimpleNamespace) -> int:
 # -- arithmetic --------------------------------------------------------------------------------------------------------
 
 
-def flops(cfg: SimpleNamespace, samples: int, frozen: bool = False) -> Dict[str, float]:
+def flops(cfg: SimpleNamespace, samples: int, frozen: bool = False) -> dict[str, float]:
     """FLOPs of one utterance in one update, by part: matrix products and convolutions, the student's forward and backward pass (twice the forward)
     and the teacher's forward pass.
 
@@ -161,7 +163,9 @@ def flops(cfg: SimpleNamespace, samples: int, frozen: bool = False) -> Dict[str,
     student = 3 * (1 - cfg.encoder_layerdrop) * cfg.encoder_layers
     both = student + cfg.encoder_layers  # layers computed: 1 forward, 2 backward, 1 by the teacher
     return {
-        "front end": sum(forward) if frozen else 3 * sum(forward),  # the first convolution is computed twice, but nothing needs the waveform's gradient
+        "front end": sum(forward)
+        if frozen
+        else 3 * sum(forward),  # the first convolution is computed twice, but nothing needs the waveform's gradient
         "projection": 2 * convs[-1][1] * D * F * (1 if frozen else 3),
         "positional convolutions": 4 * cfg.pos_conv_depth * 2 * D * D // cfg.conv_pos_groups * position_kernel(cfg) * F,
         "attention, linear": both * 4 * 2 * D * D * F,
@@ -175,7 +179,7 @@ def flops(cfg: SimpleNamespace, samples: int, frozen: bool = False) -> Dict[str,
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
-def saved(cfg: SimpleNamespace, samples: int, half: int = 2, fused: bool = True) -> Dict[str, float]:
+def saved(cfg: SimpleNamespace, samples: int, half: int = 2, fused: bool = True) -> dict[str, float]:
     """Bytes that the forward pass of one utterance keeps for the backward pass, by part: the one place to change when the model keeps less.
 
     Args:
@@ -196,7 +200,8 @@ def saved(cfg: SimpleNamespace, samples: int, half: int = 2, fused: bool = True)
         "front end": half * (samples + sum(length * b for _, b, _, length in convs[1:-1])) + F * (2 * C * half + 2 * 4),
         "projection": F * (C * half + 2 * half + 1),
         # inputs of convolution, LayerNorm and GELU; then input of LayerNorm and dropout
-        "positional convolutions": F * half * (D * (3 * cfg.pos_conv_depth + 1) + 2 * (cfg.pos_conv_depth + 1)) + dropout,
+        "positional convolutions": F * half * (D * (3 * cfg.pos_conv_depth + 1) + 2 * (cfg.pos_conv_depth + 1))
+        + dropout,
         "Transformer layers": cfg.encoder_layers * (attention + feed_forward + norms + 2 * dropout),
         "heads": N * (D * half + K * (V * 4 + 8)),  # input, log-probabilities, codes
     }
@@ -209,7 +214,7 @@ def targets(cfg: SimpleNamespace, samples: int, half: int = 2) -> float:
     return frames_of(cfg, samples) * cfg.encoder_embed_dim * max(results, cfg.average_top_k_layers * 3 * 4)
 
 
-def state(cfg: SimpleNamespace) -> Dict[str, float]:
+def state(cfg: SimpleNamespace) -> dict[str, float]:
     """Bytes that stay on a GPU, as fairseq's fp16 trainer has them."""
     P, E = sum(parameters(cfg).values()), encoder_parameters(cfg)
     return {
@@ -236,7 +241,11 @@ UNUSABLE = 0.1  # share of the memory lost to fragments: assumed
 def memory(run: Run, audio: float) -> float:
     """Bytes on a GPU whose batch holds so many seconds of audio."""
     rows = audio / run.crop
-    return CONTEXT + sum(state(run.cfg).values()) + rows * (sum(saved(run.cfg, run.samples).values()) + targets(run.cfg, run.samples))
+    return (
+        CONTEXT
+        + sum(state(run.cfg).values())
+        + rows * (sum(saved(run.cfg, run.samples).values()) + targets(run.cfg, run.samples))
+    )
 
 
 def largest_batch(run: Run, size: float) -> float:
@@ -299,7 +308,7 @@ class Collective:
 LOG_HOST, LOG_DEVICE, RELEASED_LOG = 10, 1, 15  # numbers to log, beside those of codebooks
 
 
-def collectives(cfg: SimpleNamespace, n: int, half: int = 2) -> List[Collective]:
+def collectives(cfg: SimpleNamespace, n: int, half: int = 2) -> list[Collective]:
     """Of an update on n GPUs, ours: their number does not depend on update_freq."""
     K, V = cfg.average_top_k_layers, cfg.codebook_size
     return [
@@ -311,7 +320,7 @@ def collectives(cfg: SimpleNamespace, n: int, half: int = 2) -> List[Collective]
     ]
 
 
-def released_collectives(cfg: SimpleNamespace, n: int, update_freq: int) -> List[Collective]:
+def released_collectives(cfg: SimpleNamespace, n: int, update_freq: int) -> list[Collective]:
     """The same of the released code: codebooks and perplexities one by one, in every forward pass."""
     K, V, D = cfg.average_top_k_layers, cfg.codebook_size, cfg.encoder_embed_dim
     return [
@@ -349,13 +358,13 @@ def roofline_seconds(run: Run, gpu: Gpu, n: int, frozen: bool = False) -> float:
 class Time:
     """Seconds of an update, before and after the front end is frozen."""
 
-    batches: Tuple[float, float]
+    batches: tuple[float, float]
     update: float  # optimiser, teacher
     collectives: float
     host: float
 
     @property
-    def seconds(self) -> Tuple[float, float]:
+    def seconds(self) -> tuple[float, float]:
         return tuple(batches + self.update + self.collectives + self.host for batches in self.batches)
 
 
@@ -378,7 +387,7 @@ def hours(run: Run, gpu: Gpu, n: int) -> float:
     return run.updates * ((1 - share) * before + share * after) / 3600
 
 
-def calibrated(run: Run, gpu: Gpu, measured: Dict[int, float], share: float, made=None) -> Gpu:
+def calibrated(run: Run, gpu: Gpu, measured: dict[int, float], share: float, made=None) -> Gpu:
     """The GPU with the efficiency that explains measured seconds an update, by number of GPUs, and with the host's seconds too where there
     are several (least squares).
 
@@ -389,7 +398,9 @@ def calibrated(run: Run, gpu: Gpu, measured: Dict[int, float], share: float, mad
     Raises UserError where no efficiency explains them.
     """
     counts = sorted(measured)
-    ideal = [(1 - share) * roofline_seconds(run, gpu, n) + share * roofline_seconds(run, gpu, n, frozen=True) for n in counts]
+    ideal = [
+        (1 - share) * roofline_seconds(run, gpu, n) + share * roofline_seconds(run, gpu, n, frozen=True) for n in counts
+    ]
     rest = [measured[n] - update_bytes(run, n) / gpu.memory_bandwidth for n in counts]
     if made is not None:
         rest = [seconds - collective_seconds(run, gpu, n, made(n)) for seconds, n in zip(rest, counts)]
@@ -397,11 +408,13 @@ def calibrated(run: Run, gpu: Gpu, measured: Dict[int, float], share: float, mad
     if len(counts) > 1:
         slope, host = (float(value) for value in np.polyfit(ideal, rest, 1))
     if slope <= 0:
-        raise UserError(f"{gpu.name}: {measured} seconds an update, by GPUs, leave none for its batches: more GPUs must take less, one more than {gpu.host_seconds:.3f}")
+        raise UserError(
+            f"{gpu.name}: {measured} seconds an update, by GPUs, leave none for its batches: more GPUs must take less, one more than {gpu.host_seconds:.3f}"
+        )
     return replace(gpu, efficiency=1 / slope, host_seconds=host)
 
 
-def published(run: Run, gpu: Gpu, hours_by_gpus: Dict[str, Dict[int, float]] = PUBLISHED) -> Gpu:
+def published(run: Run, gpu: Gpu, hours_by_gpus: dict[str, dict[int, float]] = PUBLISHED) -> Gpu:
     """The GPU with what the published hours tell. Those of SpidR hide their collectives and freeze the front end; the released code does neither,
     and its one figure takes the host's seconds from the A100's."""
     measured = {n: 3600 * h / PUBLISHED_UPDATES for n, h in hours_by_gpus[gpu.name].items()}
@@ -432,16 +445,43 @@ def bytes_table(run: Run) -> str:
     rows = []
     for n in GPU_COUNTS:
         update_freq, audio = run.share_out(n)
-        work = [update_freq * audio / run.crop * sum(flops(run.cfg, run.samples, frozen).values()) / 1e12 for frozen in (False, True)]
+        work = [
+            update_freq * audio / run.crop * sum(flops(run.cfg, run.samples, frozen).values()) / 1e12
+            for frozen in (False, True)
+        ]
         batch = [update_freq * audio * batch_bytes(run, frozen) / 1e9 for frozen in (False, True)]
         weights, update = update_freq * weight_bytes(run, update_freq) / 1e9, update_bytes(run, n) / 1e9
-        rows.append([n, update_freq, f"{audio * RATE / 1e6:.2f} M", f"{work[0]:.1f} / {work[1]:.1f}", f"{batch[0]:.0f} / {batch[1]:.0f}", f"{weights:.1f}", f"{update:.1f}"])
-    return markdown(["GPUs", "update_freq", "max_tokens", "TFLOP of a GPU", "GB by activations", "GB by weights", "GB by optimiser and teacher"], rows)
+        rows.append(
+            [
+                n,
+                update_freq,
+                f"{audio * RATE / 1e6:.2f} M",
+                f"{work[0]:.1f} / {work[1]:.1f}",
+                f"{batch[0]:.0f} / {batch[1]:.0f}",
+                f"{weights:.1f}",
+                f"{update:.1f}",
+            ]
+        )
+    return markdown(
+        [
+            "GPUs",
+            "update_freq",
+            "max_tokens",
+            "TFLOP of a GPU",
+            "GB by activations",
+            "GB by weights",
+            "GB by optimiser and teacher",
+        ],
+        rows,
+    )
 
 
 def collectives_table(run: Run) -> str:
     rows = []
-    for code, made in (("ours", collectives(run.cfg, RECIPE_GPUS)), ("released", released_collectives(run.cfg, RECIPE_GPUS, 1))):
+    for code, made in (
+        ("ours", collectives(run.cfg, RECIPE_GPUS)),
+        ("released", released_collectives(run.cfg, RECIPE_GPUS, 1)),
+    ):
         rows += [[code, c.name, c.count, f"{c.bytes / 1e3:,.1f}", f"{c.count * c.bytes / 1e3:,.1f}"] for c in made]
     return markdown(["16 GPUs, update_freq 1", "all-reduce of", "number", "kB each", "kB an update"], rows)
 
@@ -452,17 +492,32 @@ def collectives_by_gpus_table(run: Run, gpu: Gpu) -> str:
         row = [n]
         for made in (collectives(run.cfg, n), released_collectives(run.cfg, n, run.share_out(n)[0])):
             milliseconds = 1000 * collective_seconds(run, gpu, n, made)
-            row += [sum(c.count for c in made), f"{sum(c.count * c.bytes for c in made) / 1e6:.1f}", f"{milliseconds:.1f}"]
+            row += [
+                sum(c.count for c in made),
+                f"{sum(c.count * c.bytes for c in made) / 1e6:.1f}",
+                f"{milliseconds:.1f}",
+            ]
         rows.append(row)
-    return markdown(["GPUs", "ours: number", "MB", f"ms ({gpu.name})", "released: number", "MB", f"ms ({gpu.name})"], rows)
+    return markdown(
+        ["GPUs", "ours: number", "MB", f"ms ({gpu.name})", "released: number", "MB", f"ms ({gpu.name})"], rows
+    )
 
 
 def calibration_table(run: Run, gpus: Sequence[Gpu]) -> str:
-    compiled = [replace(published(run, gpu, COMPILED), name=f"{gpu.name}, torch.compile") for gpu in gpus if gpu.name in COMPILED]
+    compiled = [
+        replace(published(run, gpu, COMPILED), name=f"{gpu.name}, torch.compile")
+        for gpu in gpus
+        if gpu.name in COMPILED
+    ]
     rows = []
     for gpu in [*gpus, *compiled]:
-        rates = [gpu.flops / 1e12, *(rate / 1e9 for rate in (gpu.memory_bandwidth, gpu.link_bandwidth, gpu.network_bandwidth))]
-        rows.append([gpu.name, *(f"{rate:.0f}" for rate in rates), f"{gpu.efficiency:.2f}", f"{1000 * gpu.host_seconds:.0f}"])
+        rates = [
+            gpu.flops / 1e12,
+            *(rate / 1e9 for rate in (gpu.memory_bandwidth, gpu.link_bandwidth, gpu.network_bandwidth)),
+        ]
+        rows.append(
+            [gpu.name, *(f"{rate:.0f}" for rate in rates), f"{gpu.efficiency:.2f}", f"{1000 * gpu.host_seconds:.0f}"]
+        )
     return markdown(["GPU", "TFLOP/s, half", "memory GB/s", "link GB/s", "network GB/s", "efficiency", "host ms"], rows)
 
 
@@ -474,8 +529,30 @@ def time_table(run: Run, gpu: Gpu) -> str:
         total = hours(run, gpu, n)
         parts = [f"{1000 * value:.0f}" for value in (made.batches[0], made.update, made.collectives, made.host)]
         speed = run.update_seconds / n / before
-        rows.append([n, *parts, f"{before:.3f} / {after:.3f}", f"{total:.0f}", PUBLISHED.get(gpu.name, {}).get(n, "-"), f"{speed:.0f}"])
-    return markdown([f"{gpu.name}: GPUs", "batches ms", "optimiser, teacher ms", "collectives ms", "host ms", "s an update, until / after the freeze", "hours", "hours, published", "s of audio a s and GPU"], rows)
+        rows.append(
+            [
+                n,
+                *parts,
+                f"{before:.3f} / {after:.3f}",
+                f"{total:.0f}",
+                PUBLISHED.get(gpu.name, {}).get(n, "-"),
+                f"{speed:.0f}",
+            ]
+        )
+    return markdown(
+        [
+            f"{gpu.name}: GPUs",
+            "batches ms",
+            "optimiser, teacher ms",
+            "collectives ms",
+            "host ms",
+            "s an update, until / after the freeze",
+            "hours",
+            "hours, published",
+            "s of audio a s and GPU",
+        ],
+        rows,
+    )
 
 
 def activations_table(run: Run) -> str:
@@ -511,7 +588,7 @@ def fits_table(run: Run) -> str:
     return markdown(["GPU, GB", "largest max_tokens", "s of audio", "GPUs x update_freq for an update, at least"], rows)
 
 
-def tables(run: Run, gpus: Sequence[Gpu]) -> Dict[str, str]:
+def tables(run: Run, gpus: Sequence[Gpu]) -> dict[str, str]:
     """All of them in Markdown, by name."""
     made = {
         "FLOPs": flops_table(run),
@@ -528,35 +605,98 @@ def tables(run: Run, gpus: Sequence[Gpu]) -> Dict[str, str]:
     return made
 
 
-def write_into(page: str, made: Dict[str, str]) -> str:
+def write_into(page: str, made: dict[str, str]) -> str:
     """The page's text with the tables between its marks, ``<!-- name -->`` and ``<!-- end -->``, replaced."""
     for name, table in made.items():
-        page = re.sub(rf"(<!-- {re.escape(name)} -->\n).*?(?=<!-- end -->)", lambda m: f"{m[1]}\n{table}\n\n", page, flags=re.DOTALL)
+        page = re.sub(
+            rf"(<!-- {re.escape(name)} -->\n).*?(?=<!-- end -->)",
+            lambda m: f"{m[1]}\n{table}\n\n",
+            page,
+            flags=re.DOTALL,
+        )
     return page
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
 
-RATES = {"flops": ("tflops", 1e12), "memory_bandwidth": ("memory-gb", 1e9), "link_bandwidth": ("link-gb", 1e9), "network_bandwidth": ("network-gb", 1e9)}
+RATES = {
+    "flops": ("tflops", 1e12),
+    "memory_bandwidth": ("memory-gb", 1e9),
+    "link_bandwidth": ("link-gb", 1e9),
+    "network_bandwidth": ("network-gb", 1e9),
+}
 
 
 def parse(arguments: Sequence[str] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="What a training of DinoSR costs on 1 to 64 GPUs, on paper.")
-    parser.add_argument("--config", type=Path, default=REPOSITORY / "examples/config/pretraining/dinosr_base.yaml", metavar="FILE", help="pre-training config; front_end=conv and extractor_mode=layer_norm (default: dinosr_base.yaml)")
-    parser.add_argument("--max-tokens", type=float, metavar="N", help=f"samples in a batch of one GPU; an update holds {RECIPE_GPUS} of them (default: the config's)")
-    parser.add_argument("--crop", type=float, default=Run.crop, metavar="S", help="seconds of an utterance, weighted by audio (default: %(default)s)")
-    parser.add_argument("--machine", type=int, default=Run.machine, metavar="N", help="GPUs in a machine (default: %(default)s)")
-    parser.add_argument("--link-latency", type=float, default=Run.link_latency, metavar="S", help="seconds of a small all-reduce inside a machine (default: %(default)s)")
-    parser.add_argument("--network-latency", type=float, default=Run.network_latency, metavar="S", help="seconds of a small all-reduce between machines (default: %(default)s)")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=REPOSITORY / "examples/config/pretraining/dinosr_base.yaml",
+        metavar="FILE",
+        help="pre-training config; front_end=conv and extractor_mode=layer_norm (default: dinosr_base.yaml)",
+    )
+    parser.add_argument(
+        "--max-tokens",
+        type=float,
+        metavar="N",
+        help=f"samples in a batch of one GPU; an update holds {RECIPE_GPUS} of them (default: the config's)",
+    )
+    parser.add_argument(
+        "--crop",
+        type=float,
+        default=Run.crop,
+        metavar="S",
+        help="seconds of an utterance, weighted by audio (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--machine", type=int, default=Run.machine, metavar="N", help="GPUs in a machine (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--link-latency",
+        type=float,
+        default=Run.link_latency,
+        metavar="S",
+        help="seconds of a small all-reduce inside a machine (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--network-latency",
+        type=float,
+        default=Run.network_latency,
+        metavar="S",
+        help="seconds of a small all-reduce between machines (default: %(default)s)",
+    )
     parser.add_argument("--gpu", choices=GPUS, help="one kind of GPU only, and where the options below start from")
     parser.add_argument("--tflops", type=float, metavar="X", help="of that GPU: peak in half precision, TFLOP/s")
     parser.add_argument("--memory-gb", type=float, metavar="X", help="bandwidth of its memory, GB/s")
-    parser.add_argument("--link-gb", type=float, metavar="X", help="bus bandwidth between GPUs of a machine, GB/s: busbw of nccl-tests' all_reduce_perf")
+    parser.add_argument(
+        "--link-gb",
+        type=float,
+        metavar="X",
+        help="bus bandwidth between GPUs of a machine, GB/s: busbw of nccl-tests' all_reduce_perf",
+    )
     parser.add_argument("--network-gb", type=float, metavar="X", help="the same between machines")
-    parser.add_argument("--measured", nargs="+", metavar="N:S", help="your seconds an update, before the freeze, on N GPUs; several numbers of GPUs tell the host's part too (default: from published hours)")
-    parser.add_argument("--efficiency", type=float, metavar="E", help="share of the roofline that a step reaches (default: from --measured or published hours)")
-    parser.add_argument("--host-seconds", type=float, metavar="S", help="of an update that no GPU shortens (default: the same)")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="write the tables into this page, between its marks, instead of printing them")
+    parser.add_argument(
+        "--measured",
+        nargs="+",
+        metavar="N:S",
+        help="your seconds an update, before the freeze, on N GPUs; several numbers of GPUs tell the host's part too (default: from published hours)",
+    )
+    parser.add_argument(
+        "--efficiency",
+        type=float,
+        metavar="E",
+        help="share of the roofline that a step reaches (default: from --measured or published hours)",
+    )
+    parser.add_argument(
+        "--host-seconds", type=float, metavar="S", help="of an update that no GPU shortens (default: the same)"
+    )
+    parser.add_argument(
+        "--page",
+        type=Path,
+        metavar="FILE",
+        help="write the tables into this page, between its marks, instead of printing them",
+    )
     options = parser.parse_args(arguments)
     of_a_gpu = [option for option, _ in RATES.values()] + ["measured", "efficiency", "host-seconds"]
     if options.gpu is None and any(getattr(options, option.replace("-", "_")) is not None for option in of_a_gpu):
@@ -569,16 +709,26 @@ def parse(arguments: Sequence[str] = None) -> argparse.Namespace:
         options.model = OmegaConf.load(options.config)
     except OSError as error:
         parser.error(f"--config {options.config}: {error.strerror}")
-    if options.model.model.front_end != "conv" or options.model.model.extractor_mode != "layer_norm" or options.model.model.pos_conv_depth == 1:
-        parser.error(f"--config {options.config}: front_end=conv, extractor_mode=layer_norm and pos_conv_depth of 2 or more are counted, no others")
+    if (
+        options.model.model.front_end != "conv"
+        or options.model.model.extractor_mode != "layer_norm"
+        or options.model.model.pos_conv_depth == 1
+    ):
+        parser.error(
+            f"--config {options.config}: front_end=conv, extractor_mode=layer_norm and pos_conv_depth of 2 or more are counted, no others"
+        )
     return options
 
 
-def chosen_gpus(options: argparse.Namespace, run: Run) -> List[Gpu]:
+def chosen_gpus(options: argparse.Namespace, run: Run) -> list[Gpu]:
     """The GPUs of the tables, with the rates, efficiency and host's seconds that were given or follow from what was measured."""
     if options.gpu is None:
         return [published(run, gpu) for gpu in GPUS.values()]
-    given = {field: scale * value for field, (option, scale) in RATES.items() if (value := getattr(options, option.replace("-", "_"))) is not None}
+    given = {
+        field: scale * value
+        for field, (option, scale) in RATES.items()
+        if (value := getattr(options, option.replace("-", "_"))) is not None
+    }
     gpu = published(run, replace(GPUS[options.gpu], **given))
     if options.measured:
         gpu = calibrated(run, gpu, options.measured, 0.0, lambda n: collectives(run.cfg, n))
@@ -597,7 +747,15 @@ def main(arguments: Sequence[str] = None) -> int:
 
 def run_command(options: argparse.Namespace) -> None:
     whole = options.model
-    run = Run(plain(whole.model), options.max_tokens or whole.dataset.max_tokens, whole.optimization.max_update, options.crop, options.machine, options.link_latency, options.network_latency)
+    run = Run(
+        plain(whole.model),
+        options.max_tokens or whole.dataset.max_tokens,
+        whole.optimization.max_update,
+        options.crop,
+        options.machine,
+        options.link_latency,
+        options.network_latency,
+    )
     made = tables(run, chosen_gpus(options, run))
     if options.page:
         options.page.write_text(write_into(options.page.read_text(encoding="utf-8"), made), encoding="utf-8")

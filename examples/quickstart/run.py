@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Dict, List, Optional
 
 from tqdm import tqdm
 
@@ -50,11 +49,35 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="run.sh", description="DinoSR from audio to WER, on synthetic speech or on --audio.")
-    parser.add_argument("--audio", type=Path, metavar="DIR", help="a corpus in LibriSpeech layout with parts named train* and dev*, and <part>.phones.tsv beside them where there is an alignment (default: synthetic speech)")
-    parser.add_argument("--minutes-budget", type=float, default=14.0, metavar="N", help="minutes for everything after the environment's set-up (default: %(default)s)")
-    parser.add_argument("--synth-minutes", type=float, default=20.0, metavar="M", help="minutes of synthetic speech where there is no --audio (default: %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where all results go (default: runs/quickstart, or runs/<name of --audio>)")
+    parser = argparse.ArgumentParser(
+        prog="run.sh", description="DinoSR from audio to WER, on synthetic speech or on --audio."
+    )
+    parser.add_argument(
+        "--audio",
+        type=Path,
+        metavar="DIR",
+        help="a corpus in LibriSpeech layout with parts named train* and dev*, and <part>.phones.tsv beside them where there is an alignment (default: synthetic speech)",
+    )
+    parser.add_argument(
+        "--minutes-budget",
+        type=float,
+        default=14.0,
+        metavar="N",
+        help="minutes for everything after the environment's set-up (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--synth-minutes",
+        type=float,
+        default=20.0,
+        metavar="M",
+        help="minutes of synthetic speech where there is no --audio (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where all results go (default: runs/quickstart, or runs/<name of --audio>)",
+    )
     options = parser.parse_args()
     if options.minutes_budget <= FIXED_MINUTES:
         parser.error(f"--minutes-budget {options.minutes_budget:g}: needs more than {FIXED_MINUTES} minutes")
@@ -112,22 +135,28 @@ class Quickstart:
 
     def make_manifests(self) -> None:
         if not (self.manifests / "dict.ltr.txt").exists():  # the file that is written last
-            self.call("manifests", [self.bin / "dinosr", "manifest", "librispeech", self.corpus, "--out", self.manifests])
+            self.call(
+                "manifests", [self.bin / "dinosr", "manifest", "librispeech", self.corpus, "--out", self.manifests]
+            )
         parts = sorted(path.stem for path in self.manifests.glob("*.tsv"))
         self.train, self.dev = (self.part(parts, start) for start in ("train", "dev"))
         for part in (self.train, self.dev):
             split = read_manifest(self.manifests / f"{part}.tsv")
-            say(f"  {part}: {len(split.utterances)} utterances, {sum(u.samples for u in split.utterances) / 16000 / 60:.1f} minutes")
+            say(
+                f"  {part}: {len(split.utterances)} utterances, {sum(u.samples for u in split.utterances) / 16000 / 60:.1f} minutes"
+            )
 
-    def part(self, parts: List[str], start: str) -> str:
+    def part(self, parts: list[str], start: str) -> str:
         fitting = [part for part in parts if part.startswith(start)]
         if not fitting:
-            raise UserError(f"{self.corpus}: no part whose name starts with '{start}' among {', '.join(parts)}; rename a folder or link one")
+            raise UserError(
+                f"{self.corpus}: no part whose name starts with '{start}' among {', '.join(parts)}; rename a folder or link one"
+            )
         if len(fitting) > 1:
             say(f"  of the parts {', '.join(fitting)} the first is used")
         return fitting[0]
 
-    def make_plan(self) -> Dict[str, int]:
+    def make_plan(self) -> dict[str, int]:
         """How many updates fit in the minutes, from the measured speed of a few."""
         path = self.out / "plan.json"
         if not path.exists():
@@ -142,12 +171,18 @@ class Quickstart:
             }
             write_json(path, plan)
         plan = json.loads(path.read_text())
-        say(f"plan: {plan['pretrain']} updates of pre-training, 2 x {plan['finetune']} of fine-tuning, for a budget of {self.budget:g} minutes")
+        say(
+            f"plan: {plan['pretrain']} updates of pre-training, 2 x {plan['finetune']} of fine-tuning, for a budget of {self.budget:g} minutes"
+        )
         return plan
 
     def pretrain(self) -> None:
         updates, folder = self.plan["pretrain"], self.out / "pretrain"
-        overrides = [f"task.data={self.manifests}", f"dataset.train_subset={self.train}", f"checkpoint.save_interval_updates={max(updates // 5, 1)}"]
+        overrides = [
+            f"task.data={self.manifests}",
+            f"dataset.train_subset={self.train}",
+            f"checkpoint.save_interval_updates={max(updates // 5, 1)}",
+        ]
         self.fairseq_train("pre-training", "pretraining", "dinosr_tiny", folder, updates, overrides)
 
     def finetune(self, name: str) -> None:
@@ -164,7 +199,9 @@ class Quickstart:
             overrides.append("model.no_pretrained_weights=true")
         self.fairseq_train(f"fine-tuning, {name}", "finetuning", "tiny", folder, updates, overrides)
 
-    def fairseq_train(self, title: str, kind: str, config: str, folder: Path, updates: int, overrides: List[str]) -> None:
+    def fairseq_train(
+        self, title: str, kind: str, config: str, folder: Path, updates: int, overrides: list[str]
+    ) -> None:
         """Run fairseq-hydra-train to the end; it resumes by itself from ``checkpoint_last.pt``."""
         if (folder / "minutes.json").exists():
             say(f"{title}: done before")
@@ -192,13 +229,20 @@ class Quickstart:
             return
         command = [
             *(self.bin / "fairseq-generate", self.manifests, "--task", "dinosr_finetuning"),
-            *("--user-dir", REPOSITORY / "dinosr_plugin", "--path", folder / "checkpoint_last.pt", "--gen-subset", self.dev),
+            *(
+                "--user-dir",
+                REPOSITORY / "dinosr_plugin",
+                "--path",
+                folder / "checkpoint_last.pt",
+                "--gen-subset",
+                self.dev,
+            ),
             *("--scoring", "dinosr_wer", "--post-process", "letter", "--results-path", folder, "--cpu"),
         ]
         self.call(f"decoding, {name}", command)
         write_json(folder / "score.json", score_generate_output(folder / f"generate-{self.dev}.txt"))
 
-    def measure(self) -> Optional[dict]:
+    def measure(self) -> dict | None:
         """PNMI and the rest of every kept checkpoint; None for a corpus without phone alignment."""
         alignment = self.corpus / f"{self.dev}.phones.tsv"
         if not alignment.exists():
@@ -207,14 +251,23 @@ class Quickstart:
         say("measures: codes against phones")
         phones = PhoneAlignment.read(alignment)
         checkpoint = self.out / "pretrain" / "checkpoint_last.pt"
-        figures = measure([checkpoint], self.manifests / f"{self.dev}.tsv", phones, self.manifests / f"{self.train}.tsv", self.out / "measures")
+        figures = measure(
+            [checkpoint],
+            self.manifests / f"{self.dev}.tsv",
+            phones,
+            self.manifests / f"{self.train}.tsv",
+            self.out / "measures",
+        )
         return {**figures, "phones": phones.names}
 
     # ---- summary ------------------------------------------------------------------------------------------------------------
 
-    def summarise(self, quality: Optional[dict], minutes: float) -> None:
+    def summarise(self, quality: dict | None, minutes: float) -> None:
         losses = loss_curve(read_training_log(self.out / "pretrain" / "train.log"))
-        scores = {name: json.loads((self.out / f"finetune_{name}" / "score.json").read_text()) for name in ("pretrained", "scratch")}
+        scores = {
+            name: json.loads((self.out / f"finetune_{name}" / "score.json").read_text())
+            for name in ("pretrained", "scratch")
+        }
         result = {
             "pretrain": {
                 "loss_first": losses[0][1],
@@ -234,10 +287,13 @@ class Quickstart:
         print(summary_text(result))
         print(f"\n{self.out / 'result.json'}\n{self.out / 'summary.png'}")
 
-    def draw(self, result: dict, quality: Optional[dict], losses: list) -> None:
+    def draw(self, result: dict, quality: dict | None, losses: list) -> None:
         labels = {"pretrained": "pre-trained", "scratch": "from scratch"}
         curves = {
-            label: [(u, w) for u, w in curve(read_training_log(self.out / f"finetune_{name}" / "train.log", self.dev), "wer")]
+            label: [
+                (u, w)
+                for u, w in curve(read_training_log(self.out / f"finetune_{name}" / "train.log", self.dev), "wer")
+            ]
             for name, label in labels.items()
         }
         plot_summary(
@@ -258,7 +314,9 @@ class Quickstart:
         say(title)
         log = self.out / f"{re.sub('[^a-z]+', '_', title)}.log"
         with open(log, "w") as file:
-            status = subprocess.run([str(part) for part in command], stdout=file, stderr=subprocess.STDOUT, cwd=REPOSITORY).returncode
+            status = subprocess.run(
+                [str(part) for part in command], stdout=file, stderr=subprocess.STDOUT, cwd=REPOSITORY
+            ).returncode
         if status:
             raise UserError(f"{title} failed with status {status}: {last_line(log)} (log: {log})")
 
@@ -267,7 +325,12 @@ class Quickstart:
         log = folder / "output.log"
         with open(log, "w") as file, tqdm(total=updates, desc=title, unit="update", disable=None) as bar:
             process = subprocess.Popen(
-                [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", cwd=REPOSITORY
+                [str(part) for part in command],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                cwd=REPOSITORY,
             )
             try:
                 for line in process.stdout:
@@ -294,8 +357,9 @@ def update_seconds(config: Path, warm_up: int = 2, timed: int = 6) -> float:
     import statistics
 
     import torch
-    from dinosr_plugin.models.dinosr import DinoSR, DinoSRConfig
     from omegaconf import OmegaConf
+
+    from dinosr_plugin.models.dinosr import DinoSR, DinoSRConfig
 
     settings = OmegaConf.load(config)
     fields = {name: value for name, value in settings.model.items() if name != "_name"}
@@ -330,7 +394,11 @@ def show_progress(bar: tqdm, line: str) -> None:
 
 def last_line(log: Path) -> str:
     """What a failed program said last: its own one-line error where there is one."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
+    lines = [
+        line.strip()
+        for line in log.read_text(errors="replace").splitlines()
+        if line.strip() and "HYDRA_FULL_ERROR" not in line
+    ]
     return lines[-1] if lines else "it said nothing"
 
 
@@ -345,10 +413,20 @@ def summary_text(result: dict) -> str:
         rows += [{**row, "name": BASELINES[name]} for name, row in result["baselines"].items()]
         parts += ["", format_table(rows, QUALITY_COLUMNS)]
     rows = [
-        {"name": name, "wer": wer, "interval": "{:.1f} to {:.1f}".format(*result["wer_interval"][name]), "cer": result["cer"][name]}
+        {
+            "name": name,
+            "wer": wer,
+            "interval": "{:.1f} to {:.1f}".format(*result["wer_interval"][name]),
+            "cer": result["cer"][name],
+        }
         for name, wer in result["wer"].items()
     ]
-    columns = [("name", "recogniser", ""), ("wer", "WER %", ".1f"), ("interval", "95 % interval", ""), ("cer", "CER %", ".1f")]
+    columns = [
+        ("name", "recogniser", ""),
+        ("wer", "WER %", ".1f"),
+        ("interval", "95 % interval", ""),
+        ("cer", "CER %", ".1f"),
+    ]
     parts += ["", format_table(rows, columns)]
     return "\n".join([*parts, "", f"{result['minutes_total']:.1f} minutes in all"])
 

@@ -50,7 +50,9 @@ def published(features: dict, items: list[Item], folder: Path, sampled: bool) ->
     import zrc_abx2
 
     limits = {} if sampled else {"max_size_group": 10**6, "max_x_across": 10**6}
-    settings = zrc_abx2.EvalArgs(str(folder), str(folder / "some-items.item"), feature_size=1 / RATE, context_mode="within", **limits)
+    settings = zrc_abx2.EvalArgs(
+        str(folder), str(folder / "some-items.item"), feature_size=1 / RATE, context_mode="within", **limits
+    )
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         rows = zrc_abx2.EvalABX().eval_abx(settings)
@@ -68,7 +70,15 @@ def compare(name: str, features: dict, items: list[Item], rounds: int, sampled: 
             for scorer, score in (("ours", ours), ("libriabx2", published)):
                 wall, cpu = time.perf_counter(), time.process_time()
                 errors = score(features, items, Path(folder), sampled)
-                rows.append({"name": name, "scorer": scorer, **errors, "wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu})
+                rows.append(
+                    {
+                        "name": name,
+                        "scorer": scorer,
+                        **errors,
+                        "wall": time.perf_counter() - wall,
+                        "cpu": time.process_time() - cpu,
+                    }
+                )
             rows[0].update(gain=rows[1]["wall"] / rows[0]["wall"], gain_cpu=rows[1]["cpu"] / rows[0]["cpu"])
             yield rows
 
@@ -77,10 +87,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="dinosr bench abx", description=__doc__.splitlines()[0])
     parser.add_argument("manifest", type=Path)
     parser.add_argument("phones", type=Path, help=".phones.tsv of the same corpus")
-    parser.add_argument("--features", nargs="+", choices=("mfcc", "fbank", "wide"), default=["mfcc", "fbank", "wide"], help="default: all")
+    parser.add_argument(
+        "--features",
+        nargs="+",
+        choices=("mfcc", "fbank", "wide"),
+        default=["mfcc", "fbank", "wide"],
+        help="default: all",
+    )
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--width", type=int, default=768, help="of the random projection (default: %(default)s)")
-    parser.add_argument("--sampled", action="store_true", help="10 items a group, 5 other speakers: what is published; the draws differ")
+    parser.add_argument(
+        "--sampled", action="store_true", help="10 items a group, 5 other speakers: what is published; the draws differ"
+    )
     given = parser.parse_args(arguments)
     if importlib.util.find_spec("torchaudio") is None:
         sys.modules["torchaudio"] = types.ModuleType("torchaudio")

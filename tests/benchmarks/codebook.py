@@ -26,8 +26,20 @@ from dinosr_plugin.evaluation.table import format_table
 from dinosr_plugin.modules.codebook import Codebooks
 from dinosr_plugin.modules.masking import span_mask
 
-COLUMNS = [("name", "codebooks", ""), ("frames", "frames", ",d"), ("ms", "ms", ".1f"), ("least_ms", "least", ".1f"), ("most_ms", "most", ".1f")]
-COLUMNS += [("cpu_ms", "CPU ms", ".1f"), ("times", "times ours", ".2f"), ("of_step", "of a step, s", ".2f"), ("share", "%", ".2f"), ("model_mb", "MB", ".0f")]
+COLUMNS = [
+    ("name", "codebooks", ""),
+    ("frames", "frames", ",d"),
+    ("ms", "ms", ".1f"),
+    ("least_ms", "least", ".1f"),
+    ("most_ms", "most", ".1f"),
+]
+COLUMNS += [
+    ("cpu_ms", "CPU ms", ".1f"),
+    ("times", "times ours", ".2f"),
+    ("of_step", "of a step, s", ".2f"),
+    ("share", "%", ".2f"),
+    ("model_mb", "MB", ".0f"),
+]
 
 
 def make_ours(job: dict):
@@ -43,7 +55,10 @@ def make_ours(job: dict):
 
 def make_plain(job: dict):
     n_codebooks, size, dim = job["shape"]
-    books = [(torch.randn(size, dim, device=job["device"]), torch.ones(size, device=job["device"])) for _ in range(n_codebooks)]
+    books = [
+        (torch.randn(size, dim, device=job["device"]), torch.ones(size, device=job["device"]))
+        for _ in range(n_codebooks)
+    ]
     frames = made_up(job)
 
     def work():
@@ -79,11 +94,21 @@ def measure(given: argparse.Namespace) -> dict:
     masked = masked_frames(cfg, given.rows, given.seconds)
     shape = (cfg.model.average_top_k_layers, cfg.model.codebook_size, cfg.model.encoder_embed_dim)
     how = {"shape": shape, "device": given.device, "threads": given.threads}
-    jobs = {(name, frames): {"work": name, **how, "frames": frames} for frames in sorted({masked, given.frames}) for name in ("ours", "one-hot loop")}
+    jobs = {
+        (name, frames): {"work": name, **how, "frames": frames}
+        for frames in sorted({masked, given.frames})
+        for name in ("ours", "one-hot loop")
+    }
     with ExitStack() as stack:
         steps = {"step": update, "step on one": replace(update, rows=1)}
-        steps = [stack.enter_context(Program(name, Path(__file__), {"work": "update", **asdict(its)})) for name, its in steps.items()]
-        books = [stack.enter_context(Program(f"{name}, {frames}", Path(__file__), job)) for (name, frames), job in jobs.items()]
+        steps = [
+            stack.enter_context(Program(name, Path(__file__), {"work": "update", **asdict(its)}))
+            for name, its in steps.items()
+        ]
+        books = [
+            stack.enter_context(Program(f"{name}, {frames}", Path(__file__), job))
+            for (name, frames), job in jobs.items()
+        ]
         times = take_turns([*steps, *books], given.rounds)
     whole, one = (summary(step.name, times[step.name], times["step"]) for step in steps)
     a_row = seconds_a_row(times["step on one"], times["step"], given.rows)
@@ -92,17 +117,31 @@ def measure(given: argparse.Namespace) -> dict:
         row = summary(name, times[program.name], times[f"ours, {frames}"])
         step = whole["wall"] + a_row * (frames / masked - 1) * given.rows
         rows.append(row | {"frames": frames, "of_step": step, "share": 100 * row["wall"] / step})
-    return {"settings": asdict(update), "shape": shape, "masked": masked, "step": whole, "step_on_one": one, "seconds_a_row": a_row, "rows": rows}
+    return {
+        "settings": asdict(update),
+        "shape": shape,
+        "masked": masked,
+        "step": whole,
+        "step_on_one": one,
+        "seconds_a_row": a_row,
+        "rows": rows,
+    }
 
 
 def show(record: dict) -> None:
     settings, shape = record["settings"], " x ".join(map(str, record["shape"]))
     batch = f"{settings['rows']} x {settings['seconds']:g} s, {settings['precision']}, {settings['device']}, {settings['threads']} threads"
-    print(f"{shape}; a step ({settings['size']}, {batch}) masks {record['masked']} frames and takes {record['step']['wall']:.2f} s, ", end="")
+    print(
+        f"{shape}; a step ({settings['size']}, {batch}) masks {record['masked']} frames and takes {record['step']['wall']:.2f} s, ",
+        end="",
+    )
     print(f"each utterance more {record['seconds_a_row']:.2f} s")
     rows = []
     for row in record["rows"]:
-        milliseconds = {f"{to}ms": 1000 * row[key] for to, key in {"": "wall", "least_": "least", "most_": "most", "cpu_": "cpu"}.items()}
+        milliseconds = {
+            f"{to}ms": 1000 * row[key]
+            for to, key in {"": "wall", "least_": "least", "most_": "most", "cpu_": "cpu"}.items()
+        }
         rows.append(row | milliseconds | {"times": row["ratio"], "model_mb": row["model"] / 1e6})
     print(format_table(rows, COLUMNS))
 

@@ -8,12 +8,20 @@ from collections.abc import Callable
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import conv_flop_count, flop_registry, sdpa_backward_flop_count, sdpa_flop_count, shape_wrapper
+from torch.utils.flop_counter import (
+    conv_flop_count,
+    flop_registry,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+    shape_wrapper,
+)
 
 aten = torch.ops.aten
 
 
-def convolution_backward(grad, x, w, _bias, _stride, _padding, _dilation, transposed, _output_padding, _groups, wanted, out_shape=None, **_) -> int:
+def convolution_backward(
+    grad, x, w, _bias, _stride, _padding, _dilation, transposed, _output_padding, _groups, wanted, out_shape=None, **_
+) -> int:
     """As much as the forward pass for each of the two gradients; torch's own formula counts grouped convolutions as if they were not."""
     return (wanted[0] + wanted[1]) * conv_flop_count(x, w, grad, transposed)
 
@@ -21,7 +29,9 @@ def convolution_backward(grad, x, w, _bias, _stride, _padding, _dilation, transp
 FORMULAS = flop_registry | {  # torch 2.13 has none for attention on a CPU
     aten.convolution_backward: shape_wrapper(convolution_backward),
     aten._scaled_dot_product_flash_attention_for_cpu: shape_wrapper(lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)),
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: shape_wrapper(lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v)),
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: shape_wrapper(
+        lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v)
+    ),
 }
 
 
@@ -70,4 +80,6 @@ def count(work: Callable[[], None]) -> dict[str, int]:
     """The attributes of ``Calls``, of doing it once."""
     with Calls() as calls:
         work()
-    return {name: getattr(calls, name) for name in ("operators", "flops", "allocated", "collectives", "collective_bytes")}
+    return {
+        name: getattr(calls, name) for name in ("operators", "flops", "allocated", "collectives", "collective_bytes")
+    }

@@ -37,7 +37,9 @@ def write_manifest(folder: Path, rows: int, seed: int = 0) -> None:
         file.write(f"{folder}\n")
         for row, length in enumerate(samples.tolist()):
             speaker, book = row % 7000, row // 200
-            file.write(f"large/{speaker}/a_book_of_some_title_{book}_librivox_64kb_mp3/chapter_{book}_64kb_{row:07d}.flac\t{length}\n")
+            file.write(
+                f"large/{speaker}/a_book_of_some_title_{book}_librivox_64kb_mp3/chapter_{book}_64kb_{row:07d}.flac\t{length}\n"
+            )
 
 
 def memory(field: str, file: str = "/proc/self/status") -> int:
@@ -86,7 +88,13 @@ def measure(folder: Path, pad: bool) -> dict:
     from dinosr_plugin.data.check import validate_manifest
     from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig, DinoSRPretrainingTask
 
-    fields = {"data": str(folder), "max_sample_size": MAX_SAMPLE_SIZE, "min_sample_size": MIN_SAMPLE_SIZE, "enable_padding": pad, "seed": 1}
+    fields = {
+        "data": str(folder),
+        "max_sample_size": MAX_SAMPLE_SIZE,
+        "min_sample_size": MIN_SAMPLE_SIZE,
+        "enable_padding": pad,
+        "seed": 1,
+    }
     task = DinoSRPretrainingTask.setup_task(OmegaConf.structured(DinoSRPretrainingConfig(tpu=False, **fields)))
 
     def batches(epoch: int):
@@ -121,9 +129,14 @@ def show(record: dict) -> None:
     print(f"{'step':<26}{'seconds':>9}{'MiB':>8}{'peak MiB':>10}")
     for step in record["steps"]:
         print(f"{step['step']:<26}{step['seconds']:>9.2f}{step['memory'] / 2**20:>8.0f}{step['peak'] / 2**20:>10.0f}")
-    print(f"{record['rows']} rows: {record['bytes_a_row']:.0f} bytes a row, peak {record['peak_bytes_a_row']:.0f}; ", end="")
+    print(
+        f"{record['rows']} rows: {record['bytes_a_row']:.0f} bytes a row, peak {record['peak_bytes_a_row']:.0f}; ",
+        end="",
+    )
     print(f"a loader worker grows by {record['worker_bytes_a_row']:.0f}")
-    print(f"{record['batches']} batches of at most {MAX_TOKENS} samples: {record['filled']:.1%} filled, {record['wasted']:.3%} wasted")
+    print(
+        f"{record['batches']} batches of at most {MAX_TOKENS} samples: {record['filled']:.1%} filled, {record['wasted']:.3%} wasted"
+    )
 
 
 def in_fresh_process(folder: Path, pad: bool) -> dict:
@@ -134,7 +147,9 @@ def in_fresh_process(folder: Path, pad: bool) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description="cost of a large manifest, without audio")
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--padding", action="store_true", help="pad batches (task.enable_padding) instead of cropping them")
+    parser.add_argument(
+        "--padding", action="store_true", help="pad batches (task.enable_padding) instead of cropping them"
+    )
     add_json(parser)
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)  # in the fresh process
     options = parser.parse_args()

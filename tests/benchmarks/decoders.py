@@ -1,7 +1,7 @@
 """How fast and how good is each decoder? All of them on the same emissions, in this process and in a pool; run by hand.
 
-    fairseq-generate data --task dinosr_finetuning --user-dir $(dinosr path) --path CHECKPOINT --gen-subset dev --emissions dev.npz --cpu
-    dinosr bench decode dev.npz --lexicon data/train.wrd --lm words.arpa --letters letters.arpa [--lm-weight 2] [--beam 50]
+fairseq-generate data --task dinosr_finetuning --user-dir $(dinosr path) --path CHECKPOINT --gen-subset dev --emissions dev.npz --cpu
+dinosr bench decode dev.npz --lexicon data/train.wrd --lm words.arpa --letters letters.arpa [--lm-weight 2] [--beam 50]
 """
 
 import argparse
@@ -61,9 +61,15 @@ def main(arguments: list[str] | None = None) -> None:
     runs = {
         "best path": ("best_path", SearchOptions()),
         "beam": ("beam", SearchOptions(beam=given.beam)),
-        "beam, n-gram of letters": ("beam", SearchOptions(beam=given.beam, lm=given.letters, lm_weight=given.lm_weight)),
+        "beam, n-gram of letters": (
+            "beam",
+            SearchOptions(beam=given.beam, lm=given.letters, lm_weight=given.lm_weight),
+        ),
         "lexicon": ("lexicon", SearchOptions(beam=given.beam, lexicon=given.lexicon)),
-        "lexicon, n-gram of words": ("lexicon", SearchOptions(beam=given.beam, lexicon=given.lexicon, lm=given.lm, lm_weight=given.lm_weight)),
+        "lexicon, n-gram of words": (
+            "lexicon",
+            SearchOptions(beam=given.beam, lexicon=given.lexicon, lm=given.lm, lm_weight=given.lm_weight),
+        ),
     }
     rows = [measure(name, kind, options, emissions) for name, (kind, options) in runs.items()]
     print(f"{emissions.meta.seconds / 60:.1f} min of speech, beam {given.beam}, {default_processes()} processes")

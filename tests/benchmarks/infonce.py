@@ -18,7 +18,12 @@ from dinosr_plugin.modules.infonce import draw_negatives, infonce_logits
 
 STEPS, FRAMES = 12, 128
 ANCHORS = FRAMES - STEPS
-COLUMNS = [("name", "InfoNCE", ""), ("milliseconds", "ms", ".1f"), ("cpu", "CPU ms", ".1f"), ("ratio", "times ours", ".1f")]
+COLUMNS = [
+    ("name", "InfoNCE", ""),
+    ("milliseconds", "ms", ".1f"),
+    ("cpu", "CPU ms", ".1f"),
+    ("ratio", "times ours", ".1f"),
+]
 
 
 def loss_of(logits: Tensor) -> Tensor:
@@ -41,7 +46,9 @@ def loop_over_steps(predictions: Tensor, frames: Tensor, negatives: Tensor) -> T
 
 def loop_over_anchors(predictions: Tensor, frames: Tensor, negatives: Tensor) -> Tensor:
     false = [row.unbind() for row in frames.flatten(0, 1)[negatives].unbind()]  # [row][t] is (N, D)
-    said, seen = ([row.unbind() for row in x.flatten(0, -3).unbind()] for x in (predictions, frames))  # [k * B + row][t] and [row][t] are (D,)
+    said, seen = (
+        [row.unbind() for row in x.flatten(0, -3).unbind()] for x in (predictions, frames)
+    )  # [k * B + row][t] and [row][t] are (D,)
     total = 0.0
     for k in range(1, STEPS + 1):
         for row in range(len(frames)):
@@ -60,18 +67,28 @@ def timed(function, inputs: tuple, times: int, wait) -> dict:
         loss = function(*inputs)
         loss.backward()
     wait()
-    return {"milliseconds": 1000 * (time.perf_counter() - wall) / times, "cpu": 1000 * (time.process_time() - cpu) / times, "loss": loss.item()}
+    return {
+        "milliseconds": 1000 * (time.perf_counter() - wall) / times,
+        "cpu": 1000 * (time.process_time() - cpu) / times,
+        "loss": loss.item(),
+    }
 
 
 def measure(rows: int, width: int, count: int, device: str) -> list:
     torch.manual_seed(0)
-    negatives = draw_negatives(FRAMES, ANCHORS, count, [torch.Generator().manual_seed(row) for row in range(rows)]).to(device)
+    negatives = draw_negatives(FRAMES, ANCHORS, count, [torch.Generator().manual_seed(row) for row in range(rows)]).to(
+        device
+    )
     predictions = torch.randn(STEPS, rows, ANCHORS, width, device=device, requires_grad=True)
     frames = torch.randn(rows, FRAMES, width, device=device, requires_grad=True)
     wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     clock = "cpu" if device == "cpu" else "milliseconds"  # other programs take the CPU's wall time, not a thread's own
     records = []
-    for name, function, times in (("ours", ours, 10), ("loop over steps", loop_over_steps, 3), ("loop over steps, rows and anchors", loop_over_anchors, 1)):
+    for name, function, times in (
+        ("ours", ours, 10),
+        ("loop over steps", loop_over_steps, 3),
+        ("loop over steps, rows and anchors", loop_over_anchors, 1),
+    ):
         record = timed(function, (predictions, frames, negatives), times, wait)
         records.append({"name": name, **record, "ratio": record[clock] / (records[0] if records else record)[clock]})
         assert abs(record["loss"] / records[0]["loss"] - 1) < 1e-4, record
@@ -89,7 +106,9 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     records = measure(given.rows, given.width, given.negatives, given.device)
-    print(f"{given.rows} windows, width {given.width}, {given.negatives} negatives, {given.threads} thread(s), {given.device}")
+    print(
+        f"{given.rows} windows, width {given.width}, {given.negatives} negatives, {given.threads} thread(s), {given.device}"
+    )
     print(format_table(records, COLUMNS))
     write_record(given.json, records)
 

@@ -43,7 +43,12 @@ def made_up(n: int = 300_000, width: int = 192) -> np.ndarray:
     scale = np.exp(-np.arange(width) / 20).astype(np.float32)
     centres = rng.normal(size=(1000, width)).astype(np.float32)
     which = rng.choice(1000, n, p=rng.dirichlet(np.ones(1000)))
-    return np.concatenate([(centres[part] + rng.standard_normal((len(part), width), np.float32)) * scale for part in np.array_split(which, 20)])
+    return np.concatenate(
+        [
+            (centres[part] + rng.standard_normal((len(part), width), np.float32)) * scale
+            for part in np.array_split(which, 20)
+        ]
+    )
 
 
 def mean_distance(frames: np.ndarray, centroids: np.ndarray) -> float:
@@ -63,7 +68,9 @@ def timed(name: str, k: int, frames: np.ndarray, held_out: np.ndarray, fit) -> d
 def measure(frames: np.ndarray, held_out: np.ndarray, k: int, seed: int, hubert: bool) -> list:
     rows = []
     for name, given in OURS.items():
-        rows.append(timed(name, k, frames, held_out, lambda: fit_kmeans(Frames(frames), k, seed=seed, **given).centroids))
+        rows.append(
+            timed(name, k, frames, held_out, lambda: fit_kmeans(Frames(frames), k, seed=seed, **given).centroids)
+        )
     for name, given in {**SCIKIT, **({"scikit-learn, as HuBERT": HUBERT} if hubert else {})}.items():
         model = MiniBatchKMeans(k, random_state=seed, init="k-means++", compute_labels=False, **given)
         rows.append(timed(name, k, frames, held_out, lambda: model.fit(frames).cluster_centers_))
@@ -74,7 +81,14 @@ def summary(runs: list) -> dict:
     """One k-means, all its runs: means, and how its CPU time compares with ours of the same run."""
     means = {key: float(np.mean([row[key] for row in runs])) for key in ("seconds", "cpu", "inertia", "held_out")}
     ratios = [row["ratio"] for row in runs]
-    return {"name": runs[0]["name"], "k": runs[0]["k"], **means, "least": min(ratios), "median": float(np.median(ratios)), "most": max(ratios)}
+    return {
+        "name": runs[0]["name"],
+        "k": runs[0]["k"],
+        **means,
+        "least": min(ratios),
+        "median": float(np.median(ratios)),
+        "most": max(ratios),
+    }
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -83,7 +97,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--clusters", type=int, nargs="+", default=[100, 500], help="default: 100 500")
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--runs", type=int, default=3, help="seeds from 0 (default: %(default)s)")
-    parser.add_argument("--held-out", type=Path, metavar="MORE.npy", help="as FRAMES.npy, of other speakers; without it, every tenth frame is held out")
+    parser.add_argument(
+        "--held-out",
+        type=Path,
+        metavar="MORE.npy",
+        help="as FRAMES.npy, of other speakers; without it, every tenth frame is held out",
+    )
     parser.add_argument("--hubert", action="store_true", help="with HuBERT's 20 starts too")
     add_json(parser)
     given = parser.parse_args(arguments)
@@ -93,7 +112,9 @@ def main(arguments: list[str] | None = None) -> None:
     faiss.omp_set_num_threads(given.threads)
     with threadpool_limits(given.threads):
         fit_kmeans(Frames(frames), 2, seed=0)  # imports, and memory that is touched for the first time
-        runs = [[measure(frames, held_out, k, seed, given.hubert) for seed in range(given.runs)] for k in given.clusters]
+        runs = [
+            [measure(frames, held_out, k, seed, given.hubert) for seed in range(given.runs)] for k in given.clusters
+        ]
     rows = [summary(list(same)) for of_k in runs for same in zip(*of_k)]
     print(f"{frames.shape[0]} frames, {frames.shape[1]} dimensions, {given.threads} thread(s)")
     print(format_table(rows, COLUMNS))

@@ -31,8 +31,8 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Callable, Iterator, Optional, Sequence
 from unittest import mock
 
 import numpy as np
@@ -52,10 +52,32 @@ WINDOW, WINDOWS = 20480, 8  # samples, windows in a batch: those of CPC
 BATCH = 60 * RATE  # samples in a batch of utterances
 SHORTEST = 2 * RATE
 WARM = 3  # updates of a training before its epochs count
-COLUMNS = [("format", "format", ""), ("what", "what", ""), ("workers", "workers", "d"), ("way", "way", ""), ("realtime", "x realtime", ".0f")]
-COLUMNS += [("least", "least", ".0f"), ("most", "most", ".0f"), ("ratio", "of the first", ".2f"), ("cpu", "cpu s / h", ".1f"), ("decoded", "decoded", ".2f")]
-STARTS = [("workers", "workers", "d"), ("stay", "start of epoch, workers that stay: ms", ".1f"), ("anew", "new workers: ms", ".1f")]
-STEPS = [("workers", "workers", "d"), ("way", "way", ""), ("updates", "updates", "d"), ("step", "ms a step", ".1f"), ("wait", "ms waited", ".2f")]
+COLUMNS = [
+    ("format", "format", ""),
+    ("what", "what", ""),
+    ("workers", "workers", "d"),
+    ("way", "way", ""),
+    ("realtime", "x realtime", ".0f"),
+]
+COLUMNS += [
+    ("least", "least", ".0f"),
+    ("most", "most", ".0f"),
+    ("ratio", "of the first", ".2f"),
+    ("cpu", "cpu s / h", ".1f"),
+    ("decoded", "decoded", ".2f"),
+]
+STARTS = [
+    ("workers", "workers", "d"),
+    ("stay", "start of epoch, workers that stay: ms", ".1f"),
+    ("anew", "new workers: ms", ".1f"),
+]
+STEPS = [
+    ("workers", "workers", "d"),
+    ("way", "way", ""),
+    ("updates", "updates", "d"),
+    ("step", "ms a step", ".1f"),
+    ("wait", "ms waited", ".2f"),
+]
 STEPS += [("idle", "idle share", ".2%"), ("worst", "longest wait, ms", ".1f")]
 
 
@@ -82,7 +104,9 @@ def part(manifest: Path, folder: Path, hours: float) -> Path:
     rows = [(name, samples) for _, name, samples in read_rows(manifest) if samples >= SHORTEST]
     order = np.random.default_rng(0).permutation(len(rows))
     enough = 1 + np.searchsorted(np.cumsum([rows[row][1] for row in order]), hours * 3600 * RATE)
-    return write(folder, [str(read_root(manifest)), *(f"{rows[row][0]}\t{rows[row][1]}" for row in sorted(order[:enough]))])
+    return write(
+        folder, [str(read_root(manifest)), *(f"{rows[row][0]}\t{rows[row][1]}" for row in sorted(order[:enough]))]
+    )
 
 
 def copies(manifest: Path, folder: Path, suffix: str) -> Path:
@@ -105,7 +129,10 @@ def write(folder: Path, rows: Sequence[str]) -> Path:
 def in_both_formats(manifest: Path, folder: Path) -> dict[str, Path]:
     """Manifests of the corpus in FLAC and in WAV; one of them may be what was given."""
     suffixes = {Path(name).suffix for _, name, _ in read_rows(manifest)}
-    return {suffix[1:]: manifest if suffixes == {suffix} else copies(manifest, folder / suffix[1:], suffix) for suffix in (".flac", ".wav")}
+    return {
+        suffix[1:]: manifest if suffixes == {suffix} else copies(manifest, folder / suffix[1:], suffix)
+        for suffix in (".flac", ".wav")
+    }
 
 
 # ---- ways of reading --------------------------------------------------------------------------------------------------------
@@ -123,10 +150,19 @@ def ways(what: str, manifest: Path, crop: int) -> dict[str, tuple]:
     forget = lambda dataset: dataset.scales.zero_()
     keep = lambda dataset: None
     if what == "windows":
-        windows = lambda kind: kind(SpeechDataset(str(manifest), RATE, min_sample_size=WINDOW), WINDOW, same_speaker=False, moving=True)
+        windows = lambda kind: kind(
+            SpeechDataset(str(manifest), RATE, min_sample_size=WINDOW), WINDOW, same_speaker=False, moving=True
+        )
         return {"whole file": (windows(WholeFileWindows), keep), "window only": (windows(WindowDataset), keep)}
-    options = {"min_sample_size": SHORTEST, "pad": what == "whole", "normalize": True, "max_sample_size": crop if what == "crop" else None}
-    fairseqs, new, known = (kind(str(manifest), RATE, **options) for kind in (FileAudioDataset, SpeechDataset, SpeechDataset))
+    options = {
+        "min_sample_size": SHORTEST,
+        "pad": what == "whole",
+        "normalize": True,
+        "max_sample_size": crop if what == "crop" else None,
+    }
+    fairseqs, new, known = (
+        kind(str(manifest), RATE, **options) for kind in (FileAudioDataset, SpeechDataset, SpeechDataset)
+    )
     return {"fairseq": (fairseqs, keep), "first epoch": (new, forget), "later epochs": (known, keep)}
 
 
@@ -135,7 +171,13 @@ def iterator(dataset, order, workers: int, stay: bool = True) -> iterators.Epoch
     with data_utils.numpy_seed(1):
         size = {"max_sentences": WINDOWS} if isinstance(order, WindowDataset) else {"max_tokens": BATCH}
         batches = order.batch_by_size(order.ordered_indices(), **size)
-    options = {"collate_fn": dataset.collater, "batch_sampler": batches, "seed": 1, "num_workers": workers, "buffer_size": 10}
+    options = {
+        "collate_fn": dataset.collater,
+        "batch_sampler": batches,
+        "seed": 1,
+        "num_workers": workers,
+        "buffer_size": 10,
+    }
     return iterators.EpochBatchIterator(dataset, persistent_workers=stay, reuse_dataloader=stay, **options)
 
 
@@ -145,7 +187,11 @@ def epoch(batches: iterators.EpochBatchIterator) -> dict:
     for batch in batches.next_epoch_itr():
         samples += batch["net_input"]["source"].numel()
     hours = samples / RATE / 3600
-    return {"samples": samples, "realtime": hours * 3600 / (time.perf_counter() - wall), "cpu": (time.process_time() - cpu) / hours}
+    return {
+        "samples": samples,
+        "realtime": hours * 3600 / (time.perf_counter() - wall),
+        "cpu": (time.process_time() - cpu) / hours,
+    }
 
 
 def count_decoded(work: Callable[[], dict]) -> float:
@@ -183,7 +229,15 @@ def compare(name: str, what: str, manifest: Path, crop: int, workers: int, round
     for way, (_, *timed) in runs.items():
         speeds = [run["realtime"] for run in timed]
         first = first or speeds
-        row = {"format": name, "what": what, "workers": workers, "way": way, "realtime": statistics.median(speeds), "least": min(speeds), "most": max(speeds)}
+        row = {
+            "format": name,
+            "what": what,
+            "workers": workers,
+            "way": way,
+            "realtime": statistics.median(speeds),
+            "least": min(speeds),
+            "most": max(speeds),
+        }
         row["ratio"] = statistics.median(speed / reference for speed, reference in zip(speeds, first))
         row["cpu"] = statistics.median(run["cpu"] for run in timed) if workers == 0 else None
         rows.append({**row, "decoded": decoded.get(way), "rounds": timed})
@@ -233,7 +287,12 @@ def make_trainer(manifest: Path, workers: int, cpu: bool):
     from updates import composed
 
     on_cpu = cpu or not torch.cuda.is_available()
-    fields = [f"task.data={manifest.parent}", f"dataset.num_workers={workers}", f"common.cpu={on_cpu}", "common.tensorboard_logdir=null"]
+    fields = [
+        f"task.data={manifest.parent}",
+        f"dataset.num_workers={workers}",
+        f"common.cpu={on_cpu}",
+        "common.tensorboard_logdir=null",
+    ]
     cfg = composed("dinosr_tiny", fields)
     task = tasks.setup_task(cfg.task)
     model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
@@ -272,23 +331,49 @@ def idle(manifest: Path, workers: int, n_updates: int, cpu: bool) -> list[dict]:
             stop_workers(batches)
         wait, step = (1000 * statistics.fmean(update[key] for update in counted) for key in ("wait", "step"))
         longest = 1000 * max(update["wait"] for update in counted)
-        rows.append({"workers": workers, "way": way, "updates": n_updates, "step": step, "wait": wait, "idle": wait / (wait + step), "worst": longest})
+        rows.append(
+            {
+                "workers": workers,
+                "way": way,
+                "updates": n_updates,
+                "step": step,
+                "wait": wait,
+                "idle": wait / (wait + step),
+                "worst": longest,
+            }
+        )
     return rows
 
 
 # ---- the command ------------------------------------------------------------------------------------------------------------
 
 
-def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="dinosr bench data", description=__doc__.splitlines()[0])
-    parser.add_argument("manifest", type=Path, nargs="?", metavar="MANIFEST.tsv", help="16 kHz mono; without it, noise as with --synth")
+    parser.add_argument(
+        "manifest", type=Path, nargs="?", metavar="MANIFEST.tsv", help="16 kHz mono; without it, noise as with --synth"
+    )
     parser.add_argument("--synth", action="store_true", help="make a corpus of noise")
-    parser.add_argument("--hours", type=positive, default=0.5, help="of audio, drawn at random from the manifest (default: %(default)s)")
-    parser.add_argument("--crop", type=positive, default=4, metavar="SECONDS", help="longest crop (default: %(default)s)")
+    parser.add_argument(
+        "--hours", type=positive, default=0.5, help="of audio, drawn at random from the manifest (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--crop", type=positive, default=4, metavar="SECONDS", help="longest crop (default: %(default)s)"
+    )
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="default: 0 1 2")
-    parser.add_argument("--what", nargs="+", default=["whole", "crop", "windows"], choices=["whole", "crop", "windows"], help="default: all")
-    parser.add_argument("--rounds", type=whole_number, default=3, help="epochs timed of each way (default: %(default)s)")
-    parser.add_argument("--updates", type=int, default=0, help="updates timed of each training; 0, the default: no trainings")
+    parser.add_argument(
+        "--what",
+        nargs="+",
+        default=["whole", "crop", "windows"],
+        choices=["whole", "crop", "windows"],
+        help="default: all",
+    )
+    parser.add_argument(
+        "--rounds", type=whole_number, default=3, help="epochs timed of each way (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--updates", type=int, default=0, help="updates timed of each training; 0, the default: no trainings"
+    )
     parser.add_argument("--cpu", action="store_true", help="train on the CPU, even where there is a GPU")
     add_json(parser)
     options = parser.parse_args(arguments)
@@ -299,14 +384,24 @@ def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     return options
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     logging.disable(logging.INFO)
-    record = {"cpus": os.cpu_count(), "threads": torch.get_num_threads(), "throughput": [], "starts": [], "training": []}
+    record = {
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "throughput": [],
+        "starts": [],
+        "training": [],
+    }
     crop = int(options.crop * RATE)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        source = part(options.manifest, folder / "part", options.hours) if options.manifest else speech_like(folder / "noise", options.hours)
+        source = (
+            part(options.manifest, folder / "part", options.hours)
+            if options.manifest
+            else speech_like(folder / "noise", options.hours)
+        )
         formats = in_both_formats(source, folder)
         for name, manifest in formats.items():
             for what in options.what:
@@ -314,10 +409,16 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
                     record["throughput"] += compare(name, what, manifest, crop, workers, options.rounds)
         print(format_table(record["throughput"], COLUMNS), end="\n\n", flush=True)
         if any(options.workers):
-            record["starts"] = [starts(formats["flac"], crop, workers, options.rounds) for workers in options.workers if workers]
+            record["starts"] = [
+                starts(formats["flac"], crop, workers, options.rounds) for workers in options.workers if workers
+            ]
             print(format_table(record["starts"], STARTS), flush=True)
         if options.updates:
-            record["training"] = [row for workers in options.workers for row in idle(formats["flac"], workers, options.updates, options.cpu)]
+            record["training"] = [
+                row
+                for workers in options.workers
+                for row in idle(formats["flac"], workers, options.updates, options.cpu)
+            ]
             print("\n" + format_table(record["training"], STEPS))
     write_record(options.json, record)
 

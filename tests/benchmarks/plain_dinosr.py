@@ -33,7 +33,9 @@ class PlainDinoSR(BaseFairseqModel):
         self.post_extract_proj = nn.Linear(width, cfg.encoder_embed_dim)
         self.mask_emb = nn.Parameter(torch.empty(cfg.encoder_embed_dim).uniform_())
         self.encoder = TransformerEncoder(wav2vec2_config(cfg))
-        self.heads = nn.ModuleList(nn.Linear(cfg.encoder_embed_dim, cfg.codebook_size) for _ in range(cfg.average_top_k_layers))
+        self.heads = nn.ModuleList(
+            nn.Linear(cfg.encoder_embed_dim, cfg.codebook_size) for _ in range(cfg.average_top_k_layers)
+        )
         shape = (cfg.codebook_size, cfg.encoder_embed_dim)
         self.sums = [F.instance_norm(torch.randn(shape).t().unsqueeze(0))[0].t() for _ in self.heads]  # (V, D) each
         self.counts = [torch.ones(cfg.codebook_size) for _ in self.heads]
@@ -48,7 +50,9 @@ class PlainDinoSR(BaseFairseqModel):
             copied = {f"pos_conv.{name}" for name, _ in encoder.pos_conv.named_parameters()}
             self.teacher = EMAModule(encoder, EMAModuleConfig(ema_fp32=True), copy_model=False, skip_keys=copied)
         elif self.training and num_updates != self.num_updates:
-            self.teacher.set_decay(annealed_decay(self.cfg.ema_decay, self.cfg.ema_end_decay, num_updates, self.cfg.ema_anneal_end_step))
+            self.teacher.set_decay(
+                annealed_decay(self.cfg.ema_decay, self.cfg.ema_end_decay, num_updates, self.cfg.ema_anneal_end_step)
+            )
             self.teacher.step(self.encoder)
         self.num_updates = num_updates
 
@@ -59,17 +63,23 @@ class PlainDinoSR(BaseFairseqModel):
         unmasked = features.clone()
         if mask_indices is None:
             settings = (self.cfg.mask_prob, self.cfg.mask_length, "static", 0.0)
-            mask_indices = compute_mask_indices(features.shape[:2], None, *settings, min_masks=1, require_same_masks=self.cfg.require_same_masks)
+            mask_indices = compute_mask_indices(
+                features.shape[:2], None, *settings, min_masks=1, require_same_masks=self.cfg.require_same_masks
+            )
             mask_indices = torch.from_numpy(mask_indices).to(features.device)
         x, _ = self.encoder(index_put(features, mask_indices, self.mask_emb))
         learned = mask_indices if self.cfg.unmasked_weight == 0 else torch.ones_like(mask_indices)
-        return self.losses(x[learned], [target[learned] for target in self.targets(unmasked.detach())], mask_indices[learned])
+        return self.losses(
+            x[learned], [target[learned] for target in self.targets(unmasked.detach())], mask_indices[learned]
+        )
 
     @torch.no_grad()
     def targets(self, features: Tensor) -> list[Tensor]:
         """The teacher's top K layers, instance-normalised: (B, F, D) float32 each."""
         self.teacher.model.eval()
-        _, layer_results = self.teacher.model.extract_features(features, None, min_layer=self.cfg.encoder_layers - len(self.heads))
+        _, layer_results = self.teacher.model.extract_features(
+            features, None, min_layer=self.cfg.encoder_layers - len(self.heads)
+        )
         part = 2 if self.cfg.target == "ffn" else 0
         targets = [result[part].permute(1, 2, 0).float() for result in layer_results]  # (B, D, F)
         if self.cfg.instance_norm_target_layer:
@@ -79,7 +89,9 @@ class PlainDinoSR(BaseFairseqModel):
     def losses(self, x: Tensor, targets: list[Tensor], masked: Tensor) -> dict:
         """Student's frames (N, D), teacher's frames (N, D) of each codebook, which of them are masked (N,) bool."""
         cfg = self.cfg
-        decay = annealed_decay(cfg.codebook_init_decay, cfg.codebook_end_decay, self.num_updates + 1, cfg.codebook_end_decay_step)
+        decay = annealed_decay(
+            cfg.codebook_init_decay, cfg.codebook_end_decay, self.num_updates + 1, cfg.codebook_end_decay_step
+        )
         loss, target_ppl, pred_ppl = 0, 0, 0
         for k, target in enumerate(targets):
             self.sums[k], self.counts[k] = self.sums[k].to(x.device), self.counts[k].to(x.device)
@@ -95,7 +107,12 @@ class PlainDinoSR(BaseFairseqModel):
         losses = {"dinosr": loss[masked].sum()}
         if self.cfg.unmasked_weight > 0:
             losses["unmasked"] = self.cfg.unmasked_weight * loss[~masked].sum()
-        return {"losses": losses, "sample_size": int(masked.sum()), "target_ppl": target_ppl / len(targets), "pred_ppl": pred_ppl / len(targets)}
+        return {
+            "losses": losses,
+            "sample_size": int(masked.sum()),
+            "target_ppl": target_ppl / len(targets),
+            "pred_ppl": pred_ppl / len(targets),
+        }
 
 
 @torch.no_grad()
@@ -140,10 +157,16 @@ def front_end(cfg: DinoSRConfig) -> tuple[nn.Module, int]:
     if cfg.front_end == "fbank":
         return LogMelFrontEnd(cfg.n_mels), 2 * cfg.n_mels
     layers = parse_conv_layers(cfg.conv_feature_layers)
-    return ConvFeatureExtractionModel(conv_layers=layers, dropout=0.0, mode=cfg.extractor_mode, conv_bias=cfg.conv_bias), layers[-1][0]
+    return ConvFeatureExtractionModel(
+        conv_layers=layers, dropout=0.0, mode=cfg.extractor_mode, conv_bias=cfg.conv_bias
+    ), layers[-1][0]
 
 
 def wav2vec2_config(cfg: DinoSRConfig) -> Wav2Vec2Config:
     """Of the same size."""
-    same = {name: getattr(cfg, name) for name in Wav2Vec2Config.__dataclass_fields__ if name != "_name" and hasattr(cfg, name)}
+    same = {
+        name: getattr(cfg, name)
+        for name in Wav2Vec2Config.__dataclass_fields__
+        if name != "_name" and hasattr(cfg, name)
+    }
     return Wav2Vec2Config(**same, required_seq_len_multiple=1)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from support import training as runs  # noqa: E402
 from data_scale import memory  # noqa: E402
 from fairseq.trainer import Trainer  # noqa: E402
 from records import add_json, write_record  # noqa: E402
+
+from support import training as runs  # noqa: E402
 
 
 def watch(at: list) -> dict:
@@ -44,9 +45,19 @@ def main() -> None:
         runs.write_corpus(data, "valid", [16000, 20000])
         each = options.updates // 4
         runs.train(
-            *(data, data / "run", f"optimization.max_update={options.updates}", "optimization.update_freq=[2]", "dataset.num_workers=2"),
+            *(
+                data,
+                data / "run",
+                f"optimization.max_update={options.updates}",
+                "optimization.update_freq=[2]",
+                "dataset.num_workers=2",
+            ),
             *("dataset.disable_validation=false", f"dataset.validate_interval_updates={each}"),
-            *(f"checkpoint.save_interval_updates={each}", "checkpoint.keep_interval_updates=1", "common.log_interval=50"),
+            *(
+                f"checkpoint.save_interval_updates={each}",
+                "checkpoint.keep_interval_updates=1",
+                "common.log_interval=50",
+            ),
         )
     first, *_, last = noted.values()
     print(f"growth: {last - first:.1f} MiB, {1024 * (last - first) / (0.9 * options.updates):.2f} KiB an update")

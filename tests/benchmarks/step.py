@@ -28,10 +28,26 @@ DINOSR_AND_PEERS = ("ours", "plain", "data2vec")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SIDE, PRODUCTS = 2048, 8
 PRODUCT_FLOPS = 2 * SIDE**3 * PRODUCTS
-TIMES = [("name", "model", ""), ("wall", "s a step", ".2f"), ("least", "least", ".2f"), ("most", "most", ".2f"), ("cpu", "CPU s", ".2f")]
+TIMES = [
+    ("name", "model", ""),
+    ("wall", "s a step", ".2f"),
+    ("least", "least", ".2f"),
+    ("most", "most", ".2f"),
+    ("cpu", "CPU s", ".2f"),
+]
 TIMES += [("ratio", "times the first", ".2f"), ("ratio_cpu", "by CPU", ".2f"), ("speed", "audio s/s", ".2f")]
-TIMES += [("teraflop", "TFLOP", ".3f"), ("share", "% of the rate", ".0f"), ("peak_gb", "peak GB", ".2f"), ("model_gb", "without imports", ".2f")]
-COUNTS = [("name", "model", ""), ("operators", "operators", ",d"), ("allocated_gb", "allocated GB", ".2f"), ("faults", "page faults", ",.0f")]
+TIMES += [
+    ("teraflop", "TFLOP", ".3f"),
+    ("share", "% of the rate", ".0f"),
+    ("peak_gb", "peak GB", ".2f"),
+    ("model_gb", "without imports", ".2f"),
+]
+COUNTS = [
+    ("name", "model", ""),
+    ("operators", "operators", ",d"),
+    ("allocated_gb", "allocated GB", ".2f"),
+    ("faults", "page faults", ",.0f"),
+]
 COUNTS += [("collectives", "collectives", "d"), ("collective_gb", "their GB", ".3f")]
 
 
@@ -69,7 +85,10 @@ def measure(given: argparse.Namespace) -> dict:
     batch = {"size": given.size, "rows": given.rows, "seconds": given.seconds}
     how = {"precision": given.precision, "device": given.device, "threads": given.threads}
     with ExitStack() as stack:
-        models = [stack.enter_context(program(name, "update", batch | how | model, checkout)) for name, model, checkout in given.models]
+        models = [
+            stack.enter_context(program(name, "update", batch | how | model, checkout))
+            for name, model, checkout in given.models
+        ]
         machine = stack.enter_context(program("matrix products", "products", how))
         times = take_turns([*models, machine], given.rounds)
         counts = [model.ask("count") for model in models]
@@ -79,7 +98,10 @@ def measure(given: argparse.Namespace) -> dict:
     rows = []
     for model, counted in zip(models, counts):
         row = summary(model.name, times[model.name], times[models[0].name]) | counted
-        row["share"] = 100 * median(row["flops"] / mine["wall"] / (PRODUCT_FLOPS / its["wall"]) for mine, its in zip(times[model.name], products))
+        row["share"] = 100 * median(
+            row["flops"] / mine["wall"] / (PRODUCT_FLOPS / its["wall"])
+            for mine, its in zip(times[model.name], products)
+        )
         row["speed"] = given.rows * given.seconds / row["wall"]
         rows.append(row)
     for row, (name, model, checkout) in zip(rows, given.models):
@@ -90,8 +112,20 @@ def measure(given: argparse.Namespace) -> dict:
 def collectives_of(name: str, model: dict, checkout: Path | None, size: str) -> dict:
     """Of an update in a world of two processes, on a second of sound: real ones, counted by the first."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        job = {"size": size, "rows": 1, "seconds": 1.5, "precision": "fp32", "device": "cpu", "threads": 1, "meeting": f"{folder}/meeting", **model}
-        ranks = [stack.enter_context(program(f"{name}, rank {rank}", "update", {**job, "rank": rank}, checkout)) for rank in range(2)]
+        job = {
+            "size": size,
+            "rows": 1,
+            "seconds": 1.5,
+            "precision": "fp32",
+            "device": "cpu",
+            "threads": 1,
+            "meeting": f"{folder}/meeting",
+            **model,
+        }
+        ranks = [
+            stack.enter_context(program(f"{name}, rank {rank}", "update", {**job, "rank": rank}, checkout))
+            for rank in range(2)
+        ]
         for command in ("run", "count"):
             for rank in ranks:
                 rank.tell(command)
@@ -102,9 +136,14 @@ def collectives_of(name: str, model: dict, checkout: Path | None, size: str) -> 
 def show(record: dict) -> None:
     settings = record["settings"]
     batch = f"{settings['size']}, {settings['rows']} x {settings['seconds']:g} s, {settings['precision']}"
-    print(f"{batch}, {settings['device']}, {settings['threads']} threads; {SIDE}-cubed products at {record['rate'] / 1e9:.0f} GFLOP/s")
+    print(
+        f"{batch}, {settings['device']}, {settings['threads']} threads; {SIDE}-cubed products at {record['rate'] / 1e9:.0f} GFLOP/s"
+    )
     giga = {"allocated_gb": "allocated", "collective_gb": "collective_bytes", "peak_gb": "peak", "model_gb": "model"}
-    rows = [row | {to: row[key] / 1e9 for to, key in giga.items()} | {"teraflop": row["flops"] / 1e12} for row in record["rows"]]
+    rows = [
+        row | {to: row[key] / 1e9 for to, key in giga.items()} | {"teraflop": row["flops"] / 1e12}
+        for row in record["rows"]
+    ]
     print(format_table(rows, TIMES), format_table(rows, COUNTS), sep="\n\n")
     for name, table in record["profiles"].items():
         print(f"\n{name}\n{table}")
@@ -130,13 +169,22 @@ def main(arguments: list[str] | None = None) -> None:
 
 def add_batch(parser: argparse.ArgumentParser) -> None:
     """Options that say what a step is, and on what."""
-    parser.add_argument("--size", choices=("base", "tiny"), default="base", help="examples/config/pretraining/dinosr_SIZE.yaml (default: %(default)s)")
+    parser.add_argument(
+        "--size",
+        choices=("base", "tiny"),
+        default="base",
+        help="examples/config/pretraining/dinosr_SIZE.yaml (default: %(default)s)",
+    )
     parser.add_argument("--rows", type=whole_number, default=2, help="utterances in the batch (default: %(default)s)")
     parser.add_argument("--seconds", type=positive, default=8.0, help="of each (default: 8)")
     parser.add_argument("--precision", choices=DTYPES, default="fp32", help="default: %(default)s")
-    parser.add_argument("--threads", type=whole_number, default=len(os.sched_getaffinity(0)), help="default: one a CPU, %(default)s")
+    parser.add_argument(
+        "--threads", type=whole_number, default=len(os.sched_getaffinity(0)), help="default: one a CPU, %(default)s"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
-    parser.add_argument("--rounds", type=whole_number, default=5, help="measured, after two to warm up (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=whole_number, default=5, help="measured, after two to warm up (default: %(default)s)"
+    )
 
 
 def check_device(device: str) -> None:

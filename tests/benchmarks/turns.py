@@ -39,7 +39,9 @@ class Program:
         path = os.pathsep.join([str(checkout or Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
         environment = os.environ | {"OMP_NUM_THREADS": str(job["threads"]), "PYTHONPATH": path}
         command = [sys.executable, "-W", "ignore", str(script), "--serve", json.dumps(job)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
+        )
 
     def tell(self, command: str) -> None:
         with contextlib.suppress(BrokenPipeError):  # it ended: the reply says so
@@ -123,7 +125,9 @@ def profiled(work: Work, before: int) -> dict:
     from torch.profiler import ProfilerActivity, profile
 
     cuda = torch.cuda.is_initialized()
-    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])], acc_events=True) as record:
+    with profile(
+        activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])], acc_events=True
+    ) as record:
         work()
     order = "self_cuda_time_total" if cuda else "self_cpu_time_total"
     return {"table": record.key_averages().table(sort_by=order, row_limit=25, max_name_column_width=50)}

@@ -85,7 +85,9 @@ def make_update(job: dict) -> Callable[[], None]:
 
     def work():
         if trainer.train_step([sample]) is None:
-            raise UserError(f"{update.model}: no update was made (an overflow of {update.precision}, or no memory left)")
+            raise UserError(
+                f"{update.model}: no update was made (an overflow of {update.precision}, or no memory left)"
+            )
 
     return work
 
@@ -119,9 +121,20 @@ def composed(name: str, fields: Sequence[str], instead: Mapping[str, dict] = Map
 def settings(update: Update) -> list[str]:
     """Fields of the config that the benchmark sets."""
     precision = [f"common.{name}={str(name == update.precision).lower()}" for name in ("fp16", "bf16")]
-    fields = ["task.data=none", "common.tensorboard_logdir=null", f"common.cpu={str(update.device == 'cpu').lower()}", *precision]
+    fields = [
+        "task.data=none",
+        "common.tensorboard_logdir=null",
+        f"common.cpu={str(update.device == 'cpu').lower()}",
+        *precision,
+    ]
     if update.meeting:
-        ranks = {"init_method": f"file://{update.meeting}", "world_size": 2, "rank": update.rank, "no_spawn": "true", "backend": "gloo"}
+        ranks = {
+            "init_method": f"file://{update.meeting}",
+            "world_size": 2,
+            "rank": update.rank,
+            "no_spawn": "true",
+            "backend": "gloo",
+        }
         fields += [f"distributed_training.distributed_{name}={value}" for name, value in ranks.items()]
     else:
         fields += ["distributed_training.distributed_world_size=1", "distributed_training.distributed_init_method=null"]
@@ -142,7 +155,11 @@ def build_model(name: str, cfg, task):
 
 def data2vec(cfg):
     """fairseq's own, at the size of DinoSR's config: every field that both have."""
-    same = {name: cfg.model[name] for name in Data2VecAudioConfig.__dataclass_fields__ if name != "_name" and name in cfg.model}
+    same = {
+        name: cfg.model[name]
+        for name in Data2VecAudioConfig.__dataclass_fields__
+        if name != "_name" and name in cfg.model
+    }
     return Data2VecAudioModel(Data2VecAudioConfig(**same, max_update=cfg.optimization.max_update))
 
 

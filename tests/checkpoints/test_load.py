@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+
 import dinosr_plugin
-from dinosr_plugin.errors import UserError
 from dinosr_plugin.checkpoints.load import field_and_hop, fingerprint, load_dinosr, load_model
+from dinosr_plugin.errors import UserError
 from dinosr_plugin.models.dinosr import DinoSR
 from support import paths
 
@@ -30,7 +31,9 @@ def test_missing_file(tmp_path):
 
 def test_text_file(tmp_path):
     (tmp_path / "text.pt").write_text("this is no checkpoint\n" * 100)
-    assert "it is no file of PyTorch" in refused(tmp_path / "text.pt")  # torch itself would speak of weights_only for a hundred words
+    assert "it is no file of PyTorch" in refused(
+        tmp_path / "text.pt"
+    )  # torch itself would speak of weights_only for a hundred words
 
 
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.95])
@@ -77,7 +80,9 @@ def test_features_and_units_from_python():
     source = torch.nn.functional.layer_norm(source, source.shape) if cfg.task.normalize else source
     with torch.no_grad():
         torch.testing.assert_close(features, model.extract_features(source.unsqueeze(0))["x"][0])
-        torch.testing.assert_close(speech_model.features(wave, layer=0), model.extract_features(source.unsqueeze(0), layer=0)["x"][0])
+        torch.testing.assert_close(
+            speech_model.features(wave, layer=0), model.extract_features(source.unsqueeze(0), layer=0)["x"][0]
+        )
     assert torch.equal(units, model.codes(source.unsqueeze(0))[:, 0])
     assert features.shape == (24, model.cfg.encoder_embed_dim) and units.shape == (model.n_codebooks, 24)
 

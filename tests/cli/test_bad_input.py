@@ -16,13 +16,18 @@ from fairseq.dataclass.initialize import hydra_init
 from fairseq_cli.hydra_train import _hydra_main
 from hydra import compose, initialize_config_dir
 
-import dinosr_plugin
 from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.errors import UserError
 from support.paths import CONFIGS, PLUGIN
 
 CONFIG_NAMES = {"pretraining": "dinosr_tiny", "finetuning": "tiny"}
-SMALL = ["encoder_layers=2", "average_top_k_layers=2", "encoder_embed_dim=16", "encoder_ffn_embed_dim=16", "encoder_attention_heads=2"]
+SMALL = [
+    "encoder_layers=2",
+    "average_top_k_layers=2",
+    "encoder_embed_dim=16",
+    "encoder_ffn_embed_dim=16",
+    "encoder_attention_heads=2",
+]
 SMALL += ["codebook_size=4", "conv_pos=4", "conv_pos_groups=2"]
 PRETRAINING = [f"model.{setting}" for setting in SMALL] + ["task.min_sample_size=8000", "dataset.max_tokens=40000"]
 FINETUNING = ["dataset.valid_subset=train", "model.mask_channel_prob=0"]
@@ -45,9 +50,20 @@ def data(tmp_path) -> Path:
 
 
 def overrides(stage: str, data: Path, more=()) -> list[str]:
-    common = [f"common.user_dir={PLUGIN}", f"task.data={data}", f"checkpoint.save_dir={data}/{stage}", "common.tensorboard_logdir=null"]
+    common = [
+        f"common.user_dir={PLUGIN}",
+        f"task.data={data}",
+        f"checkpoint.save_dir={data}/{stage}",
+        "common.tensorboard_logdir=null",
+    ]
     own = PRETRAINING if stage == "pretraining" else FINETUNING
-    return [*common, "optimization.max_update=20", "dataset.num_workers=0", *own, *(setting.replace("DATA", str(data)) for setting in more)]
+    return [
+        *common,
+        "optimization.max_update=20",
+        "dataset.num_workers=0",
+        *own,
+        *(setting.replace("DATA", str(data)) for setting in more),
+    ]
 
 
 def train(stage: str, data: Path, more=()) -> Path:
@@ -65,7 +81,11 @@ def good(tmp_path_factory) -> dict[str, Path]:
     """A pre-trained and a fine-tuned checkpoint: the same settings without a fault do train."""
     data = make_corpus(tmp_path_factory.mktemp("good") / "data")
     pretrained = train("pretraining", data)
-    return {"data": data, "pretraining": pretrained, "finetuning": train("finetuning", data, [f"model.w2v_path={pretrained}"])}
+    return {
+        "data": data,
+        "pretraining": pretrained,
+        "finetuning": train("finetuning", data, [f"model.w2v_path={pretrained}"]),
+    }
 
 
 # -- faults ----------------------------------------------------------------------------------------------------------
@@ -89,48 +109,102 @@ def nothing(data: Path) -> None:
 
 NOISE = np.full(16500, 0.1)
 DATA_FAULTS = {  # what breaks the data, what the line says
-    "missing root": (lambda data: (data / "corpus").rename(data / "moved"), r"train.tsv: its root folder .*corpus does not exist; .*dinosr manifest"),
+    "missing root": (
+        lambda data: (data / "corpus").rename(data / "moved"),
+        r"train.tsv: its root folder .*corpus does not exist; .*dinosr manifest",
+    ),
     "empty manifest": (edit("train.tsv", lambda lines: lines[:1]), "train.tsv: empty manifest.*dinosr manifest"),
     "no manifest": (lambda data: (data / "train.tsv").unlink(), "train.tsv: cannot be read .*dinosr manifest"),
     "malformed row": (edit("train.tsv", lambda lines: [*lines, "u9.wav 16000"]), "train.tsv line 8: .*dinosr manifest"),
-    "duplicate id": (edit("train.tsv", lambda lines: [*lines, "x/u1.wav\t16000"]), "train.tsv line 8: utterance id u1 stands on line 3 already; rename"),
+    "duplicate id": (
+        edit("train.tsv", lambda lines: [*lines, "x/u1.wav\t16000"]),
+        "train.tsv line 8: utterance id u1 stands on line 3 already; rename",
+    ),
     "zero bytes": (lambda data: (data / "corpus/u1.wav").write_bytes(b""), "corpus/u1.wav: zero bytes.*dinosr check"),
-    "truncated": (lambda data: os.truncate(data / "corpus/u1.wav", 9000), "corpus/u1.wav: .*16500 in the manifest.*dinosr manifest"),
-    "text": (lambda data: (data / "corpus/u1.wav").write_text("words " * 6000), "corpus/u1.wav: unreadable.*dinosr check"),
+    "truncated": (
+        lambda data: os.truncate(data / "corpus/u1.wav", 9000),
+        "corpus/u1.wav: .*16500 in the manifest.*dinosr manifest",
+    ),
+    "text": (
+        lambda data: (data / "corpus/u1.wav").write_text("words " * 6000),
+        "corpus/u1.wav: unreadable.*dinosr check",
+    ),
     "gone": (lambda data: (data / "corpus/u1.wav").unlink(), "corpus/u1.wav: no such file; .*dinosr check"),
     "8 kHz": (rewrite(NOISE, 8000), "corpus/u1.wav: 8000 Hz.*instead of 16000 Hz.*dinosr manifest folder .*--convert"),
-    "stereo": (rewrite(np.stack([NOISE, NOISE], 1)), r"corpus/u1.wav: .*2 channel\(s\).*dinosr manifest folder .*--convert"),
-    "another length": (rewrite(NOISE[:-1]), "corpus/u1.wav: 16499 samples, but 16500 in the manifest; .*dinosr manifest"),
+    "stereo": (
+        rewrite(np.stack([NOISE, NOISE], 1)),
+        r"corpus/u1.wav: .*2 channel\(s\).*dinosr manifest folder .*--convert",
+    ),
+    "another length": (
+        rewrite(NOISE[:-1]),
+        "corpus/u1.wav: 16499 samples, but 16500 in the manifest; .*dinosr manifest",
+    ),
 }
 
 PRETRAINING_FAULTS = {
     "task.data": (["task.data='???'"], "task.data: not given; add task.data=DIR"),
     "train split": (["dataset.train_subset=nowhere"], "nowhere.tsv: cannot be read .*dinosr manifest"),
     "valid split": (["dataset.disable_validation=false"], "valid.tsv: cannot be read .*dinosr manifest"),
-    "all too short": (["task.min_sample_size=99999"], "train.tsv: every file is shorter than min_sample_size=99999.*lower min_sample_size"),
+    "all too short": (
+        ["task.min_sample_size=99999"],
+        "train.tsv: every file is shorter than min_sample_size=99999.*lower min_sample_size",
+    ),
     "one frame": (["task.min_sample_size=400"], "task.min_sample_size=400 .*raise it"),
-    "top layers": (["model.average_top_k_layers=3"], "model.average_top_k_layers=3 must lie between 1 and model.encoder_layers=2"),
+    "top layers": (
+        ["model.average_top_k_layers=3"],
+        "model.average_top_k_layers=3 must lie between 1 and model.encoder_layers=2",
+    ),
     "codebook": (["model.codebook_size=1"], "model.codebook_size=1 must be at least 2"),
     "mask nothing": (["model.mask_prob=0"], "model.mask_prob=0.0 masks nothing.*raise it"),
     "mask length": (["model.mask_length=0"], "model.mask_length=0 .*at least 1"),
-    "convolutions": (["model.front_end=conv", "model.conv_feature_layers=nonsense"], "model.conv_feature_layers='nonsense' is not a list of .* such as"),
-    "save_dir": (["checkpoint.save_dir=DATA/train.tsv/sub"], r"checkpoint.save_dir=.*/train.tsv/sub: cannot be written \(Not a directory\); give another"),
+    "convolutions": (
+        ["model.front_end=conv", "model.conv_feature_layers=nonsense"],
+        "model.conv_feature_layers='nonsense' is not a list of .* such as",
+    ),
+    "save_dir": (
+        ["checkpoint.save_dir=DATA/train.tsv/sub"],
+        r"checkpoint.save_dir=.*/train.tsv/sub: cannot be written \(Not a directory\); give another",
+    ),
     "max_tokens": (["dataset.max_tokens=9000"], "dataset.max_tokens=9000 .*18500 samples.*raise it"),
 }
 
 FINETUNING_FAULTS = {
     "task.data": (nothing, ["task.data=''"], "task.data: not given; add task.data=DIR"),
     "no labels": (lambda data: (data / "train.ltr").unlink(), [], "train.ltr: cannot be read .*dinosr manifest"),
-    "fewer labels": (edit("train.ltr", lambda lines: lines[1:]), [], "train.ltr: 5 lines for the 6 rows of train.tsv; .*dinosr manifest"),
-    "symbol": (edit("dict.ltr.txt", lambda lines: lines[:-1]), [], "train.ltr line 1: symbol '.' is not in .*dict.ltr.txt; .*add the symbol"),
+    "fewer labels": (
+        edit("train.ltr", lambda lines: lines[1:]),
+        [],
+        "train.ltr: 5 lines for the 6 rows of train.tsv; .*dinosr manifest",
+    ),
+    "symbol": (
+        edit("dict.ltr.txt", lambda lines: lines[:-1]),
+        [],
+        "train.ltr line 1: symbol '.' is not in .*dict.ltr.txt; .*add the symbol",
+    ),
     "no dictionary": (lambda data: (data / "dict.ltr.txt").unlink(), [], "dict.ltr.txt: no such file; task.data"),
     "stereo": (DATA_FAULTS["stereo"][0], [], DATA_FAULTS["stereo"][1]),
     "max_tokens": (nothing, ["dataset.max_tokens=9000"], "dataset.max_tokens=9000 .*18500 samples; raise it"),
-    "w2v_path missing": (nothing, ["model.w2v_path=DATA/none.pt"], "model.w2v_path=.*/none.pt: no such file; give a pre-trained checkpoint"),
+    "w2v_path missing": (
+        nothing,
+        ["model.w2v_path=DATA/none.pt"],
+        "model.w2v_path=.*/none.pt: no such file; give a pre-trained checkpoint",
+    ),
     "w2v_path not given": (nothing, ["model.w2v_path='???'"], "model.w2v_path: not given; add model.w2v_path=FILE"),
-    "w2v_path text": (lambda data: (data / "x").write_text("hello"), ["model.w2v_path=DATA/x"], "model.w2v_path=.*/x: no fairseq checkpoint, or cut short .*; give"),
-    "w2v_path folder": (nothing, ["model.w2v_path=DATA/corpus"], "model.w2v_path=.*/corpus: no fairseq checkpoint.*; give"),
-    "w2v_path other": (lambda data: torch.save({"a": 1}, data / "x"), ["model.w2v_path=DATA/x"], "model.w2v_path=.*/x: no fairseq checkpoint.*; give"),
+    "w2v_path text": (
+        lambda data: (data / "x").write_text("hello"),
+        ["model.w2v_path=DATA/x"],
+        "model.w2v_path=.*/x: no fairseq checkpoint, or cut short .*; give",
+    ),
+    "w2v_path folder": (
+        nothing,
+        ["model.w2v_path=DATA/corpus"],
+        "model.w2v_path=.*/corpus: no fairseq checkpoint.*; give",
+    ),
+    "w2v_path other": (
+        lambda data: torch.save({"a": 1}, data / "x"),
+        ["model.w2v_path=DATA/x"],
+        "model.w2v_path=.*/x: no fairseq checkpoint.*; give",
+    ),
 }
 
 
@@ -174,7 +248,11 @@ def test_bad_files_can_be_skipped(data, no_sleep, caplog):
     (data / "corpus/u5.wav").unlink()
     for max_tokens in (18500, 40000):
         caplog.clear()
-        more = ["task.skip_bad_audio=true", f"dataset.max_tokens={max_tokens}", f"checkpoint.save_dir=DATA/{max_tokens}"]
+        more = [
+            "task.skip_bad_audio=true",
+            f"dataset.max_tokens={max_tokens}",
+            f"checkpoint.save_dir=DATA/{max_tokens}",
+        ]
         train("pretraining", data, more)
         assert (data / f"{max_tokens}/checkpoint_last.pt").is_file()
         assert sum("skipped " + str(data / "corpus") in record.getMessage() for record in caplog.records) == 2
@@ -201,7 +279,9 @@ def run(program: str, *arguments) -> list[str]:
 def run_training(stage: str, data: Path, more=()) -> str:
     """What fairseq-hydra-train says between its own two lines (what was overridden, and how to get a traceback)."""
     options = ["--config-dir", CONFIGS / stage, "--config-name", CONFIG_NAMES[stage]]
-    *_, first, said, blank, last = run("fairseq-hydra-train", *options, *overrides(stage, data, [f"hydra.run.dir={data}", *more]))
+    *_, first, said, blank, last = run(
+        "fairseq-hydra-train", *options, *overrides(stage, data, [f"hydra.run.dir={data}", *more])
+    )
     assert first.startswith("Error executing job") and not blank and "HYDRA_FULL_ERROR" in last
     assert not list(data.rglob("*.pt"))
     return said
@@ -209,7 +289,9 @@ def run_training(stage: str, data: Path, more=()) -> str:
 
 def test_pretraining_by_its_program(data):
     DATA_FAULTS["stereo"][0](data)
-    said = run_training("pretraining", data, ["dataset.num_workers=1", "dataset.max_tokens=18500"])  # not in the batch that is read first
+    said = run_training(
+        "pretraining", data, ["dataset.num_workers=1", "dataset.max_tokens=18500"]
+    )  # not in the batch that is read first
     assert said.startswith(f"{data}/corpus/u1.wav: 16000 Hz, 2 channel(s)")
 
 
@@ -220,6 +302,18 @@ def test_finetuning_by_its_program(data):
 
 def test_generate_by_its_program(data, good):
     DATA_FAULTS["stereo"][0](data)
-    options = ["--user-dir", PLUGIN, "--task", "dinosr_finetuning", "--labels", "ltr", "--gen-subset", "train", "--cpu", "--path", good["finetuning"]]
+    options = [
+        "--user-dir",
+        PLUGIN,
+        "--task",
+        "dinosr_finetuning",
+        "--labels",
+        "ltr",
+        "--gen-subset",
+        "train",
+        "--cpu",
+        "--path",
+        good["finetuning"],
+    ]
     *_, said = run("fairseq-generate", data, *options)
     assert said.startswith(f"error: {data}/corpus/u1.wav: 16000 Hz, 2 channel(s)")

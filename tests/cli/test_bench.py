@@ -4,7 +4,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,8 +16,19 @@ from dinosr_plugin.models.dinosr import DinoSR, DinoSRConfig
 from support.paths import BENCHMARKS
 
 FOLDER = BENCHMARKS
-SMALL = dict(encoder_layers=3, encoder_embed_dim=16, encoder_ffn_embed_dim=32, encoder_attention_heads=2, conv_pos_groups=2)
-SMALL |= dict(average_top_k_layers=2, codebook_size=8, dropout=0.0, attention_dropout=0.0, mask_prob=0.5, mask_length=3, ema_decay=0.9, ema_end_decay=0.9)
+SMALL = dict(
+    encoder_layers=3, encoder_embed_dim=16, encoder_ffn_embed_dim=32, encoder_attention_heads=2, conv_pos_groups=2
+)
+SMALL |= dict(
+    average_top_k_layers=2,
+    codebook_size=8,
+    dropout=0.0,
+    attention_dropout=0.0,
+    mask_prob=0.5,
+    mask_length=3,
+    ema_decay=0.9,
+    ema_end_decay=0.9,
+)
 TINY_CONV = dict(conv_feature_layers="[(16,10,5)] + [(16,3,2)] * 4 + [(16,2,2)] * 2", conv_pos=12, pos_conv_depth=3)
 
 
@@ -52,7 +62,13 @@ def test_a_record_is_written_into_a_new_folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["step", "data", "codebook", "kmeans"])
-@pytest.mark.parametrize("place, said", [("file/new/record.json", "file is not a folder; give another folder with --json"), ("", "is a folder; give a file")])
+@pytest.mark.parametrize(
+    "place, said",
+    [
+        ("file/new/record.json", "file is not a folder; give another folder with --json"),
+        ("", "is a folder; give a file"),
+    ],
+)
 def test_a_record_that_cannot_be_written_is_refused_before_the_work(name, place, said, tmp_path, capsys):
     pytest.importorskip(NEEDS.get(name, "torch"))
     (tmp_path / "file").write_text("")
@@ -96,24 +112,68 @@ def test_models_that_are_none(model, capsys):
 def test_a_step_of_the_tiny_size(tmp_path):
     """The real command: two models, one round, everything counted."""
     record = tmp_path / "record.json"
-    arguments = ["bench", "step", "--size", "tiny", "--rounds", "1", "--rows", "1", "--seconds", "2", "--threads", "1", "--json", record]
-    done = subprocess.run([sys.executable, "-m", "dinosr_plugin.cli", *arguments], capture_output=True, text=True, timeout=600)
+    arguments = [
+        "bench",
+        "step",
+        "--size",
+        "tiny",
+        "--rounds",
+        "1",
+        "--rows",
+        "1",
+        "--seconds",
+        "2",
+        "--threads",
+        "1",
+        "--json",
+        record,
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "dinosr_plugin.cli", *arguments], capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr
     assert "2048-cubed products at" in done.stdout and "Traceback" not in done.stderr
     rows = json.loads(record.read_text())["rows"]
     ours, plain = rows
     assert [row["name"] for row in rows] == ["ours", "plain"] and ours["ratio"] == 1
-    assert all(row[key] > 0 for row in rows for key in ("wall", "cpu", "peak", "model", "flops", "operators", "allocated", "share", "speed"))
+    assert all(
+        row[key] > 0
+        for row in rows
+        for key in ("wall", "cpu", "peak", "model", "flops", "operators", "allocated", "share", "speed")
+    )
     assert ours["flops"] == pytest.approx(plain["flops"], rel=0.1)  # the same function
-    assert plain["operators"] > 1.5 * ours["operators"]  # fairseq's own Adam, an operator after the other for each parameter, not the fused one
-    assert plain["collectives"] - ours["collectives"] == 16 - 1  # each of four codebooks has four, ours one for all; the rest is fairseq's
+    assert (
+        plain["operators"] > 1.5 * ours["operators"]
+    )  # fairseq's own Adam, an operator after the other for each parameter, not the fused one
+    assert (
+        plain["collectives"] - ours["collectives"] == 16 - 1
+    )  # each of four codebooks has four, ours one for all; the rest is fairseq's
 
 
 def test_share_of_the_codebooks(tmp_path):
     """On many frames: of a step on more utterances, whose constant part is counted once."""
     path = tmp_path / "record.json"
-    arguments = ["bench", "codebook", "--size", "tiny", "--rounds", "1", "--rows", "3", "--seconds", "2", "--frames", "3000", "--threads", "1", "--json", path]
-    done = subprocess.run([sys.executable, "-m", "dinosr_plugin.cli", *arguments], capture_output=True, text=True, timeout=600)
+    arguments = [
+        "bench",
+        "codebook",
+        "--size",
+        "tiny",
+        "--rounds",
+        "1",
+        "--rows",
+        "3",
+        "--seconds",
+        "2",
+        "--frames",
+        "3000",
+        "--threads",
+        "1",
+        "--json",
+        path,
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "dinosr_plugin.cli", *arguments], capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr
     record = json.loads(path.read_text())
     one, three = record["step_on_one"]["wall"], record["step"]["wall"]
@@ -121,7 +181,9 @@ def test_share_of_the_codebooks(tmp_path):
     for row in record["rows"]:
         step = constant + a_row * 3 * row["frames"] / record["masked"]
         assert row["of_step"] == pytest.approx(step) and row["share"] == pytest.approx(100 * row["wall"] / step)
-    assert [(row["name"], row["frames"]) for row in record["rows"]] == [(n, f) for f in (record["masked"], 3000) for n in ("ours", "one-hot loop")]
+    assert [(row["name"], row["frames"]) for row in record["rows"]] == [
+        (n, f) for f in (record["masked"], 3000) for n in ("ours", "one-hot loop")
+    ]
     assert record["rows"][0]["of_step"] == pytest.approx(three)
 
 
@@ -147,7 +209,11 @@ def test_a_field_that_no_config_has(capsys):
 # ---- plain DinoSR is ours ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", [TINY_CONV, dict(front_end="fbank", n_mels=8, conv_pos=4, target="layer", unmasked_weight=0.4)], ids=["paper", "tiny"])
+@pytest.mark.parametrize(
+    "method",
+    [TINY_CONV, dict(front_end="fbank", n_mels=8, conv_pos=4, target="layer", unmasked_weight=0.4)],
+    ids=["paper", "tiny"],
+)
 def test_plain_dinosr_computes_what_ours_does(method):
     from plain_dinosr import PlainDinoSR
 
@@ -225,7 +291,9 @@ def test_flops_of_convolutions(groups):
     once = 2 * 2 * 10 * 8 * (8 // groups) * 3
     assert count_flops(lambda: conv(x)) == once
     assert count_flops(lambda: conv(x).sum().backward()) == 3 * once
-    assert count_flops(lambda: conv(x.detach()).sum().backward()) == 2 * once  # the first layer: no gradient of the waveform
+    assert (
+        count_flops(lambda: conv(x.detach()).sum().backward()) == 2 * once
+    )  # the first layer: no gradient of the waveform
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1], ids=["flash", "math"])
@@ -255,9 +323,24 @@ def test_counts_are_the_same_every_time():
     from counters import count
     from updates import Update, make_update
 
-    sizes = {"encoder_layers": 2, "encoder_embed_dim": 16, "encoder_ffn_embed_dim": 32, "average_top_k_layers": 2, "conv_pos_groups": 2}
+    sizes = {
+        "encoder_layers": 2,
+        "encoder_embed_dim": 16,
+        "encoder_ffn_embed_dim": 32,
+        "average_top_k_layers": 2,
+        "conv_pos_groups": 2,
+    }
     small = [f"model.{name}={value}" for name, value in sizes.items()]
-    update = Update("ours", "tiny", rows=2, seconds=1, precision="fp32", device="cpu", threads=1, fields=(*small, "model.codebook_init=normal"))
+    update = Update(
+        "ours",
+        "tiny",
+        rows=2,
+        seconds=1,
+        precision="fp32",
+        device="cpu",
+        threads=1,
+        fields=(*small, "model.codebook_init=normal"),
+    )
     counts = []
     for _ in range(2):
         work = make_update(dataclasses.asdict(update))

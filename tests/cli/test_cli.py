@@ -11,8 +11,31 @@ from dinosr_plugin import cli
 from dinosr_plugin.cli import corpora, decoding
 from dinosr_plugin.errors import UserError
 
-COMMANDS = [["path"], ["manifest", "librispeech"], ["manifest", "librilight"], ["manifest", "folder"], ["check"], ["synth"]]
-COMMANDS += [["features"], ["kmeans", "fit"], ["kmeans", "apply"], ["units"], ["quality"], ["abx"], ["report"], ["lm-score"], ["lm-features"], ["zerospeech"], ["zerospeech-synth"], ["ngram"], ["tune-lm"], ["transcribe"], ["bench"]]
+COMMANDS = [
+    ["path"],
+    ["manifest", "librispeech"],
+    ["manifest", "librilight"],
+    ["manifest", "folder"],
+    ["check"],
+    ["synth"],
+]
+COMMANDS += [
+    ["features"],
+    ["kmeans", "fit"],
+    ["kmeans", "apply"],
+    ["units"],
+    ["quality"],
+    ["abx"],
+    ["report"],
+    ["lm-score"],
+    ["lm-features"],
+    ["zerospeech"],
+    ["zerospeech-synth"],
+    ["ngram"],
+    ["tune-lm"],
+    ["transcribe"],
+    ["bench"],
+]
 
 
 def test_path(capsys):
@@ -40,7 +63,17 @@ def test_every_option_has_help(command, capsys):
     assert parser.description and parser.format_help() == capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["manifest"], ["check"], ["check", "a.tsv", "--workers", "0"], ["synth", "--out", "x", "--minutes", "-1", "--speakers", "2"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["manifest"],
+        ["check"],
+        ["check", "a.tsv", "--workers", "0"],
+        ["synth", "--out", "x", "--minutes", "-1", "--speakers", "2"],
+    ],
+)
 def test_a_wrong_command_line_ends_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
@@ -54,7 +87,10 @@ def test_messages_of_the_number_types(capsys):
     assert "invalid whole number above 0 value: '0'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("error, status, said", [(UserError("a.tsv: gone; make it"), 1, "error: a.tsv: gone; make it\n"), (KeyboardInterrupt(), 130, "")])
+@pytest.mark.parametrize(
+    "error, status, said",
+    [(UserError("a.tsv: gone; make it"), 1, "error: a.tsv: gone; make it\n"), (KeyboardInterrupt(), 130, "")],
+)
 def test_how_a_tool_ends(error, status, said, monkeypatch, capsys):
     def run(options):
         raise error
@@ -85,7 +121,9 @@ def test_a_reader_that_stops_early(tmp_path):
     tsv = tmp_path / "a.tsv"
     tsv.write_text(f"{tmp_path}\n" + "no tab\n" * 20000)
     code = "import sys; from dinosr_plugin.cli import main; sys.exit(main(sys.argv[1:]))"
-    process = subprocess.Popen([sys.executable, "-c", code, "check", tsv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "check", tsv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     process.stdout.readline()
     process.stdout.close()
     assert "Traceback" not in process.stderr.read()
@@ -96,4 +134,4 @@ def test_forms_of_transcripts():
     """The parser names them itself, so that `dinosr --help` need not load torch."""
     from dinosr_plugin.decoding import transcribe
 
-    assert decoding.FORMATS == tuple(transcribe.FORMATS)
+    assert tuple(transcribe.FORMATS) == decoding.FORMATS

@@ -12,12 +12,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from dinosr_plugin import compat
-from dinosr_plugin.errors import UserError
-from dinosr_plugin.checkpoints.load import load_model
 from fairseq import checkpoint_utils
 from fairseq.data.dictionary import Dictionary
 from fairseq.optim.adam import Adam
+
+from dinosr_plugin import compat
+from dinosr_plugin.checkpoints.load import load_model
+from dinosr_plugin.errors import UserError
 
 
 class Arbitrary:
@@ -27,7 +28,9 @@ class Arbitrary:
         return os.getcwd, ()
 
 
-@pytest.mark.parametrize("state", [{"model": {}, "extra": Arbitrary()}, {"model": {}, "args": np.dtype("float32").__class__}])
+@pytest.mark.parametrize(
+    "state", [{"model": {}, "extra": Arbitrary()}, {"model": {}, "args": np.dtype("float32").__class__}]
+)
 def test_weights_only_stays_on(tmp_path, state):
     """A checkpoint can run no code: arbitrary classes are refused by torch, by fairseq's loader and, in one line, by ours."""
     path = tmp_path / "evil.pt"
@@ -51,7 +54,10 @@ def test_a_checkpoint_with_fairseqs_dictionary_loads(tmp_path):
 def test_nothing_else_was_allowed():
     """... than that and the options of older checkpoints."""
     allowed = torch.serialization.get_safe_globals()  # torch adds some of its own
-    assert {item for item in allowed if not getattr(item, "__module__", "").startswith("torch.")} == {Dictionary, Namespace}
+    assert {item for item in allowed if not getattr(item, "__module__", "").startswith("torch.")} == {
+        Dictionary,
+        Namespace,
+    }
 
 
 def test_numpy_aliases():
@@ -101,7 +107,10 @@ def test_no_other_warning_is_silenced():
         warnings.simplefilter("always")
         compat.messages.no_warning_about_weight_norm()
         torch.nn.utils.weight_norm(torch.nn.Linear(1, 1))
-        others = [("`torch.nn.utils.spectral_norm` is deprecated", FutureWarning), ("`torch.nn.utils.weight_norm` is deprecated", UserWarning)]
+        others = [
+            ("`torch.nn.utils.spectral_norm` is deprecated", FutureWarning),
+            ("`torch.nn.utils.weight_norm` is deprecated", UserWarning),
+        ]
         for message, category in others:
             warnings.warn(message, category, stacklevel=1)
     assert [(str(warning.message), warning.category) for warning in seen] == others
@@ -148,8 +157,12 @@ def test_the_waveform_is_not_rounded_for_models_that_want_it_whole():
     ours, other = torch.nn.Sequential(torch.nn.Linear(1, 1)), torch.nn.Linear(1, 1)
     ours[0].takes_float32 = True
     for model, expected in ((ours, torch.float32), (other, torch.bfloat16)):
-        trainer = SimpleNamespace(cfg=SimpleNamespace(common=SimpleNamespace(fp16=False, bf16=True)), get_model=lambda: model)
-        sample = Trainer._fp_convert_sample(trainer, {"net_input": {"source": torch.zeros(1, 8), "other": torch.zeros(1)}})
+        trainer = SimpleNamespace(
+            cfg=SimpleNamespace(common=SimpleNamespace(fp16=False, bf16=True)), get_model=lambda: model
+        )
+        sample = Trainer._fp_convert_sample(
+            trainer, {"net_input": {"source": torch.zeros(1, 8), "other": torch.zeros(1)}}
+        )
         assert sample["net_input"]["source"].dtype == expected and sample["net_input"]["other"].dtype == torch.bfloat16
 
 
@@ -173,9 +186,18 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="no glibc")
 def test_freed_memory_is_used_again():
-    faults = {how: int(subprocess.run([sys.executable, "-W", "ignore", "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout) for how in ("given back", "kept")}
+    faults = {
+        how: int(
+            subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", FAULTS, how], capture_output=True, text=True, check=True
+            ).stdout
+        )
+        for how in ("given back", "kept")
+    }
     assert faults["kept"] < 100
-    assert faults["given back"] > 10 * faults["kept"] or Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text().startswith("[always]")
+    assert faults["given back"] > 10 * faults["kept"] or Path(
+        "/sys/kernel/mm/transparent_hugepage/enabled"
+    ).read_text().startswith("[always]")
 
 
 def test_memory_of_a_model_elsewhere_is_left_alone(monkeypatch):
@@ -220,7 +242,9 @@ def test_the_fused_adam_is_fairseqs(eps, weight_decay):
         for p, value in zip(parameters, expected):
             torch.testing.assert_close(p.detach().double(), value, rtol=1e-6, atol=1e-6)
     for i, state in enumerate(states):
-        assert {"step", "exp_avg", "exp_avg_sq"} == set(optimizer.state_dict()["state"][i]) and optimizer.state_dict()["state"][i]["step"] == state["step"]
+        assert {"step", "exp_avg", "exp_avg_sq"} == set(optimizer.state_dict()["state"][i]) and optimizer.state_dict()[
+            "state"
+        ][i]["step"] == state["step"]
 
 
 @pytest.mark.parametrize("dtype, amsgrad", [(torch.bfloat16, False), (torch.float32, True)])

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from dinosr_plugin.criterions.dinosr import DinoSRCriterion
 from fairseq.logging import metrics
+
+from dinosr_plugin.criterions.dinosr import DinoSRCriterion
 
 SAMPLE = {"id": torch.tensor([3, 8]), "net_input": {"source": torch.zeros(2, 16000)}}
 

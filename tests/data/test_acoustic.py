@@ -33,7 +33,10 @@ def test_a_feature_frame_sits_where_the_trunk_frame_sits():
     wave[320 * 20 : 320 * 21] = noise(320)  # frame 20 covers [6400, 6800), the second half of its pair [6560, 6960)
     loudness = log_mel(wave).reshape(-1, 2, 80).mean(axis=(1, 2))
     assert np.argmax(loudness) == 20
-    assert np.flatnonzero(loudness > loudness.min() + 0.1).tolist() == [19, 20]  # frame 19 reaches to 6480, its pair to 6640
+    assert np.flatnonzero(loudness > loudness.min() + 0.1).tolist() == [
+        19,
+        20,
+    ]  # frame 19 reaches to 6480, its pair to 6640
     assert np.argmax(mfcc(wave)[:, 0]) == 20
 
 

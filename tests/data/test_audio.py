@@ -3,12 +3,17 @@
 import numpy as np
 import pytest
 import soundfile
-from dinosr_plugin.data.audio import AudioError, parts_are_exact, read_part
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dinosr_plugin.data.audio import AudioError, parts_are_exact, read_part
+
 SAMPLES = 50_000
-CODECS = [(format, subtype) for format in ("WAV", "FLAC", "OGG", "MP3", "AIFF", "CAF", "W64") for subtype in soundfile.available_subtypes(format)]
+CODECS = [
+    (format, subtype)
+    for format in ("WAV", "FLAC", "OGG", "MP3", "AIFF", "CAF", "W64")
+    for subtype in soundfile.available_subtypes(format)
+]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +55,10 @@ def test_what_cannot_be_read(flac, tmp_path):
     with pytest.raises(AudioError, match="16000 Hz, 1 channel.* instead of 8000 Hz"):
         read_part(path, SAMPLES, 0, 10, 8000)
     assert not parts_are_exact(tmp_path / "none.wav") and parts_are_exact(path)
-    longer, beyond = (SAMPLES + 1, 0, 10, "50000 samples, but 50001 in the manifest"), (SAMPLES, SAMPLES - 5, 10, "its end cannot be read")
+    longer, beyond = (
+        (SAMPLES + 1, 0, 10, "50000 samples, but 50001 in the manifest"),
+        (SAMPLES, SAMPLES - 5, 10, "its end cannot be read"),
+    )
     for samples, start, length, told in (longer, beyond):
         with pytest.raises(AudioError, match=told):
             read_part(path, samples, start, length)

@@ -25,8 +25,12 @@ def write_part(part: Path, speaker: int, texts: list[str]) -> None:
     folder = part / str(speaker) / "1"
     folder.mkdir(parents=True)
     for number, _ in enumerate(texts):
-        soundfile.write(folder / f"{speaker}-1-{number:04d}.flac", np.random.default_rng(number).normal(0, 0.1, 3200), 16000)
-    (folder / f"{speaker}-1.trans.txt").write_text("".join(f"{speaker}-1-{number:04d} {text}\n" for number, text in enumerate(texts)))
+        soundfile.write(
+            folder / f"{speaker}-1-{number:04d}.flac", np.random.default_rng(number).normal(0, 0.1, 3200), 16000
+        )
+    (folder / f"{speaker}-1.trans.txt").write_text(
+        "".join(f"{speaker}-1-{number:04d} {text}\n" for number, text in enumerate(texts))
+    )
 
 
 @pytest.fixture
@@ -60,7 +64,9 @@ def test_model_dictionary_and_labels(corpus, tmp_path, capsys):
     assert [line for line in printed.err.splitlines() if "dict.bpe.txt" in line] == [
         f"note: {symbol!r} occurs in dev but is no piece of bpe.model: last in dict.bpe.txt" for symbol in new
     ]
-    assert sum(map(int, counts.values())) == sum(len(line.split()) for line in lines(out / "train.bpe"))  # dev does not count
+    assert sum(map(int, counts.values())) == sum(
+        len(line.split()) for line in lines(out / "train.bpe")
+    )  # dev does not count
 
 
 def test_fairseq_knows_every_piece(corpus, tmp_path):
@@ -69,7 +75,9 @@ def test_fairseq_knows_every_piece(corpus, tmp_path):
     for part in ("train", "dev"):
         for line in lines(tmp_path / f"{part}.bpe"):
             assert dictionary.unk() not in dictionary.encode_line(line, add_if_not_exist=False).tolist()
-            assert dictionary.string(dictionary.encode_line(line, append_eos=False), "sentencepiece") == bpe.words_of_pieces(line)
+            assert dictionary.string(
+                dictionary.encode_line(line, append_eos=False), "sentencepiece"
+            ) == bpe.words_of_pieces(line)
 
 
 def test_the_same_text_gives_the_same_files(corpus, tmp_path):
@@ -99,7 +107,22 @@ def test_any_folder_and_libri_light(tmp_path, capsys):
         path.parent.mkdir(exist_ok=True)
         soundfile.write(path, np.full(3200, 0.1), 16000)
         path.with_suffix(".txt").write_text(text.lower())
-    assert main(["manifest", "folder", str(tmp_path / "mine"), "--out", str(tmp_path / "f"), "--valid-share", "0", "--bpe", "20"]) == 0
+    assert (
+        main(
+            [
+                "manifest",
+                "folder",
+                str(tmp_path / "mine"),
+                "--out",
+                str(tmp_path / "f"),
+                "--valid-share",
+                "0",
+                "--bpe",
+                "20",
+            ]
+        )
+        == 0
+    )
     assert bpe.words_of_pieces(lines(tmp_path / "f/train.bpe")[0]) == "hello world"
 
 
@@ -147,7 +170,11 @@ def test_what_cannot_be_is_told_before_any_audio_is_read(tmp_path, capsys, monke
     (tmp_path / "text").write_text("text " * 20)
     (tmp_path / "empty").touch()
     command = ("manifest", "librispeech", tmp_path / "nowhere", "--out", tmp_path / "out", "--bpe")
-    for model, expected in (("absent", "cannot be read"), ("text", "not a model of sentencepiece"), ("empty", "not a model of sentencepiece")):
+    for model, expected in (
+        ("absent", "cannot be read"),
+        ("text", "not a model of sentencepiece"),
+        ("empty", "not a model of sentencepiece"),
+    ):
         message = fails(capsys, *command, tmp_path / model)
         assert str(tmp_path / model) in message and expected in message and "give a number of pieces" in message
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
@@ -159,7 +186,9 @@ def test_what_cannot_be_is_told_before_any_audio_is_read(tmp_path, capsys, monke
 
 def test_no_transcripts(tmp_path, capsys):
     soundfile.write(tmp_path / "a.wav", np.full(3200, 0.1), 16000)
-    message = fails(capsys, "manifest", "folder", tmp_path, "--out", tmp_path / "out", "--valid-share", "0", "--bpe", 20)
+    message = fails(
+        capsys, "manifest", "folder", tmp_path, "--out", tmp_path / "out", "--valid-share", "0", "--bpe", 20
+    )
     assert "a.wav has no transcript" in message and not (tmp_path / "out").exists()
 
 
@@ -170,7 +199,9 @@ def test_the_sign_of_pieces_in_a_transcript(corpus, tmp_path, capsys):
     assert "2-1-0000.flac has '\u2581' in its transcript" in message
 
 
-WORDS = st.lists(st.text("AB'\u00c4\u1e9e\ufb01\u2460\u4e2d", min_size=1, max_size=6), min_size=1, max_size=8).map(" ".join)
+WORDS = st.lists(st.text("AB'\u00c4\u1e9e\ufb01\u2460\u4e2d", min_size=1, max_size=6), min_size=1, max_size=8).map(
+    " ".join
+)
 
 
 @settings(max_examples=25, deadline=None)

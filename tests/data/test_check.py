@@ -108,7 +108,10 @@ def corrupt_the_middle(tsv: Path) -> None:
 
 FAULTS = {
     "root": (lambda tsv: shutil.move(tsv.parent / "corpus", tsv.parent / "moved"), "its root folder"),
-    "all files elsewhere": (lambda tsv: edit(tsv, lambda lines: [str(tsv.parent), *lines[1:]]), "none of the 4 files is under"),
+    "all files elsewhere": (
+        lambda tsv: edit(tsv, lambda lines: [str(tsv.parent), *lines[1:]]),
+        "none of the 4 files is under",
+    ),
     "no rows": (lambda tsv: edit(tsv, lambda lines: lines[:1]), "train.tsv: empty manifest"),
     "zero bytes": (lambda tsv: audio(tsv, 1).write_bytes(b""), "1-2-0001.flac: zero bytes long"),
     "text": (lambda tsv: audio(tsv, 1).write_text("words " * 99), "1-2-0001.flac: unreadable"),
@@ -119,7 +122,10 @@ FAULTS = {
         lambda tsv: [edit(tsv.with_suffix(suffix), swapped) for suffix in (".ltr", ".wrd")],
         "train.wrd and the *.trans.txt beside the audio disagree on 2 row(s), the first is line 1: 'TWO TWO' and 'ONE'",
     ),
-    "order of letters": (lambda tsv: edit(tsv.with_suffix(".ltr"), swapped), "train.ltr and train.wrd disagree on 2 row(s), the first is line 1"),
+    "order of letters": (
+        lambda tsv: edit(tsv.with_suffix(".ltr"), swapped),
+        "train.ltr and train.wrd disagree on 2 row(s), the first is line 1",
+    ),
     "order, letters only": (
         lambda tsv: (tsv.with_suffix(".wrd").unlink(), edit(tsv.with_suffix(".ltr"), swapped)),
         "train.ltr and the *.trans.txt beside the audio disagree on 2 row(s)",
@@ -127,15 +133,24 @@ FAULTS = {
     "no dictionary": (lambda tsv: (tsv.parent / "dict.ltr.txt").unlink(), "dict.ltr.txt: cannot be read"),
     "bad dictionary": (lambda tsv: (tsv.parent / "dict.ltr.txt").write_text("A\n"), "dict.ltr.txt line 1"),
     "phone outside its dictionary": (
-        lambda tsv: (tsv.with_suffix(".phn").write_text("A\nB\nA\nA\n"), (tsv.parent / "dict.phn.txt").write_text("A 3\n")),
+        lambda tsv: (
+            tsv.with_suffix(".phn").write_text("A\nB\nA\nA\n"),
+            (tsv.parent / "dict.phn.txt").write_text("A 3\n"),
+        ),
         "train.phn: symbol 'B' is not in dict.phn.txt",
     ),
-    "empty unit line": (lambda tsv: tsv.with_suffix(".km").write_text("1\n\n2\n3\n"), "train.km: 1 empty line(s), the first is line 2"),
+    "empty unit line": (
+        lambda tsv: tsv.with_suffix(".km").write_text("1\n\n2\n3\n"),
+        "train.km: 1 empty line(s), the first is line 2",
+    ),
     "units of other audio": (
         lambda tsv: tsv.with_suffix(".km").write_text("".join("1 " * n + "\n" for n in (15, 18, 10, 24))),
         "train.km: units and audio of 1 row(s) differ by more than 0.1 s at 50 units a second, the first is line 3: 10 units for 0.42 s",
     ),
-    "labels that are not text": (lambda tsv: tsv.with_suffix(".wrd").write_bytes(b"\xff\n" * 4), "train.wrd: not UTF-8"),
+    "labels that are not text": (
+        lambda tsv: tsv.with_suffix(".wrd").write_bytes(b"\xff\n" * 4),
+        "train.wrd: not UTF-8",
+    ),
 }
 
 
@@ -172,7 +187,10 @@ def test_units_at_50_and_100_a_second_are_good(tsv):
 
 def test_no_manifest_is_an_error(tmp_path, capsys):
     assert main(["check", str(tmp_path / "none.tsv")]) == 1
-    assert capsys.readouterr().err == f"error: {tmp_path}/none.tsv: cannot be read (No such file or directory); make it with `dinosr manifest`\n"
+    assert (
+        capsys.readouterr().err
+        == f"error: {tmp_path}/none.tsv: cannot be read (No such file or directory); make it with `dinosr manifest`\n"
+    )
 
 
 def test_workers_change_nothing(tsv):
@@ -207,7 +225,10 @@ def add_row(row: str):
 INVALID = {
     "missing": (lambda tsv: tsv.unlink(), "train.tsv: cannot be read .*dinosr manifest"),
     "a folder": (lambda tsv: (tsv.unlink(), tsv.mkdir()), "train.tsv: cannot be read"),
-    "root": (lambda tsv: shutil.move(tsv.parent / "corpus", tsv.parent / "moved"), "root folder .*corpus/train does not exist; .*dinosr manifest.*first line"),
+    "root": (
+        lambda tsv: shutil.move(tsv.parent / "corpus", tsv.parent / "moved"),
+        "root folder .*corpus/train does not exist; .*dinosr manifest.*first line",
+    ),
     "no line": (lambda tsv: tsv.write_text(""), "empty manifest"),
     "no row": (lambda tsv: edit(tsv, lambda lines: lines[:1]), "empty manifest"),
     "blank row": (add_row(""), r"train.tsv line 6: 1 field\(s\)"),
@@ -215,13 +236,28 @@ INVALID = {
     "negative": (add_row("a.wav\t-5"), "train.tsv line 6: .*'-5'"),
     "three fields": (add_row("a.wav\t5\t6"), "train.tsv line 6: 3 field"),
     "duplicate": (add_row("x/1-2-0001.wav\t5"), "line 6: utterance id 1-2-0001 stands on line 3 already"),
-    "same row twice": (lambda tsv: edit(tsv, lambda lines: [*lines, lines[1]]), "line 6: utterance id 1-2-0000 stands on line 2"),
-    "too short": (lambda tsv: edit(tsv, lambda lines: [lines[0], *(line.split("\t")[0] + "\t799" for line in lines[1:])]), r"min_sample_size=800 \(0.05 s\)"),
+    "same row twice": (
+        lambda tsv: edit(tsv, lambda lines: [*lines, lines[1]]),
+        "line 6: utterance id 1-2-0000 stands on line 2",
+    ),
+    "too short": (
+        lambda tsv: edit(tsv, lambda lines: [lines[0], *(line.split("\t")[0] + "\t799" for line in lines[1:])]),
+        r"min_sample_size=800 \(0.05 s\)",
+    ),
     "no labels": (lambda tsv: tsv.with_suffix(".ltr").unlink(), "train.ltr: cannot be read"),
-    "few labels": (lambda tsv: edit(tsv.with_suffix(".ltr"), lambda lines: lines[:-1]), "train.ltr: 3 lines for the 4 rows"),
-    "many labels": (lambda tsv: edit(tsv.with_suffix(".ltr"), lambda lines: lines + lines[:1]), "train.ltr: 5 lines for the 4 rows"),
+    "few labels": (
+        lambda tsv: edit(tsv.with_suffix(".ltr"), lambda lines: lines[:-1]),
+        "train.ltr: 3 lines for the 4 rows",
+    ),
+    "many labels": (
+        lambda tsv: edit(tsv.with_suffix(".ltr"), lambda lines: lines + lines[:1]),
+        "train.ltr: 5 lines for the 4 rows",
+    ),
     "no dictionary": (lambda tsv: (tsv.parent / "dict.ltr.txt").unlink(), "dict.ltr.txt: cannot be read"),
-    "symbol": (lambda tsv: edit(tsv.with_suffix(".ltr"), lambda lines: [*lines[:2], "T H Ü |", lines[3]]), "train.ltr line 3: symbol 'Ü' is not in .*dict.ltr.txt"),
+    "symbol": (
+        lambda tsv: edit(tsv.with_suffix(".ltr"), lambda lines: [*lines[:2], "T H Ü |", lines[3]]),
+        "train.ltr line 3: symbol 'Ü' is not in .*dict.ltr.txt",
+    ),
 }
 
 

@@ -36,7 +36,9 @@ ROWS = 50_000
 
 def write_rows(folder: Path, sizes, name="corpus/{:08d}.wav", split="train") -> Path:
     manifest = folder / f"{split}.tsv"
-    manifest.write_text("".join([f"{folder}\n", *(f"{name.format(row)}\t{samples}\n" for row, samples in enumerate(sizes))]))
+    manifest.write_text(
+        "".join([f"{folder}\n", *(f"{name.format(row)}\t{samples}\n" for row, samples in enumerate(sizes))])
+    )
     return manifest
 
 
@@ -71,7 +73,9 @@ def test_longest_utterance(tmp_path):
     dataset.max_sample_size = sys.maxsize
     assert [longest_utterance(dataset, limit) for limit in (8000, 9000)] == [5000, 9000]
     other = SpeechDataset(str(write_rows(tmp_path, [100, 9500], split="other")), 16000)
-    assert longest_utterance(MultiCorpusDataset(OrderedDict(a=dataset, b=other), [0.5, 0.5], seed=0), sys.maxsize) == 9500
+    assert (
+        longest_utterance(MultiCorpusDataset(OrderedDict(a=dataset, b=other), [0.5, 0.5], seed=0), sys.maxsize) == 9500
+    )
     part = SubsampleDataset(dataset, 0.6, seed=1)
     assert longest_utterance(part, sys.maxsize) == max(dataset.sizes[part.indices])
 
@@ -137,7 +141,12 @@ def test_no_call_a_row_to_start_an_epoch(tmp_path, pad):
 def test_batches_are_full_and_waste_little(tmp_path, options):
     """The benchmark itself, on fewer rows."""
     record = tmp_path / "record.json"
-    subprocess.run([sys.executable, BENCHMARK, "--rows", "20000", "--json", record, *options], check=True, capture_output=True, timeout=300)
+    subprocess.run(
+        [sys.executable, BENCHMARK, "--rows", "20000", "--json", record, *options],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
     record = json.loads(record.read_text())
     assert record["rows"] > 19_000 and len(record["steps"]) == 7
     assert 0 < record["wasted"] < 0.005 and 0.93 < record["filled"] <= 1
@@ -236,13 +245,17 @@ def test_more_than_max_bad_files_end_the_run_and_all_are_named(manifest, waits, 
     dataset = skipping(manifest, max_bad_files=4)
     for epoch in (1, 2, 3):  # the same four in each
         dataset.set_epoch(epoch)
-        assert sum(len(batch["id"]) for batch in batches(dataset, workers)) == 5  # rows 2 and 3 are a batch, which gets another row
+        assert (
+            sum(len(batch["id"]) for batch in batches(dataset, workers)) == 5
+        )  # rows 2 and 3 are a batch, which gets another row
     assert dataset.bad.tolist() == [row in (0, 2, 3, 6) for row in range(8)]
     remove(manifest, 7)
     with pytest.raises(UserError) as caught:
         batches(dataset, workers)
     message = str(caught.value)
-    assert message.startswith("task.max_bad_files=4: 5 files cannot be used; is the disk there?") and "\n" not in message
+    assert (
+        message.startswith("task.max_bad_files=4: 5 files cannot be used; is the disk there?") and "\n" not in message
+    )
     assert f"`dinosr check {manifest}` tells what is wrong" in message
     assert message.endswith(f"Under {manifest.parent}: 0.wav, 2.wav, 3.wav, 6.wav, 7.wav")
 
@@ -307,7 +320,9 @@ def write_sounds(folder: Path, suffix: str, **format) -> Path:
     """Eight files of speech-like loudness and an offset, so that the whole and a part differ in mean and deviation."""
     for row, samples in enumerate(SIZES):
         envelope = 0.1 * np.sin(np.arange(samples) / 700) ** 2
-        soundfile.write(folder / f"{row}{suffix}", np.random.default_rng(row).normal(0.01 * row, envelope), 16000, **format)
+        soundfile.write(
+            folder / f"{row}{suffix}", np.random.default_rng(row).normal(0.01 * row, envelope), 16000, **format
+        )
     return write_rows(folder, SIZES, name="{}" + suffix)
 
 
@@ -375,12 +390,16 @@ def test_damage_outside_the_crop_is_seen(tmp_path):
 @pytest.mark.parametrize("normalize, workers", [(False, 0), (True, 0), (True, 2)])
 def test_a_file_that_goes_bad_after_it_was_read(manifest, waits, normalize, workers):
     """Without the shortest of its batch the crop of the other is longer."""
-    ours, reference = (kind(str(manifest), 16000, skip_bad_audio=True, normalize=normalize) for kind in (SpeechDataset, WholeFiles))
+    ours, reference = (
+        kind(str(manifest), 16000, skip_bad_audio=True, normalize=normalize) for kind in (SpeechDataset, WholeFiles)
+    )
     same_batches(batches(ours, workers), batches(reference, 0))
     remove(manifest, 2)
     (manifest.parent / "4.wav").write_bytes(b"nothing")
     same_batches(batches(ours, workers), batches(reference, 0))
-    assert [len(batch["net_input"]["source"][0]) for batch in batches(ours, workers)] == [SIZES[row] for row in (0, 3, 5, 6)]
+    assert [len(batch["net_input"]["source"][0]) for batch in batches(ours, workers)] == [
+        SIZES[row] for row in (0, 3, 5, 6)
+    ]
     assert ours.bad.nonzero().flatten().tolist() == [2, 4]
     ours.skip_bad_audio = False
     with pytest.raises(UserError, match=r"2\.wav: "):
@@ -414,13 +433,25 @@ def test_items_come_in_the_order_asked_for(sounds, rows, known):
         dataset[row]
     items = dataset.__getitems__(rows)
     assert [item["id"] for item in items] == rows
-    assert all(len(item["source"]) == (min([4250, *(SIZES[other] for other in rows)]) if row in known else SIZES[row]) for row, item in zip(rows, items))
+    assert all(
+        len(item["source"]) == (min([4250, *(SIZES[other] for other in rows)]) if row in known else SIZES[row])
+        for row, item in zip(rows, items)
+    )
 
 
 def test_loader_benchmark(tmp_path):
     """What it counts, on a minute of noise, without workers."""
     record = tmp_path / "record.json"
-    command = [sys.executable, BENCHMARK.with_name("loader.py"), "--synth", "--hours", "0.02", "--what", "crop", "windows"]
+    command = [
+        sys.executable,
+        BENCHMARK.with_name("loader.py"),
+        "--synth",
+        "--hours",
+        "0.02",
+        "--what",
+        "crop",
+        "windows",
+    ]
     command += ["--workers", "0", "--rounds", "1", "--json", record]
     subprocess.run(command, check=True, capture_output=True, timeout=900)
     rows = json.loads(record.read_text())["throughput"]

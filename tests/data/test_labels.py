@@ -46,7 +46,9 @@ def read(manifest, sizes=SIZES, rate=50, skipped=()) -> FrameLabels:
 
 def test_labels_of_every_utterance(manifest):
     labels = read(manifest)
-    assert len(labels) == 4 and [row.tolist() for row in map(labels.__getitem__, range(4))] == [list(range(n // 320)) for n in SIZES]
+    assert len(labels) == 4 and [row.tolist() for row in map(labels.__getitem__, range(4))] == [
+        list(range(n // 320)) for n in SIZES
+    ]
     assert labels.values.dtype == torch.int16 and labels.values.is_shared()
 
 
@@ -68,7 +70,11 @@ def test_what_is_written_is_read_again(tmp_path_factory, rows):
 
 
 def test_kinds():
-    assert label_kinds(None) == label_kinds("") == [] and label_kinds("km") == ["km"] and label_kinds("km, km2") == ["km", "km2"]
+    assert (
+        label_kinds(None) == label_kinds("") == []
+        and label_kinds("km") == ["km"]
+        and label_kinds("km, km2") == ["km", "km2"]
+    )
 
 
 @pytest.mark.parametrize("extra, good", [(0, True), (4, True), (-4, True), (6, False), (-6, False)])
@@ -77,7 +83,10 @@ def test_tolerance(manifest, extra, good):
     if good:
         read(manifest)
         return
-    with pytest.raises(UserError, match=r"train\.km: labels and audio of 4 utterance\(s\) differ by more than 0\.1 s at task\.label_rate=50 \(line 1: "):
+    with pytest.raises(
+        UserError,
+        match=r"train\.km: labels and audio of 4 utterance\(s\) differ by more than 0\.1 s at task\.label_rate=50 \(line 1: ",
+    ):
         read(manifest)
 
 
@@ -128,7 +137,9 @@ def test_another_number_of_lines(manifest, count):
 
 def test_missing_files(manifest):
     manifest.with_suffix(".km").unlink()
-    with pytest.raises(UserError, match=r"train\.km: cannot be read \(No such file or directory\); make it with `dinosr kmeans apply`"):
+    with pytest.raises(
+        UserError, match=r"train\.km: cannot be read \(No such file or directory\); make it with `dinosr kmeans apply`"
+    ):
         read(manifest)
     (manifest.parent / "dict.km.txt").unlink()
     with pytest.raises(UserError, match=r"dict\.km\.txt: no such file; `dinosr kmeans apply` writes it"):
@@ -152,16 +163,24 @@ def test_memory_of_a_label(manifest):
 
 
 def test_a_batch_has_the_labels_of_its_utterances(manifest):
-    dataset = SpeechDataset(str(manifest), 16_000, labels=["km", "row"], min_sample_size=4000, max_sample_size=6400, pad=False)
+    dataset = SpeechDataset(
+        str(manifest), 16_000, labels=["km", "row"], min_sample_size=4000, max_sample_size=6400, pad=False
+    )
     for epoch in range(5):
         dataset.set_epoch(epoch)
         batch = dataset.collater([dataset[index] for index in (2, 0, 1)])
         inputs = batch["net_input"]
-        assert inputs["labels"].shape == (2, 3, 75) and inputs["labels"].dtype == torch.int64 and inputs["label_rate"] == 50
+        assert (
+            inputs["labels"].shape == (2, 3, 75)
+            and inputs["labels"].dtype == torch.int64
+            and inputs["label_rate"] == 50
+        )
         for row, (index, length) in enumerate([(3, 25), (0, 50), (2, 75)]):  # rows of the manifest
             assert inputs["labels"][0, row].tolist() == [*range(length), *[-1] * (75 - length)]
             assert set(inputs["labels"][1, row, :length].tolist()) == {index}
-            assert inputs["source"][row, 0] * 2**15 == inputs["label_starts"][row]  # what the sound says where it was cut
+            assert (
+                inputs["source"][row, 0] * 2**15 == inputs["label_starts"][row]
+            )  # what the sound says where it was cut
     assert len(batch["net_input"]["source"][0]) == 6400
 
 
@@ -173,7 +192,9 @@ def test_without_labels_a_batch_has_none(manifest):
 def test_workers_see_what_is_written_into_the_labels(manifest):
     """fairseq keeps its worker processes; relabelling must reach them."""
     dataset = SpeechDataset(str(manifest), 16_000, labels=["km"])
-    loader = torch.utils.data.DataLoader(dataset, batch_size=2, collate_fn=dataset.collater, num_workers=1, persistent_workers=True)
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_size=2, collate_fn=dataset.collater, num_workers=1, persistent_workers=True
+    )
     assert next(iter(loader))["net_input"]["labels"].max() == 49
     dataset.labels[0].values.fill_(7)
     assert {7, -1} == {label for batch in loader for label in batch["net_input"]["labels"].unique().tolist()}

@@ -69,7 +69,9 @@ def fails(capsys, *arguments) -> str:
 def test_librispeech_files(librispeech, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["manifest", "librispeech", str(librispeech), "--out", str(out)]) == 0
-    assert {path.name for path in out.iterdir()} == {f"{part}.{kind}" for part in ("train", "dev") for kind in ("tsv", "ltr", "wrd")} | {"dict.ltr.txt"}
+    assert {path.name for path in out.iterdir()} == {
+        f"{part}.{kind}" for part in ("train", "dev") for kind in ("tsv", "ltr", "wrd")
+    } | {"dict.ltr.txt"}
     assert lines(out / "train.tsv") == [
         str(librispeech / "train"),
         "103/1/103-1-0000.flac\t3200",
@@ -135,7 +137,9 @@ def test_librispeech_parts_and_parents(librispeech, tmp_path, capsys):
         assert {path.stem for path in out.glob("*.tsv")} == expected
         assert all(lines(path)[0] == str(librispeech / path.stem) for path in out.glob("*.tsv"))
     capsys.readouterr()
-    message = fails(capsys, "manifest", "librispeech", librispeech, "--out", tmp_path / "none", "--parts", "dev", "tset")
+    message = fails(
+        capsys, "manifest", "librispeech", librispeech, "--out", tmp_path / "none", "--parts", "dev", "tset"
+    )
     assert "no part tset" in message and "dev, train" in message
 
 
@@ -154,7 +158,9 @@ def test_every_problem_is_told_at_once_and_nothing_is_written(librispeech, tmp_p
     write_sound(chapter / "19-198-0003.flac", rate=8000, channels=2)
     (chapter / "19-198-0004.wav").write_text("this is text " * 50)
     transcript = chapter / "19-198.trans.txt"
-    transcript.write_text(transcript.read_text() + "19-198-0003 STEREO\n19-198-0004\n19-198-0009 NO AUDIO\n19-198-0000 AGAIN\n")
+    transcript.write_text(
+        transcript.read_text() + "19-198-0003 STEREO\n19-198-0004\n19-198-0009 NO AUDIO\n19-198-0000 AGAIN\n"
+    )
     shutil.copy(chapter / "19-198-0003.flac", librispeech / "dev/7/2/19-198-0003.flac")  # same id in another part
     (librispeech / "train/103/1/103-1.trans.txt").unlink()
 
@@ -245,7 +251,12 @@ def test_librilight_splits(librilight, tmp_path, given_parent):
     hour = [*ten_minutes, "1h/5/clean/3/10/3-10-0000.flac\t3200"]
     assert lines(out / "train_10min.tsv") == [str(librilight), *ten_minutes]
     assert lines(out / "train_1h.tsv") == [str(librilight), *hour]
-    assert lines(out / "train_10h.tsv") == [str(librilight), *hour, "9h/other/4/10/4-10-0000.flac\t3200", "9h/other/4/10/4-10-0001.flac\t3300"]
+    assert lines(out / "train_10h.tsv") == [
+        str(librilight),
+        *hour,
+        "9h/other/4/10/4-10-0000.flac\t3200",
+        "9h/other/4/10/4-10-0001.flac\t3300",
+    ]
     assert lines(out / "train_10h.ltr") == ["A |", "B | B |", "C |", "D |", "E |"]
     assert lines(out / "dict.ltr.txt") == ["| 6", "B 2", "A 1", "C 1", "D 1", "E 1"]  # each utterance counted once
 
@@ -280,9 +291,13 @@ def make_folder(root: Path, out: Path, *options: str) -> dict[str, list[str]]:
 def test_folder_split_by_file(tree, tmp_path):
     made = make_folder(tree, tmp_path / "out", "--valid-share", "0.3")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"train.tsv", "valid.tsv"}
-    assert sorted(made["train"] + made["valid"]) == sorted(path.relative_to(tree).as_posix() for path in tree.rglob("*.*"))
+    assert sorted(made["train"] + made["valid"]) == sorted(
+        path.relative_to(tree).as_posix() for path in tree.rglob("*.*")
+    )
     assert made["train"] == sorted(made["train"]) and 4 <= len(made["valid"]) <= 20
-    lengths = dict(line.split("\t") for line in lines(tmp_path / "out/train.tsv")[1:] + lines(tmp_path / "out/valid.tsv")[1:])
+    lengths = dict(
+        line.split("\t") for line in lines(tmp_path / "out/train.tsv")[1:] + lines(tmp_path / "out/valid.tsv")[1:]
+    )
     assert all(int(samples) == 1600 + int(Path(path).stem) for path, samples in lengths.items())
 
 
@@ -310,16 +325,22 @@ def test_a_share_that_leaves_a_split_empty_names_one_that_does_not(tmp_path, cap
     for number in range(3):
         write_sound(tmp_path / f"in/{number}.wav")
     for share in ("0.0001", "0.9999"):
-        message = fails(capsys, "manifest", "folder", tmp_path / "in", "--out", tmp_path / "out", "--valid-share", share)
+        message = fails(
+            capsys, "manifest", "folder", tmp_path / "in", "--out", tmp_path / "out", "--valid-share", share
+        )
         advice = message.split("fills both is ")[1].split(";")[0]
         assert len(make_folder(tmp_path / "in", tmp_path / "out", "--valid-share", advice)) == 2
         capsys.readouterr()
-    assert "not between 0 and 1" in fails(capsys, "manifest", "folder", tmp_path / "in", "--out", tmp_path / "out", "--valid-share", "1")
+    assert "not between 0 and 1" in fails(
+        capsys, "manifest", "folder", tmp_path / "in", "--out", tmp_path / "out", "--valid-share", "1"
+    )
 
 
 def test_split_by_speaker_needs_folders(tmp_path, capsys):
     write_sound(tmp_path / "in/a.wav")
-    assert "--split-by file" in fails(capsys, "manifest", "folder", tmp_path / "in", "--out", tmp_path / "out", "--split-by", "speaker")
+    assert "--split-by file" in fails(
+        capsys, "manifest", "folder", tmp_path / "in", "--out", tmp_path / "out", "--split-by", "speaker"
+    )
 
 
 @given(st.sets(st.text("abc/", min_size=1, max_size=6), min_size=8), st.integers(0, 5), st.floats(0.2, 0.8))
@@ -355,7 +376,12 @@ def test_bad_transcripts(tmp_path, capsys):
     (root / "d.txt").write_text("a | b")
     message = fails(capsys, "manifest", "folder", root, "--out", tmp_path / "out", "--valid-share", "0")
     assert "4 problem(s)" in message
-    for expected in ("b.wav: no words", "c.txt: not UTF-8 text", "d.wav: '|' in its transcript", "e.wav: no e.txt beside it"):
+    for expected in (
+        "b.wav: no words",
+        "c.txt: not UTF-8 text",
+        "d.wav: '|' in its transcript",
+        "e.wav: no e.txt beside it",
+    ):
         assert expected in message
 
 
@@ -366,7 +392,11 @@ def test_duplicate_ids_and_names_that_no_manifest_can_hold(tmp_path, capsys):
     (root / os.fsdecode(b"\xff.wav")).write_bytes((root / "one/a.wav").read_bytes())
     message = fails(capsys, "manifest", "folder", root, "--out", tmp_path / "out", "--valid-share", "0")
     assert "two/a.flac: same utterance id as one/a.wav" in message
-    assert "'b\\tc.wav': a tab" in message and "' f.wav': a tab, a line break, or a space" in message and "not UTF-8" in message
+    assert (
+        "'b\\tc.wav': a tab" in message
+        and "' f.wav': a tab, a line break, or a space" in message
+        and "not UTF-8" in message
+    )
     assert "4 problem(s)" in message
 
 
@@ -411,7 +441,9 @@ def test_convert_keeps_good_files_and_resamples_the_others(tmp_path):
         info = sf.info(copies / path)
         assert (info.frames, info.samplerate, info.channels, info.subtype) == (int(samples), 16000, 1, "PCM_16")
     for source in (good, loud):
-        assert np.array_equal(sf.read(source, dtype="int16")[0], sf.read(copies / f"s/{source.stem}.flac", dtype="int16")[0])
+        assert np.array_equal(
+            sf.read(source, dtype="int16")[0], sf.read(copies / f"s/{source.stem}.flac", dtype="int16")[0]
+        )
     middle = slice(1000, 15000)  # away from the filter's ends
     assert np.abs(sf.read(copies / "s/a.b.flac")[0] - tone(16000, 440) / 2)[middle].max() < 0.002
     assert np.abs(sf.read(copies / "s/a.g.flac")[0] - tone(16000, 440))[middle].max() < 0.002
@@ -428,7 +460,17 @@ def test_convert_does_not_change_the_split(tree, tmp_path):
 def test_convert_leaves_nothing_behind_when_it_fails(tmp_path, capsys):
     write_sound(tmp_path / "in/a.wav", rate=8000)
     sf.write(tmp_path / "in/b.wav", np.array([0.1, np.nan, 0.1]), 16000, subtype="FLOAT")
-    command = ("manifest", "folder", tmp_path / "in", "--out", tmp_path / "out", "--valid-share", "0", "--convert", tmp_path / "copies")
+    command = (
+        "manifest",
+        "folder",
+        tmp_path / "in",
+        "--out",
+        tmp_path / "out",
+        "--valid-share",
+        "0",
+        "--convert",
+        tmp_path / "copies",
+    )
     assert "b.wav: holds NaN" in fails(capsys, *command)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
@@ -436,8 +478,25 @@ def test_convert_leaves_nothing_behind_when_it_fails(tmp_path, capsys):
 def test_convert_needs_a_folder_of_its_own(tmp_path, capsys):
     write_sound(tmp_path / "in/a.wav")
     write_sound(tmp_path / "full/b.wav")
-    for place, reason in (("in", "overlaps"), ("in/copies", "overlaps"), (".", "overlaps"), ("full", "exists already"), ("full/b.wav/x", "not a folder")):
-        message = fails(capsys, "manifest", "folder", tmp_path / "in", "--out", tmp_path / "out", "--valid-share", "0", "--convert", tmp_path / place)
+    for place, reason in (
+        ("in", "overlaps"),
+        ("in/copies", "overlaps"),
+        (".", "overlaps"),
+        ("full", "exists already"),
+        ("full/b.wav/x", "not a folder"),
+    ):
+        message = fails(
+            capsys,
+            "manifest",
+            "folder",
+            tmp_path / "in",
+            "--out",
+            tmp_path / "out",
+            "--valid-share",
+            "0",
+            "--convert",
+            tmp_path / place,
+        )
         assert reason in message
     assert not (tmp_path / "out").exists()
 
@@ -492,7 +551,10 @@ def test_read_manifest(librispeech, tmp_path):
     main(["manifest", "librispeech", str(librispeech), "--out", str(tmp_path)])
     split = manifest.read_manifest(tmp_path / "dev.tsv")
     assert (split.name, split.root) == ("dev", librispeech / "dev")
-    assert split.utterances == [manifest.Utterance("7/2/7-2-0000.flac", 3200), manifest.Utterance("7/2/7-2-0001.flac", 3300)]
+    assert split.utterances == [
+        manifest.Utterance("7/2/7-2-0000.flac", 3200),
+        manifest.Utterance("7/2/7-2-0001.flac", 3300),
+    ]
 
 
 def test_a_stream_of_unknown_length_is_not_truncated(tmp_path):

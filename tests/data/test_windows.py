@@ -8,15 +8,23 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from omegaconf import OmegaConf
+
 from dinosr_plugin.data.dataset import SpeechDataset
 from dinosr_plugin.data.windows import WindowDataset, read_window
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig, DinoSRPretrainingTask
-from omegaconf import OmegaConf
 
 WINDOW = 500
 UNIT = 2.0**-15  # sample number n of every file is n * UNIT, exact in 16 bits: a window tells where it was cut
-SIZES = {"anna/a.wav": 2100, "anna/b.wav": 500, "anna/c.wav": 499, "bert/x/d.wav": 1700, "bert/y/e.wav": 3333, "cleo/f.wav": 999}
+SIZES = {
+    "anna/a.wav": 2100,
+    "anna/b.wav": 500,
+    "anna/c.wav": 499,
+    "bert/x/d.wav": 1700,
+    "bert/y/e.wav": 3333,
+    "cleo/f.wav": 999,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +57,14 @@ def load(data, training=True, **fields) -> WindowDataset:
 def iterator(data, epoch=1, workers=0, shards=1, shard=0, batch=2, **fields):
     task = make_task(data, **fields)
     task.load_dataset("train", data_selector=None)
-    options = {"max_sentences": batch, "seed": 1, "num_workers": workers, "epoch": epoch, "num_shards": shards, "shard_id": shard}
+    options = {
+        "max_sentences": batch,
+        "seed": 1,
+        "num_workers": workers,
+        "epoch": epoch,
+        "num_shards": shards,
+        "shard_id": shard,
+    }
     return task.get_batch_iterator(task.dataset("train"), **options)
 
 
@@ -96,8 +111,31 @@ def test_places_depend_on_seed_epoch_and_utterance_only(tmp_path):
 def test_a_validation_has_fixed_windows(tmp_path):
     dataset = load(write(tmp_path), training=False)
     dataset.set_epoch(5)
-    assert [dataset[index]["start"] for index in range(len(dataset))] == [0, 500, 1000, 1500, 0, 0, 500, 1000, 0, 500, 1000, 1500, 2000, 2500, 0]
-    assert [batch.tolist() for batch in dataset.batch_by_size(dataset.ordered_indices(), max_sentences=3)] == [[0, 1, 2], [3, 4], [5, 6, 7], [8, 9, 10], [11, 12, 13], [14]]
+    assert [dataset[index]["start"] for index in range(len(dataset))] == [
+        0,
+        500,
+        1000,
+        1500,
+        0,
+        0,
+        500,
+        1000,
+        0,
+        500,
+        1000,
+        1500,
+        2000,
+        2500,
+        0,
+    ]
+    assert [batch.tolist() for batch in dataset.batch_by_size(dataset.ordered_indices(), max_sentences=3)] == [
+        [0, 1, 2],
+        [3, 4],
+        [5, 6, 7],
+        [8, 9, 10],
+        [11, 12, 13],
+        [14],
+    ]
 
 
 def test_only_the_window_is_read(tmp_path, monkeypatch):
@@ -105,7 +143,11 @@ def test_only_the_window_is_read(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(soundfile, "read", lambda *args, **kwargs: pytest.fail("a whole file"))
     original = soundfile.SoundFile.read
-    monkeypatch.setattr(soundfile.SoundFile, "read", lambda self, frames, **kwargs: read.append(frames) or original(self, frames, **kwargs))
+    monkeypatch.setattr(
+        soundfile.SoundFile,
+        "read",
+        lambda self, frames, **kwargs: read.append(frames) or original(self, frames, **kwargs),
+    )
     dataset[0]
     assert read == [WINDOW]
 
@@ -113,7 +155,10 @@ def test_only_the_window_is_read(tmp_path, monkeypatch):
 def test_what_was_left_out_is_told(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         load(write(tmp_path))
-    assert f"{tmp_path}/train.tsv: 15 windows of 500 samples, from 5 utterances of 3 speaker(s); 1 shorter utterance(s) left out" in caplog.text
+    assert (
+        f"{tmp_path}/train.tsv: 15 windows of 500 samples, from 5 utterances of 3 speaker(s); 1 shorter utterance(s) left out"
+        in caplog.text
+    )
 
 
 # ---- batches ----------------------------------------------------------------------------------------------------------------
@@ -126,9 +171,21 @@ def test_batches_are_of_one_speaker(tmp_path):
     for _ in range(3):
         seen = heard(batches.next_epoch_itr())
         assert sorted(len(batch) for batch in seen) == [1, 1, 1] + [2] * 6
-        speakers = [{name[0] in "de" and "bert" or name[0] in "ab" and "anna" or "cleo" for name, _ in batch} for batch in seen]
-        assert all(len(each) == 1 for each in speakers) and Counter(map(min, speakers)) == {"anna": 3, "bert": 5, "cleo": 1}
-        assert Counter(name for batch in seen for name, _ in batch) == {"a.flac": 4, "b.flac": 1, "d.flac": 3, "e.flac": 6, "f.flac": 1}
+        speakers = [
+            {name[0] in "de" and "bert" or name[0] in "ab" and "anna" or "cleo" for name, _ in batch} for batch in seen
+        ]
+        assert all(len(each) == 1 for each in speakers) and Counter(map(min, speakers)) == {
+            "anna": 3,
+            "bert": 5,
+            "cleo": 1,
+        }
+        assert Counter(name for batch in seen for name, _ in batch) == {
+            "a.flac": 4,
+            "b.flac": 1,
+            "d.flac": 3,
+            "e.flac": 6,
+            "f.flac": 1,
+        }
         epochs.append([tuple(name for name, _ in batch) for batch in seen])
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
@@ -164,7 +221,9 @@ def test_ranks_share_an_epochs_batches(tmp_path):
     data = write(tmp_path)
     whole = heard(iterator(data).next_epoch_itr())
     for shard in range(2):
-        assert heard(batch for batch in iterator(data, shards=2, shard=shard).next_epoch_itr() if batch) == whole[shard::2]
+        assert (
+            heard(batch for batch in iterator(data, shards=2, shard=shard).next_epoch_itr() if batch) == whole[shard::2]
+        )
 
 
 # ---- what cannot work -------------------------------------------------------------------------------------------------------
@@ -178,13 +237,25 @@ def test_a_manifest_without_speakers(tmp_path):
 
 
 def test_utterances_that_are_all_too_short(tmp_path):
-    with pytest.raises(UserError, match=r"train.tsv: every file is shorter than window_samples=500 .* the longest has 499 samples; lower window_samples"):
+    with pytest.raises(
+        UserError,
+        match=r"train.tsv: every file is shorter than window_samples=500 .* the longest has 499 samples; lower window_samples",
+    ):
         load(write(tmp_path, {"anna/a.wav": 499}))
     with pytest.raises(UserError, match="shorter than min_sample_size=501"):
         load(tmp_path, min_sample_size=501)
 
 
-@pytest.mark.parametrize("fields, named", [({"normalize": True}, "task.normalize=True"), ({"subsample": 0.5}, "task.subsample=0.5"), ({"multi_corpus_keys": "a,b"}, "set task.multi_corpus_keys=null"), ({"relabel_every": 2}, "task.relabel_every=2"), ({"window_samples": 0}, "task.window_samples=0")])
+@pytest.mark.parametrize(
+    "fields, named",
+    [
+        ({"normalize": True}, "task.normalize=True"),
+        ({"subsample": 0.5}, "task.subsample=0.5"),
+        ({"multi_corpus_keys": "a,b"}, "set task.multi_corpus_keys=null"),
+        ({"relabel_every": 2}, "task.relabel_every=2"),
+        ({"window_samples": 0}, "task.window_samples=0"),
+    ],
+)
 def test_settings_that_do_not_go_with_windows(tmp_path, fields, named):
     with pytest.raises(UserError, match=named):
         make_task(tmp_path, **fields)
@@ -205,7 +276,14 @@ def break_file(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "how, told", [("gone", "unreadable|no such"), ("stereo", "2 channel"), ("other length", "2000 samples, but 2100"), ("no audio", "unreadable"), ("NaN", "NaN")]
+    "how, told",
+    [
+        ("gone", "unreadable|no such"),
+        ("stereo", "2 channel"),
+        ("other length", "2000 samples, but 2100"),
+        ("no audio", "unreadable"),
+        ("NaN", "NaN"),
+    ],
 )
 def test_a_bad_file(tmp_path, how, told, caplog):
     """... is named, or with skip_bad_audio left out of its batches, whose other windows stay."""
@@ -218,7 +296,11 @@ def test_a_bad_file(tmp_path, how, told, caplog):
     assert batch["id"].tolist() == [4, 14] and [Path(file).name for file in batch["files"]] == ["b.flac", "f.flac"]
     assert "skipped" in caplog.text and dataset.utterances.bad.tolist() == [True, False, False, False, False]
     alone = dataset.collater([dataset[0]])  # another window stands in
-    assert alone["net_input"]["source"].shape == (1, WINDOW) and "a.flac" not in alone["files"][0] and dataset.collater([]) == {}
+    assert (
+        alone["net_input"]["source"].shape == (1, WINDOW)
+        and "a.flac" not in alone["files"][0]
+        and dataset.collater([]) == {}
+    )
 
 
 def test_read_window(tmp_path):

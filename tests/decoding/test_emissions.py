@@ -10,7 +10,9 @@ import torch
 from dinosr_plugin.decoding.emissions import EmissionReader, EmissionWriter, Meta, fingerprint, padded
 from dinosr_plugin.errors import UserError
 
-META = Meta("abc", ["<s>", "<pad>", "</s>", "<unk>", "|", "Ä"], 0, "/data", ["a/1.wav", "b/2.wav"], [32000, 8000], ["Ä |", ""])
+META = Meta(
+    "abc", ["<s>", "<pad>", "</s>", "<unk>", "|", "Ä"], 0, "/data", ["a/1.wav", "b/2.wav"], [32000, 8000], ["Ä |", ""]
+)
 
 
 def write(path, tables=(torch.randn(7, 6), torch.randn(5, 6))):

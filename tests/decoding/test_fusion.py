@@ -17,6 +17,11 @@ from fairseq.models.transformer_lm import TransformerLanguageModel, TransformerL
 from fairseq_cli import preprocess, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from dinosr_plugin.decoding import BeamDecoder, FusionDecoder, SearchOptions, build_decoder, score_generate_output
+from dinosr_plugin.decoding.fusion import likeliest_path
+from dinosr_plugin.decoding.neural_lm import NeuralLM
+from dinosr_plugin.errors import UserError
 from tests.decoding.test_generate import PLUGIN, TEXTS, recogniser, run  # noqa: F401  (recogniser is a fixture)
 from tests.decoding.test_search import (
     BLANK,
@@ -34,20 +39,23 @@ from tests.decoding.test_search import (
     text_of,
 )
 
-from dinosr_plugin.decoding import BeamDecoder, FusionDecoder, SearchOptions, build_decoder, score_generate_output
-from dinosr_plugin.decoding.fusion import likeliest_path
-from dinosr_plugin.decoding.neural_lm import NeuralLM
-from dinosr_plugin.errors import UserError
-
 SYMBOLS = dictionary_of("XBA|")
 """What the language models know: more than the texts hold, in another order."""
 
 
 def lstm(symbols=SYMBOLS):
     torch.manual_seed(1)
-    cfg = Namespace(decoder_embed_dim=8, decoder_hidden_size=12, decoder_out_embed_dim=8, decoder_layers=2, criterion="cross_entropy")
+    cfg = Namespace(
+        decoder_embed_dim=8,
+        decoder_hidden_size=12,
+        decoder_out_embed_dim=8,
+        decoder_layers=2,
+        criterion="cross_entropy",
+    )
     base_architecture(cfg)
-    model = LSTMLanguageModel.build_model(cfg, SimpleNamespace(dictionary=symbols, source_dictionary=symbols, target_dictionary=symbols))
+    model = LSTMLanguageModel.build_model(
+        cfg, SimpleNamespace(dictionary=symbols, source_dictionary=symbols, target_dictionary=symbols)
+    )
     return opinionated(model, 5)
 
 
@@ -55,9 +63,16 @@ def transformer(symbols=SYMBOLS, longest=64):
     torch.manual_seed(1)
     widths = {f"decoder_{name}_dim": 8 for name in ("embed", "output", "input")}
     cfg = TransformerLanguageModelConfig(
-        **widths, decoder_ffn_embed_dim=16, decoder_layers=2, decoder_attention_heads=2, max_target_positions=longest, tpu=False
+        **widths,
+        decoder_ffn_embed_dim=16,
+        decoder_layers=2,
+        decoder_attention_heads=2,
+        max_target_positions=longest,
+        tpu=False,
     )
-    model = TransformerLanguageModel.build_model(cfg, SimpleNamespace(source_dictionary=symbols, target_dictionary=symbols))
+    model = TransformerLanguageModel.build_model(
+        cfg, SimpleNamespace(source_dictionary=symbols, target_dictionary=symbols)
+    )
     return opinionated(model, 2)
 
 
@@ -107,7 +122,12 @@ def scores_of(hypotheses):
 
 
 @settings(max_examples=15, deadline=None)
-@given(frames=st.integers(1, 4), seed=st.integers(0, 2**16), weight=st.sampled_from([0.0, 0.7]), kind=st.sampled_from(sorted(KINDS)))
+@given(
+    frames=st.integers(1, 4),
+    seed=st.integers(0, 2**16),
+    weight=st.sampled_from([0.0, 0.7]),
+    kind=st.sampled_from(sorted(KINDS)),
+)
 def test_a_wide_beam_sums_over_all_alignments(frames, seed, weight, kind):
     model, emissions = KINDS[kind](), random_emissions(frames, seed)
     exact = {text: score + weight * lm_score(model, strings(text)) for text, score in every_text(emissions[0]).items()}
@@ -137,7 +157,9 @@ def test_a_weight_of_0_is_the_search_without_a_model(lm, fields):
     for seed in range(3):
         emissions = random_emissions(6, seed, sharpness=2.0)
         expected = decode_one(BeamDecoder(LETTERS, BLANK, SearchOptions(**fields)), emissions)
-        assert scores_of(decode_one(fusion(lm, 0.0, **fields), emissions)) == pytest.approx(scores_of(expected), abs=1e-4)
+        assert scores_of(decode_one(fusion(lm, 0.0, **fields), emissions)) == pytest.approx(
+            scores_of(expected), abs=1e-4
+        )
 
 
 def test_only_the_likeliest_symbols_of_a_frame_are_tried(lm):
@@ -222,28 +244,39 @@ def test_texts_of_different_lengths_are_read_together(lm):
         now = torch.tensor([len(text) == length for text in texts])
         if length:
             later = torch.tensor([len(text) >= length for text in texts])
-            rows[later], states[later] = neural.after(tokens[later], torch.full((int(later.sum()),), length), states[later])
+            rows[later], states[later] = neural.after(
+                tokens[later], torch.full((int(later.sum()),), length), states[later]
+            )
         elif now.any():
             rows[now], states[now] = neural.after(tokens[now], torch.zeros(1, dtype=torch.long), states[now])
     if not neural.recurrent:
         rows, _ = neural.after(tokens, torch.tensor(list(map(len, texts))), states)
     for row, text in zip(rows, texts):
         expected = log_probs_after(lm, text)
-        assert row[4:].tolist() == pytest.approx([expected[SYMBOLS.index(s)].item() for s in ["|", "A", "B", "</s>"]], abs=1e-5)
+        assert row[4:].tolist() == pytest.approx(
+            [expected[SYMBOLS.index(s)].item() for s in ["|", "A", "B", "</s>"]], abs=1e-5
+        )
 
 
 def test_of_a_text_longer_than_a_transformer_reads_the_end_counts():
     model = transformer(longest=4)
-    rows, _ = NeuralLM(model, LETTERS, BLANK, "lm.pt").after(torch.tensor([[5, 6, 5, 4, 4], [6] * 5]), torch.tensor([5, 1]), torch.zeros(2, 0))
+    rows, _ = NeuralLM(model, LETTERS, BLANK, "lm.pt").after(
+        torch.tensor([[5, 6, 5, 4, 4], [6] * 5]), torch.tensor([5, 1]), torch.zeros(2, 0)
+    )
     with torch.no_grad():
-        expected = model.get_normalized_probs(model(torch.tensor([[SYMBOLS.index(symbol) for symbol in "BA||"]])), log_probs=True)[0, -1]
+        expected = model.get_normalized_probs(
+            model(torch.tensor([[SYMBOLS.index(symbol) for symbol in "BA||"]])), log_probs=True
+        )[0, -1]
     assert rows[0, 5].item() == pytest.approx(expected[SYMBOLS.index("A")].item(), abs=1e-5)
     assert rows[1, 5].item() == pytest.approx(log_probs_after(model, "B")[SYMBOLS.index("A")].item(), abs=1e-5)
 
 
 def test_models_that_do_not_fit():
     search = SearchOptions(lm_path="lm.pt", lm_weight=1.0)
-    with pytest.raises(UserError, match=r"--lm-path lm.pt: does not know 2 of .* \('B', ...\); train it on the same labels: fairseq-preprocess"):
+    with pytest.raises(
+        UserError,
+        match=r"--lm-path lm.pt: does not know 2 of .* \('B', ...\); train it on the same labels: fairseq-preprocess",
+    ):
         FusionDecoder(dictionary_of("|ABC"), BLANK, search, lstm(dictionary_of("A|")))
     with pytest.raises(UserError, match="--lm-path lm.pt: not a language model; give one"):
         FusionDecoder(LETTERS, BLANK, search, torch.nn.Linear(1, 1))
@@ -257,7 +290,9 @@ def test_options(caplog):
         SearchOptions(lm="a.arpa", lm_path="lm.pt", lm_weight=1.0)
     search = SearchOptions(lm_path="lm.pt", beam=50)
     for name in ("best_path", "lexicon"):
-        with pytest.raises(UserError, match=f"--lm-path lm.pt: --decoder {name} has no use for it; choose --decoder beam"):
+        with pytest.raises(
+            UserError, match=f"--lm-path lm.pt: --decoder {name} has no use for it; choose --decoder beam"
+        ):
             build_decoder(name, LETTERS, BLANK, search, lstm())
     assert isinstance(build_decoder("beam", LETTERS, BLANK, search, lstm()), FusionDecoder)
     assert "--lm-path lm.pt has no effect: --lm-weight is 0" in caplog.text
@@ -277,12 +312,51 @@ def trained(tmp_path_factory, recogniser):  # noqa: F811
     """A folder with ``lm.pt``, made by fairseq's own commands from other texts than the recogniser's, and ``data/dict.txt``."""
     folder = tmp_path_factory.mktemp("lm")
     (folder / "train.ltr").write_text("T E A | T E N |\nT O | T E A |\n" * 20)
-    arguments = ["--only-source", "--trainpref", folder / "train.ltr", "--validpref", folder / "train.ltr", "--destdir", folder / "data"]
+    arguments = [
+        "--only-source",
+        "--trainpref",
+        folder / "train.ltr",
+        "--validpref",
+        folder / "train.ltr",
+        "--destdir",
+        folder / "data",
+    ]
     arguments += ["--srcdict", recogniser / "dict.ltr.txt"]
     preprocess.main(options.get_preprocessing_parser().parse_args(list(map(str, arguments))))
-    arguments = [folder / "data", "--task", "language_modeling", "--user-dir", PLUGIN, "--arch", "lstm_lm", "--criterion", "cross_entropy"]
-    arguments += ["--decoder-embed-dim", 8, "--decoder-hidden-size", 16, "--decoder-out-embed-dim", 16, "--sample-break-mode", "eos"]
-    arguments += ["--optimizer", "adam", "--lr", 0.03, "--max-tokens", 200, "--max-update", 40, "--save-dir", folder / "training", "--cpu"]
+    arguments = [
+        folder / "data",
+        "--task",
+        "language_modeling",
+        "--user-dir",
+        PLUGIN,
+        "--arch",
+        "lstm_lm",
+        "--criterion",
+        "cross_entropy",
+    ]
+    arguments += [
+        "--decoder-embed-dim",
+        8,
+        "--decoder-hidden-size",
+        16,
+        "--decoder-out-embed-dim",
+        16,
+        "--sample-break-mode",
+        "eos",
+    ]
+    arguments += [
+        "--optimizer",
+        "adam",
+        "--lr",
+        0.03,
+        "--max-tokens",
+        200,
+        "--max-update",
+        40,
+        "--save-dir",
+        folder / "training",
+        "--cpu",
+    ]
     arguments += ["--disable-validation", "--no-epoch-checkpoints", "--num-workers", 0, "--log-format", "none"]
     namespace = options.parse_args_and_arch(options.get_training_parser(), input_args=list(map(str, arguments)))
     train.main(convert_namespace_to_omegaconf(namespace))
@@ -310,8 +384,12 @@ def test_results_file(recogniser, trained, tmp_path):  # noqa: F811
     assert texts_of(alone) == texts_of(results)
 
     without = run(recogniser, tmp_path / "0", "--decoder", "beam", "--beam", "10")
-    (model,), _ = checkpoint_utils.load_model_ensemble([str(trained / "lm.pt")], arg_overrides={"data": str(trained / "data")})
-    ours, theirs = ([lm_score(model, text.replace(" ", "|")) for text in texts_of(file).values()] for file in (results, without))
+    (model,), _ = checkpoint_utils.load_model_ensemble(
+        [str(trained / "lm.pt")], arg_overrides={"data": str(trained / "data")}
+    )
+    ours, theirs = (
+        [lm_score(model, text.replace(" ", "|")) for text in texts_of(file).values()] for file in (results, without)
+    )
     assert sum(ours) > sum(theirs) + 1
 
 

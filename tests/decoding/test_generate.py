@@ -11,13 +11,13 @@ import torch
 from fairseq import options
 from fairseq_cli import generate
 from omegaconf import OmegaConf
-from support.small_arpa import write_arpa
 
 import dinosr_plugin
 from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.decoding import CTCGenerator, score_generate_output
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.tasks.finetuning import DinoSRFinetuningConfig, DinoSRFinetuningTask
+from support.small_arpa import write_arpa
 
 PLUGIN = dinosr_plugin.__path__[0]
 TRUNK = {
@@ -43,9 +43,16 @@ def recogniser(tmp_path_factory):
         soundfile.write(folder / f"corpus/{number}.wav", rng.normal(0, 0.1, samples), 16000)
         (folder / f"corpus/{number}.txt").write_text(text)
     assert dinosr(["manifest", "folder", str(folder / "corpus"), "--out", str(folder), "--valid-share", "0"]) == 0
-    task = DinoSRFinetuningTask.setup_task(OmegaConf.structured(DinoSRFinetuningConfig(data=str(folder), tpu=False, seed=1)))
-    pretrained = {"model": TRUNK, "task": {"_name": "dinosr_pretraining", "data": "", "normalize": False, "tpu": False, "seed": 1}}
-    cfg = OmegaConf.create({"_name": "wav2vec_ctc", "w2v_path": "", "w2v_args": pretrained, "normalize": False, "data": ""})
+    task = DinoSRFinetuningTask.setup_task(
+        OmegaConf.structured(DinoSRFinetuningConfig(data=str(folder), tpu=False, seed=1))
+    )
+    pretrained = {
+        "model": TRUNK,
+        "task": {"_name": "dinosr_pretraining", "data": "", "normalize": False, "tpu": False, "seed": 1},
+    }
+    cfg = OmegaConf.create(
+        {"_name": "wav2vec_ctc", "w2v_path": "", "w2v_args": pretrained, "normalize": False, "data": ""}
+    )
     torch.manual_seed(0)
     model = task.build_model(cfg)
     with torch.no_grad():
@@ -53,7 +60,10 @@ def recogniser(tmp_path_factory):
     saved_task = {**OmegaConf.to_container(task.cfg, enum_to_str=True), "_name": "dinosr_finetuning"}
     saved = {"model": OmegaConf.to_container(cfg), "task": saved_task, "common": {}, "checkpoint": {}}
     # without a history fairseq takes it for a checkpoint of an old version
-    history = {"optimizer_history": [{"optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}], "extra_state": {}}
+    history = {
+        "optimizer_history": [{"optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}],
+        "extra_state": {},
+    }
     torch.save({"cfg": saved, "model": model.state_dict(), **history}, folder / "model.pt")
     write_arpa(folder / "words.arpa", ["TEN", "TEA", "EAT", "NO"], favourite="NO")
     return folder
@@ -61,8 +71,29 @@ def recogniser(tmp_path_factory):
 
 def run(folder, out, *more):
     """``fairseq-generate`` in this process; returns its results file."""
-    arguments = [folder, "--task", "dinosr_finetuning", "--user-dir", PLUGIN, "--path", folder / "model.pt", "--gen-subset", "train", "--cpu"]
-    arguments += ["--scoring", "dinosr_wer", "--post-process", "letter", "--num-workers", "0", "--results-path", out, *more]
+    arguments = [
+        folder,
+        "--task",
+        "dinosr_finetuning",
+        "--user-dir",
+        PLUGIN,
+        "--path",
+        folder / "model.pt",
+        "--gen-subset",
+        "train",
+        "--cpu",
+    ]
+    arguments += [
+        "--scoring",
+        "dinosr_wer",
+        "--post-process",
+        "letter",
+        "--num-workers",
+        "0",
+        "--results-path",
+        out,
+        *more,
+    ]
     parser = options.get_generation_parser()
     parser.add_argument("--arch", default="wav2vec2")  # as fairseq-generate does
     generate.main(options.parse_args_and_arch(parser, input_args=list(map(str, arguments))))
@@ -73,7 +104,18 @@ SEARCHES = {
     "best_path": [],
     "beam": ["--decoder", "beam", "--beam", "20"],
     "lexicon": ["--decoder", "lexicon", "--beam", "20", "--lexicon", "DATA/train.wrd"],
-    "lexicon, model": ["--decoder", "lexicon", "--beam", "20", "--lexicon", "DATA/train.wrd", "--lm", "DATA/words.arpa", "--lm-weight", "2"],
+    "lexicon, model": [
+        "--decoder",
+        "lexicon",
+        "--beam",
+        "20",
+        "--lexicon",
+        "DATA/train.wrd",
+        "--lm",
+        "DATA/words.arpa",
+        "--lm-weight",
+        "2",
+    ],
 }
 
 
@@ -89,7 +131,9 @@ def test_results_file(recogniser, tmp_path, name):
     scores, lines = score_generate_output(results), results.read_text().splitlines()
     low, high = scores["wer_interval"]
     beam = 5 if name == "best_path" else 20
-    assert lines[-1].startswith(f"Generate train with beam={beam}: WER: {scores['wer']:.2f} [{low:.2f}, {high:.2f}] CER: ")
+    assert lines[-1].startswith(
+        f"Generate train with beam={beam}: WER: {scores['wer']:.2f} [{low:.2f}, {high:.2f}] CER: "
+    )
     tokens = [line.split("\t")[1].split() for line in lines if line.startswith("P-")]
     frames = [line.split("\t")[1].split() for line in lines if line.startswith("A-")]
     assert list(map(len, tokens)) == list(map(len, frames)) and len(tokens) == 3
@@ -105,7 +149,12 @@ def texts_in(file):
 
 @pytest.mark.parametrize("name", ["beam", "lexicon, model"])
 def test_batches_and_processes_do_not_matter(recogniser, tmp_path, name):
-    settings = [("1", "0", "0"), ("3", "0", "2"), ("1", "1", "2"), ("2", "2", "3")]  # utterances in a batch, loading and searching processes
+    settings = [
+        ("1", "0", "0"),
+        ("3", "0", "2"),
+        ("1", "1", "2"),
+        ("2", "2", "3"),
+    ]  # utterances in a batch, loading and searching processes
     found = []
     for batch, loading, searching in settings:
         more = ["--batch-size", batch, "--num-workers", loading, "--decoder-processes", searching, "--nbest", "2"]
@@ -118,13 +167,18 @@ def test_the_real_time_factor_is_logged_once(recogniser, tmp_path, name, caplog)
     with caplog.at_level(logging.INFO, logger="dinosr_plugin"):
         run(recogniser, tmp_path, *options_of(name, recogniser), "--batch-size", "1", "--decoder-processes", "2")
     said = [record.getMessage() for record in caplog.records if "real-time factor" in record.getMessage()]
-    assert len(said) == 1 and re.match(r"2\.2 s of speech in .* s: real-time factor \d+\.\d+ \(network \d+\.\d+, search( in 2 processes)? \d+\.\d+\)", said[0])
+    assert len(said) == 1 and re.match(
+        r"2\.2 s of speech in .* s: real-time factor \d+\.\d+ \(network \d+\.\d+, search( in 2 processes)? \d+\.\d+\)",
+        said[0],
+    )
 
 
 def test_emissions_are_written_once_and_decoded_without_the_network(recogniser, tmp_path, monkeypatch):
     pytest.importorskip("flashlight", reason="pip install flashlight-text")
     kept = ["--emissions", tmp_path / "train.npz"]
-    from_network = {name: texts_in(run(recogniser, tmp_path / name, *options_of(name, recogniser))) for name in SEARCHES}
+    from_network = {
+        name: texts_in(run(recogniser, tmp_path / name, *options_of(name, recogniser))) for name in SEARCHES
+    }
     run(recogniser, tmp_path / "first", *kept, "--batch-size", "2")
     monkeypatch.setattr(CTCGenerator, "emissions", lambda *_: pytest.fail("the network was run"))
     for name in SEARCHES:
@@ -144,7 +198,10 @@ def test_emissions_of_another_model_are_refused(recogniser, tmp_path):
 
 
 def test_emissions_are_of_whole_manifests(recogniser, tmp_path):
-    for less in (["--max-sample-size", "10000", "--skip-invalid-size-inputs-valid-test"], ["--distributed-world-size", "2", "--distributed-no-spawn"]):
+    for less in (
+        ["--max-sample-size", "10000", "--skip-invalid-size-inputs-valid-test"],
+        ["--distributed-world-size", "2", "--distributed-no-spawn"],
+    ):
         with pytest.raises(UserError, match="--emissions .*train.npz: is of whole manifests"):
             run(recogniser, tmp_path, "--emissions", tmp_path / "train.npz", *less)
     assert not (tmp_path / "train.npz").exists()
@@ -163,12 +220,22 @@ def test_sounds_too_short_for_a_frame(recogniser, tmp_path, name, batch):
     (tmp_path / "train.tsv").write_text(f"{tmp_path}\n0.wav\t300\n1.wav\t1\n")
     (tmp_path / "train.ltr").write_text("N O |\nO N |\n")
     shutil.copy(recogniser / "dict.ltr.txt", tmp_path)
-    file = run(tmp_path, tmp_path / "out", *options_of(name, recogniser), "--path", recogniser / "model.pt", "--batch-size", batch)
+    file = run(
+        tmp_path,
+        tmp_path / "out",
+        *options_of(name, recogniser),
+        "--path",
+        recogniser / "model.pt",
+        "--batch-size",
+        batch,
+    )
     assert texts_in(file) == [("0", ""), ("1", "")]
 
 
 def test_best_path_has_one_hypothesis(recogniser, tmp_path):
-    with pytest.raises(UserError, match="--nbest 2: --decoder best_path finds one text; choose --decoder beam or lexicon"):
+    with pytest.raises(
+        UserError, match="--nbest 2: --decoder best_path finds one text; choose --decoder beam or lexicon"
+    ):
         run(recogniser, tmp_path, "--nbest", "2")
 
 

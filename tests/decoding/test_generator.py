@@ -44,7 +44,9 @@ def ctc_model(dictionary, trunk, seed=0):
     """``wav2vec_ctc`` around a random tiny DinoSR, with an output layer that makes up its mind."""
     torch.manual_seed(seed)
     task = {"_name": "dinosr_pretraining", "data": "", "normalize": True, "tpu": False, "seed": 1}
-    cfg = Wav2Vec2CtcConfig(w2v_args=OmegaConf.create({"model": {**TINY, **trunk}, "task": task}), normalize=True, data="")
+    cfg = Wav2Vec2CtcConfig(
+        w2v_args=OmegaConf.create({"model": {**TINY, **trunk}, "task": task}), normalize=True, data=""
+    )
     model = Wav2VecCtc.build_model(cfg, SimpleNamespace(target_dictionary=dictionary))
     with torch.no_grad():
         model.w2v_encoder.proj.weight.mul_(10)
@@ -84,7 +86,9 @@ def test_neighbours_and_padding_do_not_matter_to_searches(dictionary, tmp_path, 
     options = SearchOptions(beam=50, nbest=2, lexicon=str(tmp_path / "train.wrd"))
     model = ctc_model(dictionary, TRUNKS["fbank"])
     generator = CTCGenerator(build_decoder(name, dictionary, 0, options), dictionary, blank=0)
-    sounds = [torch.randn(n) for n in (16000, 9000, 12345, 300)]  # the last one is shorter than a frame's field of 400 samples
+    sounds = [
+        torch.randn(n) for n in (16000, 9000, 12345, 300)
+    ]  # the last one is shorter than a frame's field of 400 samples
     alone = [generator.generate([model], batch_of([sound])) for sound in sounds[:3]]
     for padding in (0, 5000):
         together = generator.generate([model], batch_of(sounds, padding))
@@ -107,7 +111,9 @@ def test_models_in_half_precision(dictionary, trunk):
     sound = 0.01 * torch.randn(8000)
     batch = batch_of([sound])["net_input"]
     whole, _ = CTCGenerator(BestPathDecoder(0), dictionary, blank=0).emissions([ctc_model(dictionary, trunk)], batch)
-    half, _ = CTCGenerator(BestPathDecoder(0), dictionary, blank=0).emissions([ctc_model(dictionary, trunk).bfloat16()], batch)
+    half, _ = CTCGenerator(BestPathDecoder(0), dictionary, blank=0).emissions(
+        [ctc_model(dictionary, trunk).bfloat16()], batch
+    )
     assert half.dtype == torch.float32 and (half.exp() - whole.exp()).abs().max() < 0.1
 
 

@@ -73,11 +73,21 @@ def perplexity(log10, lines):
 def sentences(number, seed):
     """Lines of a little grammar: verbs follow nouns, nouns articles, and some nouns like some verbs."""
     draw = random.Random(seed)
-    verbs = {"cat": ["sleeps", "purrs"], "dog": ["barks", "sleeps"], "bird": ["sings"], "child": ["sings", "sleeps", "laughs"]}
+    verbs = {
+        "cat": ["sleeps", "purrs"],
+        "dog": ["barks", "sleeps"],
+        "bird": ["sings"],
+        "child": ["sings", "sleeps", "laughs"],
+    }
     lines = []
     for _ in range(number):
         noun = draw.choice(["cat", "dog", "bird", "child"])
-        line = [draw.choice(["the", "a"]), *draw.choices(["old", "small", "red"], k=draw.choice([0, 0, 1])), noun, draw.choice(verbs[noun])]
+        line = [
+            draw.choice(["the", "a"]),
+            *draw.choices(["old", "small", "red"], k=draw.choice([0, 0, 1])),
+            noun,
+            draw.choice(verbs[noun]),
+        ]
         lines.append(" ".join(line))
     return lines
 
@@ -93,10 +103,14 @@ def test_an_example_worked_out_by_hand(tmp_path):
     # What stands before: A 1, B 1, </s> 2: one discount, 2 / (2 + 2 * 1) = 0.5; its weight 3 * 0.5 / 4 is shared by A, B, </s> and <unk>.
     share = 0.375 / 4
     once, end = 0.5 / 4 + share, 1.5 / 4 + share
-    assert probabilities[0] == pytest.approx({("<unk>",): share, ("<s>",): 1e-99, ("</s>",): end, ("A",): once, ("B",): once}, rel=1e-5)
+    assert probabilities[0] == pytest.approx(
+        {("<unk>",): share, ("<s>",): 1e-99, ("</s>",): end, ("A",): once, ("B",): once}, rel=1e-5
+    )
     assert weights[0] == pytest.approx({("<unk>",): 1, ("<s>",): 0.3, ("</s>",): 1, ("A",): 0.6, ("B",): 0.6}, rel=1e-5)
     after_a = {("A", "B"): 0.4 / 2 + 0.6 * once, ("A", "</s>"): 0.4 / 2 + 0.6 * end}
-    assert probabilities[1] == pytest.approx({("<s>", "A"): 1.4 / 2 + 0.3 * once, **after_a, ("B", "</s>"): 0.4 + 0.6 * end}, rel=1e-5)
+    assert probabilities[1] == pytest.approx(
+        {("<s>", "A"): 1.4 / 2 + 0.3 * once, **after_a, ("B", "</s>"): 0.4 + 0.6 * end}, rel=1e-5
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -104,7 +118,9 @@ def test_an_example_worked_out_by_hand(tmp_path):
 def test_probabilities_sum_to_one_after_every_context(tmp_path_factory, lines, order):
     model = model_of(tmp_path_factory.getbasetemp(), lines, order)
     for context in contexts_of(model):
-        assert sum(backed_off(model, context, token) for token in tokens_of(model)) == pytest.approx(1, abs=1e-5), context
+        assert sum(backed_off(model, context, token) for token in tokens_of(model)) == pytest.approx(1, abs=1e-5), (
+            context
+        )
 
 
 @settings(max_examples=40, deadline=None)
@@ -137,13 +153,19 @@ def test_the_formula_followed_slowly_gives_the_same(tmp_path_factory, lines, ord
     for context in contexts_of(model):
         context = context[max(0, len(context) - order + 1) :]
         for token in tokens:
-            assert backed_off(model, context, token) == pytest.approx(probability(context, token), rel=1e-4), (context, token)
+            assert backed_off(model, context, token) == pytest.approx(probability(context, token), rel=1e-4), (
+                context,
+                token,
+            )
 
 
 @pytest.mark.parametrize(
     ("counts", "expected"),
     [
-        ([1] * 10 + [2] * 5 + [3] * 3 + [4] * 2 + [7] * 9 + [0], [0, 0.5, 1.1, 5 / 3]),  # 10 / (10 + 2 * 5) = 0.5; 3 - 4 * 0.5 * 2 / 3
+        (
+            [1] * 10 + [2] * 5 + [3] * 3 + [4] * 2 + [7] * 9 + [0],
+            [0, 0.5, 1.1, 5 / 3],
+        ),  # 10 / (10 + 2 * 5) = 0.5; 3 - 4 * 0.5 * 2 / 3
         ([1] * 10 + [2] * 5 + [3] * 3, [0, 0.5, 0.5, 0.5]),  # no count of 4
         ([1] * 10 + [2] * 5 + [3] * 9 + [4] * 2, [0, 0.5, 0.5, 0.5]),  # 2 - 3 * 0.5 * 9 / 5 is below 0
         ([1] * 10 + [3], [0, 0.75, 0.75, 0.75]),
@@ -158,14 +180,21 @@ def test_discounts(counts, expected):
 def test_held_out_text_is_likelier_than_with_single_words(tmp_path, order):
     train, test = sentences(200, seed=0), sentences(50, seed=1)
     counts = Counter(token for line in train for token in [*line.split(), "</s>"])
-    alone = perplexity(lambda line: sum(math.log10(counts[token] / counts.total()) for token in [*line.split(), "</s>"]), test)
+    alone = perplexity(
+        lambda line: sum(math.log10(counts[token] / counts.total()) for token in [*line.split(), "</s>"]), test
+    )
     model = model_of(tmp_path, train, order)
     assert perplexity(lambda line: log10_of(model, line.split()), test) < 0.5 * alone
 
 
 def test_a_text_without_any_rare_token_leaves_something_to_unknown_words(tmp_path):
     model = model_of(tmp_path, ["A B C D"] * 100, order=3)
-    assert 0 < backed_off(model, ("<s>", "A"), "<unk>") < backed_off(model, ("<s>", "A"), "C") < backed_off(model, ("<s>", "A"), "B")
+    assert (
+        0
+        < backed_off(model, ("<s>", "A"), "<unk>")
+        < backed_off(model, ("<s>", "A"), "C")
+        < backed_off(model, ("<s>", "A"), "B")
+    )
     assert all(0 < p <= 1 for order in model[0] for gram, p in order.items() if gram != ("<s>",))
 
 
@@ -178,7 +207,9 @@ def test_n_grams_do_not_reach_over_lines(tmp_path):
 
 
 @pytest.mark.parametrize("order", [2, 3, 6])
-@pytest.mark.parametrize("lines", [sentences(300, seed=0), [letters(line) for line in sentences(100, seed=0)]], ids=["words", "letters"])
+@pytest.mark.parametrize(
+    "lines", [sentences(300, seed=0), [letters(line) for line in sentences(100, seed=0)]], ids=["words", "letters"]
+)
 def test_kenlm_reads_the_same_probabilities(tmp_path, lines, order):
     pytest.importorskip("flashlight.lib.text.decoder", reason="pip install flashlight-text")
     from dinosr_plugin.decoding.search import load_lm
@@ -186,7 +217,9 @@ def test_kenlm_reads_the_same_probabilities(tmp_path, lines, order):
     model = model_of(tmp_path, lines, order)
     words = [token for token in tokens_of(model) if token[0] != "<"]
     lm = load_lm(str(tmp_path / "model.arpa"), words)  # and it knows all of them
-    number = {word: i for i, word in enumerate([*words, "\u00e9"])}  # the last one is what load_lm adds for unknown words
+    number = {
+        word: i for i, word in enumerate([*words, "\u00e9"])
+    }  # the last one is what load_lm adds for unknown words
     for seen in ([], lines[0].split(), words, [words[0], "\u00e9", words[1]], ["\u00e9"] * 3, words[::-1]):
         state, total = lm.start(False), 0.0
         for word in seen:
@@ -226,14 +259,22 @@ def test_the_summary_counts_what_was_read(tmp_path):
         (b"", 3, "text.wrd: empty, no tokens in it; give transcripts"),
         (b" \n\n", 3, "text.wrd: empty, no tokens in it; give transcripts"),
         (b"A\nCAF\xc9\n", 3, "text.wrd: not UTF-8 text; give transcripts"),
-        ("A B\n".encode("utf-16-le"), 3, "text.wrd, line 1: a NUL character, so this is not UTF-8 text; give transcripts"),
+        (
+            "A B\n".encode("utf-16-le"),
+            3,
+            "text.wrd, line 1: a NUL character, so this is not UTF-8 text; give transcripts",
+        ),
         (b"A B\n<s> A </s>\n", 3, "text.wrd, line 2: <s> is a sign of the model's own.*; take it out"),
         (b"A </s>\n", 3, "text.wrd, line 1: </s> is a sign"),
         (b"A <UNK>\n", 3, "text.wrd, line 1: <UNK> is a sign"),
         (b"A B C\n", 0, "--order 0: KenLM reads n-gram models of order 2 to 6"),
         (b"A B C\n", 1, "--order 1: KenLM reads n-gram models of order 2 to 6"),
         (b"A B C\n", 7, "--order 7: KenLM reads n-gram models of order 2 to 6"),
-        (b"A\nA B\n", 5, "--order 5: no line of .*text.wrd is long enough, the longest has 4 tokens with <s> and </s>; give --order 4"),
+        (
+            b"A\nA B\n",
+            5,
+            "--order 5: no line of .*text.wrd is long enough, the longest has 4 tokens with <s> and </s>; give --order 4",
+        ),
     ],
 )
 def test_one_line_says_what_is_wrong_and_nothing_is_written(tmp_path, content, order, said):
@@ -257,7 +298,9 @@ def test_places_that_cannot_be_written(tmp_path):
     assert text.read_text() == "A B\n" and list(tmp_path.iterdir()) == [text]
 
 
-@pytest.mark.parametrize(("failure", "seen"), [(OSError(28, "No space left on device"), UserError), (KeyboardInterrupt(), KeyboardInterrupt)])
+@pytest.mark.parametrize(
+    ("failure", "seen"), [(OSError(28, "No space left on device"), UserError), (KeyboardInterrupt(), KeyboardInterrupt)]
+)
 def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch, failure, seen):
     text, out = tmp_path / "text.wrd", tmp_path / "model.arpa"
     text.write_text("A B\n")

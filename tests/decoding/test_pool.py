@@ -12,12 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.decoding.test_search import BLANK, LETTERS, needs_flashlight, random_emissions
 
 from dinosr_plugin import compat
 from dinosr_plugin.decoding import BeamDecoder, BestPathDecoder, SearchOptions
 from dinosr_plugin.decoding.pool import DecoderPool, default_processes
 from dinosr_plugin.errors import UserError
+from tests.decoding.test_search import BLANK, LETTERS, needs_flashlight, random_emissions
 
 pytestmark = needs_flashlight
 LENGTHS = torch.tensor([30, 7, 0, 22, 30])
@@ -32,7 +32,11 @@ def pool():
 def plain(decoded):
     """Hypotheses without tensors, which know no ==."""
     return [
-        [(one["tokens"].tolist(), one["score"], one["positional_scores"].tolist(), one["alignment"]) for one in hypotheses] for hypotheses in decoded
+        [
+            (one["tokens"].tolist(), one["score"], one["positional_scores"].tolist(), one["alignment"])
+            for one in hypotheses
+        ]
+        for hypotheses in decoded
     ]
 
 
@@ -98,7 +102,10 @@ def test_a_pipe_that_python_closes_itself_is_left_to_it(monkeypatch, version, cl
 
 
 def test_an_error_gives_up_what_is_being_searched():
-    with pytest.raises(KeyboardInterrupt), DecoderPool(BeamDecoder(LETTERS, BLANK, SearchOptions(beam=500)), processes=2) as pool:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        DecoderPool(BeamDecoder(LETTERS, BLANK, SearchOptions(beam=500)), processes=2) as pool,
+    ):
         processes = list(pool.executor._processes)
         pool.submit(random_emissions(100_000, seed=0, utterances=4), torch.tensor([100_000] * 4))
         raise KeyboardInterrupt

@@ -11,13 +11,15 @@ import torch
 from fairseq.data import Dictionary
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.small_arpa import write_arpa
 
 from dinosr_plugin.decoding import BeamDecoder, LexiconDecoder, SearchOptions, build_decoder
 from dinosr_plugin.decoding.lexicon import read_lexicon
 from dinosr_plugin.errors import UserError
+from support.small_arpa import write_arpa
 
-needs_flashlight = pytest.mark.skipif(importlib.util.find_spec("flashlight") is None, reason="pip install flashlight-text")
+needs_flashlight = pytest.mark.skipif(
+    importlib.util.find_spec("flashlight") is None, reason="pip install flashlight-text"
+)
 BLANK = 0
 WIDE = {"beam": 5000, "nbest": 5000, "beam_threshold": 1000.0}
 
@@ -102,7 +104,12 @@ def test_a_wide_beam_sums_over_all_alignments(frames, sharpness, seed):
 @needs_flashlight
 def test_the_likeliest_text_is_not_that_of_the_likeliest_path():
     probabilities = torch.tensor([[[0.6, 0, 0, 0, 0, 0.4, 0], [0.6, 0, 0, 0, 0, 0.4, 0]]])  # blank 0.36 < A 0.64
-    assert decode_one(build_decoder("best_path", LETTERS, BLANK, SearchOptions()), probabilities.log())[0]["tokens"].tolist() == []
+    assert (
+        decode_one(build_decoder("best_path", LETTERS, BLANK, SearchOptions()), probabilities.log())[0][
+            "tokens"
+        ].tolist()
+        == []
+    )
     (hypothesis,) = decode_one(build_decoder("beam", LETTERS, BLANK, SearchOptions()), probabilities.log())
     assert text_of(hypothesis) == "A" and hypothesis["score"] == pytest.approx(math.log(0.64))
 
@@ -110,7 +117,10 @@ def test_the_likeliest_text_is_not_that_of_the_likeliest_path():
 @needs_flashlight
 @pytest.mark.parametrize("nbest", [1, 3])
 def test_as_many_hypotheses_as_asked_for(nbest):
-    assert len(decode_one(BeamDecoder(LETTERS, BLANK, SearchOptions(beam=20, nbest=nbest)), random_emissions(6, 0))) == nbest
+    assert (
+        len(decode_one(BeamDecoder(LETTERS, BLANK, SearchOptions(beam=20, nbest=nbest)), random_emissions(6, 0)))
+        == nbest
+    )
 
 
 @needs_flashlight
@@ -118,7 +128,10 @@ def test_a_letter_model_changes_the_first_letter(tmp_path):
     lm = write_arpa(tmp_path / "letters.arpa", "|AB", favourite="B")
     emissions = torch.full((1, 1, len(LETTERS)), -math.inf)
     emissions[0, 0, [4, 5, 6]] = torch.tensor([0.1, 0.5, 0.4]).log()
-    texts = [text_of(decode_one(BeamDecoder(LETTERS, BLANK, SearchOptions(lm=lm, lm_weight=weight)), emissions)[0]) for weight in (0.0, 1.0)]
+    texts = [
+        text_of(decode_one(BeamDecoder(LETTERS, BLANK, SearchOptions(lm=lm, lm_weight=weight)), emissions)[0])
+        for weight in (0.0, 1.0)
+    ]
     assert texts == ["A", "B"]
 
 
@@ -170,7 +183,9 @@ def test_only_words_of_the_lexicon(tmp_path_factory, frames, seed, beam):
     path = tmp_path_factory.getbasetemp() / "lexicon.txt"
     path.write_text("".join(f"{word} {spelling}\n" for word, spelling in WORDS.items()))
     emissions = random_emissions(frames, seed, sharpness=2.0)
-    for hypothesis in decode_one(LexiconDecoder(LETTERS, BLANK, SearchOptions(beam=beam, nbest=beam, lexicon=str(path))), emissions):
+    for hypothesis in decode_one(
+        LexiconDecoder(LETTERS, BLANK, SearchOptions(beam=beam, nbest=beam, lexicon=str(path))), emissions
+    ):
         assert set(words_of(hypothesis)) <= set(WORDS)
         check_shape_of(hypothesis, emissions)
 
@@ -216,7 +231,9 @@ def test_the_word_score_makes_more_words(lexicon):
 
 @needs_flashlight
 def test_a_word_that_is_cut_short_is_left_out(lexicon):
-    hypothesis = decode_one(LexiconDecoder(LETTERS, BLANK, SearchOptions(beam=1, lexicon=lexicon)), emissions_of([6, 4, 0, 5, 6]))[0]
+    hypothesis = decode_one(
+        LexiconDecoder(LETTERS, BLANK, SearchOptions(beam=1, lexicon=lexicon)), emissions_of([6, 4, 0, 5, 6])
+    )[0]
     assert words_of(hypothesis) == ["B"]
 
 
@@ -366,7 +383,11 @@ def test_faulty_language_models(tmp_path, lexicon, name):
     cut = tmp_path / "cut.arpa"
     cut.write_text(open(write_arpa(cut, WORDS, "BAB")).read()[:60])
     other = write_arpa(tmp_path / "other.arpa", ["seven", "eight"], "seven")
-    faults = {str(tmp_path / "nowhere.arpa"): "no such file", str(tmp_path): "no such file", other: r"does not know \d of \d words"}
+    faults = {
+        str(tmp_path / "nowhere.arpa"): "no such file",
+        str(tmp_path): "no such file",
+        other: r"does not know \d of \d words",
+    }
     faults |= {str(tmp_path / "text.arpa"): "not an n-gram model", str(cut): "not an n-gram model"}
     for path, message in faults.items():
         with pytest.raises(UserError, match=message) as error:

@@ -9,16 +9,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.small_arpa import write_arpa
-from tests.decoding.test_search import dictionary_of
 
+from dinosr_plugin.checkpoints.load import Recogniser
 from dinosr_plugin.decoding import BestPathDecoder, SearchOptions, build_decoder, transcribe
 from dinosr_plugin.decoding.segments import Pause, decode_segments, pauses, segments
 from dinosr_plugin.decoding.transcribe import decode
 from dinosr_plugin.decoding.words import words_of
-from dinosr_plugin.checkpoints.load import Recogniser
+from support.small_arpa import write_arpa
+from tests.decoding.test_search import dictionary_of
 
-needs_flashlight = pytest.mark.skipif(importlib.util.find_spec("flashlight") is None, reason="pip install flashlight-text")
+needs_flashlight = pytest.mark.skipif(
+    importlib.util.find_spec("flashlight") is None, reason="pip install flashlight-text"
+)
 LETTERS = dictionary_of("|ABC")
 PIECES = dictionary_of(["\u2581A", "B", "\u2581C"])
 PHONES = dictionary_of("ABC")
@@ -47,8 +49,16 @@ def table_of(text: str, certainty: float) -> torch.Tensor:
 
 
 def test_pauses():
-    assert pauses(path_of(" A B | |  C"), LETTERS, 0) == [Pause(0, 1, False, 0), Pause(2, 3, False, 2), Pause(4, 10, True, 8)]
-    assert pauses(path_of("a  B c ", PIECES), PIECES, 0) == [Pause(1, 3, False, 1), Pause(4, 5, True, 4), Pause(6, 7, True, 6)]
+    assert pauses(path_of(" A B | |  C"), LETTERS, 0) == [
+        Pause(0, 1, False, 0),
+        Pause(2, 3, False, 2),
+        Pause(4, 10, True, 8),
+    ]
+    assert pauses(path_of("a  B c ", PIECES), PIECES, 0) == [
+        Pause(1, 3, False, 1),
+        Pause(4, 5, True, 4),
+        Pause(6, 7, True, 6),
+    ]
     assert pauses(path_of("A  B", PHONES), PHONES, 0) == [Pause(1, 3, True, 1)]
     assert pauses(path_of(""), LETTERS, 0) == []
 
@@ -74,11 +84,16 @@ def test_every_frame_once_and_no_word_cut(text, shortest, more):
     path, longest = path_of(text), shortest + more
     pieces = segments(path, LETTERS, 0, shortest, longest)
     assert pieces[0][0] == 0 and pieces[-1][1] == len(path) and all(a[1] == b[0] for a, b in pairwise(pieces))
-    assert all(shortest <= stop - start <= longest for start, stop in pieces[:-1]) and pieces[-1][1] - pieces[-1][0] <= longest
+    assert (
+        all(shortest <= stop - start <= longest for start, stop in pieces[:-1])
+        and pieces[-1][1] - pieces[-1][0] <= longest
+    )
     found = pauses(path, LETTERS, 0)
     for start, cut in pieces[:-1]:
         near = [pause for pause in found if pause.start <= start + longest and pause.stop >= start + shortest]
-        best = [pause for pause in near if pause.apart] or near  # where there is a pause between words, the cut lies in one
+        best = [
+            pause for pause in near if pause.apart
+        ] or near  # where there is a pause between words, the cut lies in one
         assert not best or any(pause.start <= cut <= pause.stop for pause in best)
 
 
@@ -94,7 +109,11 @@ def test_short_recordings_are_not_cut():
 def make_decoder(tmp_path):
     def make(name: str, words=("AB", "CA", "B", "ABC"), lm_weight=0.0):
         (tmp_path / "words.wrd").write_text(" ".join(words))
-        lm = write_arpa(tmp_path / "lm.arpa", words if name == "lexicon" else "|ABC", favourite=words[0] if name == "lexicon" else "A")
+        lm = write_arpa(
+            tmp_path / "lm.arpa",
+            words if name == "lexicon" else "|ABC",
+            favourite=words[0] if name == "lexicon" else "A",
+        )
         options = {"lexicon": str(tmp_path / "words.wrd")} if name == "lexicon" else {}
         return build_decoder(name, LETTERS, 0, SearchOptions(beam=50, lm=lm, lm_weight=lm_weight, **options))
 
@@ -159,7 +178,11 @@ def test_silence_and_speech_without_pauses(make_decoder, cut, name):
 
 @needs_flashlight
 @settings(max_examples=15, deadline=None)
-@given(words=st.lists(st.sampled_from(["AB", "CA", "B", "ABC"]), max_size=40), gap=st.integers(0, 30), seed=st.integers(0, 99))
+@given(
+    words=st.lists(st.sampled_from(["AB", "CA", "B", "ABC"]), max_size=40),
+    gap=st.integers(0, 30),
+    seed=st.integers(0, 99),
+)
 def test_no_word_is_doubled_or_lost(words, gap, seed):
     """Whatever the pauses and wherever the cuts that they lead to."""
     rng = np.random.default_rng(seed)

@@ -21,11 +21,10 @@ from fairseq.data import Dictionary
 from fairseq.data.data_utils import post_process
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.small_arpa import write_arpa
-from tests.cli.test_bad_input import make_corpus, train
 
 import dinosr_plugin
 from dinosr_plugin import cli
+from dinosr_plugin.checkpoints.load import Recogniser, load_recogniser
 from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.data.audio import convert
 from dinosr_plugin.decoding import DECODERS, BestPathDecoder, SearchOptions, build_decoder, transcribe
@@ -33,9 +32,12 @@ from dinosr_plugin.decoding.pace import Pace, span
 from dinosr_plugin.decoding.transcribe import FORMATS, Transcript, chunks, decode, emissions, read_16k, survey
 from dinosr_plugin.decoding.words import Word, spell
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.checkpoints.load import Recogniser, load_recogniser
+from support.small_arpa import write_arpa
+from tests.cli.test_bad_input import make_corpus, train
 
-needs_flashlight = pytest.mark.skipif(importlib.util.find_spec("flashlight") is None, reason="pip install flashlight-text")
+needs_flashlight = pytest.mark.skipif(
+    importlib.util.find_spec("flashlight") is None, reason="pip install flashlight-text"
+)
 LETTERS = "ABC|"
 HOLD = 6  # frames that a letter of the stand-in's speech lasts, and the pause after it
 
@@ -152,7 +154,9 @@ def test_a_real_model_in_chunks(good, tmp_path, monkeypatch):
 def test_pieces_are_those_of_the_whole(tmp_path_factory, rate, samples, cuts, channels):
     """Read in pieces, a file is what `dinosr manifest folder --convert` makes of it."""
     folder = tmp_path_factory.getbasetemp()
-    soundfile.write(folder / "source.wav", np.random.default_rng(samples).normal(0, 0.1, (samples, channels)), rate, subtype="FLOAT")
+    soundfile.write(
+        folder / "source.wav", np.random.default_rng(samples).normal(0, 0.1, (samples, channels)), rate, subtype="FLOAT"
+    )
     length = convert(folder / "source.wav", folder / "converted.flac")
     (recording,) = survey([folder / "source.wav"])
     assert recording.samples == length
@@ -182,7 +186,12 @@ def test_plain_files_need_no_note(tmp_path):
     assert survey([tmp_path / "x.flac"])[0].note() is None
 
 
-NOTHING = [(np.zeros(0), "holds no samples"), (np.zeros(50000), "silent"), (np.zeros(100), "silent"), (np.full(399, 0.1), None)]
+NOTHING = [
+    (np.zeros(0), "holds no samples"),
+    (np.zeros(50000), "silent"),
+    (np.zeros(100), "silent"),
+    (np.full(399, 0.1), None),
+]
 
 
 @pytest.mark.parametrize("sound, said", NOTHING)
@@ -228,7 +237,9 @@ def test_every_bad_file_is_named(tmp_path):
             survey([tmp_path / name])
         assert "\n" not in str(error.value)
     soundfile.write(tmp_path / "good.wav", speech("A"), 16000)
-    with pytest.raises(UserError, match=f"{len(wanted)} of {len(wanted) + 1} files cannot be used; nothing was transcribed") as error:
+    with pytest.raises(
+        UserError, match=f"{len(wanted)} of {len(wanted) + 1} files cannot be used; nothing was transcribed"
+    ) as error:
         survey([tmp_path / name for name in [*wanted, "good.wav"]])
     assert len(str(error.value).splitlines()) == len(wanted) + 1
 
@@ -258,7 +269,9 @@ def test_times_and_confidence(stand_in):
     path = "  AA B |  C"  # blank where there is a space
     table = torch.full((len(path), 8), -20.0)
     for frame, symbol in enumerate(path):
-        table[frame, 0 if symbol == " " else stand_in.dictionary.index(symbol)] = float(np.log(0.9 if symbol == "A" else 0.4))
+        table[frame, 0 if symbol == " " else stand_in.dictionary.index(symbol)] = float(
+            np.log(0.9 if symbol == "A" else 0.4)
+        )
     assert best_path(stand_in, table) == [Word("AB", 0.04, 0.12, 0.6), Word("C", 0.2, 0.22, 0.4)]
 
 
@@ -278,7 +291,10 @@ def test_forms():
     assert json.loads(FORMATS["json"](done))["words"][1] == {"word": "TWO", "start": 1.0, "end": 1.4, "confidence": 0.5}
     assert FORMATS["json"](done).count("\n") == 1
     assert FORMATS["ctm"](done).splitlines()[0] == "my_file 1 0.50 0.40 ONE 0.7500"
-    assert FORMATS["srt"](done) == "1\n00:00:00,500 --> 00:00:01,400\nONE TWO\n\n2\n01:01:01,500 --> 01:01:02,000\nLATER\n\n"
+    assert (
+        FORMATS["srt"](done)
+        == "1\n00:00:00,500 --> 00:00:01,400\nONE TWO\n\n2\n01:01:01,500 --> 01:01:02,000\nLATER\n\n"
+    )
 
 
 @given(st.lists(st.tuples(st.integers(1, 60), st.floats(0, 2)), max_size=30))
@@ -328,7 +344,9 @@ def test_the_checkpoint_alone(good, sounds, capsys):
     rows = [line.split("\t") for line in said.out.splitlines()]
     assert [row[0] for row in rows] == sounds and all(len(row) == 2 for row in rows) and rows[2][1] == ""
     notes = [line for line in said.err.splitlines() if line.startswith("note: ")]
-    assert len(notes) == 2 and "stereo.flac: 44100 Hz, 2 channel(s)" in notes[0] and "resampled and mixed down" in notes[0]
+    assert (
+        len(notes) == 2 and "stereo.flac: 44100 Hz, 2 channel(s)" in notes[0] and "resampled and mixed down" in notes[0]
+    )
     assert "empty.wav: holds no samples; its text is empty" in notes[1]
 
 
@@ -385,7 +403,9 @@ def refused(arguments, capsys) -> str:
 def test_bad_input(trained, good, sounds, tmp_path, capsys):
     missing = tmp_path / "no.wav"
     assert "no.wav: no such file; is the name right?" in refused([good, sounds[0], missing], capsys)
-    assert "holds DinoSR, which is no recogniser; fine-tune it first" in refused([trained["pretraining"], sounds[0]], capsys)
+    assert "holds DinoSR, which is no recogniser; fine-tune it first" in refused(
+        [trained["pretraining"], sounds[0]], capsys
+    )
     assert "no such checkpoint" in refused([tmp_path / "no.pt", sounds[0]], capsys)
     assert "cannot be loaded as a fairseq checkpoint" in refused([sounds[0], sounds[0]], capsys)
     assert "subtitles are of one recording" in refused([good, *sounds, "--format", "srt"], capsys)
@@ -399,7 +419,14 @@ def test_bad_input(trained, good, sounds, tmp_path, capsys):
 @pytest.fixture
 def word_files(tmp_path) -> dict:
     """Lexicons and language models, good and bad ones, for the recogniser of A, B and |."""
-    texts = {"good.wrd": "AB BA\n", "foreign.wrd": "AB\nAXE\n", "lower.txt": "ab a b |\n", "open.txt": "AB A B\n", "empty.wrd": "\n", "text.arpa": "words\n"}
+    texts = {
+        "good.wrd": "AB BA\n",
+        "foreign.wrd": "AB\nAXE\n",
+        "lower.txt": "ab a b |\n",
+        "open.txt": "AB A B\n",
+        "empty.wrd": "\n",
+        "text.arpa": "words\n",
+    }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
     write_arpa(tmp_path / "words.arpa", ["AB", "BA"], favourite="AB")
@@ -412,7 +439,10 @@ IGNORED = [
     (["--lm", "x.arpa"], "--lm x.arpa: --decoder best_path has no use for it; choose --decoder beam or lexicon"),
     (["--lm-weight", "1"], "--lm-weight 1.0: --decoder best_path has no use for it"),
     (["--beam", "9"], "--beam 9: --decoder best_path has no use for it"),
-    (["--decoder", "beam", "--lexicon", "x"], "--lexicon x: --decoder beam has no use for it; choose --decoder lexicon"),
+    (
+        ["--decoder", "beam", "--lexicon", "x"],
+        "--lexicon x: --decoder beam has no use for it; choose --decoder lexicon",
+    ),
     (["--decoder", "beam", "--word-score", "-1"], "--word-score -1.0: --decoder beam has no use for it"),
     (["--decoder", "beam", "--lm-weight", "1"], "--lm-weight 1: no language model to weigh; give --lm FILE"),
 ]
@@ -432,12 +462,20 @@ def test_faulty_lexicons_and_language_models(good, sounds, word_files, capsys):
 
     assert "error: --lexicon: --decoder lexicon needs one; give" in said("lexicon")
     files = word_files
-    assert f"error: --lexicon {files['foreign.wrd']}, line 2: 'AXE': spelt with 'X', which" in said("lexicon", "--lexicon", files["foreign.wrd"])
-    assert "'a', which the model's dictionary lacks; leave the word out, or mind the case" in said("lexicon", "--lexicon", files["lower.txt"])
+    assert f"error: --lexicon {files['foreign.wrd']}, line 2: 'AXE': spelt with 'X', which" in said(
+        "lexicon", "--lexicon", files["foreign.wrd"]
+    )
+    assert "'a', which the model's dictionary lacks; leave the word out, or mind the case" in said(
+        "lexicon", "--lexicon", files["lower.txt"]
+    )
     assert "line 1: 'AB': a spelling is symbols and a | at the end" in said("lexicon", "--lexicon", files["open.txt"])
     assert "no words in it" in said("lexicon", "--lexicon", files["empty.wrd"])
     assert "no such file" in said("lexicon", "--lexicon", "nowhere.txt")
-    for lm, fault in (("text.arpa", "not an n-gram model"), ("other.arpa", "does not know 2 of 2 words"), ("symbols.arpa", "does not know 2 of 2 words")):
+    for lm, fault in (
+        ("text.arpa", "not an n-gram model"),
+        ("other.arpa", "does not know 2 of 2 words"),
+        ("symbols.arpa", "does not know 2 of 2 words"),
+    ):
         given = ["--lexicon", files["good.wrd"], "--lm", files[lm], "--lm-weight", 1]
         assert f"error: --lm {files[lm]}: {fault}" in said("lexicon", *given)
     assert "does not know 3 of 3 words or symbols" in said("beam", "--lm", files["words.arpa"], "--lm-weight", 1)
@@ -450,7 +488,9 @@ def test_without_flashlight_one_line_says_what_to_install(good, sounds, name, mo
     assert "pip install flashlight-text" in refused([good, sounds[0], "--decoder", name], capsys)
 
 
-@pytest.mark.parametrize("option", [["--beam", "0"], ["--lm-weight", "nan"], ["--word-score", "x"], ["--decoder", "best"]])
+@pytest.mark.parametrize(
+    "option", [["--beam", "0"], ["--lm-weight", "nan"], ["--word-score", "x"], ["--decoder", "best"]]
+)
 def test_values_that_cannot_be(option, capsys):
     with pytest.raises(SystemExit) as stopped:
         dinosr(["transcribe", "x.pt", "x.wav", *option])
@@ -459,31 +499,60 @@ def test_values_that_cannot_be(option, capsys):
 
 def test_names_and_defaults_of_the_parser():
     """It names them itself, so that `dinosr --help` need not load torch."""
-    assert cli.decoding.DECODERS == tuple(DECODERS)
+    assert tuple(DECODERS) == cli.decoding.DECODERS
     parsed = cli.make_parser().parse_args(["transcribe", "x.pt", "x.wav", "--decoder", "beam"])
     assert transcribe.search_options(parsed) == SearchOptions(beam=50)
     parsed = cli.make_parser().parse_args(["transcribe", "x.pt", "x.wav", "--decoder", "beam", "--lm", "l"])
     assert transcribe.search_options(parsed) == SearchOptions(beam=50, lm="l", lm_weight=1.0)
-    given = ["--decoder", "lexicon", "--lm", "l", "--lm-weight", "2", "--lexicon", "w", "--word-score", "-1", "--beam", "7"]
+    given = [
+        "--decoder",
+        "lexicon",
+        "--lm",
+        "l",
+        "--lm-weight",
+        "2",
+        "--lexicon",
+        "w",
+        "--word-score",
+        "-1",
+        "--beam",
+        "7",
+    ]
     parsed = cli.make_parser().parse_args(["transcribe", "x.pt", "x.wav", *given])
-    assert transcribe.search_options(parsed) == SearchOptions(beam=7, lm="l", lm_weight=2.0, lexicon="w", word_score=-1.0)
+    assert transcribe.search_options(parsed) == SearchOptions(
+        beam=7, lm="l", lm_weight=2.0, lexicon="w", word_score=-1.0
+    )
 
 
 @needs_flashlight
 @pytest.mark.parametrize("name", DECODERS)
 def test_every_decoder_is_that_of_fairseq_generate(good, sounds, word_files, name, capsys):
     """On a recording that is not cut: 25 s."""
-    lexicon = ["--lexicon", str(word_files["good.wrd"]), "--lm", str(word_files["words.arpa"]), "--lm-weight", "0.5", "--word-score", "1"]
+    lexicon = [
+        "--lexicon",
+        str(word_files["good.wrd"]),
+        "--lm",
+        str(word_files["words.arpa"]),
+        "--lm-weight",
+        "0.5",
+        "--word-score",
+        "1",
+    ]
     assert dinosr(["transcribe", str(good), *sounds, "--decoder", name, *(lexicon if name == "lexicon" else [])]) == 0
     said = dict(line.split("\t") for line in capsys.readouterr().out.splitlines())
     recogniser = load_recogniser(good)
-    options = {"lexicon": lexicon[1], "lm": lexicon[3], "lm_weight": 0.5, "word_score": 1.0} if name == "lexicon" else {}
+    options = (
+        {"lexicon": lexicon[1], "lm": lexicon[3], "lm_weight": 0.5, "word_score": 1.0} if name == "lexicon" else {}
+    )
     decoder = build_decoder(name, recogniser.dictionary, recogniser.blank, SearchOptions(beam=50, **options))
     for recording in survey([Path(sound) for sound in sounds[:2]]):
         table = emissions(recogniser, recording)
         table[:, 1:4] = -np.inf
         ((hypothesis, *_),) = decoder.decode(table[None], torch.tensor([len(table)]))
-        assert said[recording.name].split() == post_process(recogniser.dictionary.string(hypothesis["tokens"]), "letter").split()
+        assert (
+            said[recording.name].split()
+            == post_process(recogniser.dictionary.string(hypothesis["tokens"]), "letter").split()
+        )
     assert said[sounds[2]] == ""
 
 
@@ -501,7 +570,11 @@ def test_the_real_time_factor_is_told_on_stderr(good, sounds, capsys):
     assert dinosr(["transcribe", str(good), *sounds]) == 0
     said = capsys.readouterr()
     number = r"\d+\.\d{3}"
-    assert re.search(rf"^26 s of speech in [\d.]+ s: real-time factor {number} \(network {number}, search {number}\)$", said.err, re.MULTILINE)
+    assert re.search(
+        rf"^26 s of speech in [\d.]+ s: real-time factor {number} \(network {number}, search {number}\)$",
+        said.err,
+        re.MULTILINE,
+    )
     assert "real-time" not in said.out
     assert dinosr(["transcribe", str(good), sounds[2]]) == 0  # no sound, no factor
     assert "real-time" not in capsys.readouterr().err
@@ -510,7 +583,15 @@ def test_the_real_time_factor_is_told_on_stderr(good, sounds, capsys):
 def test_pace():
     pace = Pace(sound=4320.0, parts={"network": 64.8, "search": 30.2}, began=time.perf_counter() - 95)
     assert pace.summary() == "1.2 h of speech in 95 s: real-time factor 0.022 (network 0.015, search 0.007)"
-    assert [span(seconds) for seconds in (0.04, 9.94, 9.96, 99.4, 99.6, 3599, 3600)] == ["0.0 s", "9.9 s", "10 s", "99 s", "1.7 min", "60.0 min", "1.0 h"]
+    assert [span(seconds) for seconds in (0.04, 9.94, 9.96, 99.4, 99.6, 3599, 3600)] == [
+        "0.0 s",
+        "9.9 s",
+        "10 s",
+        "99 s",
+        "1.7 min",
+        "60.0 min",
+        "1.0 h",
+    ]
     with pytest.raises(ZeroDivisionError), pace.of("search"):
         1 / 0
     with pace.of("search"):

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from support.small_arpa import write_arpa
-from tests.decoding.test_search import LETTERS, emissions_of, needs_flashlight
 
 from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.decoding.emissions import EmissionWriter, Meta
 from dinosr_plugin.decoding.tune import Trial, best_of, summary, tuning_table
+from support.small_arpa import write_arpa
+from tests.decoding.test_search import LETTERS, emissions_of, needs_flashlight
 
 BAR, A, B = 4, 5, 6
 
@@ -19,7 +19,9 @@ def emissions(tmp_path):
     clear, unclear = (emissions_of([first, 0, B, BAR])[0] for first in (A, B))
     unclear = torch.logaddexp(unclear, emissions_of([A, 0, B, BAR])[0] - 0.7)
     unclear = unclear.log_softmax(-1)
-    writer = EmissionWriter(path, Meta("m", LETTERS.symbols, 0, "", ["1.wav", "2.wav"], [1280, 1280], ["A B |", "A B |"]))
+    writer = EmissionWriter(
+        path, Meta("m", LETTERS.symbols, 0, "", ["1.wav", "2.wav"], [1280, 1280], ["A B |", "A B |"])
+    )
     for row, table in enumerate((clear, unclear)):
         writer.add(row, table)
     writer.close()
@@ -31,8 +33,19 @@ def emissions(tmp_path):
 @needs_flashlight
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_finds_the_weight_that_decodes_best(emissions, tmp_path, capsys, processes):
-    arguments = ["tune-lm", str(emissions), "--lm", str(tmp_path / "words.arpa"), "--lexicon", str(tmp_path / "words.txt"), "--beam", "20"]
-    assert dinosr([*arguments, "--lm-weights", "0", "2", "0", "--word-scores", "0", "-0", "--processes", processes]) == 0
+    arguments = [
+        "tune-lm",
+        str(emissions),
+        "--lm",
+        str(tmp_path / "words.arpa"),
+        "--lexicon",
+        str(tmp_path / "words.txt"),
+        "--beam",
+        "20",
+    ]
+    assert (
+        dinosr([*arguments, "--lm-weights", "0", "2", "0", "--word-scores", "0", "-0", "--processes", processes]) == 0
+    )
     out = capsys.readouterr().out.splitlines()
     assert [line.split() for line in out[2:4]] == [["0", "50.00"], ["2", "0.00"]]
     assert out[4].startswith("best: --lm-weight 2 --beam 20: WER 0.00 [0.00, 0.00]")
@@ -70,6 +83,12 @@ def test_the_best_of_equals_is_the_smallest():
 
 def test_table_and_summary():
     trials = [trial(0, 0, 50), trial(0, 1, 40), trial(1, 0, 30), trial(1, 1, 45), trial(2, 0, 31), trial(2, 1, 33)]
-    assert [line.split() for line in tuning_table(trials).splitlines()[2:]] == [["0", "50.00", "40.00"], ["1", "30.00", "45.00"], ["2", "31.00", "33.00"]]
-    assert summary(trials, 50) == "best: --lm-weight 1 --beam 50: WER 30.00 [29.00, 31.00]"  # no note: 0 as a score, and a weight in the middle
+    assert [line.split() for line in tuning_table(trials).splitlines()[2:]] == [
+        ["0", "50.00", "40.00"],
+        ["1", "30.00", "45.00"],
+        ["2", "31.00", "33.00"],
+    ]
+    assert (
+        summary(trials, 50) == "best: --lm-weight 1 --beam 50: WER 30.00 [29.00, 31.00]"
+    )  # no note: 0 as a score, and a weight in the middle
     assert "--lm-weight 0 --word-score 1 --beam 7: WER 40.00" in summary(trials[:2], 7)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,12 @@ import soundfile
 from dinosr_plugin import cli
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation import comparison
-from dinosr_plugin.evaluation.measures.abx.errors import abx
-from dinosr_plugin.evaluation.measures.abx.items import librispeech_speaker, make_items, manifest_speakers
 from dinosr_plugin.evaluation.codebooks import measure
 from dinosr_plugin.evaluation.comparison import RESTARTS, compare, write_fit_manifest
-from dinosr_plugin.evaluation.phones import PhoneAlignment
+from dinosr_plugin.evaluation.measures.abx.errors import abx
+from dinosr_plugin.evaluation.measures.abx.items import librispeech_speaker, make_items, manifest_speakers
 from dinosr_plugin.evaluation.measures.quality.units import count_units
+from dinosr_plugin.evaluation.phones import PhoneAlignment
 from dinosr_plugin.units.codes import kmeans_units, read_units, write_codebook_units
 from dinosr_plugin.units.features import LiveFeatures
 from dinosr_plugin.units.kmeans import fit_kmeans
@@ -38,7 +37,9 @@ def corpus(tmp_path_factory) -> Path:
         for number in range(4):
             rng = np.random.default_rng([number, len(part)])
             order = rng.permutation([*TONES] * 6)
-            wave = np.concatenate([0.3 * np.sin(2 * np.pi * TONES[phone] * time) for phone in order]) + rng.normal(0, 0.002, 18 * len(time))
+            wave = np.concatenate([0.3 * np.sin(2 * np.pi * TONES[phone] * time) for phone in order]) + rng.normal(
+                0, 0.002, 18 * len(time)
+            )
             path = folder / f"speaker{number % 2}/{part}{number}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, wave, RATE)
@@ -51,7 +52,16 @@ def corpus(tmp_path_factory) -> Path:
 
 def rows_of(corpus: Path, work: Path, with_abx: bool = False, **more) -> list[dict]:
     phones, speakers = PhoneAlignment.read(corpus / "dev.phones.tsv"), manifest_speakers(corpus / "dev.tsv")
-    return compare(more.pop("checkpoint", GOLDEN), corpus / "train.tsv", corpus / "dev.tsv", phones, more.pop("speakers", speakers), work, with_abx, **more)
+    return compare(
+        more.pop("checkpoint", GOLDEN),
+        corpus / "train.tsv",
+        corpus / "dev.tsv",
+        phones,
+        more.pop("speakers", speakers),
+        work,
+        with_abx,
+        **more,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +78,21 @@ def test_the_rows(table):
         *(("untrained", i) for i in range(layers)), *(("layer", i) for i in range(layers)),
         *(("teacher", k) for k in range(codebooks)), *(("head", k) for k in range(codebooks)),
     ]  # fmt: skip
-    assert [rows[0]["name"], rows[2]["name"], rows[-1]["name"]] == ["MFCC", "untrained layer 0", f"head {codebooks - 1}"]
+    assert [rows[0]["name"], rows[2]["name"], rows[-1]["name"]] == [
+        "MFCC",
+        "untrained layer 0",
+        f"head {codebooks - 1}",
+    ]
     assert len({row["n_codes"] for row in rows}) == len({row["frames"] for row in rows}) == 1
     assert all(0 <= row[f"unit_abx_{condition}"] <= 100 for row in rows for condition in ("within", "across"))
-    assert all((row["abx_within"] is None) == (row["abx_across"] is None) == (row["kind"] in ("teacher", "head")) for row in rows)
+    assert all(
+        (row["abx_within"] is None) == (row["abx_across"] is None) == (row["kind"] in ("teacher", "head"))
+        for row in rows
+    )
     assert rows[0]["pnmi"] > 0.7 and json.loads(json.dumps(rows)) == rows
-    assert sorted(path.name for path in work.iterdir()) == sorted([*(f"{kind}.json" for kind in comparison.NAMES), "fit.tsv"])
+    assert sorted(path.name for path in work.iterdir()) == sorted(
+        [*(f"{kind}.json" for kind in comparison.NAMES), "fit.tsv"]
+    )
 
 
 def figures_of(corpus: Path, units: dict, clusters: int) -> dict:
@@ -95,19 +114,26 @@ def test_rows_of_features_step_by_step(corpus, table, kind):
         fit, dev = (LiveFeatures.of_sound("mfcc", corpus / f"{part}.tsv") for part in ("train", "dev"))
     else:
         weights = "random" if kind == "untrained" else "student"
-        fit, dev = (LiveFeatures.of_layer(GOLDEN, corpus / f"{part}.tsv", row["index"], weights) for part in ("train", "dev"))
+        fit, dev = (
+            LiveFeatures.of_layer(GOLDEN, corpus / f"{part}.tsv", row["index"], weights) for part in ("train", "dev")
+        )
     compute = fit.compute
     fit.compute = lambda wave: compute(wave).astype(np.float16)
     kmeans = fit_kmeans(fit, row["n_codes"], seed=0, restarts=RESTARTS)
     units = {utt: kmeans.units(frames) for utt, frames in dev}
     assert row.items() >= figures_of(corpus, units, row["n_codes"]).items()
-    assert row.items() >= errors_of(corpus, dict(dev), "angular").items() and row.items() >= errors_of(corpus, units, "onehot", "unit_").items()
+    assert (
+        row.items() >= errors_of(corpus, dict(dev), "angular").items()
+        and row.items() >= errors_of(corpus, units, "onehot", "unit_").items()
+    )
 
 
 @pytest.mark.parametrize("kind", ["teacher", "head"])
 def test_rows_of_codebooks_step_by_step(corpus, table, kind, tmp_path):
     row = [row for row in table[0] if row["kind"] == kind][-1]
-    (path,) = write_codebook_units(GOLDEN, corpus / "dev.tsv", tmp_path, predicted=kind == "head", codebooks=[row["index"]]).files
+    (path,) = write_codebook_units(
+        GOLDEN, corpus / "dev.tsv", tmp_path, predicted=kind == "head", codebooks=[row["index"]]
+    ).files
     units = read_units(path)
     assert row.items() >= figures_of(corpus, units, row["n_codes"]).items()
     assert row.items() >= errors_of(corpus, units, "onehot", "unit_").items()
@@ -116,7 +142,9 @@ def test_rows_of_codebooks_step_by_step(corpus, table, kind, tmp_path):
 def test_real_speech_gives_the_known_level(librispeech_mini, tmp_path):
     """MFCC, fitted and measured on the 20 minutes of dev alone, to be quick; fitted on train it is .35 as well."""
     files = sorted((librispeech_mini / "dev").rglob("*.flac"))
-    (tmp_path / "dev.tsv").write_text("\n".join(["/", *(f"{str(file)[1:]}\t{soundfile.info(file).frames}" for file in files)]) + "\n")
+    (tmp_path / "dev.tsv").write_text(
+        "\n".join(["/", *(f"{str(file)[1:]}\t{soundfile.info(file).frames}" for file in files)]) + "\n"
+    )
     features = LiveFeatures.of_sound("mfcc", tmp_path / "dev.tsv")
     kmeans = fit_kmeans(features, 64, seed=0, restarts=RESTARTS)
     phones = PhoneAlignment.read(librispeech_mini / "dev.phones.tsv")
@@ -125,7 +153,9 @@ def test_real_speech_gives_the_known_level(librispeech_mini, tmp_path):
     assert figures.quality.frames == 58_762 and figures.quality.active == 64 and 45 < figures.quality.perplexity < 62
     assert 0.33 < figures.quality.pnmi < 0.38 and 0.36 < figures.quality.phone_purity < 0.41
     assert 0.05 < figures.speaker_pnmi < 0.3 and 25 < figures.unit_ms < 45
-    assert figures.phone_ms == pytest.approx(1000 * 1175.2 / (12_384 - 48), abs=0.01)  # 48 of the segments go on from one of the same phone
+    assert figures.phone_ms == pytest.approx(
+        1000 * 1175.2 / (12_384 - 48), abs=0.01
+    )  # 48 of the segments go on from one of the same phone
 
 
 # ---- what is kept ------------------------------------------------------------------------------------------------------------
@@ -149,7 +179,11 @@ def test_a_killed_run_goes_on_after_its_last_row(corpus, table, tmp_path, monkey
     path.write_text(json.dumps({**kept, "done": False, "rows": kept["rows"][:-1]}))
     (tmp_path / "work/head.json").write_text(path.read_text()[:100])  # damaged
     fitted = []
-    monkeypatch.setattr(comparison, "fit_kmeans", lambda features, *rest, **named: fitted.append(features.source) or fit_kmeans(features, *rest, **named))
+    monkeypatch.setattr(
+        comparison,
+        "fit_kmeans",
+        lambda features, *rest, **named: fitted.append(features.source) or fit_kmeans(features, *rest, **named),
+    )
     assert rows_of(corpus, tmp_path / "work", with_abx=True) == rows
     assert [source["layer"] for source in fitted] == [len(kept["rows"]) - 1] and fitted[0]["weights"] == "student"
     assert not list((tmp_path / "work").glob("unfinished_*"))
@@ -164,8 +198,19 @@ def test_nothing_stale_is_used(corpus, table, tmp_path, monkeypatch, change):
     shutil.copy(GOLDEN, tmp_path / "checkpoint.pt")
     same = tmp_path / "work"
     no_work(monkeypatch)
-    assert rows_of(tmp_path, same, with_abx=True, checkpoint=tmp_path / "checkpoint.pt") == rows  # by content, not by name
-    path = tmp_path / {"checkpoint": "checkpoint.pt", "train": "train.tsv", "dev": "dev.tsv", "phones": "dev.phones.tsv", "abx": "dev.tsv"}[change]
+    assert (
+        rows_of(tmp_path, same, with_abx=True, checkpoint=tmp_path / "checkpoint.pt") == rows
+    )  # by content, not by name
+    path = (
+        tmp_path
+        / {
+            "checkpoint": "checkpoint.pt",
+            "train": "train.tsv",
+            "dev": "dev.tsv",
+            "phones": "dev.phones.tsv",
+            "abx": "dev.tsv",
+        }[change]
+    )
     if change == "checkpoint":
         with open(path, "ab") as file:
             file.write(b"\0" * 8)
@@ -205,7 +250,12 @@ def test_a_model_without_codebooks(corpus, tmp_path):
     with pytest.raises(UserError, match="hubert.pt: has no codebooks; say with --clusters"):
         rows_of(corpus, tmp_path, checkpoint=tmp_path / "hubert.pt")
     with pytest.raises(UserError, match="hubert.pt: has no codebooks; say with --clusters"):
-        measure([tmp_path / "hubert.pt"], corpus / "dev.tsv", PhoneAlignment.read(corpus / "dev.phones.tsv"), corpus / "train.tsv")
+        measure(
+            [tmp_path / "hubert.pt"],
+            corpus / "dev.tsv",
+            PhoneAlignment.read(corpus / "dev.phones.tsv"),
+            corpus / "train.tsv",
+        )
     rows = rows_of(corpus, tmp_path, checkpoint=tmp_path / "hubert.pt", clusters=5, speakers=None)
     assert [row["kind"] for row in rows] == ["mfcc", "fbank", *["untrained"] * 3, *["layer"] * 3]
     assert {row["n_codes"] for row in rows} == {5} and rows[0]["speaker_pnmi"] is rows[0]["unit_abx_within"] is None
@@ -233,14 +283,27 @@ def test_measure_and_the_command(corpus, table, tmp_path, capsys):
     rows, work = table
     phones = PhoneAlignment.read(corpus / "dev.phones.tsv")
     figures = measure([GOLDEN], corpus / "dev.tsv", phones, corpus / "train.tsv", work, abx=True)
-    assert figures["rows"] == rows and list(figures["baselines"]) == ["MFCC k-means", "log-Mel k-means", "untrained model"]
+    assert figures["rows"] == rows and list(figures["baselines"]) == [
+        "MFCC k-means",
+        "log-Mel k-means",
+        "untrained model",
+    ]
     best = [row for row in rows if row["kind"] == "teacher"][figures["best"]]
     assert best["pnmi"] == max(row["pnmi"] for row in rows if row["kind"] == "teacher")
     assert best.items() >= figures["history"][-1]["teacher"][figures["best"]].items()
     untrained = max(row["pnmi"] for row in rows if row["kind"] == "untrained")
     assert figures["counts"].sum() == best["frames"] and figures["baselines"]["untrained model"]["pnmi"] == untrained
     shutil.copytree(work, tmp_path / "comparison")
-    given = ["quality", str(GOLDEN), "--manifest", str(corpus / "dev.tsv"), "--phones", str(corpus / "dev.phones.tsv"), "--out", str(tmp_path)]
+    given = [
+        "quality",
+        str(GOLDEN),
+        "--manifest",
+        str(corpus / "dev.tsv"),
+        "--phones",
+        str(corpus / "dev.phones.tsv"),
+        "--out",
+        str(tmp_path),
+    ]
     assert cli.main([*given, "--train", str(corpus / "train.tsv"), "--abx"]) == 0
     printed = capsys.readouterr().out
     assert "ABX within %" in printed and all(f"\n{row['name']} " in printed for row in rows)
@@ -249,7 +312,10 @@ def test_measure_and_the_command(corpus, table, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "codebook 0" in printed and "head 0" in printed and "MFCC" not in printed and "ABX" not in printed
     assert cli.main([*given, "--log", "none.log"]) == 1
-    assert capsys.readouterr().err == "error: none.log: no such log; train with common.log_format=json and common.log_file=FILE, or with common.tensorboard_logdir=DIR\n"
+    assert (
+        capsys.readouterr().err
+        == "error: none.log: no such log; train with common.log_format=json and common.log_file=FILE, or with common.tensorboard_logdir=DIR\n"
+    )
     (tmp_path / "empty.log").touch()
     assert cli.main([*given, "--log", str(tmp_path / "empty.log")]) == 1
     assert "empty.log: no record of a training loss in it" in capsys.readouterr().err

@@ -111,4 +111,6 @@ def test_real_alignment(librispeech_mini):
     assert len(alignment.names) == 40 and list(alignment.names) == sorted(alignment.names)
     assert all(phone_class(name) != "other" for name in alignment.names)
     assert len(alignment.segments) == 91
-    assert labels(alignment, "7367-86737-0000", 14) == ["SIL"] * 11 + ["CH"] * 3  # SIL ends at 0.23 s, centre 11 is 0.2325 s
+    assert (
+        labels(alignment, "7367-86737-0000", 14) == ["SIL"] * 11 + ["CH"] * 3
+    )  # SIL ends at 0.23 s, centre 11 is 0.2325 s

@@ -3,9 +3,10 @@
 import sys
 
 import pytest
+from tensorboardX import SummaryWriter
+
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.training_log import curve, read_training_log
-from tensorboardX import SummaryWriter
 
 LOG = """Namespace {not json}
 {"epoch": 1, "update": 0.5, "loss": "4.5", "num_updates": "10", "lr": "0.001", "clip": "no"}

@@ -9,7 +9,13 @@ import pytest
 from dinosr_plugin import cli
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.phones import PhoneAlignment
-from dinosr_plugin.evaluation.unit_files import aligned_part, is_checkpoint, read_labelled_units, short_names, unit_files
+from dinosr_plugin.evaluation.unit_files import (
+    aligned_part,
+    is_checkpoint,
+    read_labelled_units,
+    short_names,
+    unit_files,
+)
 from dinosr_plugin.units.codes import dedup, write_units
 
 UTTERANCES = {"7-1-0000": ["AA", "B", "AA", "SIL"], "7-1-0001": ["B", "SIL"], "8-1-0000": ["SIL", "AA", "B"]}
@@ -20,9 +26,18 @@ SPAN = 0.1  # seconds a phone: 5 units at 50 Hz
 @pytest.fixture
 def data(tmp_path):
     """all.phones.tsv, all.tsv, and all.units that know the phones."""
-    rows = [f"{utt}\t{i * SPAN:.1f}\t{(i + 1) * SPAN:.1f}\t{phone}" for utt, phones in UTTERANCES.items() for i, phone in enumerate(phones)]
+    rows = [
+        f"{utt}\t{i * SPAN:.1f}\t{(i + 1) * SPAN:.1f}\t{phone}"
+        for utt, phones in UTTERANCES.items()
+        for i, phone in enumerate(phones)
+    ]
     (tmp_path / "all.phones.tsv").write_text("\n".join(["utt\tstart\tend\tphone", *rows]) + "\n")
-    (tmp_path / "all.tsv").write_text("\n".join([str(tmp_path), *(f"speaker{utt[0]}/{utt}.wav\t{1600 * len(own)}" for utt, own in UTTERANCES.items())]) + "\n")
+    (tmp_path / "all.tsv").write_text(
+        "\n".join(
+            [str(tmp_path), *(f"speaker{utt[0]}/{utt}.wav\t{1600 * len(own)}" for utt, own in UTTERANCES.items())]
+        )
+        + "\n"
+    )
     write_units(tmp_path / "all.units", perfect().items())
     return tmp_path
 
@@ -46,7 +61,12 @@ def said(data, capsys, *arguments) -> str:
 
 
 def test_what_a_file_is(tmp_path):
-    for name, content, expected in (("a.units", b"PK\3\4", True), ("b.pt", b"PK-1\t1 2", False), ("c.pt", b"\x80\x02", True), ("d.km", b"", False)):
+    for name, content, expected in (
+        ("a.units", b"PK\3\4", True),
+        ("b.pt", b"PK-1\t1 2", False),
+        ("c.pt", b"\x80\x02", True),
+        ("d.km", b"", False),
+    ):
         (tmp_path / name).write_bytes(content)
         assert is_checkpoint(tmp_path / name) == expected
     assert not is_checkpoint(tmp_path)
@@ -55,9 +75,21 @@ def test_what_a_file_is(tmp_path):
 
 
 def test_files_of_a_folder_in_order_of_their_numbers(tmp_path):
-    for name in ("codebook_10.units", "codebook_2.units", "codebook_1.units", "dev.km", "dict.km.txt", "codebook_0.txt"):
+    for name in (
+        "codebook_10.units",
+        "codebook_2.units",
+        "codebook_1.units",
+        "dev.km",
+        "dict.km.txt",
+        "codebook_0.txt",
+    ):
         (tmp_path / name).touch()
-    assert [file.name for file in unit_files(tmp_path)] == ["codebook_1.units", "codebook_2.units", "codebook_10.units", "dev.km"]
+    assert [file.name for file in unit_files(tmp_path)] == [
+        "codebook_1.units",
+        "codebook_2.units",
+        "codebook_10.units",
+        "dev.km",
+    ]
     assert unit_files(tmp_path / "dev.km") == [tmp_path / "dev.km"]
     (tmp_path / "none").mkdir()
     with pytest.raises(UserError, match="none: holds no .units and no .km file"):
@@ -66,7 +98,10 @@ def test_files_of_a_folder_in_order_of_their_numbers(tmp_path):
 
 def test_names_in_the_table(tmp_path):
     assert short_names([tmp_path / "a/x.units", tmp_path / "a/y.km"]) == ["x", "y"]
-    assert short_names([tmp_path / "a/x.units", tmp_path / "b/x.units"]) == [str(tmp_path / "a/x.units"), str(tmp_path / "b/x.units")]
+    assert short_names([tmp_path / "a/x.units", tmp_path / "b/x.units"]) == [
+        str(tmp_path / "a/x.units"),
+        str(tmp_path / "b/x.units"),
+    ]
 
 
 def test_ids_without_names(data):
@@ -100,7 +135,9 @@ def test_a_table_of_files_and_folders(data, capsys):
     assert [json_path, png_path] == [str(data / "out/quality.json"), str(data / "out/code_by_phone.png")]
     assert (data / "out/code_by_phone.png").read_bytes()[1:4] == b"PNG"
     assert rows[0]["pnmi"] == rows[0]["phone_purity"] == pytest.approx(1, abs=1e-6)
-    assert (rows[0]["n_codes"], rows[0]["active"], rows[0]["frames"]) == (4, 3, 45) and rows[0]["unit_ms"] == rows[0]["phone_ms"] == pytest.approx(100)
+    assert (rows[0]["n_codes"], rows[0]["active"], rows[0]["frames"]) == (4, 3, 45) and rows[0]["unit_ms"] == rows[0][
+        "phone_ms"
+    ] == pytest.approx(100)
     assert {**rows[1], "name": ""} == {**rows[0], "name": ""}
     assert (rows[2]["pnmi"], rows[2]["bit_rate"], rows[2]["speaker_pnmi"]) == pytest.approx((0, 0, 0), abs=1e-6)
 
@@ -118,13 +155,21 @@ def test_speakers_by_manifest_by_name_and_not_at_all(data, capsys):
     capsys.readouterr()
     assert quality(data, data / "speaker.units") == 0
     captured = capsys.readouterr()
-    assert captured.err.startswith("note: ") and "--manifest tells them" in captured.err and captured.out.splitlines()[2].split()[7] == "-"
-    assert "all.tsv: 1 of 3 utterances are not in it (seven)" in said(data, capsys, data / "speaker.units", "--manifest", data / "all.tsv")
+    assert (
+        captured.err.startswith("note: ")
+        and "--manifest tells them" in captured.err
+        and captured.out.splitlines()[2].split()[7] == "-"
+    )
+    assert "all.tsv: 1 of 3 utterances are not in it (seven)" in said(
+        data, capsys, data / "speaker.units", "--manifest", data / "all.tsv"
+    )
 
 
 def test_another_corpus(data, capsys):
     write_units(data / "other.units", [("9-9-9999", np.zeros(5, int))])
-    assert "none of its 1 utterances (9-9-9999, ...) is in" in said(data, capsys, data / "other.units", "--skip-missing")
+    assert "none of its 1 utterances (9-9-9999, ...) is in" in said(
+        data, capsys, data / "other.units", "--skip-missing"
+    )
 
 
 def test_utterances_missing_on_both_sides(data, capsys):
@@ -133,7 +178,9 @@ def test_utterances_missing_on_both_sides(data, capsys):
     write_units(data / "some.units", units.items())
     told = said(data, capsys, data / "some.units")
     assert "1 of 3 utterances have no alignment in" in told and "(8-1-0005)" in told
-    assert f"1 of 3 utterances of {data / 'all.phones.tsv'} have no units (8-1-0000)" in told and "--skip-missing" in told
+    assert (
+        f"1 of 3 utterances of {data / 'all.phones.tsv'} have no units (8-1-0000)" in told and "--skip-missing" in told
+    )
     assert quality(data, data / "some.units", "--skip-missing") == 0
     captured = capsys.readouterr()
     assert captured.err.count("note: ") == 2 and captured.out.splitlines()[-1].split()[-1] == "30"  # frames
@@ -195,5 +242,8 @@ def test_the_aligned_part_of_a_manifest(data, capsys):
         assert notes == [f"{manifest}: 1 of 4 utterances have no alignment in {phones.path} (9-1-0000); left out"]
     assert not part.exists()
     manifest.write_text(f"{data}\nspeaker9/9-1-0000.wav\t1600\n")
-    with pytest.raises(UserError, match="1 of 1 utterances have no alignment"), aligned_part(manifest, phones, skip_missing=True):
+    with (
+        pytest.raises(UserError, match="1 of 1 utterances have no alignment"),
+        aligned_part(manifest, phones, skip_missing=True),
+    ):
         pass

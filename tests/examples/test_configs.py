@@ -11,13 +11,6 @@ from unittest import mock
 
 import fairseq
 import pytest
-from dinosr_plugin.criterions.dinosr import DinoSRCriterionConfig
-from dinosr_plugin.models.cpc_deepcluster import CPCDeepClusterConfig
-from dinosr_plugin.models.dinosr import DinoSRConfig
-from dinosr_plugin.models.encoder import TrunkConfig
-from dinosr_plugin.models.hubert import HubertConfig
-from dinosr_plugin.tasks.finetuning import DinoSRFinetuningConfig
-from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig
 from fairseq.data import Dictionary
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.initialize import add_defaults, hydra_init
@@ -28,6 +21,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+
+from dinosr_plugin.criterions.dinosr import DinoSRCriterionConfig
+from dinosr_plugin.models.cpc_deepcluster import CPCDeepClusterConfig
+from dinosr_plugin.models.dinosr import DinoSRConfig
+from dinosr_plugin.models.encoder import TrunkConfig
+from dinosr_plugin.models.hubert import HubertConfig
+from dinosr_plugin.tasks.finetuning import DinoSRFinetuningConfig
+from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig
 from support.paths import CONFIGS
 
 AMOUNTS = CONFIGS / "finetuning/amount"
@@ -35,7 +36,10 @@ ALL = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent != AMOUNTS)
 PRETRAINING = sorted((CONFIGS / "pretraining").glob("*.yaml"))
 LM = CONFIGS / "lm"
 BASE, TINY = CONFIGS / "pretraining/dinosr_base.yaml", CONFIGS / "pretraining/dinosr_tiny.yaml"
-CPC = {name: CONFIGS / f"pretraining/{name}.yaml" for name in ("cpc_small", "cpc_big", "cpc_tiny", "deepcluster_small", "deepcluster_big", "deepcluster_tiny")}
+CPC = {
+    name: CONFIGS / f"pretraining/{name}.yaml"
+    for name in ("cpc_small", "cpc_big", "cpc_tiny", "deepcluster_small", "deepcluster_big", "deepcluster_tiny")
+}
 HUBERT = {name: CONFIGS / f"pretraining/hubert_{name}.yaml" for name in ("base_it1", "base_it2", "tiny")}
 
 
@@ -69,7 +73,9 @@ def composed(path: Path, *overrides: str):
     """The job as fairseq-hydra-train sees it: Hydra's composition, then fairseq's defaults."""
     GlobalHydra.instance().clear()
     with mock.patch.dict(ConfigStore.instance().repo) as known:
-        for other in ALL:  # a new process knows the one configuration that it was started with, this one knows those of earlier tests
+        for other in (
+            ALL
+        ):  # a new process knows the one configuration that it was started with, this one knows those of earlier tests
             known.pop(other.name, None)
         hydra_init(path.stem)
         with initialize_config_dir(str(path.parent), version_base="1.1"):
@@ -83,7 +89,11 @@ def composed(path: Path, *overrides: str):
 def test_processes_of_torchrun_are_taken(path, monkeypatch):
     """... and without torchrun fairseq starts its own, one for each GPU."""
     alone = composed(path).distributed_training
-    assert alone.distributed_init_method is None and alone.distributed_no_spawn is False and (alone.distributed_rank, alone.device_id) == (0, 0)
+    assert (
+        alone.distributed_init_method is None
+        and alone.distributed_no_spawn is False
+        and (alone.distributed_rank, alone.device_id) == (0, 0)
+    )
     for name, value in {"WORLD_SIZE": "6", "RANK": "5", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
     launched = composed(path).distributed_training
@@ -104,7 +114,12 @@ def dataclass_of(group: str, name: str):
 @pytest.mark.parametrize("path", ALL, ids=name_of)
 def test_goes_through_hydra(path):
     """... and keeps what it says, with an override on top."""
-    missing = [f"{group}.{key}=/somewhere" for group, fields in given_in(path).items() for key in fields if OmegaConf.is_missing(fields, key)]
+    missing = [
+        f"{group}.{key}=/somewhere"
+        for group, fields in given_in(path).items()
+        for key in fields
+        if OmegaConf.is_missing(fields, key)
+    ]
     cfg = composed(path, "optimization.max_update=7", *missing)
     assert cfg.optimization.max_update == 7
     given = OmegaConf.to_container(given_in(path))
@@ -123,7 +138,9 @@ def test_every_key_exists(path):
         if group == "model" and given._name == "lstm_lm":  # one of fairseq's older models, without a dataclass
             known = set(vars(options_of(given._name))) | {"criterion"}
         else:
-            dataclass = dataclass_of(group, given._name) if "_name" in given else FairseqConfig.__dataclass_fields__[group].type
+            dataclass = (
+                dataclass_of(group, given._name) if "_name" in given else FairseqConfig.__dataclass_fields__[group].type
+            )
             known = set(dataclass.__dataclass_fields__)
         unknown = set(given) - {"_name"} - known
         assert not unknown, f"{group}: there is no {sorted(unknown)}"
@@ -139,7 +156,9 @@ def shown_job(config: Path, folder: Path, *overrides: str) -> DictConfig:
     """What fairseq-hydra-train, in a process of its own, would do; it shows the job and does not start it."""
     program = Path(sys.executable).parent / "fairseq-hydra-train"
     command = [program, "--config-dir", config.parent, "--config-name", config.stem, *overrides, "--cfg", "job"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+    result = subprocess.run(
+        command, capture_output=True, text=True, cwd=folder, timeout=120, env={**os.environ, "PYTHONWARNINGS": "ignore"}
+    )
     assert result.returncode == 0, result.stderr
     return OmegaConf.create(result.stdout)
 
@@ -149,7 +168,18 @@ def test_fairseq_hydra_train_reads_a_config(tmp_path):
     assert job.model.codebook_size == 32 and job.model._name == "dinosr" and job.task.data == "/somewhere"
 
 
-@pytest.mark.parametrize("dataclass", [DinoSRConfig, HubertConfig, CPCDeepClusterConfig, TrunkConfig, DinoSRCriterionConfig, DinoSRPretrainingConfig, DinoSRFinetuningConfig])
+@pytest.mark.parametrize(
+    "dataclass",
+    [
+        DinoSRConfig,
+        HubertConfig,
+        CPCDeepClusterConfig,
+        TrunkConfig,
+        DinoSRCriterionConfig,
+        DinoSRPretrainingConfig,
+        DinoSRFinetuningConfig,
+    ],
+)
 def test_every_field_of_ours_has_a_help_text(dataclass):
     for name in own_fields(dataclass):
         assert dataclass.__dataclass_fields__[name].metadata.get("help", "").strip(), f"{dataclass.__name__}.{name}"
@@ -176,7 +206,11 @@ def test_every_field_of_a_model_is_listed(path):
         (HUBERT["tiny"], HUBERT["base_it1"]),
         (CONFIGS / "finetuning/tiny.yaml", CONFIGS / "finetuning/base.yaml"),
         (LM / "unit_lstm_tiny.yaml", LM / "unit_lstm.yaml"),
-        *((CPC[f"{objective}_{size}"], CPC[f"{objective}_small"]) for objective in ("cpc", "deepcluster") for size in ("tiny", "big")),
+        *(
+            (CPC[f"{objective}_{size}"], CPC[f"{objective}_small"])
+            for objective in ("cpc", "deepcluster")
+            for size in ("tiny", "big")
+        ),
     ],
 )
 def test_tiny_lists_what_base_lists(small, large):
@@ -215,8 +249,19 @@ def test_an_amount_changes_only_what_base_has():
 
 def test_fairseq_hydra_train_reads_a_recipe(tmp_path):
     """... with the command line on top."""
-    job = shown_job(CONFIGS / "finetuning/librilight_1h.yaml", tmp_path, "model.w2v_path=/x", "optimization.update_freq=[4]", "model.mask_prob=0.5")
-    assert (job.model._name, job.model.mask_prob, job.model.mask_channel_prob, job.optimization.max_update) == ("wav2vec_ctc", 0.5, 0.25, 13000)
+    job = shown_job(
+        CONFIGS / "finetuning/librilight_1h.yaml",
+        tmp_path,
+        "model.w2v_path=/x",
+        "optimization.update_freq=[4]",
+        "model.mask_prob=0.5",
+    )
+    assert (job.model._name, job.model.mask_prob, job.model.mask_channel_prob, job.optimization.max_update) == (
+        "wav2vec_ctc",
+        0.5,
+        0.25,
+        13000,
+    )
     assert list(job.optimization.update_freq) == [4] and job.dataset.max_tokens == 3200000
 
 
@@ -283,7 +328,9 @@ def test_base_is_the_papers_recipe():
     for group, values in FACTS.items():
         assert {key: base[group].get(key) for key in values} == values, group
     rest = set(OmegaConf.load(BASE).model) - set(FACTS["model"])
-    assert rest == {"n_mels", "checkpoint_activations", "mask_channel_length", "codebook_update"}, "none of them changes the paper's model"
+    assert rest == {"n_mels", "checkpoint_activations", "mask_channel_length", "codebook_update"}, (
+        "none of them changes the paper's model"
+    )
 
 
 def test_defaults_are_those_of_the_paper_where_it_has_them():
@@ -296,7 +343,9 @@ def test_defaults_are_those_of_the_paper_where_it_has_them():
 
 def fairseqs_hubert() -> DictConfig:
     """The recipe that fairseq ships."""
-    return OmegaConf.load(Path(fairseq.__file__).parent / "examples/hubert/config/pretrain/hubert_base_librispeech.yaml")
+    return OmegaConf.load(
+        Path(fairseq.__file__).parent / "examples/hubert/config/pretrain/hubert_base_librispeech.yaml"
+    )
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -306,15 +355,25 @@ def test_hubert_base_is_fairseqs_recipe(name, updates):
     ours, theirs = composed(HUBERT[name]), fairseqs_hubert()
     assert (ours.optimization.max_update, ours.lr_scheduler.warmup_updates) == (updates, 0.08 * updates)
     assert theirs.optimization.max_update * 0.08 == theirs.lr_scheduler.warmup_updates == 32_000
-    assert ours.lr_scheduler.total_num_update == updates and ours.criterion.loss_weights == {"features_pen": theirs.criterion.loss_weights[0]}
+    assert ours.lr_scheduler.total_num_update == updates and ours.criterion.loss_weights == {
+        "features_pen": theirs.criterion.loss_weights[0]
+    }
     for group in ("optimization", "optimizer", "task", "dataset"):
-        for field in theirs[group].keys() & OmegaConf.load(HUBERT[name])[group].keys() - {"_name", "max_update", "data", "labels", "label_rate"}:
+        for field in theirs[group].keys() & OmegaConf.load(HUBERT[name])[group].keys() - {
+            "_name",
+            "max_update",
+            "data",
+            "labels",
+            "label_rate",
+        }:
             if not field.startswith("validate"):
                 assert ours[group][field] == theirs[group][field], f"{group}.{field}"
     assert ours.distributed_training.distributed_world_size == theirs.distributed_training.distributed_world_size
     defaults = MODEL_DATACLASS_REGISTRY["hubert"].__dataclass_fields__
     only_ours = {"front_end", "n_mels", "num_classes", "pos_conv_depth", "require_same_masks"}
-    for field in OmegaConf.load(HUBERT[name]).model.keys() - only_ours - {"_name", "pred_masked_weight", "pred_nomask_weight"}:
+    for field in (
+        OmegaConf.load(HUBERT[name]).model.keys() - only_ours - {"_name", "pred_masked_weight", "pred_nomask_weight"}
+    ):
         assert ours.model[field] == theirs.model.get(field, defaults[field].default), field
     for field in ("pred_masked_weight", "pred_nomask_weight"):
         assert ours.model[field] == theirs.criterion[field]
@@ -334,13 +393,37 @@ def test_the_unit_language_model_is_that_of_the_zerospeech_baseline():
     for unit in range(52):
         task.dictionary.add_symbol(str(unit))
     model = build_model(cfg.model, task)
-    assert [(cell.input_size, cell.hidden_size) for cell in model.decoder.layers] == [(200, 1024), (1024, 1024), (1024, 1024)]
-    assert len(task.dictionary) == 56 and round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 1) == 22.0
+    assert [(cell.input_size, cell.hidden_size) for cell in model.decoder.layers] == [
+        (200, 1024),
+        (1024, 1024),
+        (1024, 1024),
+    ]
+    assert (
+        len(task.dictionary) == 56
+        and round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 1) == 22.0
+    )
     assert (cfg.optimizer._name, cfg.optimizer.adam_betas, cfg.optimizer.weight_decay) == ("adam", "(0.9,0.98)", 0.01)
-    assert (cfg.lr_scheduler._name, cfg.lr_scheduler.warmup_updates, cfg.lr_scheduler.warmup_init_lr) == ("inverse_sqrt", 1000, 1e-7)
-    assert (list(cfg.optimization.lr), cfg.optimization.max_update, cfg.optimization.clip_norm) == ([0.0005], 100000, 0.0)
-    assert (cfg.task.sample_break_mode, cfg.task.tokens_per_sample, cfg.dataset.max_tokens, cfg.model.dropout) == ("none", 2048, 163840, 0.1)
-    assert (cfg.common.fp16, list(cfg.optimization.update_freq), cfg.model.share_decoder_input_output_embed) == (True, [1], False)
+    assert (cfg.lr_scheduler._name, cfg.lr_scheduler.warmup_updates, cfg.lr_scheduler.warmup_init_lr) == (
+        "inverse_sqrt",
+        1000,
+        1e-7,
+    )
+    assert (list(cfg.optimization.lr), cfg.optimization.max_update, cfg.optimization.clip_norm) == (
+        [0.0005],
+        100000,
+        0.0,
+    )
+    assert (cfg.task.sample_break_mode, cfg.task.tokens_per_sample, cfg.dataset.max_tokens, cfg.model.dropout) == (
+        "none",
+        2048,
+        163840,
+        0.1,
+    )
+    assert (cfg.common.fp16, list(cfg.optimization.update_freq), cfg.model.share_decoder_input_output_embed) == (
+        True,
+        [1],
+        False,
+    )
     assert model.decoder.additional_fc.out_features == model.decoder.fc_out.in_features == 200
 
 
@@ -364,7 +447,11 @@ CPC_FACTS = {
         "cpc_reduction": "sum",
     },
 }
-DEEPCLUSTER_FACTS = {"task": {"labels": "km", "label_rate": 100}, "checkpoint": {"patience": 5, "best_checkpoint_metric": "loss"}, "model": {"_name": "cpc_deepcluster", "alpha": 12.0}}
+DEEPCLUSTER_FACTS = {
+    "task": {"labels": "km", "label_rate": 100},
+    "checkpoint": {"patience": 5, "best_checkpoint_metric": "loss"},
+    "model": {"_name": "cpc_deepcluster", "alpha": 12.0},
+}
 BIG_FACTS = {"model": {"encoder_channels": 512, "context_dim": 512, "context_layers": 4}}
 
 

@@ -7,12 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from support.chains import calls, run_chain, write_noting_commands, write_tones, written
-from support.training import SMALL_CPC
 from support.paths import EXAMPLES
+from support.training import SMALL_CPC
 
 RUN = EXAMPLES / "cpc_deepcluster/run.sh"
-FIELDS = ["task.window_samples=3200", "dataset.batch_size=2", "dataset.num_workers=0", *(f"model.{setting}" for setting in SMALL_CPC)]
+FIELDS = [
+    "task.window_samples=3200",
+    "dataset.batch_size=2",
+    "dataset.num_workers=0",
+    *(f"model.{setting}" for setting in SMALL_CPC),
+]
 
 
 # ---- with the real commands -------------------------------------------------------------------------------------------------
@@ -20,7 +26,12 @@ FIELDS = ["task.window_samples=3200", "dataset.batch_size=2", "dataset.num_worke
 
 def test_the_whole_chain_and_its_last_stage_again(tmp_path):
     write_tones(tmp_path)
-    settings = {"CLUSTERS": "6", "ROUNDS": "1", "CPC_FIELDS": "optimization.max_update=6", "ROUND_FIELDS": "optimization.max_update=3 optimization.lr=[0.02]"}
+    settings = {
+        "CLUSTERS": "6",
+        "ROUNDS": "1",
+        "CPC_FIELDS": "optimization.max_update=6",
+        "ROUND_FIELDS": "optimization.max_update=3 optimization.lr=[0.02]",
+    }
     first = run_chain(RUN, tmp_path, *FIELDS, **settings)
     assert first.returncode == 0, first.stderr[-3000:]
     out = tmp_path / "out"
@@ -28,7 +39,9 @@ def test_the_whole_chain_and_its_last_stage_again(tmp_path):
         assert loss in (out / model / "train.log").read_text()
         lines = (out / model / "labels/train.km").read_text().splitlines()
         assert len(lines) == 4 and all(len(line.split()) == 200 for line in lines)
-    ((share, _),) = re.findall(r"^labels of out/cpc/labels/train.km: (\S+) % changed, NMI (\S+)$", first.stdout, flags=re.MULTILINE)
+    ((share, _),) = re.findall(
+        r"^labels of out/cpc/labels/train.km: (\S+) % changed, NMI (\S+)$", first.stdout, flags=re.MULTILINE
+    )
     old, new = (np.array((out / model / "labels/train.km").read_text().split()) for model in ("cpc", "round1"))
     assert float(share) == pytest.approx(100 * np.mean(old != new), abs=0.051)
     tables = first.stdout[first.stdout.index("== units") :]
@@ -49,6 +62,7 @@ def test_the_whole_chain_and_its_last_stage_again(tmp_path):
 
 # ---- with commands that only note how they were called ----------------------------------------------------------------------
 
+
 @pytest.fixture
 def noting(tmp_path) -> Path:
     write_noting_commands(tmp_path)
@@ -56,18 +70,39 @@ def noting(tmp_path) -> Path:
 
 
 def test_what_goes_where(noting):
-    settings = {"CPC_CONFIG": "cpc_big", "CONFIG": "deepcluster_big", "CPC_FIELDS": "a=1 b=2", "ROUND_FIELDS": "c=3", "ROUNDS": "3", "LAYER": "2", "NORMALIZE": "no"}
+    settings = {
+        "CPC_CONFIG": "cpc_big",
+        "CONFIG": "deepcluster_big",
+        "CPC_FIELDS": "a=1 b=2",
+        "ROUND_FIELDS": "c=3",
+        "ROUNDS": "3",
+        "LAYER": "2",
+        "NORMALIZE": "no",
+    }
     run_chain(RUN, noting, "common.seed=3", "model.steps=5", path=noting / "bin", **settings)
     made = calls(noting)
     trainings = [call for call in made if call.startswith("fairseq")]
-    assert [re.search(r"--config-name (\S+)", call).group(1) for call in trainings] == ["cpc_big"] + 3 * ["deepcluster_big"]
+    assert [re.search(r"--config-name (\S+)", call).group(1) for call in trainings] == ["cpc_big"] + 3 * [
+        "deepcluster_big"
+    ]
     assert trainings[0].endswith("common.seed=3 model.steps=5 a=1 b=2") and "cpc_path" not in trainings[0]
     for training, before in zip(trainings[1:], ("cpc", "round1", "round2")):
-        assert f"task.data={noting}/out/{before}/labels " in training and f"model.cpc_path=out/{before}/checkpoint_best.pt " in training
+        assert (
+            f"task.data={noting}/out/{before}/labels " in training
+            and f"model.cpc_path=out/{before}/checkpoint_best.pt " in training
+        )
         assert training.endswith("common.seed=3 model.steps=5 c=3")
     fits = [call for call in made if call.startswith("dinosr kmeans fit")]
-    assert len(fits) == 4 and "--restarts 3" in fits[0] and all("--layer 2" in fit and "--normalize" not in fit for fit in fits)
-    assert [re.search(r"--from-labels out/(\w+)/labels/train.km", fit).group(1) for fit in fits[1:]] == ["cpc", "round1", "round2"]
+    assert (
+        len(fits) == 4
+        and "--restarts 3" in fits[0]
+        and all("--layer 2" in fit and "--normalize" not in fit for fit in fits)
+    )
+    assert [re.search(r"--from-labels out/(\w+)/labels/train.km", fit).group(1) for fit in fits[1:]] == [
+        "cpc",
+        "round1",
+        "round2",
+    ]
 
 
 @pytest.mark.parametrize("share, rounds", [("5.0", 2), ("4.9", 1), ("0.0", 1), ("100.0", 2)])
@@ -76,7 +111,9 @@ def test_it_ends_where_the_labels_have_settled(noting, share, rounds):
     made = calls(noting)
     assert done.returncode == 0 and ("== round 1 changed fewer than 5 %" in done.stdout) == (rounds == 1)
     assert sum(call.startswith("fairseq") for call in made) == 1 + rounds
-    assert ("out/round2/dev" in made[-1]) == (rounds == 2) and made[-1].startswith("dinosr abx out/mfcc out/cpc/dev out/round1/dev")
+    assert ("out/round2/dev" in made[-1]) == (rounds == 2) and made[-1].startswith(
+        "dinosr abx out/mfcc out/cpc/dev out/round1/dev"
+    )
 
 
 def test_it_goes_on_wherever_it_was_stopped(noting):
@@ -86,10 +123,16 @@ def test_it_goes_on_wherever_it_was_stopped(noting):
     assert run_chain(RUN, noting, path=noting / "bin", ROUNDS="1").returncode == 0
     last = calls(noting)
     assert last == whole[-3:] and last[0].startswith("dinosr features --mfcc")
-    stages = [0, *(i for i, call in enumerate(whole) if call.startswith(("fairseq", "dinosr kmeans fit"))), len(whole) - 3]
+    stages = [
+        0,
+        *(i for i, call in enumerate(whole) if call.startswith(("fairseq", "dinosr kmeans fit"))),
+        len(whole) - 3,
+    ]
     for failing in range(1, len(whole) - 3):
         shutil.rmtree(noting / "out")
-        assert run_chain(RUN, noting, path=noting / "bin", ROUNDS="1", FAIL_AT=str(failing + 1)).returncode == 3  # `dinosr path` is the first
+        assert (
+            run_chain(RUN, noting, path=noting / "bin", ROUNDS="1", FAIL_AT=str(failing + 1)).returncode == 3
+        )  # `dinosr path` is the first
         assert calls(noting) == [*whole[:failing], f"failed: {whole[failing]}"]
         assert run_chain(RUN, noting, path=noting / "bin", ROUNDS="1").returncode == 0
         assert calls(noting) == whole[max(stage for stage in stages if stage <= failing) :]
@@ -97,4 +140,8 @@ def test_it_goes_on_wherever_it_was_stopped(noting):
 
 def test_too_few_words_print_what_to_give():
     printed = subprocess.run([RUN, "data"], text=True, capture_output=True)
-    assert printed.returncode == 2 and "run.sh DATA PHONES OUT [FIELD...]" in printed.stderr and printed.stderr.strip().endswith("(yes; no: as the paper).")
+    assert (
+        printed.returncode == 2
+        and "run.sh DATA PHONES OUT [FIELD...]" in printed.stderr
+        and printed.stderr.strip().endswith("(yes; no: as the paper).")
+    )

@@ -7,12 +7,27 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from support.chains import calls, run_chain, write_noting_commands, write_tones, written
 from support.paths import EXAMPLES
 
 RUN = EXAMPLES / "hubert/run.sh"
-SMALL = {"encoder_layers": 2, "encoder_embed_dim": 16, "encoder_ffn_embed_dim": 16, "encoder_attention_heads": 2, "conv_pos": 8, "conv_pos_groups": 2, "final_dim": 8}
-FIELDS = ["task.min_sample_size=16000", "dataset.num_workers=0", "optimization.max_update=4", "lr_scheduler.warmup_updates=1", *(f"model.{name}={n}" for name, n in SMALL.items())]
+SMALL = {
+    "encoder_layers": 2,
+    "encoder_embed_dim": 16,
+    "encoder_ffn_embed_dim": 16,
+    "encoder_attention_heads": 2,
+    "conv_pos": 8,
+    "conv_pos_groups": 2,
+    "final_dim": 8,
+}
+FIELDS = [
+    "task.min_sample_size=16000",
+    "dataset.num_workers=0",
+    "optimization.max_update=4",
+    "lr_scheduler.warmup_updates=1",
+    *(f"model.{name}={n}" for name, n in SMALL.items()),
+]
 
 
 def test_the_whole_chain_and_its_last_labels_again(tmp_path):
@@ -36,7 +51,9 @@ def test_the_whole_chain_and_its_last_labels_again(tmp_path):
     again = run_chain(RUN, tmp_path, *FIELDS, **settings)
     assert again.returncode == 0, again.stderr[-3000:]
     assert {path.name: path.read_bytes() for path in (out / "labels2").iterdir()} == labels
-    assert {path: time for path, time in written(out).items() if path in weights} == weights  # nothing else was made again
+    assert {
+        path: time for path, time in written(out).items() if path in weights
+    } == weights  # nothing else was made again
     assert again.stdout[again.stdout.index("== labels") :] == tables
 
 
@@ -47,16 +64,32 @@ def noting(tmp_path) -> Path:
 
 
 def test_what_goes_where(noting):
-    settings = {"ITERATIONS": "3", "CONFIG": "hubert_base_it1 hubert_base_it2", "CLUSTERS": "100 500", "LAYER": "5", "NORMALIZE": "no"}
+    settings = {
+        "ITERATIONS": "3",
+        "CONFIG": "hubert_base_it1 hubert_base_it2",
+        "CLUSTERS": "100 500",
+        "LAYER": "5",
+        "NORMALIZE": "no",
+    }
     assert run_chain(RUN, noting, "common.seed=3", path=noting / "bin", **settings).returncode == 0
     made = calls(noting)
     trainings = [call for call in made if call.startswith("fairseq")]
-    assert [re.search(r"--config-name (\S+)", call).group(1) for call in trainings] == ["hubert_base_it1", "hubert_base_it2", "hubert_base_it2"]
-    assert [re.search(r"task.data=(\S+)", call).group(1) for call in trainings] == [f"{noting}/out/labels{i}" for i in (1, 2, 3)]
+    assert [re.search(r"--config-name (\S+)", call).group(1) for call in trainings] == [
+        "hubert_base_it1",
+        "hubert_base_it2",
+        "hubert_base_it2",
+    ]
+    assert [re.search(r"task.data=(\S+)", call).group(1) for call in trainings] == [
+        f"{noting}/out/labels{i}" for i in (1, 2, 3)
+    ]
     assert all(call.endswith(" common.seed=3") for call in trainings)
     fits = [call for call in made if call.startswith("dinosr kmeans fit")]
-    assert [re.search(r"--clusters (\d+)", fit).group(1) for fit in fits] == ["100", "500", "500", "500"] and not any("--normalize" in fit for fit in fits)
-    assert "--mfcc" in fits[0] and all(f"out/it{i}/checkpoint_last.pt --layer 5" in fit for i, fit in enumerate(fits[1:], 1))
+    assert [re.search(r"--clusters (\d+)", fit).group(1) for fit in fits] == ["100", "500", "500", "500"] and not any(
+        "--normalize" in fit for fit in fits
+    )
+    assert "--mfcc" in fits[0] and all(
+        f"out/it{i}/checkpoint_last.pt --layer 5" in fit for i, fit in enumerate(fits[1:], 1)
+    )
     assert sum(call.startswith("dinosr quality out/it") for call in made) == 3
 
 
@@ -66,7 +99,9 @@ def test_it_goes_on_where_it_was_stopped(noting, failing):
     assert run_chain(RUN, noting, path=noting / "bin").returncode == 0
     whole = calls(noting)
     shutil.rmtree(noting / "out")
-    assert run_chain(RUN, noting, path=noting / "bin", FAIL_AT=str(failing + 1)).returncode == 3  # `dinosr path` is the first
+    assert (
+        run_chain(RUN, noting, path=noting / "bin", FAIL_AT=str(failing + 1)).returncode == 3
+    )  # `dinosr path` is the first
     assert calls(noting) == [*whole[:failing], f"failed: {whole[failing]}"]
     assert run_chain(RUN, noting, path=noting / "bin").returncode == 0
     made = calls(noting)
@@ -75,4 +110,8 @@ def test_it_goes_on_where_it_was_stopped(noting, failing):
 
 def test_too_few_words_print_what_to_give():
     printed = subprocess.run([RUN, "data"], text=True, capture_output=True)
-    assert printed.returncode == 2 and "run.sh DATA PHONES OUT [FIELD...]" in printed.stderr and printed.stderr.strip().endswith("(yes; no: as the paper).")
+    assert (
+        printed.returncode == 2
+        and "run.sh DATA PHONES OUT [FIELD...]" in printed.stderr
+        and printed.stderr.strip().endswith("(yes; no: as the paper).")
+    )

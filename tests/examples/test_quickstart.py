@@ -9,9 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+
 from support.paths import REPOSITORY
 
-COMMAND = [sys.executable, str(REPOSITORY / "examples" / "quickstart" / "run.py")]  # what run.sh starts in its environment
+COMMAND = [
+    sys.executable,
+    str(REPOSITORY / "examples" / "quickstart" / "run.py"),
+]  # what run.sh starts in its environment
 QUALITY_KEYS = {"active", "perplexity", "phone_purity", "pnmi"}
 
 
@@ -42,10 +46,14 @@ def test_whole_run_survives_a_kill(tmp_path):
     result = json.loads((tmp_path / "result.json").read_text())
     assert set(result["pretrain"]) == {"loss_first", "loss_last", "updates", "minutes"}
     assert result["pretrain"]["updates"] == 10 and result["pretrain"]["loss_last"] < result["pretrain"]["loss_first"]
-    assert len(result["codebooks"]) == 4 and all(QUALITY_KEYS <= set(codebook) for codebook in result["codebooks"])
-    assert set(result["baselines"]) == {"mfcc_kmeans", "untrained"} and all(QUALITY_KEYS <= set(row) for row in result["baselines"].values())
+    assert len(result["codebooks"]) == 4 and all(set(codebook) >= QUALITY_KEYS for codebook in result["codebooks"])
+    assert set(result["baselines"]) == {"mfcc_kmeans", "untrained"} and all(
+        set(row) >= QUALITY_KEYS for row in result["baselines"].values()
+    )
     for rate in ("wer", "cer"):
-        assert set(result[rate]) == {"pretrained", "scratch"} and all(0 < value <= 200 for value in result[rate].values())
+        assert set(result[rate]) == {"pretrained", "scratch"} and all(
+            0 < value <= 200 for value in result[rate].values()
+        )
     assert all(low <= result["wer"][name] <= high for name, (low, high) in result["wer_interval"].items())
     assert 0.2 < result["minutes_total"] < 10
     assert (tmp_path / "summary.png").stat().st_size > 50_000
@@ -59,7 +67,9 @@ def test_a_corpus_without_dev_part_is_refused(tmp_path, librispeech_mini):
     process = start(tmp_path / "out", "--audio", str(tmp_path / "corpus"))
     _, said = process.communicate()
     assert process.returncode == 1
-    assert [line for line in said.splitlines() if line.startswith("error:")] == [said.strip().splitlines()[-1]] and "dev" in said
+    assert [line for line in said.splitlines() if line.startswith("error:")] == [
+        said.strip().splitlines()[-1]
+    ] and "dev" in said
 
 
 @pytest.mark.parametrize("script", ["examples/quickstart/run.sh", "tests/run.sh"])

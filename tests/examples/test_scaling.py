@@ -1,22 +1,22 @@
 """examples/dinosr/scaling.py: its counts are those of the real model, its page has its tables, and it finds what was measured."""
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from dinosr_plugin.models.dinosr import DinoSR, DinoSRConfig
-from dinosr_plugin.modules.fast import extractor
-from dinosr_plugin.modules.masking import span_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
-from support.paths import REPOSITORY
-from support.training import train_on_two_ranks, write_corpus
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+
+from dinosr_plugin.models.dinosr import DinoSR, DinoSRConfig
+from dinosr_plugin.modules.fast import extractor
+from dinosr_plugin.modules.masking import span_mask
+from support.paths import REPOSITORY
+from support.training import train_on_two_ranks, write_corpus
 
 ROOT = REPOSITORY
 sys.path.insert(0, str(ROOT / "examples/dinosr"))
@@ -77,17 +77,29 @@ def test_flops(samples, frozen):
     """Of all operators that torch counts. Without groups, for it counts the weights' gradient of a grouped convolution as if there were none."""
     cfg = small(conv_pos_groups=1, freeze_teacher_step=1 if frozen else -1)
     model = build(cfg)
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # those of a fused kernel on the CPU are not counted
+    with (
+        FlopCounterMode(display=False) as counter,
+        sdpa_kernel(SDPBackend.MATH),
+    ):  # those of a fused kernel on the CPU are not counted
         loss_of(model, cfg, 2, samples).backward()
     assert 2 * sum(scaling.flops(cfg, samples, frozen).values()) == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
 def test_flops_with_layerdrop_and_groups():
     """A layer that is left out costs the student nothing, a group its share only."""
-    whole, half, grouped = (scaling.flops(cfg, 16000) for cfg in (small(conv_pos_groups=1), small(conv_pos_groups=1, encoder_layerdrop=0.5), small(conv_pos_groups=4)))
+    whole, half, grouped = (
+        scaling.flops(cfg, 16000)
+        for cfg in (small(conv_pos_groups=1), small(conv_pos_groups=1, encoder_layerdrop=0.5), small(conv_pos_groups=4))
+    )
     assert half["feed-forward"] / whole["feed-forward"] == (3 * 0.5 + 1) / 4
-    assert {part for part in whole if half[part] != whole[part]} == {"attention, linear", "attention, F x F", "feed-forward"}
-    assert {part: whole[part] / grouped[part] for part in whole if grouped[part] != whole[part]} == {"positional convolutions": 4}
+    assert {part for part in whole if half[part] != whole[part]} == {
+        "attention, linear",
+        "attention, F x F",
+        "feed-forward",
+    }
+    assert {part: whole[part] / grouped[part] for part in whole if grouped[part] != whole[part]} == {
+        "positional convolutions": 4
+    }
 
 
 @pytest.mark.parametrize("samples", [16000, 48000])
@@ -104,7 +116,10 @@ def test_saved_for_the_backward_pass(samples, dtype, fused):
             kept[storage.data_ptr()] = storage  # a reference, so that no other takes its place
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), sdpa_kernel(SDPBackend.FLASH_ATTENTION if fused else SDPBackend.MATH):
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        sdpa_kernel(SDPBackend.FLASH_ATTENTION if fused else SDPBackend.MATH),
+    ):
         loss_of(model, cfg, 1, samples)
     expected = sum(scaling.saved(cfg, samples, half=dtype.itemsize, fused=fused).values())
     assert expected == pytest.approx(sum(storage.nbytes() for storage in kept.values()), rel=0.03)
@@ -117,9 +132,21 @@ class BytesMoved(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        if not function.is_view and function._schema.name.split("::")[1] not in ("detach", "empty", "empty_like", "empty_strided", "_unsafe_view"):
-            given = {(tensor.data_ptr(), tensor.shape): tensor.nbytes for tensor in tree_leaves((args, kwargs)) if torch.is_tensor(tensor)}  # out= too, once
-            self.total += sum(given.values()) + sum(tensor.nbytes for tensor in tree_leaves(result) if torch.is_tensor(tensor))
+        if not function.is_view and function._schema.name.split("::")[1] not in (
+            "detach",
+            "empty",
+            "empty_like",
+            "empty_strided",
+            "_unsafe_view",
+        ):
+            given = {
+                (tensor.data_ptr(), tensor.shape): tensor.nbytes
+                for tensor in tree_leaves((args, kwargs))
+                if torch.is_tensor(tensor)
+            }  # out= too, once
+            self.total += sum(given.values()) + sum(
+                tensor.nbytes for tensor in tree_leaves(result) if torch.is_tensor(tensor)
+            )
         return result
 
 
@@ -137,7 +164,12 @@ def bytes_moved(model: DinoSR, make_loss) -> torch.Tensor:
 def test_passes_over_memory(monkeypatch):
     """With the base model's proportions, an eighth as wide, in half precision; between two lengths, so that weights fall out."""
     monkeypatch.setattr(extractor, "wide", lambda y: y)  # as on a GPU: half precision is copied to float32 on CPUs only
-    changes = {"encoder_embed_dim": 96, "encoder_ffn_embed_dim": 384, "conv_feature_layers": "[(64,10,5)] + [(64,3,2)] * 4 + [(64,2,2)] * 2", "attention_dropout": 0.0}
+    changes = {
+        "encoder_embed_dim": 96,
+        "encoder_ffn_embed_dim": 384,
+        "conv_feature_layers": "[(64,10,5)] + [(64,3,2)] * 4 + [(64,2,2)] * 2",
+        "attention_dropout": 0.0,
+    }
     cfg = small(**changes, encoder_layers=12, average_top_k_layers=8, codebook_size=32, pos_conv_depth=5)
     model = build(cfg).half()
 
@@ -170,9 +202,23 @@ def test_collectives_of_two_ranks(tmp_path, monkeypatch):
     shapes = {**SMALL, "front_end": "conv", "encoder_layerdrop": 0.1}
     fields = [f"model.{name}={value}" for name, value in shapes.items() if name != "conv_feature_layers"]
     fields += [f'model.conv_feature_layers="{SMALL["conv_feature_layers"]}"']
-    fields += ["model.conv_pos=16", "model.conv_pos_groups=4", "model.extractor_mode=layer_norm", "model.unmasked_weight=0.0", "model.revive_after=0", "model.codebook_init=normal"]
-    schedule = ["lr_scheduler.phase_ratio=null", "+lr_scheduler.warmup_steps=1", "+lr_scheduler.hold_steps=1", "+lr_scheduler.decay_steps=1"]
-    train_on_two_ranks(data, tmp_path / "two", *fields, *schedule, "optimization.update_freq=[2]", "optimization.max_update=2")
+    fields += [
+        "model.conv_pos=16",
+        "model.conv_pos_groups=4",
+        "model.extractor_mode=layer_norm",
+        "model.unmasked_weight=0.0",
+        "model.revive_after=0",
+        "model.codebook_init=normal",
+    ]
+    schedule = [
+        "lr_scheduler.phase_ratio=null",
+        "+lr_scheduler.warmup_steps=1",
+        "+lr_scheduler.hold_steps=1",
+        "+lr_scheduler.decay_steps=1",
+    ]
+    train_on_two_ranks(
+        data, tmp_path / "two", *fields, *schedule, "optimization.update_freq=[2]", "optimization.max_update=2"
+    )
     cfg = small(**shapes, conv_pos=16, conv_pos_groups=4)
     expected = [c for c in scaling.collectives(cfg, 2, half=4) if c.name != "gradient norm"]
     for rank in range(2):
@@ -185,7 +231,9 @@ def test_released_collectives():
     made = scaling.released_collectives(BASE.model, 4, 4)
     K = BASE.model.average_top_k_layers
     assert sum(c.count for c in made if c.name.startswith(("codebooks", "perplexities"))) == 4 * 32 == 4 * 4 * K
-    assert sum(c.count * c.bytes for c in made if c.name.startswith("codebooks")) == 4 * scaling.codebook_bytes(BASE.model)
+    assert sum(c.count * c.bytes for c in made if c.name.startswith("codebooks")) == 4 * scaling.codebook_bytes(
+        BASE.model
+    )
     assert sum(c.count for c in scaling.collectives(BASE.model, 4)) == 5
 
 
@@ -206,7 +254,9 @@ def test_calibration_finds_what_made_the_times(efficiency, host):
     measured = {n: scaling.time(RUN, gpu, n).seconds[0] for n in (1, 8, 32)}
     found = scaling.calibrated(RUN, scaling.GPUS["A100"], measured, 0.0, lambda n: scaling.collectives(RUN.cfg, n))
     assert (found.efficiency, found.host_seconds) == pytest.approx((efficiency, host), abs=1e-6)
-    one = scaling.calibrated(RUN, scaling.replace(gpu, efficiency=0.5), {8: measured[8]}, 0.0, lambda n: scaling.collectives(RUN.cfg, n))
+    one = scaling.calibrated(
+        RUN, scaling.replace(gpu, efficiency=0.5), {8: measured[8]}, 0.0, lambda n: scaling.collectives(RUN.cfg, n)
+    )
     assert one.efficiency == pytest.approx(efficiency)
 
 
@@ -225,7 +275,9 @@ def test_all_reduce_seconds():
     gpu = scaling.Gpu("", 1, 1, link_bandwidth=100.0, network_bandwidth=10.0)
     run = scaling.Run(BASE.model, 1, 1, machine=4, link_latency=1.0, network_latency=5.0)
     made = [scaling.Collective("", 2, 1000.0)]
-    assert [scaling.collective_seconds(run, gpu, n, made) for n in (1, 2, 4, 8)] == pytest.approx([0, 2 * (1 + 10), 2 * (1 + 15), 2 * (5 + 175)])
+    assert [scaling.collective_seconds(run, gpu, n, made) for n in (1, 2, 4, 8)] == pytest.approx(
+        [0, 2 * (1 + 10), 2 * (1 + 15), 2 * (5 + 175)]
+    )
 
 
 @settings(max_examples=20)
@@ -258,7 +310,15 @@ def printed(capsys, *arguments: str) -> str:
 def test_every_input_is_an_option(capsys):
     usual = printed(capsys, "--gpu", "H100")
     assert "time H100" in usual and "time V100" not in usual
-    for option, value in {"tflops": 100, "memory-gb": 100, "link-gb": 1, "network-gb": 1, "efficiency": 0.9, "host-seconds": 1, "measured": "8:3"}.items():
+    for option, value in {
+        "tflops": 100,
+        "memory-gb": 100,
+        "link-gb": 1,
+        "network-gb": 1,
+        "efficiency": 0.9,
+        "host-seconds": 1,
+        "measured": "8:3",
+    }.items():
         assert printed(capsys, "--gpu", "H100", f"--{option}", str(value)) != usual, option
     for option, value in {"max-tokens": 1e6, "crop": 8, "machine": 2, "link-latency": 1, "network-latency": 1}.items():
         assert printed(capsys, "--gpu", "H100", f"--{option}", str(value)) != usual, option

@@ -4,17 +4,33 @@ import logging
 
 import pytest
 import torch
-from support.cpc_audio_layout import CHANNELS, encode, linear_predictors, reference, save, transformer_prediction, transformer_predictors
-from dinosr_plugin.errors import UserError
-from dinosr_plugin.checkpoints.load import LayerReader, load, load_model
-from dinosr_plugin.models.cpc import CPC
-from dinosr_plugin.models.cpc_deepcluster import CPCDeepCluster
 from torch import nn
 from torch.testing import assert_close
 
-SIZES = [("channel", nn.LSTM, 1, 16), ("channel", nn.LSTM, 2, 16), ("channel", nn.LSTM, 4, 24), ("batch", nn.LSTM, 2, 16)]
+from dinosr_plugin.checkpoints.load import LayerReader, load, load_model
+from dinosr_plugin.errors import UserError
+from dinosr_plugin.models.cpc import CPC
+from dinosr_plugin.models.cpc_deepcluster import CPCDeepCluster
+from support.cpc_audio_layout import (
+    CHANNELS,
+    encode,
+    linear_predictors,
+    reference,
+    save,
+    transformer_prediction,
+    transformer_predictors,
+)
+
+SIZES = [
+    ("channel", nn.LSTM, 1, 16),
+    ("channel", nn.LSTM, 2, 16),
+    ("channel", nn.LSTM, 4, 24),
+    ("batch", nn.LSTM, 2, 16),
+]
 SIZES += [("batch", nn.GRU, 1, 8), ("channel", nn.GRU, 2, 16), ("instance", nn.LSTM, 1, 16), ("none", nn.GRU, 4, 16)]
-CASES = [(*size, "of training") for size in SIZES] + [(*size, form) for size in SIZES[2:5:2] for form in ("of several GPUs", "of torch.hub", "before torch 1.6")]
+CASES = [(*size, "of training") for size in SIZES] + [
+    (*size, form) for size in SIZES[2:5:2] for form in ("of several GPUs", "of torch.hub", "before torch 1.6")
+]
 
 
 @pytest.fixture
@@ -96,7 +112,9 @@ def test_classifier_of_the_fork(tmp_path):
     classifier = {"classifier.weight": torch.randn(50, CHANNELS), "classifier.bias": torch.randn(50)}
     ours, _ = load_model(save(tmp_path, reference(), linear_predictors(), cpc_classifier=classifier))
     assert type(ours) is CPCDeepCluster and ours.cfg.num_classes == [50]
-    assert torch.equal(ours.classifier.weight, classifier["classifier.weight"]) and torch.equal(ours.classifier.bias, classifier["classifier.bias"])
+    assert torch.equal(ours.classifier.weight, classifier["classifier.weight"]) and torch.equal(
+        ours.classifier.bias, classifier["classifier.bias"]
+    )
 
 
 def test_same_weights_have_the_same_fingerprint(tmp_path):
@@ -116,7 +134,9 @@ def test_without_options(tmp_path, caplog):
     assert [record.message for record in caplog.records if "no checkpoint_args.json beside it" in record.message]
 
 
-@pytest.mark.parametrize("content, named", [("{", "checkpoint_args.json: no JSON"), ("[1]", "checkpoint_args.json: no options")])
+@pytest.mark.parametrize(
+    "content, named", [("{", "checkpoint_args.json: no JSON"), ("[1]", "checkpoint_args.json: no options")]
+)
 def test_options_that_are_none(tmp_path, content, named):
     path = save(tmp_path, reference(), {})
     (tmp_path / "checkpoint_args.json").write_text(content)
@@ -138,11 +158,23 @@ def without(name: str) -> dict:
         (without("gAR.baseNet.bias_ih_l1"), r"context.layers.1.bias_ih_l0 .* is missing"),
         (without("gEncoder.batchNorm3.bias"), r"encoder.norms.3.bias .* is missing"),
         (without("gEncoder.batchNorm0.weight"), "encoder.norms.0.bias"),
-        (without("gEncoder.conv2.weight") | {"gEncoder.conv2.weight": torch.zeros(16, 16, 3)}, r"convolutions.2.weight .* is \(16, 16, 3\), not \(16, 16, 4\)"),
+        (
+            without("gEncoder.conv2.weight") | {"gEncoder.conv2.weight": torch.zeros(16, 16, 3)},
+            r"convolutions.2.weight .* is \(16, 16, 3\), not \(16, 16, 4\)",
+        ),
         (reference(recurrent=nn.RNN), "1 gates"),
-        (dict(reference().state_dict()) | {"gAR.baseNet.weight_ih_l0_reverse": torch.zeros(64, 16)}, "weight_ih_l0_reverse"),
-        ({"gEncoder.conv.weight": torch.zeros(512, 1, 400), "gEncoder.han": torch.zeros(1, 1, 400)}, "gEncoder.conv.weight"),
-        ({f"models.{i}.{name}": value for i in range(2) for name, value in reference().state_dict().items()}, "without gEncoder.conv0.weight"),
+        (
+            dict(reference().state_dict()) | {"gAR.baseNet.weight_ih_l0_reverse": torch.zeros(64, 16)},
+            "weight_ih_l0_reverse",
+        ),
+        (
+            {"gEncoder.conv.weight": torch.zeros(512, 1, 400), "gEncoder.han": torch.zeros(1, 1, 400)},
+            "gEncoder.conv.weight",
+        ),
+        (
+            {f"models.{i}.{name}": value for i in range(2) for name, value in reference().state_dict().items()},
+            "without gEncoder.conv0.weight",
+        ),
     ],
 )
 def test_other_and_damaged_models(tmp_path, model, named):
@@ -165,7 +197,10 @@ def test_a_file_cut_short(tmp_path, keep):
         load_model(path)
 
 
-@pytest.mark.parametrize("state", [{"config": {}, "weights": {"conv.weight": torch.zeros(1)}}, {"gEncoder": {}}, [torch.zeros(1)], torch.zeros(1)])
+@pytest.mark.parametrize(
+    "state",
+    [{"config": {}, "weights": {"conv.weight": torch.zeros(1)}}, {"gEncoder": {}}, [torch.zeros(1)], torch.zeros(1)],
+)
 def test_foreign_files(tmp_path, state):
     torch.save(state, tmp_path / "other.pt")
     with pytest.raises(UserError, match="other.pt: cannot be loaded"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+
 from dinosr_plugin.cli import main as dinosr
 from support.paths import REPOSITORY
 
@@ -22,10 +23,28 @@ def test_fine_tuning_starts_from_the_released_weights(tmp_path, load_ema):
         soundfile.write(tmp_path / f"corpus/u{n}.wav", rng.normal(0, 0.1, 16000), 16000)
         (tmp_path / f"corpus/u{n}.txt").write_text("AB BA")
     assert dinosr(["manifest", "folder", str(tmp_path / "corpus"), "--out", str(tmp_path), "--valid-share", "0"]) == 0
-    command = [Path(sys.executable).parent / "fairseq-hydra-train", "--config-dir", REPOSITORY / "examples/config/finetuning", "--config-name", "tiny"]
-    command += [f"common.user_dir={REPOSITORY / 'dinosr_plugin'}", f"task.data={tmp_path}", f"model.w2v_path={RELEASED}", f"model.load_ema={load_ema}"]
-    command += ["optimization.max_update=10", "model.freeze_finetune_updates=10", "dataset.disable_validation=true", "dataset.num_workers=0"]
-    result = subprocess.run([*map(str, command), f"checkpoint.save_dir={tmp_path}"], cwd=tmp_path, capture_output=True, text=True)
+    command = [
+        Path(sys.executable).parent / "fairseq-hydra-train",
+        "--config-dir",
+        REPOSITORY / "examples/config/finetuning",
+        "--config-name",
+        "tiny",
+    ]
+    command += [
+        f"common.user_dir={REPOSITORY / 'dinosr_plugin'}",
+        f"task.data={tmp_path}",
+        f"model.w2v_path={RELEASED}",
+        f"model.load_ema={load_ema}",
+    ]
+    command += [
+        "optimization.max_update=10",
+        "model.freeze_finetune_updates=10",
+        "dataset.disable_validation=true",
+        "dataset.num_workers=0",
+    ]
+    result = subprocess.run(
+        [*map(str, command), f"checkpoint.save_dir={tmp_path}"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
 
     tuned = torch.load(tmp_path / "checkpoint_last.pt", weights_only=False)["model"]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from dinosr_plugin.models.dinosr import DinoSR, DinoSRConfig
 
 TINY = dict(

@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
+from torch.testing import assert_close
+
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.models.cpc import CPC, CPCConfig
 from dinosr_plugin.modules.infonce import draw_negatives
 from dinosr_plugin.modules.masking import row_generators
-from torch.testing import assert_close
 
 SMALL = dict(encoder_channels=16, context_dim=16, steps=4, n_negatives=8)
 
@@ -32,10 +33,29 @@ def paper() -> CPC:
 
 
 def test_numbers_of_parameters(paper):
-    assert (parameters(paper.encoder), parameters(paper.context), parameters(paper.predictors)) == (1_317_120, 1_052_672, 786_432)
+    assert (parameters(paper.encoder), parameters(paper.context), parameters(paper.predictors)) == (
+        1_317_120,
+        1_052_672,
+        786_432,
+    )
 
 
-@pytest.mark.parametrize("samples, frames", [(159, 1), (160, 1), (319, 2), (479, 3), (16159, 101), (20480, 128), (10240, 64), (64000, 400), (158, 0), (1, 0), (0, 0)])
+@pytest.mark.parametrize(
+    "samples, frames",
+    [
+        (159, 1),
+        (160, 1),
+        (319, 2),
+        (479, 3),
+        (16159, 101),
+        (20480, 128),
+        (10240, 64),
+        (64000, 400),
+        (158, 0),
+        (1, 0),
+        (0, 0),
+    ],
+)
 def test_frames_of_an_utterance(samples, frames):
     model = cpc()
     assert model.frame_counts(torch.tensor(samples)) == frames
@@ -143,12 +163,18 @@ def test_causality_to_the_sample(context):
         later = source.clone()
         later[:, sample:] += 1
         after = model.extract_features(later)
-        assert torch.equal(before["x"][:, :frame], after["x"][:, :frame]) and torch.equal(before["features"][:, :frame], after["features"][:, :frame])
-        assert not torch.equal(before["x"][:, frame], after["x"][:, frame]) and not torch.equal(before["features"][:, frame], after["features"][:, frame])
+        assert torch.equal(before["x"][:, :frame], after["x"][:, :frame]) and torch.equal(
+            before["features"][:, :frame], after["features"][:, :frame]
+        )
+        assert not torch.equal(before["x"][:, frame], after["x"][:, frame]) and not torch.equal(
+            before["features"][:, frame], after["features"][:, frame]
+        )
     earlier = source.clone()
     earlier[:, : 160 * t - 153] += 1
     after = model.extract_features(earlier)
-    assert torch.equal(before["features"][:, t:], after["features"][:, t:]) and not torch.equal(before["x"][:, t], after["x"][:, t])
+    assert torch.equal(before["features"][:, t:], after["features"][:, t:]) and not torch.equal(
+        before["x"][:, t], after["x"][:, t]
+    )
 
 
 @pytest.mark.parametrize("norm", ["channel", "batch", "none"])
@@ -177,7 +203,10 @@ def test_layers():
     assert len(whole["layer_results"]) == 3 and torch.equal(whole["x"], whole["layer_results"][2][0].transpose(0, 1))
     for layer in range(3):
         part = model(source, features_only=True, layer=layer)
-        assert torch.equal(part["x"], whole["layer_results"][layer][0].transpose(0, 1)) and len(part["layer_results"]) == layer + 1
+        assert (
+            torch.equal(part["x"], whole["layer_results"][layer][0].transpose(0, 1))
+            and len(part["layer_results"]) == layer + 1
+        )
     stacked = torch.nn.LSTM(16, 16, num_layers=3, batch_first=True)  # one module of torch's
     for i, layer in enumerate(model.context.layers):
         for name, value in layer.state_dict().items():
@@ -190,7 +219,13 @@ def test_layers():
 
 @pytest.mark.parametrize(
     "changes, named",
-    [({"steps": 0}, "steps=0"), ({"n_negatives": -1}, "n_negatives=-1"), ({"predictor": "transformer", "context_dim": 32}, "encoder_channels=16"), ({"predictor": "transformer", "context_dim": 20, "encoder_channels": 20}, "multiple of 8"), ({"predictor_dropout": 1.5}, "predictor_dropout=1.5")],
+    [
+        ({"steps": 0}, "steps=0"),
+        ({"n_negatives": -1}, "n_negatives=-1"),
+        ({"predictor": "transformer", "context_dim": 32}, "encoder_channels=16"),
+        ({"predictor": "transformer", "context_dim": 20, "encoder_channels": 20}, "multiple of 8"),
+        ({"predictor_dropout": 1.5}, "predictor_dropout=1.5"),
+    ],
 )
 def test_settings_that_cannot_work(changes, named):
     with pytest.raises(UserError, match=named):
@@ -202,7 +237,10 @@ def test_windows_that_cannot_be_learned_from():
     model = cpc(predictor="transformer", predictor_positions=2)
     assert [model.count_anchors(samples) for samples in (799, 800, 959, 1118)] == [1, 1, 2, 2]
     for samples in (0, 798, 1119):
-        with pytest.raises(UserError, match=rf"task.window_samples={samples}: {(samples + 1) // 160} frames, where at least 5 are wanted"):
+        with pytest.raises(
+            UserError,
+            match=rf"task.window_samples={samples}: {(samples + 1) // 160} frames, where at least 5 are wanted",
+        ):
             model.count_anchors(samples)
     with pytest.raises(UserError, match="task.window_samples: not given"):
         model.count_anchors(None)

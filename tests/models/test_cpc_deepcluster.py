@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.testing import assert_close
+
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.models.cpc_deepcluster import CPCDeepCluster, CPCDeepClusterConfig
-from torch.testing import assert_close
 
 SMALL = dict(encoder_channels=16, context_dim=16, steps=4, n_negatives=8, num_classes=[5])
 
@@ -19,7 +20,11 @@ def model_of(seed: int = 0, **changes) -> CPCDeepCluster:
 
 def windows(rows: int = 2, samples: int = 3200, classes: int = 5, labels: int = 60) -> dict:
     torch.manual_seed(1)
-    inputs = {"source": torch.randn(rows, samples), "labels": torch.randint(classes, (1, rows, labels)), "label_rate": 100}
+    inputs = {
+        "source": torch.randn(rows, samples),
+        "labels": torch.randint(classes, (1, rows, labels)),
+        "label_rate": 100,
+    }
     return {**inputs, "label_starts": torch.randint(labels * 160 - samples, (rows,))}
 
 
@@ -30,7 +35,12 @@ def test_loss_of_an_untrained_model():
     assert sum(p.numel() for p in model.classifier.parameters()) == 12_850
     with torch.no_grad():
         output = model(**windows(2, 20480, 50, 300))
-    assert_close(sum(output["losses"].values()) / output["sample_size"], torch.tensor(12 * math.log(129) + 12 * math.log(50)), rtol=0.02, atol=0)
+    assert_close(
+        sum(output["losses"].values()) / output["sample_size"],
+        torch.tensor(12 * math.log(129) + 12 * math.log(50)),
+        rtol=0.02,
+        atol=0,
+    )
     assert_close(output["cluster_loss"], torch.tensor(math.log(50)), rtol=0.02, atol=0)
 
 
@@ -40,12 +50,20 @@ def test_joint_loss(alpha):
     model, inputs = model_of(alpha=alpha), windows()
     output = model(**inputs)
     c = model.extract_features(inputs["source"])["x"][:, :16]
-    picked = torch.stack([labels[(start + 160 * torch.arange(16)) // 160] for labels, start in zip(inputs["labels"][0], inputs["label_starts"])])
+    picked = torch.stack(
+        [
+            labels[(start + 160 * torch.arange(16)) // 160]
+            for labels, start in zip(inputs["labels"][0], inputs["label_starts"])
+        ]
+    )
     logits = c @ model.classifier.weight.T + model.classifier.bias
     assert output["sample_size"] == 32 and set(output["losses"]) == {"cpc", "clusters"}
     expected = F.cross_entropy(logits.reshape(32, 5), picked.reshape(32))
     assert_close(output["losses"]["clusters"] / 32, alpha * expected)
-    assert_close((output["cluster_loss"], output["cluster_accuracy"]), (expected.detach(), (logits.argmax(-1) == picked).float().mean()))
+    assert_close(
+        (output["cluster_loss"], output["cluster_accuracy"]),
+        (expected.detach(), (logits.argmax(-1) == picked).float().mean()),
+    )
     assert_close(output["losses"]["cpc"] / 32, sum(output[f"loss_{k}"] for k in range(1, 5)))
 
 
@@ -58,7 +76,9 @@ def test_alpha_0_teaches_the_classifier_nothing():
     assert torch.equal(*losses)
 
 
-@pytest.mark.parametrize("start, first", [(0, 0), (1, 0), (159, 0), (160, 1), (319, 1), (320, 2), (1_000_000 * 160 - 1, 999_999)])
+@pytest.mark.parametrize(
+    "start, first", [(0, 0), (1, 0), (159, 0), (160, 1), (319, 1), (320, 2), (1_000_000 * 160 - 1, 999_999)]
+)
 def test_first_label_of_a_window(start, first, monkeypatch):
     """floor(start / 160), and one more for each frame (facts 7 and 14)."""
     seen = {}
@@ -71,7 +91,9 @@ def test_first_label_of_a_window(start, first, monkeypatch):
 def test_labels_of_other_rates(monkeypatch):
     seen = {}
     monkeypatch.setattr(F, "cross_entropy", lambda logits, targets, **_: seen.update(targets=targets) or logits.sum())
-    model_of(num_classes=[40])(torch.randn(1, 3200), labels=torch.arange(40).view(1, 1, -1), label_starts=torch.tensor([250]), label_rate=50)
+    model_of(num_classes=[40])(
+        torch.randn(1, 3200), labels=torch.arange(40).view(1, 1, -1), label_starts=torch.tensor([250]), label_rate=50
+    )
     assert seen["targets"][0].tolist() == [(250 + 160 * t) // 320 for t in range(16)]
 
 

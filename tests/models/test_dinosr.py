@@ -2,16 +2,16 @@
 
 import copy
 import math
-from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
+from torch.testing import assert_close
+
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.models.dinosr import DinoSR, DinoSRConfig
 from dinosr_plugin.modules.codebook_figures import FIGURES
 from dinosr_plugin.tasks.pretraining import DinoSRPretrainingTask
-from omegaconf import OmegaConf
-from torch.testing import assert_close
 from support.paths import CONFIGS
 
 BASE = CONFIGS / "pretraining/dinosr_base.yaml"
@@ -72,7 +72,9 @@ def test_loss_is_the_cross_entropy_summed_over_frames_and_averaged_over_codebook
     model = tiny()
     logits, codes = torch.randn(2, 7, 16), torch.randint(16, (2, 7))
     output = model.losses(logits, codes, torch.ones(7, dtype=torch.bool))
-    expected = torch.stack([torch.nn.functional.cross_entropy(row, own, reduction="sum") for row, own in zip(logits, codes)]).mean()
+    expected = torch.stack(
+        [torch.nn.functional.cross_entropy(row, own, reduction="sum") for row, own in zip(logits, codes)]
+    ).mean()
     assert_close(output["losses"]["dinosr"], expected)
     assert output["sample_size"] == 7
     assert_close(output["codebook_sums"]["nll"].mean().float(), expected)
@@ -86,9 +88,14 @@ def test_unmasked_frames_count_with_their_weight(tiny):
     assert_close(outputs[0]["losses"]["dinosr"], outputs[1]["losses"]["dinosr"])
     assert outputs[0]["losses"].keys() == {"dinosr"} and outputs[1]["losses"].keys() == {"dinosr", "unmasked"}
     assert outputs[1]["sample_size"] == 12 and torch.equal(outputs[0]["codes"], outputs[1]["codes"])
-    rest = plain(SOURCE, mask_indices=MASK | mask_of(0))["losses"]  # another mask, another student: only the scale can be compared
+    rest = plain(SOURCE, mask_indices=MASK | mask_of(0))[
+        "losses"
+    ]  # another mask, another student: only the scale can be compared
     assert 0.7 < outputs[1]["losses"]["unmasked"] / (0.5 * rest["dinosr"]) * 14 / (2 * N_FRAMES - 12) < 1.4
-    assert plain.codebooks.pending[..., -1].sum() == 2 * (12 + 14) and weighted.codebooks.pending[..., -1].sum() == 2 * 2 * N_FRAMES
+    assert (
+        plain.codebooks.pending[..., -1].sum() == 2 * (12 + 14)
+        and weighted.codebooks.pending[..., -1].sum() == 2 * 2 * N_FRAMES
+    )
 
 
 def test_same_seed_same_loss(tiny):
@@ -237,7 +244,10 @@ def test_four_micro_batches_are_one_batch_four_times_as_large(tiny, unmasked_wei
     optimizers = {model: torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9) for model in (whole, parts)}
     generator = torch.Generator().manual_seed(8)
     for number in range(4):
-        source, mask = torch.randn(4, SOURCE.size(1), generator=generator), torch.rand(4, N_FRAMES, generator=generator) < 0.5
+        source, mask = (
+            torch.randn(4, SOURCE.size(1), generator=generator),
+            torch.rand(4, N_FRAMES, generator=generator) < 0.5,
+        )
         for model, rows in ((whole, [range(4)]), (parts, [[0], [1], [2], [3]])):
             optimizers[model].zero_grad()
             for row in rows:
@@ -260,7 +270,11 @@ def test_codebooks_may_move_with_every_forward_pass(tiny):
         model.set_num_updates(0)
         model(SOURCE[row : row + 1], mask_indices=MASK[row : row + 1])
         moved.append(model.codebooks.sums.clone())
-    assert not torch.equal(moved[0], start) and not torch.equal(moved[1], moved[0]) and torch.equal(average(model), teacher)
+    assert (
+        not torch.equal(moved[0], start)
+        and not torch.equal(moved[1], moved[0])
+        and torch.equal(average(model), teacher)
+    )
     other(SOURCE[:1], mask_indices=MASK[:1])
     other.codebooks.step_(other.codebook_decay(1))
     assert torch.equal(other.codebooks.sums, moved[0])
@@ -353,14 +367,19 @@ def test_never_frozen(tiny):
 @pytest.mark.parametrize("codebook_init", ["normal", "frames"])
 @pytest.mark.parametrize("layerdrop", [0.0, 0.7])
 def test_variants(tiny, head_layers, target, codebook_init, layerdrop):
-    changes = dict(codebook_init=codebook_init, encoder_layerdrop=layerdrop, instance_norm_target_layer=target == "ffn", revive_after=2)
+    changes = dict(
+        codebook_init=codebook_init,
+        encoder_layerdrop=layerdrop,
+        instance_norm_target_layer=target == "ffn",
+        revive_after=2,
+    )
     model = tiny(head_layers=head_layers, target=target, **changes)
     optimizer = adam(model)
     for number in range(1, 5):
         output = update(model, optimizer, number)
         assert output["losses"]["dinosr"].isfinite() and output["sample_size"] == 12
         assert output["codes"].shape == output["predictions"].shape == (2, 12)
-        assert 0 <= output["codes"].min() and output["codes"].max() < 16
+        assert output["codes"].min() >= 0 and output["codes"].max() < 16
     assert all(p.grad is not None for p in model.heads.parameters())
     assert model.codes(SOURCE).shape == model.predicted_codes(SOURCE).shape == (2, 2, N_FRAMES)
 
@@ -372,7 +391,11 @@ def test_matching_heads_read_the_layer_of_their_codebook(tiny):
     logits = model.logits(masked[:, MASK])
 
     def reaches(head: int, layer: int) -> bool:
-        return torch.autograd.grad(logits[head].pow(2).sum(), model.encoder.layers[layer].fc1.weight, retain_graph=True)[0].any().item()
+        return (
+            torch.autograd.grad(logits[head].pow(2).sum(), model.encoder.layers[layer].fc1.weight, retain_graph=True)[0]
+            .any()
+            .item()
+        )
 
     assert [reaches(0, layer) for layer in range(3)] == [True, True, False]
     assert [reaches(1, layer) for layer in range(3)] == [True, True, True]
@@ -441,7 +464,9 @@ def test_state_dict_round_trip(tiny, tmp_path, revive_after):
     assert ("_codebook_idle" in model.state_dict()) == (revive_after > 0)
 
     def assert_same():
-        assert torch.equal(flat(model.parameters()), flat(other.parameters())) and torch.equal(average(model), average(other))
+        assert torch.equal(flat(model.parameters()), flat(other.parameters())) and torch.equal(
+            average(model), average(other)
+        )
         buffers = [*zip(model.codebooks.buffers(), other.codebooks.buffers())]
         for mine, theirs in buffers if revive_after else buffers[:2]:
             assert torch.equal(mine, theirs)
@@ -456,12 +481,29 @@ def test_state_dict_round_trip(tiny, tmp_path, revive_after):
 def test_checkpoint_names(tiny):
     """Facts 6; the parameters are those of fairseq's data2vec audio model."""
     names = set(tiny().state_dict())
-    own = {"_ema", "_codebook0", "_codebook1", "_codebook_cnts0", "_codebook_cnts1", "mask_emb", "heads.0.weight", "heads.1.bias"}
+    own = {
+        "_ema",
+        "_codebook0",
+        "_codebook1",
+        "_codebook_cnts0",
+        "_codebook_cnts1",
+        "mask_emb",
+        "heads.0.weight",
+        "heads.1.bias",
+    }
     assert own <= names
-    assert {"feature_extractor.conv_layers.0.0.weight", "feature_extractor.conv_layers.6.2.1.bias", "encoder.pos_conv.1.0.bias"} <= names
+    assert {
+        "feature_extractor.conv_layers.0.0.weight",
+        "feature_extractor.conv_layers.6.2.1.bias",
+        "encoder.pos_conv.1.0.bias",
+    } <= names
     assert not any("teacher" in name or "codebooks" in name for name in names)
     depth_1 = set(tiny(pos_conv_depth=1).state_dict())
-    assert {"encoder.pos_conv.0.weight_g", "encoder.pos_conv.0.weight_v", "encoder.pos_conv.0.bias"} <= depth_1  # wav2vec 2.0's
+    assert {
+        "encoder.pos_conv.0.weight_g",
+        "encoder.pos_conv.0.weight_v",
+        "encoder.pos_conv.0.bias",
+    } <= depth_1  # wav2vec 2.0's
 
 
 def without(name):

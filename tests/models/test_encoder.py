@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from dinosr_plugin.errors import UserError
-from dinosr_plugin.models.encoder import Encoder, Trunk
 from fairseq.models.wav2vec.wav2vec2 import TransformerEncoder, Wav2Vec2Config
 from torch.testing import assert_close
+
+from dinosr_plugin.errors import UserError
+from dinosr_plugin.models.encoder import Encoder, Trunk
 
 SIZES = (9000, 5210, 12345)
 
@@ -20,9 +21,15 @@ def trunk(tiny_config, seed: int = 0, **changes) -> Trunk:
 @pytest.mark.parametrize("pos_conv_depth", [1, 2, 5])
 @pytest.mark.parametrize("layer_norm_first", [False, True])
 @torch.no_grad()
-def test_features_depend_on_no_padding_and_no_batch_mate(tiny_config, batch, front_end, pos_conv_depth, layer_norm_first):
-    model = trunk(tiny_config, front_end=front_end, pos_conv_depth=pos_conv_depth, layer_norm_first=layer_norm_first).eval()
-    for parameter in model.encoder.pos_conv.parameters():  # at their initial size the positional convolutions would hide a leak
+def test_features_depend_on_no_padding_and_no_batch_mate(
+    tiny_config, batch, front_end, pos_conv_depth, layer_norm_first
+):
+    model = trunk(
+        tiny_config, front_end=front_end, pos_conv_depth=pos_conv_depth, layer_norm_first=layer_norm_first
+    ).eval()
+    for (
+        parameter
+    ) in model.encoder.pos_conv.parameters():  # at their initial size the positional convolutions would hide a leak
         parameter.mul_(3)
     source, padding_mask = batch(*SIZES)
     together = model.extract_features(source, padding_mask)
@@ -32,7 +39,9 @@ def test_features_depend_on_no_padding_and_no_batch_mate(tiny_config, batch, fro
         assert n == 1 + (size - 400) // 320
         assert torch.equal((~together["padding_mask"]).sum(1)[row], torch.tensor(n))
         assert_close(together["x"][row, :n], alone["x"][0], rtol=0, atol=1e-4)
-        for (batched, _, batched_ffn), (single, _, single_ffn) in zip(together["layer_results"], alone["layer_results"]):
+        for (batched, _, batched_ffn), (single, _, single_ffn) in zip(
+            together["layer_results"], alone["layer_results"]
+        ):
             assert_close(batched[:n, row], single[:, 0], rtol=0, atol=1e-4)
             assert_close(batched_ffn[:n, row], single_ffn[:, 0], rtol=0, atol=1e-4)
     order = torch.tensor([2, 0, 1])
@@ -61,9 +70,26 @@ def test_frame_counts(tiny_config, front_end):
 
 
 def fairseq_encoder(cfg) -> TransformerEncoder:
-    names = ["encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads", "activation_fn", "layer_norm_first"]
-    names += ["dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "conv_pos", "conv_pos_groups", "pos_conv_depth"]
-    return TransformerEncoder(Wav2Vec2Config(**{name: getattr(cfg, name) for name in names}, required_seq_len_multiple=1)).eval()
+    names = [
+        "encoder_layers",
+        "encoder_embed_dim",
+        "encoder_ffn_embed_dim",
+        "encoder_attention_heads",
+        "activation_fn",
+        "layer_norm_first",
+    ]
+    names += [
+        "dropout",
+        "attention_dropout",
+        "activation_dropout",
+        "encoder_layerdrop",
+        "conv_pos",
+        "conv_pos_groups",
+        "pos_conv_depth",
+    ]
+    return TransformerEncoder(
+        Wav2Vec2Config(**{name: getattr(cfg, name) for name in names}, required_seq_len_multiple=1)
+    ).eval()
 
 
 @pytest.mark.parametrize("pos_conv_depth", [1, 2, 5])
@@ -154,7 +180,9 @@ def test_apply_mask(tiny_config):
     x = 1 + torch.rand(3, 20, 32)
     mask = torch.rand(3, 20) < 0.5
     masked = model.apply_mask(x, mask)
-    assert torch.equal(masked[mask], model.mask_emb.expand(int(mask.sum()), -1)) and torch.equal(masked[~mask], x[~mask])
+    assert torch.equal(masked[mask], model.mask_emb.expand(int(mask.sum()), -1)) and torch.equal(
+        masked[~mask], x[~mask]
+    )
     model = trunk(tiny_config, mask_channel_prob=0.5)
     masked = model.apply_mask(x, None)
     zero = masked == 0

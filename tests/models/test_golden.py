@@ -1,18 +1,18 @@
 """DinoSR against figures that were computed independently (tests/golden)."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from dinosr_plugin.modules.codebook_figures import FIGURES
-from dinosr_plugin.models.dinosr import DinoSR, DinoSRConfig
 from fairseq import checkpoint_utils
+
+from dinosr_plugin.models.dinosr import DinoSR, DinoSRConfig
+from dinosr_plugin.modules.codebook_figures import FIGURES
 from support.paths import GOLDEN
 
 
-
 def model_from(cfg: dict) -> DinoSR:
-    config = DinoSRConfig(**{name: cfg[name] for name in DinoSRConfig.__dataclass_fields__ if name in cfg and name != "_name"})
+    config = DinoSRConfig(
+        **{name: cfg[name] for name in DinoSRConfig.__dataclass_fields__ if name in cfg and name != "_name"}
+    )
     return DinoSR(config)
 
 
@@ -22,7 +22,12 @@ def golden():
 
 
 def close(actual, expected, rtol=1e-4):
-    torch.testing.assert_close(torch.as_tensor(actual, dtype=torch.float32), torch.as_tensor(expected, dtype=torch.float32), rtol=rtol, atol=1e-6)
+    torch.testing.assert_close(
+        torch.as_tensor(actual, dtype=torch.float32),
+        torch.as_tensor(expected, dtype=torch.float32),
+        rtol=rtol,
+        atol=1e-6,
+    )
 
 
 def test_five_training_steps(golden):

@@ -6,15 +6,16 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
-from dinosr_plugin.criterions.dinosr import DinoSRCriterion
-from dinosr_plugin.errors import UserError
-from dinosr_plugin.models.hubert import Hubert, HubertConfig
 from fairseq.criterions.hubert_criterion import HubertCriterion
 from fairseq.data import Dictionary
 from fairseq.models.hubert import HubertModel
 from fairseq.models.hubert.hubert import HubertConfig as FairseqConfig
 from fairseq.tasks.hubert_pretraining import HubertPretrainingConfig
 from torch.testing import assert_close
+
+from dinosr_plugin.criterions.dinosr import DinoSRCriterion
+from dinosr_plugin.errors import UserError
+from dinosr_plugin.models.hubert import Hubert, HubertConfig
 
 SIZES = dict(
     conv_feature_layers="[(16,10,5)] + [(16,3,2)] * 4 + [(16,2,2)] * 2",
@@ -59,13 +60,24 @@ def random_batch(classes: list[int], samples: int = 9000, rows: int = 3, rate: i
 def compare(ours: Hubert, theirs: HubertModel, source, labels, masked, rate, penalty, padding_mask=None):
     """Loss, sample size and the gradient of every parameter, through the two criterions."""
     weights = {"features_pen": penalty}
-    net_input = {"source": source, "padding_mask": padding_mask, "labels": labels, "label_starts": torch.zeros(len(source), dtype=torch.long)}
+    net_input = {
+        "source": source,
+        "padding_mask": padding_mask,
+        "labels": labels,
+        "label_starts": torch.zeros(len(source), dtype=torch.long),
+    }
     net_input |= {"label_rate": rate, "mask_indices": masked}
-    loss, sample_size, log = DinoSRCriterion(None, weights)(ours, {"id": torch.arange(len(source)), "net_input": net_input})
+    loss, sample_size, log = DinoSRCriterion(None, weights)(
+        ours, {"id": torch.arange(len(source)), "net_input": net_input}
+    )
     loss.backward()
 
     padding_mask = torch.zeros_like(source, dtype=torch.bool) if padding_mask is None else padding_mask
-    sample = {"id": torch.arange(len(source)), "net_input": {"source": source, "padding_mask": padding_mask}, "target_list": list(labels)}
+    sample = {
+        "id": torch.arange(len(source)),
+        "net_input": {"source": source, "padding_mask": padding_mask},
+        "target_list": list(labels),
+    }
     criterion = HubertCriterion(None, ours.cfg.pred_masked_weight, ours.cfg.pred_nomask_weight, [penalty])
     with mock.patch("fairseq.models.hubert.hubert.compute_mask_indices", return_value=masked.numpy()):
         expected, expected_size, expected_log = criterion(theirs, sample)
@@ -98,7 +110,9 @@ def test_is_fairseqs_hubert(untied, classes, weights, extractor_mode, penalty):
     ours.load_state_dict(theirs.state_dict(), strict=True)
     log, expected = compare(ours, theirs, *random_batch(classes), 50, penalty)
     if weights[0] > 0:
-        accuracy = sum(expected[f"correct_m_{i}"] for i in range(len(classes))) / sum(expected[f"count_m_{i}"] for i in range(len(classes)))
+        accuracy = sum(expected[f"correct_m_{i}"] for i in range(len(classes))) / sum(
+            expected[f"count_m_{i}"] for i in range(len(classes))
+        )
         assert float(log["codebook_correct"].sum() / log["codebook_frames"].sum()) == pytest.approx(accuracy)
 
 
@@ -124,7 +138,9 @@ def test_padded_batches():
     shared = {"extractor_mode": "layer_norm", "untie_final_proj": True}
     theirs, ours = fairseqs([12, 9], **shared), build(**shared)
     ours.load_state_dict(theirs.state_dict())
-    source, labels, masked = random_batch([12, 9], samples=28 * 334)  # fairseq cuts these into 28 frames of 334 samples each
+    source, labels, masked = random_batch(
+        [12, 9], samples=28 * 334
+    )  # fairseq cuts these into 28 frames of 334 samples each
     padding_mask = torch.arange(source.size(1)) >= torch.tensor([[28], [20], [15]]) * 334
     source = source.masked_fill(padding_mask, 0)
     frames = ours.frame_padding(source, padding_mask)
@@ -154,7 +170,11 @@ def test_figures_of_label_sets_of_different_sizes():
     model = build(num_classes=[12, 5])
     output, masked = forward(model)
     sums = output["codebook_sums"]
-    assert sums["codes"].shape == sums["probs"].shape == (2, 12) and not sums["codes"][1, 5:].any() and not sums["probs"][1, 5:].any()
+    assert (
+        sums["codes"].shape == sums["probs"].shape == (2, 12)
+        and not sums["codes"][1, 5:].any()
+        and not sums["probs"][1, 5:].any()
+    )
     assert_close(sums["probs"].sum(1), torch.full((2,), float(masked.sum()), dtype=torch.float64), rtol=1e-5, atol=0)
     assert_close(sums["nll"].sum(), output["losses"]["hubert"].double(), rtol=1e-5, atol=0)
     assert 0 <= output["unmasked_accuracy"] <= 1
@@ -176,7 +196,13 @@ def test_the_penalty_does_not_see_padding():
     alone = model(source, labels=labels, label_starts=torch.zeros(1, dtype=torch.long), mask_indices=masked)
     padded = F.pad(source, (0, 3200))
     padding_mask = torch.arange(padded.size(1)).unsqueeze(0) >= 9000
-    together = model(padded, padding_mask, labels=labels, label_starts=torch.zeros(1, dtype=torch.long), mask_indices=F.pad(masked, (0, 10), value=True))
+    together = model(
+        padded,
+        padding_mask,
+        labels=labels,
+        label_starts=torch.zeros(1, dtype=torch.long),
+        mask_indices=F.pad(masked, (0, 10), value=True),
+    )
     assert together["sample_size"] == alone["sample_size"]
     for name in alone["losses"]:
         assert_close(together["losses"][name], alone["losses"][name], rtol=1e-4, atol=0)
@@ -201,7 +227,9 @@ def test_features_are_the_trunks():
     source = torch.randn(1, 9000)
     assert_close(model(source, features_only=True, mask=False)["x"], model.extract_features(source)["x"])
     model.remove_pretraining_modules(last_layer=0)
-    assert len(model.encoder.layers) == 1 and not any(name.startswith(("final_proj", "label_embs")) for name in model.state_dict())
+    assert len(model.encoder.layers) == 1 and not any(
+        name.startswith(("final_proj", "label_embs")) for name in model.state_dict()
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import torch
 from fairseq import utils
 from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
 from omegaconf import OmegaConf
-from support.training import write_corpus
 
 from dinosr_plugin.criterions.dinosr import DinoSRCriterion
 from dinosr_plugin.models.cpc import CPC, CPCConfig
@@ -18,6 +17,7 @@ from dinosr_plugin.models.dinosr import DinoSR
 from dinosr_plugin.models.encoder import TrunkConfig
 from dinosr_plugin.models.hubert import Hubert, HubertConfig
 from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig, DinoSRPretrainingTask
+from support.training import write_corpus
 
 DINOSR = [
     {},
@@ -46,10 +46,14 @@ def corpus(tmp_path) -> Path:
 
 def train(model, data: Path, **options) -> None:
     """Two updates of two micro-batches by the task, as fairseq's trainer makes them, but without the gradients' norm."""
-    task = DinoSRPretrainingTask.setup_task(OmegaConf.structured(DinoSRPretrainingConfig(tpu=False, data=str(data), seed=1, **options)))
+    task = DinoSRPretrainingTask.setup_task(
+        OmegaConf.structured(DinoSRPretrainingConfig(tpu=False, data=str(data), seed=1, **options))
+    )
     task.load_dataset("train", data_selector=None)  # as the trainer does
     dataset = task.dataset("train")
-    sample = utils.apply_to_sample(lambda tensor: tensor.to("meta"), dataset.collater([dataset[0], dataset[1]]))  # fairseq's move_to_cuda
+    sample = utils.apply_to_sample(
+        lambda tensor: tensor.to("meta"), dataset.collater([dataset[0], dataset[1]])
+    )  # fairseq's move_to_cuda
     assert sample["id"].is_meta and sample["net_input"]["source"].is_meta
     model.to("meta").train()
     optimizer = FairseqAdam(OmegaConf.structured(FairseqAdamConfig(lr=[0.1], tpu=False)), model.parameters())
@@ -88,4 +92,9 @@ def test_cpc_asks_for_no_value(corpus):
 
 
 def test_deep_clustering_asks_for_no_value(corpus):
-    train(CPCDeepCluster(CPCDeepClusterConfig(**CPC_SIZES, num_classes=[3], cpc_path=None)), corpus, window_samples=4000, labels="km")
+    train(
+        CPCDeepCluster(CPCDeepClusterConfig(**CPC_SIZES, num_classes=[3], cpc_path=None)),
+        corpus,
+        window_samples=4000,
+        labels="km",
+    )

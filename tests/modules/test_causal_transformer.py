@@ -2,8 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from dinosr_plugin.modules.causal_transformer import CausalTransformerLayer
 from torch.testing import assert_close
+
+from dinosr_plugin.modules.causal_transformer import CausalTransformerLayer
 
 
 def layer(seed: int = 0, dropout: float = 0.0) -> CausalTransformerLayer:

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from dinosr_plugin.modules.channel_norm import ChannelNorm
 from torch.testing import assert_close
+
+from dinosr_plugin.modules.channel_norm import ChannelNorm
 
 
 @pytest.mark.parametrize("channels", [7, 64, 256])
@@ -21,5 +22,7 @@ def test_is_the_definition():
     for parameter in norm.parameters():
         torch.nn.init.normal_(parameter)
     x = torch.randn(2, 6, 5) * torch.tensor([1e-3, 1e-2, 1, 10, 0])  # the last frame is zero
-    expected = (x - x.mean(1, keepdim=True)) / (x.var(1, unbiased=True, keepdim=True) + 1e-5).sqrt() * norm.weight[:, None] + norm.bias[:, None]
+    expected = (x - x.mean(1, keepdim=True)) / (x.var(1, unbiased=True, keepdim=True) + 1e-5).sqrt() * norm.weight[
+        :, None
+    ] + norm.bias[:, None]
     assert_close(norm(x), expected, rtol=1e-5, atol=1e-6)

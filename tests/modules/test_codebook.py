@@ -3,8 +3,9 @@
 import pytest
 import torch
 import torch.distributed as dist
-from dinosr_plugin.modules.codebook import Codebooks
 from torch.testing import assert_close
+
+from dinosr_plugin.modules.codebook import Codebooks
 
 K, V, D = 2, 6, 4
 
@@ -73,7 +74,9 @@ def test_a_code_without_frames_keeps_sum_and_count_bit_for_bit():
     for _ in range(20):
         update(books, frames_near(books, 2, 5))
     others = [code for code in range(V) if code != 2]
-    assert torch.equal(books.sums[:, others], sums[:, others]) and torch.equal(books.counts[:, others], counts[:, others])
+    assert torch.equal(books.sums[:, others], sums[:, others]) and torch.equal(
+        books.counts[:, others], counts[:, others]
+    )
     assert not torch.equal(books.sums[:, 2], sums[:, 2])
 
 

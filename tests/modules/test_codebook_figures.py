@@ -2,10 +2,14 @@
 
 import pytest
 import torch
+
 from dinosr_plugin.modules.codebook_figures import FIGURES, codebook_sums
 
 K, N, V = 2, 40, 6
-LOGITS, CODES = torch.randn(K, N, V, generator=torch.Generator().manual_seed(3)), torch.arange(K * N).reshape(K, N) % 5  # code 5 never occurs
+LOGITS, CODES = (
+    torch.randn(K, N, V, generator=torch.Generator().manual_seed(3)),
+    torch.arange(K * N).reshape(K, N) % 5,
+)  # code 5 never occurs
 LOG_PROBS = LOGITS.log_softmax(-1)
 
 
@@ -42,7 +46,9 @@ def test_collapse_shows():
     """One code for every frame: perplexity 1. The same prediction for every frame, certain or not: variance 0."""
     got = figures(torch.full((K, N, V), 1 / V).log(), torch.zeros(K, N, dtype=torch.long))
     assert got["target_ppl"].tolist() == [1, 1] and got["active_codes"].tolist() == [1, 1]
-    assert got["pred_ppl"].tolist() == pytest.approx([V, V]) and got["pred_variance"].tolist() == pytest.approx([0, 0], abs=1e-6)
+    assert got["pred_ppl"].tolist() == pytest.approx([V, V]) and got["pred_variance"].tolist() == pytest.approx(
+        [0, 0], abs=1e-6
+    )
 
 
 def test_no_frames():

@@ -1,16 +1,20 @@
 """conv_feature_layers is read, never evaluated."""
 
 import pytest
-from dinosr_plugin.modules.conv_spec import MAX_LAYERS, parse_conv_layers
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dinosr_plugin.modules.conv_spec import MAX_LAYERS, parse_conv_layers
 
 
 @pytest.mark.parametrize(
     "spec, layers",
     [
         ("[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2", [(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512, 2, 2)] * 2),
-        ("[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)] + [(512,2,2)]", [(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512, 2, 2)] * 2),
+        (
+            "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)] + [(512,2,2)]",
+            [(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512, 2, 2)] * 2,
+        ),
         ("[(512, 10, 5), (512, 8, 4)] + 3 * [(512, 4, 2)]", [(512, 10, 5), (512, 8, 4)] + [(512, 4, 2)] * 3),
         ("  [(1,1,1)]\n", [(1, 1, 1)]),
         ("([(8,4,2)] * 2 + [(4,2,2)]) * 2", [(8, 4, 2), (8, 4, 2), (4, 2, 2)] * 2),

@@ -4,10 +4,11 @@ import copy
 
 import pytest
 import torch
-from dinosr_plugin.models.encoder import Encoder, TrunkConfig
-from dinosr_plugin.modules.ema import EmaTeacher, annealed_decay
 from torch import nn
 from torch.testing import assert_close
+
+from dinosr_plugin.models.encoder import Encoder, TrunkConfig
+from dinosr_plugin.modules.ema import EmaTeacher, annealed_decay
 
 
 def network() -> nn.Module:
@@ -91,13 +92,21 @@ def test_a_deep_copy_is_a_teacher_of_its_own():
     before = teacher.average()["layers.weight"].clone()
     other.step_(moved(network()), 0.5)
     assert torch.equal(other.model["layers"].weight, other.average()["layers.weight"])
-    assert torch.equal(teacher.model["layers"].weight, before) and not torch.equal(other.average()["layers.weight"], before)
+    assert torch.equal(teacher.model["layers"].weight, before) and not torch.equal(
+        other.average()["layers.weight"], before
+    )
 
 
 def test_weight_normed_positional_convolution():
     """pos_conv_depth=1: the convolution's weight follows from weight_g and weight_v, which are what is taken over."""
     cfg = TrunkConfig(
-        encoder_layers=1, encoder_embed_dim=16, encoder_ffn_embed_dim=16, encoder_attention_heads=2, conv_pos=8, conv_pos_groups=2, pos_conv_depth=1
+        encoder_layers=1,
+        encoder_embed_dim=16,
+        encoder_ffn_embed_dim=16,
+        encoder_attention_heads=2,
+        conv_pos=8,
+        conv_pos_groups=2,
+        pos_conv_depth=1,
     )
     student = Encoder(cfg).eval()
     teacher = EmaTeacher(Encoder(cfg), student, copied=["pos_conv."])
@@ -127,7 +136,10 @@ def test_restore_names_what_does_not_fit():
         teacher.restore_({**average, "layers.bias": torch.zeros(1)})
 
 
-@pytest.mark.parametrize("update, decay", [(0, 0.999), (1, 0.99900003), (15000, 0.99945), (29999, 0.99989997), (30000, 0.9999), (10**6, 0.9999)])
+@pytest.mark.parametrize(
+    "update, decay",
+    [(0, 0.999), (1, 0.99900003), (15000, 0.99945), (29999, 0.99989997), (30000, 0.9999), (10**6, 0.9999)],
+)
 def test_annealed_decay_of_the_paper(update, decay):
     assert annealed_decay(0.999, 0.9999, update, 30000) == pytest.approx(decay, abs=1e-10)
 

@@ -24,7 +24,9 @@ def test_no_crop_shifts_a_label_by_more_than_half_a_frame(crops, rate, n_frames)
     for (start, length), frames in zip(crops, found[0].tolist()):
         for t, label in enumerate(frames):
             sample = start + HOP * t
-            if label < length - 1 or sample * rate <= 16_000 * label:  # not the last one, which stands in for those that are not there
+            if (
+                label < length - 1 or sample * rate <= 16_000 * label
+            ):  # not the last one, which stands in for those that are not there
                 assert abs(label * 16_000 - sample * rate) <= rate * HOP / 2
             else:
                 assert label == length - 1

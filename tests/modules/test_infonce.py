@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from dinosr_plugin.modules.infonce import draw_negatives, infonce_logits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
+
+from dinosr_plugin.modules.infonce import draw_negatives, infonce_logits
 
 
 def generators(*seeds: int) -> list:
@@ -24,7 +25,11 @@ def plain_logits(predictions, frames, negatives):
         for b in range(B):
             for t in range(W):
                 candidates = [(b, t + k), *(every[n] for n in negatives[b, t].tolist())]
-                logits.append(torch.stack([torch.dot(predictions[k - 1, b, t], frames[row, frame]) / D for row, frame in candidates]))
+                logits.append(
+                    torch.stack(
+                        [torch.dot(predictions[k - 1, b, t], frames[row, frame]) / D for row, frame in candidates]
+                    )
+                )
     return torch.stack(logits).view(K, B, W, -1)
 
 

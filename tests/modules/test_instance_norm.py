@@ -2,8 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from dinosr_plugin.modules.instance_norm import instance_norm
 from torch.testing import assert_close
+
+from dinosr_plugin.modules.instance_norm import instance_norm
 
 
 def test_equals_torchs_without_padding():

@@ -3,9 +3,10 @@
 import kaldi_native_fbank as knf
 import pytest
 import torch
-from dinosr_plugin.modules.log_mel import LogMel, mel_filters
 from fairseq.models.wav2vec.wav2vec2 import ConvFeatureExtractionModel
 from torch.testing import assert_close
+
+from dinosr_plugin.modules.log_mel import LogMel, mel_filters
 
 
 def n_frames(samples: int) -> int:
@@ -87,7 +88,9 @@ def test_a_tone_is_found_in_its_bin():
     assert filters[int(1000 / 16000 * 512)].argmax() == expected
 
 
-@pytest.mark.parametrize("wave", [torch.zeros(8000), torch.ones(8000), torch.cat([torch.zeros(4000), torch.randn(4000)]), torch.zeros(400)])
+@pytest.mark.parametrize(
+    "wave", [torch.zeros(8000), torch.ones(8000), torch.cat([torch.zeros(4000), torch.randn(4000)]), torch.zeros(400)]
+)
 def test_silence_is_finite(wave):
     assert features(wave).isfinite().all()
 
@@ -97,7 +100,9 @@ def test_float32_whatever_the_model():
     wave = speechlike(1.0).unsqueeze(0)
     padding = torch.zeros(1, n_frames(16000), dtype=torch.bool)
     expected = LogMel()(wave, padding)
-    assert mel.filters.dtype == mel.window.dtype == torch.float32 and not list(mel.parameters()) and not mel.state_dict()
+    assert (
+        mel.filters.dtype == mel.window.dtype == torch.float32 and not list(mel.parameters()) and not mel.state_dict()
+    )
     assert torch.equal(mel(wave, padding), expected)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(mel(wave, padding), expected)

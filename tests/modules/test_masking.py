@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from dinosr_plugin.modules.masking import span_mask
 from fairseq.data.data_utils import compute_mask_indices
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from dinosr_plugin.modules.masking import span_mask
 
 rows = st.lists(st.integers(1, 60), min_size=1, max_size=6)
 
@@ -67,11 +68,16 @@ def test_a_short_row_sets_the_count_of_all():
 def test_share_of_masked_frames_is_fairseqs(prob, length, same_count):
     """Mean share over 1600 rows of 500 frames; its standard error is below 0.1 %."""
     torch.manual_seed(0)
-    ours = span_mask(torch.full((1600,), 500), 500, prob, length, same_count=False) if not same_count else torch.cat(
-        [span_mask(torch.full((8,), 500), 500, prob, length) for _ in range(200)]
+    ours = (
+        span_mask(torch.full((1600,), 500), 500, prob, length, same_count=False)
+        if not same_count
+        else torch.cat([span_mask(torch.full((8,), 500), 500, prob, length) for _ in range(200)])
     )
     theirs = np.concatenate(
-        [compute_mask_indices((8, 500), None, prob, length, min_masks=1, require_same_masks=same_count) for _ in range(200)]
+        [
+            compute_mask_indices((8, 500), None, prob, length, min_masks=1, require_same_masks=same_count)
+            for _ in range(200)
+        ]
     )
     assert ours.float().mean().item() == pytest.approx(theirs.mean(), abs=0.01)
     # and along time: both begin thin and reach their level after one span

@@ -11,10 +11,14 @@ import soundfile
 PITCHES = {"A": 300, "B": 800, "C": 2000}
 
 
-def run_chain(script: Path, folder: Path, *words: str, path: Path = Path(sys.executable).parent, **environment: str) -> subprocess.CompletedProcess:
+def run_chain(
+    script: Path, folder: Path, *words: str, path: Path = Path(sys.executable).parent, **environment: str
+) -> subprocess.CompletedProcess:
     """``run.sh data dev.phones.tsv out``, started in ``folder``; commands are looked for in ``path`` first."""
     environment = {**os.environ, "PATH": f"{path}{os.pathsep}{os.environ['PATH']}", **environment}
-    return subprocess.run([script, "data", "dev.phones.tsv", "out", *words], cwd=folder, env=environment, text=True, capture_output=True)
+    return subprocess.run(
+        [script, "data", "dev.phones.tsv", "out", *words], cwd=folder, env=environment, text=True, capture_output=True
+    )
 
 
 def write_tones(folder: Path) -> None:
@@ -28,8 +32,12 @@ def write_tones(folder: Path) -> None:
             (folder / "data" / speaker).mkdir()
             for n in range(2):
                 said = rng.choice([*PITCHES], 20)
-                wave = np.concatenate([0.3 * np.sin(2 * np.pi * PITCHES[phone] * voice * np.arange(1600) / 16000) for phone in said])
-                soundfile.write(folder / f"data/{speaker}/{speaker}{n}.wav", wave + rng.normal(0, 0.01, len(wave)), 16000)
+                wave = np.concatenate(
+                    [0.3 * np.sin(2 * np.pi * PITCHES[phone] * voice * np.arange(1600) / 16000) for phone in said]
+                )
+                soundfile.write(
+                    folder / f"data/{speaker}/{speaker}{n}.wav", wave + rng.normal(0, 0.01, len(wave)), 16000
+                )
                 rows.append(f"{speaker}/{speaker}{n}.wav\t{len(wave)}")
                 phones += [f"{speaker}{n}\t{i / 10:.2f}\t{(i + 1) / 10:.2f}\t{phone}" for i, phone in enumerate(said)]
         (folder / f"data/{split}.tsv").write_text("\n".join(rows) + "\n")

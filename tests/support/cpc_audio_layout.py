@@ -26,10 +26,17 @@ class ChannelNorm(nn.Module):
         return (x - mean) / (variance + 1e-5).sqrt() * self.weight + self.bias
 
 
-NORMS = {"channel": ChannelNorm, "batch": nn.BatchNorm1d, "instance": lambda n: nn.InstanceNorm1d(n, affine=True), "none": lambda n: nn.Identity()}
+NORMS = {
+    "channel": ChannelNorm,
+    "batch": nn.BatchNorm1d,
+    "instance": lambda n: nn.InstanceNorm1d(n, affine=True),
+    "none": lambda n: nn.Identity(),
+}
 
 
-def reference(norm: str = "channel", recurrent=nn.LSTM, layers: int = 2, width: int = CHANNELS, seed: int = 0) -> nn.ModuleDict:
+def reference(
+    norm: str = "channel", recurrent=nn.LSTM, layers: int = 2, width: int = CHANNELS, seed: int = 0
+) -> nn.ModuleDict:
     torch.manual_seed(seed)
     encoder = nn.ModuleDict()
     for i, shape in enumerate(SHAPES):
@@ -58,12 +65,19 @@ def transformer_predictors(anchors: int, heads: int = 8, feed_forward: int = 8 *
     state = {}
     for k in range(steps):
         at = f"wPrediction.predictors.{k}.0."
-        shapes = {f"multihead.W{letter}.weight": (CHANNELS, CHANNELS) for letter in "okqv"} | {"multihead.Att.Krelpos": (CHANNELS // heads, anchors)}
-        shapes |= {f"{norm}.{part}": (CHANNELS,) for norm in ("ln_multihead", "ln_ffnetwork") for part in ("weight", "bias")}
+        shapes = {f"multihead.W{letter}.weight": (CHANNELS, CHANNELS) for letter in "okqv"} | {
+            "multihead.Att.Krelpos": (CHANNELS // heads, anchors)
+        }
+        shapes |= {
+            f"{norm}.{part}": (CHANNELS,) for norm in ("ln_multihead", "ln_ffnetwork") for part in ("weight", "bias")
+        }
         shapes |= {"ffnetwork.lin1.weight": (feed_forward, CHANNELS), "ffnetwork.lin1.bias": (feed_forward,)}
         shapes |= {"ffnetwork.lin2.weight": (CHANNELS, feed_forward), "ffnetwork.lin2.bias": (CHANNELS,)}
         state |= {at + name: 0.3 * torch.randn(shape) for name, shape in shapes.items()}
-        state |= {at + "multihead.Att.z": torch.zeros(1, anchors, 1), at + "multihead.Att.mask": torch.full((1, anchors, anchors), -torch.inf).triu(1)}
+        state |= {
+            at + "multihead.Att.z": torch.zeros(1, anchors, 1),
+            at + "multihead.Att.mask": torch.full((1, anchors, anchors), -torch.inf).triu(1),
+        }
     return state
 
 
@@ -71,7 +85,9 @@ def transformer_prediction(state: dict, k: int, c: torch.Tensor) -> torch.Tensor
     """c (W, D) -> (W, D): post-LN, 8 heads; scores of positions are moved into place by the published trick: a column of zeros, then another view."""
     get = lambda name: state[f"wPrediction.predictors.{k}.0.{name}"]
     W = len(c)
-    q, key, value = (F.linear(c, get(f"multihead.W{letter}.weight")).view(W, 8, -1).transpose(0, 1) for letter in "qkv")  # (H, W, D/H)
+    q, key, value = (
+        F.linear(c, get(f"multihead.W{letter}.weight")).view(W, 8, -1).transpose(0, 1) for letter in "qkv"
+    )  # (H, W, D/H)
     positions = F.pad(q @ get("multihead.Att.Krelpos"), (1, 0)).view(8, W + 1, W)[:, 1:]
     scores = (q @ key.transpose(1, 2) + positions) / q.size(-1) ** 0.5 + get("multihead.Att.mask")
     y = F.linear((scores.softmax(-1) @ value).transpose(0, 1).reshape(W, -1), get("multihead.Wo.weight"))
@@ -87,7 +103,12 @@ def save(folder: Path, model, criterion: dict, args: dict | None = {}, prefix: s
     shared = lambda state: {prefix + name: value for name, value in state.items()}
     optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))]).state_dict()
     path = folder / "checkpoint_30.pt"
-    torch.save({"gEncoder": shared(weights), "cpcCriterion": shared(criterion), "optimizer": optimizer, "best": None, **more}, path)
+    torch.save(
+        {"gEncoder": shared(weights), "cpcCriterion": shared(criterion), "optimizer": optimizer, "best": None, **more},
+        path,
+    )
     if args is not None:
-        (folder / "checkpoint_args.json").write_text(json.dumps({"hiddenEncoder": 999, "nLevelsGRU": 99, "cpc_mode": None, "negativeSamplingExt": 64, **args}))
+        (folder / "checkpoint_args.json").write_text(
+            json.dumps({"hiddenEncoder": 999, "nLevelsGRU": 99, "cpc_mode": None, "negativeSamplingExt": 64, **args})
+        )
     return path

@@ -11,13 +11,25 @@ from fairseq.models import MODEL_DATACLASS_REGISTRY
 from omegaconf import OmegaConf
 
 CONV = "[(16,10,5)] + [(16,3,2)] * 4 + [(16,2,2)] * 2"
-SIZES = dict(conv_feature_layers=CONV, encoder_layers=3, encoder_embed_dim=32, encoder_ffn_embed_dim=48, encoder_attention_heads=4)
+SIZES = dict(
+    conv_feature_layers=CONV,
+    encoder_layers=3,
+    encoder_embed_dim=32,
+    encoder_ffn_embed_dim=48,
+    encoder_attention_heads=4,
+)
 SIZES |= dict(conv_pos=10, conv_pos_groups=4, final_dim=8)
 MODELS = {
-    "wav2vec2": ("audio_pretraining", dict(quantize_targets=True, latent_vars=8, latent_groups=2, encoder_layerdrop=0.05)),
+    "wav2vec2": (
+        "audio_pretraining",
+        dict(quantize_targets=True, latent_vars=8, latent_groups=2, encoder_layerdrop=0.05),
+    ),
     "wav2vec2_large": ("audio_pretraining", dict(extractor_mode="layer_norm", layer_norm_first=True, conv_bias=True)),
     "hubert": ("hubert_pretraining", dict(label_rate=50)),
-    "data2vec_audio": ("audio_pretraining", dict(extractor_mode="layer_norm", pos_conv_depth=5, average_top_k_layers=2)),
+    "data2vec_audio": (
+        "audio_pretraining",
+        dict(extractor_mode="layer_norm", pos_conv_depth=5, average_top_k_layers=2),
+    ),
 }
 
 
@@ -27,7 +39,11 @@ def fairseq_checkpoint(path: Path, kind: str, normalize: bool = False) -> torch.
     name = kind.removesuffix("_large")
     if name == "data2vec_audio":
         importlib.import_module("fairseq.examples.data2vec.models.data2vec_audio")
-    sizes = {key: value for key, value in (SIZES | more).items() if key in MODEL_DATACLASS_REGISTRY[name].__dataclass_fields__}
+    sizes = {
+        key: value
+        for key, value in (SIZES | more).items()
+        if key in MODEL_DATACLASS_REGISTRY[name].__dataclass_fields__
+    }
     cfg = OmegaConf.create(OmegaConf.to_container(OmegaConf.structured(FairseqConfig), enum_to_str=True))
     cfg.model = {"_name": name, **sizes}
     labels = {"labels": ["km"], "label_rate": 50} if name == "hubert" else {}
@@ -42,8 +58,16 @@ def fairseq_checkpoint(path: Path, kind: str, normalize: bool = False) -> torch.
     model = task.build_model(cfg.model)
     model.set_num_updates(7)
     history = [{"num_updates": 7, "criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}}]
-    state = {"args": None, "cfg": OmegaConf.to_container(cfg), "model": model.state_dict(), "task_state": task.state_dict()}
-    torch.save({**state, "optimizer_history": history, "criterion": None, "last_optimizer_state": None, "extra_state": {}}, path)
+    state = {
+        "args": None,
+        "cfg": OmegaConf.to_container(cfg),
+        "model": model.state_dict(),
+        "task_state": task.state_dict(),
+    }
+    torch.save(
+        {**state, "optimizer_history": history, "criterion": None, "last_optimizer_state": None, "extra_state": {}},
+        path,
+    )
     return model.eval()
 
 
@@ -54,11 +78,18 @@ FINE_TUNED = {
 }
 
 
-def fine_tuned_checkpoint(path: Path, pretrained: Path, task_name: str, model_name: str = "wav2vec_ctc") -> torch.nn.Module:
+def fine_tuned_checkpoint(
+    path: Path, pretrained: Path, task_name: str, model_name: str = "wav2vec_ctc"
+) -> torch.nn.Module:
     """Write a CTC model around one of these or of this plug-in's, with random weights; returns it, in eval mode."""
     state = checkpoint_utils.load_checkpoint_to_cpu(str(pretrained))
     normalize = state["cfg"].task.normalize
-    around = {"w2v_args": OmegaConf.to_container(state["cfg"]), "normalize": normalize, "data": "/a/folder", "mask_channel_length": 8}
+    around = {
+        "w2v_args": OmegaConf.to_container(state["cfg"]),
+        "normalize": normalize,
+        "data": "/a/folder",
+        "mask_channel_length": 8,
+    }
     state["cfg"].model = {"_name": model_name, **around}
     state["cfg"].task = {"_name": task_name, "data": "/a/folder", "normalize": normalize, **FINE_TUNED[task_name]}
     cfg = OmegaConf.to_container(state["cfg"])  # before anything is added to it that cannot be saved

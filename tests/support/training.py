@@ -3,8 +3,8 @@
 import logging
 import multiprocessing
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 from unittest import mock
 
 import fairseq_cli.train
@@ -16,11 +16,16 @@ from fairseq.trainer import Trainer
 from fairseq_cli.hydra_train import _hydra_main
 from hydra import compose, initialize_config_dir
 
-import dinosr_plugin
 from dinosr_plugin.runs import stopping
 from support.paths import CONFIGS, PLUGIN
 
-SMALL = ["encoder_layers=2", "average_top_k_layers=2", "encoder_embed_dim=16", "encoder_ffn_embed_dim=32", "encoder_attention_heads=2"]
+SMALL = [
+    "encoder_layers=2",
+    "average_top_k_layers=2",
+    "encoder_embed_dim=16",
+    "encoder_ffn_embed_dim=32",
+    "encoder_attention_heads=2",
+]
 SMALL += ["codebook_size=8", "conv_pos=4", "conv_pos_groups=2", "dropout=0.0", "revive_after=0"]
 ONLY_DINOSR = ("average_top_k_layers", "codebook_size", "revive_after")
 SMALL_CPC = ["encoder_channels=16", "encoder_norm=channel", "context_dim=16", "steps=4", "n_negatives=8"]
@@ -42,10 +47,21 @@ def write_corpus(folder: Path, split: str = "train", lengths: Sequence[int] = (1
 
 def settings(data: Path, save_dir: Path, *overrides: str, config: str = "dinosr_tiny") -> list[str]:
     """Overrides of ``dinosr_tiny``, or of another of the tiny configs: smaller still."""
-    common = [f"common.user_dir={PLUGIN}", f"task.data={data}", f"checkpoint.save_dir={save_dir}", "common.tensorboard_logdir=null"]
+    common = [
+        f"common.user_dir={PLUGIN}",
+        f"task.data={data}",
+        f"checkpoint.save_dir={save_dir}",
+        "common.tensorboard_logdir=null",
+    ]
     common += ["dataset.num_workers=0", "common.log_interval=1"]
     if config.startswith(("cpc", "deepcluster")):
-        return [*common, "task.window_samples=3200", "dataset.batch_size=2", *(f"model.{setting}" for setting in SMALL_CPC), *overrides]
+        return [
+            *common,
+            "task.window_samples=3200",
+            "dataset.batch_size=2",
+            *(f"model.{setting}" for setting in SMALL_CPC),
+            *overrides,
+        ]
     sizes = ["task.min_sample_size=8000", "dataset.max_tokens=32000"]
     small = [setting for setting in SMALL if config == "dinosr_tiny" or not setting.startswith(ONLY_DINOSR)]
     return [*common, *sizes, *(f"model.{setting}" for setting in small), *overrides]
@@ -54,7 +70,14 @@ def settings(data: Path, save_dir: Path, *overrides: str, config: str = "dinosr_
 def command(data: Path, save_dir: Path, *overrides: str) -> list[str]:
     """``fairseq-hydra-train`` with all its arguments."""
     program = Path(sys.executable).with_name("fairseq-hydra-train")
-    return [str(program), "--config-dir", str(CONFIGS / "pretraining"), "--config-name", "dinosr_tiny", *settings(data, save_dir, *overrides)]
+    return [
+        str(program),
+        "--config-dir",
+        str(CONFIGS / "pretraining"),
+        "--config-name",
+        "dinosr_tiny",
+        *settings(data, save_dir, *overrides),
+    ]
 
 
 def train(data: Path, save_dir: Path, *overrides: str, config: str = "dinosr_tiny") -> Trainer:
@@ -62,7 +85,9 @@ def train(data: Path, save_dir: Path, *overrides: str, config: str = "dinosr_tin
     hydra_init(config)
     with initialize_config_dir(version_base="1.1", config_dir=str(CONFIGS / "pretraining")):
         cfg = compose(config, overrides=settings(data, save_dir, *overrides, config=config))
-    logging.getLogger("fairseq.logging.progress_bar").setLevel(logging.INFO)  # what fills common.log_file; pytest keeps it at WARNING
+    logging.getLogger("fairseq.logging.progress_bar").setLevel(
+        logging.INFO
+    )  # what fills common.log_file; pytest keeps it at WARNING
     trainers = []
 
     def remember(*args, **kwargs):
@@ -76,7 +101,11 @@ def train(data: Path, save_dir: Path, *overrides: str, config: str = "dinosr_tin
 
 def _rank(rank: int, data: Path, save_dir: Path, overrides: Sequence[str], config: str) -> None:
     torch.set_num_threads(1)  # the threads of the parent do not survive a fork
-    init = [f"distributed_init_method=file://{save_dir}/meeting", "distributed_world_size=2", f"distributed_rank={rank}"]
+    init = [
+        f"distributed_init_method=file://{save_dir}/meeting",
+        "distributed_world_size=2",
+        f"distributed_rank={rank}",
+    ]
     init += ["distributed_no_spawn=true", "distributed_backend=gloo"]
     trainer = train(data, save_dir, *(f"distributed_training.{setting}" for setting in init), *overrides, config=config)
     torch.save(trainer.get_model().state_dict(), save_dir / f"rank{rank}.pt")
@@ -117,11 +146,19 @@ def differences(a, b, **tolerance) -> list[str]:
     """Names of tensors that differ; without ``rtol`` and ``atol`` in a single bit."""
     a, b = tensors(a), tensors(b)
     same = torch.allclose if tolerance else torch.equal
-    return sorted(name for name in a.keys() | b.keys() if name not in a or name not in b or not same(a[name], b[name], **tolerance))
+    return sorted(
+        name
+        for name in a.keys() | b.keys()
+        if name not in a or name not in b or not same(a[name], b[name], **tolerance)
+    )
 
 
 def checkpoint(save_dir: Path, name: str = "checkpoint_last.pt") -> dict:
     """What training goes on from: parameters, teacher, codebooks, optimiser and position in the data."""
     state = torch.load(save_dir / name, weights_only=False)
     keep = {key: state[key] for key in ("model", "last_optimizer_state")}
-    return {**keep, "updates": state["optimizer_history"][-1]["num_updates"], "train_iterator": state["extra_state"]["train_iterator"]}
+    return {
+        **keep,
+        "updates": state["optimizer_history"][-1]["num_updates"],
+        "train_iterator": state["extra_state"]["train_iterator"],
+    }

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.cpc_audio_layout import linear_predictors, reference, save
-from dinosr_plugin.errors import UserError
+
 from dinosr_plugin.checkpoints.load import LayerReader, load, load_model
+from dinosr_plugin.errors import UserError
 from dinosr_plugin.models.cpc import CPC
 from dinosr_plugin.models.cpc_deepcluster import CPCDeepCluster
+from support.cpc_audio_layout import linear_predictors, reference, save
 from support.training import checkpoint, differences, train, train_on_two_ranks, write_corpus
 
 LENGTHS = [7000, 10000, 3300, 3199, 12345, 8000]  # samples, of each speaker: 2 + 3 + 1 + 0 + 3 + 2 windows of 3200
@@ -32,7 +33,9 @@ def data(tmp_path_factory) -> Path:
     for split, lines in rows.items():
         (folder / f"{split}.tsv").write_text("\n".join([str(folder), *lines]) + "\n")
         frames = [int(line.split("\t")[1]) // 160 for line in lines]
-        (folder / f"{split}.km").write_text("".join(" ".join(map(str, np.repeat(rng.integers(5, size=n // 10 + 1), 10)[:n])) + "\n" for n in frames))
+        (folder / f"{split}.km").write_text(
+            "".join(" ".join(map(str, np.repeat(rng.integers(5, size=n // 10 + 1), 10)[:n])) + "\n" for n in frames)
+        )
     (folder / "dict.km.txt").write_text("".join(f"{label} 1\n" for label in range(5)))
     return folder
 
@@ -46,7 +49,9 @@ def trained(data, tmp_path_factory) -> Path:
 
 
 def deepcluster(data, save_dir, cpc, *overrides):
-    return train(data, save_dir, f"model.cpc_path={cpc}", "optimization.max_update=12", *overrides, config="deepcluster_tiny")
+    return train(
+        data, save_dir, f"model.cpc_path={cpc}", "optimization.max_update=12", *overrides, config="deepcluster_tiny"
+    )
 
 
 def test_what_is_logged(trained):
@@ -54,13 +59,25 @@ def test_what_is_logged(trained):
     lines = [json.loads(line) for line in trained.with_name("log").read_text().splitlines() if line.startswith('{"')]
     first, valid = lines[0], next(line for line in lines if "valid_loss" in line)
     for k in range(1, 5):
-        assert math.isclose(float(first[f"loss_{k}"]), math.log(9), rel_tol=0.02) and 0 <= float(first[f"accuracy_{k}"]) <= 1
+        assert (
+            math.isclose(float(first[f"loss_{k}"]), math.log(9), rel_tol=0.02)
+            and 0 <= float(first[f"accuracy_{k}"]) <= 1
+        )
         assert f"valid_loss_{k}" in valid and f"valid_accuracy_{k}" in valid
     assert math.isclose(float(first["loss"]), sum(float(first[f"loss_{k}"]) for k in range(1, 5)), rel_tol=1e-3)
-    assert math.isclose(float(valid["valid_accuracy"]), sum(float(valid[f"valid_accuracy_{k}"]) for k in range(1, 5)) / 4, abs_tol=1e-3)
+    assert math.isclose(
+        float(valid["valid_accuracy"]), sum(float(valid[f"valid_accuracy_{k}"]) for k in range(1, 5)) / 4, abs_tol=1e-3
+    )
 
 
-@pytest.mark.parametrize("setting", [[], ["model.predictor=transformer", "dataset.num_workers=1"], ["model.encoder_norm=batch", "task.negatives=mixed"]])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        [],
+        ["model.predictor=transformer", "dataset.num_workers=1"],
+        ["model.encoder_norm=batch", "task.negatives=mixed"],
+    ],
+)
 def test_a_resumed_run_is_bit_identical(data, tmp_path, setting):
     """In the middle of an epoch, at its end, and just after it; with dropout and with running averages of norms."""
     setting = [*setting, "optimization.update_freq=[2]", "dataset.disable_validation=true"]
@@ -75,9 +92,25 @@ def test_a_resumed_run_is_bit_identical(data, tmp_path, setting):
 @pytest.mark.parametrize("size", ["small", "big", "tiny"])
 def test_every_config_trains(data, trained, tmp_path, objective, size):
     """... with less of everything, on a CPU."""
-    given = [] if objective == "cpc" else [f"model.cpc_path={trained}", *(["model.context_layers=2"] if size == "big" else [])]
-    here = ["common.cpu=true", "distributed_training.distributed_world_size=1", "distributed_training.distributed_backend=gloo"]
-    trainer = train(data, tmp_path, *here, *given, "optimization.max_epoch=1", "optimization.max_update=3", config=f"{objective}_{size}")
+    given = (
+        []
+        if objective == "cpc"
+        else [f"model.cpc_path={trained}", *(["model.context_layers=2"] if size == "big" else [])]
+    )
+    here = [
+        "common.cpu=true",
+        "distributed_training.distributed_world_size=1",
+        "distributed_training.distributed_backend=gloo",
+    ]
+    trainer = train(
+        data,
+        tmp_path,
+        *here,
+        *given,
+        "optimization.max_epoch=1",
+        "optimization.max_update=3",
+        config=f"{objective}_{size}",
+    )
     assert trainer.get_num_updates() == 3
     if (objective, size) == ("cpc", "big"):
         assert len(trainer.get_model().context.layers) == 4
@@ -113,7 +146,9 @@ def test_deepcluster_goes_on_from_cpc(data, trained, tmp_path):
     for end in (5, 12):
         deepcluster(data, tmp_path / "parts", moved, f"optimization.max_update={end}")
     assert not differences(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
-    again = deepcluster(data, tmp_path / "again", tmp_path / "whole/checkpoint_last.pt", "optimization.lr=[0.0]").get_model()  # the next round
+    again = deepcluster(
+        data, tmp_path / "again", tmp_path / "whole/checkpoint_last.pt", "optimization.lr=[0.0]"
+    ).get_model()  # the next round
     assert not differences(again.state_dict(), checkpoint(tmp_path / "whole")["model"])
     moved.unlink()
     assert load_model(tmp_path / "whole/checkpoint_last.pt")[0].cfg.num_classes == [5]
@@ -123,11 +158,18 @@ def test_deepcluster_goes_on_from_cpc(data, trained, tmp_path):
 def test_deepcluster_goes_on_from_cpc_audio(data, tmp_path, norm, context):
     """A checkpoint in its layout, with all its weights; and one whose predictors ``cpc`` does not have, with new ones."""
     model = reference(norm, {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[context])
-    setting = ["optimization.lr=[0.0]", f"model.encoder_norm={norm}", f"model.context={context}", "optimization.max_update=5"]
+    setting = [
+        "optimization.lr=[0.0]",
+        f"model.encoder_norm={norm}",
+        f"model.context={context}",
+        "optimization.max_update=5",
+    ]
     given = save(tmp_path, model, linear_predictors(steps=4))
     ours = deepcluster(data, tmp_path / "linear", given, *setting).get_model().eval()
     cpc, _ = load_model(given)
-    learned = {name: value for name, value in cpc.state_dict().items() if "running" not in name and "tracked" not in name}
+    learned = {
+        name: value for name, value in cpc.state_dict().items() if "running" not in name and "tracked" not in name
+    }
     assert not differences(learned, {name: ours.state_dict()[name] for name in learned})
     given = save(tmp_path, model, {"wPrediction.predictors.0.weight_ih_l0": torch.zeros(64, 16)})
     ours = deepcluster(data, tmp_path / "other", given, *setting, "model.steps=3").get_model()
@@ -146,18 +188,37 @@ def test_two_ranks_equal_one_in_deepcluster(data, trained, tmp_path):
 
 def test_training_ends_when_the_joint_loss_gets_no_better(data, trained, tmp_path):
     """A learning rate that spoils everything: after patience validations, not after 40 epochs."""
-    setting = ["optimization.lr=[1.0]", "optimization.max_update=0", "optimization.max_epoch=40", "checkpoint.patience=2", "lr_scheduler.warmup_steps=0"]
+    setting = [
+        "optimization.lr=[1.0]",
+        "optimization.max_update=0",
+        "optimization.max_epoch=40",
+        "checkpoint.patience=2",
+        "lr_scheduler.warmup_steps=0",
+    ]
     trainer = deepcluster(data, tmp_path, trained, *setting)
     assert trainer.get_num_updates() < 12 * 20
 
 
-@pytest.mark.parametrize("setting, told", [("model.context_dim=24", "model.context_dim=16, not 24; set model.context_dim=16"), ("model.encoder_norm=batch", "encoder_norm=channel, not batch"), ("model.steps=3", "steps=4, not 3")])
+@pytest.mark.parametrize(
+    "setting, told",
+    [
+        ("model.context_dim=24", "model.context_dim=16, not 24; set model.context_dim=16"),
+        ("model.encoder_norm=batch", "encoder_norm=channel, not batch"),
+        ("model.steps=3", "steps=4, not 3"),
+    ],
+)
 def test_a_cpc_checkpoint_of_another_size(data, trained, tmp_path, setting, told):
     with pytest.raises(UserError, match=told):
         deepcluster(data, tmp_path, trained, setting)
 
 
-@pytest.mark.parametrize("setting, told", [("task.window_samples=null", "task.window_samples: not given"), ("task.window_samples=700", "task.window_samples=700: 4 frames")])
+@pytest.mark.parametrize(
+    "setting, told",
+    [
+        ("task.window_samples=null", "task.window_samples: not given"),
+        ("task.window_samples=700", "task.window_samples=700: 4 frames"),
+    ],
+)
 def test_windows_are_checked_before_anything_is_read(data, tmp_path, setting, told):
     """fairseq would leave a crash.pt."""
     with pytest.raises(UserError, match=told):
@@ -181,7 +242,14 @@ def test_layers_are_read_from_a_checkpoint(trained):
     torch.manual_seed(0)
     waves = [torch.randn(n) for n in (4000, 159, 2560, 4001)]
     reader = LayerReader(trained)
-    assert (reader.n_layers, reader.width, reader.hop, reader.field, reader.normalize, reader.pads) == (2, 16, 160, 159, False, True)
+    assert (reader.n_layers, reader.width, reader.hop, reader.field, reader.normalize, reader.pads) == (
+        2,
+        16,
+        160,
+        159,
+        False,
+        True,
+    )
     read = reader.read(waves, [0, 1, "last"])
     cpc, _ = load_model(trained)
     for wave, (first, second, last) in zip(waves, read):

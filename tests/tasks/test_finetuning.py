@@ -4,7 +4,6 @@ import dataclasses
 import json
 import logging
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,14 +17,21 @@ from fairseq_cli.hydra_train import _hydra_main
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
-from support.training import CONFIGS as ALL_CONFIGS
-from support.training import PLUGIN, SMALL
 
 import dinosr_plugin  # noqa: F401  (registers the task)
 from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.decoding import BeamDecoder, BestPathDecoder, LexiconDecoder, SearchOptions
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.tasks.finetuning import AUDIO_MAX_TOKENS, FAIRSEQ_MAX_TOKENS, DinoSRFinetuningConfig, DinoSRFinetuningTask, audio_batch_size, frames_needed
+from dinosr_plugin.tasks.finetuning import (
+    AUDIO_MAX_TOKENS,
+    FAIRSEQ_MAX_TOKENS,
+    DinoSRFinetuningConfig,
+    DinoSRFinetuningTask,
+    audio_batch_size,
+    frames_needed,
+)
+from support.training import CONFIGS as ALL_CONFIGS
+from support.training import PLUGIN, SMALL
 
 CONFIGS = ALL_CONFIGS / "finetuning"
 SAMPLES = [16000, 9000, 12000, 8000, 4000]
@@ -70,7 +76,9 @@ def test_the_blank_is_the_first_symbol(data):
     assert len(task.target_dictionary) == 4 + 3
 
 
-@pytest.mark.parametrize("symbols, message", [(["|", "B", "A"], "index 5 is 'A'"), (["|", "A"], r"7 symbols.*6 symbols.*'B'.*'nothing'")])
+@pytest.mark.parametrize(
+    "symbols, message", [(["|", "B", "A"], "index 5 is 'A'"), (["|", "A"], r"7 symbols.*6 symbols.*'B'.*'nothing'")]
+)
 def test_a_checkpoint_with_another_dictionary_is_refused(data, symbols, message):
     with pytest.raises(UserError, match=message) as error:
         make_task(data).load_state_dict({"target_dictionary": dictionary_of(symbols)})
@@ -104,7 +112,10 @@ def test_faulty_dictionaries(data):
 
 
 def test_decoding_normalises_as_training_did(data):
-    given, saved = make_task(data), OmegaConf.structured(DinoSRFinetuningConfig(data="elsewhere", normalize=True, tpu=False, seed=1))
+    given, saved = (
+        make_task(data),
+        OmegaConf.structured(DinoSRFinetuningConfig(data="elsewhere", normalize=True, tpu=False, seed=1)),
+    )
     assert not given.cfg.normalize
     given.load_dataset("dev", task_cfg=saved)  # what fairseq-generate does
     source = given.dataset("dev")[0]["source"]
@@ -126,7 +137,9 @@ def test_faulty_files_give_one_line(data):
         make_task(data).load_dataset("nowhere")
 
 
-@pytest.mark.parametrize("fields, message", [({"autoregressive": True}, "autoregressive"), ({"labels": None}, "labels")])
+@pytest.mark.parametrize(
+    "fields, message", [({"autoregressive": True}, "autoregressive"), ({"labels": None}, "labels")]
+)
 def test_settings_that_cannot_work(data, fields, message):
     with pytest.raises(UserError, match=f"task.{message}"):
         make_task(data, **fields)
@@ -150,7 +163,9 @@ def test_transcripts_without_enough_frames_are_reported(data, caplog):
 
 def batches(task, **kwargs):
     task.load_dataset("dev")
-    iterator = task.get_batch_iterator(task.dataset("dev"), max_positions=task.max_positions(), required_batch_size_multiple=8, **kwargs)
+    iterator = task.get_batch_iterator(
+        task.dataset("dev"), max_positions=task.max_positions(), required_batch_size_multiple=8, **kwargs
+    )
     return [sorted(batch) for batch in iterator.frozen_batches]
 
 
@@ -161,7 +176,9 @@ def test_no_utterance_is_left_out(data):
 
 
 def test_long_utterances_are_skipped_not_cropped(data):
-    assert sorted(sum(batches(make_task(data, max_sample_size=9000), max_sentences=2, ignore_invalid_inputs=True), [])) == [1, 3, 4]
+    assert sorted(
+        sum(batches(make_task(data, max_sample_size=9000), max_sentences=2, ignore_invalid_inputs=True), [])
+    ) == [1, 3, 4]
 
 
 def test_the_default_for_text_is_replaced(data):
@@ -197,7 +214,9 @@ def test_a_missing_checkpoint(data):
 
 def test_normalisation_must_be_that_of_pretraining(data):
     pretrained = {"model": {"_name": "dinosr"}, "task": {"_name": "dinosr_pretraining", "normalize": True}}
-    cfg = OmegaConf.create({"_name": "wav2vec_ctc", "w2v_path": "pretrained.pt", "w2v_args": pretrained, "normalize": False, "data": ""})
+    cfg = OmegaConf.create(
+        {"_name": "wav2vec_ctc", "w2v_path": "pretrained.pt", "w2v_args": pretrained, "normalize": False, "data": ""}
+    )
     with pytest.raises(UserError, match="task.normalize=False: pre-training of pretrained.pt had True"):
         make_task(data, normalize=False).build_model(cfg)
 
@@ -210,7 +229,9 @@ def test_the_generator_has_the_decoder_that_was_chosen(data):
     assert isinstance(generator.pool.decoder, BestPathDecoder) and generator.pool.decoder.blank == 0
 
 
-@pytest.mark.parametrize("option, value", [("sampling", True), ("prefix_size", 2), ("print_alignment", "soft"), ("lm_path", "lm.pt")])
+@pytest.mark.parametrize(
+    "option, value", [("sampling", True), ("prefix_size", 2), ("print_alignment", "soft"), ("lm_path", "lm.pt")]
+)
 def test_options_for_other_models_are_refused(data, option, value):
     with pytest.raises(UserError, match="--" + option.replace("_", "-")):
         make_task(data).build_generator([], GenerationConfig(**{option: value}))
@@ -234,7 +255,10 @@ def test_searches_get_what_was_chosen(data, decoder, kind):
     [
         ({"lm": "lm.arpa"}, "--lm lm.arpa: --decoder best_path .* beam or lexicon"),
         ({"sil_weight": 1.0}, "--sil-weight 1.0: .* beam or lexicon"),
-        ({"decoder": "beam", "lexicon": "train.wrd"}, "--lexicon train.wrd: --decoder beam .* choose --decoder lexicon"),
+        (
+            {"decoder": "beam", "lexicon": "train.wrd"},
+            "--lexicon train.wrd: --decoder beam .* choose --decoder lexicon",
+        ),
         ({"decoder": "beam", "word_score": -1.0}, "--word-score -1.0"),
     ],
 )
@@ -277,14 +301,30 @@ def test_configs_have_known_fields_and_our_fields_have_help(name):
 
 @pytest.mark.parametrize("name", ["base", "tiny"])
 def test_what_people_change_can_be_overridden(name):
-    changes = ["model.no_pretrained_weights=true", "model.load_ema=true", "model.mask_channel_prob=0.1", "task.max_sample_size=320000"]
-    changes += ["dataset.batch_size=4", "optimization.lr=[0.0001]", "checkpoint.save_dir=there", "common.tensorboard_logdir=there"]
+    changes = [
+        "model.no_pretrained_weights=true",
+        "model.load_ema=true",
+        "model.mask_channel_prob=0.1",
+        "task.max_sample_size=320000",
+    ]
+    changes += [
+        "dataset.batch_size=4",
+        "optimization.lr=[0.0001]",
+        "checkpoint.save_dir=there",
+        "common.tensorboard_logdir=there",
+    ]
     cfg = load_config(name, changes)
     assert cfg.model.no_pretrained_weights and cfg.task.max_sample_size == 320000
 
 
 def test_decoders_can_be_chosen():
-    changes = ["task.decoder=lexicon", "task.lm=lm.arpa", "task.lexicon=train.wrd", "task.word_score=1", "task.beam_threshold=25"]
+    changes = [
+        "task.decoder=lexicon",
+        "task.lm=lm.arpa",
+        "task.lexicon=train.wrd",
+        "task.word_score=1",
+        "task.beam_threshold=25",
+    ]
     assert load_config("tiny", changes).task.decoder == "lexicon"
 
 
@@ -305,10 +345,20 @@ def test_misspelt_overrides_are_refused():
 
 def train(stage, name, *overrides):
     """What ``fairseq-hydra-train --config-dir examples/config/STAGE --config-name NAME`` does, in this process."""
-    logging.getLogger("fairseq.logging.progress_bar").setLevel(logging.INFO)  # what fills common.log_file; pytest keeps it at WARNING
+    logging.getLogger("fairseq.logging.progress_bar").setLevel(
+        logging.INFO
+    )  # what fills common.log_file; pytest keeps it at WARNING
     hydra_init(name)
     with initialize_config_dir(version_base="1.1", config_dir=str(ALL_CONFIGS / stage)):
-        cfg = compose(name, overrides=[f"common.user_dir={PLUGIN}", "dataset.num_workers=0", "common.tensorboard_logdir=null", *overrides])
+        cfg = compose(
+            name,
+            overrides=[
+                f"common.user_dir={PLUGIN}",
+                "dataset.num_workers=0",
+                "common.tensorboard_logdir=null",
+                *overrides,
+            ],
+        )
     _hydra_main(cfg)
 
 
@@ -321,18 +371,71 @@ def test_pieces_are_trained_validated_and_decoded_to_words(tmp_path):
     for n, text in enumerate(texts):
         soundfile.write(tmp_path / f"corpus/{n}.wav", rng.normal(0, 0.1, 16000 + 500 * n), 16000)
         (tmp_path / f"corpus/{n}.txt").write_text(text)
-    assert dinosr(["manifest", "folder", str(tmp_path / "corpus"), "--out", str(data), "--valid-share", "0", "--bpe", "20"]) == 0
+    assert (
+        dinosr(
+            ["manifest", "folder", str(tmp_path / "corpus"), "--out", str(data), "--valid-share", "0", "--bpe", "20"]
+        )
+        == 0
+    )
     here = [f"task.data={data}", "checkpoint.save_dir=" + str(tmp_path)]
-    train("pretraining", "dinosr_tiny", *here, *(f"model.{setting}" for setting in SMALL), "task.min_sample_size=8000", "optimization.max_update=20")
+    train(
+        "pretraining",
+        "dinosr_tiny",
+        *here,
+        *(f"model.{setting}" for setting in SMALL),
+        "task.min_sample_size=8000",
+        "optimization.max_update=20",
+    )
     (tmp_path / "checkpoint_last.pt").rename(tmp_path / "pretrained.pt")
-    pieces = ["task.labels=bpe", "criterion.post_process=sentencepiece", "dataset.valid_subset=train", "model.mask_channel_prob=0"]
-    length = ["optimization.max_update=30", "checkpoint.save_interval_updates=15", "dataset.validate_interval_updates=15"]
-    train("finetuning", "tiny", *here, *pieces, *length, f"common.log_file={tmp_path}/log", f"model.w2v_path={tmp_path}/pretrained.pt")
+    pieces = [
+        "task.labels=bpe",
+        "criterion.post_process=sentencepiece",
+        "dataset.valid_subset=train",
+        "model.mask_channel_prob=0",
+    ]
+    length = [
+        "optimization.max_update=30",
+        "checkpoint.save_interval_updates=15",
+        "dataset.validate_interval_updates=15",
+    ]
+    train(
+        "finetuning",
+        "tiny",
+        *here,
+        *pieces,
+        *length,
+        f"common.log_file={tmp_path}/log",
+        f"model.w2v_path={tmp_path}/pretrained.pt",
+    )
 
-    logged = [json.loads(line) for line in re.findall(r'{.*"train_wer".*}', (tmp_path / "log").read_text())]  # train is the split's name here
+    logged = [
+        json.loads(line) for line in re.findall(r'{.*"train_wer".*}', (tmp_path / "log").read_text())
+    ]  # train is the split's name here
     assert len(logged) >= 2 and all("train_uer" in line for line in logged)
-    arguments = [data, "--task", "dinosr_finetuning", "--user-dir", PLUGIN, "--path", tmp_path / "checkpoint_best.pt", "--gen-subset", "train"]
-    arguments += ["--labels", "bpe", "--scoring", "wer", "--post-process", "sentencepiece", "--num-workers", "0", "--cpu", "--results-path", tmp_path]
+    arguments = [
+        data,
+        "--task",
+        "dinosr_finetuning",
+        "--user-dir",
+        PLUGIN,
+        "--path",
+        tmp_path / "checkpoint_best.pt",
+        "--gen-subset",
+        "train",
+    ]
+    arguments += [
+        "--labels",
+        "bpe",
+        "--scoring",
+        "wer",
+        "--post-process",
+        "sentencepiece",
+        "--num-workers",
+        "0",
+        "--cpu",
+        "--results-path",
+        tmp_path,
+    ]
     parser = options.get_generation_parser()
     parser.add_argument("--arch", default="wav2vec2")  # as fairseq-generate does
     generate.main(options.parse_args_and_arch(parser, input_args=list(map(str, arguments))))

@@ -3,15 +3,20 @@
 import numpy as np
 import pytest
 import torch
-from support.training import checkpoint, differences, train, train_on_two_ranks, write_corpus
 
+from dinosr_plugin.checkpoints.load import load_model
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.training_log import read_training_log
-from dinosr_plugin.checkpoints.load import load_model
+from support.training import checkpoint, differences, train, train_on_two_ranks, write_corpus
 
 LENGTHS = {"train": [16000, 17000, 21000, 16500, 18000, 16000], "valid": [16000, 17000, 21000, 30000, 16500]}
 CLASSES = {"km": 6, "second": 9}
-SETTING = ["model.final_dim=8", "task.max_sample_size=16000", "model.require_same_masks=false", "lr_scheduler.warmup_updates=2"]
+SETTING = [
+    "model.final_dim=8",
+    "task.max_sample_size=16000",
+    "model.require_same_masks=false",
+    "lr_scheduler.warmup_updates=2",
+]
 SETTING += ["+lr_scheduler.total_num_update=40"]
 
 
@@ -30,14 +35,20 @@ def corpus(tmp_path_factory):
 
 
 def run(corpus, save_dir, updates: int, *more: str, ranks: int = 1):
-    return (train if ranks == 1 else train_on_two_ranks)(corpus, save_dir, *SETTING, f"optimization.max_update={updates}", *more, config="hubert_tiny")
+    return (train if ranks == 1 else train_on_two_ranks)(
+        corpus, save_dir, *SETTING, f"optimization.max_update={updates}", *more, config="hubert_tiny"
+    )
 
 
 def test_several_label_sets(corpus, tmp_path):
     run(corpus, tmp_path, 4, "task.labels='km,second'", "model.pred_nomask_weight=0", f"common.log_file={tmp_path}/log")
     record = read_training_log(tmp_path / "log")[-1]
-    assert {f"{name}_{k}" for name in ("loss", "accuracy", "target_ppl", "pred_ppl", "active_codes") for k in (0, 1)} <= record.keys()
-    assert record["loss"] == pytest.approx(record["loss_0"] + record["loss_1"], abs=2e-4) and "unmasked_accuracy" in record
+    assert {
+        f"{name}_{k}" for name in ("loss", "accuracy", "target_ppl", "pred_ppl", "active_codes") for k in (0, 1)
+    } <= record.keys()
+    assert (
+        record["loss"] == pytest.approx(record["loss_0"] + record["loss_1"], abs=2e-4) and "unmasked_accuracy" in record
+    )
     assert record["active_codes_0"] <= 6 and record["active_codes_1"] <= 9 and record["pred_ppl_0"] <= 6
     model, cfg = load_model(tmp_path / "checkpoint_last.pt")
     assert list(cfg.model.num_classes) == model.num_classes == [6, 9]
@@ -54,7 +65,13 @@ def test_a_checkpoint_needs_no_data_folder(corpus, tmp_path):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_resumed_run_is_bit_identical(corpus, tmp_path, precision):
-    setting = ["model.dropout=0.1", "model.encoder_layerdrop=0.2", "dataset.num_workers=1", "optimization.update_freq=[2]", f"common.bf16={precision == 'bf16'}"]
+    setting = [
+        "model.dropout=0.1",
+        "model.encoder_layerdrop=0.2",
+        "dataset.num_workers=1",
+        "optimization.update_freq=[2]",
+        f"common.bf16={precision == 'bf16'}",
+    ]
     run(corpus, tmp_path / "whole", 5, *setting)
     for end in (1, 4, 5):
         run(corpus, tmp_path / "parts", end, *setting)
@@ -66,16 +83,30 @@ def test_two_ranks_equal_one(corpus, tmp_path):
     front_end = ["model.front_end=conv", "model.conv_feature_layers='[(16,10,5)] + [(16,3,2)] * 4 + [(16,2,2)] * 2'"]
     first, second = run(corpus, tmp_path / "two", 5, *front_end, "criterion.loss_weights.features_pen=0", ranks=2)
     assert not differences(first, second)
-    run(corpus, tmp_path / "one", 5, *front_end, "criterion.loss_weights.features_pen=0", "optimization.update_freq=[2]")
+    run(
+        corpus, tmp_path / "one", 5, *front_end, "criterion.loss_weights.features_pen=0", "optimization.update_freq=[2]"
+    )
     assert not differences(checkpoint(tmp_path / "one")["model"], first, rtol=1e-4, atol=1e-5)
 
 
 def test_validation_does_not_depend_on_batches(corpus, tmp_path):
     """Utterances of all lengths together or alone, and their labels with them."""
-    setting = ["dataset.disable_validation=false", "dataset.validate_interval_updates=2", "task.label_rate=50", "model.pred_nomask_weight=0.5"]
+    setting = [
+        "dataset.disable_validation=false",
+        "dataset.validate_interval_updates=2",
+        "task.label_rate=50",
+        "model.pred_nomask_weight=0.5",
+    ]
     logs = []
     for size in (1, 5):
-        run(corpus, tmp_path / str(size), 4, *setting, f"+dataset.batch_size_valid={size}", f"common.log_file={tmp_path}/{size}.log")
+        run(
+            corpus,
+            tmp_path / str(size),
+            4,
+            *setting,
+            f"+dataset.batch_size_valid={size}",
+            f"common.log_file={tmp_path}/{size}.log",
+        )
         logs.append(read_training_log(f"{tmp_path}/{size}.log", "valid"))
     for one, five in zip(*logs, strict=True):
         for name in ("loss", "loss_hubert", "loss_unmasked", "accuracy", "target_ppl", "pred_ppl"):
@@ -89,9 +120,15 @@ def test_validation_does_not_depend_on_batches(corpus, tmp_path):
         ("task.labels=ltr", r"dict\.ltr\.txt: no such file; `dinosr kmeans apply` writes it"),
         ("model.num_classes=[5]", r"model\.num_classes=\[5\]: task\.labels=km has \[6\]; leave it empty"),
         ("model.num_classes=[6,9]", r"model\.num_classes=\[6, 9\]: task\.labels=km has \[6\]"),
-        ("task.label_rate=100", r"train\.km: labels and audio of 6 utterance\(s\) differ by more than 0\.1 s at task\.label_rate=100"),
+        (
+            "task.label_rate=100",
+            r"train\.km: labels and audio of 6 utterance\(s\) differ by more than 0\.1 s at task\.label_rate=100",
+        ),
         ("task.relabel_every=1", r"task\.relabel_layer=None: give the layer"),
-        ("task.relabel_layer=0 task.relabel_every=1 task.subsample=0.5", "not with task.multi_corpus_keys or task.subsample"),
+        (
+            "task.relabel_layer=0 task.relabel_every=1 task.subsample=0.5",
+            "not with task.multi_corpus_keys or task.subsample",
+        ),
         ("dataset.disable_validation=false dataset.valid_subset=dev", r"dev\.tsv: cannot be read"),
     ],
 )

@@ -34,7 +34,9 @@ def data(tmp_path) -> Path:
 def write_ramps(folder: Path, split: str, sizes) -> None:
     rows = [str(folder)]
     for i, samples in enumerate(sizes):
-        soundfile.write(folder / f"{split}{i}.wav", (np.arange(samples) * UNIT).astype(np.float32), 16000, subtype="FLOAT")
+        soundfile.write(
+            folder / f"{split}{i}.wav", (np.arange(samples) * UNIT).astype(np.float32), 16000, subtype="FLOAT"
+        )
         rows.append(f"{split}{i}.wav\t{samples}")
     (folder / f"{split}.tsv").write_text("\n".join(rows) + "\n")
 
@@ -56,7 +58,13 @@ def load(data, **fields) -> SpeechDataset:
 def batch_iterator(data, workers=0, batch=2, epoch=1, **fields):
     task = make_task(data, **fields)
     task.load_dataset("train", data_selector=None)  # as fairseq's trainer does
-    options = {"max_sentences": batch, "required_batch_size_multiple": 8, "seed": 1, "num_workers": workers, "epoch": epoch}
+    options = {
+        "max_sentences": batch,
+        "required_batch_size_multiple": 8,
+        "seed": 1,
+        "num_workers": workers,
+        "epoch": epoch,
+    }
     return task.get_batch_iterator(task.dataset("train"), **options)
 
 
@@ -141,7 +149,12 @@ def test_mixed_corpora_get_new_crops_each_epoch(data):
     rows = []
     for epoch in (1, 2):
         task.get_batch_iterator(task.dataset(split), max_sentences=2, epoch=epoch)
-        rows.append([float(corpus.collater([corpus[1]])["net_input"]["source"][0, 0]) for corpus in task.dataset(split).datasets.values()])
+        rows.append(
+            [
+                float(corpus.collater([corpus[1]])["net_input"]["source"][0, 0])
+                for corpus in task.dataset(split).datasets.values()
+            ]
+        )
     assert rows[0][0] != rows[1][0] and rows[0][1] != rows[1][1]
 
 
@@ -152,7 +165,9 @@ def test_batches_of_mixed_corpora_are_read_as_those_of_one(data, monkeypatch):
     split = "a:train,b:more"
     task.load_dataset(split, data_selector=None)
     read, read_part = [], dataset_module.read_part
-    monkeypatch.setattr(dataset_module, "read_part", lambda path, *rest: read.append(path.name) or read_part(path, *rest))
+    monkeypatch.setattr(
+        dataset_module, "read_part", lambda path, *rest: read.append(path.name) or read_part(path, *rest)
+    )
     for epoch in (1, 2, 3):
         read.clear()
         seen = []
@@ -182,7 +197,10 @@ BAD = {
     "missing": (lambda path: path.unlink(), "no such file"),
     "zero bytes": (lambda path: path.write_bytes(b""), "zero bytes long; remove it"),
     "text": (lambda path: path.write_text("words " * 4000), "unreadable or truncated .*; remove it"),
-    "cut": (lambda path: path.write_bytes(path.read_bytes()[:9000]), "[0-9]+ samples, but 4200 in the manifest; make that again"),
+    "cut": (
+        lambda path: path.write_bytes(path.read_bytes()[:9000]),
+        "[0-9]+ samples, but 4200 in the manifest; make that again",
+    ),
     "longer": (write(ramp(4300)), "4300 samples, but 4200 in the manifest"),
     "8 kHz": (write(ramp(), 8000), "8000 Hz, 1 channel.* instead of 16000 Hz.*--convert"),
     "stereo": (write(ramp(channels=2)), "16000 Hz, 2 channel.*--convert"),
@@ -237,7 +255,9 @@ def test_when_all_files_are_bad_training_stops(data):
     for path in data.glob("*.wav"):
         write(ramp(channels=2))(path)
     dataset = load(data, skip_bad_audio=True)
-    with pytest.raises(UserError, match=r"no file of a batch can be used.*train\.tsv.*is the disk there\?.*dinosr check"):
+    with pytest.raises(
+        UserError, match=r"no file of a batch can be used.*train\.tsv.*is the disk there\?.*dinosr check"
+    ):
         dataset.collater([dataset[0], dataset[1]])
 
 
@@ -248,7 +268,11 @@ def test_an_error_in_a_worker_stays_one_line(data):
         list(iterator.next_epoch_itr())
     close(iterator)
     message = str(caught.value)
-    assert message.startswith(f"{data}/train2.wav: 16000 Hz, 2 channel(s)") and "\n" not in message and "Traceback" not in message
+    assert (
+        message.startswith(f"{data}/train2.wav: 16000 Hz, 2 channel(s)")
+        and "\n" not in message
+        and "Traceback" not in message
+    )
 
 
 def test_other_errors_of_workers_keep_their_traceback():
@@ -283,13 +307,22 @@ def test_a_batch_must_hold_the_longest_crop(data):
         return task.get_batch_iterator(task.dataset("train"), max_tokens=max_tokens).frozen_batches
 
     assert len(batches(1000)) == 8
-    with pytest.raises(UserError, match=r"dataset.max_tokens=999 .* 1000 samples after cropping; raise it or lower task.max_sample_size"):
+    with pytest.raises(
+        UserError,
+        match=r"dataset.max_tokens=999 .* 1000 samples after cropping; raise it or lower task.max_sample_size",
+    ):
         batches(999)
     with pytest.raises(UserError, match="dataset.max_tokens=1000 .* 4700 samples"):
         batches(1000, max_sample_size=None)
 
 
-TINY = {"front_end": "fbank", "encoder_layers": 1, "average_top_k_layers": 1, "encoder_embed_dim": 16, "encoder_ffn_embed_dim": 16}
+TINY = {
+    "front_end": "fbank",
+    "encoder_layers": 1,
+    "average_top_k_layers": 1,
+    "encoder_embed_dim": 16,
+    "encoder_ffn_embed_dim": 16,
+}
 TINY |= {"encoder_attention_heads": 2, "codebook_size": 2, "conv_pos": 4, "conv_pos_groups": 2}
 
 
@@ -297,7 +330,9 @@ def build(task, **options):
     return task.build_model(OmegaConf.structured(DinoSRConfig(_name="dinosr", **TINY)), **options)
 
 
-@pytest.mark.parametrize("field, value", [("min_sample_size", 719), ("min_sample_size", None), ("max_sample_size", 500)])
+@pytest.mark.parametrize(
+    "field, value", [("min_sample_size", 719), ("min_sample_size", None), ("max_sample_size", 500)]
+)
 def test_utterances_of_one_frame_are_refused(data, field, value):
     build(make_task(data, min_sample_size=720))
     task = make_task(data, **{field: value})

@@ -9,20 +9,26 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
-from support.training import checkpoint, differences, train, train_on_two_ranks, write_corpus
 
+from dinosr_plugin.checkpoints.load import LayerReader
 from dinosr_plugin.data.labels import read_labels
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.training_log import read_training_log
-from dinosr_plugin.checkpoints.load import LayerReader
 from dinosr_plugin.modules.frame_labels import labels_of_frames
 from dinosr_plugin.tasks import relabelling
 from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig
 from dinosr_plugin.tasks.relabelling import check_relabelling, draw_frames, frames_of_labels
+from support.training import checkpoint, differences, train, train_on_two_ranks, write_corpus
 
 CLASSES = 6
 LENGTHS = [16000, 17000, 21000, 16500, 18000, 16000, 16000, 16000]  # 4 batches an epoch at 32000 samples a batch
-SMALL = ["model.final_dim=8", "task.relabel_every=1", "task.relabel_layer=0", "task.max_sample_size=16000", "model.require_same_masks=false"]
+SMALL = [
+    "model.final_dim=8",
+    "task.relabel_every=1",
+    "task.relabel_layer=0",
+    "task.max_sample_size=16000",
+    "model.require_same_masks=false",
+]
 SCHEDULE = ["lr_scheduler.warmup_updates=2", "+lr_scheduler.total_num_update=40"]
 
 
@@ -59,7 +65,9 @@ def test_labels_and_frames_find_each_other(n_frames, rate):
 def test_frames_are_drawn_without_replacement(counts, wanted, seed):
     rows, places = draw_frames(np.array(counts), wanted, [seed])
     drawn = [(row, int(position)) for row in rows for position in places[row][0]]
-    assert len(drawn) == len(set(drawn)) == min(wanted, sum(counts)) and all(position < counts[row] for row, position in drawn)
+    assert len(drawn) == len(set(drawn)) == min(wanted, sum(counts)) and all(
+        position < counts[row] for row, position in drawn
+    )
     assert sorted(int(place) for row in rows for place in places[row][1]) == list(range(len(drawn)))
 
 
@@ -91,10 +99,14 @@ def test_features_are_those_that_the_tools_read(data, tmp_path, normalize):
     """In eval mode, of the whole utterance, whatever its batch."""
     trainer = run(data, tmp_path, 3)
     reader, dataset = LayerReader(tmp_path / "checkpoint_last.pt"), trainer.task.dataset("train")
-    found = dict(relabelling.layer_frames(trainer.get_model().eval(), dataset, range(len(dataset)), 1, normalize, "test"))
+    found = dict(
+        relabelling.layer_frames(trainer.get_model().eval(), dataset, range(len(dataset)), 1, normalize, "test")
+    )
     for row, frames in found.items():
         ((expected,),) = reader.read([dataset[row]["source"]], [1])
-        expected = (expected - expected.mean(0)) / (expected.var(0, correction=0) + 1e-5).sqrt() if normalize else expected
+        expected = (
+            (expected - expected.mean(0)) / (expected.var(0, correction=0) + 1e-5).sqrt() if normalize else expected
+        )
         torch.testing.assert_close(torch.from_numpy(frames), expected, rtol=0, atol=1e-3 if normalize else 1e-4)
     assert sorted(found) == list(range(len(LENGTHS)))
 
@@ -117,10 +129,14 @@ def test_kills_change_nothing(data, tmp_path, rate, monkeypatch):
         shutil.copytree(data, tmp_path / "data", dirs_exist_ok=True)
         for split in ("train", "valid"):
             rows = (data / f"{split}.km").read_text().splitlines()
-            (tmp_path / f"data/{split}.km").write_text("".join(" ".join(label for label in row.split() for _ in "12") + "\n" for row in rows))
+            (tmp_path / f"data/{split}.km").write_text(
+                "".join(" ".join(label for label in row.split() for _ in "12") + "\n" for row in rows)
+            )
     setting = ["model.dropout=0.1", "dataset.num_workers=1", f"task.label_rate={rate}", "task.relabel_every=2"]
     data = tmp_path / "data" if rate == 100 else data
-    run(data, tmp_path / "whole", 19, *setting)  # epochs of 4 updates; relabelled at the start of the third and the fifth
+    run(
+        data, tmp_path / "whole", 19, *setting
+    )  # epochs of 4 updates; relabelled at the start of the third and the fifth
     parts = tmp_path / "parts"
     run(data, parts, 8, *setting)
     for broken in ("new_centroids", "write_files"):
@@ -187,7 +203,9 @@ def test_labels_that_are_gone_or_another_runs(data, tmp_path):
     path = tmp_path / "labels/train.epoch2.km"
     text = path.read_text()
     path.write_text(text.replace("1", "2"))
-    with pytest.raises(UserError, match=r"train\.epoch2\.km: not the labels that the checkpoint was trained on; put back"):
+    with pytest.raises(
+        UserError, match=r"train\.epoch2\.km: not the labels that the checkpoint was trained on; put back"
+    ):
         run(data, tmp_path, 8)
     path.unlink()
     with pytest.raises(UserError, match=r"train\.epoch2\.km: no such file; put back the labels"):
@@ -220,8 +238,14 @@ def test_a_run_that_goes_on_keeps_its_labels(data, tmp_path, every):
         ({"relabel_every": -1}, r"task\.relabel_every=-1: give a number of epochs"),
         ({"relabel_every": 1}, r"task\.relabel_layer=None: give the layer to cluster, 0 to 4"),
         ({"relabel_every": 1, "relabel_layer": 5}, r"task\.relabel_layer=5: give the layer"),
-        ({"relabel_every": 1, "relabel_layer": 0, "labels": None}, "there are no labels to begin with; add task.labels=km"),
-        ({"relabel_every": 1, "relabel_layer": 0, "subsample": 0.5}, "not with task.multi_corpus_keys or task.subsample"),
+        (
+            {"relabel_every": 1, "relabel_layer": 0, "labels": None},
+            "there are no labels to begin with; add task.labels=km",
+        ),
+        (
+            {"relabel_every": 1, "relabel_layer": 0, "subsample": 0.5},
+            "not with task.multi_corpus_keys or task.subsample",
+        ),
     ],
 )
 def test_settings_that_cannot_work(fields, message):

@@ -9,20 +9,29 @@ import soundfile
 import torch
 from fairseq.data import Dictionary, data_utils
 from fairseq_cli import preprocess
-from support.fairseq_models import fairseq_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
-from support.training import write_corpus
 
 import dinosr_plugin
-from dinosr_plugin.errors import UserError
 from dinosr_plugin.checkpoints.load import load_dinosr
+from dinosr_plugin.errors import UserError
 from dinosr_plugin.units import codes
-from dinosr_plugin.units.codes import CodeReader, UnitWriter, at_rate, dedup, read_units, write_codebook_units, write_kmeans_units, write_units
+from dinosr_plugin.units.codes import (
+    CodeReader,
+    UnitWriter,
+    at_rate,
+    dedup,
+    read_units,
+    write_codebook_units,
+    write_kmeans_units,
+    write_units,
+)
 from dinosr_plugin.units.features import LiveFeatures, normalised, read_utterances
 from dinosr_plugin.units.kmeans import KMeans, Meta
 from dinosr_plugin.units.store import FeatureFolder, FeatureWriter
 from support import paths
+from support.fairseq_models import fairseq_checkpoint
+from support.training import write_corpus
 
 GOLDEN = paths.GOLDEN / "official_format_tiny.pt"
 SEQUENCES = st.lists(st.integers(0, 5), max_size=30).map(lambda ids: np.array(ids, dtype=np.int64))
@@ -60,7 +69,9 @@ def test_rates(units):
 
 @pytest.mark.parametrize("wanted", [40, 75, 0, -50, 33.3])
 def test_rates_that_do_not_fit(wanted):
-    with pytest.raises(UserError, match=f"--rate {wanted:g}: these units come 50 times a second; give a whole multiple"):
+    with pytest.raises(
+        UserError, match=f"--rate {wanted:g}: these units come 50 times a second; give a whole multiple"
+    ):
         at_rate(np.arange(4), 50.0, wanted)
 
 
@@ -117,7 +128,14 @@ def test_fairseq_preprocess_reads_it(tmp_path, monkeypatch):
     """``fairseq-preprocess --only-source`` with the plain file: every id a word, every utterance a line, an empty one too."""
     units = {"a": np.array([7, 7, 100, 3]), "b": np.array([], dtype=np.int64), "c": np.array([3])}
     write_units(tmp_path / "train.txt", units.items(), plain=True)
-    command = ["fairseq-preprocess", "--only-source", "--trainpref", str(tmp_path / "train.txt"), "--destdir", str(tmp_path / "bin")]
+    command = [
+        "fairseq-preprocess",
+        "--only-source",
+        "--trainpref",
+        str(tmp_path / "train.txt"),
+        "--destdir",
+        str(tmp_path / "bin"),
+    ]
     monkeypatch.setattr(sys, "argv", command)
     preprocess.cli_main()
     dictionary = Dictionary.load(str(tmp_path / "bin" / "dict.txt"))
@@ -145,7 +163,9 @@ def test_units_of_codebooks(corpus, tmp_path, predicted, batch_samples):
         units = read_units(path)
         assert list(units) == [f"train{n}" for n in range(5)]
         for given, wanted in zip(units.values(), by_themselves(corpus, predicted), strict=True):
-            assert given.shape == wanted[k].shape and (given != wanted[k]).mean() <= 0.04  # a tie may fall the other way: none did here
+            assert (
+                given.shape == wanted[k].shape and (given != wanted[k]).mean() <= 0.04
+            )  # a tie may fall the other way: none did here
     if not predicted:
         np.testing.assert_array_equal(units["train1"], dinosr_plugin.load(GOLDEN).units(waves(corpus)[1])[1])
 
@@ -154,7 +174,9 @@ def test_one_codebook_other_forms(corpus, tmp_path, monkeypatch):
     """... of the same units take no second pass."""
     (whole,) = write_codebook_units(GOLDEN, corpus, tmp_path, codebooks=[1]).files
     monkeypatch.setattr(CodeReader, "read", lambda *_: pytest.fail("computed again"))
-    (plain,) = write_codebook_units(GOLDEN, corpus, tmp_path, codebooks=[1], rate=25, deduplicate=True, plain=True).files
+    (plain,) = write_codebook_units(
+        GOLDEN, corpus, tmp_path, codebooks=[1], rate=25, deduplicate=True, plain=True
+    ).files
     assert sorted(path.name for path in tmp_path.iterdir()) == ["codebook_1.txt", "codebook_1.units", "codes"]
     lines = plain.read_text().splitlines()
     for line, units in zip(lines, read_units(whole).values(), strict=True):
@@ -187,13 +209,18 @@ def test_goes_on_after_a_kill(corpus, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.units"))
     paths = write_codebook_units(GOLDEN, corpus, tmp_path, batch_samples=1).files
     assert asked == [16000, 16000, 12345, 9000, 9000, 400]  # the longest first, each once but the one that was cut off
-    assert [path.read_text() for path in paths] == [path.read_text() for path in write_codebook_units(GOLDEN, corpus, tmp_path / "whole").files]
+    assert [path.read_text() for path in paths] == [
+        path.read_text() for path in write_codebook_units(GOLDEN, corpus, tmp_path / "whole").files
+    ]
 
 
 def test_units_of_something_else_in_the_folder(corpus, tmp_path):
     """Other units are never mixed with what is there, nor written over it."""
     write_codebook_units(GOLDEN, corpus, tmp_path)
-    with pytest.raises(UserError, match="codes: holds features with weights teacher, not student; remove it, or give another folder with --out"):
+    with pytest.raises(
+        UserError,
+        match="codes: holds features with weights teacher, not student; remove it, or give another folder with --out",
+    ):
         write_codebook_units(GOLDEN, corpus, tmp_path, predicted=True)
 
 
@@ -206,7 +233,9 @@ def test_weights_that_are_not_finite(corpus, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("size, dtype", [(2, "uint8"), (256, "uint8"), (257, "uint16"), (65536, "uint16"), (65537, "uint32")])
+@pytest.mark.parametrize(
+    "size, dtype", [(2, "uint8"), (256, "uint8"), (257, "uint16"), (65536, "uint16"), (65537, "uint32")]
+)
 def test_codebooks_of_any_size(size, dtype):
     assert codes.code_dtype(size) == dtype
 
@@ -224,7 +253,9 @@ def test_bad_requests(corpus, tmp_path):
     with pytest.raises(UserError, match="--rate 40: these units come 50 times a second"):
         write_codebook_units(GOLDEN, corpus, tmp_path, rate=40)
     fairseq_checkpoint(tmp_path / "hubert.pt", "hubert")
-    with pytest.raises(UserError, match="holds HubertModel, which has no codebooks; give a DinoSR pre-training checkpoint"):
+    with pytest.raises(
+        UserError, match="holds HubertModel, which has no codebooks; give a DinoSR pre-training checkpoint"
+    ):
         write_codebook_units(tmp_path / "hubert.pt", corpus, tmp_path)
     write_corpus(tmp_path, "short", [399])
     with pytest.raises(UserError, match="less than the 400 samples"):
@@ -244,7 +275,19 @@ def folder(tmp_path) -> Path:
         for row, points in enumerate(which):
             writer.add(row, np.eye(4)[points] * 10 + np.random.default_rng(9).normal(size=(len(points), 4)))
         writer.close()
-    meta = Meta(k=4, width=4, rate=50.0, seed=0, init="random", restarts=1, passes=0, inertia=0.0, measured=50, frames=50, features={"kind": "mfcc"})
+    meta = Meta(
+        k=4,
+        width=4,
+        rate=50.0,
+        seed=0,
+        init="random",
+        restarts=1,
+        passes=0,
+        inertia=0.0,
+        measured=50,
+        frames=50,
+        features={"kind": "mfcc"},
+    )
     KMeans(np.eye(4, dtype=np.float32) * 10, meta).save(tmp_path / "four.npz")
     write_units(tmp_path / "expected.units", zip(names, which))
     return tmp_path
@@ -265,7 +308,19 @@ def test_kmeans_of_something_else(folder, corpus):
     live = LiveFeatures.of_layer(GOLDEN, corpus, layer=0)
     with pytest.raises(UserError, match="fitted on"):
         write_kmeans_units(live, folder / "four.npz", folder / "a.units")
-    meta = Meta(k=2, width=32, rate=50.0, seed=0, init="random", restarts=1, passes=0, inertia=0.0, measured=9, frames=9, features=live.source)
+    meta = Meta(
+        k=2,
+        width=32,
+        rate=50.0,
+        seed=0,
+        init="random",
+        restarts=1,
+        passes=0,
+        inertia=0.0,
+        measured=9,
+        frames=9,
+        features=live.source,
+    )
     KMeans(np.stack([live["train1"][0], live["train1"][9]]), meta).save(folder / "layer.npz")
     units = read_units(write_kmeans_units(live, folder / "layer.npz", folder / "b.units"))
     assert list(units) == live.utterances and (units["train1"][0], units["train1"][9]) == (0, 1)
@@ -288,5 +343,7 @@ def test_kmeans_of_nan(folder):
 def test_on_the_gpu(corpus):
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
-    on_cpu, on_gpu = (dict(CodeReader(GOLDEN, device=device).stream(read_utterances(corpus))) for device in ("cpu", "cuda"))
+    on_cpu, on_gpu = (
+        dict(CodeReader(GOLDEN, device=device).stream(read_utterances(corpus))) for device in ("cpu", "cuda")
+    )
     assert all((on_cpu[utt] == on_gpu[utt]).mean() > 0.9 for utt in on_cpu)

@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from support import paths
-from support.fairseq_models import MODELS, fairseq_checkpoint, fine_tuned_checkpoint
-from support.training import train, write_corpus
 
 import dinosr_plugin
 from dinosr_plugin import cli
-from dinosr_plugin.data.acoustic import FEATURES
-from dinosr_plugin.errors import UserError
 from dinosr_plugin.checkpoints import load as loading
 from dinosr_plugin.checkpoints.load import LayerReader, load_dinosr
+from dinosr_plugin.data.acoustic import FEATURES
+from dinosr_plugin.errors import UserError
 from dinosr_plugin.units import features, store
 from dinosr_plugin.units.features import extract, extract_acoustic, plan_batches, read_utterances, which_layers
 from dinosr_plugin.units.store import FeatureFolder, layer_folders
+from support import paths
+from support.fairseq_models import MODELS, fairseq_checkpoint, fine_tuned_checkpoint
+from support.training import train, write_corpus
 
 GOLDEN = paths.GOLDEN / "official_format_tiny.pt"
 LENGTHS = (9000, 16000, 9999, 400, 16000, 12345)
@@ -48,8 +48,14 @@ def checkpoint(request, tmp_path_factory) -> Path:
         state["cfg"]["model"]["extractor_mode"] = "default"
         weights = state["model"]
         for part in ("weight", "bias"):
-            weights[f"feature_extractor.conv_layers.0.2.{part}"] = weights[f"feature_extractor.conv_layers.0.2.1.{part}"]
-        state["model"] = {name: tensor for name, tensor in weights.items() if not (name.startswith("feature_extractor") and ".2.1." in name)}
+            weights[f"feature_extractor.conv_layers.0.2.{part}"] = weights[
+                f"feature_extractor.conv_layers.0.2.1.{part}"
+            ]
+        state["model"] = {
+            name: tensor
+            for name, tensor in weights.items()
+            if not (name.startswith("feature_extractor") and ".2.1." in name)
+        }
         torch.save(state, path)
     else:
         fairseq_checkpoint(path, request.param, normalize=request.param == "wav2vec2_large")
@@ -85,7 +91,10 @@ def test_last_layer_whatever_the_batch(checkpoint, corpus, tmp_path, batch_sampl
     for (_, given), wanted in zip(folder, alone(checkpoint, corpus), strict=True):
         np.testing.assert_allclose(given, wanted, **CLOSE)
     assert {key: folder.meta.source[key] for key in ("kind", "checkpoint", "weights", "layer")} == {
-        "kind": "model", "checkpoint": checkpoint.name, "weights": "student", "layer": "last"
+        "kind": "model",
+        "checkpoint": checkpoint.name,
+        "weights": "student",
+        "layer": "last",
     }
 
 
@@ -117,7 +126,9 @@ def test_what_fairseq_itself_gives(corpus, tmp_path):
         torch.testing.assert_close(ours, (wanted[0] if kind == "hubert" else wanted["x"])[0])
 
 
-@pytest.mark.parametrize("kind, pads", [("wav2vec2", False), ("wav2vec2_large", True), ("hubert", False), ("data2vec_audio", False)])
+@pytest.mark.parametrize(
+    "kind, pads", [("wav2vec2", False), ("wav2vec2_large", True), ("hubert", False), ("data2vec_audio", False)]
+)
 def test_padding_shows_where_it_is_said_to(tmp_path, kind, pads):
     fairseq_checkpoint(tmp_path / "model.pt", kind)
     reader = LayerReader(tmp_path / "model.pt")
@@ -151,27 +162,59 @@ def test_no_teacher(tmp_path, corpus):
     fairseq_checkpoint(tmp_path / "model.pt", "hubert")
     said = refused(tmp_path / "model.pt", corpus, tmp_path / "out", weights="teacher")
     assert "model.pt: holds HubertModel, which has no teacher; give a DinoSR" in said
-    assert "weights both: choose one of student, teacher, random" in refused(GOLDEN, corpus, tmp_path / "out", weights="both")
+    assert "weights both: choose one of student, teacher, random" in refused(
+        GOLDEN, corpus, tmp_path / "out", weights="both"
+    )
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("layer", ["4", 4, "-1", "first", "1.5", ""])
 def test_no_such_layer(corpus, tmp_path, layer):
-    assert f"--layer {layer}: the model has layers 0 to 3; give one of these, last, or all" == refused(GOLDEN, corpus, tmp_path, layer=layer)
+    assert f"--layer {layer}: the model has layers 0 to 3; give one of these, last, or all" == refused(
+        GOLDEN, corpus, tmp_path, layer=layer
+    )
 
 
 def test_which_layers():
-    assert which_layers("all", 3) == [0, 1, 2] and which_layers("last", 3) == ["last"] and which_layers("2", 3) == which_layers(2, 3) == [2]
+    assert (
+        which_layers("all", 3) == [0, 1, 2]
+        and which_layers("last", 3) == ["last"]
+        and which_layers("2", 3) == which_layers(2, 3) == [2]
+    )
 
 
 def test_older_checkpoints(tmp_path, corpus):
     """fairseq's first wav2vec 2.0 models hold their options as an ``argparse.Namespace``; nothing else of that kind is loaded."""
     model = fairseq_checkpoint(tmp_path / "new.pt", "wav2vec2")
     state = torch.load(tmp_path / "new.pt", weights_only=True)
-    options = dict(arch="wav2vec2", task="audio_pretraining", criterion="binary_cross_entropy", optimizer="adam", lr_scheduler="polynomial_decay")
-    options |= dict(data="/a/folder", normalize=False, min_lr=-1.0, lr=[0.0005], lazy_load=False, no_progress_bar=False, adam_betas="(0.9, 0.98)")
-    options |= dict(log_keys=None, max_sample_size=250000, min_sample_size=32000, enable_padding=False, total_num_update=400000, latent_temp="(2.0, 0.5, 0.999995)")
-    state["args"], state["cfg"] = argparse.Namespace(**options, **{k: v for k, v in state["cfg"]["model"].items() if k != "_name"}), None
+    options = dict(
+        arch="wav2vec2",
+        task="audio_pretraining",
+        criterion="binary_cross_entropy",
+        optimizer="adam",
+        lr_scheduler="polynomial_decay",
+    )
+    options |= dict(
+        data="/a/folder",
+        normalize=False,
+        min_lr=-1.0,
+        lr=[0.0005],
+        lazy_load=False,
+        no_progress_bar=False,
+        adam_betas="(0.9, 0.98)",
+    )
+    options |= dict(
+        log_keys=None,
+        max_sample_size=250000,
+        min_sample_size=32000,
+        enable_padding=False,
+        total_num_update=400000,
+        latent_temp="(2.0, 0.5, 0.999995)",
+    )
+    state["args"], state["cfg"] = (
+        argparse.Namespace(**options, **{k: v for k, v in state["cfg"]["model"].items() if k != "_name"}),
+        None,
+    )
     torch.save(state, tmp_path / "old.pt")
     old, new = LayerReader(tmp_path / "old.pt"), LayerReader(tmp_path / "new.pt")
     assert old.fingerprint == new.fingerprint and type(old.trunk) is type(model)
@@ -187,7 +230,9 @@ def test_shards_make_the_same_folder(corpus, tmp_path):
     with pytest.raises(UserError, match="shard.s. 2 of 3 are missing"):
         FeatureFolder(tmp_path / "parts")
     extract(GOLDEN, corpus, tmp_path / "parts", shard=2, shards=3)
-    for (name, one), (same, other) in zip(FeatureFolder(tmp_path / "whole"), FeatureFolder(tmp_path / "parts"), strict=True):
+    for (name, one), (same, other) in zip(
+        FeatureFolder(tmp_path / "whole"), FeatureFolder(tmp_path / "parts"), strict=True
+    ):
         assert name == same
         np.testing.assert_allclose(one, other, **CLOSE)
 
@@ -226,7 +271,15 @@ def test_an_error_in_the_middle_keeps_what_was_done(corpus, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         extract(GOLDEN, corpus, tmp_path, batch_samples=1)
     extract(GOLDEN, corpus, tmp_path, batch_samples=1)
-    assert asked == [16000, 16000, 12345, 9999, 9999, 9000, 400]  # the longest first, each once but the one that was cut off
+    assert asked == [
+        16000,
+        16000,
+        12345,
+        9999,
+        9999,
+        9000,
+        400,
+    ]  # the longest first, each once but the one that was cut off
     for (_, given), wanted in zip(FeatureFolder(tmp_path), alone(GOLDEN, corpus), strict=True):
         np.testing.assert_allclose(given, wanted, **CLOSE)
 
@@ -254,7 +307,9 @@ def test_goes_on_after_a_kill(corpus, tmp_path, monkeypatch):
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
     real, asked = LayerReader.read, []
-    monkeypatch.setattr(LayerReader, "read", lambda self, batch, layers: (asked.extend(batch), real(self, batch, layers))[1])
+    monkeypatch.setattr(
+        LayerReader, "read", lambda self, batch, layers: (asked.extend(batch), real(self, batch, layers))[1]
+    )
     assert "h were there" in extract(GOLDEN, corpus, tmp_path, layer="all", batch_samples=1).summary
     assert 4 <= len(asked) <= 5
     for number, folder in enumerate(layer_folders(tmp_path)):
@@ -268,15 +323,22 @@ def test_another_models_folder(corpus, tmp_path):
     state["model"]["post_extract_proj.bias"] += 1
     torch.save(state, tmp_path / GOLDEN.name)
     assert "holds features with fingerprint" in refused(tmp_path / GOLDEN.name, corpus, tmp_path / "out")
-    assert "holds features with layer last, not 0; remove it, or give another folder with --out" in refused(GOLDEN, corpus, tmp_path / "out", layer=0)
+    assert "holds features with layer last, not 0; remove it, or give another folder with --out" in refused(
+        GOLDEN, corpus, tmp_path / "out", layer=0
+    )
 
 
 def test_one_layer_and_all_of_them_do_not_mix(corpus, tmp_path):
     extract(GOLDEN, corpus, tmp_path / "one", layer=1)
     said = refused(GOLDEN, corpus, tmp_path / "one", layer="all")
-    assert said == f"{tmp_path / 'one'}: holds features already, of one layer or kind, and cannot hold a folder for each layer too; give another --out"
+    assert (
+        said
+        == f"{tmp_path / 'one'}: holds features already, of one layer or kind, and cannot hold a folder for each layer too; give another --out"
+    )
     extract(GOLDEN, corpus, tmp_path / "all", layer="all")
-    assert f"{tmp_path / 'all'}: holds a folder for each layer, and cannot hold features itself" in refused(GOLDEN, corpus, tmp_path / "all", layer=1)
+    assert f"{tmp_path / 'all'}: holds a folder for each layer, and cannot hold features itself" in refused(
+        GOLDEN, corpus, tmp_path / "all", layer=1
+    )
     with pytest.raises(UserError, match="holds a folder for each layer"):
         extract_acoustic("mfcc", corpus, tmp_path / "all")
     assert not list(tmp_path.glob("one/layer_*")) and not (tmp_path / "all/meta.json").exists()
@@ -303,19 +365,27 @@ def test_bad_manifests(tmp_path):
     said = refused(GOLDEN, tmp_path / "a.tsv", tmp_path / "out")
     assert "1 file(s) have less than the 400 samples that one frame takes (sounds/a0.wav); take them out" in said
     wrong = write_manifest(tmp_path, ["sounds/a1.wav\t16001"])
-    assert "a1.wav: 16000 samples, but the manifest says 16001; make the manifest again" in refused(GOLDEN, wrong, tmp_path / "out")
+    assert "a1.wav: 16000 samples, but the manifest says 16001; make the manifest again" in refused(
+        GOLDEN, wrong, tmp_path / "out"
+    )
     with pytest.raises(UserError, match="same utterance id as sounds/a1.wav"):
         extract(GOLDEN, write_manifest(tmp_path, ["sounds/a1.wav\t16000", "b/a1.wav\t16000"]), tmp_path / "out")
     gone = write_manifest(tmp_path, ["sounds/a1.wav\t16000", "sounds/a2.wav\t16000"])
     said = refused(GOLDEN, gone, tmp_path / "out2")
-    assert said.startswith(f"{gone}: 1 of its 2 files are not there ({tmp_path / 'sounds/a2.wav'}); bring them back") and not (tmp_path / "out2").exists()
+    assert (
+        said.startswith(f"{gone}: 1 of its 2 files are not there ({tmp_path / 'sounds/a2.wav'}); bring them back")
+        and not (tmp_path / "out2").exists()
+    )
     assert "no such checkpoint" in refused(tmp_path / "none.pt", wrong, tmp_path / "out")
 
 
 def test_long_recordings(tmp_path):
     manifest = write_corpus(tmp_path, "a", [9600, 9601, 16000]) / "a.tsv"
     said = refused(GOLDEN, manifest, tmp_path / "out", max_minutes=0.01)
-    assert "2 file(s) are longer than 0.01 minutes (sounds/a1.wav, sounds/a2.wav), and a model reads each as a whole; cut them at pauses" in said
+    assert (
+        "2 file(s) are longer than 0.01 minutes (sounds/a1.wav, sounds/a2.wav), and a model reads each as a whole; cut them at pauses"
+        in said
+    )
     assert len(read_utterances(manifest, max_minutes=1 / 60)) == 3
     extract_acoustic("mfcc", manifest, tmp_path / "mfcc")
     assert cli.units.MAX_MINUTES == features.MAX_MINUTES
@@ -325,7 +395,9 @@ def test_sound_that_is_no_number(tmp_path):
     wave = np.zeros(16000, dtype=np.float32)
     wave[500] = np.nan
     soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
-    assert "a.wav: NaN or infinity in its samples; remove it" in refused(GOLDEN, write_manifest(tmp_path, ["a.wav\t16000"]), tmp_path / "out")
+    assert "a.wav: NaN or infinity in its samples; remove it" in refused(
+        GOLDEN, write_manifest(tmp_path, ["a.wav\t16000"]), tmp_path / "out"
+    )
 
 
 def test_not_a_speech_model(tmp_path, corpus, monkeypatch):
@@ -360,9 +432,18 @@ def test_live_features(corpus, tmp_path):
     extract(GOLDEN, corpus, tmp_path / "layer", layer=2, weights="teacher")
     extract_acoustic("mfcc", corpus, tmp_path / "mfcc")
     layer = features.LiveFeatures.of_layer(GOLDEN, corpus, 2, "teacher")
-    for live, folder in [(layer, tmp_path / "layer"), (features.LiveFeatures.of_sound("mfcc", corpus), tmp_path / "mfcc")]:
+    for live, folder in [
+        (layer, tmp_path / "layer"),
+        (features.LiveFeatures.of_sound("mfcc", corpus), tmp_path / "mfcc"),
+    ]:
         stored = FeatureFolder(folder)
-        assert (live.rate, live.width, live.source, live.utterances, len(live)) == (stored.rate, stored.width, stored.source, stored.utterances, 6)
+        assert (live.rate, live.width, live.source, live.utterances, len(live)) == (
+            stored.rate,
+            stored.width,
+            stored.source,
+            stored.utterances,
+            6,
+        )
         for (name, one), (same, other) in zip(live, stored, strict=True):
             assert name == same and name in live
             np.testing.assert_allclose(one, other, **CLOSE)
@@ -374,10 +455,14 @@ def test_live_features(corpus, tmp_path):
 
 def test_a_model_of_our_own_training(corpus, tmp_path):
     """With log-Mel input, straight from the trainer."""
-    train(corpus.parent, tmp_path, "optimization.max_update=4", "model.front_end=fbank", "dataset.disable_validation=true")
+    train(
+        corpus.parent, tmp_path, "optimization.max_update=4", "model.front_end=fbank", "dataset.disable_validation=true"
+    )
     extract(tmp_path / "checkpoint_last.pt", corpus, tmp_path / "features", layer="all")
     for number, folder in enumerate(layer_folders(tmp_path / "features")):
-        for (_, given), wanted in zip(FeatureFolder(folder), alone(tmp_path / "checkpoint_last.pt", corpus, number), strict=True):
+        for (_, given), wanted in zip(
+            FeatureFolder(folder), alone(tmp_path / "checkpoint_last.pt", corpus, number), strict=True
+        ):
             np.testing.assert_allclose(given, wanted, **CLOSE)
 
 
@@ -391,10 +476,14 @@ def test_fine_tuned(corpus, tmp_path, pretrained, task):
     if pretrained != "golden":
         fairseq_checkpoint(tmp_path / "pretrained.pt", pretrained)
     name = "hubert_ctc" if pretrained == "hubert" else "wav2vec_ctc"
-    model = fine_tuned_checkpoint(tmp_path / "tuned.pt", GOLDEN if pretrained == "golden" else tmp_path / "pretrained.pt", task, name)
+    model = fine_tuned_checkpoint(
+        tmp_path / "tuned.pt", GOLDEN if pretrained == "golden" else tmp_path / "pretrained.pt", task, name
+    )
     (tmp_path / "pretrained.pt").unlink(missing_ok=True)
     extract(tmp_path / "tuned.pt", corpus, tmp_path / "features")
-    for (_, given), wanted, wave in zip(FeatureFolder(tmp_path / "features"), alone(tmp_path / "tuned.pt", corpus), waves(corpus), strict=True):
+    for (_, given), wanted, wave in zip(
+        FeatureFolder(tmp_path / "features"), alone(tmp_path / "tuned.pt", corpus), waves(corpus), strict=True
+    ):
         np.testing.assert_allclose(given, wanted, **CLOSE)
     source = features.normalised(wave, pretrained == "golden")
     with torch.no_grad():

@@ -4,25 +4,34 @@ import json
 import re
 import tracemalloc
 from dataclasses import replace
-from pathlib import Path
 
 import faiss
 import numpy as np
 import pytest
 import soundfile
-from support.training import write_corpus
 
 from dinosr_plugin import cli
 from dinosr_plugin.data.check import check_manifest, validate_labels
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.units import clustering, kmeans
-from dinosr_plugin.units.clustering import Sums, assign, chunked, cluster, inertia_after, move, nearest, plus_plus, principal_components, step
-from dinosr_plugin.units.features import extract
 from dinosr_plugin.units import frames as frames_module
+from dinosr_plugin.units.clustering import (
+    Sums,
+    assign,
+    chunked,
+    cluster,
+    inertia_after,
+    move,
+    nearest,
+    plus_plus,
+    principal_components,
+    step,
+)
+from dinosr_plugin.units.features import extract
 from dinosr_plugin.units.frames import Reservoir, frames_of, stacked
 from dinosr_plugin.units.kmeans import KMeans, Meta, fit_kmeans, write_labels
 from support import paths
-
+from support.training import write_corpus
 
 GOLDEN = paths.GOLDEN / "official_format_tiny.pt"
 
@@ -58,7 +67,10 @@ def corpus(frames: np.ndarray, utterances: int = 20) -> Frames:
 
 def mean_distance(frames: np.ndarray, centroids: np.ndarray) -> float:
     """By the definition, in float64."""
-    squares = [((part[:, None].astype(np.float64) - centroids[None]) ** 2).sum(axis=2).min(axis=1) for part in np.array_split(frames, 50)]
+    squares = [
+        ((part[:, None].astype(np.float64) - centroids[None]) ** 2).sum(axis=2).min(axis=1)
+        for part in np.array_split(frames, 50)
+    ]
     return float(np.concatenate(squares).mean())
 
 
@@ -80,7 +92,10 @@ def test_blobs_are_found(init):
 def test_inertia_is_no_worse_than_scikit_learns(k):
     sklearn = pytest.importorskip("sklearn.cluster")
     frames = speechlike(20_000)
-    ours = {passes: mean_distance(frames, fit_kmeans(corpus(frames), k, seed=0, passes=passes).centroids) for passes in (0, 10)}
+    ours = {
+        passes: mean_distance(frames, fit_kmeans(corpus(frames), k, seed=0, passes=passes).centroids)
+        for passes in (0, 10)
+    }
     mini = sklearn.MiniBatchKMeans(k, random_state=0, n_init=3).fit(frames).cluster_centers_
     full = sklearn.KMeans(k, random_state=0, n_init=1).fit(frames).cluster_centers_
     assert ours[10] <= ours[0] <= 1.01 * mean_distance(frames, mini)
@@ -131,7 +146,9 @@ def test_a_step_gives_the_means_and_the_inertia(monkeypatch):
     assert sums.inertia / 1000 == pytest.approx(mean_distance(frames, centroids), rel=1e-4)
     assert inertia_after(centroids, sums) == pytest.approx(((frames - means[labels]) ** 2).sum(), rel=1e-4)
     np.testing.assert_allclose(move(centroids, sums, frames, np.random.default_rng(0)), means, rtol=1e-5)
-    np.testing.assert_allclose(move(centroids, sums, frames, np.random.default_rng(0), 2), 2 * means - centroids, rtol=1e-4)
+    np.testing.assert_allclose(
+        move(centroids, sums, frames, np.random.default_rng(0), 2), 2 * means - centroids, rtol=1e-4
+    )
 
 
 def test_empty_clusters_get_frames_far_from_all_centroids():
@@ -141,7 +158,10 @@ def test_empty_clusters_get_frames_far_from_all_centroids():
     assert sums.counts.tolist() == [100, 0, 0]
     moved = move(centroids, sums, frames, np.random.default_rng(0))
     np.testing.assert_allclose(moved[0], [10, 10])
-    assert {tuple(row) for row in moved[1:].tolist()} == {(100.0, 100.0), (0.0, 0.0)}  # after the farther one, the nearer is the farthest
+    assert {tuple(row) for row in moved[1:].tolist()} == {
+        (100.0, 100.0),
+        (0.0, 0.0),
+    }  # after the farther one, the nearer is the farthest
 
 
 def test_plus_plus_draws_no_frame_twice_and_spreads():
@@ -281,7 +301,9 @@ def test_normalised_clusters_are_those_of_features_normalised_by_hand():
     np.testing.assert_allclose(found.centroids, plain.centroids, atol=1e-4)
     for utt in features:
         np.testing.assert_array_equal(found.units(features[utt]), plain.units(by_hand(features[utt])))
-    assert len({pair for utt in features for pair in zip(found.units(features[utt]), which[utt])}) == 4  # one unit a cluster, whatever the voice
+    assert (
+        len({pair for utt in features for pair in zip(found.units(features[utt]), which[utt])}) == 4
+    )  # one unit a cluster, whatever the voice
 
 
 def test_normalised_labels_are_those_by_hand(spoken):
@@ -290,7 +312,9 @@ def test_normalised_labels_are_those_by_hand(spoken):
     found.save(tsv.parent / "km.npz")
     write_labels(KMeans.load(tsv.parent / "km.npz"), features, tsv, tsv.with_suffix(".km"))
     for name, line in zip("badc", tsv.with_suffix(".km").read_text().splitlines(), strict=True):
-        np.testing.assert_array_equal(np.array(line.split(), dtype=int), assign(by_hand(features[name]), found.centroids))
+        np.testing.assert_array_equal(
+            np.array(line.split(), dtype=int), assign(by_hand(features[name]), found.centroids)
+        )
 
 
 def test_an_utterance_of_equal_frames_gives_no_nan():
@@ -305,8 +329,14 @@ def test_an_utterance_of_equal_frames_gives_no_nan():
 def test_a_file_from_before_loads(tmp_path):
     """One that says nothing of normalisation and of old labels."""
     found = fit_kmeans(corpus(speechlike(100)), 3, seed=0)
-    meta = {name: value for name, value in vars(found.meta).items() if name not in ("normalize", "labels_changed", "labels_nmi")}
-    np.savez(tmp_path / "old.npz", centroids=found.centroids, meta=np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8))
+    meta = {
+        name: value
+        for name, value in vars(found.meta).items()
+        if name not in ("normalize", "labels_changed", "labels_nmi")
+    }
+    np.savez(
+        tmp_path / "old.npz", centroids=found.centroids, meta=np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
+    )
     again = KMeans.load(tmp_path / "old.npz")
     assert again.meta == found.meta and not again.meta.normalize
     np.testing.assert_array_equal(again.units(speechlike(50)), assign(speechlike(50), found.centroids))
@@ -343,7 +373,9 @@ def test_clusters_keep_the_numbers_of_the_old_labels(normalize, passes, monkeypa
 def test_kmeans_begins_with_the_means_under_the_old_labels(monkeypatch):
     """... of all frames, not of the sample; a label without frames with a frame of the sample."""
     began = []
-    monkeypatch.setattr(kmeans, "cluster", lambda sample, k, seed, init, restarts, start: began.append((sample, start)) or (start, 1.0))
+    monkeypatch.setattr(
+        kmeans, "cluster", lambda sample, k, seed, init, restarts, start: began.append((sample, start)) or (start, 1.0)
+    )
     monkeypatch.setattr(frames_module, "SAMPLE_AT_LEAST", 100)
     monkeypatch.setattr(frames_module, "SAMPLE", 10)
     features = corpus(speechlike(2000))
@@ -353,7 +385,11 @@ def test_kmeans_begins_with_the_means_under_the_old_labels(monkeypatch):
     frames, labels = speechlike(2000), np.concatenate([*old.values()])
     for label in (0, 1, 3, 4):
         np.testing.assert_allclose(start[label], frames[labels == label].mean(0, dtype=np.float64), rtol=1e-5)
-    assert len(sample) == 100 and all((sample == start[label]).all(1).any() for label in (2, 5)) and not np.array_equal(start[2], start[5])
+    assert (
+        len(sample) == 100
+        and all((sample == start[label]).all(1).any() for label in (2, 5))
+        and not np.array_equal(start[2], start[5])
+    )
     assert sorted(map(tuple, found.centroids)) == sorted(map(tuple, start))
 
 
@@ -361,7 +397,9 @@ def test_old_labels_need_not_fit_in_memory_with_all_frames(monkeypatch):
     monkeypatch.setattr(frames_module, "SAMPLE_AT_LEAST", 2000)
     features = corpus(speechlike(30_000), 60)
     old = {utt: np.random.default_rng(i).integers(10, size=500) for i, utt in enumerate(features)}
-    whole, part = (fit_kmeans(features, 10, seed=0, old_labels=old, max_bytes=most) for most in (kmeans.MAX_BYTES, 14_000 * 128))
+    whole, part = (
+        fit_kmeans(features, 10, seed=0, old_labels=old, max_bytes=most) for most in (kmeans.MAX_BYTES, 14_000 * 128)
+    )
     np.testing.assert_array_equal(whole.centroids, part.centroids)
     assert whole.meta == part.meta and 0 < whole.meta.labels_changed < 0.9
 
@@ -379,7 +417,10 @@ def test_old_labels_may_be_a_little_shorter_or_longer(more):
 @pytest.mark.parametrize(
     "labels, message",
     [
-        (np.zeros(297, int), "u001 has 297 of them and 300 frames; give labels of the same speech at the rate of the features"),
+        (
+            np.zeros(297, int),
+            "u001 has 297 of them and 300 frames; give labels of the same speech at the rate of the features",
+        ),
         (np.zeros(600, int), "u001 has 600 of them and 300 frames"),
         (np.full(300, 4), "u001 has 4 to 4, but 4 clusters have the numbers 0 to 3"),
         (None, "u001 has none; give labels of the speech that is clustered"),
@@ -443,7 +484,9 @@ def test_as_many_clusters_as_frames():
 
 @pytest.fixture
 def fitted() -> KMeans:
-    return fit_kmeans(corpus(speechlike(900)), 6, seed=2, rate=50.0, source={"kind": "model", "layer": 3, "checkpoint": "a.pt"})
+    return fit_kmeans(
+        corpus(speechlike(900)), 6, seed=2, rate=50.0, source={"kind": "model", "layer": 3, "checkpoint": "a.pt"}
+    )
 
 
 def test_file_round_trip(fitted, tmp_path):
@@ -452,7 +495,13 @@ def test_file_round_trip(fitted, tmp_path):
     np.testing.assert_array_equal(again.centroids, fitted.centroids)
     assert again.meta == fitted.meta and again.meta.features["layer"] == 3
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["km.npz"]
-    assert (again.meta.k, again.meta.width, again.meta.rate, again.meta.seed, again.meta.frames) == (6, 24, 50.0, 2, 900)
+    assert (again.meta.k, again.meta.width, again.meta.rate, again.meta.seed, again.meta.frames) == (
+        6,
+        24,
+        50.0,
+        2,
+        900,
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive", b"text"])
@@ -500,8 +549,12 @@ def spoken(tmp_path):
     samples = {"b": 6400, "a": 3200, "d": 12800, "c": 9600}
     frames = speechlike(100)
     for name, length in samples.items():
-        soundfile.write(tmp_path / f"{name}.wav", np.random.default_rng(0).normal(0, 0.1, length).astype(np.float32), 16_000)
-    (tmp_path / "part.tsv").write_text("\n".join([str(tmp_path), *(f"{name}.wav\t{length}" for name, length in samples.items())]) + "\n")
+        soundfile.write(
+            tmp_path / f"{name}.wav", np.random.default_rng(0).normal(0, 0.1, length).astype(np.float32), 16_000
+        )
+    (tmp_path / "part.tsv").write_text(
+        "\n".join([str(tmp_path), *(f"{name}.wav\t{length}" for name, length in samples.items())]) + "\n"
+    )
     return tmp_path / "part.tsv", Frames(dict(zip("abcd", np.split(frames, [10, 30, 60]))))
 
 
@@ -581,7 +634,10 @@ def test_parts_of_a_corpus_share_a_dictionary(fitted, spoken):
 def test_labels_of_another_number_of_clusters(fitted, spoken):
     tsv, features = spoken
     (tsv.parent / "dict.km.txt").write_text("".join(f"{unit} 1\n" for unit in range(5)))
-    with pytest.raises(UserError, match="dict.km.txt: names 5 units, those of other labels there, but these are 6 clusters; give another folder"):
+    with pytest.raises(
+        UserError,
+        match="dict.km.txt: names 5 units, those of other labels there, but these are 6 clusters; give another folder",
+    ):
         write_labels(fitted, features, tsv, tsv.with_suffix(".km"))
     assert not tsv.with_suffix(".km").exists()
 
@@ -602,10 +658,30 @@ def test_straight_from_a_checkpoint(speech, tmp_path, capsys):
     """The same labels as by way of a folder."""
     extract(GOLDEN, speech, tmp_path / "folder", layer=1, weights="teacher")
     assert dinosr("fit", tmp_path / "folder", "--clusters", 8, "--out", tmp_path / "folder.npz") == 0
-    assert dinosr("fit", GOLDEN, "--manifest", speech, "--layer", 1, "--weights", "teacher", "--clusters", 8, "--out", tmp_path / "live.npz") == 0
+    assert (
+        dinosr(
+            "fit",
+            GOLDEN,
+            "--manifest",
+            speech,
+            "--layer",
+            1,
+            "--weights",
+            "teacher",
+            "--clusters",
+            8,
+            "--out",
+            tmp_path / "live.npz",
+        )
+        == 0
+    )
     stored, live = KMeans.load(tmp_path / "folder.npz"), KMeans.load(tmp_path / "live.npz")
     np.testing.assert_allclose(live.centroids, stored.centroids, atol=1e-3)
-    assert (live.meta.features, live.meta.rate, live.meta.frames) == (stored.meta.features, stored.meta.rate, stored.meta.frames)
+    assert (live.meta.features, live.meta.rate, live.meta.frames) == (
+        stored.meta.features,
+        stored.meta.rate,
+        stored.meta.frames,
+    )
     assert dinosr("apply", tmp_path / "live.npz", tmp_path / "folder", speech, "--out", tmp_path / "folder.km") == 0
     assert dinosr("apply", tmp_path / "live.npz", GOLDEN, speech, "--out", tmp_path / "live.km") == 0
     assert (tmp_path / "live.km").read_text() == (tmp_path / "folder.km").read_text()
@@ -627,16 +703,26 @@ def test_another_round_from_the_command_line(speech, tmp_path, capsys):
     tsv = tmp_path / "old" / speech.name
     tsv.write_text(speech.read_text())
     of_layer = lambda layer: ("fit", GOLDEN, "--manifest", speech, "--layer", layer, "--clusters", 8)
-    assert dinosr(*of_layer(1), "--out", tmp_path / "old.npz") == dinosr("apply", tmp_path / "old.npz", GOLDEN, speech, "--out", tsv.with_suffix(".km")) == 0
+    assert (
+        dinosr(*of_layer(1), "--out", tmp_path / "old.npz")
+        == dinosr("apply", tmp_path / "old.npz", GOLDEN, speech, "--out", tsv.with_suffix(".km"))
+        == 0
+    )
     again = ("--from-labels", tsv.with_suffix(".km"), "--out", tmp_path / "new.npz")
     assert dinosr(*of_layer(1), *again) == 0
     same = KMeans.load(tmp_path / "new.npz").meta
     assert same.labels_changed < 0.2 and same.labels_nmi > 0.8
     capsys.readouterr()
-    assert dinosr(*of_layer(0), "--normalize", *again) == dinosr("apply", tmp_path / "new.npz", GOLDEN, speech, "--out", tsv.with_name("new.km")) == 0
+    assert (
+        dinosr(*of_layer(0), "--normalize", *again)
+        == dinosr("apply", tmp_path / "new.npz", GOLDEN, speech, "--out", tsv.with_name("new.km"))
+        == 0
+    )
     other = KMeans.load(tmp_path / "new.npz").meta
     assert other.normalize and other.labels_changed > same.labels_changed
-    old, new = (np.array(tsv.with_name(name).read_text().split(), dtype=int) for name in (tsv.with_suffix(".km").name, "new.km"))
+    old, new = (
+        np.array(tsv.with_name(name).read_text().split(), dtype=int) for name in (tsv.with_suffix(".km").name, "new.km")
+    )
     assert other.labels_changed == pytest.approx(np.mean(old != new))
     told = f"labels of {tsv.with_suffix('.km')}: {100 * other.labels_changed:.1f} % changed, NMI {other.labels_nmi:.3f}"
     assert told in capsys.readouterr().out.splitlines()
@@ -645,8 +731,16 @@ def test_another_round_from_the_command_line(speech, tmp_path, capsys):
 @pytest.mark.parametrize(
     "broken, words, message",
     [
-        (lambda folder: (folder / "dict.km.txt").write_text("0 1\n1 1\n2 1\n"), [], "dict.km.txt: 3 labels, but --clusters 4; give --clusters 3"),
-        (lambda folder: (folder / "dict.km.txt").unlink(), [], "dict.km.txt: no such file; `dinosr kmeans apply` writes it"),
+        (
+            lambda folder: (folder / "dict.km.txt").write_text("0 1\n1 1\n2 1\n"),
+            [],
+            "dict.km.txt: 3 labels, but --clusters 4; give --clusters 3",
+        ),
+        (
+            lambda folder: (folder / "dict.km.txt").unlink(),
+            [],
+            "dict.km.txt: no such file; `dinosr kmeans apply` writes it",
+        ),
         (lambda folder: (folder / "train.tsv").unlink(), [], "train.tsv: cannot be read"),
         (lambda folder: (folder / "train.km").unlink(), [], "train.km: cannot be read"),
         (lambda folder: (folder / "train.km").write_text("0 1\n"), [], "train.km: 1 lines, but"),
@@ -661,7 +755,18 @@ def test_old_labels_that_cannot_be_used(speech, tmp_path, capsys, broken, words,
     (folder / "train.km").write_text("0 1\n" * 4)
     (folder / "dict.km.txt").write_text("".join(f"{label} 1\n" for label in range(4)))
     broken(folder)
-    fit = ("fit", "--mfcc", "--manifest", speech, "--clusters", 4, "--from-labels", folder / "train.km", "--out", tmp_path / "km.npz")
+    fit = (
+        "fit",
+        "--mfcc",
+        "--manifest",
+        speech,
+        "--clusters",
+        4,
+        "--from-labels",
+        folder / "train.km",
+        "--out",
+        tmp_path / "km.npz",
+    )
     assert dinosr(*fit, *words) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ") and message in error and not (tmp_path / "km.npz").exists()
@@ -678,8 +783,14 @@ def test_old_labels_that_cannot_be_used(speech, tmp_path, capsys, broken, words,
         (["FOLDER", "--manifest", "TSV"], "a folder, which takes neither --manifest nor --layer nor --weights"),
         (["FOLDER", "--layer", "0"], "a folder, which takes neither"),
         (["--mfcc"], "--mfcc: without speech; name the .tsv file with --manifest"),
-        (["--fbank", "--manifest", "TSV", "--weights", "teacher"], "--weights: of a checkpoint, not of --fbank; leave it out"),
-        (["CHECKPOINT", "--manifest", "TSV", "--layer", "all"], "--layer all: without feature folders one layer at a time"),
+        (
+            ["--fbank", "--manifest", "TSV", "--weights", "teacher"],
+            "--weights: of a checkpoint, not of --fbank; leave it out",
+        ),
+        (
+            ["CHECKPOINT", "--manifest", "TSV", "--layer", "all"],
+            "--layer all: without feature folders one layer at a time",
+        ),
         (["--mfcc", "--manifest", "TSV", "--clusters", "164"], "163 frames are too few for 164 clusters"),
     ],
 )
@@ -691,13 +802,20 @@ def test_options_that_do_not_go_together(speech, tmp_path, capsys, words, messag
 
 
 def test_labels_of_other_features_than_it_was_fitted_on(speech, tmp_path, capsys):
-    kmeans_of = lambda source: KMeans(np.zeros((2, 39), np.float32), Meta(2, 39, None, 0, "random", 1, 0, 1.0, 9, 9, source))
+    kmeans_of = lambda source: KMeans(
+        np.zeros((2, 39), np.float32), Meta(2, 39, None, 0, "random", 1, 0, 1.0, 9, 9, source)
+    )
     kmeans_of({"kind": "mfcc"}).save(tmp_path / "mfcc.npz")
-    kmeans_of({"kind": "model", "checkpoint": "a.pt", "fingerprint": "x", "weights": "student", "layer": 9}).save(tmp_path / "layer.npz")
+    kmeans_of({"kind": "model", "checkpoint": "a.pt", "fingerprint": "x", "weights": "student", "layer": 9}).save(
+        tmp_path / "layer.npz"
+    )
     kmeans_of({}).save(tmp_path / "unnamed.npz")
     for words, message in [
         (["mfcc.npz", GOLDEN], "no folder of features, and mfcc is wanted, which needs no checkpoint; leave it out"),
-        (["layer.npz"], "CHECKPOINT: not given; give a.pt, of which layer 9 is wanted, or a folder of that layer's features"),
+        (
+            ["layer.npz"],
+            "CHECKPOINT: not given; give a.pt, of which layer 9 is wanted, or a folder of that layer's features",
+        ),
         (["layer.npz", GOLDEN], "--layer 9: the model has layers 0 to"),
         (["unnamed.npz"], "features of an unknown kind are wanted; give a folder of them"),
     ]:

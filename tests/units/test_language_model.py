@@ -13,27 +13,38 @@ import torch
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq_cli import eval_lm, preprocess, train
-from support.fairseq_models import fairseq_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
-import dinosr_plugin
 from dinosr_plugin import cli
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.units.codes import read_units, write_units
 from dinosr_plugin.units.language_model import UnitLanguageModel, batches_by_length, score_all
 from support import paths
+from support.fairseq_models import fairseq_checkpoint
 from support.paths import PLUGIN
 
 CONFIGS = paths.CONFIGS / "lm"
 KINDS = ("lstm", "transformer", "bos")
 LONGEST = 40  # the Transformer's positions
-LSTM = ("lstm_lm", "--decoder-layers", 3, "--decoder-embed-dim", 8, "--decoder-hidden-size", 12, "--decoder-out-embed-dim", 8)
+LSTM = (
+    "lstm_lm",
+    "--decoder-layers",
+    3,
+    "--decoder-embed-dim",
+    8,
+    "--decoder-hidden-size",
+    12,
+    "--decoder-out-embed-dim",
+    8,
+)
 
 
 def sequences(count: int, seed: int = 0) -> dict:
     rng = np.random.default_rng(seed)
-    return {f"utt-{row}": rng.integers(0, 8, size=rng.integers(0, 25)) for row in range(count)} | {"empty": np.zeros(0, dtype=np.int64)}
+    return {f"utt-{row}": rng.integers(0, 8, size=rng.integers(0, 25)) for row in range(count)} | {
+        "empty": np.zeros(0, dtype=np.int64)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -43,18 +54,55 @@ def folder(tmp_path_factory) -> Path:
     write_units(folder / "some.units", sequences(60).items())
     write_units(folder / "some.txt", read_units(folder / "some.units").items(), plain=True)
     texts = ["--trainpref", folder / "some.txt", "--validpref", folder / "some.txt"]
-    preprocess.main(options.get_preprocessing_parser().parse_args(list(map(str, ["--only-source", *texts, "--destdir", folder / "data"]))))
+    preprocess.main(
+        options.get_preprocessing_parser().parse_args(
+            list(map(str, ["--only-source", *texts, "--destdir", folder / "data"]))
+        )
+    )
     by_arguments(folder, "lstm", *LSTM)
     sizes = [f"--decoder-{name}-dim" for name in ("embed", "input", "output", "ffn-embed")]
-    by_arguments(folder, "bos", "transformer_lm", "--add-bos-token", "--decoder-layers", 1, "--decoder-attention-heads", 2, *(part for size in sizes for part in (size, 8)))
+    by_arguments(
+        folder,
+        "bos",
+        "transformer_lm",
+        "--add-bos-token",
+        "--decoder-layers",
+        1,
+        "--decoder-attention-heads",
+        2,
+        *(part for size in sizes for part in (size, 8)),
+    )
     by_hydra(folder, "transformer")
     return folder
 
 
 def by_arguments(folder: Path, name: str, arch: str, *more, updates: int = 6) -> None:
     """fairseq-train, whose older models keep their options in a Namespace."""
-    arguments = [folder / "data", "--task", "language_modeling", "--user-dir", PLUGIN, "--arch", arch, *more, "--tokens-per-sample", LONGEST]
-    arguments += ["--optimizer", "adam", "--lr", 0.02, "--max-tokens", 400, "--max-update", updates, "--save-dir", folder / name, "--cpu"]
+    arguments = [
+        folder / "data",
+        "--task",
+        "language_modeling",
+        "--user-dir",
+        PLUGIN,
+        "--arch",
+        arch,
+        *more,
+        "--tokens-per-sample",
+        LONGEST,
+    ]
+    arguments += [
+        "--optimizer",
+        "adam",
+        "--lr",
+        0.02,
+        "--max-tokens",
+        400,
+        "--max-update",
+        updates,
+        "--save-dir",
+        folder / name,
+        "--cpu",
+    ]
     arguments += ["--disable-validation", "--no-epoch-checkpoints", "--num-workers", 0, "--log-format", "none"]
     namespace = options.parse_args_and_arch(options.get_training_parser(), input_args=list(map(str, arguments)))
     train.main(convert_namespace_to_omegaconf(namespace))
@@ -62,12 +110,43 @@ def by_arguments(folder: Path, name: str, arch: str, *more, updates: int = 6) ->
 
 def by_hydra(folder: Path, name: str) -> None:
     """fairseq-hydra-train with the configuration of examples/."""
-    command = [Path(sys.executable).with_name("fairseq-hydra-train"), "--config-dir", CONFIGS, "--config-name", "unit_transformer"]
-    command += [f"task.data={folder / 'data'}", f"common.user_dir={PLUGIN}", f"checkpoint.save_dir={folder / name}", f"task.tokens_per_sample={LONGEST}"]
-    command += ["common.cpu=true", "common.fp16=false", "dataset.max_tokens=400", "dataset.num_workers=0", "optimization.max_update=6"]
-    command += ["distributed_training.distributed_backend=gloo", "optimization.lr=[0.02]", "lr_scheduler.warmup_updates=2", "model.decoder_layers=2"]
-    command += [f"model.decoder_{size}_dim=8" for size in ("embed", "input", "output", "ffn_embed")] + ["model.decoder_attention_heads=2"]
-    done = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    command = [
+        Path(sys.executable).with_name("fairseq-hydra-train"),
+        "--config-dir",
+        CONFIGS,
+        "--config-name",
+        "unit_transformer",
+    ]
+    command += [
+        f"task.data={folder / 'data'}",
+        f"common.user_dir={PLUGIN}",
+        f"checkpoint.save_dir={folder / name}",
+        f"task.tokens_per_sample={LONGEST}",
+    ]
+    command += [
+        "common.cpu=true",
+        "common.fp16=false",
+        "dataset.max_tokens=400",
+        "dataset.num_workers=0",
+        "optimization.max_update=6",
+    ]
+    command += [
+        "distributed_training.distributed_backend=gloo",
+        "optimization.lr=[0.02]",
+        "lr_scheduler.warmup_updates=2",
+        "model.decoder_layers=2",
+    ]
+    command += [f"model.decoder_{size}_dim=8" for size in ("embed", "input", "output", "ffn_embed")] + [
+        "model.decoder_attention_heads=2"
+    ]
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -98,7 +177,20 @@ def test_scores_are_those_of_fairseq_eval_lm(checkpoint, folder):
     lm = UnitLanguageModel(checkpoint, device="cpu")
     units = read_units(folder / "some.units")
     ours = score_all(lm, units)
-    arguments = [folder / "data", "--path", checkpoint, "--gen-subset", "valid", "--sample-break-mode", "eos", "--cpu", "--num-workers", 0, "--max-tokens", 500]
+    arguments = [
+        folder / "data",
+        "--path",
+        checkpoint,
+        "--gen-subset",
+        "valid",
+        "--sample-break-mode",
+        "eos",
+        "--cpu",
+        "--num-workers",
+        0,
+        "--max-tokens",
+        500,
+    ]
     arguments += ["--add-bos-token"] if checkpoint.parent.name == "bos" else []
     namespace = options.parse_args_and_arch(options.get_eval_lm_parser(), input_args=list(map(str, arguments)))
     theirs = float(eval_lm.main(convert_namespace_to_omegaconf(namespace))["loss"])
@@ -137,7 +229,9 @@ def test_hidden_states(checkpoint):
         decoder, states = lm.model.decoder, torch.from_numpy(top)
         if hasattr(decoder, "additional_fc"):
             states = decoder.additional_fc(states)
-        if getattr(decoder, "layer_norm", None) is not None:  # behind the layers of a Transformer that normalises before each
+        if (
+            getattr(decoder, "layer_norm", None) is not None
+        ):  # behind the layers of a Transformer that normalises before each
             states = decoder.layer_norm(states)
         np.testing.assert_allclose(decoder.output_layer(states).detach(), expected.detach(), atol=1e-5)
         alone = lm.hidden_states([units], 1)[0]
@@ -151,14 +245,22 @@ def test_hidden_states(checkpoint):
 def test_the_command_line(folder, tmp_path, capsys):
     units = read_units(folder / "some.units")
     out = tmp_path / "lexical/dev.txt"
-    assert cli.main(["lm-score", str(folder / "lstm/checkpoint_last.pt"), str(folder / "some.units"), "--out", str(out)]) == 0
+    assert (
+        cli.main(["lm-score", str(folder / "lstm/checkpoint_last.pt"), str(folder / "some.units"), "--out", str(out)])
+        == 0
+    )
     lines = [line.split(" ") for line in out.read_text().splitlines()]
     scores = score_all(UnitLanguageModel(folder / "lstm/checkpoint_last.pt"), units)
     assert [name for name, _ in lines] == list(units)
     assert [float(score) for _, score in lines] == pytest.approx(list(scores.values()), abs=1e-4)
     assert f"{out}: 61 utterances, -" in capsys.readouterr().out
     states = tmp_path / "semantic"
-    assert cli.main(["lm-features", str(folder / "lstm/checkpoint_last.pt"), str(folder / "some.units"), "--out", str(states)]) == 0
+    assert (
+        cli.main(
+            ["lm-features", str(folder / "lstm/checkpoint_last.pt"), str(folder / "some.units"), "--out", str(states)]
+        )
+        == 0
+    )
     assert {path.stem for path in states.glob("*.npy")} == set(units) and len(list(states.iterdir())) == len(units)
     assert np.load(states / "utt-0.npy").shape == (len(units["utt-0"]) + 2, 12)
 
@@ -167,8 +269,15 @@ def test_bad_input(folder, tmp_path, capsys):
     lstm, transformer = (str(folder / name / "checkpoint_last.pt") for name in ("lstm", "transformer"))
 
     def error(lm, units: dict, *more) -> str:
-        write_units(tmp_path / "bad.units", {name: np.array(ids, dtype=np.int64) for name, ids in units.items()}.items())
-        assert cli.main(["lm-score", str(lm), str(tmp_path / "bad.units"), "--out", str(tmp_path / "out.txt"), *map(str, more)]) == 1
+        write_units(
+            tmp_path / "bad.units", {name: np.array(ids, dtype=np.int64) for name, ids in units.items()}.items()
+        )
+        assert (
+            cli.main(
+                ["lm-score", str(lm), str(tmp_path / "bad.units"), "--out", str(tmp_path / "out.txt"), *map(str, more)]
+            )
+            == 1
+        )
         assert not (tmp_path / "out.txt").exists()
         (line,) = capsys.readouterr().err.splitlines()[-1:]
         return line
@@ -185,11 +294,15 @@ def test_bad_input(folder, tmp_path, capsys):
     state = torch.load(lstm, weights_only=False)
     state["model"] = {name: tensor * float("nan") for name, tensor in state["model"].items()}
     torch.save(state, tmp_path / "diverged.pt")
-    assert "diverged.pt: gives NaN or infinity, it has diverged" in error(tmp_path / "diverged.pt", {"a": [1]}, "--dict", folder / "data/dict.txt")
+    assert "diverged.pt: gives NaN or infinity, it has diverged" in error(
+        tmp_path / "diverged.pt", {"a": [1]}, "--dict", folder / "data/dict.txt"
+    )
     assert "--dict other.txt: give the dict.txt" in error(lstm, {"a": [1]}, "--dict", "other.txt")
     (tmp_path / "dict.txt").write_text("1 4\n2 2\n")
     assert "another dictionary" in error(lstm, {"a": [1]}, "--dict", tmp_path / "dict.txt")
-    assert cli.main(["lm-features", lstm, str(folder / "some.units"), "--layer", "4", "--out", str(tmp_path / "out")]) == 1
+    assert (
+        cli.main(["lm-features", lstm, str(folder / "some.units"), "--layer", "4", "--out", str(tmp_path / "out")]) == 1
+    )
     assert "--layer 4: " in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
@@ -198,7 +311,10 @@ def test_training_of_an_lstm_goes_on(folder, caplog):
     shutil.copytree(folder / "lstm", folder / "longer")
     with caplog.at_level("INFO"):
         by_arguments(folder, "longer", *LSTM, updates=8)
-    assert any(f"Loaded checkpoint {folder}/longer/checkpoint_last.pt (epoch" in line and "@ 6 updates" in line for line in caplog.messages)
+    assert any(
+        f"Loaded checkpoint {folder}/longer/checkpoint_last.pt (epoch" in line and "@ 6 updates" in line
+        for line in caplog.messages
+    )
 
 
 def test_the_dictionary_is_found(folder, tmp_path):
@@ -211,6 +327,8 @@ def test_the_dictionary_is_found(folder, tmp_path):
     try:
         with pytest.raises(UserError, match="no dict.txt, its dictionary, in"):
             UnitLanguageModel(tmp_path / "lm.pt")
-        np.testing.assert_allclose(UnitLanguageModel(tmp_path / "lm.pt", folder / "moved/dict.txt", device="cpu").score(units), expected)
+        np.testing.assert_allclose(
+            UnitLanguageModel(tmp_path / "lm.pt", folder / "moved/dict.txt", device="cpu").score(units), expected
+        )
     finally:
         (folder / "moved").rename(folder / "data")

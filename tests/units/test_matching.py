@@ -37,7 +37,9 @@ def test_matching_is_one_to_one(pairs):
 def test_nmi_is_that_of_scikit_learn(pairs):
     sklearn = pytest.importorskip("sklearn.metrics")
     old, new = np.array([(a, max(b, 0)) for a, b in pairs]).T
-    assert normalised_mutual_information(count_pairs(old, new, 6)) == pytest.approx(sklearn.normalized_mutual_info_score(old, new), abs=1e-9)
+    assert normalised_mutual_information(count_pairs(old, new, 6)) == pytest.approx(
+        sklearn.normalized_mutual_info_score(old, new), abs=1e-9
+    )
 
 
 @settings(deadline=None)
@@ -46,5 +48,8 @@ def test_no_other_numbering_changes_fewer_labels(pairs):
     old, new = np.array(pairs).T
     counts = count_pairs(old, new, 4)
     both = (old >= 0) & (new >= 0)
-    shares = [float((np.array(numbers)[new[both]] != old[both]).mean()) if both.any() else 1.0 for numbers in permutations(range(4))]
+    shares = [
+        float((np.array(numbers)[new[both]] != old[both]).mean()) if both.any() else 1.0
+        for numbers in permutations(range(4))
+    ]
     assert changed_share(counts, matching(counts)) == pytest.approx(min(shares))

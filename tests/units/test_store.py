@@ -20,7 +20,15 @@ NAMES, LENGTHS = ["c", "a", "é b", "none", "d"], [5, 3, 8, 0, 4]
 FRAMES = [np.random.default_rng(row).normal(size=(length, 6)).astype(np.float32) for row, length in enumerate(LENGTHS)]
 
 
-def writer(folder: Path, shard: int = 1, shards: int = 1, width: int = 6, dtype: str = "float32", source: dict = {"kind": "mfcc"}, lengths=LENGTHS):
+def writer(
+    folder: Path,
+    shard: int = 1,
+    shards: int = 1,
+    width: int = 6,
+    dtype: str = "float32",
+    source: dict = {"kind": "mfcc"},
+    lengths=LENGTHS,
+):
     return FeatureWriter(folder, 50, width, dtype, source, NAMES, lengths, shard, shards)
 
 
@@ -60,7 +68,9 @@ def test_there_and_back(tmp_path, shards, dtype):
 def test_files_are_plain(tmp_path):
     """NumPy reads them, and nothing unfinished stays behind."""
     write(tmp_path, 2)
-    assert sorted(os.listdir(tmp_path)) == sorted(["meta.json", *(f"features_{i}_of_2.{suffix}" for i in (1, 2) for suffix in ("npy", "tsv"))])
+    assert sorted(os.listdir(tmp_path)) == sorted(
+        ["meta.json", *(f"features_{i}_of_2.{suffix}" for i in (1, 2) for suffix in ("npy", "tsv"))]
+    )
     assert (tmp_path / "features_1_of_2.tsv").read_text() == "c\t5\na\t3\n"
     assert np.load(tmp_path / "features_1_of_2.npy").shape == (8, 6)
     assert json.loads((tmp_path / "meta.json").read_text())["source"] == {"kind": "mfcc"}
@@ -79,7 +89,10 @@ def test_shards_are_of_about_the_same_size():
     assert max(sizes) - min(sizes) < 2000
 
 
-@pytest.mark.parametrize("shard, shards, said", [(0, 2, "the first number lies between"), (3, 2, "the first"), (1, 6, "only 5 utterances; give")])
+@pytest.mark.parametrize(
+    "shard, shards, said",
+    [(0, 2, "the first number lies between"), (3, 2, "the first"), (1, 6, "only 5 utterances; give")],
+)
 def test_no_such_shard(tmp_path, shard, shards, said):
     with pytest.raises(UserError, match=f"--shard {shard}/{shards}: .*{said}"):
         writer(tmp_path, shard, shards)
@@ -100,7 +113,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_goes_on_after_a_kill(tmp_path):
     folder = tmp_path / "mfcc"
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(Path(__file__).parent)], capture_output=True)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(folder), str(Path(__file__).parent)], capture_output=True
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert "shard(s) 1 of 1 are missing or unfinished; run `dinosr features" in refused(folder)
     with writer(folder) as one:
@@ -138,7 +153,12 @@ def test_marks_come_after_the_frames(tmp_path):
 
 
 def test_two_processes_on_one_shard(tmp_path):
-    with writer(tmp_path), pytest.raises(UserError, match="features_1_of_1.npy: another process is making it; wait, or give each process a --shard"):
+    with (
+        writer(tmp_path),
+        pytest.raises(
+            UserError, match="features_1_of_1.npy: another process is making it; wait, or give each process a --shard"
+        ),
+    ):
         writer(tmp_path)
     write(tmp_path)
 
@@ -161,7 +181,10 @@ def test_a_folder_of_something_else(tmp_path, changes, said):
 
 
 def test_what_is_no_number(tmp_path):
-    with writer(tmp_path / "a", dtype="float16") as one, pytest.raises(UserError, match="c: features beyond what float16 holds .*--dtype float32"):
+    with (
+        writer(tmp_path / "a", dtype="float16") as one,
+        pytest.raises(UserError, match="c: features beyond what float16 holds .*--dtype float32"),
+    ):
         one.add(0, FRAMES[0] + 1e6)
     with writer(tmp_path / "b") as one:
         with pytest.raises(UserError, match="c: NaN or infinity in its features"):
@@ -190,7 +213,9 @@ def test_missing_shards(tmp_path):
     write(tmp_path, 5)
     (tmp_path / "features_2_of_5.npy").unlink()
     (tmp_path / "features_4_of_5.tsv").unlink()
-    assert "shard(s) 2, 4 of 5 are missing or unfinished; run `dinosr features ... --shard 2/5` (again)" in refused(tmp_path)
+    assert "shard(s) 2, 4 of 5 are missing or unfinished; run `dinosr features ... --shard 2/5` (again)" in refused(
+        tmp_path
+    )
 
 
 def test_damaged(tmp_path):
@@ -208,7 +233,11 @@ def test_damaged(tmp_path):
         ("features_1_of_1.tsv", b"a\t5\n", "holds 20 frames, but its .tsv tells of 5"),
     ]:
         (folder / name).write_bytes(content)
-        assert "damaged, " in refused(folder) and said in refused(folder) and "remove the folder and make it again" in refused(folder)
+        assert (
+            "damaged, " in refused(folder)
+            and said in refused(folder)
+            and "remove the folder and make it again" in refused(folder)
+        )
         (folder / name).write_bytes(files[name])
     np.save(folder / "features_1_of_1.npy", np.zeros((20, 7), np.float32))
     assert "holds float32 of shape (20, 7), but meta.json tells of float32 6 wide" in refused(folder)

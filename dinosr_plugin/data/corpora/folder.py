@@ -4,18 +4,27 @@ import hashlib
 import os
 import shutil
 from pathlib import Path, PurePosixPath
-from typing import Optional
 
 from ...errors import UserError
 from ..audio import AudioError, Header, convert, find_audio, find_files, map_files, read_header, wrong_format
+from ..manifest import (
+    Split,
+    Utterance,
+    duplicate_ids,
+    path_fault,
+    raise_problems,
+    read_lines,
+    require_writable,
+    speaker_of,
+    words_fault,
+)
 from .librispeech import absolute
-from ..manifest import Split, Utterance, duplicate_ids, path_fault, raise_problems, read_lines, require_writable, speaker_of, words_fault
 
 TRAIN, VALID = "train", "valid"
 
 
 def folder_splits(
-    root: Path, split_by: str, valid_share: float, seed: int, converted: Optional[Path], workers: int
+    root: Path, split_by: str, valid_share: float, seed: int, converted: Path | None, workers: int
 ) -> tuple[list[Split], list[str]]:
     """``train`` and ``valid`` of every wav, flac and ogg file under ``root``, and notes for the user.
 
@@ -79,9 +88,13 @@ def split_names(paths: list[str], split_by: str, valid_share: float, seed: int) 
     places = {key: place_of(key, seed) for key in set(keys)}
     lowest, highest = min(places.values()), max(places.values())
     if 0 < valid_share <= lowest:
-        raise UserError(f"--valid-share {valid_share} of {len(places)} {split_by}(s) leaves valid empty; {remedy(places)}")
+        raise UserError(
+            f"--valid-share {valid_share} of {len(places)} {split_by}(s) leaves valid empty; {remedy(places)}"
+        )
     if valid_share > highest:
-        raise UserError(f"--valid-share {valid_share} of {len(places)} {split_by}(s) leaves train empty; {remedy(places)}")
+        raise UserError(
+            f"--valid-share {valid_share} of {len(places)} {split_by}(s) leaves train empty; {remedy(places)}"
+        )
     return [VALID if places[key] < valid_share else TRAIN for key in keys]
 
 
@@ -126,7 +139,11 @@ def read_words(root: Path, paths: list[str], problems: list[str]) -> tuple[dict[
         if fault := words_fault(words[path]):
             problems.append(f"{path}: {fault}")
     strangers = sorted(texts - set(matched.values()))
-    notes = [f"{len(strangers)} .txt file(s) belong to no audio file and were left out, the first is {strangers[0]}"] if strangers else []
+    notes = (
+        [f"{len(strangers)} .txt file(s) belong to no audio file and were left out, the first is {strangers[0]}"]
+        if strangers
+        else []
+    )
     return words, notes
 
 

@@ -6,19 +6,28 @@ Kahn et al. 2020, https://arxiv.org/abs/1912.07875: 1h/0..5/{clean,other} are si
 
 import os
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Iterable, Optional
 
 from ...errors import UserError
 from ..audio import SUFFIXES, AudioError, Header, find_audio, find_files, map_files, read_header, wrong_format
-from ..manifest import Split, Utterance, duplicate_ids, path_fault, raise_problems, read_lines, utterance_id, words_fault
+from ..manifest import (
+    Split,
+    Utterance,
+    duplicate_ids,
+    path_fault,
+    raise_problems,
+    read_lines,
+    utterance_id,
+    words_fault,
+)
 
 TRANSCRIPTS = ".trans.txt"
 LIBRILIGHT = {"train_10min": ("1h/0/",), "train_1h": ("1h/",), "train_10h": ("1h/", "9h/")}
 
 
-def librispeech_splits(root: Path, parts: Optional[list[str]], workers: int) -> list[Split]:
+def librispeech_splits(root: Path, parts: list[str] | None, workers: int) -> list[Split]:
     """One split for each LibriSpeech part under ``root`` (or for ``root`` itself, where that is a part), rooted at the part's folder.
 
     ``parts``: names of the parts to take, None for all. Raises UserError for a part that is not there, and with every problem of the files.
@@ -75,14 +84,16 @@ def absolute(folder: Path) -> Path:
     return Path(os.path.abspath(folder))
 
 
-def find_parts(root: Path, wanted: Optional[list[str]]) -> list[Path]:
+def find_parts(root: Path, wanted: list[str] | None) -> list[Path]:
     """Folders of the parts under ``root``, sorted by name. Raises UserError where there are none, or not those that are wanted."""
     root = absolute(root)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give the folder that holds LibriSpeech's parts")
     if (root / "LibriSpeech").is_dir():
         root = root / "LibriSpeech"
-    folders = [root] if is_part(root) else sorted(folder for folder in root.iterdir() if folder.is_dir() and is_part(folder))
+    folders = (
+        [root] if is_part(root) else sorted(folder for folder in root.iterdir() if folder.is_dir() and is_part(folder))
+    )
     names = [folder.name for folder in folders]
     if not folders:
         raise UserError(
@@ -124,7 +135,7 @@ def read_utterances(root: Path, paths: list[str], transcripts: list[str], worker
     return [Utterance(path, header.samples, words[path]) for path, header in zip(paths, headers)]
 
 
-def header_fault(header: Header | AudioError) -> Optional[str]:
+def header_fault(header: Header | AudioError) -> str | None:
     if isinstance(header, AudioError):
         return str(header)
     fault = wrong_format(header)
@@ -144,7 +155,9 @@ def match_words(root: Path, paths: list[str], transcripts: list[str], problems: 
     for chapter in sorted(chapters.keys() | texts.keys()):
         files, lines = chapters.get(chapter, []), texts.get(chapter)
         if lines is None:
-            problems.append(f"{chapter}: no *{TRANSCRIPTS} for its {len(files)} file(s); fetch it again, or remove the folder")
+            problems.append(
+                f"{chapter}: no *{TRANSCRIPTS} for its {len(files)} file(s); fetch it again, or remove the folder"
+            )
             continue
         names = {utterance_id(path): path for path in files}
         for name in sorted(names.keys() - lines.keys()):

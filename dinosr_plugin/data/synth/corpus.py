@@ -30,7 +30,9 @@ from dinosr_plugin.errors import UserError
 SAMPLE_RATE = 16000  # Hz
 PARTS = ("train", "dev")
 
-_RECIPE = 1  # raise it when the same parameters give other bytes, so that an older corpus is not taken for a finished one
+_RECIPE = (
+    1  # raise it when the same parameters give other bytes, so that an older corpus is not taken for a finished one
+)
 _SUMMARY = "corpus.json"
 _FIRST_SPEAKER = 1001
 _CHAPTER_LENGTH = 100  # utterances
@@ -150,9 +152,13 @@ def _finished(out: Path, parameters: dict) -> dict | None:
     try:
         summary = json.loads((out / _SUMMARY).read_text())
     except (OSError, ValueError):
-        raise UserError(f"{out} exists and is not a finished synthetic corpus: choose another --out or remove it") from None
+        raise UserError(
+            f"{out} exists and is not a finished synthetic corpus: choose another --out or remove it"
+        ) from None
     if summary.get("parameters") != parameters:
-        raise UserError(f"{out} holds a corpus made with {summary.get('parameters')}: choose another --out or remove it")
+        raise UserError(
+            f"{out} holds a corpus made with {summary.get('parameters')}: choose another --out or remove it"
+        )
     return summary
 
 

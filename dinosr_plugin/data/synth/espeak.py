@@ -91,8 +91,15 @@ class Espeak:
                 raise UserError(f"eSpeak cannot read its data in {data}: pip install --force-reinstall espeakng-loader")
             self._lib.espeak_SetSynthCallback(self._callback)
             if not _has_variant(data, voice) or self._lib.espeak_SetVoiceByName(voice.encode()) != 0:
-                raise UserError(f"eSpeak has no voice {voice!r}: the voices lie in {data}/lang, the variants in {data}/voices/!v")
-        for parameter, value in ((_RATE, rate), (_PITCH, pitch), (_RANGE, pitch_range), (_VOLUME, _VOLUME_WITHOUT_CLIPPING)):
+                raise UserError(
+                    f"eSpeak has no voice {voice!r}: the voices lie in {data}/lang, the variants in {data}/voices/!v"
+                )
+        for parameter, value in (
+            (_RATE, rate),
+            (_PITCH, pitch),
+            (_RANGE, pitch_range),
+            (_VOLUME, _VOLUME_WITHOUT_CLIPPING),
+        ):
             self._lib.espeak_SetParameter(parameter, value, 0)
         self._lib.espeak_ng_SetRandSeed(ctypes.c_long(1))  # espeak_Initialize has seeded it from the clock
 
@@ -108,12 +115,16 @@ class Espeak:
         self._marks.clear()
         raw = text.encode()
         with _silent_stderr():
-            status = self._lib.espeak_Synth(raw, ctypes.c_size_t(len(raw) + 1), 0, _POS_CHARACTER, 0, _CHARS_UTF8, None, None)
+            status = self._lib.espeak_Synth(
+                raw, ctypes.c_size_t(len(raw) + 1), 0, _POS_CHARACTER, 0, _CHARS_UTF8, None, None
+            )
         if status != 0:
             raise RuntimeError(f"espeak_Synth returned {status} for {text!r}")
         wave = np.frombuffer(b"".join(self._chunks), dtype=np.int16)
         marks = [(0, "_"), *self._marks, (len(wave), "_")]
-        return wave, [Segment(start, end, name) for (start, name), (end, _) in pairwise(marks) if end > start or name[0] != "_"]
+        return wave, [
+            Segment(start, end, name) for (start, name), (end, _) in pairwise(marks) if end > start or name[0] != "_"
+        ]
 
     def _receive(self, samples: int | None, count: int, events: "ctypes._Pointer[_Event]") -> int:
         """``t_espeak_callback``: a chunk of samples (none at the end of a text) and the events up to there."""
@@ -138,7 +149,9 @@ def wheel() -> tuple[str, str]:
     try:
         import espeakng_loader
     except ImportError:
-        raise UserError("the synthetic corpus is spoken by eSpeak NG, which is not installed: pip install espeakng-loader") from None
+        raise UserError(
+            "the synthetic corpus is spoken by eSpeak NG, which is not installed: pip install espeakng-loader"
+        ) from None
     return espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
 
 
@@ -187,7 +200,16 @@ _VOWELS = {
     **{"@L": "AH L", "aI@": "AY AH"},
 }
 _R_COLOURED = {  # one mnemonic, said with an R in America and without elsewhere
-    "en-us": {"3": "ER", "aI3": "AY ER", "A@": "AA R", "O@": "AO R", "o@": "AO R", "e@": "EH R", "i@3": "IH R", "U@": "UH R"},
+    "en-us": {
+        "3": "ER",
+        "aI3": "AY ER",
+        "A@": "AA R",
+        "O@": "AO R",
+        "o@": "AO R",
+        "e@": "EH R",
+        "i@3": "IH R",
+        "U@": "UH R",
+    },
     "en": {"3": "AH", "A@": "AA", "O@": "AO", "o@": "AO", "e@": "EH AH", "i@3": "IY AH", "U@": "UH AH"},
 }
 _R_COLOURED["en-029"] = _R_COLOURED["en"]

@@ -53,7 +53,9 @@ def word_pairs(count: int, seed: int) -> list[WordPair]:
         for word in words:
             if len(pairs) == count:
                 break
-            if found := non_word(talker, word, lexicon[word], taken, neighbours, random.Random(f"{seed}/non-word/{word}")):
+            if found := non_word(
+                talker, word, lexicon[word], taken, neighbours, random.Random(f"{seed}/non-word/{word}")
+            ):
                 taken.add(found[1])
                 pairs.append(WordPair(word, found[0], lexicon[word], found[1], frequencies[word]))
     return pairs
@@ -69,7 +71,12 @@ def pronounced(talker: espeak.Espeak, text: str) -> Phones:
 
 
 def non_word(
-    talker: espeak.Espeak, word: str, phones: Phones, taken: set[Phones], neighbours: set[tuple[str, str]], rng: random.Random
+    talker: espeak.Espeak,
+    word: str,
+    phones: Phones,
+    taken: set[Phones],
+    neighbours: set[tuple[str, str]],
+    rng: random.Random,
 ) -> tuple[str, Phones] | None:
     """A spelling and its phones, or None where no spelling that was tried will do."""
     if len(phones) < _LEAST_PHONES:
@@ -107,7 +114,16 @@ class SentencePair:
     non_sentence: str
 
 
-_SINGULAR = {"dogs": "dog", "boxes": "box", "birds": "bird", "boys": "boy", "children": "child", "toys": "toy", "keys": "key", "teeth": "tooth"}
+_SINGULAR = {
+    "dogs": "dog",
+    "boxes": "box",
+    "birds": "bird",
+    "boys": "boy",
+    "children": "child",
+    "toys": "toy",
+    "keys": "key",
+    "teeth": "tooth",
+}
 _SINGULAR |= {"oranges": "orange", "shoes": "shoe", "chairs": "chair"}
 _PLURAL = {one: many for many, one in _SINGULAR.items()}
 _PAST = {"see": "saw", "find": "found", "bring": "brought", "make": "made", "catch": "caught"}
@@ -132,7 +148,9 @@ _MODAL = frozenset({"would", "could", "should", "will", "can", "must", "can't", 
 _THE, _ONE = frozenset({"the"}), frozenset({"this", "that", "one", "another"})
 _NOUN, _COLOUR = _class("NOUN"), _class("LOOK")
 _RULES = (
-    Rule("agreement", "there", (frozenset({"there"}), frozenset({"was", "were"})), instead={"was": "were", "were": "was"}),
+    Rule(
+        "agreement", "there", (frozenset({"there"}), frozenset({"was", "were"})), instead={"was": "were", "were": "was"}
+    ),
     Rule("agreement", "plural", (_class("COUNT"), frozenset(_SINGULAR)), instead=_SINGULAR),
     Rule("agreement", "singular", (_ONE, frozenset(_PLURAL)), instead=_PLURAL),
     Rule("verb form", "after a modal", (_MODAL, frozenset(_PAST)), instead=_PAST),
@@ -160,7 +178,11 @@ def sentence_pairs(count: int, texts: Iterator[str]) -> list[SentencePair]:
     pairs: list[SentencePair] = []
     while any(missing):
         words = next(texts).split()
-        options = [(missing[place], place, wrong) for place, rule in enumerate(_RULES) if missing[place] and (wrong := broken(words, rule))]
+        options = [
+            (missing[place], place, wrong)
+            for place, rule in enumerate(_RULES)
+            if missing[place] and (wrong := broken(words, rule))
+        ]
         if options:
             _, place, wrong = max(options)
             missing[place] -= 1

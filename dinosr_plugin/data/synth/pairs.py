@@ -21,10 +21,10 @@ import soundfile
 from tqdm import tqdm
 
 from ...errors import UserError
-from . import espeak, grammar
 from ..manifest import unwritable, write_files
-from .minimal_pairs import sentence_pairs, word_pairs
+from . import espeak, grammar
 from .corpus import SAMPLE_RATE, Speaker, fresh_partial, microphone, roster_speaker, sentences
+from .minimal_pairs import sentence_pairs, word_pairs
 
 _FIRST_VOICE = 2  # of the roster: two are dev speakers in corpora of 8 to 14
 _FILES = {"lexical", "syntactic", "lexical.tsv", "syntactic.tsv"}
@@ -67,7 +67,15 @@ def make_benchmark(out: Path, pairs: int, voices: int, seed: int) -> dict[str, i
         for name, own in sets.items():
             rows = list(speak_set(partial / name / "dev", name, own, speakers, seed))
             write_files(partial / name / "dev", {"gold.csv": table_lines([fields for fields, _ in rows])})
-            write_files(partial, {f"{name}.tsv": [str(out / name / "dev"), *sorted(f"{fields['filename']}.wav\t{samples}" for fields, samples in rows)]})
+            write_files(
+                partial,
+                {
+                    f"{name}.tsv": [
+                        str(out / name / "dev"),
+                        *sorted(f"{fields['filename']}.wav\t{samples}" for fields, samples in rows),
+                    ]
+                },
+            )
         partial.rename(out)
     except (OSError, soundfile.SoundFileError) as error:
         raise unwritable(out, str(error)) from error
@@ -77,8 +85,28 @@ def make_benchmark(out: Path, pairs: int, voices: int, seed: int) -> dict[str, i
 def lexical_pairs(count: int, seed: int) -> list[Pair]:
     return [
         (
-            Item(pair.word, {"id": number, "frequency": pair.frequency, "word": pair.word, "phones": " ".join(pair.phones), "length": len(pair.phones), "correct": 1}),
-            Item(pair.non_word, {"id": number, "frequency": "", "word": pair.non_word, "phones": " ".join(pair.non_phones), "length": len(pair.non_phones), "correct": 0}),
+            Item(
+                pair.word,
+                {
+                    "id": number,
+                    "frequency": pair.frequency,
+                    "word": pair.word,
+                    "phones": " ".join(pair.phones),
+                    "length": len(pair.phones),
+                    "correct": 1,
+                },
+            ),
+            Item(
+                pair.non_word,
+                {
+                    "id": number,
+                    "frequency": "",
+                    "word": pair.non_word,
+                    "phones": " ".join(pair.non_phones),
+                    "length": len(pair.non_phones),
+                    "correct": 0,
+                },
+            ),
         )
         for number, pair in enumerate(word_pairs(count, seed), start=1)
     ]
@@ -86,13 +114,18 @@ def lexical_pairs(count: int, seed: int) -> list[Pair]:
 
 def syntactic_pairs(count: int, texts: Iterator[str]) -> list[Pair]:
     def item(pair, number: int, text: str, correct: int) -> Item:
-        return Item(grammar.punctuated(text), {"id": number, "type": pair.type, "subtype": pair.subtype, "transcription": text, "correct": correct})
+        return Item(
+            grammar.punctuated(text),
+            {"id": number, "type": pair.type, "subtype": pair.subtype, "transcription": text, "correct": correct},
+        )
 
     found = enumerate(sentence_pairs(count, texts), start=1)
     return [(item(pair, number, pair.sentence, 1), item(pair, number, pair.non_sentence, 0)) for number, pair in found]
 
 
-def speak_set(folder: Path, name: str, pairs: list[Pair], speakers: list[Speaker], seed: int) -> Iterator[tuple[dict, int]]:
+def speak_set(
+    folder: Path, name: str, pairs: list[Pair], speakers: list[Speaker], seed: int
+) -> Iterator[tuple[dict, int]]:
     """Write every side of every pair in every voice; yields its row of gold.csv and its samples.
 
     Which of a pair is said first is drawn: what eSpeak says depends a little on what it said before.
@@ -104,7 +137,9 @@ def speak_set(folder: Path, name: str, pairs: list[Pair], speakers: list[Speaker
                 for number, pair in enumerate(pairs):
                     for side in np.random.default_rng([seed % 2**64, speaker.number, number]).permutation(2):
                         wave, _ = talker.speak(pair[side].text)
-                        rng = np.random.default_rng([seed % 2**64, speaker.number, number, len(name)])  # the same for both sides
+                        rng = np.random.default_rng(
+                            [seed % 2**64, speaker.number, number, len(name)]
+                        )  # the same for both sides
                         recorded, _ = microphone(wave, speaker, rng)
                         file = file_name(seed, name, speaker, pair[side])
                         soundfile.write(folder / f"{file}.wav", recorded, SAMPLE_RATE, subtype="PCM_16")
@@ -114,13 +149,19 @@ def speak_set(folder: Path, name: str, pairs: list[Pair], speakers: list[Speaker
 
 def file_name(seed: int, name: str, speaker: Speaker, item: Item) -> str:
     """As the benchmark's: letters that do not give away which is which."""
-    return hashlib.sha256(f"{seed}/{name}/{speaker.number}/{item.fields['id']}/{item.fields['correct']}".encode()).hexdigest()[:12]
+    return hashlib.sha256(
+        f"{seed}/{name}/{speaker.number}/{item.fields['id']}/{item.fields['correct']}".encode()
+    ).hexdigest()[:12]
 
 
 def table_lines(rows: list[dict]) -> list[str]:
     """A .csv table's lines, its columns first, sorted by pair and voice as the benchmark's, the right side before the wrong one."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["id", "filename", "voice", *(key for key in rows[0] if key not in ("id", "filename", "voice"))], lineterminator="\n")
+    writer = csv.DictWriter(
+        text,
+        ["id", "filename", "voice", *(key for key in rows[0] if key not in ("id", "filename", "voice"))],
+        lineterminator="\n",
+    )
     writer.writeheader()
     writer.writerows(sorted(rows, key=lambda row: (row["id"], row["voice"], -row["correct"])))
     return text.getvalue().splitlines()

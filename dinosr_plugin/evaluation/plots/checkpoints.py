@@ -17,7 +17,10 @@ CODEBOOK_PANELS = (  # key of Quality, title, unit, whether a baseline says anyt
 
 
 def plot_curves(
-    history: Sequence[Mapping], path: str | Path, baselines: Mapping[str, Mapping] | None = None, title: str = "Training"
+    history: Sequence[Mapping],
+    path: str | Path,
+    baselines: Mapping[str, Mapping] | None = None,
+    title: str = "Training",
 ) -> Path:
     """Small multiples over updates: loss, active codes, perplexity, phone purity and PNMI of every codebook.
 
@@ -69,14 +72,19 @@ def _draw_codebooks(axes, history: Sequence[Mapping], key: str, baselines: Mappi
             values = [row[who][codebook][key] for row in rows]
             axes.plot(updates, values, color=colour, linestyle=linestyle, linewidth=1.2)
     style.baseline_lines(axes, baselines, key)
-    if key in ("active", "perplexity"):  # from 0, so that a collapse looks like one; the shares differ too little for that
+    if key in (
+        "active",
+        "perplexity",
+    ):  # from 0, so that a collapse looks like one; the shares differ too little for that
         axes.set_ylim(bottom=0)
     else:
         axes.margins(y=0.12)
 
 
 def _codebook_colours(history: Sequence[Mapping]) -> np.ndarray:
-    return style.ordered_colours(max((len(row.get(who) or ()) for row in history for who in ("teacher", "student")), default=0))
+    return style.ordered_colours(
+        max((len(row.get(who) or ()) for row in history for who in ("teacher", "student")), default=0)
+    )
 
 
 def _draw_curves_legend(axes, history: Sequence[Mapping], baselines: Mapping[str, Mapping]) -> None:

@@ -14,7 +14,9 @@ LEAST = 5  # frames without which a phone gets no name on the map
 LOOKS = tuple(zip((*CATEGORY_COLOURS, SKY, BLACK), "os^Dv<P"))  # colour and marker of each speaker
 
 
-def plot_map_of_phones(points: np.ndarray, phones: np.ndarray, names: Sequence[str], groups: Sequence[str], path: str | Path, title: str) -> Path:
+def plot_map_of_phones(
+    points: np.ndarray, phones: np.ndarray, names: Sequence[str], groups: Sequence[str], path: str | Path, title: str
+) -> Path:
     """Frames by the class of their phone, and each phone's name where its frames are densest.
 
     Args:
@@ -34,7 +36,14 @@ def plot_map_of_speakers(points: np.ndarray, speakers: Sequence[str], path: str 
     """The same frames by who spoke; speakers: (N,) names, as many as there are ``LOOKS`` at most."""
     figure, axes = _map(title)
     for name, (colour, marker) in zip(np.unique(speakers), LOOKS):
-        axes.scatter(*points[np.asarray(speakers) == name].T, s=8, color=colour, marker=marker, linewidth=0, label=f"speaker {name}")
+        axes.scatter(
+            *points[np.asarray(speakers) == name].T,
+            s=8,
+            color=colour,
+            marker=marker,
+            linewidth=0,
+            label=f"speaker {name}",
+        )
     style.legend_below(axes, **LEGEND)
     return style.save(figure, path)
 
@@ -65,10 +74,22 @@ def _name_phones(axes, points: np.ndarray, phones: np.ndarray, names: Sequence[s
     for phone in sorted(densities, key=lambda phone: -densities[phone].max()):
         order = np.argsort(-densities[phone], kind="stable")
         dense = found[phone][order][densities[phone][order] >= DENSE * densities[phone].max()]
-        free = [place for place in dense if all((np.abs(place - other) > NEAR * np.array([width, height])).any() for other in written)]
+        free = [
+            place
+            for place in dense
+            if all((np.abs(place - other) > NEAR * np.array([width, height])).any() for other in written)
+        ]
         if free:
             written.append(free[0])
-            axes.text(*free[0], names[phone], ha="center", va="center", fontsize=8.5, weight="bold", path_effects=[withStroke(linewidth=2.5, foreground="white")])
+            axes.text(
+                *free[0],
+                names[phone],
+                ha="center",
+                va="center",
+                fontsize=8.5,
+                weight="bold",
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            )
 
 
 def density(points: np.ndarray, width: float) -> np.ndarray:

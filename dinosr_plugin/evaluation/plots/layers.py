@@ -8,7 +8,9 @@ from .style import BLACK, BLUE, BROWN, GREY, ORANGE, VERMILION
 
 LINES = {  # kind of row -> how its line over the layers looks
     "layer": dict(color=BLUE, marker="o", label="layers of the trained model"),
-    "untrained": dict(color=GREY, marker="o", markerfacecolor="white", linestyle=(0, (5, 2)), label="layers of the untrained model"),
+    "untrained": dict(
+        color=GREY, marker="o", markerfacecolor="white", linestyle=(0, (5, 2)), label="layers of the untrained model"
+    ),
 }
 POINTS = {  # kind -> how its points look; beside the layer, so that none covers another
     "teacher": dict(shift=-0.12, color=ORANGE, marker="s", label="codebooks (at the teacher's layer)"),
@@ -20,13 +22,18 @@ LEVELS = {  # kind -> a horizontal line
 }
 
 
-def plot_by_layer(rows: Sequence[Mapping], key: str, layers: int, path: str | Path, title: str, unit: str) -> Path | None:
+def plot_by_layer(
+    rows: Sequence[Mapping], key: str, layers: int, path: str | Path, title: str, unit: str
+) -> Path | None:
     """One figure of all rows of ``comparison.compare`` over the model's ``layers``; None where no row has it.
 
     Codebook k of K stands at layer ``layers`` - K + k, whose teacher's output it clusters.
     """
     figure, axes = style.small_panel()
-    of = {kind: [row for row in rows if row["kind"] == kind and row.get(key) is not None] for kind in (*LINES, *POINTS, *LEVELS)}
+    of = {
+        kind: [row for row in rows if row["kind"] == kind and row.get(key) is not None]
+        for kind in (*LINES, *POINTS, *LEVELS)
+    }
     if not any(of.values()):
         return None
     for kind, look in LEVELS.items():
@@ -34,12 +41,20 @@ def plot_by_layer(rows: Sequence[Mapping], key: str, layers: int, path: str | Pa
             axes.axhline(row[key], linewidth=1.3, **look)
     for kind, look in LINES.items():
         if of[kind]:
-            axes.plot([row["index"] for row in of[kind]], [row[key] for row in of[kind]], linewidth=1.4, markersize=5, **look)
+            axes.plot(
+                [row["index"] for row in of[kind]], [row[key] for row in of[kind]], linewidth=1.4, markersize=5, **look
+            )
     for kind, look in POINTS.items():
         if of[kind]:
             lowest = layers - sum(row["kind"] == kind for row in rows)
             where = [lowest + row["index"] + look["shift"] for row in of[kind]]
-            axes.scatter(where, [row[key] for row in of[kind]], s=34, zorder=3, **{name: value for name, value in look.items() if name != "shift"})
+            axes.scatter(
+                where,
+                [row[key] for row in of[kind]],
+                s=34,
+                zorder=3,
+                **{name: value for name, value in look.items() if name != "shift"},
+            )
     style.label(axes, title, "layer (0: the first after the front end)", unit)
     axes.set_xticks(range(layers))
     axes.set_xlim(-0.4, layers - 0.6)

@@ -13,7 +13,11 @@ import numpy as np
 from ..phones import OTHER, PHONE_CLASSES, phone_class
 
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
-GREY, BLACK, BROWN = "#A0A0A0", "#000000", "#8C5109"  # brown and black in place of their yellow, which white paper swallows
+GREY, BLACK, BROWN = (
+    "#A0A0A0",
+    "#000000",
+    "#8C5109",
+)  # brown and black in place of their yellow, which white paper swallows
 CATEGORY_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
 GROUP_COLOURS = (BLUE, SKY, GREEN, BLACK, VERMILION, ORANGE, PURPLE, GREY)  # as many as there are classes of phones
 BASELINE_COLOURS = (BLACK, BROWN, "#6E6E6E", PURPLE)

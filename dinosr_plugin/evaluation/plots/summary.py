@@ -41,7 +41,9 @@ def plot_summary(
     curve_panel, bar_panel = bottom.subplots(1, 2, width_ratios=(1.3, 1))
     _draw_or_say(loss_panel, _draw_loss, loss_curve, "Pre-training loss")
     _draw_or_say(pnmi_panel, _draw_pnmi_bars, codebooks, "Phone information in each codebook", baselines or {})
-    heading = "What the codes mean" + (f": codebook {_best(codebooks)}, the one with the highest PNMI" if codebooks else "")
+    heading = "What the codes mean" + (
+        f": codebook {_best(codebooks)}, the one with the highest PNMI" if codebooks else ""
+    )
     if counts is None or not np.any(counts):
         style.say_not_measured(middle.subplots(), heading)
     else:
@@ -76,7 +78,9 @@ def _draw_pnmi_bars(axes, codebooks: Sequence[Mapping], title: str, baselines: M
     style.label(axes, title, "codebook (0: lowest layer; orange: best)", "PNMI: I(phone; code) / H(phone)")
     axes.set_xticks(range(len(values)))
     if lines:
-        axes.legend(handles=lines, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, handlelength=3)
+        axes.legend(
+            handles=lines, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, handlelength=3
+        )
 
 
 def _draw_wer_curves(axes, curves: Mapping[str, Curve], title: str) -> None:

@@ -15,13 +15,20 @@ def plot_loss(records: Records, path: str | Path) -> Path:
     figure, axes = style.small_panel()
     axes.plot(*zip(*loss_curve(records)), color=BLUE, label="training loss on masked frames")
     if entropy := curve(records, "target_entropy"):
-        axes.plot(*zip(*entropy), color=VERMILION, linestyle=(0, (5, 2)), label="entropy of the codes: the loss of a guess by frequency alone")
+        axes.plot(
+            *zip(*entropy),
+            color=VERMILION,
+            linestyle=(0, (5, 2)),
+            label="entropy of the codes: the loss of a guess by frequency alone",
+        )
     style.label(axes, "Training loss", "updates", "nats a masked frame, mean over codebooks")
     style.legend_below(axes, columns=1)
     return style.save(figure, path)
 
 
-def plot_by_codebook(records: Records, key: str, path: str | Path, title: str, unit: str, size: int | None = None) -> Path:
+def plot_by_codebook(
+    records: Records, key: str, path: str | Path, title: str, unit: str, size: int | None = None
+) -> Path:
     """Figures that are logged for each codebook (``key_0``, ``key_1`` ...), and their mean (``key``), over updates.
 
     Args:

@@ -20,8 +20,12 @@ def plot_code_use(counts: np.ndarray, path: str | Path) -> Path:
     for k, (own, colour) in enumerate(zip(counts, style.ordered_colours(len(counts)))):
         share = 100 * np.sort(own[own > 0])[::-1] / own.sum()
         axes.plot(np.arange(1, len(share) + 1), share, color=colour, linewidth=1.3, label=f"codebook {k}")
-    axes.axhline(100 / counts.shape[1], color=BLACK, linewidth=1, linestyle=(0, (6, 2)), label=f"all {counts.shape[1]} alike")
-    style.label(axes, "How often each code is used", "rank of the code, the most frequent first", "share of the frames (%)")
+    axes.axhline(
+        100 / counts.shape[1], color=BLACK, linewidth=1, linestyle=(0, (6, 2)), label=f"all {counts.shape[1]} alike"
+    )
+    style.label(
+        axes, "How often each code is used", "rank of the code, the most frequent first", "share of the frames (%)"
+    )
     axes.set_ylim(bottom=0)
     style.legend_below(axes, columns=3)
     return style.save(figure, path)
@@ -35,7 +39,9 @@ def plot_durations(unit_ms: np.ndarray, phone_ms: np.ndarray, path: str | Path, 
         share = 100 * np.histogram(np.clip(lengths, edges[0], edges[-1] - 1), edges)[0] / len(lengths)
         said = f"{name}: {len(lengths):,}, mean {np.mean(lengths):.0f} ms, median {np.median(lengths):.0f} ms"
         axes.stairs(share, edges, color=colour, fill=True, alpha=0.25)
-        axes.stairs(share, edges, color=colour, linewidth=1.6, label=said, linestyle="-" if colour == ORANGE else (0, (4, 1.5)))
+        axes.stairs(
+            share, edges, color=colour, linewidth=1.6, label=said, linestyle="-" if colour == ORANGE else (0, (4, 1.5))
+        )
     style.label(axes, title, "length (ms)", "share (%)")
     axes.set_xlim(0, edges[-1] + FRAME / 2)
     ticks = np.arange(0, LONGEST + 1, 60)
@@ -67,24 +73,35 @@ class Stretch:
     units: Sequence[Sequence[tuple[float, float, int]]]
 
 
-def plot_stretch(stretch: Stretch, group_of_phone: Mapping[str, str], group_of_unit: Sequence[Sequence[str]], path: str | Path) -> Path:
+def plot_stretch(
+    stretch: Stretch, group_of_phone: Mapping[str, str], group_of_unit: Sequence[Sequence[str]], path: str | Path
+) -> Path:
     """Waveform, log-Mel picture, phones and the units of every codebook on one axis of time.
 
     Args:
         group_of_phone: group of each phone, ``style.phone_groups``.
         group_of_unit: (K, V) group of each unit's most frequent phone.
     """
-    colours = style.group_colours(sorted({*group_of_phone.values(), *(group for own in group_of_unit for group in own)}))
+    colours = style.group_colours(
+        sorted({*group_of_phone.values(), *(group for own in group_of_unit for group in own)})
+    )
     K = len(stretch.units)
     heights = [1.0, 1.5, 0.42, *[0.42] * K]
     figure = style.figure(width=12, height=1.6 + 1.15 * sum(heights))
     panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     figure.get_layout_engine().set(h_pad=0.03, hspace=0)
-    figure.suptitle(f"{stretch.end - stretch.start:.1f} s of utterance {stretch.utt} (speaker {stretch.speaker}): sound, phones and units", fontsize=12)
+    figure.suptitle(
+        f"{stretch.end - stretch.start:.1f} s of utterance {stretch.utt} (speaker {stretch.speaker}): sound, phones and units",
+        fontsize=12,
+    )
     _draw_sound(panels[0], panels[1], stretch)
-    _draw_segments(panels[2], stretch.phones, [colours[group_of_phone[name]] for *_, name in stretch.phones], "phones", stretch)
+    _draw_segments(
+        panels[2], stretch.phones, [colours[group_of_phone[name]] for *_, name in stretch.phones], "phones", stretch
+    )
     for k, runs in enumerate(stretch.units):
-        _draw_segments(panels[3 + k], runs, [colours[group_of_unit[k][unit]] for *_, unit in runs], f"codebook {k}", stretch)
+        _draw_segments(
+            panels[3 + k], runs, [colours[group_of_unit[k][unit]] for *_, unit in runs], f"codebook {k}", stretch
+        )
     panels[-1].set_xlim(stretch.start, stretch.end)
     panels[-1].set_xlabel("time in the utterance (s)")
     _legend(figure, colours)
@@ -95,7 +112,14 @@ def _draw_sound(above, below, stretch: Stretch) -> None:
     above.plot(np.linspace(stretch.start, stretch.end, len(stretch.wave)), stretch.wave, color="0.25", linewidth=0.4)
     above.set_ylabel("amplitude")
     top, bottom = mel_scale(8000), mel_scale(20)  # Kaldi's filters, as ``data.acoustic`` has them
-    below.imshow(stretch.mel, aspect="auto", origin="lower", cmap="magma", extent=(stretch.start, stretch.end, bottom, top), interpolation="nearest")
+    below.imshow(
+        stretch.mel,
+        aspect="auto",
+        origin="lower",
+        cmap="magma",
+        extent=(stretch.start, stretch.end, bottom, top),
+        interpolation="nearest",
+    )
     kilohertz = (0.5, 1, 2, 4, 8)
     below.set_yticks([mel_scale(1000 * value) for value in kilohertz], [f"{value:g}" for value in kilohertz])
     below.set_ylabel("kHz\n(Mel scale)")
@@ -109,7 +133,13 @@ def mel_scale(hertz: float) -> float:
 
 def _draw_segments(axes, segments: Sequence[tuple], colours: Sequence[str], name: str, stretch: Stretch) -> None:
     """Boxes on the axis of time with their names, where these fit."""
-    axes.broken_barh([(start, end - start) for start, end, _ in segments], (0, 1), facecolors=colours, edgecolor="white", linewidth=0.6)
+    axes.broken_barh(
+        [(start, end - start) for start, end, _ in segments],
+        (0, 1),
+        facecolors=colours,
+        edgecolor="white",
+        linewidth=0.6,
+    )
     for (start, end, text), colour in zip(segments, colours):
         start, end = max(start, stretch.start), min(end, stretch.end)
         if (end - start) / (stretch.end - stretch.start) > LETTER * len(str(text)):
@@ -125,4 +155,12 @@ def _legend(figure, colours: Mapping[str, str]) -> None:
 
     handles = [Patch(color=colour, label=group) for group, colour in colours.items()]
     title = "colour: class of the phone; of a unit, the class of its most frequent phone"
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False, title=title, title_fontsize=9)
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=len(handles),
+        fontsize=9,
+        frameon=False,
+        title=title,
+        title_fontsize=9,
+    )

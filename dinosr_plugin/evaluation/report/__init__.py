@@ -54,7 +54,16 @@ def write_report(
         say(f"note: {note}")
     head = about(inputs)
     say(f"figures of every layer and codebook, and of the baselines; finished ones are kept in {inputs.out / 'work'}")
-    rows = compare(inputs.checkpoint, inputs.train, inputs.manifest, inputs.phones, inputs.speakers, inputs.out / "work", abx, clusters)
+    rows = compare(
+        inputs.checkpoint,
+        inputs.train,
+        inputs.manifest,
+        inputs.phones,
+        inputs.speakers,
+        inputs.out / "work",
+        abx,
+        clusters,
+    )
     figures = {**head, "rows": rows, "notes": notes}
     pictures = {"layers": layer_pictures(inputs, figures), **training_pictures(inputs, figures)}
     if figures["model"]["codebooks"]:
@@ -63,6 +72,9 @@ def write_report(
             pictures.setdefault(section, []).extend(own)
     say("map of frames")
     pictures["map"] = map_pictures(inputs, figures)
-    written = {"figures.json": json.dumps(figures, indent=1).splitlines(), "report.html": page(figures, pictures).splitlines()}
+    written = {
+        "figures.json": json.dumps(figures, indent=1).splitlines(),
+        "report.html": page(figures, pictures).splitlines(),
+    }
     write_files(inputs.out, written)
     return inputs.out / "report.html"

@@ -29,7 +29,11 @@ class FrameMap(NamedTuple):
 
 
 def frame_map(
-    features: LiveFeatures, utterances: Sequence[Utterance], phones: PhoneAlignment, speakers: Mapping[str, str], seed: int = 0
+    features: LiveFeatures,
+    utterances: Sequence[Utterance],
+    phones: PhoneAlignment,
+    speakers: Mapping[str, str],
+    seed: int = 0,
 ) -> FrameMap:
     """Frames of every phone and speaker in equal parts, as far as there are any, laid out by t-SNE (van der Maaten and Hinton 2008).
 
@@ -40,11 +44,15 @@ def frame_map(
     """
     rng = np.random.default_rng(seed)
     chosen = choose(utterances, speakers, rng)
-    found = {utt: features[utt] for utt in tqdm(chosen, desc="frames for the map", unit="utt", disable=None)}  # (n, D) each
+    found = {
+        utt: features[utt] for utt in tqdm(chosen, desc="frames for the map", unit="utt", disable=None)
+    }  # (n, D) each
     phone_of = np.concatenate([phones.frame_phones(utt, len(found[utt]), features.rate) for utt in chosen])
     speaker_of = np.repeat([speakers[utt] for utt in chosen], [len(found[utt]) for utt in chosen])
     sample = balanced(np.char.add(np.char.add(phone_of.astype(str), " "), speaker_of), FRAMES, rng)
-    return FrameMap(project(np.concatenate([found[utt] for utt in chosen])[sample], seed), phone_of[sample], speaker_of[sample])
+    return FrameMap(
+        project(np.concatenate([found[utt] for utt in chosen])[sample], seed), phone_of[sample], speaker_of[sample]
+    )
 
 
 def require_library() -> None:
@@ -81,4 +89,6 @@ def project(frames: np.ndarray, seed: int) -> np.ndarray:
 
     frames = np.asarray(frames, dtype=np.float32)
     components = PCA(min(WIDTH, *frames.shape), random_state=seed).fit_transform(frames)
-    return TSNE(perplexity=min(PERPLEXITY, (len(frames) - 1) / 3), init="pca", random_state=seed).fit_transform(components)
+    return TSNE(perplexity=min(PERPLEXITY, (len(frames) - 1) / 3), init="pca", random_state=seed).fit_transform(
+        components
+    )

@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...checkpoints.load import LayerReader
 from ...data.manifest import require_writable
 from ...errors import UserError
-from ...checkpoints.load import LayerReader
 from ...units.features import MAX_MINUTES, Utterance, hours, read_utterances
-from ..measures.abx.items import make_items, manifest_speakers
 from ..codebooks import updates_of
-from .frame_map import require_library
+from ..measures.abx.items import make_items, manifest_speakers
 from ..phones import PhoneAlignment
 from ..training_log import read_pretraining_log
+from .frame_map import require_library
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,9 @@ class Inputs:
     records: Sequence[Mapping[str, float]]
 
 
-def read_inputs(checkpoint: Path, manifest: Path, phones: Path, train: Path, out: Path, log: str | Path | None) -> tuple[Inputs, list[str]]:
+def read_inputs(
+    checkpoint: Path, manifest: Path, phones: Path, train: Path, out: Path, log: str | Path | None
+) -> tuple[Inputs, list[str]]:
     """All that can be wrong is found before the minutes of work."""
     require_writable(out)
     require_library()
@@ -38,8 +40,20 @@ def read_inputs(checkpoint: Path, manifest: Path, phones: Path, train: Path, out
     utterances, heard = read_utterances(manifest, max_minutes=MAX_MINUTES), read_utterances(train)
     alignment.require(utterance.name for utterance in utterances)
     records = read_pretraining_log(log) if log is not None else []
-    notes = [] if log is not None else ["no training log was given (--log): nothing is told of the course of the training"]
-    return Inputs(checkpoint, manifest, train, hours(heard, range(len(heard))), out, alignment, utterances, manifest_speakers(manifest), records), notes
+    notes = (
+        [] if log is not None else ["no training log was given (--log): nothing is told of the course of the training"]
+    )
+    return Inputs(
+        checkpoint,
+        manifest,
+        train,
+        hours(heard, range(len(heard))),
+        out,
+        alignment,
+        utterances,
+        manifest_speakers(manifest),
+        records,
+    ), notes
 
 
 def why_no_abx(inputs: Inputs) -> str | None:
@@ -71,7 +85,13 @@ def about(inputs: Inputs) -> dict:
         "alignment": inputs.phones.path.name,
     }
     fitted = {"manifest": inputs.train.name, "hours": inputs.train_hours}
-    return {"checkpoint": inputs.checkpoint.name, "updates": known_updates(inputs.checkpoint), "model": model, "measured_on": speech, "fitted_on": fitted}
+    return {
+        "checkpoint": inputs.checkpoint.name,
+        "updates": known_updates(inputs.checkpoint),
+        "model": model,
+        "measured_on": speech,
+        "fitted_on": fitted,
+    }
 
 
 def known_updates(checkpoint: Path) -> int | None:

@@ -71,7 +71,9 @@ def section(key: str, body: str) -> str:
 
 
 def tiles(found: Sequence[tuple[str, str, str]]) -> str:
-    boxes = "\n".join(f"<div class=tile><b>{value}</b><h3>{title}</h3><p>{text}</p></div>" for title, value, text in found)
+    boxes = "\n".join(
+        f"<div class=tile><b>{value}</b><h3>{title}</h3><p>{text}</p></div>" for title, value, text in found
+    )
     return f'<div class="tiles">\n{boxes}\n</div>'
 
 
@@ -98,16 +100,28 @@ def figure(picture: Picture) -> str:
 def figures_table(rows: Sequence[Mapping]) -> str:
     """A row of HTML for each of ``comparison.compare``; columns that no row has are left out."""
     columns = [column for column in COLUMNS if any(row.get(column[0]) is not None for row in rows)]
-    marked = {key: better(round_as(row[key], spec) for row in rows if row.get(key) is not None) for key, _, _, spec, better in columns if better}
+    marked = {
+        key: better(round_as(row[key], spec) for row in rows if row.get(key) is not None)
+        for key, _, _, spec, better in columns
+        if better
+    }
     header = "".join(f"<th scope=col>{name}<br><small>{unit}</small></th>" for _, name, unit, _, _ in columns)
     lines = [f"<div class=table><table>\n<thead><tr><th scope=col>units of</th>{header}</tr></thead>"]
     for kinds, title in GROUPS:
         own = [row for row in rows if row["kind"] in kinds]
         if own:
             lines.append(f'<tbody>\n<tr class=group><th colspan="{len(columns) + 1}" scope=rowgroup>{title}</th></tr>')
-            lines += [f"<tr><th scope=row>{escape(row['name'])}</th>{''.join(cell(row, column, marked) for column in columns)}</tr>" for row in own]
+            lines += [
+                f"<tr><th scope=row>{escape(row['name'])}</th>{''.join(cell(row, column, marked) for column in columns)}</tr>"
+                for row in own
+            ]
             lines.append("</tbody>")
-    return "\n".join([*lines, "</table></div>\n<p>&#9733; the best of a column as shown: the highest; of speaker information and ABX the lowest.</p>"])
+    return "\n".join(
+        [
+            *lines,
+            "</table></div>\n<p>&#9733; the best of a column as shown: the highest; of speaker information and ABX the lowest.</p>",
+        ]
+    )
 
 
 def cell(row: Mapping, column: tuple, marked: Mapping) -> str:

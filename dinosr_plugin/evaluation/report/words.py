@@ -20,7 +20,10 @@ TEXTS = {  # section -> title, text under it
         "A stretch from the middle of an utterance. The units come from sound alone; the phones were aligned to the words and are shown for comparison only. "
         "Numbers are names of units, and mean something within their codebook only.",
     ),
-    "durations": ("How long units last", "A unit lasts from its first frame to the next change. Longer ones than the axis holds are counted in the last bar."),
+    "durations": (
+        "How long units last",
+        "A unit lasts from its first frame to the next change. Longer ones than the axis holds are counted in the last bar.",
+    ),
     "map": (
         "A map of frames",
         "t-SNE puts frames with similar features side by side; phones and speakers have about equal parts in the sample (of more than seven speakers, the seven with the most "
@@ -42,8 +45,12 @@ TEXTS = {  # section -> title, text under it
 def head(figures: Mapping) -> str:
     """What was measured on what."""
     model, speech, fitted = figures["model"], figures["measured_on"], figures["fitted_on"]
-    codebooks = f"{model['codebooks']} codebooks of {model['codebook_size']} codes" if model["codebooks"] else "no codebooks"
-    layers = f"{model['layers']} Transformer layers of {model['width']} ({model['parameters'] / 1e6:.1f} million parameters)"
+    codebooks = (
+        f"{model['codebooks']} codebooks of {model['codebook_size']} codes" if model["codebooks"] else "no codebooks"
+    )
+    layers = (
+        f"{model['layers']} Transformer layers of {model['width']} ({model['parameters'] / 1e6:.1f} million parameters)"
+    )
     trained = "" if figures["updates"] is None else f" after {figures['updates']:,} updates"
     return (
         f"{model['name']}{trained}: {layers}, {codebooks}. "
@@ -65,13 +72,25 @@ def key_figures(rows: Sequence[Mapping], speakers: int) -> list[tuple[str, str, 
     found = [("phone information (PNMI)", f"{best['pnmi']:.3f}", text)]
     if across := best_row(rows, "layer", "abx_across", min):
         text = f"So often the features of layer {across['index']} put a phone nearer to another phone than to the same one by another speaker (50 %: by chance). "
-        found.append(("ABX error across speakers", f"{across['abx_across']:.1f} %", text + against(rows, "abx_across", ".1f", min)))
+        found.append(
+            (
+                "ABX error across speakers",
+                f"{across['abx_across']:.1f} %",
+                text + against(rows, "abx_across", ".1f", min),
+            )
+        )
     if speakers > 1:
         text = f"{named(best)} removes this share of the uncertainty about who speaks; less is better. {against(rows, 'speaker_pnmi', '.3f', min)}"
         found.append(("speaker information", f"{best['speaker_pnmi']:.3f}", text))
     if least := best_row(rows, "teacher", "perplexity", min):
         text = f"So many codes of codebook {least['index']}, the least evenly used one, occur; they tell as much as {least['perplexity']:.1f} equally frequent ones would. "
-        found.append(("codes in use", f"{least['active']} of {least['n_codes']}", text + f"A small part of {least['n_codes']} would mean a collapse."))
+        found.append(
+            (
+                "codes in use",
+                f"{least['active']} of {least['n_codes']}",
+                text + f"A small part of {least['n_codes']} would mean a collapse.",
+            )
+        )
     return found
 
 
@@ -81,7 +100,11 @@ def named(row: Mapping) -> str:
 
 def against(rows: Sequence[Mapping], key: str, spec: str, better: Callable) -> str:
     """The baselines' figures in one sentence."""
-    names = {"mfcc": "MFCC", "fbank": "log-Mel", "untrained": "the untrained model\N{RIGHT SINGLE QUOTATION MARK}s best layer"}
+    names = {
+        "mfcc": "MFCC",
+        "fbank": "log-Mel",
+        "untrained": "the untrained model\N{RIGHT SINGLE QUOTATION MARK}s best layer",
+    }
     found = {name: best_row(rows, kind, key, better) for kind, name in names.items()}
     said = [f"{name} {row[key]:{spec}}" for name, row in found.items() if row]
     return f"For comparison: {', '.join(said)}." if said else ""
@@ -89,7 +112,11 @@ def against(rows: Sequence[Mapping], key: str, spec: str, better: Callable) -> s
 
 def best_row(rows: Sequence[Mapping], kind: str, key: str, better: Callable) -> Mapping | None:
     """The row of a kind with the highest (``max``) or lowest (``min``) figure; None where no row has it."""
-    return better((row for row in rows if row["kind"] == kind and row.get(key) is not None), key=lambda row: row[key], default=None)
+    return better(
+        (row for row in rows if row["kind"] == kind and row.get(key) is not None),
+        key=lambda row: row[key],
+        default=None,
+    )
 
 
 def conventions(figures: Mapping) -> list[str]:

@@ -37,7 +37,9 @@ def read_gold(path: Path, columns: Collection[str]) -> list[Row]:
             raise UserError(f"{path}: no .csv file ({error}); {remedy}") from error
     missing = [column for column in columns if column not in names]
     if missing:
-        raise UserError(f"{path}: its first line names no column {', '.join(missing)}; give a gold file of ZeroSpeech 2021")
+        raise UserError(
+            f"{path}: its first line names no column {', '.join(missing)}; give a gold file of ZeroSpeech 2021"
+        )
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise UserError(f"{path} row {number}: not as many fields as the first line names; mend it")
@@ -69,13 +71,17 @@ def require_same_files(wanted: Iterable[str], found: Collection[str], gold: Path
     for lacking, names, having in ((submission, wanted - set(found), gold), (gold, set(found) - wanted, submission)):
         if names:
             first = ", ".join(sorted(names)[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-            raise UserError(f"{lacking}: lacks {len(names)} file(s) that {having} has ({first}); score exactly the benchmark's files")
+            raise UserError(
+                f"{lacking}: lacks {len(names)} file(s) that {having} has ({first}); score exactly the benchmark's files"
+            )
 
 
 # ---- pairs ------------------------------------------------------------------------------------------------------------------
 
 
-def pair_scores(rows: Sequence[Row], scores: Mapping[str, float], same: Sequence[str], gold: Path) -> list[tuple[Row, float]]:
+def pair_scores(
+    rows: Sequence[Row], scores: Mapping[str, float], same: Sequence[str], gold: Path
+) -> list[tuple[Row, float]]:
     """For each pair the row of its correct side (of its first voice), and how often that has the higher score: mean over voices, a tie counts one half.
 
     The correct (1) and the incorrect (0) row of a pair agree in ``same`` and in voice; where several do, they go together in their order.
@@ -90,7 +96,9 @@ def pair_scores(rows: Sequence[Row], scores: Mapping[str, float], same: Sequence
     first: dict[tuple, Row] = {}
     for (*key, voice), (incorrect, correct) in sides.items():
         if len(incorrect) != len(correct):
-            raise UserError(f"{gold}: {' '.join(key)} in voice {voice}: {len(correct)} correct and {len(incorrect)} incorrect rows; a pair is one of each")
+            raise UserError(
+                f"{gold}: {' '.join(key)} in voice {voice}: {len(correct)} correct and {len(incorrect)} incorrect rows; a pair is one of each"
+            )
         for right, wrong in zip(correct, incorrect):
             first.setdefault(tuple(key), right)
             voices[tuple(key)].append(outcome(scores[right["filename"]], scores[wrong["filename"]]))
@@ -106,7 +114,9 @@ def percent(results: Sequence[tuple[Row, float]]) -> float:
     return 100 * sum(score for _, score in results) / len(results)
 
 
-def by_group(results: Sequence[tuple[Row, float]], group_of: Callable[[Row], str | None], order: Sequence[str] | None = None) -> list[dict]:
+def by_group(
+    results: Sequence[tuple[Row, float]], group_of: Callable[[Row], str | None], order: Sequence[str] | None = None
+) -> list[dict]:
     """One row a group: {"group", "pairs", "score"}, in ``order`` or sorted; pairs of group None are in no row."""
     groups: dict[str, list] = defaultdict(list)
     for row, score in results:
@@ -127,7 +137,12 @@ def lexical(gold: Path, submission: Path) -> dict:
     results = minimal_pairs(gold, submission, LEXICAL_COLUMNS, ("id",))
     lengths = sorted({row["length"] for row, _ in results}, key=lambda length: number_in(length, gold))
     bands = by_group(results, lambda row: frequency_band(row["frequency"], gold), [name for name, _ in FREQUENCY_BANDS])
-    return {"pairs": len(results), "score": percent(results), "by_frequency": bands, "by_length": by_group(results, lambda row: row["length"], lengths)}
+    return {
+        "pairs": len(results),
+        "score": percent(results),
+        "by_frequency": bands,
+        "by_length": by_group(results, lambda row: row["length"], lengths),
+    }
 
 
 def syntactic(gold: Path, submission: Path) -> dict:

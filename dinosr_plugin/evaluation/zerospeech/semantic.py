@@ -23,7 +23,12 @@ POOLING = {"min": np.min, "max": np.max, "mean": np.mean}
 TYPES = ("librispeech", "synthetic")
 GOLD_COLUMNS = ("type", "filename", "word", "voice")
 PAIR_COLUMNS = ("type", "dataset", "word_1", "word_2", "similarity", "relatedness")
-TABLE = [("type", "speech", ""), ("dataset", "word pairs of", ""), ("pairs", "pairs", "d"), ("correlation", "100 x Spearman", ".2f")]
+TABLE = [
+    ("type", "speech", ""),
+    ("dataset", "word pairs of", ""),
+    ("pairs", "pairs", "d"),
+    ("correlation", "100 x Spearman", ".2f"),
+]
 
 Tokens = dict[tuple[str, str], list[tuple[str, np.ndarray]]]  # (type, word) -> (voice, pooled (D,)) of each file
 
@@ -45,7 +50,9 @@ def semantic(gold: Path, submission: Path, pooling: str) -> dict:
     """
     types = [name for name in TYPES if (submission / name).is_dir()]
     if not types:
-        raise UserError(f"{submission}: holds neither a folder librispeech nor synthetic; write them with `dinosr lm-features`")
+        raise UserError(
+            f"{submission}: holds neither a folder librispeech nor synthetic; write them with `dinosr lm-features`"
+        )
     rows = [row for row in read_gold(gold / "gold.csv", GOLD_COLUMNS) if row["type"] in types]
     tokens = pooled_tokens(rows, gold / "gold.csv", submission, types, pooling)
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
@@ -53,7 +60,12 @@ def semantic(gold: Path, submission: Path, pooling: str) -> dict:
         if row["type"] in types:
             groups[row["type"], row["dataset"]].append(row)
     found = [
-        {"type": kind, "dataset": dataset, "pairs": len(pairs), "correlation": correlation(pairs, tokens, gold / "pairs.csv")}
+        {
+            "type": kind,
+            "dataset": dataset,
+            "pairs": len(pairs),
+            "correlation": correlation(pairs, tokens, gold / "pairs.csv"),
+        }
         for (kind, dataset), pairs in sorted(groups.items())
     ]
     means = {kind: [row for row in found if row["type"] == kind and row["correlation"] is not None] for kind in types}
@@ -67,7 +79,9 @@ def semantic(gold: Path, submission: Path, pooling: str) -> dict:
 def average(rows: Sequence[Mapping], weighted: bool) -> float | None:
     if not rows:
         return None
-    return float(np.average([row["correlation"] for row in rows], weights=[row["pairs"] if weighted else 1 for row in rows]))
+    return float(
+        np.average([row["correlation"] for row in rows], weights=[row["pairs"] if weighted else 1 for row in rows])
+    )
 
 
 def pooled_tokens(rows: Sequence[Row], gold: Path, submission: Path, types: Sequence[str], pooling: str) -> Tokens:
@@ -87,7 +101,9 @@ def pooled_tokens(rows: Sequence[Row], gold: Path, submission: Path, types: Sequ
         pooled = POOLING[pooling](read_features(path), axis=0)
         width = width or len(pooled)
         if len(pooled) != width:
-            raise UserError(f"{path}: {len(pooled)} columns, another file has {width}; write all of them with one layer of one model")
+            raise UserError(
+                f"{path}: {len(pooled)} columns, another file has {width}; write all of them with one layer of one model"
+            )
         if not np.isfinite(pooled).all() or not pooled.any():
             raise UserError(f"{path}: NaN, infinity or nothing but 0, which has no direction; make the features again")
         tokens[row["type"], row["word"]].append((row["voice"], pooled))
@@ -99,9 +115,13 @@ def read_features(path: Path) -> np.ndarray:
     try:
         array = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, ndmin=2)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: cannot be read as an array of numbers; make it again with `dinosr lm-features`") from error
+        raise UserError(
+            f"{path}: cannot be read as an array of numbers; make it again with `dinosr lm-features`"
+        ) from error
     if array.ndim != 2 or not array.size or array.dtype.kind not in "fiu":
-        raise UserError(f"{path}: {array.dtype} of shape {array.shape}, not numbers (frames, D); make it again with `dinosr lm-features`")
+        raise UserError(
+            f"{path}: {array.dtype} of shape {array.shape}, not numbers (frames, D); make it again with `dinosr lm-features`"
+        )
     return array
 
 
@@ -109,13 +129,17 @@ def correlation(pairs: Sequence[Row], tokens: Tokens, path: Path) -> float | Non
     """100 x Spearman's correlation of distance and minus what people said: of the column that is complete."""
     complete = [column for column in ("relatedness", "similarity") if all(row[column] for row in pairs)]
     if not complete:
-        raise UserError(f"{path}: neither relatedness nor similarity of every pair of {pairs[0]['dataset']} ({pairs[0]['type']}); mend it")
+        raise UserError(
+            f"{path}: neither relatedness nor similarity of every pair of {pairs[0]['dataset']} ({pairs[0]['type']}); mend it"
+        )
     try:
         human = [float(row[complete[0]]) for row in pairs]
     except ValueError:
         human = [math.nan]
     if not np.isfinite(human).all():
-        raise UserError(f"{path}: {complete[0]} of {pairs[0]['dataset']} ({pairs[0]['type']}) is not a number everywhere; mend it")
+        raise UserError(
+            f"{path}: {complete[0]} of {pairs[0]['dataset']} ({pairs[0]['type']}) is not a number everywhere; mend it"
+        )
     distances = [distance(row, tokens, path) for row in pairs]
     if len(set(human)) < 2 or len(set(distances)) < 2:
         return None
@@ -126,12 +150,16 @@ def distance(pair: Row, tokens: Tokens, path: Path) -> float:
     """Mean cosine distance of the two words' files: of all pairs of them; in synthetic speech of those of one voice."""
     first, second = (tokens.get((pair["type"], pair[word]), []) for word in ("word_1", "word_2"))
     if not first or not second:
-        raise UserError(f"{path}: {pair['word_1']} and {pair['word_2']} ({pair['type']}) are not both in gold.csv; mend it")
+        raise UserError(
+            f"{path}: {pair['word_1']} and {pair['word_2']} ({pair['type']}) are not both in gold.csv; mend it"
+        )
     table = cdist([pooled for _, pooled in first], [pooled for _, pooled in second], "cosine")  # (files, files)
     if pair["type"] == "synthetic":
         table = table[np.equal.outer([voice for voice, _ in first], [voice for voice, _ in second])]
         if not table.size:
-            raise UserError(f"{path}: {pair['word_1']} and {pair['word_2']} (synthetic) have no voice in common; mend it")
+            raise UserError(
+                f"{path}: {pair['word_1']} and {pair['word_2']} (synthetic) have no voice in common; mend it"
+            )
     return float(table.mean())
 
 

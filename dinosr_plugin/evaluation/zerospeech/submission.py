@@ -24,7 +24,9 @@ def evaluate(dataset: Path, submission: Path, subset: str, pooling: str) -> dict
     if (submission / "semantic" / subset).exists():
         found["semantic"] = semantic(dataset / "semantic" / subset, submission / "semantic" / subset, pooling)
     if not found:
-        raise UserError(f"{submission}: holds neither lexical/{subset}.txt nor syntactic/{subset}.txt nor semantic/{subset}; name a submission's folder")
+        raise UserError(
+            f"{submission}: holds neither lexical/{subset}.txt nor syntactic/{subset}.txt nor semantic/{subset}; name a submission's folder"
+        )
     return found
 
 

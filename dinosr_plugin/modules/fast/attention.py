@@ -1,7 +1,5 @@
 """Attention with dropout that keeps little for the backward pass: torch's kernels, and one of our own on the CPU, where torch's has no dropout."""
 
-from typing import Optional
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,7 +7,7 @@ from torch import Tensor
 from .dropout import random_keep
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, padding: Optional[Tensor], dropout: float) -> Tensor:
+def attention(query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None, dropout: float) -> Tensor:
     """softmax(q k^T / sqrt(d)) v for each head, with dropout of the weights.
 
     Args:
@@ -29,7 +27,7 @@ class DroppedAttention(torch.autograd.Function):
     """Attention whose backward pass computes the weights again: kept are queries, keys, values, and a byte for each weight that tells if it was dropped."""
 
     @staticmethod
-    def forward(ctx, query: Tensor, key: Tensor, value: Tensor, padding: Optional[Tensor], dropout: float) -> Tensor:
+    def forward(ctx, query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None, dropout: float) -> Tensor:
         weights = attention_weights(query, key, padding)
         keep = random_keep(weights.shape, dropout)
         ctx.save_for_backward(query, key, value, padding, keep)
@@ -48,9 +46,11 @@ class DroppedAttention(torch.autograd.Function):
         return (grad_scores @ key).mul_(scale), grad_scores.transpose(2, 3) @ (query * scale), grad_value, None, None
 
 
-def attention_weights(query: Tensor, key: Tensor, padding: Optional[Tensor]) -> Tensor:
+def attention_weights(query: Tensor, key: Tensor, padding: Tensor | None) -> Tensor:
     """(B, H, F, d) twice -> (B, H, F, F), each row of sum 1."""
     scores = (query * query.size(-1) ** -0.5) @ key.transpose(2, 3)
     if padding is not None:
-        scores.masked_fill_(padding[:, None, None], torch.finfo(scores.dtype).min)  # not -inf: that is NaN where an utterance has no frame at all
+        scores.masked_fill_(
+            padding[:, None, None], torch.finfo(scores.dtype).min
+        )  # not -inf: that is NaN where an utterance has no frame at all
     return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)

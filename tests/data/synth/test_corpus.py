@@ -13,12 +13,53 @@ import numpy as np
 import pytest
 import soundfile
 
-from dinosr_plugin.data.synth import espeak, grammar, corpus as synth
+from dinosr_plugin.data.synth import corpus as synth
+from dinosr_plugin.data.synth import espeak, grammar
 from dinosr_plugin.errors import UserError
 
 MINUTES, SPEAKERS, SEED = 1.5, 6, 7
 ARPABET = set(
-    "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH".split()
+    [
+        "AA",
+        "AE",
+        "AH",
+        "AO",
+        "AW",
+        "AY",
+        "B",
+        "CH",
+        "D",
+        "DH",
+        "EH",
+        "ER",
+        "EY",
+        "F",
+        "G",
+        "HH",
+        "IH",
+        "IY",
+        "JH",
+        "K",
+        "L",
+        "M",
+        "N",
+        "NG",
+        "OW",
+        "OY",
+        "P",
+        "R",
+        "S",
+        "SH",
+        "T",
+        "TH",
+        "UH",
+        "UW",
+        "V",
+        "W",
+        "Y",
+        "Z",
+        "ZH",
+    ]
 )
 VOWELS = {"AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW"}
 
@@ -82,7 +123,13 @@ def test_a_talker_does_not_hear_the_others():
 
 
 def test_layout_is_librispeechs(corpus):
-    assert sorted(entry.name for entry in corpus.iterdir()) == ["corpus.json", "dev", "dev.phones.tsv", "train", "train.phones.tsv"]
+    assert sorted(entry.name for entry in corpus.iterdir()) == [
+        "corpus.json",
+        "dev",
+        "dev.phones.tsv",
+        "train",
+        "train.phones.tsv",
+    ]
     assert not corpus.with_name(corpus.name + ".partial").exists()
     for part in synth.PARTS:
         paths = sorted((corpus / part).rglob("*.flac"))
@@ -143,7 +190,11 @@ def test_dev_has_its_share(speakers):
 
 def test_sentences_of_the_parts_stay_apart_whoever_speaks():
     said = {
-        part: {words for number in range(3) for words in itertools.islice(synth.sentences(1, synth.roster_speaker(number, part, 1)), 2000)}
+        part: {
+            words
+            for number in range(3)
+            for words in itertools.islice(synth.sentences(1, synth.roster_speaker(number, part, 1)), 2000)
+        }
         for part in synth.PARTS
     }
     assert not said["train"] & said["dev"]
@@ -233,7 +284,11 @@ def test_a_stop_begins_with_its_closure():
 def test_l_said_within_its_vowel_gets_a_part_of_it():
     segments = [espeak.Segment(0, 5000, "3:"), espeak.Segment(5000, 5000, "l"), espeak.Segment(5000, 7000, "_:")]
     found = espeak.phones(segments, np.full(7000, 9000, np.int16), "en-us")
-    assert [(phone.name, phone.start, phone.end) for phone in found] == [("ER", 0, 3000), ("L", 3000, 5000), ("SIL", 5000, 7000)]
+    assert [(phone.name, phone.start, phone.end) for phone in found] == [
+        ("ER", 0, 3000),
+        ("L", 3000, 5000),
+        ("SIL", 5000, 7000),
+    ]
 
 
 def test_alignment_covers_every_utterance_without_gaps(corpus):
@@ -255,7 +310,9 @@ def measured(corpus: Path, shift: float = 0.0) -> dict[str, tuple[float, float]]
         waves = audio(corpus, part)
         for utterance, phones in alignments(corpus, part).items():
             for start, end, phone in phones:
-                piece = waves[utterance][max(0, round(16000 * (float(start) + shift))) : round(16000 * (float(end) + shift))]
+                piece = waves[utterance][
+                    max(0, round(16000 * (float(start) + shift))) : round(16000 * (float(end) + shift))
+                ]
                 if len(piece) > 200:
                     power = np.abs(np.fft.rfft(piece * np.hanning(len(piece)))) ** 2
                     centroid = np.fft.rfftfreq(len(piece), 1 / 16000) @ power / power.sum()

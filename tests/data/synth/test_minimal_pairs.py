@@ -52,7 +52,9 @@ def test_letters_that_nobody_can_say():
 
 def test_sentence_pairs():
     pairs = sentence_pairs(81, sentences(SEED))
-    assert pairs == sentence_pairs(81, sentences(SEED)) and pairs == sorted(pairs, key=lambda pair: (pair.type, pair.subtype))
+    assert pairs == sentence_pairs(81, sentences(SEED)) and pairs == sorted(
+        pairs, key=lambda pair: (pair.type, pair.subtype)
+    )
     counts = Counter((pair.type, pair.subtype) for pair in pairs)
     assert len(counts) == 8 and sorted(counts.values()) == [10] * 7 + [11]
     for pair in pairs:
@@ -61,7 +63,11 @@ def test_sentence_pairs():
             assert right != wrong and sorted(right) == sorted(wrong)
         else:
             ((old, new),) = [(old, new) for old, new in zip(right, wrong, strict=True) if old != new]
-            tables = {"plural": minimal_pairs._SINGULAR, "singular": minimal_pairs._PLURAL, "after a modal": minimal_pairs._PAST}
+            tables = {
+                "plural": minimal_pairs._SINGULAR,
+                "singular": minimal_pairs._PLURAL,
+                "after a modal": minimal_pairs._PAST,
+            }
             assert {old, new} == {"was", "were"} if pair.subtype == "there" else new == tables[pair.subtype][old]
 
 

@@ -9,8 +9,8 @@ import pytest
 import soundfile
 
 from dinosr_plugin import cli
-from dinosr_plugin.data.synth import corpus as synth
 from dinosr_plugin.data.manifest import read_manifest
+from dinosr_plugin.data.synth import corpus as synth
 from dinosr_plugin.data.synth.pairs import make_benchmark
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.zerospeech.pairs import lexical, syntactic
@@ -31,7 +31,11 @@ def gold(folder: Path, name: str) -> list:
 
 
 def digests(folder: Path) -> dict:
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.suffix in (".wav", ".csv")}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.suffix in (".wav", ".csv")
+    }
 
 
 @pytest.mark.parametrize("name", ["lexical", "syntactic"])
@@ -42,10 +46,14 @@ def test_layout(benchmark, name):
     assert {row["filename"] for row in rows} == files and len(files) == len(rows)
     assert {row["voice"] for row in rows} == {"1003", "1004"}
     manifest = read_manifest(benchmark / f"{name}.tsv")
-    assert manifest.root == benchmark / name / "dev" and [row.path for row in manifest.utterances] == sorted(f"{file}.wav" for file in files)
+    assert manifest.root == benchmark / name / "dev" and [row.path for row in manifest.utterances] == sorted(
+        f"{file}.wav" for file in files
+    )
     lengths = {row["filename"]: soundfile.info(benchmark / name / "dev" / f"{row['filename']}.wav") for row in rows}
     assert all((info.samplerate, info.channels, info.subtype) == (16000, 1, "PCM_16") for info in lengths.values())
-    assert {f"{file}.wav": info.frames for file, info in lengths.items()} == {row.path: row.samples for row in manifest.utterances}
+    assert {f"{file}.wav": info.frames for file, info in lengths.items()} == {
+        row.path: row.samples for row in manifest.utterances
+    }
     assert cli.main(["check", str(benchmark / f"{name}.tsv")]) == 0
 
 
@@ -53,7 +61,9 @@ def test_sides_of_a_pair_are_recorded_alike(benchmark):
     rows = gold(benchmark, "lexical")
     for right, wrong in zip(rows[::2], rows[1::2]):
         assert (right["id"], right["voice"], right["length"]) == (wrong["id"], wrong["voice"], wrong["length"])
-        one, other = (soundfile.read(benchmark / "lexical/dev" / f"{row['filename']}.wav")[0][:1600] for row in (right, wrong))
+        one, other = (
+            soundfile.read(benchmark / "lexical/dev" / f"{row['filename']}.wav")[0][:1600] for row in (right, wrong)
+        )
         np.testing.assert_array_equal(one, other)  # the same background before the speech, of at least 0.15 s
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from dinosr_plugin.evaluation.measures.quality.agreement import Quality
 from dinosr_plugin.evaluation.plots import plot_code_by_phone, plot_curves, plot_summary, style
 from dinosr_plugin.evaluation.plots.code_by_phone import code_order
-from dinosr_plugin.evaluation.measures.quality.agreement import Quality
 
 PHONES = ["AA", "B", "IY", "SIL"]  # by class: IY AA B SIL = rows 2 0 1 3
 COUNTS = np.array([[0, 9, 0, 5, 0], [0, 0, 0, 1, 2], [0, 1, 0, 0, 8], [7, 0, 0, 5, 0]])
@@ -26,15 +26,30 @@ def codebook(pnmi: float) -> dict:
 
 HISTORY = [
     {"updates": 0, "loss": None, "teacher": [codebook(0.1), codebook(0.2)], "student": []},
-    {"updates": 100, "loss": 5.0, "teacher": [codebook(0.3), codebook(0.4)], "student": [codebook(0.25), codebook(0.35)]},
-    {"updates": 200, "loss": 4.0, "teacher": [codebook(0.5), codebook(0.6)], "student": [codebook(0.45), codebook(0.55)]},
+    {
+        "updates": 100,
+        "loss": 5.0,
+        "teacher": [codebook(0.3), codebook(0.4)],
+        "student": [codebook(0.25), codebook(0.35)],
+    },
+    {
+        "updates": 200,
+        "loss": 4.0,
+        "teacher": [codebook(0.5), codebook(0.6)],
+        "student": [codebook(0.45), codebook(0.55)],
+    },
 ]
 BASELINES = {"MFCC k-means": codebook(0.33), "untrained model": codebook(0.15)}
 
 
 def test_codes_are_sorted_by_majority_phone_then_purity_and_unused_ones_left_out():
     order = code_order(COUNTS, np.array([2, 0, 1, 3]))
-    assert order.tolist() == [4, 1, 3, 0]  # IY, AA at 0.9, AA at 5/11 (a tie with SIL: the earlier row), SIL; code 2 never occurs
+    assert order.tolist() == [
+        4,
+        1,
+        3,
+        0,
+    ]  # IY, AA at 0.9, AA at 5/11 (a tie with SIL: the earlier row), SIL; code 2 never occurs
 
 
 def test_heat_map_columns_are_distributions_over_phones(drawn):

@@ -35,14 +35,27 @@ def test_layers_lines_points_and_levels(drawn):
     np.testing.assert_allclose(lines["layers of the untrained model"], [[0, 0.31], [1, 0.30], [2, 0.29]])
     assert lines["MFCC"][0, 1] == 0.30 and lines["log-Mel"][0, 1] == 0.29
     points = {collection.get_label().split(" ")[0]: collection.get_offsets() for collection in axes.collections}
-    np.testing.assert_allclose(points["codebooks"], [[0.88, 0.40], [1.88, 0.41]])  # two codebooks of three layers: beside layers 1 and 2
+    np.testing.assert_allclose(
+        points["codebooks"], [[0.88, 0.40], [1.88, 0.41]]
+    )  # two codebooks of three layers: beside layers 1 and 2
     np.testing.assert_allclose(points["student's"], [[1.12, 0.50], [2.12, 0.51]])
     assert layers.plot_by_layer(ROWS, "abx", 3, "unused.png", "ABX", "%") is None
 
 
 def records(codebooks: int) -> list[dict]:
     each = lambda n: {f"active_codes_{k}": 10.0 + k + n for k in range(codebooks)}
-    return [{"num_updates": float(n), "loss": 5.0 - n, "loss_dinosr": 4.0 - n, "target_entropy": 3.5, "lr": 0.1, "active_codes": 11.0, **each(n)} for n in range(3)]
+    return [
+        {
+            "num_updates": float(n),
+            "loss": 5.0 - n,
+            "loss_dinosr": 4.0 - n,
+            "target_entropy": 3.5,
+            "lr": 0.1,
+            "active_codes": 11.0,
+            **each(n),
+        }
+        for n in range(3)
+    ]
 
 
 def test_training(drawn):
@@ -50,9 +63,13 @@ def test_training(drawn):
     training.plot_by_codebook(records(2), "active_codes", "unused.png", "Active codes", "codes", 16)
     training.plot_learning_rate(records(2), "unused.png")
     loss, active, rate = (figure.axes[0] for figure in drawn)
-    np.testing.assert_array_equal(loss.lines[0].get_xydata(), [[0, 4], [1, 3], [2, 2]])  # the loss on masked frames alone
+    np.testing.assert_array_equal(
+        loss.lines[0].get_xydata(), [[0, 4], [1, 3], [2, 2]]
+    )  # the loss on masked frames alone
     np.testing.assert_array_equal(loss.lines[1].get_ydata(), [3.5] * 3)
-    np.testing.assert_array_equal([line.get_ydata() for line in active.lines[:3]], [[10, 11, 12], [11, 12, 13], [11, 11, 11]])
+    np.testing.assert_array_equal(
+        [line.get_ydata() for line in active.lines[:3]], [[10, 11, 12], [11, 12, 13], [11, 11, 11]]
+    )
     assert active.lines[3].get_ydata()[0] == 16 and active.get_ylim() == (0, pytest.approx(17.28))
     assert rate.lines[0].get_ydata().tolist() == [0.1] * 3
     assert all(axes.get_title() and axes.get_xlabel() and axes.get_ylabel() for axes in (loss, active, rate))
@@ -71,7 +88,9 @@ def test_durations_are_shares_and_nothing_is_lost(drawn):
     shown = [patch.get_data() for patch in drawn[0].axes[0].patches]
     shares = [data.values for data in shown[::2]]
     np.testing.assert_allclose([share.sum() for share in shares], 100)
-    assert shares[0][:2].tolist() == [50, 25] and shares[0][-1] == 25  # bars around 20 and 40 ms; the last holds what is longer
+    assert (
+        shares[0][:2].tolist() == [50, 25] and shares[0][-1] == 25
+    )  # bars around 20 and 40 ms; the last holds what is longer
     labels = [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
     assert "4, mean 270 ms, median 30 ms" in labels[0] and "2, mean 60 ms" in labels[1]
 
@@ -83,7 +102,12 @@ STRETCH = units.Stretch(
 
 
 def test_stretch_boxes_names_and_colours(drawn):
-    units.plot_stretch(STRETCH, {"AA": "vowels", "S": "fricatives", "SIL": "silence"}, [["silence", "vowels", "vowels", "vowels"]], "unused.png")
+    units.plot_stretch(
+        STRETCH,
+        {"AA": "vowels", "S": "fricatives", "SIL": "silence"},
+        [["silence", "vowels", "vowels", "vowels"]],
+        "unused.png",
+    )
     wave, mel, phones, codebook = drawn[0].axes
     assert [text.get_text() for text in phones.texts] == ["AA", "SIL"]  # no room for a name in 5 ms
     assert phones.texts[0].get_position()[0] == pytest.approx(1.2)  # in the middle of what is to be seen
@@ -119,7 +143,9 @@ def test_names_on_the_map_do_not_overlap(drawn):
     rng = np.random.default_rng(0)
     phones = rng.integers(0, 40, 3000)
     points = rng.normal(0, 1, (3000, 2)) + 2 * rng.normal(0, 1, (40, 2))[phones]
-    frame_map.plot_map_of_phones(points, phones, [f"P{i:02}" for i in range(40)], ["vowels"] * 40, "unused.png", "crowded")
+    frame_map.plot_map_of_phones(
+        points, phones, [f"P{i:02}" for i in range(40)], ["vowels"] * 40, "unused.png", "crowded"
+    )
     drawn[0].draw_without_rendering()
     boxes = [text.get_window_extent() for text in drawn[0].axes[0].texts]
     assert len(boxes) > 25 and not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
@@ -137,7 +163,11 @@ def test_groups_of_phones():
 
 def test_a_base_model(tmp_path):
     """12 layers, 8 codebooks of 256: everything is drawn, and no text leaves the picture."""
-    rows = [{"kind": kind, "index": i, "pnmi": 0.3 + 0.01 * i} for kind, n in (("layer", 12), ("untrained", 12), ("teacher", 8), ("head", 8)) for i in range(n)]
+    rows = [
+        {"kind": kind, "index": i, "pnmi": 0.3 + 0.01 * i}
+        for kind, n in (("layer", 12), ("untrained", 12), ("teacher", 8), ("head", 8))
+        for i in range(n)
+    ]
     layers.plot_by_layer(rows, "pnmi", 12, tmp_path / "layers.png", "PNMI", "share")
     training.plot_by_codebook(records(8), "active_codes", tmp_path / "active.png", "Active codes", "codes", 256)
     units.plot_code_use(np.random.default_rng(0).integers(0, 100, (8, 256)), tmp_path / "use.png")

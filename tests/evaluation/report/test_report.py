@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from support.fairseq_models import fairseq_checkpoint
 
 from dinosr_plugin import cli
 from dinosr_plugin.evaluation import comparison
-from dinosr_plugin.evaluation.report import frame_map
 from dinosr_plugin.evaluation.phones import PhoneAlignment
+from dinosr_plugin.evaluation.report import frame_map
 from dinosr_plugin.evaluation.report.inputs import Inputs
 from dinosr_plugin.evaluation.report.page import COLUMNS, round_as
 from dinosr_plugin.evaluation.report.pictures import choose_stretch, run_lengths, runs
 from dinosr_plugin.evaluation.report.words import key_figures
 from dinosr_plugin.units.features import read_utterances
 from support import paths
+from support.fairseq_models import fairseq_checkpoint
 
 GOLDEN = paths.GOLDEN / "official_format_tiny.pt"  # 3 layers, 2 codebooks of 8
 PITCH = {"AA": 300, "IY": 1200, "S": 4000, "SIL": 0}
@@ -56,7 +56,15 @@ def corpus(tmp_path_factory) -> Path:
         rows += [f"u{number}\t{0.12 * i:.2f}\t{0.12 * (i + 1):.2f}\t{phone}" for i, phone in enumerate(phones)]
     (folder / "dev.tsv").write_text("\n".join(manifest) + "\n")
     (folder / "dev.phones.tsv").write_text("\n".join(rows) + "\n")
-    constant = {"target_entropy": "2.0", "lr": "0.1", "accuracy": "0.5", "active_codes": "7.5", "active_codes_0": "8", "active_codes_1": "7", "target_ppl": "6.5"}
+    constant = {
+        "target_entropy": "2.0",
+        "lr": "0.1",
+        "accuracy": "0.5",
+        "active_codes": "7.5",
+        "active_codes_0": "8",
+        "active_codes_1": "7",
+        "target_ppl": "6.5",
+    }
     records = [{"num_updates": str(n), "loss": str(3 - n / 20), **constant} for n in range(1, 9)]
     (folder / "log").write_text("\n".join(map(json.dumps, records)) + "\n")
     return folder
@@ -64,7 +72,21 @@ def corpus(tmp_path_factory) -> Path:
 
 def report(corpus: Path, out: Path, *more: str, checkpoint: Path = GOLDEN) -> int:
     tsv = str(corpus / "dev.tsv")
-    return cli.main(["report", str(checkpoint), "--manifest", tsv, "--train", tsv, "--phones", str(corpus / "dev.phones.tsv"), "--out", str(out), *more])
+    return cli.main(
+        [
+            "report",
+            str(checkpoint),
+            "--manifest",
+            tsv,
+            "--train",
+            tsv,
+            "--phones",
+            str(corpus / "dev.phones.tsv"),
+            "--out",
+            str(out),
+            *more,
+        ]
+    )
 
 
 class Page(HTMLParser):
@@ -111,8 +133,16 @@ def made(corpus, tmp_path_factory) -> tuple:
 def test_the_head_tells_of_the_model_and_the_speech(made):
     _, figures, _ = made
     assert figures["updates"] == 3 and figures["checkpoint"] == GOLDEN.name
-    assert {key: figures["model"][key] for key in ("name", "codebooks", "codebook_size")} == {"name": "DinoSR", "codebooks": 2, "codebook_size": 8}
-    assert (figures["measured_on"]["speakers"], figures["measured_on"]["utterances"], figures["measured_on"]["phones"]) == (2, 8, 4)
+    assert {key: figures["model"][key] for key in ("name", "codebooks", "codebook_size")} == {
+        "name": "DinoSR",
+        "codebooks": 2,
+        "codebook_size": 8,
+    }
+    assert (
+        figures["measured_on"]["speakers"],
+        figures["measured_on"]["utterances"],
+        figures["measured_on"]["phones"],
+    ) == (2, 8, 4)
     assert [row["kind"] for row in figures["rows"]].count("teacher") == 2 and figures["notes"] == []
 
 
@@ -126,14 +156,21 @@ def test_the_table_holds_the_figures(made):
     for place, (key, _, _, spec, better) in enumerate(COLUMNS):
         values = {row["name"]: round_as(row[key], spec) for row in figures["rows"] if row[key] is not None}
         stars = {name for name, cells in by_name.items() if cells[place].startswith("\u2605")}
-        assert stars == ({name for name, value in values.items() if value == better(values.values())} if better else set())
+        assert stars == (
+            {name for name, value in values.items() if value == better(values.values())} if better else set()
+        )
 
 
 def test_key_figures_have_baselines_beside_them(made):
     out, figures, _ = made
     text = (out / "report.html").read_text(encoding="utf-8")
     found = key_figures(figures["rows"], 2)
-    assert [title for title, _, _ in found] == ["phone information (PNMI)", "ABX error across speakers", "speaker information", "codes in use"]
+    assert [title for title, _, _ in found] == [
+        "phone information (PNMI)",
+        "ABX error across speakers",
+        "speaker information",
+        "codes in use",
+    ]
     teacher = [row for row in figures["rows"] if row["kind"] == "teacher"]
     assert found[0][1] == f"{max(row['pnmi'] for row in teacher):.3f}"
     untrained = max(row["pnmi"] for row in figures["rows"] if row["kind"] == "untrained")
@@ -147,13 +184,25 @@ def test_the_page_needs_nothing_but_itself(made):
     assert all(link.startswith("data:") for link in page.links)
     assert not re.search(r"https?:|url\(|@import", (out / "report.html").read_text(encoding="utf-8"))
     assert "default-src 'none'" in (out / "report.html").read_text(encoding="utf-8")
-    assert page.sections == ["layers", "table", "meaning", "example", "durations", "map", "training", "use", "conventions"]
+    assert page.sections == [
+        "layers",
+        "table",
+        "meaning",
+        "example",
+        "durations",
+        "map",
+        "training",
+        "use",
+        "conventions",
+    ]
 
 
 def test_every_picture_is_inside_and_beside(made):
     out, _, page = made
     files = {path.read_bytes() for path in out.glob("*.png")}
-    inside = [base64.b64decode(image["src"].removeprefix("data:image/png;base64,"), validate=True) for image in page.images]
+    inside = [
+        base64.b64decode(image["src"].removeprefix("data:image/png;base64,"), validate=True) for image in page.images
+    ]
     assert files == set(inside) and len(files) == len(inside) == 19
     for data, image in zip(inside, page.images):
         height, width, _ = matplotlib.image.imread(io.BytesIO(data)).shape
@@ -164,7 +213,9 @@ def test_figures_of_the_pictures(made, corpus):
     _, figures, _ = made
     counts = np.array(figures["code_counts"])  # (K, V)
     assert counts.shape == (2, 8) and (counts.sum(axis=1) == figures["rows"][0]["frames"]).all()
-    assert figures["durations"]["unit"]["count"] * figures["durations"]["unit"]["mean_ms"] == pytest.approx(counts[0].sum() * 20)
+    assert figures["durations"]["unit"]["count"] * figures["durations"]["unit"]["mean_ms"] == pytest.approx(
+        counts[0].sum() * 20
+    )
     best = max((row for row in figures["rows"] if row["kind"] == "teacher"), key=lambda row: row["pnmi"])
     assert figures["durations"]["codebook"] == best["index"]
     for name in ("unit", "phone"):
@@ -202,7 +253,9 @@ def alone(corpus, tmp_path) -> Path:
     lines = (corpus / "dev.tsv").read_text().splitlines()
     (tmp_path / "dev.tsv").write_text("\n".join([lines[0], *(line for line in lines if line.startswith("s0/"))]) + "\n")
     rows = [row for row in (corpus / "dev.phones.tsv").read_text().splitlines()[1:] if int(row[1]) % 2 == 0]
-    (tmp_path / "dev.phones.tsv").write_text("\n".join(["utt\tstart\tend\tphone", *(row for i, row in enumerate(rows) if i % 2)]) + "\n")
+    (tmp_path / "dev.phones.tsv").write_text(
+        "\n".join(["utt\tstart\tend\tphone", *(row for i, row in enumerate(rows) if i % 2)]) + "\n"
+    )
     return tmp_path
 
 
@@ -254,13 +307,25 @@ def test_runs():
     assert run_lengths(units).tolist() == [3, 1, 2] and run_lengths(units[:0]).tolist() == []
     found = runs(units, 50)
     assert [unit for *_, unit in found] == [3, 1, 3]
-    np.testing.assert_allclose([part[:2] for part in found], [[0.0025, 0.0625], [0.0625, 0.0825], [0.0825, 0.1225]])  # frame 0's centre: 12.5 ms
+    np.testing.assert_allclose(
+        [part[:2] for part in found], [[0.0025, 0.0625], [0.0625, 0.0825], [0.0825, 0.1225]]
+    )  # frame 0's centre: 12.5 ms
 
 
 def test_the_stretch_is_the_middle_of_an_utterance(corpus):
     phones, utterances = PhoneAlignment.read(corpus / "dev.phones.tsv"), read_utterances(corpus / "dev.tsv")
     codes = {u.name: np.arange(2 * ((u.samples - 400) // 320 + 1)).reshape(2, -1) % 8 for u in utterances}
-    inputs = Inputs(GOLDEN, corpus / "dev.tsv", corpus / "dev.tsv", 1.0, corpus, phones, utterances, {u.name: "s" for u in utterances}, [])
+    inputs = Inputs(
+        GOLDEN,
+        corpus / "dev.tsv",
+        corpus / "dev.tsv",
+        1.0,
+        corpus,
+        phones,
+        utterances,
+        {u.name: "s" for u in utterances},
+        [],
+    )
     stretch = choose_stretch(inputs, codes, 50)
     (chosen,) = (u for u in utterances if u.name == stretch.utt)
     length = chosen.samples / 16000

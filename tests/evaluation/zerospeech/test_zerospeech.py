@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dinosr_plugin import cli
-from dinosr_plugin.errors import UserError
-from dinosr_plugin.evaluation.zerospeech.submission import report
-from dinosr_plugin.evaluation.zerospeech.pairs import FREQUENCY_BANDS, frequency_band, lexical, read_scores, syntactic
-from dinosr_plugin.evaluation.zerospeech.semantic import semantic
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dinosr_plugin import cli
+from dinosr_plugin.errors import UserError
+from dinosr_plugin.evaluation.zerospeech.pairs import FREQUENCY_BANDS, frequency_band, lexical, read_scores, syntactic
+from dinosr_plugin.evaluation.zerospeech.semantic import semantic
+from dinosr_plugin.evaluation.zerospeech.submission import report
 
 LEXICAL = """id,filename,voice,frequency,word,phones,length,correct
 1,w1a,A,3,cat,K AE T,3,1
@@ -25,7 +26,18 @@ LEXICAL = """id,filename,voice,frequency,word,phones,length,correct
 3,w3b,B,20,house,HH AW S,3,1
 3,n3b,B,,houth,HH AW TH,3,0
 """
-LEXICAL_SCORES = {"w1a": -1, "n1a": -2, "w1b": -5.5, "n1b": -5.5, "w2a": -9, "n2a": -8, "w3a": -1, "n3a": -7, "w3b": -1, "n3b": -3}
+LEXICAL_SCORES = {
+    "w1a": -1,
+    "n1a": -2,
+    "w1b": -5.5,
+    "n1b": -5.5,
+    "w2a": -9,
+    "n2a": -8,
+    "w3a": -1,
+    "n3a": -7,
+    "w3b": -1,
+    "n3b": -3,
+}
 
 SYNTACTIC = """id,filename,voice,type,subtype,transcription,correct
 1,s1,A,agreement,there,there was a dog,1
@@ -111,7 +123,20 @@ def test_lexical(tmp_path):
     assert found["by_length"] == [{"group": "3", "pairs": 2, "score": 87.5}, {"group": "6", "pairs": 1, "score": 0.0}]
 
 
-@pytest.mark.parametrize("frequency, band", [("0", "oov"), ("0.5", "oov"), ("1", "1-5"), ("4", "1-5"), ("5", "6-20"), ("20", "21-100"), ("99", "21-100"), ("100", ">100"), ("", None)])
+@pytest.mark.parametrize(
+    "frequency, band",
+    [
+        ("0", "oov"),
+        ("0.5", "oov"),
+        ("1", "1-5"),
+        ("4", "1-5"),
+        ("5", "6-20"),
+        ("20", "21-100"),
+        ("99", "21-100"),
+        ("100", ">100"),
+        ("", None),
+    ],
+)
 def test_the_edge_of_a_band_belongs_to_the_band_above(frequency, band):
     """pandas.cut([0, 1, 5, 20, 100, inf], right=False), as the benchmark's scorer."""
     assert frequency_band(frequency, Path("gold.csv")) == band
@@ -119,12 +144,22 @@ def test_the_edge_of_a_band_belongs_to_the_band_above(frequency, band):
 
 def test_syntactic(tmp_path):
     """The same id of two subtypes is two pairs; rows of one voice go together, wherever they stand."""
-    found = syntactic(write_dataset(tmp_path, "syntactic", SYNTACTIC), write_scores(tmp_path, "syntactic", SYNTACTIC_SCORES))
+    found = syntactic(
+        write_dataset(tmp_path, "syntactic", SYNTACTIC), write_scores(tmp_path, "syntactic", SYNTACTIC_SCORES)
+    )
     assert found["pairs"] == 3 and found["score"] == pytest.approx(50)
-    assert found["by_type"] == [{"group": "agreement", "pairs": 2, "score": 50.0}, {"group": "order", "pairs": 1, "score": 50.0}]
+    assert found["by_type"] == [
+        {"group": "agreement", "pairs": 2, "score": 50.0},
+        {"group": "order", "pairs": 1, "score": 50.0},
+    ]
 
 
-@given(st.lists(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=1, max_size=3), min_size=1, max_size=6), st.randoms(use_true_random=False))
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=1, max_size=3), min_size=1, max_size=6
+    ),
+    st.randoms(use_true_random=False),
+)
 def test_any_pairs_in_any_order(tmp_path_factory, pairs, random):
     folder = tmp_path_factory.mktemp("pairs")
     rows, scores = [], {}
@@ -154,7 +189,11 @@ def test_semantic(tmp_path, pooling):
     write_dataset(tmp_path, "semantic", PAIRS, "pairs.csv")
     found = semantic(gold, write_features(tmp_path, pooling), pooling)
     assert cosine(40, 20) < cosine(60) < cosine(100, 80)  # people: 9, 2, 1: the same order
-    assert [(row["type"], row["dataset"], row["pairs"]) for row in found["correlations"]] == [("librispeech", "one", 3), ("synthetic", "one", 2), ("synthetic", "two", 3)]
+    assert [(row["type"], row["dataset"], row["pairs"]) for row in found["correlations"]] == [
+        ("librispeech", "one", 3),
+        ("synthetic", "one", 2),
+        ("synthetic", "two", 3),
+    ]
     libri, one, two = (row["correlation"] for row in found["correlations"])
     assert libri == pytest.approx(100) and one == pytest.approx(100)
     assert two is None  # relatedness is complete, and always 5
@@ -164,11 +203,17 @@ def test_semantic(tmp_path, pooling):
 def test_semantic_means(tmp_path):
     """Two datasets of 3 and 2 pairs, correlations -100 (similarity: relatedness is not complete) and 100."""
     gold = write_dataset(tmp_path, "semantic", SEMANTIC).parent
-    pairs = PAIRS.replace("synthetic,two,cat,dog,5,5", "synthetic,two,cat,dog,1,").replace("dog,stone,4,5", "dog,stone,9,5").replace("cat,stone,6,5", "cat,stone,4,5")
+    pairs = (
+        PAIRS.replace("synthetic,two,cat,dog,5,5", "synthetic,two,cat,dog,1,")
+        .replace("dog,stone,4,5", "dog,stone,9,5")
+        .replace("cat,stone,6,5", "cat,stone,4,5")
+    )
     write_dataset(tmp_path, "semantic", pairs, "pairs.csv")
     found = semantic(gold, write_features(tmp_path), "min")
     assert [row["correlation"] for row in found["correlations"]] == pytest.approx([100, 100, -100])
-    assert found["mean"]["synthetic"] == pytest.approx(0) and found["weighted_mean"]["synthetic"] == pytest.approx((2 * 100 - 3 * 100) / 5)
+    assert found["mean"]["synthetic"] == pytest.approx(0) and found["weighted_mean"]["synthetic"] == pytest.approx(
+        (2 * 100 - 3 * 100) / 5
+    )
 
 
 # ---- the command line --------------------------------------------------------------------------------------------------------
@@ -194,7 +239,11 @@ def test_the_command_line(everything, capsys):
     figures = json.loads(out.read_text())
     assert printed == f"{report(figures)}\n{out}\n"
     assert list(figures) == ["lexical", "syntactic", "semantic"] and figures["syntactic"]["score"] == 50
-    assert [line.split()[-2:] for line in printed.splitlines() if line.startswith("all")] == [["3", "58.33"], ["3", "58.33"], ["3", "50.00"]]
+    assert [line.split()[-2:] for line in printed.splitlines() if line.startswith("all")] == [
+        ["3", "58.33"],
+        ["3", "58.33"],
+        ["3", "50.00"],
+    ]
 
 
 def test_a_submission_may_hold_less(everything, capsys):
@@ -207,7 +256,18 @@ def test_a_submission_may_hold_less(everything, capsys):
 
 def test_bad_input(everything, capsys):
     def error() -> str:
-        assert cli.main(["zerospeech", str(everything / "dataset"), str(everything / "submission"), "--out", str(everything / "out.json")]) == 1
+        assert (
+            cli.main(
+                [
+                    "zerospeech",
+                    str(everything / "dataset"),
+                    str(everything / "submission"),
+                    "--out",
+                    str(everything / "out.json"),
+                ]
+            )
+            == 1
+        )
         assert not (everything / "out.json").exists()
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
         return line
@@ -266,4 +326,6 @@ def test_a_file_that_is_scored_twice(tmp_path):
 
 
 def test_bands_cover_every_frequency():
-    assert [edge for _, edge in FREQUENCY_BANDS] == sorted(edge for _, edge in FREQUENCY_BANDS) and FREQUENCY_BANDS[-1][1] == float("inf")
+    assert [edge for _, edge in FREQUENCY_BANDS] == sorted(edge for _, edge in FREQUENCY_BANDS) and FREQUENCY_BANDS[-1][
+        1
+    ] == float("inf")

@@ -11,7 +11,9 @@ def heads():
     """Queries, keys and values of two utterances, the second shorter; (B, H, F, d)."""
     generator = torch.Generator().manual_seed(0)
     padding = torch.arange(11) >= torch.tensor([11, 7]).unsqueeze(1)
-    return [torch.randn(2, 3, 11, 4, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(3)], padding
+    return [
+        torch.randn(2, 3, 11, 4, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(3)
+    ], padding
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -55,7 +57,9 @@ def test_keeps_bytes_and_not_weights():
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
         attention(query, key, value, None, 0.1)
-    assert sorted((tensor.dtype == torch.bool, tensor.numel()) for tensor in kept) == [(False, query.numel())] * 3 + [(True, 2 * 3 * 50 * 50)]
+    assert sorted((tensor.dtype == torch.bool, tensor.numel()) for tensor in kept) == [(False, query.numel())] * 3 + [
+        (True, 2 * 3 * 50 * 50)
+    ]
 
 
 def test_an_utterance_without_a_frame_spoils_no_gradient():

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from dinosr_plugin.modules.fast.dropout import dropout, random_keep
 
 
@@ -44,6 +45,8 @@ def test_nothing_and_everything():
 
 def test_a_byte_is_kept_for_each_value():
     kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.untyped_storage().nbytes()) or tensor, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.append(tensor.untyped_storage().nbytes()) or tensor, lambda tensor: tensor
+    ):
         dropout(torch.ones(100, 100, requires_grad=True), 0.1, training=True)
     assert kept == [100 * 100]

@@ -3,15 +3,33 @@ import torch
 from fairseq.models.wav2vec.wav2vec2 import ConvFeatureExtractionModel
 
 from dinosr_plugin.modules.fast import extractor as front_end
-from dinosr_plugin.modules.fast.extractor import ConvExtractor, as_matrices, as_weight, convolve, input_gradient, matrix_gradients, portions
+from dinosr_plugin.modules.fast.extractor import (
+    ConvExtractor,
+    as_matrices,
+    as_weight,
+    convolve,
+    input_gradient,
+    matrix_gradients,
+    portions,
+)
 
-LAYERS = [(24, 10, 5), (24, 3, 2), (16, 2, 2), (16, 5, 3), (24, 4, 1), (24, 2, 4)]  # kernels of one, two and four strides, and shorter than one
+LAYERS = [
+    (24, 10, 5),
+    (24, 3, 2),
+    (16, 2, 2),
+    (16, 5, 3),
+    (24, 4, 1),
+    (24, 2, 4),
+]  # kernels of one, two and four strides, and shorter than one
 
 
 def pair(norm: str, bias: bool = False):
     """fairseq's front end and ours, from the same seed."""
     modules = []
-    for make in (lambda: ConvFeatureExtractionModel(LAYERS, mode=norm, conv_bias=bias), lambda: ConvExtractor(LAYERS, norm, bias)):
+    for make in (
+        lambda: ConvFeatureExtractionModel(LAYERS, mode=norm, conv_bias=bias),
+        lambda: ConvExtractor(LAYERS, norm, bias),
+    ):
         torch.manual_seed(0)
         modules.append(make())
     return modules
@@ -26,11 +44,15 @@ def unwritten_memory_is_nan():
 
 @pytest.mark.parametrize("norm", ["layer_norm", "default"])
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("portion", [1, 2000, 20000, 2**21])  # a frame, some of a row, two rows of the later layers, all
+@pytest.mark.parametrize(
+    "portion", [1, 2000, 20000, 2**21]
+)  # a frame, some of a row, two rows of the later layers, all
 def test_is_fairseqs_front_end(norm, bias, portion, monkeypatch, unwritten_memory_is_nan):
     monkeypatch.setattr(front_end, "ON_CPU", portion)
     theirs, ours = pair(norm, bias)
-    assert {name: value.shape for name, value in theirs.state_dict().items()} == {name: value.shape for name, value in ours.state_dict().items()}
+    assert {name: value.shape for name, value in theirs.state_dict().items()} == {
+        name: value.shape for name, value in ours.state_dict().items()
+    }
     assert all(torch.equal(value, ours.state_dict()[name]) for name, value in theirs.state_dict().items())
     source = torch.randn(3, 2003, generator=torch.Generator().manual_seed(1))
     outputs, gradients = [], []
@@ -43,7 +65,9 @@ def test_is_fairseqs_front_end(norm, bias, portion, monkeypatch, unwritten_memor
         gradients.append([heard.grad] + [p.grad for p in module.parameters()])
     torch.testing.assert_close(outputs[1], outputs[0], rtol=0, atol=1e-5)
     for name, mine, other in zip(["source"] + list(dict(ours.named_parameters())), gradients[1], gradients[0]):
-        assert (mine - other).abs().max() < 1e-5 * max(other.abs().max(), 1), name  # that of a bias before group norm is 0
+        assert (mine - other).abs().max() < 1e-5 * max(other.abs().max(), 1), (
+            name
+        )  # that of a bias before group norm is 0
 
 
 @pytest.mark.parametrize("kernel, stride", [(3, 2), (2, 2), (1, 1), (1, 3), (2, 3), (7, 2), (4, 3), (3, 1)])
@@ -80,7 +104,10 @@ def test_half_precision_normalises_in_float32(dtype):
         errors[name] = ((frames if name == "ours" else frames.transpose(1, 2)).float() - exact).abs().mean().item()
         frames.float().pow(2).mean().mul(1000).backward()  # float16 has no smaller gradients
         assert all(p.grad.dtype == dtype for p in module.parameters())
-        gradients[name] = [((p.grad.float() / 1000 - value).norm() / value.norm()).item() for p, value in zip(module.parameters(), right)]
+        gradients[name] = [
+            ((p.grad.float() / 1000 - value).norm() / value.norm()).item()
+            for p, value in zip(module.parameters(), right)
+        ]
     assert errors["ours"] < 1.25 * errors["theirs"]  # a sum of two products is rounded twice
     assert all(mine < 2 * other + 0.005 for mine, other in zip(gradients["ours"], gradients["theirs"])), gradients
 
@@ -98,7 +125,10 @@ def test_keeps_one_tensor_of_each_layer():
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         frames = extractor(source)
     layers = 4 * 2 * 32 * sum([1599, 799, 399, 199])
-    assert sum(size for pointer, size in kept.items() if pointer not in parameters) <= layers + source.nbytes + 3 * frames.nbytes
+    assert (
+        sum(size for pointer, size in kept.items() if pointer not in parameters)
+        <= layers + source.nbytes + 3 * frames.nbytes
+    )
     assert frames.shape == (2, 199, 32)
 
 

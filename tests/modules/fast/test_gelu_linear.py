@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+
 from dinosr_plugin.modules.fast.gelu_linear import gelu_linear
 
 
@@ -28,7 +29,13 @@ def test_under_autocast_it_works_in_the_precision_of_its_input():
 
 def test_keeps_its_input_only():
     kept = set()
-    x, weight, bias = torch.randn(4, 80, requires_grad=True), torch.randn(6, 80, requires_grad=True), torch.zeros(6, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.add(tensor.data_ptr()) or tensor, lambda tensor: tensor):
+    x, weight, bias = (
+        torch.randn(4, 80, requires_grad=True),
+        torch.randn(6, 80, requires_grad=True),
+        torch.zeros(6, requires_grad=True),
+    )
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.add(tensor.data_ptr()) or tensor, lambda tensor: tensor
+    ):
         gelu_linear(x, weight, bias)
     assert kept == {x.data_ptr(), weight.data_ptr()}

@@ -75,9 +75,15 @@ def warped(cells: np.ndarray, pairs: Rectangles) -> tuple[np.ndarray, np.ndarray
 def warping_paths(cells: np.ndarray, pairs: Rectangles) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(cost (P,) float32, length of the path (P,) int64, its length with rows and columns exchanged (P,) int64); up to 65535 cells."""
     n_rows, n_columns, n_pairs = int(pairs.rows.max()), int(pairs.columns.max()), len(pairs.first)
-    where = pairs.first + np.arange(n_rows)[:, None] * (pairs.stride - 1)  # (rows, P): cell (i, k - i) lies at where[i] + k
-    costs = [np.full((n_rows + 1, n_pairs), np.inf, dtype=np.float32) for _ in range(3)]  # row i at i + 1; row 0 is the outside
-    lengths = [np.zeros((n_rows + 1, n_pairs), dtype=np.uint32) for _ in range(3)]  # two in one: path + 2 ** 16 * exchanged path
+    where = pairs.first + np.arange(n_rows)[:, None] * (
+        pairs.stride - 1
+    )  # (rows, P): cell (i, k - i) lies at where[i] + k
+    costs = [
+        np.full((n_rows + 1, n_pairs), np.inf, dtype=np.float32) for _ in range(3)
+    ]  # row i at i + 1; row 0 is the outside
+    lengths = [
+        np.zeros((n_rows + 1, n_pairs), dtype=np.uint32) for _ in range(3)
+    ]  # two in one: path + 2 ** 16 * exchanged path
     total, length = np.empty(n_pairs, dtype=np.float32), np.empty(n_pairs, dtype=np.uint32)
     last = pairs.rows + pairs.columns - 2  # the diagonal that holds a pair's last cell
     for k in range(n_rows + n_columns - 1):
@@ -117,11 +123,16 @@ def edited(cells: np.ndarray, pairs: Rectangles) -> tuple[np.ndarray, np.ndarray
     """
     n_rows, n_columns, n_pairs = int(pairs.rows.max()), int(pairs.columns.max()), len(pairs.first)
     where = pairs.first + np.arange(n_rows)[:, None] * (pairs.stride - 1)  # (rows, P)
-    costs = [np.zeros((n_rows + 1, n_pairs), dtype=np.float32) for _ in range(3)]  # row i: the first i units of the rows
+    costs = [
+        np.zeros((n_rows + 1, n_pairs), dtype=np.float32) for _ in range(3)
+    ]  # row i: the first i units of the rows
     result = np.empty(n_pairs, dtype=np.float32)
     for k in range(n_rows + n_columns + 1):
         new, old, older = k % 3, (k - 1) % 3, (k - 2) % 3
-        low, high = max(1, k - n_columns), min(n_rows, k - 1) + 1  # rows with a cell that is not on the upper or left border
+        low, high = (
+            max(1, k - n_columns),
+            min(n_rows, k - 1) + 1,
+        )  # rows with a cell that is not on the upper or left border
         if low < high:
             here, before = slice(low, high), slice(low - 1, high - 1)
             replaced = costs[older][before] + cells.take(where[before] + (k - 2), mode="clip")

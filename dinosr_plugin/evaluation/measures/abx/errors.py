@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 
 from ....data.audio import default_workers
 from ....errors import UserError
+from .dtw import Rectangles, edited, in_batches, warped
 from .items import Item
 from .score import AbxResult, Tally
 from .segments import DISTANCES, Segments, cut, frame_distances, frame_vectors
-from .dtw import Rectangles, edited, in_batches, warped
 
 MAX_GROUP, MAX_SPEAKERS = 10, 5  # ZeroSpeech 2021's
 TASK_CELLS = 2**22  # frame distances that a worker holds at a time
@@ -43,12 +43,16 @@ class _Context:
     frames: list[np.ndarray]  # of each item
     within: list[int]  # groups that are A and X
     across: list[tuple[int, int]]  # groups (A, X)
-    table: Optional[np.ndarray] = None  # (items, items) float32 while at work: distance of X (rows) to A or B, NaN where not asked for
+    table: np.ndarray | None = (
+        None  # (items, items) float32 while at work: distance of X (rows) to A or B, NaN where not asked for
+    )
 
     @cached_property
     def beside(self) -> list[tuple[int, int]]:
         """Of each group: the first group of the same speaker, and the one after the last."""
-        return [*zip(*(np.searchsorted(self.speakers, self.speakers, side=side).tolist() for side in ("left", "right")))]
+        return [
+            *zip(*(np.searchsorted(self.speakers, self.speakers, side=side).tolist() for side in ("left", "right")))
+        ]
 
     def needed(self) -> np.ndarray:
         """(pairs, 2) int: the two items of every distance that is asked for, each pair once, the earlier item first."""
@@ -61,7 +65,9 @@ class _Context:
         return np.argwhere(np.triu(asked, 1))
 
 
-def _contexts(segments: Segments, max_group: Optional[int], max_speakers: Optional[int], rng: np.random.Generator) -> Iterator[_Context]:
+def _contexts(
+    segments: Segments, max_group: int | None, max_speakers: int | None, rng: np.random.Generator
+) -> Iterator[_Context]:
     """Contexts with something to compare, in alphabetical order; the same for the same generator and items."""
     speakers, phones = ({name: i for i, name in enumerate(names)} for names in _names(segments))
     contexts: dict[tuple, dict[tuple, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -89,7 +95,7 @@ def _names(segments: Segments) -> tuple[list[str], list[str]]:
     return sorted({item.speaker for item in segments.items}), sorted({item.phone for item in segments.items})
 
 
-def _sample(values: list[int], most: Optional[int], rng: np.random.Generator) -> list[int]:
+def _sample(values: list[int], most: int | None, rng: np.random.Generator) -> list[int]:
     """At most ``most`` of the values, in their order; all of them for None."""
     if most is None or len(values) <= most:
         return values
@@ -202,11 +208,11 @@ def abx(
     rate: float,
     distance: str,
     *,
-    max_group: Optional[int] = MAX_GROUP,
-    max_speakers: Optional[int] = MAX_SPEAKERS,
+    max_group: int | None = MAX_GROUP,
+    max_speakers: int | None = MAX_SPEAKERS,
     seed: int = 0,
     skip_missing: bool = False,
-    workers: Optional[int] = None,
+    workers: int | None = None,
 ) -> AbxResult:
     """ABX errors within and across speakers.
 
@@ -245,14 +251,24 @@ def abx(
     segments = cut(features, items, rate, distance, skip_missing)
     within, across = (Tally(*_names(segments)) for _ in range(2))
     contexts = list(_contexts(segments, max_group, max_speakers, np.random.default_rng(seed)))
-    bar = tqdm(total=sum(len(context.frames) for context in contexts), desc=f"ABX, {distance}", unit="item", disable=None)
-    one_each = threadpool_limits(1, user_api="blas")  # on matrices as small as these, BLAS's own threads only wait for each other
-    with bar, one_each, ThreadPoolExecutor(workers or default_workers()) as pool:  # NumPy works outside the interpreter's lock
+    bar = tqdm(
+        total=sum(len(context.frames) for context in contexts), desc=f"ABX, {distance}", unit="item", disable=None
+    )
+    one_each = threadpool_limits(
+        1, user_api="blas"
+    )  # on matrices as small as these, BLAS's own threads only wait for each other
+    with (
+        bar,
+        one_each,
+        ThreadPoolExecutor(workers or default_workers()) as pool,
+    ):  # NumPy works outside the interpreter's lock
         for wave in _bundles(contexts, lambda context: len(context.frames) ** 2, TABLE_CELLS):
             for context in wave:
                 context.table = np.full((len(context.frames),) * 2, np.nan, dtype=np.float32)
             blocks = (block for context in wave for block in _blocks(context))
-            for _ in pool.map(lambda task: _measure(task, distance), _bundles(blocks, lambda block: block.cells, TASK_CELLS)):
+            for _ in pool.map(
+                lambda task: _measure(task, distance), _bundles(blocks, lambda block: block.cells, TASK_CELLS)
+            ):
                 pass
             for context in wave:
                 _tally(context, within, across)

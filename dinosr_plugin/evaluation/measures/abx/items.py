@@ -55,9 +55,13 @@ def _parse(path: Path, number: int, line: str) -> Item:
         utt, onset, offset, phone, previous, following, speaker = fields
         item = Item(utt, float(onset), float(offset), phone, previous, following, speaker)
     except ValueError:
-        raise UserError(f"{path}:{number}: expected the seven columns {HEADER!r} with times in seconds, found {line!r}") from None
+        raise UserError(
+            f"{path}:{number}: expected the seven columns {HEADER!r} with times in seconds, found {line!r}"
+        ) from None
     if not 0 <= item.onset <= item.offset < float("inf"):
-        raise UserError(f"{path}:{number}: an item from {item.onset} s to {item.offset} s; times count from 0 and the offset comes after the onset")
+        raise UserError(
+            f"{path}:{number}: an item from {item.onset} s to {item.offset} s; times count from 0 and the offset comes after the onset"
+        )
     return item
 
 
@@ -75,7 +79,9 @@ def _line(path: Path, item: Item) -> str:
     names = (item.utt, item.phone, item.previous, item.following, item.speaker)
     for name in names:
         if len(name.split()) != 1 or name != name.strip():
-            raise UserError(f"{path}: {name!r} cannot stand in an .item file, where white space separates the columns; rename it in the alignment")
+            raise UserError(
+                f"{path}: {name!r} cannot stand in an .item file, where white space separates the columns; rename it in the alignment"
+            )
     return f"{item.utt} {item.onset:.6f} {item.offset:.6f} {item.phone} {item.previous} {item.following} {item.speaker}"
 
 
@@ -86,7 +92,9 @@ def librispeech_speaker(utt: str) -> str:
     """``SPEAKER-CHAPTER-NNNN`` -> ``SPEAKER``. Raises UserError for an utterance of another name."""
     speaker, *rest = utt.split("-")
     if not speaker or len(rest) != 2:
-        raise UserError(f"utterance {utt!r} is not named SPEAKER-CHAPTER-NUMBER as in LibriSpeech; give the manifest, whose folders tell the speaker")
+        raise UserError(
+            f"utterance {utt!r} is not named SPEAKER-CHAPTER-NUMBER as in LibriSpeech; give the manifest, whose folders tell the speaker"
+        )
     return speaker
 
 
@@ -126,14 +134,17 @@ def make_items(
     utts = [utt for utt in alignment.segments if not isinstance(speakers, Mapping) or utt in speakers]
     if not utts:
         some = ", ".join(list(alignment.segments)[:3])
-        raise UserError(f"{alignment.path}: none of its utterances ({some} ...) is in the manifest; give the manifest of the same corpus")
+        raise UserError(
+            f"{alignment.path}: none of its utterances ({some} ...) is in the manifest; give the manifest of the same corpus"
+        )
     silent = {name.upper() for name in silence}
     triphones = [item for utt in utts for item in _triphones(alignment, utt, known(utt), span, silent)]
     items = comparable(triphones, min_count)
     if not items:
         raise UserError(
             f"{alignment.path}: none of {len(triphones)} triphones in {len(utts)} utterances can be compared: it takes two phones "
-            f"between the same neighbours by one speaker, each {min_count} times; give more speech" + (", or a lower --min-count" if min_count > 1 else "")
+            f"between the same neighbours by one speaker, each {min_count} times; give more speech"
+            + (", or a lower --min-count" if min_count > 1 else "")
         )
     return items
 
@@ -144,7 +155,11 @@ def _triphones(alignment: PhoneAlignment, utt: str, speaker: str, span: str, sil
     names = [alignment.names[phone] for phone in phones]
     reach = 1 if span == "triphone" else 0
     for i in range(1, len(names) - 1):
-        if silent.intersection(name.upper() for name in names[i - 1 : i + 2]) or ends[i - 1] != starts[i] or ends[i] != starts[i + 1]:
+        if (
+            silent.intersection(name.upper() for name in names[i - 1 : i + 2])
+            or ends[i - 1] != starts[i]
+            or ends[i] != starts[i + 1]
+        ):
             continue
         yield Item(utt, starts[i - reach] / 1e6, ends[i + reach] / 1e6, names[i], names[i - 1], names[i + 1], speaker)
 
@@ -165,5 +180,7 @@ def comparable(items: Sequence[Item], min_count: int = 1) -> list[Item]:
     for (previous, following, speaker, phone), size in sizes.items():
         beside, others = phones[previous, following, speaker], speakers[previous, following, phone]
         if len(beside) > 1 and (size > 1 or len(others) > 1):  # it can be A
-            needed |= {(previous, following, speaker, b) for b in beside} | {(previous, following, x, phone) for x in others}
+            needed |= {(previous, following, speaker, b) for b in beside} | {
+                (previous, following, x, phone) for x in others
+            }
     return [item for item in items if (item.previous, item.following, item.speaker, item.phone) in needed]

@@ -2,12 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
 
 import numpy as np
 
-PAIR_COLUMNS = [("a", "A, X", ""), ("b", "B", ""), ("error", "error %", ".2f"), ("speakers", "speakers", "d"), ("triples", "triples", "d")]
-SPEAKER_COLUMNS = [("speaker", "speaker", ""), ("error", "error %", ".2f"), ("pairs", "phone pairs", "d"), ("triples", "triples", "d")]
+PAIR_COLUMNS = [
+    ("a", "A, X", ""),
+    ("b", "B", ""),
+    ("error", "error %", ".2f"),
+    ("speakers", "speakers", "d"),
+    ("triples", "triples", "d"),
+]
+SPEAKER_COLUMNS = [
+    ("speaker", "speaker", ""),
+    ("error", "error %", ".2f"),
+    ("pairs", "phone pairs", "d"),
+    ("triples", "triples", "d"),
+]
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,13 @@ class AbxScore:
         """One row a phone pair for ``tables.format_table`` with ``PAIR_COLUMNS``, highest error first."""
         errors, triples, speakers = self.pair_errors, self.triples.sum(axis=0), (self.triples > 0).sum(axis=0)
         rows = [
-            {"a": self.phones[a], "b": self.phones[b], "error": float(errors[a, b]), "speakers": int(speakers[a, b]), "triples": int(triples[a, b])}
+            {
+                "a": self.phones[a],
+                "b": self.phones[b],
+                "error": float(errors[a, b]),
+                "speakers": int(speakers[a, b]),
+                "triples": int(triples[a, b]),
+            }
             for a, b in np.argwhere(triples > 0)
         ]
         return sorted(rows, key=lambda row: -row["error"])
@@ -62,8 +78,8 @@ class AbxScore:
 class AbxResult:
     """``within`` and ``across`` speakers; None where the items allow no comparison of that kind."""
 
-    within: Optional[AbxScore]
-    across: Optional[AbxScore]
+    within: AbxScore | None
+    across: AbxScore | None
     items: int  # that had frames
     too_short: int  # items left out because they hold no frame
     missing: int  # items left out because their utterance has no features
@@ -76,10 +92,17 @@ class AbxResult:
     def as_dict(self) -> dict:
         """Plain numbers, ready for JSON; errors in %."""
         errors = {name: score.error for name, score in self.scores.items()}
-        return {"within": None, "across": None, **errors, "items": self.items, "too_short": self.too_short, "missing": self.missing}
+        return {
+            "within": None,
+            "across": None,
+            **errors,
+            "items": self.items,
+            "too_short": self.too_short,
+            "missing": self.missing,
+        }
 
 
-def _mean(values: np.ndarray, axis: Optional[int] = None) -> np.ndarray:
+def _mean(values: np.ndarray, axis: int | None = None) -> np.ndarray:
     """Mean of what is not NaN; NaN where there is nothing."""
     known = ~np.isnan(values)
     count = known.sum(axis=axis)
@@ -98,7 +121,7 @@ class Tally:
         self.sums[speaker, a, b] += errors
         self.triples[speaker, a, b] += 1
 
-    def score(self) -> Optional[AbxScore]:
+    def score(self) -> AbxScore | None:
         if not self.triples.any():
             return None
         errors = np.full(self.sums.shape, np.nan)

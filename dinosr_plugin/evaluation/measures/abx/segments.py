@@ -11,7 +11,10 @@ from .items import Item
 
 DISTANCES = ("angular", "onehot", "edit")
 MOST_OUTSIDE = 0.05  # of the items may lie past the end of their features; more than that, and the rate is wrong
-LEAST_COVERED, FROM_UTTERANCES = 0.6, 10  # of so many utterances, some item lies past this share of its features; otherwise the rate is wrong
+LEAST_COVERED, FROM_UTTERANCES = (
+    0.6,
+    10,
+)  # of so many utterances, some item lies past this share of its features; otherwise the rate is wrong
 FAR = 1e12  # puts zero vectors far from all others
 
 
@@ -32,7 +35,9 @@ class Segments:
     missing: int
 
 
-def cut(features: Mapping[str, np.ndarray], items: Sequence[Item], rate: float, distance: str, skip_missing: bool) -> Segments:
+def cut(
+    features: Mapping[str, np.ndarray], items: Sequence[Item], rate: float, distance: str, skip_missing: bool
+) -> Segments:
     """Cut the items out of the features by the protocol's rule, at ``rate`` frames a second.
 
     From frame ``max(0, ceil(rate * onset - 0.5))`` up to, and without, ``min(n, floor(rate * offset - 0.5))``. The published rule has 100 for
@@ -61,7 +66,9 @@ def cut(features: Mapping[str, np.ndarray], items: Sequence[Item], rate: float, 
     known = sum(item.utt in arrays for item in items)
     _check_rate(arrays, items, rate, outside, known)
     if not kept:
-        raise UserError(f"none of {known} items is as long as a frame at {rate:g} Hz; give features of a higher rate, or longer items")
+        raise UserError(
+            f"none of {known} items is as long as a frame at {rate:g} Hz; give features of a higher rate, or longer items"
+        )
     return Segments(kept, frames, too_short=known - len(kept), missing=len(items) - known)
 
 
@@ -71,8 +78,12 @@ def _known(features: Mapping[str, np.ndarray], items: Sequence[Item], skip_missi
     missing = [utt for utt in utts if utt not in features]
     if missing and (len(missing) == len(utts) or not skip_missing):
         more = ", ..." if len(missing) > 3 else ""
-        remedy = "give those of the same corpus" + ("" if len(missing) == len(utts) else ", or go on without them: --skip-missing (skip_missing=True)")
-        raise UserError(f"{len(missing)} of {len(utts)} utterances of the items have no features ({', '.join(missing[:3])}{more}); {remedy}")
+        remedy = "give those of the same corpus" + (
+            "" if len(missing) == len(utts) else ", or go on without them: --skip-missing (skip_missing=True)"
+        )
+        raise UserError(
+            f"{len(missing)} of {len(utts)} utterances of the items have no features ({', '.join(missing[:3])}{more}); {remedy}"
+        )
     absent = set(missing)
     return {utt: np.asarray(features[utt]) for utt in utts if utt not in absent}
 
@@ -81,14 +92,22 @@ def _check(arrays: Mapping[str, np.ndarray], discrete: bool) -> None:
     first, shape = next(((utt, array.shape[1:]) for utt, array in arrays.items()), ("", ()))
     for utt, array in arrays.items():
         if discrete and (array.ndim != 1 or array.dtype.kind not in "iu"):
-            raise UserError(f"{utt}: {array.dtype} features of shape {array.shape}; this distance takes whole numbers, one unit a frame")
+            raise UserError(
+                f"{utt}: {array.dtype} features of shape {array.shape}; this distance takes whole numbers, one unit a frame"
+            )
         if not discrete and (array.ndim != 2 or array.dtype.kind not in "fiu"):
-            raise UserError(f"{utt}: {array.dtype} features of shape {array.shape}; the angular distance takes (frames, width) numbers")
+            raise UserError(
+                f"{utt}: {array.dtype} features of shape {array.shape}; the angular distance takes (frames, width) numbers"
+            )
         if array.shape[1:] != shape:
-            raise UserError(f"{utt}: features are {array.shape[1]} wide, those of {first} {shape[0]}; make all of them with the same model and layer")
+            raise UserError(
+                f"{utt}: features are {array.shape[1]} wide, those of {first} {shape[0]}; make all of them with the same model and layer"
+            )
         if not np.isfinite(array).all():
             bad = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
-            raise UserError(f"{utt}: NaN or infinity in frame {bad} of its features; make them again, or take the utterance out of the items")
+            raise UserError(
+                f"{utt}: NaN or infinity in frame {bad} of its features; make them again, or take the utterance out of the items"
+            )
 
 
 def _check_rate(arrays: Mapping[str, np.ndarray], items: Sequence[Item], rate: float, outside: int, known: int) -> None:

@@ -4,17 +4,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 
 from ....data.manifest import write_files
 from ....errors import UserError
+from ...table import format_table
+from ...unit_files import read_labelled_units
 from .errors import abx
 from .items import Item
 from .score import PAIR_COLUMNS, SPEAKER_COLUMNS, AbxResult
-from ...table import format_table
-from ...unit_files import read_labelled_units
 
 COLUMNS = [
     ("name", "features", ""),
@@ -45,11 +44,16 @@ class Row:
 
     def as_dict(self) -> dict:
         """Plain numbers for ``COLUMNS``; errors in %."""
-        return {"name": self.source.name, "distance": self.source.distance, "rate": self.source.rate, **self.result.as_dict()}
+        return {
+            "name": self.source.name,
+            "distance": self.source.distance,
+            "rate": self.source.rate,
+            **self.result.as_dict(),
+        }
 
 
 def open_sources(
-    paths: Sequence[Path], unit_rate: Optional[float] = None, unit_distance: Optional[str] = None, tsv: Optional[Path] = None
+    paths: Sequence[Path], unit_rate: float | None = None, unit_distance: str | None = None, tsv: Path | None = None
 ) -> list[Source]:
     """Feature folders, unit files, and folders of these (see ``inside``), in the order given.
 
@@ -67,13 +71,19 @@ def open_sources(
             features = FeatureFolder(path)
             sources.append(Source(str(path), features, features.rate, "angular"))
         elif not path.exists():
-            raise UserError(f"{path}: no such folder or file; `dinosr features` makes folders of features, `dinosr units` files of units")
+            raise UserError(
+                f"{path}: no such folder or file; `dinosr features` makes folders of features, `dinosr units` files of units"
+            )
         elif unit_rate is None:
-            raise UserError(f"{path}: a file of units wants --rate HZ, the units a second that it was written with (a DinoSR model's own: 50)")
+            raise UserError(
+                f"{path}: a file of units wants --rate HZ, the units a second that it was written with (a DinoSR model's own: 50)"
+            )
         else:
             sources.append(Source(str(path), read_labelled_units(path, tsv), unit_rate, unit_distance or "onehot"))
     if sources and (unit_rate or unit_distance) and all(source.distance == "angular" for source in sources):
-        raise UserError("--rate and --distance are of files of units, and there are only folders of features; leave them out")
+        raise UserError(
+            "--rate and --distance are of files of units, and there are only folders of features; leave them out"
+        )
     return sources
 
 
@@ -103,7 +113,10 @@ def tables(rows: Sequence[Row]) -> str:
     for row in rows:
         for condition, score in row.result.scores.items():
             parts.append(f"{row.source.name}, {condition} speakers")
-            parts += [format_table(score.speaker_rows(), SPEAKER_COLUMNS), format_table(score.pair_rows(), PAIR_COLUMNS)]
+            parts += [
+                format_table(score.speaker_rows(), SPEAKER_COLUMNS),
+                format_table(score.pair_rows(), PAIR_COLUMNS),
+            ]
     return "\n\n".join(parts)
 
 
@@ -115,10 +128,17 @@ def write_abx(out: Path, rows: Sequence[Row], settings: dict) -> list[Path]:
     figures, speakers, pairs = [], [], []
     for row in rows:
         named = {"name": row.source.name, "distance": row.source.distance}
-        own = {condition: {"speakers": score.speaker_rows(), "pairs": score.pair_rows()} for condition, score in row.result.scores.items()}
+        own = {
+            condition: {"speakers": score.speaker_rows(), "pairs": score.pair_rows()}
+            for condition, score in row.result.scores.items()
+        }
         figures.append({**row.as_dict(), "tables": own})
-        speakers += [{**named, "condition": condition, **line} for condition, table in own.items() for line in table["speakers"]]
-        pairs += [{**named, "condition": condition, **line} for condition, table in own.items() for line in table["pairs"]]
+        speakers += [
+            {**named, "condition": condition, **line} for condition, table in own.items() for line in table["speakers"]
+        ]
+        pairs += [
+            {**named, "condition": condition, **line} for condition, table in own.items() for line in table["pairs"]
+        ]
     files = {
         "abx.json": [json.dumps({**settings, "rows": figures}, indent=1)],
         "abx.tsv": _tsv([row.as_dict() for row in rows]),
@@ -131,4 +151,7 @@ def write_abx(out: Path, rows: Sequence[Row], settings: dict) -> list[Path]:
 
 def _tsv(rows: Sequence[Mapping]) -> list[str]:
     """A header and one line a row; None is empty."""
-    return ["\t".join(rows[0]), *("\t".join("" if value is None else str(value) for value in row.values()) for row in rows)]
+    return [
+        "\t".join(rows[0]),
+        *("\t".join("" if value is None else str(value) for value in row.values()) for row in rows),
+    ]

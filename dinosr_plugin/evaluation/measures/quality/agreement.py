@@ -29,7 +29,7 @@ def contingency(phones: np.ndarray, codes: np.ndarray, n_phones: int, n_codes: i
     if phones.shape != codes.shape or phones.ndim != 1:
         raise ValueError(f"phones {phones.shape} and codes {codes.shape} must be two vectors of the same length")
     for name, values, n in (("phones", phones, n_phones), ("codes", codes, n_codes)):
-        if values.size and not (0 <= values.min() and values.max() < n):
+        if values.size and not (values.min() >= 0 and values.max() < n):
             raise ValueError(f"{name} range from {values.min()} to {values.max()}, outside [0, {n})")
     pairs = phones.astype(np.int64) * n_codes + codes
     return np.bincount(pairs, minlength=n_phones * n_codes).reshape(n_phones, n_codes)  # (n_phones, n_codes)

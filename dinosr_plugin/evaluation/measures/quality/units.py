@@ -25,7 +25,9 @@ class UnitQuality:
     """All figures of one set of units. ``quality``: its agreement with phones."""
 
     quality: Quality
-    speaker_pnmi: float | None  # I(speaker; unit) / H(speaker), "SNMI" in Spin (Chang et al. 2023); 0 with one speaker, None where nobody knows them
+    speaker_pnmi: (
+        float | None
+    )  # I(speaker; unit) / H(speaker), "SNMI" in Spin (Chang et al. 2023); 0 with one speaker, None where nobody knows them
     bit_rate: float  # bits a second of the units as they come: rate * entropy (ZeroSpeech 2019: Dunbar et al. 2019)
     run_bit_rate: float  # the same with each run of equal units once: runs a second * entropy of their distribution
     unit_ms: float  # mean length of a run of equal units; a run ends with its utterance
@@ -91,7 +93,9 @@ def count_units(
     phones.require(units)
     if n_codes is None:
         n_codes = 1 + max((int(ids.max()) for ids in units.values() if len(ids)), default=0)
-    row_of = {name: row for row, name in enumerate(sorted({speakers[utt] for utt in units}))} if speakers is not None else {}
+    row_of = (
+        {name: row for row, name in enumerate(sorted({speakers[utt] for utt in units}))} if speakers is not None else {}
+    )
     by_phone = np.zeros((len(phones.names), n_codes), dtype=np.int64)
     by_speaker = np.zeros((len(row_of), n_codes), dtype=np.int64)
     runs = np.zeros(n_codes, dtype=np.int64)

@@ -14,7 +14,9 @@ def flat(matrices: list) -> tuple:
     """Matrices of frame distances one after another in one array, and where they lie."""
     sizes = np.cumsum([0] + [matrix.size for matrix in matrices])
     rows, columns = np.array([matrix.shape for matrix in matrices]).T
-    return np.concatenate([matrix.ravel() for matrix in matrices]).astype(np.float32), Rectangles(sizes[:-1], columns, rows, columns)
+    return np.concatenate([matrix.ravel() for matrix in matrices]).astype(np.float32), Rectangles(
+        sizes[:-1], columns, rows, columns
+    )
 
 
 def slow_path(distances: np.ndarray) -> tuple:
@@ -76,7 +78,9 @@ def test_every_pair_of_a_batch_is_that_of_the_whole_matrix(matrices):
     cost, length, exchanged = warping_paths(cells, pairs)
     assert list(zip(cost, length)) == [slow_path(matrix) for matrix in matrices]
     assert list(zip(cost, exchanged)) == [slow_path(matrix.T) for matrix in matrices]
-    np.testing.assert_array_equal(warped(cells, pairs), [cost / length.astype(np.float32), cost / exchanged.astype(np.float32)])
+    np.testing.assert_array_equal(
+        warped(cells, pairs), [cost / length.astype(np.float32), cost / exchanged.astype(np.float32)]
+    )
 
 
 @given(st.lists(tables(), min_size=1, max_size=12))

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.evaluation.measures.abx.test_dtw import slow_path
 
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.measures.abx import errors as module
@@ -21,6 +20,7 @@ from dinosr_plugin.evaluation.measures.abx.errors import abx
 from dinosr_plugin.evaluation.measures.abx.items import Item, write_items
 from dinosr_plugin.evaluation.measures.abx.score import PAIR_COLUMNS, SPEAKER_COLUMNS
 from dinosr_plugin.evaluation.table import format_table
+from tests.evaluation.measures.abx.test_dtw import slow_path
 
 ALL = {"max_group": None, "max_speakers": None}
 
@@ -32,7 +32,9 @@ def slow_distance(x: np.ndarray, y: np.ndarray, distance: str) -> float:
     if distance == "edit":
         one, other = ([u for i, u in enumerate(s) if i == 0 or u != s[i - 1]] for s in (x.tolist(), y.tolist()))
         return np.float32(editdistance.eval(one, other)) / np.float32(max(len(one), len(other)))
-    table = np.array([[slow_frames(a, b) if distance == "angular" else float(a != b) for b in y] for a in x], dtype=np.float32)
+    table = np.array(
+        [[slow_frames(a, b) if distance == "angular" else float(a != b) for b in y] for a in x], dtype=np.float32
+    )
     cost, length = slow_path(table)
     return np.float32(cost) / np.float32(length)
 
@@ -48,7 +50,9 @@ def slow_frames(a: np.ndarray, b: np.ndarray) -> np.float32:
 
 def slow_segment(features: dict, item: Item, rate: float) -> np.ndarray:
     array = features[item.utt]
-    return array[max(0, math.ceil(rate * item.onset - 0.5)) : max(0, min(len(array), math.floor(rate * item.offset - 0.5)))]
+    return array[
+        max(0, math.ceil(rate * item.onset - 0.5)) : max(0, min(len(array), math.floor(rate * item.offset - 0.5)))
+    ]
 
 
 def slow_abx(features: dict, items: list, rate: float, distance: str) -> dict:
@@ -65,12 +69,18 @@ def slow_abx(features: dict, items: list, rate: float, distance: str) -> dict:
                 continue
             if len(group_a) > 1:
                 triples = [(i, j) for i in range(len(group_a)) for j in range(len(group_a)) if i != j]
-                to_a = [slow_distance(group_a[min(t)], group_a[max(t)], distance) for t in triples]  # the earlier item first, as published
-                errors["within"][speaker, a, b].append(slow_error([group_a[i] for i, _ in triples], to_a, group_b, distance))
+                to_a = [
+                    slow_distance(group_a[min(t)], group_a[max(t)], distance) for t in triples
+                ]  # the earlier item first, as published
+                errors["within"][speaker, a, b].append(
+                    slow_error([group_a[i] for i, _ in triples], to_a, group_b, distance)
+                )
             for (*context_x, speaker_x, x), group_x in groups.items():
                 if context_x == context and x == a and speaker_x != speaker:
                     to_a = [slow_distance(one, other, distance) for one in group_x for other in group_a]
-                    errors["across"][speaker, a, b].append(slow_error([one for one in group_x for _ in group_a], to_a, group_b, distance))
+                    errors["across"][speaker, a, b].append(
+                        slow_error([one for one in group_x for _ in group_a], to_a, group_b, distance)
+                    )
     return errors
 
 
@@ -93,17 +103,26 @@ def slow_mean(errors: dict) -> float:
 # ---- small corpora ----------------------------------------------------------------------------------------------------------
 
 
-def corpus(seed: int, n: int, distance: str, speakers: str = "xyz", phones: str = "ABC", utts: int = 4, seconds: float = 3.0) -> tuple:
+def corpus(
+    seed: int, n: int, distance: str, speakers: str = "xyz", phones: str = "ABC", utts: int = 4, seconds: float = 3.0
+) -> tuple:
     """(features at 20 Hz, items): frames of few values, so that distances tie; some items lie past the end."""
     rng = np.random.default_rng(seed)
     length = int(20 * seconds)
     shape = (length, 2) if distance == "angular" else (length,)
-    features = {f"u{i}": rng.integers(-1, 2, shape).astype(np.float32 if distance == "angular" else np.int16) for i in range(utts)}
+    features = {
+        f"u{i}": rng.integers(-1, 2, shape).astype(np.float32 if distance == "angular" else np.int16)
+        for i in range(utts)
+    }
     items = []
     for _ in range(n):
         onset = rng.uniform(0, seconds * 0.9)
         utt, previous, phone = f"u{rng.integers(utts)}", "KP"[rng.integers(2)], phones[rng.integers(len(phones))]
-        items.append(Item(utt, onset, onset + rng.uniform(0.05, 0.5), phone, previous, "T", speakers[rng.integers(len(speakers))]))
+        items.append(
+            Item(
+                utt, onset, onset + rng.uniform(0.05, 0.5), phone, previous, "T", speakers[rng.integers(len(speakers))]
+            )
+        )
     return features, items
 
 
@@ -116,7 +135,9 @@ def test_against_loops(distance, seed, n):
     expected = slow_abx(features, items, 20, distance)
     if not any(expected.values()):
         has_frames = any(len(slow_segment(features, item, 20)) for item in items)
-        with pytest.raises(UserError, match="nothing to compare" if has_frames else f"none of {n} items is as long as a frame"):
+        with pytest.raises(
+            UserError, match="nothing to compare" if has_frames else f"none of {n} items is as long as a frame"
+        ):
             abx(features, items, 20, distance, **ALL)
         return
     result = abx(features, items, 20, distance, **ALL)
@@ -193,9 +214,13 @@ def test_the_published_scorer_on_units(published):
     expected = published(one_hot, items, 20)
     result = abx(units, items, 20, "onehot", **ALL)
     assert result.across.error == pytest.approx(expected["across"], abs=1e-3)
-    assert result.within.error == pytest.approx(expected["within"], abs=0.1)  # which of two items is first decides ties: there the order of files
+    assert result.within.error == pytest.approx(
+        expected["within"], abs=0.1
+    )  # which of two items is first decides ties: there the order of files
     for name in ("within", "across"):
-        np.testing.assert_array_equal(getattr(abx(one_hot, items, 20, "angular", **ALL), name).errors, getattr(result, name).errors)
+        np.testing.assert_array_equal(
+            getattr(abx(one_hot, items, 20, "angular", **ALL), name).errors, getattr(result, name).errors
+        )
 
 
 # ---- known results ----------------------------------------------------------------------------------------------------------
@@ -250,7 +275,9 @@ def test_averages_are_over_contexts_then_speakers_then_pairs():
         ("AA", "IY", 18.75, 2, 3),
         ("IY", "AA", 18.75, 2, 3),
     ]
-    assert "18.75" in format_table(score.pair_rows(), PAIR_COLUMNS) and "37.50" in format_table(score.speaker_rows(), SPEAKER_COLUMNS)
+    assert "18.75" in format_table(score.pair_rows(), PAIR_COLUMNS) and "37.50" in format_table(
+        score.speaker_rows(), SPEAKER_COLUMNS
+    )
 
 
 def test_one_speaker_gives_within_alone():
@@ -292,7 +319,9 @@ def test_limits_that_are_not_reached_change_nothing():
 def test_a_group_is_cut_to_its_limit(monkeypatch):
     features, items = one_frame_each({"AA": [1.0, 0.0], "IY": [0.0, 1.0]}, repeat=12)
     seen = []
-    monkeypatch.setattr(module, "_measure", lambda task, distance: seen.extend(len(block.context.frames) for block in task))
+    monkeypatch.setattr(
+        module, "_measure", lambda task, distance: seen.extend(len(block.context.frames) for block in task)
+    )
     abx(features, items, 100, "angular")
     assert set(seen) == {4 * module.MAX_GROUP}
 

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.evaluation.measures.abx.items import HEADER, Item, comparable, librispeech_speaker, make_items, manifest_speakers, read_items, write_items
+from dinosr_plugin.evaluation.measures.abx.items import (
+    HEADER,
+    Item,
+    comparable,
+    librispeech_speaker,
+    make_items,
+    manifest_speakers,
+    read_items,
+    write_items,
+)
 from dinosr_plugin.evaluation.phones import PhoneAlignment
 
 ITEMS = [Item("1-2-0003", 0.23, 0.51, "AE", "K", "T", "1"), Item("1-2-0003", 12.345678, 13.0, "IH", "K", "T", "1")]
@@ -20,7 +29,11 @@ def align(tmp_path):
         rows = ["utt\tstart\tend\tphone"]
         for utt, phones in utterances.items():
             name = utt.replace("__", "-1-")
-            rows += [f"{name}\t{i / 10:.2f}\t{(i + 1) / 10:.2f}\t{phone}" for i, phone in enumerate(phones.split()) if phone != "_"]
+            rows += [
+                f"{name}\t{i / 10:.2f}\t{(i + 1) / 10:.2f}\t{phone}"
+                for i, phone in enumerate(phones.split())
+                if phone != "_"
+            ]
         (tmp_path / "some.phones.tsv").write_text("\n".join(rows) + "\n")
         return PhoneAlignment.read(tmp_path / "some.phones.tsv")
 
@@ -39,7 +52,9 @@ def test_there_and_back(tmp_path):
 
 
 def test_columns_of_a_published_file_may_be_separated_by_any_white_space(tmp_path):
-    (tmp_path / "some.item").write_text(HEADER.replace(" ", "\t") + "\n6295-244435-0009\t0.2925\t0.4725  IH L NG 6295\n")
+    (tmp_path / "some.item").write_text(
+        HEADER.replace(" ", "\t") + "\n6295-244435-0009\t0.2925\t0.4725  IH L NG 6295\n"
+    )
     assert read_items(tmp_path / "some.item") == [Item("6295-244435-0009", 0.2925, 0.4725, "IH", "L", "NG", "6295")]
 
 
@@ -74,7 +89,9 @@ def test_a_missing_file(tmp_path):
         read_items(tmp_path / "absent.item")
 
 
-@pytest.mark.parametrize("field, name", [("utt", "my file"), ("phone", ""), ("speaker", "anna\t"), ("previous", "a\nb")])
+@pytest.mark.parametrize(
+    "field, name", [("utt", "my file"), ("phone", ""), ("speaker", "anna\t"), ("previous", "a\nb")]
+)
 def test_names_with_white_space_are_not_written(tmp_path, field, name):
     with pytest.raises(UserError, match="cannot stand in an .item file"):
         write_items(tmp_path / "some.item", [ITEMS[0], ITEMS[1]._replace(**{field: name})])
@@ -111,7 +128,9 @@ def test_triphones_with_something_to_compare(align):
 def test_silence_gaps_and_edges_are_no_context(align):
     # SIL K AE, K sil AE and so on are no triphones, nor is AE _ T; K at the start has nothing before it
     alignment = align(a__1="K AE T SIL K IH sil K IH T _ K AE _ T AE", a__2="K AE T")
-    assert [(item.previous, item.phone, item.following) for item in make_items(alignment)] == [("K", p, "T") for p in ("AE", "IH", "AE")]
+    assert [(item.previous, item.phone, item.following) for item in make_items(alignment)] == [
+        ("K", p, "T") for p in ("AE", "IH", "AE")
+    ]
     with_silence = make_items(align(a__1="K SIL T K AE T", a__2="K SIL T"), silence=())
     assert {item.phone for item in with_silence} == {"SIL", "AE"}
 
@@ -165,7 +184,9 @@ def test_contexts_and_minimum_counts():
 
 @given(st.lists(st.tuples(st.sampled_from("ABC"), st.sampled_from("xyz"), st.sampled_from("KP")), max_size=12))
 def test_what_is_left_out_takes_part_in_no_comparison(choices):
-    items = [Item(str(i), 0.0, 1.0, phone, context, "T", speaker) for i, (phone, speaker, context) in enumerate(choices)]
+    items = [
+        Item(str(i), 0.0, 1.0, phone, context, "T", speaker) for i, (phone, speaker, context) in enumerate(choices)
+    ]
     needed = set()
     for a in items:
         beside = [b for b in items if b.speaker == a.speaker and b.previous == a.previous and b.phone != a.phone]

@@ -44,7 +44,9 @@ def test_units_lose_their_repetitions_for_the_edit_distance_only():
 
 def test_missing_utterances_are_counted_named_and_skipped_on_request():
     items = [item(utt) for utt in "abcde"] + [item("u"), item("a")]
-    with pytest.raises(UserError, match=r"5 of 6 utterances of the items have no features \(a, b, c, ...\).*--skip-missing"):
+    with pytest.raises(
+        UserError, match=r"5 of 6 utterances of the items have no features \(a, b, c, ...\).*--skip-missing"
+    ):
         cut({"u": ramp()}, items, 50, "angular", False)
     segments = cut({"u": ramp()}, items, 50, "angular", True)
     assert (len(segments.items), segments.missing, segments.too_short) == (1, 6, 0)
@@ -79,9 +81,14 @@ def test_bad_features(features, distance, message):
 def test_a_rate_that_leaves_the_rest_of_every_utterance_unused():
     features = {str(i): ramp(100) for i in range(10)}
     items = [item(utt, 0.5, 2.0) for utt in features]
-    with pytest.raises(UserError, match=r"all 10 items lie in the first 50% of their features at 25 Hz; give the right rate \(about 50 Hz"):
+    with pytest.raises(
+        UserError,
+        match=r"all 10 items lie in the first 50% of their features at 25 Hz; give the right rate \(about 50 Hz",
+    ):
         cut(features, items, 25, "angular", False)
-    assert len(cut(features, [*items, item("3", 3.0, 3.5)], 25, "angular", False).items) == 11  # one that reaches further
+    assert (
+        len(cut(features, [*items, item("3", 3.0, 3.5)], 25, "angular", False).items) == 11
+    )  # one that reaches further
     assert len(cut(features, items[:9], 25, "angular", False).items) == 9  # of so few it may be chance
 
 
@@ -101,7 +108,9 @@ def test_nothing_as_long_as_a_frame():
 
 
 def test_angles():
-    vectors = frame_vectors([np.array([[2.0, 0], [0, 5]]), np.array([[-1.0, 0], [3, 3], [0, 0], [2, 0]])], discrete=False)
+    vectors = frame_vectors(
+        [np.array([[2.0, 0], [0, 5]]), np.array([[-1.0, 0], [3, 3], [0, 0], [2, 0]])], discrete=False
+    )
     distances = frame_distances(vectors, vectors)
     assert distances.dtype == np.float32
     np.testing.assert_allclose(distances[0], [0, 0.5, 1, 0.25, 1, 0], atol=1e-7)

@@ -17,12 +17,18 @@ from dinosr_plugin.units.codes import write_units
 from dinosr_plugin.units.store import FeatureFolder, FeatureWriter
 
 RATE = 50.0
-PHONES = [("SIL", "K", phone, "T", "SIL") for phone in ("AE", "IH", "AE", "IH", "AE", "EH")]  # of every utterance, a tenth of a second each
+PHONES = [
+    ("SIL", "K", phone, "T", "SIL") for phone in ("AE", "IH", "AE", "IH", "AE", "EH")
+]  # of every utterance, a tenth of a second each
 SPEAKERS = ("anna", "berta", "clara")
 
 
 def write_features(folder, features: dict):
-    names, lengths, width = list(features), [len(array) for array in features.values()], next(iter(features.values())).shape[1]
+    names, lengths, width = (
+        list(features),
+        [len(array) for array in features.values()],
+        next(iter(features.values())).shape[1],
+    )
     with FeatureWriter(folder, RATE, width, "float32", {"kind": "test"}, names, lengths) as writer:
         for row, name in enumerate(names):
             writer.add(row, features[name])
@@ -38,9 +44,14 @@ def corpus(tmp_path, monkeypatch):
     phones = [phone for word in PHONES for phone in word]
     rows = [f"{name}\t{i / 10:.1f}\t{(i + 1) / 10:.1f}\t{phone}" for name in names for i, phone in enumerate(phones)]
     (tmp_path / "some.phones.tsv").write_text("\n".join(["utt\tstart\tend\tphone", *rows]) + "\n")
-    (tmp_path / "some.tsv").write_text("\n".join(["/sound", *(f"{name[:-1]}/{name}.wav\t48000" for name in names)]) + "\n")
+    (tmp_path / "some.tsv").write_text(
+        "\n".join(["/sound", *(f"{name[:-1]}/{name}.wav\t48000" for name in names)]) + "\n"
+    )
     for layer, width in ((0, 3), (1, 5)):
-        write_features(tmp_path / "all" / f"layer_{layer}", {name: rng.normal(size=(150, width)).astype(np.float32) for name in names})
+        write_features(
+            tmp_path / "all" / f"layer_{layer}",
+            {name: rng.normal(size=(150, width)).astype(np.float32) for name in names},
+        )
     write_units(tmp_path / "some.units", ((name, rng.integers(0, 4, 150)) for name in names))
     return tmp_path
 
@@ -66,11 +77,24 @@ def test_layers_and_units_in_one_table(corpus, capsys):
     ]
     rows = {row[0]: row[1:] for row in words(out) if row}
     for name, result in zip(("all/layer_0", "all/layer_1"), expected):
-        assert rows[name] == ["angular", "50", f"{result.within.error:.2f}", f"{result.across.error:.2f}", "72", "0", "0"]
+        assert rows[name] == [
+            "angular",
+            "50",
+            f"{result.within.error:.2f}",
+            f"{result.across.error:.2f}",
+            "72",
+            "0",
+            "0",
+        ]
     assert rows["some.units"][0] == "onehot"
 
     figures = json.loads((corpus / "out/abx.json").read_text())
-    assert (figures["items"], figures["speakers"], figures["max_group"], figures["seed"]) == ("some.phones.tsv", 3, None, 0)
+    assert (figures["items"], figures["speakers"], figures["max_group"], figures["seed"]) == (
+        "some.phones.tsv",
+        3,
+        None,
+        0,
+    )
     assert [row["name"] for row in figures["rows"]] == ["all/layer_0", "all/layer_1", "some.units"]
     assert figures["rows"][1]["across"] == expected[1].across.error
     pairs = figures["rows"][1]["tables"]["across"]["pairs"]
@@ -83,8 +107,15 @@ def test_layers_and_units_in_one_table(corpus, capsys):
     with open(corpus / "out/abx_speakers.tsv") as file:
         assert {line["speaker"] for line in csv.DictReader(file, delimiter="\t")} == set(SPEAKERS)
     with open(corpus / "out/abx.tsv") as file:
-        assert [float(line["within"]) for line in csv.DictReader(file, delimiter="\t")] == [row["within"] for row in figures["rows"]]
-    assert sorted(path.name for path in (corpus / "out").iterdir()) == ["abx.json", "abx.tsv", "abx_pairs.tsv", "abx_speakers.tsv"]
+        assert [float(line["within"]) for line in csv.DictReader(file, delimiter="\t")] == [
+            row["within"] for row in figures["rows"]
+        ]
+    assert sorted(path.name for path in (corpus / "out").iterdir()) == [
+        "abx.json",
+        "abx.tsv",
+        "abx_pairs.tsv",
+        "abx_speakers.tsv",
+    ]
 
 
 def test_the_edit_distance_is_of_units_alone(corpus):
@@ -98,7 +129,10 @@ def test_a_folder_of_several_stands_for_all_of_them(corpus):
     (corpus / "units").mkdir()
     for k in (1, 0):
         write_units(corpus / "units" / f"codebook_{k}.units", [("anna0", np.arange(k + 1))])
-    names = [Path(source.name).name for source in open_sources([corpus / "units", corpus / "all", corpus / "all/layer_1"], 50)]
+    names = [
+        Path(source.name).name
+        for source in open_sources([corpus / "units", corpus / "all", corpus / "all/layer_1"], 50)
+    ]
     assert names == ["codebook_0.units", "codebook_1.units", "layer_0", "layer_1", "layer_1"]
 
 
@@ -113,7 +147,9 @@ def test_labels_without_names_belong_to_the_rows_of_a_manifest(corpus):
 def test_items_alone(corpus, capsys):
     given = ["--phones", "some.phones.tsv", "--manifest", "some.tsv", "--write-items", "new/some.item"]
     assert dinosr_abx(*given, "--span", "phone", "--min-count", "5") == 0
-    assert capsys.readouterr().out == "new/some.item: 60 items of 3 speakers\n"  # AE 12 times a speaker, IH 8 times, EH 4 times
+    assert (
+        capsys.readouterr().out == "new/some.item: 60 items of 3 speakers\n"
+    )  # AE 12 times a speaker, IH 8 times, EH 4 times
     assert {item.phone for item in read_items("new/some.item")} == {"AE", "IH"}
     assert {round(item.offset - item.onset, 6) for item in read_items("new/some.item")} == {0.1}
     assert dinosr_abx(*given, "--silence", "ae", "sil") == 0
@@ -132,7 +168,9 @@ def test_one_speaker(corpus, capsys):
     assert dinosr_abx("all/layer_0", "--phones", "some.phones.tsv", "--manifest", "flat.tsv") == 0
     captured = capsys.readouterr()
     assert words(captured.out)[2][4] == "-"
-    assert "note: flat.tsv: its folders tell of one speaker, unknown; nothing to compare across speakers\n" in captured.err
+    assert (
+        "note: flat.tsv: its folders tell of one speaker, unknown; nothing to compare across speakers\n" in captured.err
+    )
 
 
 @pytest.mark.parametrize(
@@ -145,9 +183,18 @@ def test_one_speaker(corpus, capsys):
         (["all", "--distance", "edit"], "--rate and --distance are of files of units"),
         (["some.phones.tsv", "--rate", "50"], "some.phones.tsv line 1: .* is no unit id"),
         (["nothing"], "nothing: holds no features"),
-        (["some.units", "--rate", "25"], r"some.units: all 72 items lie in the first 48% of their features at 25 Hz; give the right rate \(about 52 Hz\?\)"),
-        (["some.units", "--rate", "100"], r"some.units: 36 of 72 items lie past the end of their features at 100 Hz; give the right rate"),
-        (["all", "--min-count", "100"], "some.phones.tsv: none of 72 triphones in 12 utterances can be compared.* or a lower --min-count"),
+        (
+            ["some.units", "--rate", "25"],
+            r"some.units: all 72 items lie in the first 48% of their features at 25 Hz; give the right rate \(about 52 Hz\?\)",
+        ),
+        (
+            ["some.units", "--rate", "100"],
+            r"some.units: 36 of 72 items lie past the end of their features at 100 Hz; give the right rate",
+        ),
+        (
+            ["all", "--min-count", "100"],
+            "some.phones.tsv: none of 72 triphones in 12 utterances can be compared.* or a lower --min-count",
+        ),
         (["all", "--manifest", "other.tsv"], "some.phones.tsv: none of its utterances .* is in the manifest"),
         (["broken"], "broken: anna0: NaN or infinity in frame 7 of its features"),
     ],

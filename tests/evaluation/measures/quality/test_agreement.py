@@ -40,7 +40,11 @@ def test_contingency_does_not_overflow_narrow_integers():
 
 @pytest.mark.parametrize(
     "phones, codes, message",
-    [([0, 1], [0], "same length"), ([0, 2], [0, 0], r"phones range .* outside \[0, 2\)"), ([0, 0], [-1, 0], "codes range")],
+    [
+        ([0, 1], [0], "same length"),
+        ([0, 2], [0, 0], r"phones range .* outside \[0, 2\)"),
+        ([0, 0], [-1, 0], "codes range"),
+    ],
 )
 def test_contingency_refuses_what_it_cannot_count(phones, codes, message):
     with pytest.raises(ValueError, match=message):
@@ -70,7 +74,9 @@ def test_ranges_and_invariance_to_names_of_codes(counts, random):
     quality = Quality.from_counts(counts)
     assert 0.0 <= quality.pnmi <= 1.0
     assert 1.0 - 1e-9 <= quality.perplexity <= quality.active + 1e-9
-    assert counts.sum(axis=1).max() / counts.sum() <= quality.phone_purity + 1e-12  # never worse than the commonest phone
+    assert (
+        counts.sum(axis=1).max() / counts.sum() <= quality.phone_purity + 1e-12
+    )  # never worse than the commonest phone
     columns = random.sample(range(counts.shape[1]), counts.shape[1])
     assert Quality.from_counts(counts[:, columns]).as_dict() == pytest.approx(quality.as_dict(), abs=1e-9)
 
@@ -92,7 +98,10 @@ def test_a_bijection_tells_everything(frames):
     assert quality.phone_purity == quality.cluster_purity == pytest.approx(1.0)
 
 
-@given(arrays(np.int64, st.integers(2, 6), elements=st.integers(1, 9)), arrays(np.int64, st.integers(1, 6), elements=st.integers(1, 9)))
+@given(
+    arrays(np.int64, st.integers(2, 6), elements=st.integers(1, 9)),
+    arrays(np.int64, st.integers(1, 6), elements=st.integers(1, 9)),
+)
 def test_independent_codes_tell_nothing(phones, codes):
     quality = Quality.from_counts(np.outer(phones, codes))
     assert quality.pnmi == pytest.approx(0.0, abs=1e-6)

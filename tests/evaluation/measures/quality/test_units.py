@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.evaluation.phones import PhoneAlignment
 from dinosr_plugin.evaluation.measures.quality.units import count_units, mean_phone_ms
+from dinosr_plugin.evaluation.phones import PhoneAlignment
 
 FIGURES = {"active", "perplexity", "phone_purity", "cluster_purity", "pnmi", "n_codes", "frames"}
 FIGURES |= {"speaker_pnmi", "bit_rate", "run_bit_rate", "unit_ms", "phone_ms"}
@@ -20,8 +20,13 @@ FIGURES |= {"speaker_pnmi", "bit_rate", "run_bit_rate", "unit_ms", "phone_ms"}
 def alignment(**segments) -> PhoneAlignment:
     """utterance = [(phone, start, end) in ms ...]"""
     names = tuple(sorted({phone for own in segments.values() for phone, *_ in own}))
-    rows = {utt: (np.array([s * 1000 for _, s, _ in own]), np.array([names.index(p) for p, *_ in own])) for utt, own in segments.items()}
-    return PhoneAlignment(Path("a.phones.tsv"), names, rows, {utt: np.array([e * 1000 for *_, e in own]) for utt, own in segments.items()})
+    rows = {
+        utt: (np.array([s * 1000 for _, s, _ in own]), np.array([names.index(p) for p, *_ in own]))
+        for utt, own in segments.items()
+    }
+    return PhoneAlignment(
+        Path("a.phones.tsv"), names, rows, {utt: np.array([e * 1000 for *_, e in own]) for utt, own in segments.items()}
+    )
 
 
 # frames of 20 ms with centres at 12.5, 32.5 ...: five frames of AA in one, five of B in two
@@ -51,7 +56,10 @@ def test_runs_end_with_their_utterance():
 
 
 def test_speakers():
-    nobody, one = (count_units(GOLDEN, PHONES, speakers, 50.0).figures().speaker_pnmi for speakers in (None, {"one": "anna", "two": "anna"}))
+    nobody, one = (
+        count_units(GOLDEN, PHONES, speakers, 50.0).figures().speaker_pnmi
+        for speakers in (None, {"one": "anna", "two": "anna"})
+    )
     assert nobody is None and one == 0
     apart = count_units({"one": np.array([0, 1]), "two": np.array([2, 2])}, PHONES, {"one": "anna", "two": "ben"}, 50.0)
     assert apart.figures().speaker_pnmi == pytest.approx(1, abs=1e-6)
@@ -94,7 +102,9 @@ sequences = st.lists(st.integers(0, 4), min_size=1, max_size=30)
 
 @given(sequences, sequences)
 def test_any_units(one, two):
-    figures = count_units({"one": np.array(one), "two": np.array(two)}, PHONES, {"one": "anna", "two": "ben"}, 50.0).figures()
+    figures = count_units(
+        {"one": np.array(one), "two": np.array(two)}, PHONES, {"one": "anna", "two": "ben"}, 50.0
+    ).figures()
     runs = [unit for own in (one, two) for unit, _ in groupby(own)]
     seconds = (len(one) + len(two)) / 50
     shares = np.array([runs.count(unit) for unit in set(runs)]) / len(runs)
