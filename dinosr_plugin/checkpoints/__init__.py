@@ -1,0 +1,1 @@
+"""Checkpoints: any file in (``load``), any model read frame by frame (``readers``)."""

@@ -4,70 +4,97 @@ import argparse
 from pathlib import Path
 
 from ..errors import UserError
-from .parsing import add_command, add_skip_missing, positive, print_notes, whole_number
+from .parsing import add_cache, add_command, add_skip_missing, cache_of, positive, print_notes, whole_number
 
-# ---- dinosr quality ----------------------------------------------------------------------------------------------------------
+# ---- dinosr quality --------------------------------------------------------------------------------------------------
 
 
 def add_quality(commands) -> None:
-    text = "how much discrete units tell about phones and speakers (PNMI, purity), how many bits they take, how long they last; of unit files, or of a checkpoint's codebooks"
+    text = (
+        "what discrete units tell about phones and speakers (PNMI, purity), their bit rate and duration; "
+        "of unit files, or of a checkpoint's codebooks"
+    )
     parser = add_command(commands, "quality", run_quality, text)
     parser.add_argument(
         "units",
         nargs="+",
         type=Path,
         metavar="UNITS",
-        help="files of units, folders of them; or checkpoints of one pre-training run, where more than one give curves over updates",
+        help="unit files, folders of them; or checkpoints of one pre-training run (several give curves over updates)",
     )
     parser.add_argument(
         "--phones",
         type=Path,
         required=True,
         metavar="TSV",
-        help="the phone alignment of the same speech: utt, start, end, phone",
+        help="phone alignment of the same speech: utt, start, end, phone",
     )
     parser.add_argument(
         "--manifest",
         type=Path,
         metavar="TSV",
-        help="its manifest, for checkpoints (speakers that were not trained on) and for .km files; its folders tell the speakers, and more in the alignment does no harm",
+        help="manifest of the speech: required for checkpoints (use speakers that were not trained on) and .km files; "
+        "its folders name the speakers; the alignment may cover more",
     )
     add_skip_missing(
-        parser, "go on without utterances that have units (or are in the manifest) or an alignment, but not both"
+        parser, "leave out utterances that have only units (or a row in the manifest) or only an alignment"
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="folder for quality.json, code_by_phone.png and, of checkpoints, curves.png",
+        help="folder for quality.json, code_by_phone.png and, for checkpoints, curves.png",
     )
-    units = parser.add_argument_group("for files of units")
-    units.add_argument("--rate", type=positive, metavar="HZ", help="units a second (default: 50)")
+    units = parser.add_argument_group("for unit files")
+    units.add_argument(
+        "--rate",
+        type=positive,
+        metavar="HZ",
+        help="units per second (default: from the .json file beside the units, else 50)",
+    )
+    units.add_argument(
+        "--first-centre",
+        type=positive,
+        metavar="SECONDS",
+        help="time of the centre of the first unit (default: the model's own, from the .json file beside the units; "
+        "else half a unit)",
+    )
+    units.add_argument(
+        "--alignment",
+        choices=("centres", "published"),
+        help="centres: a unit counts for the phone at its centre; published: units are repeated to 100 Hz, and unit i is "
+        "compared with label i of a 10 ms alignment, as in the figures of HuBERT, DinoSR and SpidR (default: centres)",
+    )
+    units.add_argument(
+        "--lags", action="store_true", help="also print PNMI for units shifted by -40 to +40 ms, and its peak"
+    )
     runs = parser.add_argument_group("for checkpoints")
     runs.add_argument(
         "--train",
         type=Path,
         metavar="TSV",
-        help="the training manifest: adds k-means of the same size on MFCC, log-Mel and every layer, untrained and trained",
+        help="training manifest: adds k-means of the same size on MFCC, log-Mel and every layer, untrained and trained",
     )
-    runs.add_argument("--abx", action="store_true", help="with --train: adds the ABX error of every row")
+    runs.add_argument("--abx", action="store_true", help="with --train: add the ABX error of every row")
     runs.add_argument(
         "--clusters",
         type=whole_number,
         metavar="K",
-        help="with --train: clusters of k-means, for a checkpoint without codebooks (default: as many as these have)",
+        help="with --train: clusters of k-means, for a checkpoint without codebooks (default: the codebooks' size)",
     )
+    add_cache(runs)
     runs.add_argument(
         "--log",
         type=Path,
         metavar="PATH",
-        help="with --out: the run's TensorBoard folder (common.tensorboard_logdir) or JSON log (common.log_file): adds the training loss to the curves",
+        help="with --out: the run's TensorBoard folder (common.tensorboard_logdir) or JSON log (common.log_file): "
+        "adds the training loss to the curves",
     )
 
 
 def run_quality(options: argparse.Namespace) -> int:
     from ..data.manifest import require_writable
-    from ..evaluation.unit_files import is_checkpoint
+    from ..evaluation.unit_quality import is_checkpoint
 
     if options.out:
         require_writable(options.out)
@@ -75,46 +102,62 @@ def run_quality(options: argparse.Namespace) -> int:
     if not checkpoints:
         return run_quality_of_units(options)
     if others := [path for path in options.units if path not in checkpoints]:
-        raise UserError(f"{others[0]}: no checkpoint, but {checkpoints[0]} is; give one kind at a time")
+        raise UserError(f"{others[0]}: not a checkpoint, but {checkpoints[0]} is; give one kind at a time")
     return run_quality_of_checkpoints(options)
 
 
 def run_quality_of_units(options: argparse.Namespace) -> int:
-    from ..evaluation.codebooks import rows_table
+    from ..evaluation.history import rows_table
+    from ..evaluation.measures.quality.measure import LagMeasure
     from ..evaluation.phones import PhoneAlignment
-    from ..evaluation.unit_files import measure_files, write_unit_quality
+    from ..evaluation.table import format_table
+    from ..evaluation.unit_quality import NAME, measure_files, write_unit_quality
 
-    refuse(options, "goes with checkpoints, not with files of units; leave it out", "train", "abx", "clusters", "log")
+    refuse(options, "only for checkpoints; remove it", "train", "abx", "clusters", "log", "cache", "cache_gb")
     phones = PhoneAlignment.read(options.phones)
-    measured, notes = measure_files(options.units, phones, options.manifest, options.rate or 50.0, options.skip_missing)
+    measured, notes = measure_files(
+        options.units,
+        phones,
+        options.manifest,
+        options.rate,
+        options.first_centre,
+        options.skip_missing,
+        options.alignment or "centres",
+        options.lags,
+    )
     print_notes(notes)
-    print(rows_table([row for row, _ in measured]))
+    rows = [one.row for one in measured]
+    print(rows_table(rows))
+    if options.lags:
+        print("\nPNMI of shifted units\n" + format_table(rows, [NAME, *LagMeasure.columns]))
     if options.out:
         print(*write_unit_quality(options.out, measured, phones.names), sep="\n")
     return 0
 
 
 def run_quality_of_checkpoints(options: argparse.Namespace) -> int:
-    from ..evaluation.codebooks import measure, quality_table, write_quality
+    from ..evaluation.history import measure, quality_table, write_quality
     from ..evaluation.phones import PhoneAlignment
+    from ..evaluation.speech import Speech
     from ..evaluation.training_log import loss_curve, read_pretraining_log
-    from ..evaluation.unit_files import aligned_part
 
-    refuse(options, "goes with files of units, not with checkpoints; leave it out", "rate")
+    refuse(options, "only for unit files; remove it", "rate", "first_centre", "alignment", "lags")
     if options.manifest is None:
-        raise UserError("--manifest: not given; name the .tsv file of the speech to measure on")
-    if options.train is None:
-        refuse(options, "wants --train; give that too", "abx", "clusters")
-    if options.out is None:
-        refuse(options, "wants --out, for the picture that it goes into; give that too", "log")
+        raise UserError("--manifest: required for checkpoints; give the .tsv file of the speech to measure on")
+    for name in ("abx", "clusters", "cache", "cache_gb"):
+        if options.train is None and getattr(options, name):
+            raise UserError(f"--train is required with --{name.replace('_', '-')}")
+    if options.out is None and options.log:
+        raise UserError("--out is required with --log, for the picture of the loss")
     phones = PhoneAlignment.read(options.phones)
     losses = (
         loss_curve(read_pretraining_log(options.log)) if options.log else []
-    )  # before the minutes of work, for what may be wrong with it
+    )  # an invalid one fails before the work
+    speech, notes = Speech.read(options.manifest, phones, options.skip_missing)
+    print_notes(notes)
     work = options.out and options.out / "comparison"
-    with aligned_part(options.manifest, phones, options.skip_missing) as (manifest, notes):
-        print_notes(notes)
-        figures = measure(options.units, manifest, phones, options.train, work, options.abx, options.clusters)
+    cache, max_bytes = cache_of(options)
+    figures = measure(options.units, speech, options.train, work, options.abx, options.clusters, cache, max_bytes)
     print(quality_table(figures))
     if options.out:
         print(*write_quality(options.out, figures, phones.names, losses), sep="\n")
@@ -127,33 +170,37 @@ def refuse(options: argparse.Namespace, reason: str, *names: str) -> None:
             raise UserError(f"--{name.replace('_', '-')}: {reason}")
 
 
-# ---- dinosr abx --------------------------------------------------------------------------------------------------------------
+# ---- dinosr abx ------------------------------------------------------------------------------------------------------
 
 
 def add_abx(commands) -> None:
-    text = "ABX error of features or units, within and across speakers, as in ZeroSpeech 2021: how often a phone is nearer to another phone than to itself"
+    text = (
+        "ABX error of features or units, within and across speakers, as in ZeroSpeech 2021: share of triples in which X "
+        "is closer to B, another phone, than to A, the same phone"
+    )
     parser = add_command(commands, "abx", run_abx, text)
     parser.add_argument(
         "features",
         type=Path,
         nargs="*",
         metavar="FEATURES",
-        help="folders that `dinosr features` wrote, and files of units, with --rate; of a folder that holds several: all of them",
+        help="folders written by `dinosr features`, unit files, or folders of several of these",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--items", type=Path, metavar="FILE", help="an .item file of the benchmark")
-    what.add_argument("--phones", type=Path, metavar="TSV", help="a phone alignment in place of that: its triphones")
+    what.add_argument("--phones", type=Path, metavar="TSV", help="a phone alignment instead: compare its triphones")
     made = parser.add_argument_group("items from --phones")
     made.add_argument(
         "--manifest",
         type=Path,
         metavar="TSV",
-        help="the manifest whose folders tell the speakers (default: LibriSpeech's names do), and whose rows .km files belong to",
+        help="manifest whose folders name the speakers (default: LibriSpeech's file names), and whose rows .km files "
+        "belong to",
     )
     made.add_argument(
         "--span",
         choices=("triphone", "phone"),
-        help="an item holds its neighbours too, or the phone in the middle alone (default: triphone)",
+        help="an item covers the phone and its neighbours, or the phone alone (default: triphone)",
     )
     made.add_argument(
         "--min-count",
@@ -164,29 +211,46 @@ def add_abx(commands) -> None:
     made.add_argument(
         "--silence",
         nargs="+",
-        metavar="PHONE",
-        help="names of what is no phone (default: SIL SP SPN, in capitals or not)",
+        metavar="LABEL",
+        help="labels treated as silence, upper or lower case (default: SIL SP SPN)",
     )
     made.add_argument(
         "--write-items",
         type=Path,
         metavar="FILE",
-        help="keep them as an .item file; without FEATURES that is all that is done",
+        help="write the items to an .item file; without FEATURES nothing else is done",
     )
     parser.add_argument(
-        "--distance", choices=("onehot", "edit"), help="between units (default: onehot); between features it is angular"
-    )
-    parser.add_argument("--rate", type=positive, metavar="HZ", help="units a second of files of units")
-    parser.add_argument(
-        "--no-sampling", action="store_true", help="compare all items, not 10 a group and 5 other speakers at random"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what is drawn (default: %(default)s)")
-    add_skip_missing(parser, "go on without the items whose utterance has no features")
-    parser.add_argument(
-        "--tables", action="store_true", help="also print the errors of every pair of phones and of every speaker"
+        "--distance",
+        choices=("onehot", "edit"),
+        help="between units (default: onehot); between features it is the angle",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for abx.json, abx.tsv, abx_speakers.tsv and abx_pairs.tsv"
+        "--rate",
+        type=positive,
+        metavar="HZ",
+        help="units per second of unit files (default: from the .json file beside the units)",
+    )
+    parser.add_argument(
+        "--last-frame",
+        choices=("drop", "keep"),
+        default="drop",
+        help="the last frame whose centre is inside an item: drop: as zerospeech-libriabx2, and so the published "
+        "figures; keep: as fastabx (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--no-sampling",
+        action="store_true",
+        help="compare all items, not random ones, 10 per group and 5 other speakers at most",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of that sampling (default: %(default)s)")
+    add_skip_missing(parser, "leave out items whose utterance has no features")
+    parser.add_argument("--tables", action="store_true", help="also print the errors of every phone pair and speaker")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for abx.json, abx.tsv, abx_speakers.tsv and abx_pairs.tsv; an interrupted command resumes there",
     )
 
 
@@ -197,57 +261,43 @@ def run_abx(options: argparse.Namespace) -> int:
     from ..evaluation.table import format_table
 
     if not options.features and not options.write_items:
-        raise UserError("FEATURES: not given; name a folder that `dinosr features` wrote, or a file of units")
+        raise UserError("FEATURES: required; give a folder written by `dinosr features`, or a unit file")
     if options.out:
         require_writable(options.out)
     sources = open_sources(options.features, options.rate, options.distance, options.manifest)
     items = abx_items(options)
     if not sources:
         return 0
-    limits = (
-        {"max_group": None, "max_speakers": None}
-        if options.no_sampling
-        else {"max_group": MAX_GROUP, "max_speakers": MAX_SPEAKERS}
-    )
-    rows = measure(sources, items, **limits, seed=options.seed, skip_missing=options.skip_missing)
+    limits = (None, None) if options.no_sampling else (MAX_GROUP, MAX_SPEAKERS)
+    settings = {"max_group": limits[0], "max_speakers": limits[1], "seed": options.seed}
+    settings |= {"last_frame": options.last_frame}
+    rows = measure(sources, items, options.out, **settings, skip_missing=options.skip_missing)
     if options.tables:
         print(tables(rows), end="\n\n")
-    print(format_table([row.as_dict() for row in rows], COLUMNS))
-    if len({item.speaker for item in items}) == 1:
-        told = (
-            f"{options.manifest}: its folders tell" if options.manifest else f"{options.items or options.phones}: tells"
-        )
-        print_notes([f"{told} of one speaker, {items[0].speaker}; nothing to compare across speakers"])
+    print(format_table(rows, COLUMNS))
+    speakers = {item.speaker for item in items}
+    if len(speakers) == 1:
+        where = f"{options.manifest}: its folders name" if options.manifest else f"{options.items or options.phones}:"
+        print_notes([f"{where} only one speaker, {items[0].speaker}; nothing to compare across speakers"])
     if options.out:
-        settings = {
-            "items": str(options.items or options.phones),
-            "speakers": len({item.speaker for item in items}),
-            **limits,
-            "seed": options.seed,
-        }
-        print(*write_abx(options.out, rows, settings), sep="\n")
+        about = {"items": str(options.items or options.phones), "speakers": len(speakers), **settings}
+        print(*write_abx(options.out, rows, about), sep="\n")
     return 0
 
 
 def abx_items(options: argparse.Namespace) -> list:
-    """Read, or made from an alignment and kept with --write-items."""
+    """Read from --items, or made from --phones and kept with --write-items."""
     from ..data.manifest import require_writable
-    from ..evaluation.measures.abx.items import (
-        librispeech_speaker,
-        make_items,
-        manifest_speakers,
-        read_items,
-        write_items,
-    )
+    from ..evaluation.measures.abx.items import make_items, read_items, write_items
     from ..evaluation.phones import PhoneAlignment
+    from ..evaluation.speech import librispeech_speaker, manifest_speakers
 
-    choices = {
-        name: getattr(options, name) for name in ("span", "min_count", "silence") if getattr(options, name) is not None
-    }
+    names = ("span", "min_count", "silence")
+    choices = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.items:
         if choices or options.manifest or options.write_items:
             raise UserError(
-                "--manifest, --span, --min-count, --silence, --write-items: say how items are made of --phones; with --items leave them out"
+                "--manifest, --span, --min-count, --silence, --write-items: only with --phones; remove them, or --items"
             )
         return read_items(options.items)
     if options.write_items:

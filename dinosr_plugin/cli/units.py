@@ -33,7 +33,7 @@ LAYER_HELP = (
     "last: what the model gives, which is the last layer behind the final LayerNorm where the model has one there (pre-LN), the numbered one being without it; "
     "all: a folder layer_0, layer_1, ... for each. 50 frames a second, as the model gives them (default: %(default)s)"
 )
-MAX_MINUTES = 10.0  # as units.features has it, which takes seconds to import
+MAX_MINUTES = 10.0  # as in units.batches, which takes seconds to import
 
 
 def add_shards(parser: argparse.ArgumentParser) -> None:
@@ -236,7 +236,7 @@ def run_kmeans_fit(options: argparse.Namespace) -> int:
 def old_labels(options: argparse.Namespace):
     """Utterance -> labels, None without --from-labels. Raises UserError for labels of another number of clusters, and for --restarts beside them."""
     from ..data.labels import count_classes
-    from ..evaluation.unit_files import read_labelled_units
+    from ..units.unit_files import read_labelled_units
 
     if not options.from_labels:
         return None
