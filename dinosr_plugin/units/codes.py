@@ -19,7 +19,7 @@ from .features import LiveFeatures, code_spec, default_device, read_rows, write_
 from .frames import frames_of
 from .kmeans import KMeans
 from .store import FeatureFolder, missing_shards
-from .unit_files import UnitInfo, write_units
+from .unit_files import UnitInfo, write_unit_files, write_units
 
 # ---- sequences -------------------------------------------------------------------------------------------------------
 
@@ -145,7 +145,7 @@ def write_codebook_units(
     paths = [Path(out) / f"codebook_{k}.{'txt' if plain else 'units'}" for k in chosen]
     stored = tqdm(FeatureFolder(folder), desc="unit files", unit="utt", disable=None)
     units = ((utt, [shape.apply(frames[:, k]) for k in chosen]) for utt, frames in stored)
-    return Written(write_units(paths, units, plain, shape.info), summary)
+    return Written(write_unit_files(paths, units, plain, shape.info), summary)
 
 
 # ---- of k-means ------------------------------------------------------------------------------------------------------
@@ -177,4 +177,4 @@ def write_kmeans_units(
     shape = Shape.of(UnitInfo(features.rate, features.first_centre, fitted.meta.k), rate, deduplicate)
     units: Iterable[tuple[str, np.ndarray]] = kmeans_units(features, fitted)
     units = tqdm(units, desc=Path(out).name, total=len(features), unit="utt", disable=None)
-    return write_units([Path(out)], ((utt, [shape.apply(ids)]) for utt, ids in units), plain, shape.info)[0]
+    return write_units(out, ((utt, shape.apply(ids)) for utt, ids in units), plain, shape.info)

@@ -116,6 +116,13 @@ class UnitWriter:
 
 
 def write_units(
+    path: str | Path, units: Iterable[tuple[str, np.ndarray]], plain: bool = False, info: UnitInfo | None = None
+) -> Path:
+    """(utt, (n,) integers) for each utterance -> a unit file; other arguments and errors as ``write_unit_files``."""
+    return write_unit_files([Path(path)], ((utt, [ids]) for utt, ids in units), plain, info)[0]
+
+
+def write_unit_files(
     paths: list[Path],
     units: Iterable[tuple[str, list[np.ndarray]]],
     plain: bool = False,
