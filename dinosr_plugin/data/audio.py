@@ -84,9 +84,7 @@ def find_audio(root: Path) -> list[str]:
 
 
 def is_cut_wav(path: Path) -> bool:
-    """Whether a RIFF file is shorter than its header states; libsndfile reads such a file without reporting an
-    error.
-    """
+    """Whether a RIFF file is shorter than its header states, which libsndfile does not report."""
     with open(path, "rb") as file:
         head = file.read(8)
     declared = int.from_bytes(head[4:8], "little")

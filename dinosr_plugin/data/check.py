@@ -67,8 +67,7 @@ def validate_manifest(tsv: Path, labels: str | None, shortest: int | None, field
         field: name of the task's field that ``shortest`` comes from, for the message.
 
     Raises:
-        UserError: one line that describes the first fault; a fault is also that every file is shorter than
-            ``shortest``.
+        UserError: one line that describes the first fault, which can be that every file is shorter than ``shortest``.
     """
     read_root(tsv)
     longest = 0
@@ -319,9 +318,7 @@ def shorten(text: str) -> str:
 def check_transcripts(
     tsv: Path, root: Path, rows: list[NumberedRow | None], labels: dict[str, list[str]], report: Report
 ) -> None:
-    """If LibriSpeech's transcripts are next to the audio, labels must match them; this detects labels in wrong
-    order.
-    """
+    """Labels must match LibriSpeech's transcripts next to the audio, if any; this detects labels in wrong order."""
     kind = next((kind for kind in ("wrd", "ltr") if kind in labels), None)
     if kind is None:
         return

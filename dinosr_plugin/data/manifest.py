@@ -205,8 +205,9 @@ def read_manifest(tsv: Path) -> Split:
 
 
 def read_dictionary(path: Path) -> dict[str, int]:
-    """Symbol -> count of a fairseq dictionary, in the file's order. Raises UserError for a missing, malformed or empty
-    one.
+    """Symbol -> count of a fairseq dictionary, in the file's order.
+
+    Raises UserError for a dictionary that is missing, malformed or empty.
     """
     symbols: dict[str, int] = {}
     for number, line in enumerate(read_lines(path, MAKE), start=1):
@@ -283,9 +284,7 @@ def write_splits(
 
 
 def write_files(out: Path, files: Mapping[str, bytes | Iterable[str]]) -> None:
-    """Writes name -> lines (or bytes) under temporary names, then renames all files: a failure leaves no partial
-    file.
-    """
+    """Writes name -> lines (or bytes) under temporary names, then renames all files; a failure leaves no file."""
     written: dict[Path, Path] = {}
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -40,9 +40,7 @@ def test_a_feature_frame_begins_where_the_trunk_frame_begins():
 
 @pytest.mark.parametrize("kind", FEATURES)
 def test_first_centre_is_the_middle_of_the_samples_that_frame_0_depends_on(kind):
-    """Without normalisation and deltas: frame i depends on samples 320 i to 320 i + 560, except where windows are
-    zero.
-    """
+    """Frame i depends on samples 320 i to 320 i + 560, without normalisation and deltas, which are left out here."""
     import kaldi_native_fbank as knf
 
     extractor, options = (knf.OnlineMfcc, knf.MfccOptions) if kind == "mfcc" else (knf.OnlineFbank, knf.FbankOptions)

@@ -107,22 +107,8 @@ def test_any_folder_and_libri_light(tmp_path, capsys):
         path.parent.mkdir(exist_ok=True)
         soundfile.write(path, np.full(3200, 0.1), 16000)
         path.with_suffix(".txt").write_text(text.lower())
-    assert (
-        main(
-            [
-                "manifest",
-                "folder",
-                str(tmp_path / "mine"),
-                "--out",
-                str(tmp_path / "f"),
-                "--valid-share",
-                "0",
-                "--bpe",
-                "20",
-            ]
-        )
-        == 0
-    )
+    command = ["manifest", "folder", str(tmp_path / "mine"), "--out", str(tmp_path / "f"), "--valid-share", "0"]
+    assert main([*command, "--bpe", "20"]) == 0
     assert bpe.words_of_pieces(lines(tmp_path / "f/train.bpe")[0]) == "hello world"
 
 

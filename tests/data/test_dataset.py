@@ -47,10 +47,10 @@ def write_rows(folder: Path, sizes, name="corpus/{:08d}.wav", split="train") -> 
 
 @given(st.lists(st.binary()))
 def test_file_names(names):
-    kept = FileNames()
+    stored = FileNames()
     for name in names:
-        kept.append(name)
-    assert [kept[index] for index in range(len(names))] == names
+        stored.append(name)
+    assert [stored[index] for index in range(len(names))] == names
 
 
 @pytest.mark.parametrize("level", [TextCompressionLevel.none, TextCompressionLevel.low])
@@ -321,9 +321,7 @@ def decoded(monkeypatch) -> list:
 
 
 def write_sounds(folder: Path, suffix: str, **format) -> Path:
-    """Eight files of noise whose loudness and offset vary, so that mean and deviation of a part differ from the
-    whole.
-    """
+    """Eight files of noise with varying loudness and offset: mean and deviation of a part differ from the whole."""
     for row, samples in enumerate(SIZES):
         envelope = 0.1 * np.sin(np.arange(samples) / 700) ** 2
         soundfile.write(
@@ -357,8 +355,8 @@ def test_crops_are_those_of_whole_files_to_the_last_bit(tmp_path, suffix, longes
 
 
 @pytest.mark.parametrize("suffix", [".flac", ".wav"])
-def test_a_file_is_read_whole_once(tmp_path, decoded, suffix):
-    """... whoever reads it: the epochs to come read no more than the crop."""
+def test_a_file_is_read_completely_once(tmp_path, decoded, suffix):
+    """Later epochs read no more than the crop, also of files that another process has read before."""
     dataset = SpeechDataset(str(write_sounds(tmp_path, suffix)), 16000, max_sample_size=1000, normalize=True)
     epochs = []
     for _ in range(2):
@@ -373,7 +371,7 @@ def test_a_file_is_read_whole_once(tmp_path, decoded, suffix):
     assert decoded == [1000] * 8
 
 
-def test_a_codec_with_a_memory_is_read_whole_each_time(tmp_path, decoded):
+def test_a_codec_with_memory_is_read_completely_each_time(tmp_path, decoded):
     manifest = write_sounds(tmp_path, ".ogg", format="OGG", subtype="OPUS")
     dataset = SpeechDataset(str(manifest), 16000, max_sample_size=1000)
     for _ in range(2):

@@ -461,17 +461,8 @@ def test_convert_does_not_change_the_split(tree, tmp_path):
 def test_a_failed_conversion_leaves_nothing_behind(tmp_path, capsys):
     write_sound(tmp_path / "in/a.wav", rate=8000)
     sf.write(tmp_path / "in/b.wav", np.array([0.1, np.nan, 0.1]), 16000, subtype="FLOAT")
-    command = (
-        "manifest",
-        "folder",
-        tmp_path / "in",
-        "--out",
-        tmp_path / "out",
-        "--valid-share",
-        "0",
-        "--convert",
-        tmp_path / "copies",
-    )
+    command = ["manifest", "folder", tmp_path / "in", "--out", tmp_path / "out", "--valid-share", "0"]
+    command += ["--convert", tmp_path / "copies"]
     assert "b.wav: contains NaN" in fails(capsys, *command)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
@@ -479,6 +470,7 @@ def test_a_failed_conversion_leaves_nothing_behind(tmp_path, capsys):
 def test_convert_requires_a_new_folder(tmp_path, capsys):
     write_sound(tmp_path / "in/a.wav")
     write_sound(tmp_path / "full/b.wav")
+    command = ["manifest", "folder", tmp_path / "in", "--out", tmp_path / "out", "--valid-share", "0", "--convert"]
     for place, reason in (
         ("in", "overlaps"),
         ("in/copies", "overlaps"),
@@ -486,19 +478,7 @@ def test_convert_requires_a_new_folder(tmp_path, capsys):
         ("full", "already exists"),
         ("full/b.wav/x", "not a folder"),
     ):
-        message = fails(
-            capsys,
-            "manifest",
-            "folder",
-            tmp_path / "in",
-            "--out",
-            tmp_path / "out",
-            "--valid-share",
-            "0",
-            "--convert",
-            tmp_path / place,
-        )
-        assert reason in message
+        assert reason in fails(capsys, *command, tmp_path / place)
     assert not (tmp_path / "out").exists()
 
 

@@ -66,9 +66,7 @@ def folder_splits(
 
 
 def rows_of(split: str, utterances: list[ManifestRow], names: list[str]) -> list[ManifestRow]:
-    """The utterances whose entry in ``names`` is ``split``, sorted by path (suffixes of copies can change the
-    order).
-    """
+    """The utterances whose entry in ``names`` is ``split``, sorted by path: copies may change the order."""
     return sorted((u for u, name in zip(utterances, names) if name == split), key=lambda utterance: utterance.path)
 
 
