@@ -20,9 +20,8 @@ from dinosr_plugin.data.synth import espeak, grammar
 from dinosr_plugin.errors import UserError
 
 MINUTES, SPEAKERS, SEED = 1.5, 6, 7
-ARPABET = set(
-    ("AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH").split()
-)
+PHONES = "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH"
+ARPABET = set(PHONES.split())
 VOWELS = {"AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW"}
 
 
