@@ -6,9 +6,9 @@ Spin compares the frames of an utterance with those of a speaker-perturbed copy 
 
     ViewDataset(dataset, [[], [Gain(-6, 6)]], seed=1)  # the utterance as it is, and a copy with a random gain
 
-A new transform is a callable with the signature of ``Transform``; neither the dataset nor the loader has to know it. A
-view depends only on the seed, the epoch, the utterance and the number of the view: batch size, order, workers, ranks
-and resuming never change it.
+A new transform is a callable with the signature of ``Transform``; nothing else has to change. A view depends only on
+the seed, the epoch, the utterance and the number of the view: batch size, order, workers, ranks and resuming never
+change it.
 """
 
 from collections.abc import Sequence

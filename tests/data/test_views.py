@@ -75,7 +75,7 @@ def iterator(data: Path, epoch: int = 1, workers: int = 0, shards: int = 1, shar
 
 
 def views_of(batch: dict) -> dict[int, list[bytes]]:
-    """Utterance -> its views without padding, after a look at shapes, types and padding."""
+    """Utterance -> its views without padding; checks shapes, types and padding."""
     sources, masks = batch["net_input"]["source"], batch["net_input"]["padding_mask"]
     found: dict[int, list[bytes]] = {utterance: [] for utterance in batch["id"].tolist()}
     for source, mask in zip(sources, masks, strict=True):
@@ -89,7 +89,7 @@ def views_of(batch: dict) -> dict[int, list[bytes]]:
 
 
 def epoch_views(batches) -> dict[int, list[bytes]]:
-    """All views of an epoch, whatever its batches; every utterance occurs once."""
+    """All views of an epoch, independent of its batches; every utterance occurs once."""
     found: dict[int, list[bytes]] = {}
     for batch in batches:
         if batch:  # a shard may get an empty one at the end
@@ -127,7 +127,7 @@ def test_order_changes_no_view(data, reference):
 
 
 def test_epochs_rows_views_and_seeds_differ(data):
-    """The drawn numbers themselves, of an identical waveform."""
+    """The gain of a constant waveform is the random number itself."""
     wave, gains = np.ones(1, np.float32), set()
     for seed in (1, 2):
         dataset = viewed(data, [[Gain(-6, 6)], [Gain(-6, 6)]], seed)
@@ -170,7 +170,7 @@ def test_a_resumed_epoch_has_the_same_views(data, workers, done):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_workers_that_live_on_notice_the_epoch(data, workers):
+def test_persistent_workers_receive_the_epoch(data, workers):
     batches, alone = iterator(data, workers=workers), viewed(data)
     for epoch in (1, 2, 3):
         alone.set_epoch(epoch)
@@ -187,7 +187,7 @@ def test_two_ranks_together_have_the_views_of_one(data, reference):
 
 
 def test_views_are_the_transformed_crops(data):
-    """View 0 is what the dataset gives; view 1 the same frames with another gain; view 2 is a part of them."""
+    """View 0 is the crop of the dataset; view 1 is the same crop with a gain; view 2 is a part of it with a gain."""
     dataset, plain = viewed(data), speech(data)
     rows = list(range(9))
     batch, clean = dataset.collater([dataset[row] for row in rows]), plain.collater([plain[row] for row in rows])
@@ -230,10 +230,10 @@ def test_fairseq_moves_and_converts_every_view(data):
     assert [source.dtype for source in halved["net_input"]["source"]] == [torch.half] * 3
 
 
-# ---- in place of the dataset -----------------------------------------------------------------------------------------
+# ---- interface of the dataset ----------------------------------------------------------------------------------------
 
 
-def test_it_behaves_as_the_dataset(data):
+def test_it_behaves_like_the_dataset(data):
     dataset, plain = viewed(data), speech(data)
     assert len(dataset) == len(plain) and dataset.sizes.tolist() == plain.sizes.tolist()
     rows = np.arange(9)
@@ -269,7 +269,7 @@ def test_windows_and_subsets(data, reference):
 
 
 class Tones(FairseqDataset):
-    """A dataset of somebody else, which knows nothing but items and batches of them."""
+    """A minimal dataset that is not part of this package."""
 
     def __getitem__(self, index):
         return {"id": index, "source": torch.full((100,), float(index + 1))}
@@ -289,7 +289,7 @@ def test_any_dataset(data):
     assert [mask.any().item() for mask in inputs["padding_mask"]] == [False, False]
 
 
-def test_crops_that_depend_on_the_batch_are_refused(data):
+def test_crops_that_depend_on_the_batch_are_rejected(data):
     with pytest.raises(UserError, match="task.enable_padding=False: .*; set task.enable_padding=True"):
         viewed(data, pad=False)
 
@@ -299,7 +299,7 @@ def test_crops_that_depend_on_the_batch_are_refused(data):
 
 @pytest.fixture
 def damaged(data, tmp_path, monkeypatch) -> Path:
-    """The same manifest; files 2 and 5 are not there."""
+    """The same manifest; files 2 and 5 are missing."""
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     (tmp_path / "train.tsv").write_text((data / "train.tsv").read_text().replace(str(data), str(tmp_path), 1))
     for path in data.glob("*/*.flac"):
@@ -324,7 +324,7 @@ def test_a_batch_of_bad_files_gets_another_utterance(damaged, reference):
     assert row not in (2, 5) and views == reference[row]
 
 
-def test_a_bad_file_is_an_error_where_none_may_be_skipped(damaged):
+def test_a_bad_file_raises_an_error_by_default(damaged):
     with pytest.raises(UserError, match=r"speaker0/2\.flac: .*no such file"):
         viewed(damaged)[2]
 
@@ -341,9 +341,9 @@ DECIBELS = st.floats(-60, 60)
 )
 def test_gain_multiplies_by_one_factor_within_its_limits(wave, gains, seed):
     wave, (low, high) = np.array(wave, np.float32), gains
-    given = wave.copy()
+    original = wave.copy()
     louder = Gain(low, high)(wave, np.random.default_rng(seed))
-    assert louder.dtype == np.float32 and louder.shape == wave.shape and np.array_equal(wave, given)
+    assert louder.dtype == np.float32 and louder.shape == wave.shape and np.array_equal(wave, original)
     assert np.array_equal(louder, Gain(low, high)(wave, np.random.default_rng(seed)))
     factor = Gain(low, high)(np.ones(1, np.float32), np.random.default_rng(seed)).item()
     assert 10 ** (low / 20) * (1 - 1e-6) <= factor <= 10 ** (high / 20) * (1 + 1e-6)
