@@ -31,7 +31,9 @@ def one_kernel(previous):
 
 
 def can_be_fused(group: dict, p: torch.Tensor) -> bool:
-    return p.dtype == p.grad.dtype == torch.float32 and p.grad.stride() == p.stride() and not group.get("amsgrad", False)
+    return (
+        p.dtype == p.grad.dtype == torch.float32 and p.grad.stride() == p.stride() and not group.get("amsgrad", False)
+    )
 
 
 def by_step(state: dict, parameters: list) -> dict:

@@ -7,13 +7,13 @@ import logging
 import os
 import re
 import zipfile
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Dict, Iterator, Optional, Tuple
 
 import torch
 
-from . import stopping
 from ..errors import UserError
+from . import stopping
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Damaged(Exception):
     """What is wrong with a checkpoint, in plain words."""
 
 
-def read(path: str) -> Dict:
+def read(path: str) -> dict:
     """The state in a checkpoint, its tensors still on the disk. Raises Damaged, and UserError where the file cannot be opened."""
     if not os.path.isfile(path):
         raise Damaged("no such file")
@@ -36,15 +36,21 @@ def read(path: str) -> Dict:
         with open(path, "rb") as file:
             start = file.read(2)
     except OSError as error:
-        raise UserError(f"{path}: cannot be opened ({error.strerror}); mend that, or give another checkpoint") from error
+        raise UserError(
+            f"{path}: cannot be opened ({error.strerror}); mend that, or give another checkpoint"
+        ) from error
     if not start:
         raise Damaged("zero bytes long")
     complete = zipfile.is_zipfile(path)  # a zip file's table of contents stands at its end
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=complete)
-    except Exception as error:  # torch, pickle and zipfile each have their own, KeyError among them, and say it in a page of advice
+    except (
+        Exception
+    ) as error:  # torch, pickle and zipfile each have their own, KeyError among them, and say it in a page of advice
         refused = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
-        what = f"holds a Python object of {refused.group(1)}, which is not loaded from files" if refused else "unreadable"
+        what = (
+            f"holds a Python object of {refused.group(1)}, which is not loaded from files" if refused else "unreadable"
+        )
         raise Damaged("cut short" if start == b"PK" and not complete else what) from error
     if not isinstance(state, dict) or not {"model", "optimizer_history", "extra_state"} <= state.keys():
         raise Damaged("no checkpoint of a training run")
@@ -64,14 +70,14 @@ def check_bytes(path: str) -> None:
         raise Damaged("damaged, its checksums do not match")
 
 
-def updates(state: Dict) -> int:
+def updates(state: dict) -> int:
     return state["optimizer_history"][-1].get("num_updates", 0)
 
 
 # -- resuming --------------------------------------------------------------------------------------------------------
 
 
-def to_resume(cfg) -> Dict:
+def to_resume(cfg) -> dict:
     """What to change in ``cfg.checkpoint`` (of the whole config ``cfg``) before fairseq loads a checkpoint. For one process alone.
 
     - ``restore_file`` not given: the run goes on from checkpoint_last.pt if that is whole, else from the whole checkpoint with most
@@ -92,7 +98,9 @@ def to_resume(cfg) -> Dict:
     path, n_updates = found
     if last in damage:
         os.replace(last, f"{last}.broken")
-        logger.warning(f"{last}: {damage[last]}; kept as {LAST}.broken, going on from {path} ({n_updates} updates), the newest whole checkpoint")
+        logger.warning(
+            f"{last}: {damage[last]}; kept as {LAST}.broken, going on from {path} ({n_updates} updates), the newest whole checkpoint"
+        )
     elif path != last:
         logger.warning(
             f"{last}: no such file; going on from {path} ({n_updates} updates), the newest whole checkpoint; "
@@ -100,11 +108,19 @@ def to_resume(cfg) -> Dict:
         )
     if given is None:
         return {} if path == last else {"restore_file": path, "finetune_from_model": None}
-    logger.warning(f"checkpoint.restore_file={given} began this run, which goes on from {path}; to begin anew give another checkpoint.save_dir")
-    return {"restore_file": path, "reset_optimizer": False, "reset_lr_scheduler": False, "reset_meters": False, "reset_dataloader": False}
+    logger.warning(
+        f"checkpoint.restore_file={given} began this run, which goes on from {path}; to begin anew give another checkpoint.save_dir"
+    )
+    return {
+        "restore_file": path,
+        "reset_optimizer": False,
+        "reset_lr_scheduler": False,
+        "reset_meters": False,
+        "reset_dataloader": False,
+    }
 
 
-def newest(cfg, given: Optional[str], damage: Dict[str, str]) -> Optional[Tuple[str, int]]:
+def newest(cfg, given: str | None, damage: dict[str, str]) -> tuple[str, int] | None:
     """(path, updates) of the checkpoint that the run goes on from; None: there is none. What is wrong with others is put into ``damage``."""
     last = os.path.join(cfg.checkpoint.save_dir, LAST)
     if os.path.exists(last):
@@ -123,7 +139,7 @@ def newest(cfg, given: Optional[str], damage: Dict[str, str]) -> Optional[Tuple[
     return None
 
 
-def others(cfg, given: Optional[str], damage: Dict[str, str]) -> Iterator[Tuple[int, str]]:
+def others(cfg, given: str | None, damage: dict[str, str]) -> Iterator[tuple[int, str]]:
     """(updates, path) of the readable checkpoints of this run but checkpoint_last.pt. Their dates would not survive a copy of the folder."""
     folder = cfg.checkpoint.save_dir
     for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
@@ -137,28 +153,38 @@ def others(cfg, given: Optional[str], damage: Dict[str, str]) -> Iterator[Tuple[
                 damage[path] = str(error)
 
 
-def is_of_this_run(state: Dict, cfg, given: Optional[str]) -> bool:
+def is_of_this_run(state: dict, cfg, given: str | None) -> bool:
     """Same task and model, so not a pre-training whose folder a fine-tuning got by mistake; and begun from the file that was given, if any."""
     saved = state.get("cfg") or {}
     same = all(part in saved and saved[part]["_name"] == cfg[part]["_name"] for part in ("task", "model"))
     return same and (given is None or given == saved["checkpoint"]["restore_file"])
 
 
-def check_start(cfg, given: Optional[str], last: str, damage: Dict[str, str]) -> None:
+def check_start(cfg, given: str | None, last: str, damage: dict[str, str]) -> None:
     """Before a run starts without a checkpoint of its own: it must not lie there damaged, and what it starts from must be whole."""
     if damage and given is None:
         path, what = next(iter(damage.items()))
-        raise UserError(f"{path}: {what}, and no other checkpoint of this run there is whole; put one there, or give another checkpoint.save_dir")
-    settings = {"restore_file": given, "continue_once": cfg.checkpoint.continue_once, "finetune_from_model": cfg.checkpoint.finetune_from_model}
+        raise UserError(
+            f"{path}: {what}, and no other checkpoint of this run there is whole; put one there, or give another checkpoint.save_dir"
+        )
+    settings = {
+        "restore_file": given,
+        "continue_once": cfg.checkpoint.continue_once,
+        "finetune_from_model": cfg.checkpoint.finetune_from_model,
+    }
     for name, path in settings.items():
         if path and "://" not in path:
             try:
                 read(path)
                 check_bytes(path)
             except Damaged as error:
-                raise UserError(f"checkpoint.{name}={path}: {error}; give the absolute path of a whole checkpoint") from error
+                raise UserError(
+                    f"checkpoint.{name}={path}: {error}; give the absolute path of a whole checkpoint"
+                ) from error
     if given and os.path.exists(last):
-        logger.warning(f"checkpoint.restore_file={given} is loaded, and {last} will be overwritten; to go on from that leave restore_file out")
+        logger.warning(
+            f"checkpoint.restore_file={given} is loaded, and {last} will be overwritten; to go on from that leave restore_file out"
+        )
 
 
 # -- saving ----------------------------------------------------------------------------------------------------------

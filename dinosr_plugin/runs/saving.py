@@ -7,9 +7,9 @@ import shutil
 import torch
 from omegaconf import OmegaConf
 
-from . import resuming as checkpoints
-from ..errors import UserError
 from ..compat.wrapping import wrap_once
+from ..errors import UserError
+from . import resuming as checkpoints
 
 
 def whole_copies_of_checkpoints():
@@ -68,7 +68,9 @@ def training_goes_on_without_room():
             try:
                 return previous(cfg, trainer, epoch_itr, val_loss)
             except checkpoints.NotSaved as error:
-                if not error.filename.endswith(checkpoints.LAST):  # this loss is in no checkpoint_best.pt: the next best is to be saved
+                if not error.filename.endswith(
+                    checkpoints.LAST
+                ):  # this loss is in no checkpoint_best.pt: the next best is to be saved
                     memory.pop("best", None)
                     memory.update(before)
                 checkpoints.go_on_without(error, trainer, epoch_itr)
@@ -97,7 +99,9 @@ def resume_from_a_whole_checkpoint():
                 except UserError as error:
                     found["error"] = str(error)
             if trainer.data_parallel_world_size > 1:
-                found = distributed_utils.broadcast_object(found, 0, trainer.data_parallel_process_group, trainer.device)
+                found = distributed_utils.broadcast_object(
+                    found, 0, trainer.data_parallel_process_group, trainer.device
+                )
             if "error" in found:
                 raise UserError(found["error"])
             cfg = copy.deepcopy(cfg)  # of this loading only: what is saved later says what was asked for

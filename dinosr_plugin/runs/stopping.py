@@ -6,7 +6,6 @@
 import logging
 import os
 import signal
-from typing import Optional
 
 from ..errors import UserError
 
@@ -15,8 +14,8 @@ logger = logging.getLogger(__name__)
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """What batch systems send before they end a job (SLURM: ``--signal=USR1@120``)."""
 
-_received: Optional[signal.Signals] = None  # by this process
-_agreed: Optional[BaseException] = None  # what all ranks leave with
+_received: signal.Signals | None = None  # by this process
+_agreed: BaseException | None = None  # what all ranks leave with
 
 
 def listen() -> None:
@@ -55,6 +54,6 @@ def agree_on_error(message: str) -> None:
     _agreed = _agreed or UserError(message)
 
 
-def agreed() -> Optional[BaseException]:
+def agreed() -> BaseException | None:
     """What to leave with once a checkpoint is written; None: go on."""
     return _agreed

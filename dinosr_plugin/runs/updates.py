@@ -1,6 +1,5 @@
 """What an update is, for every task of the plug-in: which batches count, and when a run ends early."""
 
-from typing import Dict, List
 
 import torch
 
@@ -30,7 +29,7 @@ class WholeUpdates:
             sample_size, log = 0, {name: value * 0 for name, value in log.items()}
         return loss, sample_size, {**log, "signals": stopping.received()}
 
-    def reduce_metrics(self, logging_outputs: List[Dict], criterion):
+    def reduce_metrics(self, logging_outputs: list[dict], criterion):
         """Log an update, or a batch of a validation. The outputs are sums over ranks, the same on all: so are the decisions made here."""
         super().reduce_metrics(logging_outputs, criterion)
         if criterion.training:

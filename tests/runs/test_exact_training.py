@@ -8,23 +8,36 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from support.training import checkpoint, command, differences, train, train_on_two_ranks, write_corpus
 
-EXACT = ["task.max_sample_size=16000", "model.require_same_masks=false"]  # as many masked frames as other rows of *its* batch: depends on ranks
+EXACT = [
+    "task.max_sample_size=16000",
+    "model.require_same_masks=false",
+]  # as many masked frames as other rows of *its* batch: depends on ranks
 
-SCHEDULE = ["lr_scheduler.phase_ratio=null", "+lr_scheduler.warmup_steps=2", "+lr_scheduler.hold_steps=3", "+lr_scheduler.decay_steps=6"]
+SCHEDULE = [
+    "lr_scheduler.phase_ratio=null",
+    "+lr_scheduler.warmup_steps=2",
+    "+lr_scheduler.hold_steps=3",
+    "+lr_scheduler.decay_steps=6",
+]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return write_corpus(tmp_path_factory.mktemp("data"))  # 7 batches: of two ranks the second has none at an epoch's end
+    return write_corpus(
+        tmp_path_factory.mktemp("data")
+    )  # 7 batches: of two ranks the second has none at an epoch's end
 
 
 def updates(n: int, *more: str) -> list[str]:
     return [*EXACT, f"optimization.max_update={n}", *SCHEDULE, *more]
 
 
-@pytest.mark.parametrize("setting", [[], ["model.revive_after=2", "model.codebook_size=24"], ["model.freeze_teacher_step=6"]])
+@pytest.mark.parametrize(
+    "setting", [[], ["model.revive_after=2", "model.codebook_size=24"], ["model.freeze_teacher_step=6"]]
+)
 def test_two_ranks_equal_one(data, tmp_path, setting):
     first, second = train_on_two_ranks(data, tmp_path / "two", *updates(9, *setting))
     assert not differences(first, second)
@@ -44,8 +57,19 @@ def test_a_rank_without_a_batch_adds_nothing(data, tmp_path, monkeypatch):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_resumed_run_is_bit_identical(data, tmp_path, precision):
     """Mid-epoch, with micro-batches, dropout, LayerDrop, revived codewords, across the freeze of the teacher; under fp16 across overflows."""
-    setting = ["optimization.update_freq=[2]", "model.freeze_teacher_step=7", "model.revive_after=2", "model.codebook_size=24", "model.dropout=0.1"]
-    setting += ["model.encoder_layerdrop=0.2", "dataset.num_workers=1", f"common.bf16={precision == 'bf16'}", f"common.fp16={precision == 'fp16'}"]
+    setting = [
+        "optimization.update_freq=[2]",
+        "model.freeze_teacher_step=7",
+        "model.revive_after=2",
+        "model.codebook_size=24",
+        "model.dropout=0.1",
+    ]
+    setting += [
+        "model.encoder_layerdrop=0.2",
+        "dataset.num_workers=1",
+        f"common.bf16={precision == 'bf16'}",
+        f"common.fp16={precision == 'fp16'}",
+    ]
     setting += ["common.fp16_init_scale=67108864", "common.fp16_scale_window=3"] if precision == "fp16" else []
     train(data, tmp_path / "whole", *updates(11, *setting))
     for end in (2, 5, 6, 11):
@@ -57,10 +81,19 @@ def test_a_resumed_run_is_bit_identical(data, tmp_path, precision):
 def test_torchrun(data, tmp_path):
     """The command of the README, and that it gives what two processes started by hand give."""
     torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run([*torchrun, *command(data, tmp_path / "two", *updates(4))], capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=tmp_path)
+    done = subprocess.run(
+        [*torchrun, *command(data, tmp_path / "two", *updates(4))],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     train(data, tmp_path / "one", *updates(4, "optimization.update_freq=[2]"))
-    assert not differences(checkpoint(tmp_path / "one")["model"], checkpoint(tmp_path / "two")["model"], rtol=1e-5, atol=1e-6)
+    assert not differences(
+        checkpoint(tmp_path / "one")["model"], checkpoint(tmp_path / "two")["model"], rtol=1e-5, atol=1e-6
+    )
 
 
 def test_one_collective_an_update_for_all_codebooks(data, tmp_path, monkeypatch):
@@ -105,6 +138,12 @@ def test_two_ranks_resume_bit_for_bit(data, tmp_path):
 
 def test_ranks_stay_bit_identical(data, tmp_path):
     """50 updates on batches with other numbers of masked frames, with dropout, in which codewords die and are revived."""
-    setting = ["model.dropout=0.1", "model.encoder_layerdrop=0.1", "model.revive_after=2", "model.codebook_size=24", "optimization.update_freq=[2]"]
+    setting = [
+        "model.dropout=0.1",
+        "model.encoder_layerdrop=0.1",
+        "model.revive_after=2",
+        "model.codebook_size=24",
+        "optimization.update_freq=[2]",
+    ]
     first, second = train_on_two_ranks(data, tmp_path, *updates(50, *setting))
     assert not differences(first, second)

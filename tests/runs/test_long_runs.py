@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from dinosr_plugin.runs import stopping
-from dinosr_plugin.errors import UserError
-from dinosr_plugin.evaluation.training_log import read_training_log
 from fairseq.logging import progress_bar
 from fairseq.trainer import Trainer
+
+from dinosr_plugin.errors import UserError
+from dinosr_plugin.evaluation.training_log import read_training_log
+from dinosr_plugin.runs import stopping
 from support.training import checkpoint, command, differences, start_two_ranks, train, train_on_two_ranks, write_corpus
 
 
@@ -30,12 +31,23 @@ def data(tmp_path_factory):
 
 
 def updates(n: int, *more: str) -> list[str]:
-    return [f"optimization.max_update={n}", "lr_scheduler.phase_ratio=null", "+lr_scheduler.warmup_steps=2", "+lr_scheduler.hold_steps=300", "+lr_scheduler.decay_steps=10", *more]
+    return [
+        f"optimization.max_update={n}",
+        "lr_scheduler.phase_ratio=null",
+        "+lr_scheduler.warmup_steps=2",
+        "+lr_scheduler.hold_steps=300",
+        "+lr_scheduler.decay_steps=10",
+        *more,
+    ]
 
 
 # -- validation ------------------------------------------------------------------------------------------------------
 
-VALIDATION = ["dataset.disable_validation=false", "dataset.validate_interval_updates=2", "checkpoint.save_interval_updates=2"]
+VALIDATION = [
+    "dataset.disable_validation=false",
+    "dataset.validate_interval_updates=2",
+    "checkpoint.save_interval_updates=2",
+]
 
 
 def test_validation_does_not_depend_on_batches_and_changes_nothing(data, tmp_path):
@@ -77,7 +89,9 @@ def start(data, monkeypatch):
         return train(data, folder, *updates(100, *VALIDATION, *patience)).get_num_updates()
 
     monkeypatch.setattr(Trainer, "train_step", step)
-    monkeypatch.setattr(fairseq_cli.train, "validate", lambda cfg, trainer, *_: [LOSSES[trainer.get_num_updates() // 2 - 1]])
+    monkeypatch.setattr(
+        fairseq_cli.train, "validate", lambda cfg, trainer, *_: [LOSSES[trainer.get_num_updates() // 2 - 1]]
+    )
     run.interrupt = interrupts.__setitem__
     return run
 
@@ -127,9 +141,22 @@ def test_a_run_that_stopped_early_does_not_train_on(start, tmp_path):
 
 
 def test_figures_of_each_codebook_in_the_log_and_in_tensorboard(data, tmp_path):
-    train(data, tmp_path / "run", *updates(4, f"common.log_file={tmp_path}/log", f"common.tensorboard_logdir={tmp_path}/tb", "common.log_interval=2"))
+    train(
+        data,
+        tmp_path / "run",
+        *updates(
+            4, f"common.log_file={tmp_path}/log", f"common.tensorboard_logdir={tmp_path}/tb", "common.log_interval=2"
+        ),
+    )
     each = ["loss", "accuracy", "target_ppl", "pred_ppl", "active_codes"]
-    expected = {f"{name}_{k}" for name in each for k in range(2)} | {"loss", "accuracy", "target_ppl", "pred_ppl", "active_codes", "target_entropy"}
+    expected = {f"{name}_{k}" for name in each for k in range(2)} | {
+        "loss",
+        "accuracy",
+        "target_ppl",
+        "pred_ppl",
+        "active_codes",
+        "target_entropy",
+    }
     expected |= {"pred_variance", "ema_decay", "codebook_decay", "lr", "gnorm", "audio_seconds_per_second"}
     records = read_training_log(tmp_path / "log")
     assert [record["num_updates"] for record in records] == [2, 4]
@@ -165,7 +192,9 @@ def test_an_overflow_leaves_everything_as_it_was(data, tmp_path, monkeypatch):
     def watched(self, *args):
         before = {name: value.clone() for name, value in flat(self).items()}
         output = train_step(self, *args)
-        seen.append((output is None, [name for name, value in flat(self).items() if not torch.equal(value, before[name])]))
+        seen.append(
+            (output is None, [name for name, value in flat(self).items() if not torch.equal(value, before[name])])
+        )
         return output
 
     def flat(trainer):
@@ -174,20 +203,37 @@ def test_an_overflow_leaves_everything_as_it_was(data, tmp_path, monkeypatch):
         return tensors({"model": trainer.get_model().state_dict(), "updates": trainer.get_num_updates()})
 
     monkeypatch.setattr(Trainer, "train_step", watched)
-    trainer = train(data, tmp_path, *updates(3, "common.fp16=true", "common.fp16_init_scale=67108864", "optimization.update_freq=[2]", "model.codebook_init=normal"))
+    trainer = train(
+        data,
+        tmp_path,
+        *updates(
+            3,
+            "common.fp16=true",
+            "common.fp16_init_scale=67108864",
+            "optimization.update_freq=[2]",
+            "model.codebook_init=normal",
+        ),
+    )
     assert any(skipped for skipped, _ in seen) and trainer.get_num_updates() == 3
     for skipped, changed in seen:
         assert skipped == (not changed), changed
         assert skipped or {"/model/_codebook0", "/model/_ema/layers.0.fc1.weight", "/updates"} <= set(changed)
     model = trainer.get_model()
-    assert model.codebooks.sums.dtype == model.codebooks.counts.dtype == torch.float32 and model.post_extract_proj.weight.dtype == torch.half
+    assert (
+        model.codebooks.sums.dtype == model.codebooks.counts.dtype == torch.float32
+        and model.post_extract_proj.weight.dtype == torch.half
+    )
     assert all(value.dtype == torch.float32 for value in model.teacher.average().values())
 
 
 def loss_after_200_updates(data, folder, precision: str) -> float:
     """On masked frames, in nats, over the last 50 updates."""
     log = folder / f"{precision}.log"
-    train(data, folder / precision, *updates(200, f"common.{precision}=true", "common.log_interval=50", f"common.log_file={log}"))
+    train(
+        data,
+        folder / precision,
+        *updates(200, f"common.{precision}=true", "common.log_interval=50", f"common.log_file={log}"),
+    )
     return read_training_log(log)[-1]["loss_dinosr"]
 
 
@@ -223,7 +269,10 @@ def test_a_collapse_is_logged_or_stops_the_run(silence, tmp_path, caplog):
     train(silence, tmp_path / "warn", *updates(6, *COLLAPSE))
     said = [record.getMessage() for record in caplog.records if "has collapsed" in record.getMessage()]
     assert len(said) == 4  # 2 codebooks, after 3 and after 6 updates
-    assert re.match(r"update 3: codebook 0 has collapsed \(all frames have one code, for 3 updates\); lower .*codebook 1: loss .*/s\d\.wav", said[0])
+    assert re.match(
+        r"update 3: codebook 0 has collapsed \(all frames have one code, for 3 updates\); lower .*codebook 1: loss .*/s\d\.wav",
+        said[0],
+    )
     with pytest.raises(UserError, match=r"update 3: codebook 0 has collapsed .*task\.on_collapse=stop"):
         train(silence, tmp_path / "stop", *updates(6, *COLLAPSE, "task.on_collapse=stop"))
     assert checkpoint(tmp_path / "stop")["updates"] == 3
@@ -248,7 +297,12 @@ def test_the_files_behind_a_nan_are_named(data, tmp_path, caplog):
 def test_of_an_update_only_the_batch_with_the_nan_is_named(data, tmp_path, caplog):
     """The loss is looked at when the update is over; its two batches are told apart still, once each time that fairseq computes them."""
     for name, loudness in (("huge", 1e30), ("sound", 0.1)):
-        soundfile.write(tmp_path / f"{name}.wav", np.random.default_rng(0).normal(0, loudness, 16000).astype(np.float32), 16000, subtype="FLOAT")
+        soundfile.write(
+            tmp_path / f"{name}.wav",
+            np.random.default_rng(0).normal(0, loudness, 16000).astype(np.float32),
+            16000,
+            subtype="FLOAT",
+        )
     (tmp_path / "train.tsv").write_text(f"{tmp_path}\nhuge.wav\t16000\nsound.wav\t16000\n")
     with pytest.raises(FloatingPointError):
         train(tmp_path, tmp_path / "run", *updates(2), "dataset.batch_size=1", "optimization.update_freq=[2]")
@@ -304,7 +358,9 @@ def last_update(log) -> int:
 
 def test_a_run_killed_twenty_times_is_the_same_run(data, tmp_path):
     """SIGKILL at random moments, with a checkpoint every fourth update: weights, codebooks, teacher and optimiser at the end are bit-identical."""
-    setting = updates(400, "checkpoint.save_interval_updates=4", "checkpoint.keep_interval_updates=1", "model.dropout=0.1")
+    setting = updates(
+        400, "checkpoint.save_interval_updates=4", "checkpoint.keep_interval_updates=1", "model.dropout=0.1"
+    )
     fork, moments = multiprocessing.get_context("fork"), random.Random(0)
 
     def start(name: str):  # all in children with one thread: sums over two threads are rounded otherwise

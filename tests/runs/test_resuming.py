@@ -7,21 +7,27 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from support import training as runs
 import torch
 from fairseq import checkpoint_utils
 from fairseq.dataclass.configs import CheckpointConfig
 from fairseq.distributed import utils as distributed_utils
 from omegaconf import OmegaConf
 
-from dinosr_plugin.runs import resuming as checkpoints, stopping
 from dinosr_plugin.errors import UserError
-
+from dinosr_plugin.runs import resuming as checkpoints
+from dinosr_plugin.runs import stopping
+from support import training as runs
 
 
 def config(folder: Path, task: str = "dinosr_pretraining", **checkpoint):
-    parts = {"checkpoint": {**vars(CheckpointConfig()), "save_dir": str(folder), "model_parallel_size": 1, **checkpoint}}
-    parts |= {"task": {"_name": task}, "model": {"_name": "dinosr"}, "optimization": {"max_update": 8, "max_epoch": 0, "stop_time_hours": 0.0}}
+    parts = {
+        "checkpoint": {**vars(CheckpointConfig()), "save_dir": str(folder), "model_parallel_size": 1, **checkpoint}
+    }
+    parts |= {
+        "task": {"_name": task},
+        "model": {"_name": "dinosr"},
+        "optimization": {"max_update": 8, "max_epoch": 0, "stop_time_hours": 0.0},
+    }
     return OmegaConf.create(parts)
 
 
@@ -86,7 +92,10 @@ def test_a_damaged_last_checkpoint_is_set_aside(run, fault, caplog):
     last = run / "checkpoint_last.pt"
     breaks(last)
     broken = last.read_bytes()
-    assert checkpoints.to_resume(config(run)) == {"restore_file": str(run / "checkpoint_1_4.pt"), "finetune_from_model": None}
+    assert checkpoints.to_resume(config(run)) == {
+        "restore_file": str(run / "checkpoint_1_4.pt"),
+        "finetune_from_model": None,
+    }
     found = f"going on from {run}/checkpoint_1_4.pt (4 updates), the newest whole checkpoint"
     assert caplog.messages == [f"{last}: {what}; kept as checkpoint_last.pt.broken, {found}"]
     assert not last.exists() and last.with_suffix(".pt.broken").read_bytes() == broken
@@ -103,14 +112,19 @@ def test_the_whole_one_with_most_updates_is_found(run, caplog):
     put(run / "crash.pt", 9)
     assert checkpoints.to_resume(config(run))["restore_file"] == str(run / "checkpoint.best_loss_3.25.pt")
     (message,) = caplog.messages
-    assert message.startswith(f"{run}/checkpoint_last.pt: no such file; going on from") and "to train from the start give another" in message
+    assert (
+        message.startswith(f"{run}/checkpoint_last.pt: no such file; going on from")
+        and "to train from the start give another" in message
+    )
 
 
 def test_nothing_starts_over_a_run_that_may_be_mended(run):
     for path in run.iterdir():
         cut(path)
     before = sorted(run.iterdir())
-    with pytest.raises(UserError, match=r"/checkpoint_last\.pt: cut short, and no other .* whole; put one there, or give another"):
+    with pytest.raises(
+        UserError, match=r"/checkpoint_last\.pt: cut short, and no other .* whole; put one there, or give another"
+    ):
         checkpoints.to_resume(config(run))
     assert sorted(run.iterdir()) == before
     (run / "checkpoint_last.pt").unlink()
@@ -130,7 +144,9 @@ def test_what_a_run_is_to_begin_from_must_be_whole(tmp_path, field):
     cfg = config(tmp_path / "new", **{field: str(given)})
     assert checkpoints.to_resume(cfg) == {}
     cut(given)
-    with pytest.raises(UserError, match=rf"checkpoint\.{field}={given}: cut short; give the absolute path of a whole checkpoint$"):
+    with pytest.raises(
+        UserError, match=rf"checkpoint\.{field}={given}: cut short; give the absolute path of a whole checkpoint$"
+    ):
         checkpoints.to_resume(cfg)
     given.unlink()
     with pytest.raises(UserError, match=rf"checkpoint\.{field}={given}: no such file; give"):
@@ -169,9 +185,22 @@ class Ranks:
             tensor.view(-1).copy_(self.sent.pop(0))
 
     def trainer(self, cfg, loaded):
-        parts = {"checkpoint_suffix": "", "tpu": False, "data_parallel_world_size": 2, "data_parallel_process_group": None}
-        parts |= {"data_parallel_rank": self.rank, "device": torch.device("cpu"), "cfg": cfg, "lr_step": lambda epoch: None}
-        parts |= {"load_checkpoint": lambda path, *_, **__: loaded.append(path), "get_train_iterator": lambda **_: SimpleNamespace(epoch=1)}
+        parts = {
+            "checkpoint_suffix": "",
+            "tpu": False,
+            "data_parallel_world_size": 2,
+            "data_parallel_process_group": None,
+        }
+        parts |= {
+            "data_parallel_rank": self.rank,
+            "device": torch.device("cpu"),
+            "cfg": cfg,
+            "lr_step": lambda epoch: None,
+        }
+        parts |= {
+            "load_checkpoint": lambda path, *_, **__: loaded.append(path),
+            "get_train_iterator": lambda **_: SimpleNamespace(epoch=1),
+        }
         return SimpleNamespace(**parts)
 
 
@@ -202,7 +231,9 @@ def test_a_loaded_checkpoint_reaches_the_other_ranks(run, monkeypatch):
     distributed_utils.broadcast_object(state, 0, None, torch.device("cpu"))
     ranks.rank = 1
     received = distributed_utils.broadcast_object(None, 0, None, torch.device("cpu"))
-    assert torch.equal(received["model"]["w"], state["model"]["w"]) and received["cfg"] == OmegaConf.to_container(state["cfg"])
+    assert torch.equal(received["model"]["w"], state["model"]["w"]) and received["cfg"] == OmegaConf.to_container(
+        state["cfg"]
+    )
     assert torch.serialization.get_safe_globals() == allowed
 
 
@@ -216,7 +247,13 @@ def save(cfg, updates: int, loss: float = 1.0, next_epoch: int = 1):
         checkpoint_utils.torch_persistent_save(state_of(updates, cfg), path)
         return path
 
-    parts = {"data_parallel_rank": 0, "should_save_checkpoint_on_current_rank": True, "checkpoint_suffix": "", "cfg": cfg, "task": None}
+    parts = {
+        "data_parallel_rank": 0,
+        "should_save_checkpoint_on_current_rank": True,
+        "checkpoint_suffix": "",
+        "cfg": cfg,
+        "task": None,
+    }
     parts |= {"consolidate_optimizer": lambda: None, "get_num_updates": lambda: updates, "save_checkpoint": write}
     parts |= {"cumulative_training_time": lambda: 1.0}
     iterator = SimpleNamespace(epoch=1, next_epoch_idx=next_epoch, end_of_epoch=lambda: False, state_dict=dict)
@@ -229,8 +266,18 @@ def updates_in(folder: Path) -> dict[str, int]:
 
 FULL = {  # which file finds no room at the second save (of 4 updates, with a better loss), and what lies there afterwards
     "checkpoint_1_4.pt": {"checkpoint_1_2.pt": 2, "checkpoint_best.pt": 2, "checkpoint_last.pt": 2},
-    "checkpoint_best.pt": {"checkpoint_1_2.pt": 2, "checkpoint_1_4.pt": 4, "checkpoint_best.pt": 2, "checkpoint_last.pt": 2},
-    "checkpoint_last.pt": {"checkpoint_1_2.pt": 2, "checkpoint_1_4.pt": 4, "checkpoint_best.pt": 4, "checkpoint_last.pt": 2},
+    "checkpoint_best.pt": {
+        "checkpoint_1_2.pt": 2,
+        "checkpoint_1_4.pt": 4,
+        "checkpoint_best.pt": 2,
+        "checkpoint_last.pt": 2,
+    },
+    "checkpoint_last.pt": {
+        "checkpoint_1_2.pt": 2,
+        "checkpoint_1_4.pt": 4,
+        "checkpoint_best.pt": 4,
+        "checkpoint_last.pt": 2,
+    },
 }
 
 
@@ -275,7 +322,10 @@ def test_the_last_save_must_not_be_lost_silently(tmp_path, limit):
     cfg = config(tmp_path, save_interval_updates=2)
     cfg.optimization.update(limit)
     (tmp_path / "checkpoint_1_4.pt.tmp").symlink_to("/dev/full")
-    with pytest.raises(UserError, match=r"/checkpoint_1_4\.pt: cannot be written \(No space left on device\); make room there, then start"):
+    with pytest.raises(
+        UserError,
+        match=r"/checkpoint_1_4\.pt: cannot be written \(No space left on device\); make room there, then start",
+    ):
         save(cfg, 4, next_epoch=2)
 
 
@@ -302,16 +352,26 @@ def test_a_run_survives_a_damaged_checkpoint_and_a_full_disk(tmp_path):
     cut(folder / "checkpoint_last.pt")
     (folder / "checkpoint_1_4.pt.tmp").symlink_to("/dev/full")
 
-    done = subprocess.run(runs.command(corpus, folder, *settings(6)), capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    done = subprocess.run(
+        runs.command(corpus, folder, *settings(6)), capture_output=True, text=True, timeout=300, cwd=tmp_path
+    )
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
-    assert f"{folder}/checkpoint_last.pt: cut short; kept as checkpoint_last.pt.broken, going on from {folder}/checkpoint_1_2.pt (2 updates)" in said
+    assert (
+        f"{folder}/checkpoint_last.pt: cut short; kept as checkpoint_last.pt.broken, going on from {folder}/checkpoint_1_2.pt (2 updates)"
+        in said
+    )
     assert f"Loaded checkpoint {folder}/checkpoint_1_2.pt (epoch 1 @ 2 updates)" in said
-    assert f"{folder}/checkpoint_1_4.pt: cannot be written (No space left on device); make room there: training goes on" in said
+    assert (
+        f"{folder}/checkpoint_1_4.pt: cannot be written (No space left on device); make room there: training goes on"
+        in said
+    )
     (folder / "checkpoint_last.pt.broken").unlink()
     (folder / "checkpoint_1_4.pt").unlink()  # still the damaged one
     assert updates_in(folder) == {"checkpoint_1_2.pt": 2, "checkpoint_1_6.pt": 6, "checkpoint_last.pt": 6}
 
     (folder / "checkpoint_last.pt.tmp").symlink_to("/dev/full")  # the only file of a save at the end of an epoch
-    with pytest.raises(UserError, match=r"checkpoint_last\.pt: cannot be written .* it resumes from the newest checkpoint"):
+    with pytest.raises(
+        UserError, match=r"checkpoint_last\.pt: cannot be written .* it resumes from the newest checkpoint"
+    ):
         runs.train(corpus, folder, *settings(8))
