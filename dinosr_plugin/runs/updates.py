@@ -29,7 +29,7 @@ class WholeUpdates:
         """
 
     def train_step(self, sample, model, criterion, optimizer, update_num: int, ignore_grad: bool = False):
-        """fairseq's forward and backward pass on a micro-batch. For a dummy batch (``ignore_grad``) all values are 0."""
+        """fairseq's forward and backward pass on a micro-batch; all values are 0 for a dummy one (``ignore_grad``)."""
         loss, sample_size, log = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
         if ignore_grad:
             sample_size, log = 0, {name: value * 0 for name, value in log.items()}
