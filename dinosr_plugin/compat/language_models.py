@@ -53,7 +53,7 @@ def language_model_faults(path: str, name: str) -> Iterator[None]:
         raise
     except Exception as error:  # torch, pickle, zipfile and fairseq raise exceptions of many classes
         reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
-        what = "not a language model, or its dictionary differs from the dict.txt that was found"
+        what = "not a language model, or trained with another dictionary than the dict.txt that was found"
         raise UserError(f"{name}: {what}; {HOW_TO} ({reason})") from error
 
 
@@ -76,6 +76,6 @@ def dictionary_folder(path: str, folders: Sequence[str], name: str) -> Path:
     if not (searched[-1] / "dict.txt").is_file():
         where = ", ".join(map(str, searched))
         raise UserError(
-            f"{name}: no dict.txt (its dictionary) in {where}; copy it there from the output of fairseq-preprocess"
+            f"{name}: no dict.txt (its dictionary) in {where}; copy it there from the folder of fairseq-preprocess"
         )
     return searched[-1]
