@@ -4,9 +4,10 @@ Importing it (fairseq does so for ``common.user_dir=dinosr_plugin``) registers t
 ``dinosr_plugin.load(checkpoint)`` gives a model for use in Python.
 """
 
-from . import compat
+from . import compat, runs
 
 compat.apply()
+runs.install()
 
 from . import criterions, models, tasks  # noqa: E402,F401  (after compat: fairseq is imported with it)
 from .api import load  # noqa: E402,F401
