@@ -300,40 +300,6 @@ def ignores_padding(trunk: BaseFairseqModel) -> bool:
     return plain and trunk.cfg.extractor_mode == "layer_norm" and trunk.cfg.crop_seq_to_multiple == 1
 
 
-# ---- recognisers ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Recogniser:
-    """A fine-tuned CTC model with all that turning sound into text needs.
-
-    normalize: whether it wants each recording with mean 0 and variance 1.
-    field, hop: as ``field_and_hop``.
-    """
-
-    model: Wav2VecCtc
-    dictionary: Dictionary
-    blank: int  # its index in the dictionary
-    normalize: bool
-    field: int
-    hop: int
-
-    def frames(self, samples: int) -> int:
-        """How many frames the model makes of so many samples; 0 where there are too few for one."""
-        return max(0, (samples - self.field) // self.hop + 1)
-
-
-def load_recogniser(path: str | Path) -> Recogniser:
-    """A checkpoint of CTC fine-tuning. Raises UserError as ``load_model`` does, and for a model that recognises nothing."""
-    model, cfg, task = load_with_task(path)
-    if not isinstance(model, Wav2VecCtc):
-        raise UserError(
-            f"{path}: holds {type(model).__name__}, which is no recogniser; fine-tune it first (README.md) and give that checkpoint"
-        )
-    blank = task.target_dictionary.index(task.blank_symbol)
-    return Recogniser(model, task.target_dictionary, blank, bool(cfg.task.normalize), *field_and_hop(trunk_of(model)))
-
-
 # ---- from Python ------------------------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,6 @@ import soundfile as sf
 import torch
 from tqdm import tqdm
 
-from ..checkpoints.load import Recogniser
 from ..data.audio import SAMPLE_RATE, AudioError, Header, is_cut_wav, read_header, unreadable, wrong_format
 from ..data.manifest import require_writable, unwritable
 from ..errors import UserError
@@ -30,6 +29,7 @@ from .base import CTCDecoder
 from .best_path import BestPathDecoder
 from .generator import frame_log_probs, never_emitted
 from .pace import Pace
+from .recogniser import Recogniser
 from .search import SearchOptions, check_decoder_options
 from .segments import LONGEST, SHORTEST, decode_segments, segments
 from .words import Word, words_of

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from fairseq.data.data_utils import post_process
 
-from ..checkpoints.load import Recogniser
 from ..data.audio import SAMPLE_RATE
 from .base import Hypothesis
+from .recogniser import Recogniser
 from .search import WORD_BOUNDARY
 
 PIECE_START = "\u2581"

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dinosr_plugin.checkpoints.load import Recogniser
 from dinosr_plugin.decoding import BestPathDecoder, SearchOptions, build_decoder, transcribe
+from dinosr_plugin.decoding.recogniser import Recogniser
 from dinosr_plugin.decoding.segments import Pause, decode_segments, pauses, segments
 from dinosr_plugin.decoding.transcribe import decode
 from dinosr_plugin.decoding.words import words_of

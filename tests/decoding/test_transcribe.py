@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 
 import dinosr_plugin
 from dinosr_plugin import cli
-from dinosr_plugin.checkpoints.load import Recogniser, load_recogniser
 from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.data.audio import convert
 from dinosr_plugin.decoding import DECODERS, BestPathDecoder, SearchOptions, build_decoder, transcribe
 from dinosr_plugin.decoding.pace import Pace, span
+from dinosr_plugin.decoding.recogniser import Recogniser, load_recogniser
 from dinosr_plugin.decoding.transcribe import FORMATS, Transcript, chunks, decode, emissions, read_16k, survey
 from dinosr_plugin.decoding.words import Word, spell
 from dinosr_plugin.errors import UserError
@@ -403,7 +403,7 @@ def refused(arguments, capsys) -> str:
 def test_bad_input(trained, good, sounds, tmp_path, capsys):
     missing = tmp_path / "no.wav"
     assert "no.wav: no such file; is the name right?" in refused([good, sounds[0], missing], capsys)
-    assert "holds DinoSR, which is no recogniser; fine-tune it first" in refused(
+    assert "contains a DinoSR, which is not a speech recogniser; fine-tune it first" in refused(
         [trained["pretraining"], sounds[0]], capsys
     )
     assert "no such checkpoint" in refused([tmp_path / "no.pt", sounds[0]], capsys)
