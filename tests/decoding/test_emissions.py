@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from dinosr_plugin.decoding.emissions import EmissionReader, EmissionWriter, Meta, fingerprint, padded
+from dinosr_plugin.decoding.emissions import EmissionMetadata, EmissionReader, EmissionWriter, fingerprint, padded
 from dinosr_plugin.errors import UserError
 
-META = Meta(
+META = EmissionMetadata(
     "abc", ["<s>", "<pad>", "</s>", "<unk>", "|", "Ä"], 0, "/data", ["a/1.wav", "b/2.wav"], [32000, 8000], ["Ä |", ""]
 )
 
@@ -61,7 +61,7 @@ def test_of_something_else(tmp_path, field, value, what):
     write(tmp_path / "dev.npz")
     emissions = EmissionReader(tmp_path / "dev.npz")
     emissions.require_same(META)
-    with pytest.raises(UserError, match=f"{what}; remove it to have it made again"):
+    with pytest.raises(UserError, match=f"{what}; remove the file to create it again"):
         emissions.require_same(replace(META, **{field: value}))
 
 
@@ -73,9 +73,9 @@ def test_damaged(tmp_path, content):
     np.savez(tmp_path / "other.npz", meta=np.frombuffer(b'{"a": 1}', dtype=np.uint8))
     with pytest.raises(UserError, match="not a file of emissions"):
         EmissionReader(tmp_path / "other.npz")
-    with pytest.raises(UserError, match="no such file; `fairseq-generate"):
+    with pytest.raises(UserError, match="no such file; create it with `fairseq-generate"):
         EmissionReader(tmp_path / "none.npz")
-    with pytest.raises(UserError, match="a folder; give the name of a file"):
+    with pytest.raises(UserError, match="is a folder; give the name of an emission file"):
         EmissionReader(tmp_path)
     np.save(tmp_path / "one.npy", np.zeros(3))
     with pytest.raises(UserError, match="one.npy: not a file of emissions"):

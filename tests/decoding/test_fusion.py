@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dinosr_plugin.decoding import BeamDecoder, FusionDecoder, SearchOptions, build_decoder, score_generate_output
-from dinosr_plugin.decoding.fusion import likeliest_path
+from dinosr_plugin.decoding.fusion import best_alignment
 from dinosr_plugin.decoding.neural_lm import NeuralLM
 from dinosr_plugin.errors import UserError
 from tests.decoding.test_generate import PLUGIN, TEXTS, recogniser, run  # noqa: F401  (recogniser is a fixture)
@@ -223,9 +223,9 @@ def test_the_likeliest_alignment(seed):
     emissions, tokens = random_emissions(6, seed)[0], torch.tensor([5, 5, 4])
     paths = [path for path in itertools.product(OF_LETTERS, repeat=6) if collapse(path) == (5, 5, 4)]
     best = max(paths, key=lambda path: sum(emissions[frame, symbol].item() for frame, symbol in enumerate(path)))
-    states = likeliest_path(emissions, tokens, BLANK).tolist()
+    states = best_alignment(emissions, tokens, BLANK).tolist()
     assert tuple(BLANK if state % 2 == 0 else tokens[state // 2].item() for state in states) == best
-    assert likeliest_path(emissions, tokens[:0], BLANK).tolist() == [0] * 6
+    assert best_alignment(emissions, tokens[:0], BLANK).tolist() == [0] * 6
 
 
 # -- the language model ----------------------------------------------------------------------------------------------
@@ -237,20 +237,20 @@ def test_texts_of_different_lengths_are_read_together(lm):
     for row, text in zip(tokens, texts):
         row[: len(text)] = torch.tensor([LETTERS.index(symbol) for symbol in text])
     neural = NeuralLM(lm, LETTERS, BLANK, "lm.pt")
-    _, states = neural.after(tokens[:1], torch.tensor([0]), torch.zeros(1))
+    _, states = neural.next_log_probs(tokens[:1], torch.tensor([0]), torch.zeros(1))
     states = states.expand(4, *states.shape[1:]).clone()
     rows = torch.zeros(4, len(LETTERS) + 1)
     for length in range(6):  # an LSTM reads one symbol a time
         now = torch.tensor([len(text) == length for text in texts])
         if length:
             later = torch.tensor([len(text) >= length for text in texts])
-            rows[later], states[later] = neural.after(
+            rows[later], states[later] = neural.next_log_probs(
                 tokens[later], torch.full((int(later.sum()),), length), states[later]
             )
         elif now.any():
-            rows[now], states[now] = neural.after(tokens[now], torch.zeros(1, dtype=torch.long), states[now])
+            rows[now], states[now] = neural.next_log_probs(tokens[now], torch.zeros(1, dtype=torch.long), states[now])
     if not neural.recurrent:
-        rows, _ = neural.after(tokens, torch.tensor(list(map(len, texts))), states)
+        rows, _ = neural.next_log_probs(tokens, torch.tensor(list(map(len, texts))), states)
     for row, text in zip(rows, texts):
         expected = log_probs_after(lm, text)
         assert row[4:].tolist() == pytest.approx(
@@ -260,7 +260,7 @@ def test_texts_of_different_lengths_are_read_together(lm):
 
 def test_of_a_text_longer_than_a_transformer_reads_the_end_counts():
     model = transformer(longest=4)
-    rows, _ = NeuralLM(model, LETTERS, BLANK, "lm.pt").after(
+    rows, _ = NeuralLM(model, LETTERS, BLANK, "lm.pt").next_log_probs(
         torch.tensor([[5, 6, 5, 4, 4], [6] * 5]), torch.tensor([5, 1]), torch.zeros(2, 0)
     )
     with torch.no_grad():
@@ -278,7 +278,7 @@ def test_models_that_do_not_fit():
         match=r"--lm-path lm.pt: does not know 2 of .* \('B', ...\); train it on the same labels: fairseq-preprocess",
     ):
         FusionDecoder(dictionary_of("|ABC"), BLANK, search, lstm(dictionary_of("A|")))
-    with pytest.raises(UserError, match="--lm-path lm.pt: not a language model; give one"):
+    with pytest.raises(UserError, match="--lm-path lm.pt: not a language model; give a checkpoint"):
         FusionDecoder(LETTERS, BLANK, search, torch.nn.Linear(1, 1))
 
 
@@ -286,16 +286,16 @@ def test_models_that_do_not_fit():
 
 
 def test_options(caplog):
-    with pytest.raises(UserError, match="--lm a.arpa and --lm-path lm.pt: one language model"):
+    with pytest.raises(UserError, match="--lm a.arpa and --lm-path lm.pt: only one language model"):
         SearchOptions(lm="a.arpa", lm_path="lm.pt", lm_weight=1.0)
     search = SearchOptions(lm_path="lm.pt", beam=50)
     for name in ("best_path", "lexicon"):
         with pytest.raises(
-            UserError, match=f"--lm-path lm.pt: --decoder {name} has no use for it; choose --decoder beam"
+            UserError, match=f"--lm-path lm.pt: not used by --decoder {name}; choose --decoder beam"
         ):
             build_decoder(name, LETTERS, BLANK, search, lstm())
     assert isinstance(build_decoder("beam", LETTERS, BLANK, search, lstm()), FusionDecoder)
-    assert "--lm-path lm.pt has no effect: --lm-weight is 0" in caplog.text
+    assert "--lm-path lm.pt has no effect because --lm-weight is 0" in caplog.text
 
 
 def test_the_language_model_decides_where_the_network_does_not(lm):

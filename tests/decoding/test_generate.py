@@ -193,7 +193,7 @@ def test_emissions_of_another_model_are_refused(recogniser, tmp_path):
     torch.save(saved, tmp_path / "other.pt")
     kept = ["--emissions", tmp_path / "train.npz"]
     run(recogniser, tmp_path, *kept)
-    with pytest.raises(UserError, match="train.npz: of another model, .*; remove it to have it made again"):
+    with pytest.raises(UserError, match="train.npz: computed from another model, .*; remove the file to create it again"):
         run(recogniser, tmp_path, *kept, "--path", tmp_path / "other.pt")
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dinosr_plugin.decoding import BestPathDecoder, SearchOptions, build_decoder, transcribe
 from dinosr_plugin.decoding.recogniser import Recogniser
-from dinosr_plugin.decoding.segments import Pause, decode_segments, pauses, segments
+from dinosr_plugin.decoding.segments import Pause, cut_at_pauses, decode_segments, pauses
 from dinosr_plugin.decoding.transcribe import decode
 from dinosr_plugin.decoding.words import words_of
 from support.small_arpa import write_arpa
@@ -76,13 +76,13 @@ def test_pauses():
     ],
 )
 def test_where_to_cut(text, cut):
-    assert segments(path_of(text), LETTERS, 0, 4, 12)[0] == (0, cut)
+    assert cut_at_pauses(path_of(text), LETTERS, 0, 4, 12)[0] == (0, cut)
 
 
 @given(text=st.text("AAAB |", max_size=200), shortest=st.integers(1, 20), more=st.integers(0, 20))
 def test_every_frame_once_and_no_word_cut(text, shortest, more):
     path, longest = path_of(text), shortest + more
-    pieces = segments(path, LETTERS, 0, shortest, longest)
+    pieces = cut_at_pauses(path, LETTERS, 0, shortest, longest)
     assert pieces[0][0] == 0 and pieces[-1][1] == len(path) and all(a[1] == b[0] for a, b in pairwise(pieces))
     assert (
         all(shortest <= stop - start <= longest for start, stop in pieces[:-1])
@@ -92,14 +92,14 @@ def test_every_frame_once_and_no_word_cut(text, shortest, more):
     for start, cut in pieces[:-1]:
         near = [pause for pause in found if pause.start <= start + longest and pause.stop >= start + shortest]
         best = [
-            pause for pause in near if pause.apart
+            pause for pause in near if pause.between_words
         ] or near  # where there is a pause between words, the cut lies in one
         assert not best or any(pause.start <= cut <= pause.stop for pause in best)
 
 
 def test_short_recordings_are_not_cut():
-    assert segments(path_of("A|A|"), LETTERS, 0, 2, 4) == [(0, 4)]
-    assert segments(path_of(""), LETTERS, 0, 2, 4) == [(0, 0)]
+    assert cut_at_pauses(path_of("A|A|"), LETTERS, 0, 2, 4) == [(0, 4)]
+    assert cut_at_pauses(path_of(""), LETTERS, 0, 2, 4) == [(0, 0)]
 
 
 # ---- words at joins ---------------------------------------------------------------------------------------------------------
@@ -123,8 +123,8 @@ def make_decoder(tmp_path):
 @pytest.fixture
 def cut(monkeypatch):
     """Cut after 1 to 2 seconds."""
-    monkeypatch.setattr(transcribe, "SHORTEST", 1.0)
-    monkeypatch.setattr(transcribe, "LONGEST", 2.0)
+    monkeypatch.setattr(transcribe, "MIN_SEGMENT", 1.0)
+    monkeypatch.setattr(transcribe, "MAX_SEGMENT", 2.0)
 
 
 SPOKEN = [["AB", "CA", "B", "ABC"][n * n % 7 % 4] for n in range(60)]
@@ -137,7 +137,7 @@ TEXT = "".join(f"{'  '.join(word)} |{' ' * (n % 7)}" for n, word in enumerate(SP
 def test_cuts_in_pauses_leave_no_trace(make_decoder, cut, name, certainty):
     """Words, times and confidences are those of the whole; a weak language model does not matter either."""
     table = table_of(TEXT, certainty)
-    assert len(segments(table.argmax(1).numpy(), LETTERS, 0, 50, 100)) >= 6
+    assert len(cut_at_pauses(table.argmax(1).numpy(), LETTERS, 0, 50, 100)) >= 6
     for lm_weight in (0.0, 0.1):
         decoder = make_decoder(name, lm_weight=lm_weight)
         ((whole, *_),) = decoder.decode(table[None], torch.tensor([len(table)]))
@@ -188,7 +188,7 @@ def test_no_word_is_doubled_or_lost(words, gap, seed):
     rng = np.random.default_rng(seed)
     text = "".join(f"{'  '.join(word)} |{' ' * rng.integers(0, gap + 1)}" for word in words)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transcribe, "SHORTEST", 0.3)
-        patch.setattr(transcribe, "LONGEST", 0.6)  # the longest word and its | are 9 frames, 0.18 s
+        patch.setattr(transcribe, "MIN_SEGMENT", 0.3)
+        patch.setattr(transcribe, "MAX_SEGMENT", 0.6)  # the longest word and its | are 9 frames, 0.18 s
         decoder = build_decoder("beam", LETTERS, 0, SearchOptions(beam=20))
         assert [word.word for word in decode(RECOGNISER, decoder, table_of(text, 0.95))] == words

@@ -27,10 +27,10 @@ from dinosr_plugin import cli
 from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.data.audio import convert
 from dinosr_plugin.decoding import DECODERS, BestPathDecoder, SearchOptions, build_decoder, transcribe
-from dinosr_plugin.decoding.pace import Pace, span
+from dinosr_plugin.decoding.pace import Pace, format_seconds
 from dinosr_plugin.decoding.recogniser import Recogniser, load_recogniser
 from dinosr_plugin.decoding.transcribe import FORMATS, Transcript, chunks, decode, emissions, read_16k, survey
-from dinosr_plugin.decoding.words import Word, spell
+from dinosr_plugin.decoding.words import Word, group_into_words
 from dinosr_plugin.errors import UserError
 from support.small_arpa import write_arpa
 from tests.cli.test_bad_input import make_corpus, train
@@ -187,7 +187,7 @@ def test_plain_files_need_no_note(tmp_path):
 
 
 NOTHING = [
-    (np.zeros(0), "holds no samples"),
+    (np.zeros(0), "contains no samples"),
     (np.zeros(50000), "silent"),
     (np.zeros(100), "silent"),
     (np.full(399, 0.1), None),
@@ -219,11 +219,11 @@ def damaged(folder: Path) -> dict:
     data[len(data) // 2 : len(data) // 2 + 9000] = bytes(9000)
     (folder / "hole.flac").write_bytes(data)
     return {
-        "missing.wav": "no such file; is the name right",
+        "missing.wav": "no such file; check the name",
         "text.wav": "unreadable.*; remove it or fetch it again",
         "zero.wav": "zero bytes long; remove it",
-        "folder.wav": "a folder; give the files in it",
-        "nan.wav": "holds NaN or infinite samples; remove it",
+        "folder.wav": "is a folder; give the files in it",
+        "nan.wav": "contains NaN or infinite samples; remove the file",
         "cut.wav": "truncated.*; fetch it again",
         "cut.flac": "unreadable or truncated .*; remove it or fetch it again",
         "hole.flac": "(unreadable or )?truncated.*; .*fetch it again",
@@ -249,19 +249,19 @@ def test_every_bad_file_is_named(tmp_path):
 
 @given(st.lists(st.sampled_from(["A", "B", "'", "|"])))
 def test_letters_are_spelt_as_fairseq_does(symbols):
-    spelt = spell(symbols, ["A", "B", "'", "|"])
+    spelt = group_into_words(symbols, ["A", "B", "'", "|"])
     assert [word for word, _, _ in spelt] == post_process(" ".join(symbols), "letter").split()
     assert all("".join(symbols[first : last + 1]) == word for word, first, last in spelt)
 
 
 @given(st.lists(st.sampled_from(["\u2581A", "B", "\u2581", "\u2581CD"])))
 def test_pieces_are_spelt_as_fairseq_does(symbols):
-    spelt = spell(symbols, ["\u2581A", "B", "\u2581", "\u2581CD"])
+    spelt = group_into_words(symbols, ["\u2581A", "B", "\u2581", "\u2581CD"])
     assert [word for word, _, _ in spelt] == post_process(" ".join(symbols), "sentencepiece").split()
 
 
 def test_phones_are_words():
-    assert spell(["AH", "B", "B"], ["AH", "B"]) == [("AH", 0, 0), ("B", 1, 1), ("B", 2, 2)]
+    assert group_into_words(["AH", "B", "B"], ["AH", "B"]) == [("AH", 0, 0), ("B", 1, 1), ("B", 2, 2)]
 
 
 def test_times_and_confidence(stand_in):
@@ -347,7 +347,7 @@ def test_the_checkpoint_alone(good, sounds, capsys):
     assert (
         len(notes) == 2 and "stereo.flac: 44100 Hz, 2 channel(s)" in notes[0] and "resampled and mixed down" in notes[0]
     )
-    assert "empty.wav: holds no samples; its text is empty" in notes[1]
+    assert "empty.wav: contains no samples; its text is empty" in notes[1]
 
 
 def test_a_name_that_is_not_utf8(good, tmp_path, capfdbinary):
@@ -402,7 +402,7 @@ def refused(arguments, capsys) -> str:
 
 def test_bad_input(trained, good, sounds, tmp_path, capsys):
     missing = tmp_path / "no.wav"
-    assert "no.wav: no such file; is the name right?" in refused([good, sounds[0], missing], capsys)
+    assert "no.wav: no such file; check the name" in refused([good, sounds[0], missing], capsys)
     assert "contains a DinoSR, which is not a speech recogniser; fine-tune it first" in refused(
         [trained["pretraining"], sounds[0]], capsys
     )
@@ -412,7 +412,7 @@ def test_bad_input(trained, good, sounds, tmp_path, capsys):
     assert "the files named long" in refused([good, sounds[0], tmp_path / "x" / "long.flac", "--format", "ctm"], capsys)
     torch.save({"weights": torch.zeros(3)}, tmp_path / "weights.pt")
     assert "cannot be loaded as a fairseq checkpoint" in refused([tmp_path / "weights.pt", sounds[0]], capsys)
-    assert "a folder; give the name of a file" in refused([good, sounds[0], "--out", tmp_path], capsys)
+    assert "is a folder; give the name of a file" in refused([good, sounds[0], "--out", tmp_path], capsys)
     assert "cannot write into" in refused([good, sounds[0], "--out", f"{sounds[0]}/words.txt"], capsys)
 
 
@@ -436,15 +436,15 @@ def word_files(tmp_path) -> dict:
 
 
 IGNORED = [
-    (["--lm", "x.arpa"], "--lm x.arpa: --decoder best_path has no use for it; choose --decoder beam or lexicon"),
-    (["--lm-weight", "1"], "--lm-weight 1.0: --decoder best_path has no use for it"),
-    (["--beam", "9"], "--beam 9: --decoder best_path has no use for it"),
+    (["--lm", "x.arpa"], "--lm x.arpa: not used by --decoder best_path; choose --decoder beam or lexicon"),
+    (["--lm-weight", "1"], "--lm-weight 1.0: not used by --decoder best_path"),
+    (["--beam", "9"], "--beam 9: not used by --decoder best_path"),
     (
         ["--decoder", "beam", "--lexicon", "x"],
-        "--lexicon x: --decoder beam has no use for it; choose --decoder lexicon",
+        "--lexicon x: not used by --decoder beam; choose --decoder lexicon",
     ),
-    (["--decoder", "beam", "--word-score", "-1"], "--word-score -1.0: --decoder beam has no use for it"),
-    (["--decoder", "beam", "--lm-weight", "1"], "--lm-weight 1: no language model to weigh; give --lm FILE"),
+    (["--decoder", "beam", "--word-score", "-1"], "--word-score -1.0: not used by --decoder beam"),
+    (["--decoder", "beam", "--lm-weight", "1"], "--lm-weight 1: requires a language model; give --lm FILE"),
 ]
 
 
@@ -460,12 +460,12 @@ def test_faulty_lexicons_and_language_models(good, sounds, word_files, capsys):
         assert "task." not in line
         return line
 
-    assert "error: --lexicon: --decoder lexicon needs one; give" in said("lexicon")
+    assert "error: --lexicon: required by --decoder lexicon; give" in said("lexicon")
     files = word_files
-    assert f"error: --lexicon {files['foreign.wrd']}, line 2: 'AXE': spelt with 'X', which" in said(
+    assert f"error: --lexicon {files['foreign.wrd']}, line 2: 'AXE': its spelling contains 'X', which" in said(
         "lexicon", "--lexicon", files["foreign.wrd"]
     )
-    assert "'a', which the model's dictionary lacks; leave the word out, or mind the case" in said(
+    assert "'a', which is not in the model's dictionary; remove the word, or check upper and lower case" in said(
         "lexicon", "--lexicon", files["lower.txt"]
     )
     assert "line 1: 'AB': a spelling is symbols and a | at the end" in said("lexicon", "--lexicon", files["open.txt"])
@@ -583,7 +583,7 @@ def test_the_real_time_factor_is_told_on_stderr(good, sounds, capsys):
 def test_pace():
     pace = Pace(sound=4320.0, parts={"network": 64.8, "search": 30.2}, began=time.perf_counter() - 95)
     assert pace.summary() == "1.2 h of speech in 95 s: real-time factor 0.022 (network 0.015, search 0.007)"
-    assert [span(seconds) for seconds in (0.04, 9.94, 9.96, 99.4, 99.6, 3599, 3600)] == [
+    assert [format_seconds(seconds) for seconds in (0.04, 9.94, 9.96, 99.4, 99.6, 3599, 3600)] == [
         "0.0 s",
         "9.9 s",
         "10 s",
@@ -592,9 +592,9 @@ def test_pace():
         "60.0 min",
         "1.0 h",
     ]
-    with pytest.raises(ZeroDivisionError), pace.of("search"):
+    with pytest.raises(ZeroDivisionError), pace.timing("search"):
         1 / 0
-    with pace.of("search"):
+    with pace.timing("search"):
         time.sleep(0.01)
     assert 30.2 + 0.01 <= pace.parts["search"] < 40
 

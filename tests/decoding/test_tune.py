@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dinosr_plugin.cli import main as dinosr
-from dinosr_plugin.decoding.emissions import EmissionWriter, Meta
+from dinosr_plugin.decoding.emissions import EmissionMetadata, EmissionWriter
 from dinosr_plugin.decoding.tune import Trial, best_of, summary, tuning_table
 from support.small_arpa import write_arpa
 from tests.decoding.test_search import LETTERS, emissions_of, needs_flashlight
@@ -20,7 +20,7 @@ def emissions(tmp_path):
     unclear = torch.logaddexp(unclear, emissions_of([A, 0, B, BAR])[0] - 0.7)
     unclear = unclear.log_softmax(-1)
     writer = EmissionWriter(
-        path, Meta("m", LETTERS.symbols, 0, "", ["1.wav", "2.wav"], [1280, 1280], ["A B |", "A B |"])
+        path, EmissionMetadata("m", LETTERS.symbols, 0, "", ["1.wav", "2.wav"], [1280, 1280], ["A B |", "A B |"])
     )
     for row, table in enumerate((clear, unclear)):
         writer.add(row, table)
@@ -49,7 +49,7 @@ def test_finds_the_weight_that_decodes_best(emissions, tmp_path, capsys, process
     out = capsys.readouterr().out.splitlines()
     assert [line.split() for line in out[2:4]] == [["0", "50.00"], ["2", "0.00"]]
     assert out[4].startswith("best: --lm-weight 2 --beam 20: WER 0.00 [0.00, 0.00]")
-    assert out[5] == "note: 2 is at the edge of what was tried; give --lm-weights a wider range"
+    assert out[5] == "note: 2 is at the edge of the grid; give --lm-weights a wider range"
 
 
 @needs_flashlight
@@ -64,7 +64,7 @@ def test_without_lexicon_there_are_no_word_scores(emissions, tmp_path, capsys):
 
 @needs_flashlight
 def test_references_that_are_empty(tmp_path, capsys):
-    writer = EmissionWriter(tmp_path / "test.npz", Meta("m", LETTERS.symbols, 0, "", ["1.wav"], [1280], [""]))
+    writer = EmissionWriter(tmp_path / "test.npz", EmissionMetadata("m", LETTERS.symbols, 0, "", ["1.wav"], [1280], [""]))
     writer.add(0, emissions_of([A, B])[0])
     writer.close()
     write_arpa(tmp_path / "letters.arpa", ["A", "B", "|"], favourite="A")

@@ -63,5 +63,5 @@ def test_event_files_of_a_resumed_run(tmp_path):
 
 def test_event_files_without_tensorboard(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard.backend.event_processing.event_accumulator", None)
-    with pytest.raises(UserError, match="pip install tensorboard, or give the JSON log"):
+    with pytest.raises(UserError, match="`pip install tensorboard`, or give the JSON log"):
         read_training_log(tmp_path)
