@@ -36,7 +36,7 @@ def test_there_and_back(tmp_path):
 def test_nothing_half_written(tmp_path):
     writer = EmissionWriter(tmp_path / "dev.npz", META)
     writer.add(0, torch.zeros(1, 6))
-    with pytest.raises(UserError, match="--emissions .*dev.npz: not written, for 1 of 2 utterances were not decoded"):
+    with pytest.raises(UserError, match="--emissions .*dev.npz: not written, because 1 of 2 utterances were not decoded; decode the whole manifest"):
         writer.close()
     assert list(tmp_path.iterdir()) == []
     writer = EmissionWriter(tmp_path / "dev.npz", META)
@@ -68,7 +68,7 @@ def test_of_something_else(tmp_path, field, value, what):
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"no archive"])
 def test_damaged(tmp_path, content):
     (tmp_path / "dev.npz").write_bytes(content)
-    with pytest.raises(UserError, match="dev.npz: not a file of emissions, or damaged; remove it"):
+    with pytest.raises(UserError, match="dev.npz: not an emission file, or damaged; remove it"):
         EmissionReader(tmp_path / "dev.npz")
     np.savez(tmp_path / "other.npz", meta=np.frombuffer(b'{"a": 1}', dtype=np.uint8))
     with pytest.raises(UserError, match="not a file of emissions"):
@@ -87,7 +87,7 @@ def test_a_damaged_row(tmp_path):
     data = bytearray((tmp_path / "dev.npz").read_bytes())
     data[data.index(b"1.npy") + 200] ^= 1  # within the numbers of a row
     (tmp_path / "dev.npz").write_bytes(data)
-    with pytest.raises(UserError, match="dev.npz: not a file of emissions, or damaged"):
+    with pytest.raises(UserError, match="dev.npz: not an emission file, or damaged"):
         list(EmissionReader(tmp_path / "dev.npz"))
 
 

@@ -234,7 +234,7 @@ def test_sounds_too_short_for_a_frame(recogniser, tmp_path, name, batch):
 
 def test_best_path_has_one_hypothesis(recogniser, tmp_path):
     with pytest.raises(
-        UserError, match="--nbest 2: --decoder best_path finds one text; choose --decoder beam or lexicon"
+        UserError, match="--nbest 2: --decoder best_path finds only one text; choose --decoder beam or lexicon"
     ):
         run(recogniser, tmp_path, "--nbest", "2")
 

@@ -256,8 +256,8 @@ def test_the_summary_counts_what_was_read(tmp_path):
     ("content", "order", "said"),
     [
         (None, 3, r"text.wrd: cannot be read \(No such file or directory\); give transcripts"),
-        (b"", 3, "text.wrd: empty, no tokens in it; give transcripts"),
-        (b" \n\n", 3, "text.wrd: empty, no tokens in it; give transcripts"),
+        (b"", 3, "text.wrd: contains no tokens; give transcripts"),
+        (b" \n\n", 3, "text.wrd: contains no tokens; give transcripts"),
         (b"A\nCAF\xc9\n", 3, "text.wrd: not UTF-8 text; give transcripts"),
         (
             "A B\n".encode("utf-16-le"),
@@ -265,15 +265,15 @@ def test_the_summary_counts_what_was_read(tmp_path):
             "text.wrd, line 1: contains a NUL character, so it is not UTF-8 text; give transcripts",
         ),
         (b"A B\n<s> A </s>\n", 3, "text.wrd, line 2: contains <s>, which is a special token of the language model; remove it"),
-        (b"A </s>\n", 3, "text.wrd, line 1: </s> is a sign"),
-        (b"A <UNK>\n", 3, "text.wrd, line 1: <UNK> is a sign"),
-        (b"A B C\n", 0, "--order 0: KenLM reads n-gram models of order 2 to 6"),
-        (b"A B C\n", 1, "--order 1: KenLM reads n-gram models of order 2 to 6"),
-        (b"A B C\n", 7, "--order 7: KenLM reads n-gram models of order 2 to 6"),
+        (b"A </s>\n", 3, "text.wrd, line 1: contains </s>"),
+        (b"A <UNK>\n", 3, "text.wrd, line 1: contains <UNK>"),
+        (b"A B C\n", 0, "--order 0: KenLM supports orders 2 to 6"),
+        (b"A B C\n", 1, "--order 1: KenLM supports orders 2 to 6"),
+        (b"A B C\n", 7, "--order 7: KenLM supports orders 2 to 6"),
         (
             b"A\nA B\n",
             5,
-            "--order 5: no line of .*text.wrd is long enough, the longest has 4 tokens with <s> and </s>; give --order 4",
+            "--order 5: no line of .*text.wrd is long enough; the longest has 4 tokens including <s> and </s>; give --order 4",
         ),
     ],
 )
@@ -293,7 +293,7 @@ def test_places_that_cannot_be_written(tmp_path):
         make_ngram(text, 2, text / "model.arpa")
     with pytest.raises(UserError, match="is a folder; give the name of a file"):
         make_ngram(text, 2, tmp_path)
-    with pytest.raises(UserError, match="that is the text"):
+    with pytest.raises(UserError, match="would overwrite the text"):
         make_ngram(text, 2, tmp_path / "." / "text.wrd")
     assert text.read_text() == "A B\n" and list(tmp_path.iterdir()) == [text]
 

@@ -345,7 +345,7 @@ def test_options_out_of_range(options, message):
         ("AB A B\n", r"line 1: 'AB'.* a \| at the end"),
         ("AB\n", r"line 1: 'AB'.* a \| at the end"),
         ("A |\n", r"line 1: 'A'.* a \| at the end"),
-        ("\n", "no words in it; give a file"),
+        ("\n", "contains no words; give a file"),
     ],
 )
 def test_faulty_lexicons(tmp_path, text, message):
@@ -359,7 +359,7 @@ def test_lexicons_that_are_no_text(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such file"):
         read_lexicon(tmp_path / "nowhere", LETTERS)
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="binary: not a text file"):
+    with pytest.raises(UserError, match="binary: not a UTF-8 text file"):
         read_lexicon(tmp_path / "binary", LETTERS)
 
 
@@ -372,7 +372,7 @@ def test_transcripts_are_a_lexicon(tmp_path):
 def test_a_lexicon_search_needs_words(lexicon):
     with pytest.raises(UserError, match=r"--lexicon: required by --decoder lexicon; give"):
         LexiconDecoder(LETTERS, BLANK, SearchOptions())
-    with pytest.raises(UserError, match="no word boundary"):
+    with pytest.raises(UserError, match="lacks the word boundary"):
         LexiconDecoder(dictionary_of("AB"), BLANK, SearchOptions(lexicon=lexicon))
 
 
@@ -388,7 +388,7 @@ def test_faulty_language_models(tmp_path, lexicon, name):
         str(tmp_path): "no such file",
         other: r"does not know \d of \d words",
     }
-    faults |= {str(tmp_path / "text.arpa"): "not an n-gram model", str(cut): "not an n-gram model"}
+    faults |= {str(tmp_path / "text.arpa"): "KenLM cannot read it", str(cut): "not an n-gram model"}
     for path, message in faults.items():
         with pytest.raises(UserError, match=message) as error:
             build_decoder(name, LETTERS, BLANK, SearchOptions(lm=path, lm_weight=1.0, lexicon=lexicon))

@@ -388,7 +388,7 @@ def test_a_failure_leaves_nothing_half_written(good, sounds, tmp_path, monkeypat
 def test_a_file_that_changes_meanwhile(good, sounds, monkeypatch, capsys):
     recordings = survey([Path(sounds[0])])
     soundfile.write(sounds[0], np.zeros(100), 16000)
-    with pytest.raises(UserError, match="long.wav: has changed since it was read first .*; run the command again"):
+    with pytest.raises(UserError, match="long.wav: has changed since it was first read .*; run the command again"):
         transcribe.write(load_recogniser(good), BestPathDecoder(0), recordings, "text", None, Pace())
 
 
@@ -408,7 +408,7 @@ def test_bad_input(trained, good, sounds, tmp_path, capsys):
     )
     assert "no such checkpoint" in refused([tmp_path / "no.pt", sounds[0]], capsys)
     assert "cannot be loaded as a fairseq checkpoint" in refused([sounds[0], sounds[0]], capsys)
-    assert "subtitles are of one recording" in refused([good, *sounds, "--format", "srt"], capsys)
+    assert "supports only one recording" in refused([good, *sounds, "--format", "srt"], capsys)
     assert "the files named long" in refused([good, sounds[0], tmp_path / "x" / "long.flac", "--format", "ctm"], capsys)
     torch.save({"weights": torch.zeros(3)}, tmp_path / "weights.pt")
     assert "cannot be loaded as a fairseq checkpoint" in refused([tmp_path / "weights.pt", sounds[0]], capsys)
@@ -468,8 +468,8 @@ def test_faulty_lexicons_and_language_models(good, sounds, word_files, capsys):
     assert "'a', which is not in the model's dictionary; remove the word, or check upper and lower case" in said(
         "lexicon", "--lexicon", files["lower.txt"]
     )
-    assert "line 1: 'AB': a spelling is symbols and a | at the end" in said("lexicon", "--lexicon", files["open.txt"])
-    assert "no words in it" in said("lexicon", "--lexicon", files["empty.wrd"])
+    assert "line 1: 'AB': a spelling must be symbols followed by |" in said("lexicon", "--lexicon", files["open.txt"])
+    assert "contains no words" in said("lexicon", "--lexicon", files["empty.wrd"])
     assert "no such file" in said("lexicon", "--lexicon", "nowhere.txt")
     for lm, fault in (
         ("text.arpa", "not an n-gram model"),
@@ -581,7 +581,7 @@ def test_the_real_time_factor_is_told_on_stderr(good, sounds, capsys):
 
 
 def test_pace():
-    pace = Pace(sound=4320.0, parts={"network": 64.8, "search": 30.2}, began=time.perf_counter() - 95)
+    pace = Pace(sound=4320.0, parts={"network": 64.8, "search": 30.2}, start=time.perf_counter() - 95)
     assert pace.summary() == "1.2 h of speech in 95 s: real-time factor 0.022 (network 0.015, search 0.007)"
     assert [format_seconds(seconds) for seconds in (0.04, 9.94, 9.96, 99.4, 99.6, 3599, 3600)] == [
         "0.0 s",

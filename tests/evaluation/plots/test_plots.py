@@ -59,7 +59,7 @@ def test_heat_map_columns_are_distributions_over_phones(drawn):
     np.testing.assert_allclose(image.sum(axis=0), 1)
     np.testing.assert_allclose(image[:, 0], [0.8, 0, 0.2, 0])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["IY", "AA", "B", "SIL"]
-    assert "five codes" in axes.get_title() and "4 of 5 codes occur" in axes.get_title()
+    assert "five codes" in axes.get_title() and "4 of 5 codes are used" in axes.get_title()
     assert [text.get_text() for text in axes.texts] == ["vowels", "silence"]
 
 
