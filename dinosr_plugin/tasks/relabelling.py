@@ -32,7 +32,7 @@ from ..errors import UserError
 from ..models.encoder import Trunk
 from ..units.clustering import SAMPLE, SAMPLE_AT_LEAST, assign, cluster
 from ..units.features import BATCH_SAMPLES, Progress, ahead, plan_batches
-from ..units.frames import normalised
+from ..units.frames import standardize
 from ..units.matching import changed_share, count_pairs, matching, normalised_mutual_information
 
 logger = logging.getLogger(__name__)
@@ -279,7 +279,7 @@ class Samples(NamedTuple):
 def layer_frames(
     model: Trunk, dataset: SpeechDataset, rows: Iterable[int], layer: int, normalize: bool, title: str
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(row, (F, D) float32, ``normalised`` if asked) of this rank's share of the rows, in no order that means anything; files that cannot be read are left out.
+    """(row, (F, D) float32, ``standardize`` if asked) of this rank's share of the rows, in no order that means anything; files that cannot be read are left out.
 
     Batches are planned for all ranks together, so that their number does not change in which company an utterance is computed.
     """
@@ -294,7 +294,7 @@ def layer_frames(
             )  # (B, F, D)
             counts = model.frame_counts(torch.tensor([len(wave) for wave in waves.values()])).tolist()
             frames = ((row, x[i, :count].numpy()) for i, (row, count) in enumerate(zip(waves, counts)))
-            yield from ((row, normalised(own) if normalize else own) for row, own in frames)
+            yield from ((row, standardize(own) if normalize else own) for row, own in frames)
         progress.update(sum(sizes[row].samples for row in batch))
     logger.info(f"{title}: {progress.summary()}")
 

@@ -472,7 +472,7 @@ def test_faulty_lexicons_and_language_models(good, sounds, word_files, capsys):
     assert "contains no words" in said("lexicon", "--lexicon", files["empty.wrd"])
     assert "no such file" in said("lexicon", "--lexicon", "nowhere.txt")
     for lm, fault in (
-        ("text.arpa", "not an n-gram model"),
+        ("text.arpa", "KenLM cannot read it"),
         ("other.arpa", "does not know 2 of 2 words"),
         ("symbols.arpa", "does not know 2 of 2 words"),
     ):

@@ -29,7 +29,7 @@ from dinosr_plugin.units.clustering import (
 )
 from dinosr_plugin.units.features import extract
 from dinosr_plugin.units.frames import Reservoir, frames_of, stacked
-from dinosr_plugin.units.kmeans import KMeans, Meta, fit_kmeans, write_labels
+from dinosr_plugin.units.kmeans import KMeans, KMeansMetadata, fit_kmeans, write_labels
 from support import paths
 from support.training import write_corpus
 
@@ -176,7 +176,7 @@ def test_principal_components_keep_distances():
     few = principal_components(frames)(frames)
     assert few.shape[1] < 64 and few.dtype == np.float32
     variance = np.var(frames, axis=0).sum()
-    assert clustering.SHARE * variance <= np.var(few, axis=0).sum() * 1.0001 <= variance * 1.001
+    assert clustering.PCA_VARIANCE * variance <= np.var(few, axis=0).sum() * 1.0001 <= variance * 1.001
     assert principal_components(frames[:, :10])(frames[:30, :10]).shape == (30, 10)
     same = np.ones((50, 40), np.float32)  # no variance at all
     assert np.isfinite(principal_components(same)(same)).all()
@@ -323,7 +323,7 @@ def test_an_utterance_of_equal_frames_gives_no_nan():
     features["u002"] = np.full((1, 24), 1e4, np.float32)
     found = fit_kmeans(features, 5, seed=0, passes=1, normalize=True)
     assert np.isfinite(found.centroids).all() and np.isfinite(found.meta.inertia)
-    assert np.abs(kmeans.normalised(features["u001"])).max() < 0.01 and not kmeans.normalised(features["u002"]).any()
+    assert np.abs(kmeans.standardize(features["u001"])).max() < 0.01 and not kmeans.standardize(features["u002"]).any()
 
 
 def test_a_file_from_before_loads(tmp_path):
@@ -440,14 +440,14 @@ def test_old_labels_of_something_else(labels, message):
 def test_nan_names_the_utterance(value):
     features = corpus(speechlike(100), 4)
     features["u002"][3, 1] = value
-    with pytest.raises(UserError, match="u002: NaN or infinity"):
+    with pytest.raises(UserError, match="u002: its features contain NaN or infinity"):
         fit_kmeans(features, 2, seed=0)
 
 
 def test_width_that_changes():
     features = corpus(speechlike(100), 4)
     features["u001"] = np.zeros((5, 3), np.float32)
-    with pytest.raises(UserError, match=r"u001: features of shape \(5, 3\) among those that are 24 wide"):
+    with pytest.raises(UserError, match=r"u001: features of shape \(5, 3\), but the width of the others is 24"):
         fit_kmeans(features, 2, seed=0)
 
 
@@ -458,8 +458,8 @@ def test_width_that_changes():
         (0, {}, "k = 0; give at least 1"),
         (2, {"restarts": 0}, "restarts = 0"),
         (2, {"passes": -1}, "passes = -1"),
-        (2, {"init": "kmeans"}, "init 'kmeans' is not known; choose one of k-means"),
-        (50, {"max_bytes": 2000}, "0 MiB of memory hold 3 frames 24 wide, too few for 50 clusters; allow more"),
+        (2, {"init": "kmeans"}, "unknown init 'kmeans'; choose one of k-means"),
+        (50, {"max_bytes": 2000}, "0 MiB of memory hold 3 frames of width 24, too few for 50 clusters; allow more"),
     ],
 )
 def test_values_that_cannot_be(k, given, message):
@@ -509,7 +509,7 @@ def test_damaged_files(tmp_path, content):
     (tmp_path / "km.npz").write_bytes(content)
     with pytest.raises(UserError, match="km.npz: not a k-means file, or damaged"):
         KMeans.load(tmp_path / "km.npz")
-    with pytest.raises(UserError, match="absent.npz: no such file; `dinosr kmeans fit` makes it"):
+    with pytest.raises(UserError, match="absent.npz: no such file; create it with `dinosr kmeans fit`"):
         KMeans.load(tmp_path / "absent.npz")
 
 
@@ -524,7 +524,7 @@ def test_files_that_are_cut_or_of_something_else(fitted, tmp_path):
         with pytest.raises(UserError, match=f"{name}.npz: not a k-means file"):
             KMeans.load(tmp_path / f"{name}.npz")
     replace(fitted, centroids=fitted.centroids[:5]).save(tmp_path / "five.npz")
-    with pytest.raises(UserError, match=r"five.npz: damaged, its centroids are not \(6, 24\)"):
+    with pytest.raises(UserError, match=r"five.npz: damaged: its centroids are not \(6, 24\)"):
         KMeans.load(tmp_path / "five.npz")
 
 
@@ -573,7 +573,7 @@ def test_labels_match_the_manifest(fitted, spoken):
 def test_missing_utterances_are_counted(fitted, spoken):
     tsv, features = spoken
     del features["a"], features["d"]
-    with pytest.raises(UserError, match="part.tsv: 2 of 4 utterances have no features: a, d; make them"):
+    with pytest.raises(UserError, match="part.tsv: 2 of 4 utterances have no features: a, d; create them"):
         write_labels(fitted, features, tsv, tsv.with_suffix(".km"))
     assert not tsv.with_suffix(".km").exists()
 
@@ -581,10 +581,10 @@ def test_missing_utterances_are_counted(fitted, spoken):
 def test_nothing_half_written(fitted, spoken):
     tsv, features = spoken
     features["c"][0, 0] = np.nan
-    with pytest.raises(UserError, match="c: NaN"):
+    with pytest.raises(UserError, match="c: its features contain NaN"):
         write_labels(fitted, features, tsv, tsv.with_suffix(".km"))
     features["c"] = features["c"][:0]
-    with pytest.raises(UserError, match="c: no frame; take it out of"):
+    with pytest.raises(UserError, match="c: has no frames; remove it from"):
         write_labels(fitted, features, tsv, tsv.with_suffix(".km"))
     assert {path.suffix for path in tsv.parent.iterdir()} == {".wav", ".tsv"}
 
@@ -636,7 +636,7 @@ def test_labels_of_another_number_of_clusters(fitted, spoken):
     (tsv.parent / "dict.km.txt").write_text("".join(f"{unit} 1\n" for unit in range(5)))
     with pytest.raises(
         UserError,
-        match="dict.km.txt: names 5 units, those of other labels there, but these are 6 clusters; give another folder",
+        match="dict.km.txt: contains the 5 units of other labels, but these are 6 clusters; give another folder",
     ):
         write_labels(fitted, features, tsv, tsv.with_suffix(".km"))
     assert not tsv.with_suffix(".km").exists()
@@ -803,7 +803,7 @@ def test_options_that_do_not_go_together(speech, tmp_path, capsys, words, messag
 
 def test_labels_of_other_features_than_it_was_fitted_on(speech, tmp_path, capsys):
     kmeans_of = lambda source: KMeans(
-        np.zeros((2, 39), np.float32), Meta(2, 39, None, 0, "random", 1, 0, 1.0, 9, 9, source)
+        np.zeros((2, 39), np.float32), KMeansMetadata(2, 39, None, 0, "random", 1, 0, 1.0, 9, 9, source)
     )
     kmeans_of({"kind": "mfcc"}).save(tmp_path / "mfcc.npz")
     kmeans_of({"kind": "model", "checkpoint": "a.pt", "fingerprint": "x", "weights": "student", "layer": 9}).save(

@@ -283,21 +283,23 @@ def test_bad_input(folder, tmp_path, capsys):
         return line
 
     assert "unit 9 is not in its dictionary" in error(lstm, {"a": [1, 2, 9]})
-    assert "reads at most 39 units, a sequence has 40" in error(transformer, {"a": [1] * 40, "b": [1] * 39})
+    assert "reads at most 39 units, but a sequence has 40" in error(transformer, {"a": [1] * 40, "b": [1] * 39})
     assert "bad.units: no units in it" in error(lstm, {})
     assert "no such file; give one made by fairseq-train" in error(tmp_path / "nowhere.pt", {"a": [1]})
     (tmp_path / "text.pt").write_text("no model")
     shutil.copy(folder / "data/dict.txt", tmp_path)
     assert "not a language model" in error(tmp_path / "text.pt", {"a": [1]})
     fairseq_checkpoint(tmp_path / "speech.pt", "wav2vec2")
-    assert "a Wav2Vec2Model, which reads no text from left to right" in error(tmp_path / "speech.pt", {"a": [1]})
+    assert "a Wav2Vec2Model, which does not predict text from left to right" in error(
+        tmp_path / "speech.pt", {"a": [1]}
+    )
     state = torch.load(lstm, weights_only=False)
     state["model"] = {name: tensor * float("nan") for name, tensor in state["model"].items()}
     torch.save(state, tmp_path / "diverged.pt")
-    assert "diverged.pt: gives NaN or infinity, it has diverged" in error(
+    assert "diverged.pt: has diverged, because its scores contain NaN or infinity" in error(
         tmp_path / "diverged.pt", {"a": [1]}, "--dict", folder / "data/dict.txt"
     )
-    assert "--dict other.txt: give the dict.txt" in error(lstm, {"a": [1]}, "--dict", "other.txt")
+    assert "--dict other.txt: not a file called dict.txt" in error(lstm, {"a": [1]}, "--dict", "other.txt")
     (tmp_path / "dict.txt").write_text("1 4\n2 2\n")
     assert "another dictionary" in error(lstm, {"a": [1]}, "--dict", tmp_path / "dict.txt")
     assert (
