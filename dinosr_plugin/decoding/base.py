@@ -28,8 +28,7 @@ class CTCDecoder(Protocol):
         """Decode a batch.
 
         Args:
-            emissions: (B, F, V) float32 log-probabilities, on any device. ``-inf`` marks a symbol that may not be
-                emitted.
+            emissions: (B, F, V) float32 log-probabilities, on any device. ``-inf`` marks an impossible symbol.
             lengths: (B,) int64 number of valid frames of each utterance, from 0 to F; later frames are ignored.
 
         Returns:

@@ -27,11 +27,9 @@ class Beam:
 
     blank, symbol: (B, K) float64; natural-log probability, language model included, of the prefix's alignments that end
         in a blank, and of those that end in its last symbol.
-    ids, parents: (B, K) int64; id of the prefix, shared by all utterances, and id of the prefix without its last
-        symbol.
+    ids, parents: (B, K) int64; id of the prefix (the same in all utterances) and of the prefix without its last symbol.
     texts, lengths: (B, K, L) and (B, K) int64; the prefix.
-    lm_scores: (B, K, V + 1) float32; the language model's log-probabilities of the next symbol, or the end, after the
-        prefix.
+    lm_scores: (B, K, V + 1) float32; the language model's log-probabilities after the prefix: next symbol, or end.
     lm_states: (B, K, ...); the language model's state after the prefix.
     """
 
@@ -66,8 +64,7 @@ class FusionDecoder:
         dictionary: the target dictionary, V symbols.
         blank: index of the CTC blank in the dictionary.
         options: see ``SearchOptions``; here ``lm_weight`` applies to natural logarithms.
-        lm: fairseq's language model, from ``options.lm_path``, over the dictionary's symbols (letters with ``|``, or
-            pieces).
+        lm: fairseq's language model, from ``options.lm_path``, over the dictionary's symbols (letters or pieces).
 
     Raises:
         UserError: ``lm`` is not a language model, or lacks symbols.

@@ -47,8 +47,7 @@ class CTCGenerator:
         self.pool = DecoderPool(decoder, processes)
         self.emission_file = emissions
         self.never_emitted = never_emitted(dictionary, blank)
-        # fairseq-generate removes these from its output. <unk> stays: an unknown symbol in a reference must count as an
-        # error.
+        # fairseq-generate removes these from its output. <unk> stays: an unknown reference symbol must be an error.
         self.symbols_to_strip_from_output = {dictionary.bos(), dictionary.pad(), dictionary.eos(), blank}
 
     def generate(
@@ -73,8 +72,7 @@ class CTCGenerator:
     def prefetch(
         self, models: Sequence[torch.nn.Module], samples: Iterable[dict[str, Any]]
     ) -> Iterator[dict[str, Any]]:
-        """Yield batches whose decoding has started (``sample["pending"]``): a batch is searched while the network runs
-        on the next.
+        """Yield batches whose decoding has started (``sample["pending"]``), while the network runs on the next ones.
 
         ``MAX_WAITING`` limits how many batches wait in memory. The real-time factor is logged at the end.
         """
@@ -139,8 +137,7 @@ class CTCGenerator:
                 "--path: the models of an ensemble must agree in (utterances, frames, symbols), "
                 f"but their outputs have shapes {sorted(shapes)}; give models with the same dictionary and frame rate"
             )
-        # The mean of the probabilities, as in fairseq's own ensembles; unlike a mean of logarithms, it is a
-        # distribution.
+        # The mean of the probabilities, as in fairseq's ensembles; it is a distribution, unlike a mean of logarithms.
         mean = torch.logsumexp(torch.stack([log_probs for log_probs, _ in outputs]), dim=0) - math.log(len(outputs))
         return mean, outputs[0][1]
 

@@ -167,8 +167,7 @@ def count_grams(tokens: np.ndarray, begins: np.ndarray, vocabulary: int, order: 
 def smooth(orders: Sequence[Grams]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Probability of each n-gram's last token, and back-off weight of each context: (M,) for each length.
 
-    The formula is at the top of this file. A context that nothing follows has weight 1; the longest n-grams have no
-    weights.
+    The formula is at the top of this file. A context that nothing follows has weight 1; the longest n-grams have none.
     """
     vocabulary = len(orders[0].token)
     lower = np.array([1 / (vocabulary - 1)])  # (1,) uniform, without <s>

@@ -42,8 +42,7 @@ class DecoderPool:
     """Decodes utterances in several processes, one at a time in each.
 
     Args:
-        decoder: a ``BeamSearch`` runs in the processes; other decoders are fast, or use the GPU, and run in this
-            process.
+        decoder: a ``BeamSearch`` runs in the processes; other decoders, which are fast or use the GPU, run in this one.
         processes: how many; 0: decode in this process, synchronously. They are forked here, so that they share the
             lexicon and language model with this process; each runs one thread and does not use the GPU.
 
@@ -130,8 +129,7 @@ class Pending:
         return self.done
 
 
-# ---- in the worker processes
-# ------------------------------------------------------------------------------------------------
+# ---- in the worker processes -----------------------------------------------------------------------------------------
 
 
 class Worker:

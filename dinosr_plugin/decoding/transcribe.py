@@ -53,8 +53,7 @@ class Transcript:
     words: list[Word]
 
 
-# ---- recordings
-# -------------------------------------------------------------------------------------------------------------
+# ---- recordings ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -136,8 +135,9 @@ def empty_header(path: Path) -> Header | None:
 
 
 def read_16k(file: sf.SoundFile, start: int, stop: int) -> np.ndarray:
-    """Samples ``start`` to ``stop`` of the audio at 16 kHz (polyphase resampling), mono (mean of the channels): (stop -
-    start,) float32.
+    """Samples ``start`` to ``stop`` of the audio at 16 kHz, mono: (stop - start,) float32.
+
+    Uses polyphase resampling and the mean of the channels.
 
     A sample has the same value in whichever range it is read: each range is extended to whole seconds plus one second
     at both ends, and the resampling filter spans only a few milliseconds. Raises AudioError if the file ends too early.
@@ -162,8 +162,7 @@ def read_mono(file: sf.SoundFile, start: int, stop: int) -> np.ndarray:
     return sound.mean(axis=1)
 
 
-# ---- decoder
-# ----------------------------------------------------------------------------------------------------------------
+# ---- decoder ---------------------------------------------------------------------------------------------------------
 
 
 def search_options(arguments: Any) -> SearchOptions:
@@ -181,8 +180,7 @@ def search_options(arguments: Any) -> SearchOptions:
     )
 
 
-# ---- from audio to words
-# ----------------------------------------------------------------------------------------------------
+# ---- from audio to words ---------------------------------------------------------------------------------------------
 
 
 def chunks(frames: int, longest: int, context: int) -> Iterator[tuple[int, int, int, int]]:
@@ -201,8 +199,7 @@ def emissions(
 ) -> torch.Tensor:
     """Log-probabilities of a whole recording, (F, V) float32; (0, V) if it is silent or empty.
 
-    The recording is normalised as a whole if the model requires it. ``advance`` is called with the seconds that are
-    done.
+    The recording is normalised as a whole if the model requires it. ``advance`` receives the seconds that are done.
     """
     frames = recogniser.frames(recording.samples) if recording.variance > 0 else 0
     table = torch.empty(frames, len(recogniser.dictionary))
@@ -222,11 +219,10 @@ def emissions(
 
 
 def decode(recogniser: Recogniser, decoder: CTCDecoder, table: torch.Tensor) -> list[Word]:
-    """Words from the log-probabilities (F, V) of a whole recording; symbols that are never emitted are set to -inf in
-    place.
+    """Words from the log-probabilities (F, V) of a whole recording.
 
-    Best-path decoding takes the whole recording; the searches, which store hypotheses for every frame, decode it in
-    segments.
+    Best-path decoding takes the whole recording; the searches, which store hypotheses for every frame, decode segments.
+    Log-probabilities of symbols that are never emitted are set to -inf in place.
     """
     table[:, never_emitted(recogniser.dictionary, recogniser.blank)] = -math.inf
     pieces = [(0, len(table))]
@@ -250,8 +246,7 @@ def transcript(
     return Transcript(recording.name, round(recording.duration, 3), " ".join(word.word for word in words), words)
 
 
-# ---- writing
-# ----------------------------------------------------------------------------------------------------------------
+# ---- writing ---------------------------------------------------------------------------------------------------------
 
 
 def as_text(transcript: Transcript) -> str:

@@ -19,8 +19,7 @@ PIECE_START = "\u2581"
 class Word:
     """A recognised word.
 
-    start, end: seconds; from the frame at which its first symbol begins to the one at which its last symbol begins,
-        inclusive.
+    start, end: seconds; from the frame of its first symbol to the frame of its last symbol, inclusive.
     confidence: geometric mean of the probabilities of its symbols, each at the frame where it begins; 0 to 1. The
         frames of a search are those of the best alignment of its text. The probabilities are the network's: a word that
         the network finds improbable has a low confidence even if the lexicon or language model allows no other.
@@ -66,8 +65,7 @@ def group_into_words(symbols: Sequence[str], alphabet: Sequence[str]) -> list[tu
 def symbol_kind(alphabet: Sequence[str]) -> str:
     """The kind of a dictionary's symbols, as ``post_process`` names it.
 
-    "sentencepiece": words begin with "\u2581"; "letter": words are separated by "|"; "none": each symbol is a word
-    (phones).
+    "sentencepiece": words begin with "\u2581"; "letter": "|" separates words; "none": each symbol is a word (phones).
     """
     if any(symbol.startswith(PIECE_START) for symbol in alphabet):
         return "sentencepiece"

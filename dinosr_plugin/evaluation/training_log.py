@@ -11,8 +11,7 @@ INNER = "train_inner"  # the folder of TensorBoard's files that are written ever
 
 
 def read_training_log(path: str | Path, subset: str = "") -> Records:
-    """Records {name: number} in order of updates, including ``num_updates``. Of updates that a resumed run repeats, the
-    last is used.
+    """Records {name: number}, ``num_updates`` included, in order of updates; if a resumed run repeats some, the last ones.
 
     Args:
         path: the JSON log, or the folder of TensorBoard's files.

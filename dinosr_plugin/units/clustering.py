@@ -4,7 +4,7 @@ It takes fewer and cheaper steps than Lloyd's algorithm on all frames from the s
 ``tests/benchmarks/kmeans.py``):
 
 1. Several starts, by k-means++ (Arthur and Vassilvitskii 2007) or from random frames, are tried on few frames; the best
-  is kept.
+   is kept.
 2. The number of frames is doubled, with three steps at each size, up to all frames of the sample (as in Newling and
    Fleuret 2016). These steps are 1.5 times as long as Lloyd's, which saves about a third of them, and use the principal
    components that contain 98 % of the variance: 67 of 192 for a layer of the tiny DinoSR, 20 of 39 for MFCC.
@@ -32,8 +32,7 @@ PCA_VARIANCE, PCA_MIN_COMPONENTS = 0.98, 16  # share of the variance in the prin
 INITS = ("k-means++", "random")
 
 
-# ---- one step
-# ---------------------------------------------------------------------------------------------------------------
+# ---- one step --------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -135,17 +134,19 @@ def inertia_after(centroids: np.ndarray, sums: Sums) -> float:
     return sums.inertia - float((sums.counts[:, None] * (sums.means() - centroids) ** 2).sum())
 
 
-# ---- starts
-# -----------------------------------------------------------------------------------------------------------------
+# ---- starts ----------------------------------------------------------------------------------------------------------
 
 
 def plus_plus(frames: np.ndarray, count: int, rng: np.random.Generator, chosen: np.ndarray | None = None) -> np.ndarray:
-    """Greedy k-means++: draw ``count`` of the frames (n, D), each with a probability proportional to its squared
-    distance from the nearest centroid so far.
+    """Greedy k-means++: draw ``count`` of the frames (n, D), far ones with a higher probability.
+
+    The probability is proportional to the squared distance from the nearest centroid so far.
 
     Each time 2 + log(count) frames are drawn and the one that reduces the inertia most is kept, as in scikit-learn.
-    ``chosen``: (m, D) centroids that exist already. The frames should have a mean near zero: float32 is too coarse
-        otherwise.
+    The frames should have a mean near zero; otherwise float32 is too coarse.
+
+    Args:
+        chosen: (m, D) centroids that exist already.
     """
     squares, draws = np.einsum("nd,nd->n", frames, frames), 2 + int(np.log(count))
     far = np.full(len(frames), 4 * squares.max() + 1, np.float32)  # exceeds the squared distance of any two frames
@@ -174,16 +175,13 @@ def best_start(frames: np.ndarray, k: int, init: str, restarts: int, rng: np.ran
     return min(tries, key=lambda trial: trial[0])[1]
 
 
-# ---- the sample
-# -------------------------------------------------------------------------------------------------------------
+# ---- the sample ------------------------------------------------------------------------------------------------------
 
 
 def principal_components(frames: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """A function that projects (m, D) frames onto the principal components of the (n, D) frames: (m, d) float32, mean
-    near zero.
+    """A function that projects (m, D) frames to (m, d) float32: principal components of the (n, D) frames, centred.
 
-    The d components contain ``PCA_VARIANCE`` of the variance. If that takes most of them, the frames are only centred
-    (d = D).
+    The d components contain ``PCA_VARIANCE`` of the variance. If that takes most of them, d = D: no rotation is applied.
     """
     few = frames[:PCA_FRAMES]
     mean = few.mean(axis=0)

@@ -90,21 +90,18 @@ def stacked(features: Features, utterances: Sequence[str]) -> Iterator[np.ndarra
         yield part[:filled]
 
 
-# ---- a random sample
-# --------------------------------------------------------------------------------------------------------
+# ---- a random sample -------------------------------------------------------------------------------------------------
 
 
 class Reservoir:
-    """Frames drawn uniformly without replacement in one pass: each frame gets a random number, and those with the
-    lowest are kept.
+    """Frames drawn uniformly without replacement in one pass: those with the lowest random numbers are kept.
 
     The random numbers depend only on the seed and the utterance's name, so that neither shards nor ``capacity`` change
     which frames have the lowest.
 
     Attributes:
         seen: number of frames that were added.
-        frames: (kept, D) float32. As long as ``len(frames) == seen``, it contains all frames in the order they were
-            added.
+        frames: (kept, D) float32. While ``len(frames) == seen``, it contains all frames in the order they were added.
     """
 
     def __init__(self, capacity: int, width: int, seed: int):

@@ -31,8 +31,7 @@ CONVERGED = 1e-4  # relative gain in inertia of an exact pass below which no fur
 FROM_LABELS = "labels"  # value of ``KMeansMetadata.init`` if k-means began with the means under old labels
 
 
-# ---- fitting
-# ----------------------------------------------------------------------------------------------------------------
+# ---- fitting ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,8 @@ def fit_kmeans(
 ) -> "KMeans":
     """k-means on a random sample of 256 frames per cluster (at least 50,000); optionally, exact passes over all frames.
 
-    The defaults, one start and no pass over all frames, trade the last percent of inertia for time; ``restarts`` and
-    ``passes`` regain it.
+    The defaults, one start and no exact pass, trade the last percent of inertia for time; ``restarts`` and ``passes``
+    regain it.
 
     Args:
         features: read once, and again for every pass if not all frames fit into ``max_bytes``.
@@ -201,8 +200,7 @@ def refine(
     return centroids, inertia
 
 
-# ---- the file and its use
-# ---------------------------------------------------------------------------------------------------
+# ---- the file and its use --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

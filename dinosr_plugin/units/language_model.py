@@ -32,8 +32,7 @@ BATCH_TOKENS = 16384  # tokens per batch, padding included
 
 
 class UnitLanguageModel:
-    """A language model of units: a checkpoint of ``fairseq-train`` or ``fairseq-hydra-train`` with the task
-    language_modeling.
+    """A checkpoint of fairseq's task language_modeling, trained on units with ``fairseq-train`` or ``fairseq-hydra-train``.
 
     Args:
         checkpoint: the model.
@@ -45,8 +44,7 @@ class UnitLanguageModel:
         max_units: maximum length of a sequence; None: unlimited (LSTM).
 
     Raises:
-        UserError: the file does not exist or is not a language model, or the dictionary is missing or does not fit the
-            model.
+        UserError: the file is missing or is not a language model, or the dictionary is missing or does not fit it.
     """
 
     def __init__(
@@ -148,8 +146,7 @@ def given_folder(dictionary: Path) -> Path:
     return dictionary.parent
 
 
-# ---- whole files
-# ------------------------------------------------------------------------------------------------------------
+# ---- whole files -----------------------------------------------------------------------------------------------------
 
 
 def batches_by_length(sequences: Sequence[np.ndarray], batch_tokens: int) -> Iterator[list[int]]:
@@ -187,8 +184,7 @@ def score_all(
 
 
 def write_scores(lm: UnitLanguageModel, units: str | Path, out: str | Path) -> tuple[int, float]:
-    """Score a unit file; writes a line ``utt log-probability`` for each utterance, as in ZeroSpeech's
-    ``lexical/dev.txt``.
+    """Score a unit file; writes lines ``utt log-probability``, as in ZeroSpeech's ``lexical/dev.txt``.
 
     Returns the number of utterances and the mean log-probability per token, ends included. Raises UserError for errors
     in units, model or output.
@@ -204,11 +200,9 @@ def write_scores(lm: UnitLanguageModel, units: str | Path, out: str | Path) -> t
 def write_hidden_states(
     lm: UnitLanguageModel, units: str | Path, layer: int, out: str | Path, batch_tokens: int = BATCH_TOKENS
 ) -> int:
-    """Write the hidden states of a layer for a unit file: ``out/UTT.npy``, (n + 2, D) float32, as in ZeroSpeech's
-    ``semantic``.
+    """Write a layer's hidden states for a unit file: ``out/UTT.npy``, (n + 2, D) float32, as in ZeroSpeech's ``semantic``.
 
-    Returns the number of utterances. Raises UserError for errors in units, model or output, and if there is no such
-    layer.
+    Returns the number of utterances. Raises UserError for a missing layer and for errors in units, model or output.
     """
     if not 1 <= layer <= lm.layers:
         raise UserError(f"--layer {layer}: {lm.name} has layers 1 to {lm.layers}; give one of these")

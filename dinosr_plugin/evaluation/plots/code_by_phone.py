@@ -10,8 +10,7 @@ from . import style
 
 
 def plot_code_by_phone(counts: np.ndarray, phone_names: Sequence[str], path: str | Path, title: str) -> Path:
-    """Heat map of P(phone | code): one column per code that occurs, sorted by its most frequent phone; one row per
-    phone.
+    """Heat map of P(phone | code): a column for each code that occurs, by most frequent phone; a row for each phone.
 
     Args:
         counts: (n_phones, n_codes) frame counts, as from ``agreement.contingency``.
@@ -24,8 +23,7 @@ def plot_code_by_phone(counts: np.ndarray, phone_names: Sequence[str], path: str
 
 
 def code_order(counts: np.ndarray, row_order: np.ndarray) -> np.ndarray:
-    """Codes that occur, sorted by the position of their majority phone in ``row_order``; the purest first within a
-    phone.
+    """Codes that occur, sorted by their majority phone's position in ``row_order``, then by purity, the purest first.
 
     If two phones are equally frequent, the one that comes first in ``row_order`` is the majority phone.
     """

@@ -73,8 +73,7 @@ def ordered_colours(n: int) -> np.ndarray:
 
 
 def phone_groups(names: Sequence[str], counts: np.ndarray) -> list[str]:
-    """The colour group of each phone: its class; if no phone is ARPABET, the most frequent phones are groups by
-    themselves.
+    """Colour group of each phone: its class. If no phone is ARPABET, each of the most frequent phones is a group.
 
     Args:
         names: (n_phones,)

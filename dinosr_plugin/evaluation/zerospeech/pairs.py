@@ -29,8 +29,7 @@ The edge belongs to the band above, as in the benchmark's scorer: a word with 5 
 MAX_LISTED = 5  # file names in a message
 
 
-# ---- files
-# ------------------------------------------------------------------------------------------------------------------
+# ---- files -----------------------------------------------------------------------------------------------------------
 
 
 def read_gold(path: Path, columns: Collection[str]) -> list[GoldRow]:
@@ -87,8 +86,7 @@ def require_same_files(expected: Iterable[str], actual: Collection[str], gold: P
             )
 
 
-# ---- pairs
-# ------------------------------------------------------------------------------------------------------------------
+# ---- pairs -----------------------------------------------------------------------------------------------------------
 
 
 def pair_scores(
@@ -142,13 +140,11 @@ def by_group(
     return [{"group": name, "pairs": len(groups[name]), "score": percent(groups[name])} for name in names]
 
 
-# ---- sWUGGY, sBLIMP
-# ---------------------------------------------------------------------------------------------------------
+# ---- sWUGGY, sBLIMP --------------------------------------------------------------------------------------------------
 
 
 def lexical(gold: Path, submission: Path) -> dict:
-    """sWUGGY: {"pairs", "score" (%), "by_frequency", "by_length"}: frequency in LibriSpeech and length in phones of the
-    word.
+    """sWUGGY: {"pairs", "score" (%), "by_frequency" (in LibriSpeech), "by_length" (of the word, in phones)}.
 
     Raises UserError as ``read_gold``, ``read_scores``, ``require_same_files`` and ``pair_scores``.
     """

@@ -12,8 +12,7 @@ TABLES = (("lexical", "sWUGGY", "frequency"), ("lexical", "sWUGGY", "length"), (
 
 
 def evaluate(dataset: Path, submission: Path, subset: str, pooling: str) -> dict:
-    """{"lexical", "syntactic", "semantic"}: results of the functions of these names, for the parts that the submission
-    contains.
+    """{"lexical", "syntactic", "semantic"}: results of these functions for the parts that the submission contains.
 
     ``subset``: dev or test. Raises UserError if the submission contains none of the parts, and as these functions.
     """
