@@ -12,7 +12,7 @@ from .search import WORD_BOUNDARY, BeamSearch, SearchOptions, import_flashlight,
 
 
 class BeamDecoder(BeamSearch):
-    """A ``CTCDecoder``; its optional n-gram model must be over the dictionary's symbols (letters with ``|``, or pieces).
+    """A ``CTCDecoder``; its optional n-gram model is over the dictionary's symbols (letters with ``|``, or pieces).
 
     Args:
         dictionary: the target dictionary.

@@ -174,9 +174,8 @@ class FusionDecoder:
         longer = longer.flatten(1)  # (B, K * S)
 
         # If the longer text is already in the beam, its alignments are added to that entry.
-        child = (
-            beam.ids[:, :, None] == beam.parents[:, None]
-        )  # (B, parent, child); those of empty slots have score -inf
+        # Empty slots count as children of each other, but their scores are -inf.
+        child = beam.ids[:, :, None] == beam.parents[:, None]  # (B, parent, child)
         merged = child.any(dim=1) & repeats.any(dim=2)  # (B, K), for each child
         source = child.int().argmax(dim=1) * symbols.size(1) + repeats.int().argmax(dim=2)  # (B, K), index into longer
         symbol = torch.logaddexp(symbol, longer.gather(1, source).masked_fill(~merged, -math.inf))
@@ -192,10 +191,8 @@ class FusionDecoder:
         after = beam.select(slots)
         after.blank = blank.gather(1, slots).masked_fill(new | unused, -math.inf)
         after.symbol = torch.where(new, values, symbol.gather(1, slots)).masked_fill(unused, -math.inf)
-        after.ids, after.parents = (
-            after.ids.masked_fill(unused, NO_PREFIX),
-            after.parents.masked_fill(unused, NO_PREFIX),
-        )
+        after.ids = after.ids.masked_fill(unused, NO_PREFIX)
+        after.parents = after.parents.masked_fill(unused, NO_PREFIX)
         return self.append(after, symbols.gather(1, chosen.clamp(min=0) % symbols.size(1)), new & ~unused, prefix_ids)
 
     def append(

@@ -52,7 +52,7 @@ class LexiconDecoder(BeamSearch):
         settings = flashlight.LexiconDecoderOptions(
             **options.flashlight_options(), word_score=options.word_score, unk_score=-math.inf
         )
-        # Arguments: ..., silence, blank, unknown word (score -inf: never taken), transitions, whether the LM is token-based
+        # Arguments: ..., silence, blank, unknown word (score -inf: never taken), transitions, is the LM token-based
         return flashlight.LexiconDecoder(
             settings, self.trie, self.lm, self.boundary, self.blank, self.unknown, [], False
         )

@@ -86,7 +86,7 @@ def decode_segments(
 ) -> Iterator[tuple[int, Hypothesis]]:
     """Decode the segments of log-probabilities (F, V) float32; yields (first frame, best hypothesis) of each.
 
-    A word ends where two segments meet: the search sees one more frame, in which ``|`` and the blank have probability 1.
+    A word ends where two segments meet: the search sees one more frame, where ``|`` and the blank have probability 1.
     """
     boundary = index_of(dictionary, WORD_BOUNDARY)
     join = torch.full((int(boundary is not None), table.size(1)), -math.inf)  # (1, V); (0, V) without |

@@ -11,7 +11,9 @@ INNER = "train_inner"  # the folder of TensorBoard's files that are written ever
 
 
 def read_training_log(path: str | Path, subset: str = "") -> Records:
-    """Records {name: number}, ``num_updates`` included, in order of updates; if a resumed run repeats some, the last ones.
+    """Records {name: number}, ``num_updates`` included, in order of updates.
+
+    An update that a resumed run repeats counts once, as it was logged last.
 
     Args:
         path: the JSON log, or the folder of TensorBoard's files.

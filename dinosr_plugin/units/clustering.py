@@ -181,7 +181,7 @@ def best_start(frames: np.ndarray, k: int, init: str, restarts: int, rng: np.ran
 def principal_components(frames: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """A function that projects (m, D) frames to (m, d) float32: principal components of the (n, D) frames, centred.
 
-    The d components contain ``PCA_VARIANCE`` of the variance. If that takes most of them, d = D: no rotation is applied.
+    The d components contain ``PCA_VARIANCE`` of the variance. If that takes most of them, d = D without rotation.
     """
     few = frames[:PCA_FRAMES]
     mean = few.mean(axis=0)

@@ -32,7 +32,7 @@ BATCH_TOKENS = 16384  # tokens per batch, padding included
 
 
 class UnitLanguageModel:
-    """A checkpoint of fairseq's task language_modeling, trained on units with ``fairseq-train`` or ``fairseq-hydra-train``.
+    """A language model of units: a checkpoint of fairseq's task language_modeling, by either training command.
 
     Args:
         checkpoint: the model.
@@ -200,7 +200,7 @@ def write_scores(lm: UnitLanguageModel, units: str | Path, out: str | Path) -> t
 def write_hidden_states(
     lm: UnitLanguageModel, units: str | Path, layer: int, out: str | Path, batch_tokens: int = BATCH_TOKENS
 ) -> int:
-    """Write a layer's hidden states for a unit file: ``out/UTT.npy``, (n + 2, D) float32, as in ZeroSpeech's ``semantic``.
+    """Write a layer's hidden states for a unit file: ``out/UTT.npy``, (n + 2, D) float32, as for ZeroSpeech's sSIMI.
 
     Returns the number of utterances. Raises UserError for a missing layer and for errors in units, model or output.
     """
