@@ -174,7 +174,7 @@ class FusionDecoder:
         longer = longer.flatten(1)  # (B, K * S)
 
         # If the longer text is already in the beam, its alignments are added to that entry.
-        # Empty slots count as children of each other, but their scores are -inf.
+        # An empty slot may be found as a parent, but its scores are -inf.
         child = beam.ids[:, :, None] == beam.parents[:, None]  # (B, parent, child)
         merged = child.any(dim=1) & repeats.any(dim=2)  # (B, K), for each child
         source = child.int().argmax(dim=1) * symbols.size(1) + repeats.int().argmax(dim=2)  # (B, K), index into longer
