@@ -1,6 +1,4 @@
-"""CTC decoders behind one interface, the generator that feeds them, and the reader of what ``fairseq-generate`` wrote."""
-
-from typing import Optional
+"""CTC decoders, the generator that calls them, and a reader for the output of ``fairseq-generate``."""
 
 import torch
 from fairseq.data import Dictionary
@@ -17,24 +15,28 @@ from .scorer import IntervalScorer
 from .search import SearchOptions
 
 DECODERS = {"best_path": BestPathDecoder, "beam": BeamDecoder, "lexicon": LexiconDecoder}
-"""Name that a user types (``task.decoder``) -> class."""
+"""Value of ``task.decoder`` -> class."""
 
 
 def build_decoder(
     name: str, dictionary: Dictionary, blank: int, options: SearchOptions, lm: torch.nn.Module | None = None
 ) -> CTCDecoder:
-    """The decoder that a user named; ``best_path`` has no options. ``lm``: fairseq's language model, from ``options.lm_path``."""
+    """Build the decoder called ``name``.
+
+    ``lm``: fairseq's language model from ``options.lm_path``. ``best_path`` takes no options.
+    """
     if options.lm_path is not None:
         if name != "beam":
             raise UserError(
-                f"--lm-path {options.lm_path}: --decoder {name} has no use for it; choose --decoder beam, or leave it out"
+                f"--lm-path {options.lm_path}: not used by --decoder {name}; choose --decoder beam, or omit the option"
             )
         return FusionDecoder(dictionary, blank, options, lm)
     if name != "best_path":
         return DECODERS[name](dictionary, blank, options)
     if options.nbest > 1:
         raise UserError(
-            f"--nbest {options.nbest}: --decoder best_path finds one text; choose --decoder beam or lexicon, or leave it out"
+            f"--nbest {options.nbest}: --decoder best_path finds only one text; "
+            "choose --decoder beam or lexicon, or omit the option"
         )
     return BestPathDecoder(blank)
 

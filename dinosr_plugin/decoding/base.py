@@ -1,4 +1,4 @@
-"""What every CTC decoder takes and returns."""
+"""The interface of all CTC decoders."""
 
 from typing import Protocol, TypedDict
 
@@ -9,10 +9,10 @@ class Hypothesis(TypedDict):
     """One transcription, in the form that ``fairseq-generate`` prints.
 
     tokens: (N,) int64, on the CPU; dictionary indices without blanks.
-    score: natural-log probability of what the decoder searched for (best path: of the path; searches: of the text, all its alignments
-        summed, with the language model and the other scores that the user set).
+    score: natural-log probability that the decoder maximises. Best path: of the path. Beam searches: of the text,
+        summed over its alignments, plus the language model score and the other scores that the user set.
     positional_scores: (N,) float32, on the CPU; natural-log probability of each token at its frame.
-    alignment: N pairs ``(frame, token position)``; the frame is the one where the token is first emitted.
+    alignment: N pairs ``(frame, token position)``; the frame is the one at which the token is first emitted.
     """
 
     tokens: torch.Tensor
@@ -22,16 +22,16 @@ class Hypothesis(TypedDict):
 
 
 class CTCDecoder(Protocol):
-    """From frame-wise log-probabilities to transcriptions."""
+    """Converts frame-wise log-probabilities to transcriptions."""
 
     def decode(self, emissions: torch.Tensor, lengths: torch.Tensor) -> list[list[Hypothesis]]:
         """Decode a batch.
 
         Args:
-            emissions: (B, F, V) float32 log-probabilities, on any device. ``-inf`` marks a symbol that may not be emitted.
-            lengths: (B,) int64 number of valid frames of each utterance, from 0 to F; frames behind it are never looked at.
+            emissions: (B, F, V) float32 log-probabilities, on any device. ``-inf`` marks an impossible symbol.
+            lengths: (B,) int64 number of valid frames of each utterance, from 0 to F; later frames are ignored.
 
         Returns:
-            For each utterance its hypotheses, best first; at least one, which may hold no token.
+            The hypotheses of each utterance, best first: at least one, which may be empty.
         """
         ...

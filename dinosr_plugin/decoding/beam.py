@@ -1,7 +1,9 @@
-"""Beam search over symbols, without a lexicon: finds the text whose alignments together are likeliest, not the likeliest path.
+"""Beam search over symbols, without a lexicon: finds the most probable text (summed over alignments), not the best
+path.
 
-Graves et al., "Connectionist Temporal Classification", ICML 2006, section 3.2 (prefix search); Hannun et al., "First-Pass Large Vocabulary
-Continuous Speech Recognition using Bi-Directional Recurrent DNNs", 2014 (with a language model).
+Graves et al., "Connectionist Temporal Classification", ICML 2006, section 3.2 (prefix search); Hannun et al.,
+"First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs", 2014 (with a language
+model).
 """
 
 from fairseq.data import Dictionary
@@ -10,24 +12,22 @@ from .search import WORD_BOUNDARY, BeamSearch, SearchOptions, import_flashlight,
 
 
 class BeamDecoder(BeamSearch):
-    """A ``CTCDecoder``; a language model, if any, is one of the dictionary's symbols (letters with ``|``, pieces).
+    """A ``CTCDecoder``; its optional n-gram model is over the dictionary's symbols (letters with ``|``, or pieces).
 
     Args:
         dictionary: the target dictionary.
-        blank: index of the CTC blank in it.
+        blank: index of the CTC blank in the dictionary.
         options: see ``SearchOptions``.
     """
 
     def __init__(self, dictionary: Dictionary, blank: int, options: SearchOptions):
-        self.lm = load_lm(
-            options.lm, dictionary.symbols, dictionary.nspecial, share=0.5
-        )  # a model of words knows A and I
+        # A word model also knows the letters A and I, so it must know more than half of the symbols.
+        self.lm = load_lm(options.lm, dictionary.symbols, dictionary.nspecial, min_known_share=0.5)
         super().__init__(blank, index_of(dictionary, WORD_BOUNDARY), options)
 
     def make_decoder(self, options: SearchOptions):
         flashlight = import_flashlight()
         settings = flashlight.LexiconFreeDecoderOptions(**options.flashlight_options())
-        # The search starts behind a silence, so that a first | would be a repeat and escape the language model; the blank has no such effect.
-        return flashlight.LexiconFreeDecoder(
-            settings, self.lm, self.blank, self.blank, []
-        )  # silence, blank, transitions
+        # The search starts after a silence. If that were |, a leading | would count as a repeat and be exempt from the
+        # language model; the blank has no such effect. Arguments: silence, blank, transitions.
+        return flashlight.LexiconFreeDecoder(settings, self.lm, self.blank, self.blank, [])

@@ -1,4 +1,4 @@
-"""Best-path ("greedy") CTC decoding: the likeliest symbol of every frame, repeats merged, blanks dropped.
+"""Best-path ("greedy") CTC decoding: take the most probable symbol of every frame, merge repeats, drop blanks.
 
 Graves et al., "Connectionist Temporal Classification", ICML 2006, section 3.2.
 """
@@ -9,7 +9,7 @@ from .base import Hypothesis
 
 
 class BestPathDecoder:
-    """A ``CTCDecoder`` without search; whole batches at once, on the device of the emissions.
+    """A ``CTCDecoder`` without search. It decodes whole batches at once, on the device of the emissions.
 
     Args:
         blank: dictionary index of the CTC blank.
@@ -19,10 +19,10 @@ class BestPathDecoder:
         self.blank = blank
 
     def decode(self, emissions: torch.Tensor, lengths: torch.Tensor) -> list[list[Hypothesis]]:
-        """One hypothesis for each utterance; see ``CTCDecoder.decode``. ``score`` is the log-probability of the path."""
+        """One hypothesis for each utterance; see ``CTCDecoder.decode``. ``score`` is the path's log-probability."""
         log_probs, path = emissions.max(dim=-1)  # (B, F, V) -> (B, F), (B, F)
         valid = torch.arange(path.size(1), device=path.device) < lengths.to(path.device)[:, None]  # (B, F)
-        emitted = valid & starts_of_runs(path) & (path != self.blank)  # (B, F)
+        emitted = valid & run_starts(path) & (path != self.blank)  # (B, F)
 
         # float64, so that the sum does not depend on how far the batch is padded
         scores = log_probs.double().masked_fill(~valid, 0.0).sum(dim=1).tolist()
@@ -30,18 +30,18 @@ class BestPathDecoder:
         frames = emitted.nonzero()[:, 1].cpu().split(counts)  # (all tokens of the batch,) -> B x (N,)
         tokens = path[emitted].cpu().split(counts)
         token_scores = log_probs[emitted].cpu().split(counts)
-        return [[hypothesis(*parts)] for parts in zip(tokens, scores, token_scores, frames)]
+        return [[make_hypothesis(*parts)] for parts in zip(tokens, scores, token_scores, frames)]
 
 
-def starts_of_runs(path: torch.Tensor) -> torch.Tensor:
-    """(B, F) symbols -> (B, F) bool: whether a frame differs from the one before it; the first one always does."""
+def run_starts(path: torch.Tensor) -> torch.Tensor:
+    """(B, F) symbols -> (B, F) bool: whether a frame differs from the previous one; True for the first frame."""
     starts = torch.ones_like(path, dtype=torch.bool)
     starts[:, 1:] = path[:, 1:] != path[:, :-1]
     return starts
 
 
-def hypothesis(tokens: torch.Tensor, score: float, token_scores: torch.Tensor, frames: torch.Tensor) -> Hypothesis:
+def make_hypothesis(tokens: torch.Tensor, score: float, token_scores: torch.Tensor, frames: torch.Tensor) -> Hypothesis:
     """Pack (N,) tokens, their (N,) scores and (N,) frames."""
     alignment = [(frame, position) for position, frame in enumerate(frames.tolist())]
-    # a copy: fairseq-generate converts the scores to base 2 in place
+    # Copied because fairseq-generate converts the scores to base 2 in place.
     return {"tokens": tokens, "score": score, "positional_scores": token_scores.clone(), "alignment": alignment}

@@ -1,7 +1,8 @@
-"""Emissions in a file: what the network gave for a part of a corpus, to be decoded many times without it.
+"""Emission files: a model's frame-wise log-probabilities for a whole manifest, to be decoded many times without the
+model.
 
-An ``.npz`` archive (``numpy.load`` opens it without unpickling anything): ``meta``, JSON in bytes; ``0``, ``1``, ...: (F, V) float32
-log-probabilities of the manifest's rows.
+An ``.npz`` archive, which ``numpy.load`` opens without unpickling. ``meta``: JSON as bytes; ``0``, ``1``, ...: (F, V)
+float32 log-probabilities of the manifest's rows.
 """
 
 import io
@@ -19,21 +20,21 @@ import numpy as np
 import torch
 from fairseq.data import Dictionary
 
-from ..checkpoints.weights import fingerprint  # noqa: F401  (of the model that emissions are of)
+from ..checkpoints.weights import fingerprint  # noqa: F401  (callers compute ``EmissionMetadata.model`` with it)
 from ..data.audio import SAMPLE_RATE
 from ..data.manifest import require_writable, unwritable
 from ..errors import UserError
 
 
 @dataclass(frozen=True)
-class Meta:
-    """What emissions are of. The sound itself is not compared with what it was when they were made.
+class EmissionMetadata:
+    """Where emissions come from. The audio itself is not compared with the audio that they were computed from.
 
-    model: ``fingerprint`` of the model.
+    model: ``fingerprint`` of the models.
     symbols: the dictionary, in order.
-    blank: index of the CTC blank in it.
-    root, files, samples: of the manifest: its folder; name and length of every row.
-    labels: reference transcript of every row, in symbols of the dictionary with spaces between.
+    blank: index of the CTC blank in the dictionary.
+    root, files, samples: the manifest's folder, and the name and length of every row.
+    labels: reference transcript of every row, as space-separated symbols of the dictionary.
     """
 
     model: str
@@ -46,7 +47,7 @@ class Meta:
 
     @property
     def seconds(self) -> float:
-        """Sound in all rows together."""
+        """Total duration of the audio."""
         return sum(self.samples) / SAMPLE_RATE
 
     def dictionary(self) -> Dictionary:
@@ -57,25 +58,25 @@ class Meta:
 
 
 class EmissionWriter:
-    """Takes emissions in any order; the file gets its name with ``close``, which wants those of every row.
+    """Writes emissions, added in any order. ``close`` gives the file its name; by then every row must have been added.
 
     Raises:
         UserError: the file cannot be written.
     """
 
-    def __init__(self, path: str | Path, meta: Meta):
+    def __init__(self, path: str | Path, meta: EmissionMetadata):
         self.path, self.meta, self.missing = Path(path), meta, set(range(len(meta.files)))
         require_writable(self.path.parent)
         self.unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.archive = zipfile.ZipFile(self.unfinished, "w")
-            weakref.finalize(self, self.unfinished.unlink, missing_ok=True)  # where decoding ends in an error
+            weakref.finalize(self, self.unfinished.unlink, missing_ok=True)  # in case decoding fails
         except OSError as error:
             raise unwritable(self.path, error.strerror) from error
 
     def add(self, row: int, emissions: torch.Tensor) -> None:
-        """(F, V) float32 of a row of the manifest."""
+        """Add the (F, V) float32 emissions of a row of the manifest."""
         self.write(str(row), emissions.numpy())
         self.missing.discard(row)
 
@@ -89,11 +90,13 @@ class EmissionWriter:
             raise unwritable(self.path, error.strerror) from error
 
     def close(self) -> None:
-        """Finish the file. Raises UserError where rows were not added."""
+        """Finish the file. Raises UserError if rows are missing."""
         if self.missing:
             self.discard()
             raise UserError(
-                f"--emissions {self.path}: not written, for {len(self.missing)} of {len(self.meta.files)} utterances were not decoded"
+                f"--emissions {self.path}: not written, "
+                f"because {len(self.missing)} of {len(self.meta.files)} utterances were not decoded; "
+                "decode the whole manifest"
             )
         self.write("meta", np.frombuffer(json.dumps(asdict(self.meta)).encode(), dtype=np.uint8))
         try:
@@ -108,25 +111,25 @@ class EmissionWriter:
 
 
 class EmissionReader:
-    """The file, opened; ``self[row]`` is (F, V) float32.
+    """Reads an emission file; ``self[row]`` is (F, V) float32.
 
     Raises:
-        UserError: no such file, or one that holds something else.
+        UserError: the file does not exist or is not an emission file.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         if self.path.is_dir():
-            raise UserError(f"{path}: a folder; give the name of a file of emissions")
+            raise UserError(f"{path}: is a folder; give the name of an emission file")
         if not self.path.is_file():
-            raise UserError(f"{path}: no such file; `fairseq-generate ... --emissions {path}` makes it")
+            raise UserError(f"{path}: no such file; create it with `fairseq-generate ... --emissions {path}`")
         with self.readable():
             self.archive = np.load(self.path, allow_pickle=False)
-            self.meta = Meta(**json.loads(self.archive["meta"].tobytes()))
+            self.meta = EmissionMetadata(**json.loads(self.archive["meta"].tobytes()))
 
     @contextmanager
     def readable(self) -> Iterator[None]:
-        """UserError for whatever numpy and zipfile say of other or damaged files."""
+        """Raise UserError for the errors of numpy and zipfile about other or damaged files."""
         try:
             yield
         except (
@@ -139,8 +142,8 @@ class EmissionReader:
             zipfile.BadZipFile,
             zlib.error,
         ) as error:
-            remedy = f"remove it, `fairseq-generate ... --emissions {self.path}` makes it again"
-            raise UserError(f"{self.path}: not a file of emissions, or damaged; {remedy}") from error
+            remedy = f"remove it and create it again with `fairseq-generate ... --emissions {self.path}`"
+            raise UserError(f"{self.path}: not an emission file, or damaged; {remedy}") from error
 
     def __len__(self) -> int:
         return len(self.meta.files)
@@ -152,12 +155,13 @@ class EmissionReader:
     def __iter__(self) -> Iterator[torch.Tensor]:
         return (self[row] for row in range(len(self)))
 
-    def require_same(self, meta: Meta) -> None:
-        """Raise UserError unless they are of this model, dictionary and manifest."""
+    def require_same(self, meta: EmissionMetadata) -> None:
+        """Raise UserError unless the emissions belong to this model, dictionary and manifest."""
         for names, what in DIFFERENCES.items():
             if any(getattr(self.meta, name) != getattr(meta, name) for name in names):
                 raise UserError(
-                    f"--emissions {self.path}: of {what}; remove it to have it made again, or give another name"
+                    f"--emissions {self.path}: computed from {what}; remove the file to create it again, "
+                    "or give another file name"
                 )
 
 
@@ -167,11 +171,10 @@ DIFFERENCES = {
     ("root", "files", "samples"): "another manifest",
     ("labels",): "other transcripts",
 }
-"""Fields of ``Meta`` -> what it means where they differ."""
+"""Fields of ``EmissionMetadata`` -> what a difference in them means."""
 
 
 def padded(emissions: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """B x (F, V) -> (B, longest F, V), padded with zeros, and the lengths (B,)."""
-    return torch.nn.utils.rnn.pad_sequence(list(emissions), batch_first=True), torch.tensor(
-        [len(one) for one in emissions]
-    )
+    lengths = torch.tensor([len(one) for one in emissions])
+    return torch.nn.utils.rnn.pad_sequence(list(emissions), batch_first=True), lengths

@@ -1,4 +1,4 @@
-"""Language models that ``fairseq-train --task language_modeling`` trains, asked about many texts at once."""
+"""Language models trained with ``fairseq-train --task language_modeling``, queried about many texts at once."""
 
 import torch
 from fairseq.data import Dictionary
@@ -9,56 +9,58 @@ from ..errors import UserError
 
 
 class NeuralLM:
-    """The next symbol's log-probabilities after each of N texts.
+    """Computes the next symbol's log-probabilities after each of N texts.
 
-    An LSTM goes on from what it remembers of a text without its last symbol: one step a text. Other networks read each text from its
-    start, all of them in one forward pass, padded behind their ends, where a causal network does not look.
+    An LSTM continues from its state after the text without its last symbol: one step for each text. Other networks read
+    each text from its start, all texts in one forward pass, padded at their ends, which a causal network does not see.
 
     Args:
-        model: on any device; put into eval mode. Its sentences begin with ``</s>``, as the language modelling task has them.
-        dictionary: that of the texts, V symbols; the model may number them otherwise, and know more.
-        blank: index of the CTC blank in it, which is in no text.
+        model: on any device; put into eval mode. Its sentences begin with ``</s>``, as in the language modelling task.
+        dictionary: the texts' dictionary, V symbols. The model's own may order them differently and contain more.
+        blank: index of the CTC blank in the dictionary; it does not occur in texts.
         path: the model's file, for messages.
 
     Raises:
-        UserError: not a language model, or one that lacks symbols.
+        UserError: the model is not a language model, or lacks symbols.
     """
 
     def __init__(self, model: torch.nn.Module, dictionary: Dictionary, blank: int, path: str):
         if not isinstance(model, FairseqLanguageModel):
             raise UserError(
-                f"--lm-path {path}: not a language model; give one made by fairseq-train --task language_modeling"
+                f"--lm-path {path}: not a language model; give a checkpoint of fairseq-train --task language_modeling"
             )
-        own = model.decoder.dictionary
+        lm_dictionary = model.decoder.dictionary
         unknown = [
             symbol
             for symbol in dictionary.symbols[dictionary.nspecial :]
-            if symbol not in own and symbol != dictionary[blank]
+            if symbol not in lm_dictionary and symbol != dictionary[blank]
         ]
         if unknown:
             raise UserError(
-                f"--lm-path {path}: does not know {len(unknown)} of the dictionary's symbols ({unknown[0]!r}, ...); train it on the same labels: "
-                "fairseq-preprocess --only-source --srcdict DATA/dict.ltr.txt --trainpref FILE.ltr (or .bpe)"
+                f"--lm-path {path}: does not know {len(unknown)} of the dictionary's symbols ({unknown[0]!r}, ...); "
+                "train it on the same labels: fairseq-preprocess --only-source --srcdict DATA/dict.ltr.txt "
+                "--trainpref FILE.ltr (or .bpe)"
             )
-        model.eval()  # returns None once fairseq-generate has prepared the model
-        self.model, self.padding, self.end = model, own.pad(), own.eos()
+        model.eval()  # not chained: it returns None once fairseq-generate has prepared the model
+        self.model, self.padding, self.end = model, lm_dictionary.pad(), lm_dictionary.eos()
         self.recurrent = isinstance(model.decoder, LSTMDecoder)
-        self.longest = model.max_positions()
-        self.columns = torch.tensor([own.index(symbol) for symbol in dictionary.symbols] + [self.end])  # (V + 1,)
+        self.max_positions = model.max_positions()
+        # (V + 1,) index of each symbol of the dictionary, and of the end, in the model's own dictionary
+        self.columns = torch.tensor([lm_dictionary.index(symbol) for symbol in dictionary.symbols] + [self.end])
 
-    def after(
+    def next_log_probs(
         self, texts: torch.Tensor, lengths: torch.Tensor, states: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Read N texts, or the last symbol of each.
+        """Read N texts, or only the last symbol of each if the network is an LSTM.
 
         Args:
-            texts: (N, L) int64 dictionary indices; anything behind a text's end.
+            texts: (N, L) int64 dictionary indices; values after the end of a text are ignored.
             lengths: (N,) int64, from 0 to L.
-            states: (N, ...) what was returned for the texts without their last symbols; anything for texts of length 0.
+            states: (N, ...) states returned for the texts without their last symbols; ignored for texts of length 0.
 
         Returns:
-            (N, V + 1) float32 natural-log probabilities of each symbol and, in the last column, of the end; on the texts' device.
-            (N, 2, layers, width) what an LSTM remembers of the texts; (N, 0) for other networks.
+            (N, V + 1) float32 natural-log probabilities of each symbol and, in the last column, of the end, on the
+            device of the texts. (N, 2, layers, width) states of an LSTM after the texts; (N, 0) for other networks.
         """
         device = next(self.model.parameters()).device
         tokens = torch.nn.functional.pad(self.columns.to(texts.device)[texts], (1, 0), value=self.end)  # (N, 1 + L)
@@ -66,13 +68,12 @@ class NeuralLM:
         logits, extra, states = (
             self.step(tokens, lengths, states.to(device)) if self.recurrent else self.read(tokens, lengths)
         )
-        log_probs = self.model.get_normalized_probs((logits, extra), log_probs=True)[
-            :, 0
-        ]  # (N, 1, own symbols) -> (N, own symbols)
+        # (N, 1, symbols of the model) -> (N, symbols of the model)
+        log_probs = self.model.get_normalized_probs((logits, extra), log_probs=True)[:, 0]
         return log_probs[:, self.columns.to(device)].float().to(texts.device), states.to(texts.device)
 
     def step(self, tokens: torch.Tensor, lengths: torch.Tensor, states: torch.Tensor):
-        """(N, 1, symbols) logits, the model's other output, new states; the start of a sentence has no state."""
+        """(N, 1, symbols) logits, the model's other output, new states. Texts of length 0 start without a state."""
         memory, decoder = {}, self.model.decoder
         if lengths.any():
             hiddens, cells = states.permute(1, 2, 0, 3)  # (N, 2, layers, width) -> (layers, N, width) each
@@ -84,11 +85,10 @@ class NeuralLM:
         return logits, extra, torch.stack([cached["prev_hiddens"], cached["prev_cells"]]).permute(2, 0, 1, 3)
 
     def read(self, tokens: torch.Tensor, lengths: torch.Tensor):
-        """As ``step``, without states; of a text longer than the model can read, only the end is."""
-        start = (lengths + 1 - self.longest).clamp(min=0)
-        places = start[:, None] + torch.arange(
-            min(tokens.size(1), int(self.longest)), device=tokens.device
-        )  # (N, at most longest)
+        """As ``step``, without states. If a text is longer than the model's maximum, only its end is read."""
+        start = (lengths + 1 - self.max_positions).clamp(min=0)
+        size = min(tokens.size(1), int(self.max_positions))
+        places = start[:, None] + torch.arange(size, device=tokens.device)  # (N, size)
         tokens = tokens.gather(1, places.clamp(max=tokens.size(1) - 1)).masked_fill(
             places > lengths[:, None], self.padding
         )

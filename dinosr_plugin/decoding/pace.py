@@ -1,4 +1,4 @@
-"""The real-time factor of decoding: how long it takes, as a part of how long the speech is."""
+"""The real-time factor of decoding: processing time divided by the duration of the speech."""
 
 import time
 from collections.abc import Iterator
@@ -8,32 +8,36 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Pace:
-    """How fast it goes from the moment this is made; all in seconds.
+    """Measures the real-time factor, from the moment this object is created. All times in seconds.
 
-    sound: what the recordings that are done last together.
-    parts: time that each part of the work took; parts that run side by side overlap.
+    sound: total duration of the recordings that are done.
+    parts: time spent on each part of the work; parts that run in parallel overlap.
     """
 
     sound: float = 0.0
     parts: dict[str, float] = field(default_factory=dict)
-    began: float = field(default_factory=time.perf_counter)
+    start: float = field(default_factory=time.perf_counter)
 
     @contextmanager
-    def of(self, part: str) -> Iterator[None]:
-        """Counts the time of what stands under it for a part of the work."""
-        began = time.perf_counter()
+    def timing(self, part: str) -> Iterator[None]:
+        """Add the time spent in the ``with`` block to a part of the work."""
+        start = time.perf_counter()
         yield
-        self.parts[part] = self.parts.get(part, 0.0) + time.perf_counter() - began
+        self.parts[part] = self.parts.get(part, 0.0) + time.perf_counter() - start
 
     def summary(self) -> str:
-        """As in "1.2 h of speech in 95 s: real-time factor 0.022 (network 0.015, search 0.007)"; there must have been sound."""
-        total = time.perf_counter() - self.began
+        """Such as "1.2 h of speech in 95 s: real-time factor 0.022 (network 0.015, search 0.007)".
+
+        Requires ``sound`` > 0.
+        """
+        total = time.perf_counter() - self.start
         parts = ", ".join(f"{part} {seconds / self.sound:.3f}" for part, seconds in self.parts.items())
-        return f"{span(self.sound)} of speech in {span(total)}: real-time factor {total / self.sound:.3f} ({parts})"
+        durations = f"{format_seconds(self.sound)} of speech in {format_seconds(total)}"
+        return f"{durations}: real-time factor {total / self.sound:.3f} ({parts})"
 
 
-def span(seconds: float) -> str:
-    """A time with two or three digits: 9.4 s, 95 s, 59.0 min, 1.2 h."""
+def format_seconds(seconds: float) -> str:
+    """A duration with two or three digits: 9.4 s, 95 s, 59.0 min, 1.2 h."""
     if seconds < 99.5:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

@@ -1,6 +1,6 @@
-"""Searches in processes of their own, so that they go on while the network works on the next batch.
+"""Beam searches in separate processes, which run while the network works on the next batch.
 
-flashlight-text holds Python's global lock while it searches: threads would wait for one another.
+Threads would not help: flashlight-text holds Python's global interpreter lock while it searches.
 """
 
 import multiprocessing
@@ -23,54 +23,55 @@ from ..errors import UserError
 from .base import CTCDecoder, Hypothesis
 from .search import BeamSearch, SearchOptions
 
-MOST = 16
-"""Processes that nobody asked for."""
+MAX_DEFAULT_PROCESSES = 16
+"""Limit on the number of processes if the user does not choose it."""
 
 Packed = list[tuple[np.ndarray, float, np.ndarray, list]]
-"""Hypotheses without tensors, which would take a file handle each on their way between processes."""
+"""Hypotheses as NumPy arrays: sending a tensor to another process takes a file handle."""
 
 
 def default_processes() -> int:
-    """One for each CPU that this process may use; none where processes cannot be forked."""
+    """One process for each CPU that this process may use; 0 if processes cannot be forked."""
     if "fork" not in multiprocessing.get_all_start_methods():
         return 0
-    return min(MOST, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MAX_DEFAULT_PROCESSES, cpus)
 
 
 class DecoderPool:
-    """Decodes one utterance at a time in each of several processes.
+    """Decodes utterances in several processes, one at a time in each.
 
     Args:
-        decoder: decodes in this process unless it is a ``BeamSearch``: other decoders are quick, or run on the GPU.
-        processes: how many; 0: everything happens in this process, at once. They are forked here, so that they share lexicon and
-            language model with it; they run with one thread and touch no GPU.
+        decoder: a ``BeamSearch`` runs in the processes; other decoders, which are fast or use the GPU, run in this one.
+        processes: how many; 0: decode in this process, synchronously. They are forked here, so that they share the
+            lexicon and language model with this process; each runs one thread and does not use the GPU.
 
     Raises:
-        UserError: ``processes`` is negative; later, one was killed.
+        UserError: ``processes`` is negative; later, if a process was killed.
 
-    A context manager: where an error leaves it, what is being searched is given up.
+    A context manager: if the block ends with an error, running searches are cancelled.
     """
 
     def __init__(self, decoder: CTCDecoder, processes: int = 0):
         if processes < 0:
-            raise UserError(f"--decoder-processes {processes}: must be 0 or more")
+            raise UserError(f"--decoder-processes {processes}: must not be negative; give 0 or more")
         self.decoder = decoder
         self.search_seconds = 0.0
-        """Time spent searching so far, added up over the processes."""
+        """Time spent searching so far, summed over the processes."""
         self.processes = processes if isinstance(decoder, BeamSearch) else 0
         self.executor: ProcessPoolExecutor | None = None
         if self.processes:
             fork = multiprocessing.get_context("fork")
             self.executor = ProcessPoolExecutor(
-                self.processes, mp_context=fork, initializer=begin_worker, initargs=(decoder,)
+                self.processes, mp_context=fork, initializer=init_worker, initargs=(decoder,)
             )
             with self.alive():
-                self.executor.submit(os.getpid).result()  # forks them all
+                self.executor.submit(os.getpid).result()  # forks all processes
 
     def submit(self, emissions: torch.Tensor, lengths: torch.Tensor, options: SearchOptions | None = None) -> "Pending":
-        """Begin to decode a batch: as ``CTCDecoder.decode``, whose result ``Pending.wait`` gives.
+        """Start to decode a batch. Arguments as for ``CTCDecoder.decode``, whose result ``Pending.wait`` returns.
 
-        ``options``, where given, are used in place of the decoder's own (all but its language model and lexicon).
+        ``options`` replaces the decoder's own, if given; language model and lexicon stay the same.
         """
         if self.executor is None:
             start = time.perf_counter()
@@ -85,14 +86,14 @@ class DecoderPool:
 
     @contextmanager
     def alive(self) -> Iterator[None]:
-        """UserError where a process has died."""
+        """Raise UserError if a process has died."""
         try:
             yield
         except BrokenProcessPool as error:
             compat.unblock_pool(self.executor)
             raise UserError(
-                f"--decoder-processes {self.processes}: one of them was killed, for want of memory perhaps; "
-                "give fewer, or a smaller --beam or --beam-size-token"
+                f"--decoder-processes {self.processes}: a process was killed, possibly because memory ran out; "
+                "use fewer processes, or a smaller --beam or --beam-size-token"
             ) from error
 
     def __enter__(self) -> "DecoderPool":
@@ -109,17 +110,17 @@ class DecoderPool:
 
 
 class Pending:
-    """Hypotheses of a batch that are being looked for."""
+    """The future hypotheses of a batch."""
 
     def __init__(self, pool: DecoderPool, done: list[list[Hypothesis]], futures: "list[Future[Any]]"):
         self.pool, self.done, self.futures = pool, done, futures
 
     def unfinished(self) -> int:
-        """Utterances that are not done."""
+        """Number of utterances that are not decoded yet."""
         return sum(not future.done() for future in self.futures)
 
     def wait(self) -> list[list[Hypothesis]]:
-        """Raises UserError where a process has died, and what the search raised."""
+        """The hypotheses of all utterances. Raises UserError if a process has died, and whatever the search raised."""
         with self.pool.alive():
             for packed, seconds in [future.result() for future in self.futures]:
                 self.done.append(unpack(packed))
@@ -128,29 +129,32 @@ class Pending:
         return self.done
 
 
-# ---- in the processes -------------------------------------------------------------------------------------------------------
+# ---- in the worker processes -----------------------------------------------------------------------------------------
 
 
 class Worker:
     decoder: BeamSearch
-    """This process's own."""
+    """The decoder of this process."""
 
 
-def begin_worker(decoder: BeamSearch) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends us
-    torch.set_num_threads(1)  # threads of the parent's do not live on in a fork
-    threading.Thread(target=end_with_parent, daemon=True).start()
+def init_worker(decoder: BeamSearch) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which ends this process
+    torch.set_num_threads(1)  # the parent's threads do not exist after a fork
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     Worker.decoder = decoder
 
 
-def end_with_parent() -> None:
-    """A parent that is killed cannot end us, and the queue never ends: we hold its other end too."""
+def exit_with_parent() -> None:
+    """Exit when the parent dies.
+
+    A killed parent cannot stop its workers, and their queue stays open because they hold both ends of it.
+    """
     multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
 
 
 def search(emissions: np.ndarray, options: SearchOptions | None) -> tuple[Packed, float]:
-    """(F, V) float32 -> hypotheses, and the seconds that it took."""
+    """(F, V) float32 -> hypotheses, and the time the search took in seconds."""
     start = time.perf_counter()
     if options is not None and options != Worker.decoder.options:
         Worker.decoder.set_options(options)

@@ -1,4 +1,4 @@
-"""A fine-tuned CTC model with everything that turning sound into text needs."""
+"""A speech recogniser: a fine-tuned CTC model, with everything needed to turn audio into text."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,14 @@ from ..modules.frame_grid import FrameGrid
 
 @dataclass(frozen=True)
 class Recogniser:
-    """
-    blank: index of the blank in the dictionary.
-    normalize: whether the model expects recordings of mean 0 and variance 1.
-    grid: number of frames of a sound, and their place in time.
+    """A fine-tuned CTC model and the settings for running it.
+
+    Attributes:
+        model: in eval mode, on the CPU.
+        dictionary: the target dictionary.
+        blank: index of the CTC blank in ``dictionary``.
+        normalize: whether each recording must be scaled to mean 0 and variance 1.
+        grid: number of frames of a recording, and their place in time.
     """
 
     model: Wav2VecCtc
@@ -28,9 +32,16 @@ class Recogniser:
 
 
 def load_recogniser(path: str | Path) -> Recogniser:
-    """A checkpoint of CTC fine-tuning. Raises UserError as ``load_model`` does, and for a model of another kind."""
+    """Load a checkpoint of CTC fine-tuning.
+
+    Raises:
+        UserError: as ``load_model`` does; also if the checkpoint contains another kind of model.
+    """
     model, cfg, task = load_model(path)
     if not isinstance(model, Wav2VecCtc):
-        raise UserError(f"{path}: contains {type(model).__name__}, not a recogniser; fine-tune it first and give that checkpoint")
+        raise UserError(
+            f"{path}: contains a {type(model).__name__}, which is not a speech recogniser; "
+            "fine-tune it first (see README.md) and give that checkpoint"
+        )
     blank = task.target_dictionary.index(task.blank_symbol)
     return Recogniser(model, task.target_dictionary, blank, wants_normalized_waves(cfg), reader_of(model).grid)

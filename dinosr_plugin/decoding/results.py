@@ -1,4 +1,4 @@
-"""Word and character error rates from what ``fairseq-generate`` wrote."""
+"""Word and character error rates from the output of ``fairseq-generate``."""
 
 import re
 from collections.abc import Sequence
@@ -13,37 +13,41 @@ from ..errors import UserError
 LINE = re.compile(r"([TD])-(\d+)\t(.*)")
 
 RESAMPLES = 1000
-"""Draws of the bootstrap: the bounds of its 95 % interval rest on 25 draws each."""
+"""Bootstrap samples; 25 of them lie outside each bound of the 95 % interval."""
 
 
 def score_generate_output(path: str | Path) -> dict[str, Any]:
-    """Score the output of ``fairseq-generate ... --post-process letter`` (what it printed, or its ``--results-path`` file).
+    """Score the output of ``fairseq-generate ... --post-process letter`` (its stdout or its ``--results-path`` file).
 
     Args:
-        path: the file; lines that are neither a reference (``T-``) nor a hypothesis (``D-``) are passed over.
+        path: the file; lines other than references (``T-``) and hypotheses (``D-``) are ignored.
 
     Returns:
         See ``error_rates``.
 
     Raises:
-        UserError: no file, no results in it, a hypothesis without its reference (or the reverse), or empty references.
+        UserError: the file is missing or contains no results, a hypothesis has no reference (or the reverse), or all
+            references are empty.
     """
     references, hypotheses = read_generate_output(path)
     if not any(reference.split() for reference in references.values()):
-        raise UserError(f"{path}: all references are empty; was the right --gen-subset decoded?")
+        raise UserError(f"{path}: all references are empty; decode a --gen-subset that has transcripts")
     return error_rates([(references[utterance], hypotheses[utterance]) for utterance in references])
 
 
 def error_rates(texts: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Word and character error rates of (reference, hypothesis) pairs, one an utterance.
+    """Word and character error rates of (reference, hypothesis) pairs, one for each utterance.
 
-    Error rates are those of the whole set: edit operations over all utterances, divided by the length of all references,
-    times 100. ``wer`` counts words; ``cer`` counts characters, with each space between words as one character.
-    Nothing is normalised (no change of case, punctuation stays). Intervals: see ``bootstrap_interval``.
+    Error rates are those of the whole set: edit operations over all utterances, divided by the total length of the
+    references, times 100. ``wer`` counts words; ``cer`` counts characters, with each space between words as one
+    character. The texts are not normalised (case and punctuation count). Intervals: see ``bootstrap_interval``.
 
     Returns:
-        ``{"wer": float, "cer": float, "wer_interval": (low, high), "cer_interval": (low, high), "utterances": int, "words": int}``
-        (words of the references). References without any word -> ZeroDivisionError.
+        ``{"wer": float, "cer": float, "wer_interval": (low, high), "cer_interval": (low, high), "utterances": int,
+        "words": int}``; ``words`` is the number of words in the references.
+
+    Raises:
+        ZeroDivisionError: no reference contains a word.
     """
     words = [(reference.split(), hypothesis.split()) for reference, hypothesis in texts]
     characters = [(" ".join(reference), " ".join(hypothesis)) for reference, hypothesis in words]
@@ -58,7 +62,7 @@ def error_rates(texts: Sequence[tuple[str, str]]) -> dict[str, Any]:
 
 
 def read_generate_output(path: str | Path) -> tuple[dict[int, str], dict[int, str]]:
-    """References and best hypotheses of a ``fairseq-generate`` output, by sample id; raises as ``score_generate_output``."""
+    """Read (references, best hypotheses) by sample id; raises as ``score_generate_output``."""
     texts: dict[str, dict[int, str]] = {"T": {}, "D": {}}
     for kind, utterance, text in _result_lines(Path(path)):
         if kind == "D":
@@ -66,32 +70,36 @@ def read_generate_output(path: str | Path) -> tuple[dict[int, str], dict[int, st
         texts[kind].setdefault(int(utterance), text)  # the first hypothesis is the best one
     references, hypotheses = texts["T"], texts["D"]
     if not references and not hypotheses:
-        raise UserError(f"{path}: no T- and D- lines; is it the output of fairseq-generate, run without --quiet?")
+        raise UserError(
+            f"{path}: contains no T- and D- lines; give the output of fairseq-generate, run without --quiet"
+        )
     unpaired = sorted(references.keys() ^ hypotheses.keys())
     if unpaired:
-        raise UserError(f"{path}: utterance {unpaired[0]} lacks its T- or D- line; is the file complete?")
+        raise UserError(
+            f"{path}: the T- or D- line of utterance {unpaired[0]} is missing; "
+            "give the complete output of fairseq-generate"
+        )
     return references, hypotheses
 
 
 def error_rate(pairs: Sequence[tuple[Sequence, Sequence]]) -> float:
-    """Edit operations in percent of the references' length, over all (reference, hypothesis) pairs; 0 references -> ZeroDivisionError."""
+    """Edit operations in percent of the total reference length. Raises ZeroDivisionError if that is 0."""
     errors = sum(editdistance.eval(reference, hypothesis) for reference, hypothesis in pairs)
     return 100.0 * errors / sum(len(reference) for reference, _ in pairs)
 
 
 def bootstrap_interval(pairs: Sequence[tuple[Sequence, Sequence]], seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of ``error_rate``, by drawing utterances with replacement; the same seed gives the same interval.
+    """95 % percentile bootstrap interval of ``error_rate``, from utterances resampled with replacement.
 
-    It says what other utterances of these speakers would change, not other speakers: utterances of one speaker are alike.
+    The interval describes other utterances of these speakers, not other speakers: utterances of one speaker are alike.
     Bisani and Ney, "Bootstrap Estimates for Confidence Intervals in ASR Performance Evaluation", ICASSP 2004.
     """
     errors = np.array([editdistance.eval(reference, hypothesis) for reference, hypothesis in pairs])  # (N,)
     lengths = np.array([len(reference) for reference, _ in pairs])  # (N,)
     rng = np.random.default_rng(seed)
     draws = [rng.integers(len(pairs), size=len(pairs)) for _ in range(RESAMPLES)]
-    rates = [
-        100.0 * errors[draw].sum() / lengths[draw].sum() for draw in draws if lengths[draw].any()
-    ]  # a draw may hold empty references only
+    # a sample may contain only empty references
+    rates = [100.0 * errors[draw].sum() / lengths[draw].sum() for draw in draws if lengths[draw].any()]
     low, high = np.percentile(rates, [2.5, 97.5])
     return float(low), float(high)
 

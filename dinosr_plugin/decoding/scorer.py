@@ -1,4 +1,4 @@
-"""``fairseq-generate --scoring dinosr_wer``: word and character error rates with their intervals, in its last line."""
+"""``fairseq-generate --scoring dinosr_wer``: ends with word and character error rates and their intervals."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from .results import error_rates
 
 @dataclass
 class IntervalScorerConfig(FairseqDataclass):
-    """No options: nothing is normalised."""
+    """No options: the texts are not normalised."""
 
 
 @register_scorer("dinosr_wer", dataclass=IntervalScorerConfig)
 class IntervalScorer(BaseScorer):
-    """The figures of ``score_generate_output`` while decoding."""
+    """Computes the figures of ``score_generate_output`` during decoding."""
 
     def score(self) -> float:
         """WER in percent."""
@@ -26,7 +26,7 @@ class IntervalScorer(BaseScorer):
         return error_rates(list(zip(self.ref, self.pred)))
 
     def result_string(self) -> str:
-        """As in ``WER: 35.20 [33.10, 37.40] CER: 12.31 [11.80, 12.90] (95 % bootstrap intervals over 120 utterances)``."""
+        """``WER: 35.20 [33.10, 37.40] CER: 12.31 [11.80, 12.90] (95 % bootstrap intervals over 9 utterances)``, say."""
         if not any(reference.split() for reference in self.ref):
             return "WER: not defined, all references are empty"
         rates = self.rates()

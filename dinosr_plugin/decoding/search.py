@@ -1,7 +1,7 @@
-"""What the two beam searches share: their options, language models and the call of flashlight-text.
+"""What the beam searches share: options, n-gram language models, and the interface to flashlight-text.
 
-flashlight-text (https://github.com/flashlight/text) is wav2letter's decoder; its wheel brings KenLM. It is optional, so it is imported late.
-Collobert et al., "Wav2Letter", 2016, section 2.3; Heafield, "KenLM", 2011.
+flashlight-text (https://github.com/flashlight/text) is the decoder of wav2letter; its wheel includes KenLM. It is
+optional and therefore imported late. Collobert et al., "Wav2Letter", 2016, section 2.3; Heafield, "KenLM", 2011.
 """
 
 import logging
@@ -18,7 +18,7 @@ from fairseq.data import Dictionary
 
 from ..errors import UserError
 from .base import Hypothesis
-from .best_path import hypothesis, starts_of_runs
+from .best_path import make_hypothesis, run_starts
 
 logger = logging.getLogger(__name__)
 
@@ -26,29 +26,29 @@ WORD_BOUNDARY = "|"
 """Symbol that ends each word in letter transcripts (.ltr)."""
 
 IMPOSSIBLE = -1e6
-"""Stands for -inf inside flashlight, whose sums of logarithms turn two -inf into NaN; what passes through it is dropped afterwards."""
+"""Replaces -inf in flashlight, which would turn the sum of two -inf into NaN. Paths through it are dropped."""
 
 UNKNOWN = "\0"
-"""A word that no language model knows: what it scores is what every unknown word scores."""
+"""A word that no language model contains: its score is that of every unknown word."""
 
 FAIRSEQ_BEAM = 5
-"""fairseq-generate's default of --beam: right for translation, little for CTC, where a beam holds frames of the same text too."""
+"""fairseq-generate's default of --beam: small for CTC, where a beam holds many alignments of the same text."""
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What a user may set, as ``--beam``, ``--nbest``, ``--lm`` and so on; errors name these options.
+    """Search options, set by users as ``--beam``, ``--nbest``, ``--lm`` and so on; messages use these names.
 
     beam: hypotheses kept after each frame.
     nbest: hypotheses returned for each utterance, at most ``beam``.
-    lm: KenLM file (.arpa or .bin), of words for the lexicon search, of dictionary symbols for the other one.
-    lm_path: fairseq's language model of dictionary symbols, in place of ``lm``.
-    lm_weight: factor of the language model's log10 probabilities; those of ``lm_path`` are natural logarithms.
-    lexicon: spelling of each word.
+    lm: KenLM file (.arpa or .bin): of words for the lexicon search, of dictionary symbols for the beam search.
+    lm_path: fairseq's language model of dictionary symbols, instead of ``lm``.
+    lm_weight: factor of the language model's log10 probabilities (of natural logarithms for ``lm_path``).
+    lexicon: file with the spelling of each word.
     word_score: added for each word.
     sil_weight: added for each frame of the word boundary ``|``.
-    beam_threshold: hypotheses that lie this much (natural logarithm) behind the best one are dropped.
-    beam_size_token: symbols tried in each frame, the likeliest ones.
+    beam_threshold: hypotheses whose score is this much (natural logarithm) below the best one are dropped.
+    beam_size_token: number of most probable symbols that are tried in each frame.
     """
 
     beam: int = FAIRSEQ_BEAM
@@ -65,34 +65,41 @@ class SearchOptions:
     def __post_init__(self):
         for name, field in (("beam", "--beam"), ("nbest", "--nbest"), ("beam_size_token", "--beam-size-token")):
             if getattr(self, name) < 1:
-                raise UserError(f"{field}={getattr(self, name)}: must be at least 1")
+                raise UserError(f"{field}={getattr(self, name)}: must be at least 1; give a positive number")
         if self.nbest > self.beam:
-            raise UserError(f"--nbest {self.nbest}: more than the search keeps; give --beam {self.nbest} or more")
+            raise UserError(
+                f"--nbest {self.nbest}: exceeds the number of hypotheses kept; give --beam {self.nbest} or more"
+            )
         if not 0 < self.beam_threshold < -IMPOSSIBLE:
-            raise UserError(f"--beam-threshold={self.beam_threshold}: must be above 0 and below {-IMPOSSIBLE:.0f}")
+            raise UserError(
+                f"--beam-threshold={self.beam_threshold}: out of range; "
+                f"give a number above 0 and below {-IMPOSSIBLE:.0f}"
+            )
         if self.lm is not None and self.lm_path is not None:
-            raise UserError(f"--lm {self.lm} and --lm-path {self.lm_path}: one language model at a time; leave one out")
+            raise UserError(
+                f"--lm {self.lm} and --lm-path {self.lm_path}: only one language model is possible; omit one"
+            )
         if self.lm is None and self.lm_path is None and self.lm_weight:
             raise UserError(
-                f"--lm-weight {self.lm_weight:g}: no language model to weigh; give --lm FILE or --lm-path FILE"
+                f"--lm-weight {self.lm_weight:g}: requires a language model; give --lm FILE or --lm-path FILE"
             )
 
     def flashlight_options(self) -> dict:
-        """The options that both of flashlight's searches have. Alignments of a text are summed, as CTC training does."""
+        """Options of both flashlight searches. Alignments of a text are summed (``log_add``), as in CTC training."""
         kind = import_flashlight().CriterionType.CTC
         sizes = {"beam_size": self.beam, "beam_size_token": self.beam_size_token, "beam_threshold": self.beam_threshold}
         return {**sizes, "lm_weight": self.lm_weight, "sil_score": 0.0, "log_add": True, "criterion_type": kind}
 
     def warn(self) -> None:
-        """Say what will not do what it looks like."""
+        """Log a warning for options that have no effect or are unusual."""
         for option, path in (("--lm", self.lm), ("--lm-path", self.lm_path)):
             if path is not None and not self.lm_weight:
-                logger.warning(f"{option} {path} has no effect: --lm-weight is 0; 0.5 to 2 are usual")
+                logger.warning(f"{option} {path} has no effect because --lm-weight is 0; usual values are 0.5 to 2")
         if self.beam <= FAIRSEQ_BEAM:
-            logger.warning(f"--beam {self.beam} is little for CTC; 50 to 500 are usual")
+            logger.warning(f"--beam {self.beam} is small for CTC; usual values are 50 to 500")
 
 
-ONLY_FOR = {
+OPTION_DECODERS = {
     "lm": ("beam", "lexicon"),
     "lm_weight": ("beam", "lexicon"),
     "sil_weight": ("beam", "lexicon"),
@@ -100,73 +107,74 @@ ONLY_FOR = {
     "word_score": ("lexicon",),
     "beam": ("beam", "lexicon"),
 }
-"""Options that would be ignored unless ``--decoder`` is one of these."""
+"""Option -> values of ``--decoder`` that use it; the others would ignore it."""
 
 
 def check_decoder_options(options: Any) -> None:
     """Raise ``UserError`` for options that the chosen decoder would ignore.
 
     Args:
-        options: has ``decoder``, and whatever of ``ONLY_FOR`` can be set in its place; None or 0 where the user set nothing.
+        options: has ``decoder`` and the attributes of ``OPTION_DECODERS`` that can be set; None or 0 if unset.
     """
-    for name, decoders in ONLY_FOR.items():
+    for name, decoders in OPTION_DECODERS.items():
         value = getattr(options, name, None)
         if value and str(options.decoder) not in decoders:
             option = f"--{name.replace('_', '-')} {value}"
             raise UserError(
-                f"{option}: --decoder {options.decoder} has no use for it; choose --decoder {' or '.join(decoders)}, or leave it out"
+                f"{option}: not used by --decoder {options.decoder}; "
+                f"choose --decoder {' or '.join(decoders)}, or omit the option"
             )
 
 
 def import_flashlight() -> ModuleType:
-    """``flashlight.lib.text.decoder``, or one line on how to get it."""
+    """Return ``flashlight.lib.text.decoder``. Raises UserError if it is not installed."""
     try:
         import flashlight.lib.text.decoder as decoder
     except ImportError as error:
         raise UserError(
-            "--decoder: beam and lexicon need flashlight-text; install it: pip install flashlight-text"
+            "--decoder: beam and lexicon require flashlight-text; install it with `pip install flashlight-text`"
         ) from error
     return decoder
 
 
-def load_lm(path: str | None, words: Sequence[str], specials: int = 0, share: float = 0.0):
-    """A KenLM n-gram in which word number i is ``words[i]``; without a path, a model that gives every text the same score.
+def load_lm(path: str | None, words: Sequence[str], n_special: int = 0, min_known_share: float = 0.0):
+    """A KenLM n-gram model in which word number i is ``words[i]``; without a path, one that scores all texts alike.
 
     Args:
         path: .arpa or .bin, or None.
         words: words of a lexicon, or symbols of a dictionary.
-        specials: so many at the start of ``words`` (``<s>``, ...) say nothing about whether the model is one of these words.
-        share: of the others it must know more than this part.
+        n_special: number of special symbols (``<s>``, ...) at the start of ``words``, which are not checked.
+        min_known_share: the model must know more than this share of the other words.
 
     Raises:
-        UserError: no such file, no n-gram in it, or one of other words.
+        UserError: the file is missing, is not an n-gram model, or knows too few of the words.
     """
     if path is None:
         return import_flashlight().ZeroLM()
     if not Path(path).is_file():
-        raise UserError(f"--lm {path}: no such file; give an n-gram model that KenLM reads (.arpa or .bin)")
+        raise UserError(f"--lm {path}: no such file; give an n-gram model in a format that KenLM reads (.arpa or .bin)")
     import_flashlight()
     from flashlight.lib.text.decoder.kenlm import KenLM
     from flashlight.lib.text.dictionary import Dictionary as Words
 
     try:
         lm = KenLM(str(path), Words([*words, UNKNOWN]))
-    except RuntimeError as error:  # whatever KenLM throws; the last line holds the reason
+    except RuntimeError as error:  # the last line of KenLM's message contains the reason
         raise UserError(
-            f"--lm {path}: not an n-gram model that KenLM reads (.arpa or .bin): {str(error).splitlines()[-1]}"
+            f"--lm {path}: KenLM cannot read it ({str(error).splitlines()[-1]}); give an n-gram model (.arpa or .bin)"
         ) from error
-    unknown = unigram_score(lm, len(words))
-    asked = range(specials, len(words))
-    strangers = [words[word] for word in asked if unigram_score(lm, word) == unknown]
-    if len(asked) - len(strangers) <= share * len(asked):
+    unknown_score = unigram_score(lm, len(words))
+    checked = range(n_special, len(words))
+    unknown = [words[word] for word in checked if unigram_score(lm, word) == unknown_score]
+    if not unknown:
+        return lm
+    what = f"{len(unknown)} of {len(checked)} words or symbols ({unknown[0]!r}, ...)"
+    if len(checked) - len(unknown) <= min_known_share * len(checked):
         raise UserError(
-            f"--lm {path}: does not know {len(strangers)} of {len(asked)} words or symbols ({strangers[0]!r}, ...); with --lexicon it must be an "
-            "n-gram model of the lexicon's words, else one of the dictionary's symbols, written the same way (case)"
+            f"--lm {path}: does not know {what}; with --lexicon give an n-gram model of the lexicon's words, "
+            "otherwise one of the dictionary's symbols, in the same upper or lower case"
         )
-    if strangers:
-        logger.warning(
-            f"--lm {path} does not know {len(strangers)} of {len(asked)} words or symbols ({strangers[0]!r}, ...)"
-        )
+    logger.warning(f"--lm {path} does not know {what}")
     return lm
 
 
@@ -176,12 +184,12 @@ def unigram_score(lm, word: int) -> float:
 
 
 class BeamSearch(ABC):
-    """A ``CTCDecoder`` around one of flashlight's searches, which a subclass makes.
+    """A ``CTCDecoder`` that uses one of flashlight's searches; the subclass creates it.
 
     Args:
         blank: dictionary index of the CTC blank.
-        boundary: that of ``|``, or None where the dictionary has none.
-        options: what the user chose.
+        boundary: dictionary index of ``|``, or None if the dictionary does not contain it.
+        options: the search options.
     """
 
     def __init__(self, blank: int, boundary: int | None, options: SearchOptions):
@@ -190,57 +198,59 @@ class BeamSearch(ABC):
         options.warn()
 
     def set_options(self, options: SearchOptions) -> None:
-        """Search otherwise from now on; language model and lexicon stay those that were loaded."""
+        """Use other search options from now on, with the same language model and lexicon."""
         self.options, self.decoder = options, self.make_decoder(options)
 
     @abstractmethod
     def make_decoder(self, options: SearchOptions):
-        """flashlight's ``LexiconFreeDecoder`` or ``LexiconDecoder``."""
+        """Create flashlight's ``LexiconFreeDecoder`` or ``LexiconDecoder``."""
 
     def decode(self, emissions: torch.Tensor, lengths: torch.Tensor) -> list[list[Hypothesis]]:
         """Up to ``options.nbest`` hypotheses for each utterance; see ``CTCDecoder.decode``.
 
-        ``score`` sums over all alignments of a text, and holds the language model and the word and silence scores. Token scores and
-        frames are those of the likeliest alignment. Where no text is possible there is one empty hypothesis with score ``-inf``.
+        ``score`` sums over all alignments of a text and includes the language model, word and silence scores. Token
+        scores and frames are those of the most probable alignment. If no text is possible, there is one empty
+        hypothesis with score ``-inf``.
         """
         return [self.decode_one(one[:length]) for one, length in zip(emissions.float().cpu(), lengths.tolist())]
 
     def decode_one(self, emissions: torch.Tensor) -> list[Hypothesis]:
         """(F, V) log-probabilities on the CPU -> hypotheses, best first; F may be 0."""
         if emissions.size(0) == 0:
-            return [empty(0.0)]
-        if not emissions.max(dim=-1).values.isfinite().all():  # a frame in which nothing may be emitted (or NaN)
-            return [empty(-math.inf)]
+            return [empty_hypothesis(0.0)]
+        if not emissions.max(dim=-1).values.isfinite().all():  # a frame in which no symbol is possible, or NaN
+            return [empty_hypothesis(-math.inf)]
         scores = emissions.clamp(min=IMPOSSIBLE)
         if self.options.sil_weight and self.boundary is not None:
             scores[:, self.boundary] += self.options.sil_weight
-        scores = scores.contiguous()  # flashlight gets a bare address
-        found: dict[tuple[int, ...], Hypothesis] = {}
+        scores = scores.contiguous()  # flashlight receives only the address
+        hypotheses: dict[tuple[int, ...], Hypothesis] = {}
         for result in self.decoder.decode(scores.data_ptr(), *scores.shape):
-            path, words = (
-                torch.tensor(result.tokens[1:-1]),
-                torch.tensor(result.words[1:-1]),
-            )  # F + 2 -> (F,): silence at both ends
+            # F + 2 -> (F,): without the silence at both ends
+            path, words = torch.tensor(result.tokens[1:-1]), torch.tensor(result.words[1:-1])
             log_probs = emissions.gather(1, path[:, None])[:, 0]  # (F,)
             if not log_probs.isfinite().all():
                 continue
-            emitted = self.emitted(path, words)
-            one = hypothesis(path[emitted], result.score, log_probs[emitted], emitted.nonzero()[:, 0])
-            found.setdefault(tuple(one["tokens"].tolist()), one)
-            if len(found) == self.options.nbest:
+            starts = self.token_starts(path, words)
+            one = make_hypothesis(path[starts], result.score, log_probs[starts], starts.nonzero()[:, 0])
+            hypotheses.setdefault(tuple(one["tokens"].tolist()), one)
+            if len(hypotheses) == self.options.nbest:
                 break
-        return list(found.values()) or [empty(-math.inf)]
+        return list(hypotheses.values()) or [empty_hypothesis(-math.inf)]
 
-    def emitted(self, path: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """(F,) bool: the frames of a (F,) path at which a token of the text begins; ``words`` is the word that ends at a frame, else -1."""
-        return starts_of_runs(path[None])[0] & (path != self.blank)
+    def token_starts(self, path: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        """(F,) bool: the frames of a (F,) path at which a token of the text begins.
+
+        ``words``, (F,), is the number of the word that ends at a frame, or -1.
+        """
+        return run_starts(path[None])[0] & (path != self.blank)
 
 
-def empty(score: float) -> Hypothesis:
-    """No text."""
-    return hypothesis(torch.zeros(0, dtype=torch.long), score, torch.zeros(0), torch.zeros(0, dtype=torch.long))
+def empty_hypothesis(score: float) -> Hypothesis:
+    """A hypothesis without tokens."""
+    return make_hypothesis(torch.zeros(0, dtype=torch.long), score, torch.zeros(0), torch.zeros(0, dtype=torch.long))
 
 
 def index_of(dictionary: Dictionary, symbol: str) -> int | None:
-    """Index of a symbol, None where the dictionary lacks it."""
+    """Index of a symbol, or None if the dictionary does not contain it."""
     return dictionary.index(symbol) if symbol in dictionary else None

@@ -1,9 +1,10 @@
-"""Text from recordings of any length, sample rate and number of channels, with a fine-tuned checkpoint and nothing else.
+"""Transcribes recordings of any length, sample rate and number of channels; requires only a fine-tuned checkpoint.
 
-A long recording runs through the model in overlapping chunks. They are joined before decoding: of each chunk the frames in its middle
-are kept, which together are the recording's frames, each once. So no word or letter can be doubled or lost where two chunks meet.
-Best path decodes the whole; the searches, which need memory for every frame, go from pause to pause (``segments.py``).
-Memory: one chunk, and 4 bytes a frame and symbol of the dictionary; 69 MB for three hours and 32 letters.
+A long recording is passed through the model in overlapping chunks, which are joined before decoding: only the frames in
+the middle of each chunk are kept. Together they are the frames of the recording, each once, so that no word or letter
+is doubled or lost where two chunks meet. Best-path decoding takes the whole recording; the searches, which need memory
+for every frame, decode segments between pauses (``segments.py``). Memory: one chunk, plus 4 bytes for each frame and
+dictionary symbol, which is 69 MB for three hours and 32 letters.
 """
 
 import json
@@ -22,7 +23,6 @@ import soundfile as sf
 import torch
 from tqdm import tqdm
 
-from .recogniser import Recogniser
 from ..data.audio import SAMPLE_RATE, AudioError, Header, is_cut_wav, read_header, unreadable, wrong_format
 from ..data.manifest import require_writable, unwritable
 from ..errors import UserError
@@ -30,34 +30,35 @@ from .base import CTCDecoder
 from .best_path import BestPathDecoder
 from .generator import frame_log_probs, never_emitted
 from .pace import Pace
+from .recogniser import Recogniser
 from .search import SearchOptions, check_decoder_options
-from .segments import LONGEST, SHORTEST, decode_segments, segments
+from .segments import MAX_SEGMENT, MIN_SEGMENT, cut_at_pauses, decode_segments
 from .words import Word, words_of
 
-CHUNK = 20.0  # s: what is kept of a chunk at most; recordings up to this length go through the model whole
-CONTEXT = 2.0  # s: what a chunk sees beyond that on either side
-BLOCK = 60 * SAMPLE_RATE  # samples at 16 kHz that are read at a time for mean and variance
-BEAM = 50  # hypotheses, where --beam is not given
-CUE_LETTERS, CUE_PAUSE = (
+CHUNK = 20.0  # seconds kept of a chunk, at most; recordings up to this length are one chunk
+CONTEXT = 2.0  # seconds of context that a chunk has on either side
+BLOCK = 60 * SAMPLE_RATE  # samples (at 16 kHz) read at a time to compute mean and variance
+BEAM = 50  # default of --beam
+MAX_CUE_LETTERS, MAX_CUE_PAUSE = (
     42,
     1.0,
-)  # a subtitle ends before it has more letters than fit on a line, or at a pause of so many seconds
+)  # a subtitle has at most one line of letters, and no pause of this many seconds
 
 
 @dataclass(frozen=True)
 class Transcript:
     file: str
-    duration: float  # s
+    duration: float  # seconds
     text: str
     words: list[Word]
 
 
-# ---- recordings -------------------------------------------------------------------------------------------------------------
+# ---- recordings ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A sound file that has been read to its end. samples, mean, variance: of what it is at 16 kHz, mono."""
+    """An audio file that has been read completely. samples, mean, variance: of the audio converted to 16 kHz mono."""
 
     path: Path
     header: Header
@@ -71,20 +72,20 @@ class Recording:
 
     @property
     def name(self) -> str:
-        """The path as it was given; a name that is not UTF-8 could not be printed."""
+        """The path as the user gave it; bytes that are not UTF-8, which could not be printed, are replaced."""
         return os.fsencode(self.path).decode("utf-8", "replace")
 
     def note(self) -> str | None:
-        """What to tell about how the file is read, if anything."""
+        """A note for the user about how the file is read, or None."""
         if self.samples == 0 or self.variance == 0:
-            return f"{self.name}: {'holds no samples' if self.samples == 0 else 'silent'}; its text is empty"
+            return f"{self.name}: {'contains no samples' if self.samples == 0 else 'silent'}; its text is empty"
         wrong = wrong_format(self.header)
-        done = ["resampled"] * (self.header.rate != SAMPLE_RATE) + ["mixed down"] * (self.header.channels != 1)
-        return wrong and f"{self.name}: {wrong}; {' and '.join(done)}"
+        changes = ["resampled"] * (self.header.rate != SAMPLE_RATE) + ["mixed down"] * (self.header.channels != 1)
+        return wrong and f"{self.name}: {wrong}; {' and '.join(changes)}"
 
 
 def survey(paths: Sequence[Path]) -> list[Recording]:
-    """Read all files once. Raises one UserError, a line for each file that cannot be used."""
+    """Read all files once. Raises one UserError, with a line for each file that cannot be used."""
     recordings, problems = [], []
     for path in tqdm(paths, desc="reading", unit="file", disable=None):
         try:
@@ -94,7 +95,7 @@ def survey(paths: Sequence[Path]) -> list[Recording]:
     if len(problems) > 1:
         problems.insert(
             0,
-            f"{len(problems)} of {len(paths)} files cannot be used; nothing was transcribed. Mend these or leave them out:",
+            f"{len(problems)} of {len(paths)} files cannot be used; nothing was transcribed. Fix or omit these files:",
         )
     if problems:
         raise UserError("\n  ".join(problems))
@@ -102,11 +103,11 @@ def survey(paths: Sequence[Path]) -> list[Recording]:
 
 
 def survey_one(path: Path) -> Recording:
-    """Mean and variance of a file at 16 kHz. Raises AudioError for a file that is missing, no sound or damaged."""
+    """Mean and variance of a file at 16 kHz. Raises AudioError if it is missing, damaged or not an audio file."""
     if not path.exists():
-        raise AudioError("no such file; is the name right?")
+        raise AudioError("no such file; check the name")
     if path.is_dir():
-        raise AudioError("a folder; give the files in it")
+        raise AudioError("is a folder; give the files in it")
     header = empty_header(path) or read_header(path)
     samples = -(-header.samples * SAMPLE_RATE // header.rate)
     total, squares = 0.0, 0.0
@@ -119,31 +120,33 @@ def survey_one(path: Path) -> Recording:
     except (sf.LibsndfileError, OSError) as error:
         raise unreadable(error) from error
     if not math.isfinite(squares):
-        raise AudioError("holds NaN or infinite samples; remove it or make it again")
+        raise AudioError("contains NaN or infinite samples; remove the file or create it again")
     mean = total / max(1, samples)
     return Recording(path, header, samples, mean, max(0.0, squares / max(1, samples) - mean**2))
 
 
 def empty_header(path: Path) -> Header | None:
-    """The header of a whole sound file without a single sample, else None."""
+    """The header of an intact audio file that contains no samples; None for all other files."""
     try:
         with sf.SoundFile(os.fsencode(path)) as file:
             return Header(0, file.samplerate, file.channels) if file.frames == 0 and not is_cut_wav(path) else None
     except (sf.LibsndfileError, OSError):
-        return None  # read_header says what is wrong
+        return None  # read_header reports the error
 
 
 def read_16k(file: sf.SoundFile, start: int, stop: int) -> np.ndarray:
-    """Samples ``start`` to ``stop`` of what ``file`` is at 16 kHz (polyphase resampling), mono (mean of the channels): (stop - start,) float32.
+    """Samples ``start`` to ``stop`` of the audio at 16 kHz, mono: (stop - start,) float32.
 
-    The same numbers, whatever piece is asked for: pieces begin at a whole second of the file, the resampling filter reaches a few
-    milliseconds, and a second is read beyond either end. Raises AudioError for a file that ends too soon.
+    Uses polyphase resampling and the mean of the channels.
+
+    A sample has the same value in whichever range it is read: each range is extended to whole seconds plus one second
+    at both ends, and the resampling filter spans only a few milliseconds. Raises AudioError if the file ends too early.
     """
     if file.samplerate == SAMPLE_RATE:
         return read_mono(file, start, stop)
-    from scipy.signal import resample_poly  # half a second to import
+    from scipy.signal import resample_poly  # the import takes half a second
 
-    first, last = max(0, start // SAMPLE_RATE - 1), -(-stop // SAMPLE_RATE) + 1  # s
+    first, last = max(0, start // SAMPLE_RATE - 1), -(-stop // SAMPLE_RATE) + 1  # seconds
     sound = read_mono(file, first * file.samplerate, min(file.frames, last * file.samplerate))
     shared = math.gcd(file.samplerate, SAMPLE_RATE)
     wave = resample_poly(sound, SAMPLE_RATE // shared, file.samplerate // shared)
@@ -151,34 +154,40 @@ def read_16k(file: sf.SoundFile, start: int, stop: int) -> np.ndarray:
 
 
 def read_mono(file: sf.SoundFile, start: int, stop: int) -> np.ndarray:
-    """Samples ``start`` to ``stop`` at the file's own rate, mean of the channels."""
+    """Samples ``start`` to ``stop`` at the file's sample rate, mean of the channels."""
     file.seek(start)
     sound = file.read(stop - start, dtype="float32", always_2d=True)
     if len(sound) != stop - start:
-        raise AudioError("truncated: shorter than its header says; fetch it again")
+        raise AudioError("truncated: shorter than its header says; download or copy it again")
     return sound.mean(axis=1)
 
 
-# ---- decoder ----------------------------------------------------------------------------------------------------------------
+# ---- decoder ---------------------------------------------------------------------------------------------------------
 
 
-def search_options(typed: Any) -> SearchOptions:
-    """What was typed as --beam, --lm and so on, None where nothing was. Raises UserError for what --decoder has no use for."""
-    check_decoder_options(typed)
-    if typed.lm_weight and typed.lm is None:
-        raise UserError(f"--lm-weight {typed.lm_weight:g}: no language model to weigh; give --lm FILE")
-    given = {name: getattr(typed, name) for name in ("beam", "lm", "lm_weight", "lexicon", "word_score")}
+def search_options(arguments: Any) -> SearchOptions:
+    """Search options from command-line arguments, which are None if not given.
+
+    Raises UserError for options that --decoder ignores.
+    """
+    check_decoder_options(arguments)
+    if arguments.lm_weight and arguments.lm is None:
+        raise UserError(f"--lm-weight {arguments.lm_weight:g}: requires a language model; give --lm FILE")
+    given = {name: getattr(arguments, name) for name in ("beam", "lm", "lm_weight", "lexicon", "word_score")}
     return SearchOptions(
-        **{"beam": BEAM, "lm_weight": float(typed.lm is not None)}
+        **{"beam": BEAM, "lm_weight": float(arguments.lm is not None)}
         | {name: value for name, value in given.items() if value is not None}
     )
 
 
-# ---- from sound to words ----------------------------------------------------------------------------------------------------
+# ---- from audio to words ---------------------------------------------------------------------------------------------
 
 
 def chunks(frames: int, longest: int, context: int) -> Iterator[tuple[int, int, int, int]]:
-    """Cut ``frames`` into as few pieces as can be, equally long, of ``longest`` at most: (first seen, first kept, end of kept, end of seen)."""
+    """Divide ``frames`` into the fewest equal chunks of at most ``longest`` frames.
+
+    Yields (first frame with context, first frame kept, end of the kept frames, end with context).
+    """
     count = -(-frames // longest)  # 0 for no frames
     for start, stop in pairwise(frames * n // max(1, count) for n in range(count + 1)):
         yield max(0, start - context), start, stop, min(frames, stop + context)
@@ -188,56 +197,56 @@ def chunks(frames: int, longest: int, context: int) -> Iterator[tuple[int, int, 
 def emissions(
     recogniser: Recogniser, recording: Recording, advance: Callable[[float], object] = lambda seconds: None
 ) -> torch.Tensor:
-    """Log-probabilities of a whole recording, (F, V) float32; ``advance`` is told the seconds done. (0, V) for silence, as for no sound.
+    """Log-probabilities of a whole recording, (F, V) float32; (0, V) if it is silent or empty.
 
-    The recording is normalised as a whole where the model wants that.
+    The recording is normalised as a whole if the model requires it. ``advance`` receives the seconds that are done.
     """
     frames = recogniser.grid.count(recording.samples) if recording.variance > 0 else 0
     table = torch.empty(frames, len(recogniser.dictionary))
-    rate = SAMPLE_RATE / recogniser.grid.hop  # frames a second
+    rate = recogniser.grid.rate  # frames per second
     with sf.SoundFile(os.fsencode(recording.path)) as file:
         for first, start, stop, last in chunks(frames, round(CHUNK * rate), round(CONTEXT * rate)):
             end = recording.samples if last == frames else (last - 1) * recogniser.grid.hop + recogniser.grid.field
             wave = torch.from_numpy(read_16k(file, first * recogniser.grid.hop, end))
             if recogniser.normalize:
-                wave = (wave - recording.mean) / math.sqrt(
-                    recording.variance + 1e-5
-                )  # as layer_norm over the whole, fairseq's way
-            log_probs, _ = frame_log_probs(
-                recogniser.model, {"source": wave.unsqueeze(0), "padding_mask": None}
-            )  # (1, last - first, V)
+                # over the whole recording, with the epsilon of layer_norm, which fairseq uses
+                wave = (wave - recording.mean) / math.sqrt(recording.variance + 1e-5)
+            net_input = {"source": wave.unsqueeze(0), "padding_mask": None}
+            log_probs, _ = frame_log_probs(recogniser.model, net_input)  # (1, last - first, V)
             table[start:stop] = log_probs[0, start - first : stop - first]
             advance((stop - start) / frames * recording.duration)
     return table
 
 
 def decode(recogniser: Recogniser, decoder: CTCDecoder, table: torch.Tensor) -> list[Word]:
-    """Words from the log-probabilities (F, V) of a whole recording, where symbols that are never said are ruled out (in place).
+    """Words from the log-probabilities (F, V) of a whole recording.
 
-    Best path takes them whole; the searches go from pause to pause, for they remember what every frame might have been.
+    Best-path decoding takes the whole recording; the searches, which store hypotheses for every frame, decode segments.
+    Log-probabilities of symbols that are never emitted are set to -inf in place.
     """
     table[:, never_emitted(recogniser.dictionary, recogniser.blank)] = -math.inf
     pieces = [(0, len(table))]
     if not isinstance(decoder, BestPathDecoder):
-        rate = SAMPLE_RATE / recogniser.grid.hop  # frames a second
-        path = table.argmax(dim=1).numpy()
-        pieces = segments(path, recogniser.dictionary, recogniser.blank, round(SHORTEST * rate), round(LONGEST * rate))
-    found = decode_segments(decoder, table, pieces, recogniser.dictionary, recogniser.blank)
-    return [word for start, hypothesis in found for word in words_of(hypothesis, recogniser, start)]
+        rate = recogniser.grid.rate  # frames per second
+        path = table.argmax(dim=1).numpy()  # (F,)
+        shortest, longest = round(MIN_SEGMENT * rate), round(MAX_SEGMENT * rate)
+        pieces = cut_at_pauses(path, recogniser.dictionary, recogniser.blank, shortest, longest)
+    decoded = decode_segments(decoder, table, pieces, recogniser.dictionary, recogniser.blank)
+    return [word for start, hypothesis in decoded for word in words_of(hypothesis, recogniser, start)]
 
 
 def transcript(
     recogniser: Recogniser, decoder: CTCDecoder, recording: Recording, pace: Pace, advance: Callable[[float], object]
 ) -> Transcript:
-    with pace.of("network"):
+    with pace.timing("network"):
         table = emissions(recogniser, recording, advance)
-    with pace.of("search"):
+    with pace.timing("search"):
         words = decode(recogniser, decoder, table)
     pace.sound += recording.duration
     return Transcript(recording.name, round(recording.duration, 3), " ".join(word.word for word in words), words)
 
 
-# ---- writing ----------------------------------------------------------------------------------------------------------------
+# ---- writing ---------------------------------------------------------------------------------------------------------
 
 
 def as_text(transcript: Transcript) -> str:
@@ -245,12 +254,15 @@ def as_text(transcript: Transcript) -> str:
 
 
 def as_json(transcript: Transcript) -> str:
-    """An object on one line."""
+    """A JSON object on one line."""
     return json.dumps(asdict(transcript), ensure_ascii=False) + "\n"
 
 
 def as_ctm(transcript: Transcript) -> str:
-    """NIST's lines "recording channel start duration word confidence", where recording is the file's name without suffix."""
+    """NIST CTM lines "recording channel start duration word confidence".
+
+    The recording is the file's name without suffix.
+    """
     name = ctm_name(transcript.file)
     return "".join(
         f"{name} 1 {w.start:.2f} {w.end - w.start:.2f} {w.word} {w.confidence:.4f}\n" for w in transcript.words
@@ -258,11 +270,11 @@ def as_ctm(transcript: Transcript) -> str:
 
 
 def ctm_name(file: str | Path) -> str:
-    return "_".join(Path(file).stem.split())  # white space separates columns
+    return "_".join(Path(file).stem.split())  # columns are separated by white space
 
 
 def as_srt(transcript: Transcript) -> str:
-    """Subtitles of one line each."""
+    """Subtitles with one line of text each."""
     cues = [(cue[0].start, cue[-1].end, " ".join(word.word for word in cue)) for cue in cues_of(transcript.words)]
     return "".join(
         f"{n}\n{srt_time(start)} --> {srt_time(end)}\n{text}\n\n" for n, (start, end, text) in enumerate(cues, start=1)
@@ -270,11 +282,11 @@ def as_srt(transcript: Transcript) -> str:
 
 
 def cues_of(words: Sequence[Word]) -> list[list[Word]]:
-    """Words -> subtitles, cut as ``CUE_LETTERS`` and ``CUE_PAUSE`` say; a longer word has one for itself."""
+    """Divide words into subtitles within ``MAX_CUE_LETTERS`` and ``MAX_CUE_PAUSE``; a longer word stands alone."""
     cues: list[list[Word]] = []
     for word in words:
-        full = not cues or len(" ".join([*(w.word for w in cues[-1]), word.word])) > CUE_LETTERS
-        if full or word.start - cues[-1][-1].end >= CUE_PAUSE:
+        full = not cues or len(" ".join([*(w.word for w in cues[-1]), word.word])) > MAX_CUE_LETTERS
+        if full or word.start - cues[-1][-1].end >= MAX_CUE_PAUSE:
             cues.append([])
         cues[-1].append(word)
     return cues
@@ -282,28 +294,30 @@ def cues_of(words: Sequence[Word]) -> list[list[Word]]:
 
 def srt_time(seconds: float) -> str:
     milliseconds = round(1000 * seconds)
-    return f"{milliseconds // 3600000:02d}:{milliseconds // 60000 % 60:02d}:{milliseconds // 1000 % 60:02d},{milliseconds % 1000:03d}"
+    minutes, rest = divmod(milliseconds, 60000)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d},{rest % 1000:03d}"
 
 
 FORMATS = {"text": as_text, "json": as_json, "srt": as_srt, "ctm": as_ctm}
-"""What a user types -> ``Transcript`` to lines of a file."""
+"""Value of --format -> function from a ``Transcript`` to lines of a file."""
 
 
 def require_possible(files: Sequence[Path], form: str, out: Path | None) -> None:
-    """Raise UserError, before any work, for what ``write`` could not do."""
+    """Raise UserError, before any work, if ``write`` cannot write these files in this format."""
     if form == "srt" and len(files) > 1:
         raise UserError(
-            f"--format srt: subtitles are of one recording, but {len(files)} are given; run the command once for each"
+            f"--format srt: supports only one recording, but {len(files)} are given; run the command once for each"
         )
     names = [ctm_name(file) for file in files]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if form == "ctm" and twice is not None:
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if form == "ctm" and duplicate is not None:
         raise UserError(
-            f"--format ctm: its lines would not tell apart the files named {twice}; rename one or transcribe it by itself"
+            f"--format ctm: several files would be called {duplicate} in its lines; "
+            "rename one or transcribe it separately"
         )
     if out is not None:
         if out.is_dir():
-            raise UserError(f"--out {out}: a folder; give the name of a file")
+            raise UserError(f"--out {out}: is a folder; give the name of a file")
         require_writable(out.parent)
 
 
@@ -315,15 +329,15 @@ def write(
     out: Path | None,
     pace: Pace,
 ) -> None:
-    """Transcribe all recordings and write each as soon as it is done, to ``out`` or to stdout; ``pace`` is told the times."""
+    """Transcribe all recordings; write each to ``out`` or stdout as soon as it is done. Adds the times to ``pace``."""
     seconds = sum(recording.duration for recording in recordings)
     with output(out) as file, tqdm(total=seconds, unit="s", unit_scale=True, desc="transcribing", disable=None) as bar:
         for recording in recordings:
             try:
                 done = transcript(recogniser, decoder, recording, pace, bar.update)
-            except (AudioError, sf.LibsndfileError, OSError) as error:  # it was whole a moment ago
+            except (AudioError, sf.LibsndfileError, OSError) as error:  # it was readable a moment ago
                 raise UserError(
-                    f"{recording.name}: has changed since it was read first ({error}); run the command again"
+                    f"{recording.name}: has changed since it was first read ({error}); run the command again"
                 ) from error
             bar.write(FORMATS[form](done), file=file, end="")
             file.flush()
@@ -331,7 +345,7 @@ def write(
 
 @contextmanager
 def output(out: Path | None) -> Iterator[TextIO]:
-    """stdout, or a file that gets its name at the end: nothing half-written is left by a failure."""
+    """Yield stdout, or a file that gets its final name when complete; a failure leaves no partial file."""
     if out is None:
         yield sys.stdout
         return

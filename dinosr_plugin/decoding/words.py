@@ -1,4 +1,4 @@
-"""From a decoder's symbols to words with times and confidences."""
+"""Converts a decoder's symbols to words with times and confidences."""
 
 import math
 from collections.abc import Sequence
@@ -6,22 +6,24 @@ from dataclasses import dataclass
 
 from fairseq.data.data_utils import post_process
 
-from .recogniser import Recogniser
 from ..data.audio import SAMPLE_RATE
 from .base import Hypothesis
+from .recogniser import Recogniser
 from .search import WORD_BOUNDARY
 
 PIECE_START = "\u2581"
-"""What sentencepiece puts before the first piece of a word."""
+"""Prefix of the first sentencepiece of a word."""
 
 
 @dataclass(frozen=True)
 class Word:
-    """start, end: s, from the frame where its first symbol begins to the one where its last symbol begins, included.
+    """A recognised word.
 
-    confidence: geometric mean of the probabilities of its symbols, each at the frame where it begins; 0 to 1. The searches' frames are those
-    of the likeliest alignment of the text they found. The probabilities are the network's: a word that it doubts has a low one though
-    lexicon or language model leave no other, and a doubt between two splits of a sentence into words does not show.
+    start, end: seconds; from the frame of its first symbol to the frame of its last symbol, inclusive.
+    confidence: geometric mean of the probabilities of its symbols, each at the frame where it begins; 0 to 1. The
+        frames of a search are those of the best alignment of its text. The probabilities are the network's: a word that
+        the network finds improbable has a low confidence even if the lexicon or language model allows no other.
+        Uncertainty about how to split a sentence into words is not included.
     """
 
     word: str
@@ -31,13 +33,13 @@ class Word:
 
 
 def words_of(hypothesis: Hypothesis, recogniser: Recogniser, start: int = 0) -> list[Word]:
-    """The words of a piece of a recording that begins at its frame ``start``."""
+    """The words of a segment that begins at frame ``start`` of the recording."""
     symbols = [recogniser.dictionary[token] for token in hypothesis["tokens"].tolist()]
     frames = [start + frame for frame, _ in hypothesis["alignment"]]
     scores = hypothesis["positional_scores"].tolist()
     seconds = recogniser.grid.hop / SAMPLE_RATE
     words = []
-    for word, first, last in spell(symbols, recogniser.dictionary.symbols):
+    for word, first, last in group_into_words(symbols, recogniser.dictionary.symbols):
         confidence = math.exp(sum(scores[first : last + 1]) / (last + 1 - first))
         words.append(
             Word(word, round(frames[first] * seconds, 3), round((frames[last] + 1) * seconds, 3), round(confidence, 4))
@@ -45,25 +47,25 @@ def words_of(hypothesis: Hypothesis, recogniser: Recogniser, start: int = 0) -> 
     return words
 
 
-def spell(symbols: Sequence[str], alphabet: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Symbols -> words, each with the positions of its first and last symbol, as fairseq's ``post_process`` spells them."""
-    kind = kind_of(alphabet)
+def group_into_words(symbols: Sequence[str], alphabet: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Symbols -> (word, positions of its first and last symbol); spelled as by fairseq's ``post_process``."""
+    kind = symbol_kind(alphabet)
     groups: list[list[int]] = [[]]
     for position, symbol in enumerate(symbols):
         if kind == "none" or symbol == WORD_BOUNDARY and kind == "letter" or symbol.startswith(PIECE_START):
             groups.append([])
         if not (symbol == WORD_BOUNDARY and kind == "letter"):
             groups[-1].append(position)
-    spelt = [
+    words = [
         (post_process(" ".join(symbols[position] for position in group), kind), group) for group in groups if group
     ]
-    return [(word, group[0], group[-1]) for word, group in spelt if word]
+    return [(word, group[0], group[-1]) for word, group in words if word]
 
 
-def kind_of(alphabet: Sequence[str]) -> str:
-    """What a dictionary's symbols are, as ``post_process`` calls it.
+def symbol_kind(alphabet: Sequence[str]) -> str:
+    """The kind of a dictionary's symbols, as ``post_process`` names it.
 
-    "sentencepiece": words begin with "\u2581"; "letter": words are kept apart by "|"; "none": each symbol is a word (phones).
+    "sentencepiece": words begin with "\u2581"; "letter": "|" separates words; "none": each symbol is a word (phones).
     """
     if any(symbol.startswith(PIECE_START) for symbol in alphabet):
         return "sentencepiece"

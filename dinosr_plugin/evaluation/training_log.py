@@ -1,5 +1,5 @@
-"""Curves of a training, from what fairseq wrote: TensorBoard's event files (``common.tensorboard_logdir``), or the log with
-``common.log_format=json`` (``common.log_file``, or what it prints)."""
+"""Training curves from fairseq's logs: TensorBoard event files (``common.tensorboard_logdir``), or the text log with
+``common.log_format=json`` (``common.log_file``, or stdout)."""
 
 import json
 from pathlib import Path
@@ -7,17 +7,21 @@ from pathlib import Path
 from ..errors import UserError
 
 Records = list[dict[str, float]]
-INNER = "train_inner"  # the folder of TensorBoard's files for the figures of every ``common.log_interval`` updates
+INNER = "train_inner"  # the folder of TensorBoard's files that are written every ``common.log_interval`` updates
 
 
 def read_training_log(path: str | Path, subset: str = "") -> Records:
-    """Records in order of updates, each name -> number, ``num_updates`` among them; what a resumed run repeats counts once, its last time.
+    """Records {name: number}, ``num_updates`` included, in order of updates.
+
+    An update that a resumed run repeats counts once, as it was logged last.
 
     Args:
         path: the JSON log, or the folder of TensorBoard's files.
-        subset: "" for the figures of every ``common.log_interval`` updates, "train" for those of whole epochs, or the name of a validation subset.
+        subset: "" for the values of every ``common.log_interval`` updates, "train" for those of whole epochs, or the
+            name of a validation subset.
 
-    Raises UserError for a missing file or folder, and for a folder where the tensorboard package is missing.
+    Raises:
+        UserError: the file or folder does not exist, or a folder is given and the package tensorboard is not installed.
     """
     path = Path(path)
     if path.is_dir():
@@ -26,17 +30,19 @@ def read_training_log(path: str | Path, subset: str = "") -> Records:
         records = _json_records(path, subset)
     else:
         raise UserError(
-            f"{path}: no such log; train with common.log_format=json and common.log_file=FILE, or with common.tensorboard_logdir=DIR"
+            f"{path}: no such log; train with common.log_format=json and common.log_file=FILE, "
+            "or with common.tensorboard_logdir=DIR"
         )
     return [records[update] for update in sorted(records)]
 
 
 def read_pretraining_log(path: str | Path) -> Records:
-    """As ``read_training_log``. Raises UserError also where there is no loss in it."""
+    """As ``read_training_log``. Also raises UserError if the log contains no loss."""
     records = read_training_log(path)
     if not loss_curve(records):
         raise UserError(
-            f"{path}: no record of a training loss in it; give TensorBoard's folder or the JSON log of the pre-training, or leave --log out"
+            f"{path}: contains no training loss; "
+            "give TensorBoard's folder or the JSON log of the pre-training, or omit --log"
         )
     return records
 
@@ -55,12 +61,16 @@ def _json_records(path: Path, subset: str) -> dict[int, dict[str, float]]:
 
 
 def _event_records(folder: Path, subset: str) -> dict[int, dict[str, float]]:
-    """fairseq makes a folder for each subset; that folder itself may be given too. A start of the run is a file in it."""
+    """Records by update, from fairseq's log folder or its subfolder for the subset.
+
+    Each start of the run adds a file.
+    """
     try:
         from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
     except ImportError as error:
         raise UserError(
-            f"{folder}: reading TensorBoard's files takes the package tensorboard: pip install tensorboard, or give the JSON log"
+            f"{folder}: reading it requires the package tensorboard; "
+            "install it with `pip install tensorboard`, or give the JSON log"
         ) from error
     inside = folder / (subset or INNER)
     events = EventAccumulator(
@@ -74,17 +84,20 @@ def _event_records(folder: Path, subset: str) -> dict[int, dict[str, float]]:
 
 
 def curve(records: Records, key: str) -> list[tuple[int, float]]:
-    """(update, value) of the records that have ``key``."""
+    """(update, value) of the records that contain ``key``."""
     return [(int(record["num_updates"]), record[key]) for record in records if key in record]
 
 
 def loss_curve(records: Records) -> list[tuple[int, float]]:
-    """The pre-training loss on masked frames, in nats; without the other losses of a model that has several."""
+    """The loss on masked frames, in nats; for a model with several losses, only the one on masked frames."""
     return curve(records, "loss_dinosr") or curve(records, "loss")
 
 
 def _numbers(line: str) -> dict[str, float]:
-    """The numbers of a line that ends in a JSON object (fairseq writes them as strings); nothing for another line, or one cut short by a kill."""
+    """The numbers in a line that ends with a JSON object, in which fairseq writes them as strings.
+
+    {} for other lines, and for one that is cut off because the run was killed.
+    """
     _, brace, rest = line.partition("{")
     try:
         record = json.loads(brace + rest)

@@ -13,7 +13,7 @@ from fairseq.tasks.audio_finetuning import AudioFinetuningConfig
 
 from .. import compat
 from ..decoding import DECODERS, CTCGenerator, SearchOptions, build_decoder
-from ..decoding.emissions import EmissionReader, EmissionWriter, Meta, fingerprint
+from ..decoding.emissions import EmissionMetadata, EmissionReader, EmissionWriter, fingerprint
 from ..decoding.pool import default_processes
 from ..decoding.search import check_decoder_options
 from ..errors import UserError
@@ -115,7 +115,7 @@ class Decoding:
         processes = default_processes() if self.cfg.decoder_processes is None else self.cfg.decoder_processes
         generator = CTCGenerator(decoder, self.target_dictionary, blank, processes, self.emissions_file(models, blank))
         if self.batches is not None:
-            compat.transform_batches(self.batches, partial(generator.ahead, models))
+            compat.transform_batches(self.batches, partial(generator.prefetch, models))
         return generator
 
     def emissions_file(self, models: Sequence, blank: int) -> EmissionReader | EmissionWriter | None:
@@ -139,9 +139,9 @@ class Decoding:
             )
         return EmissionWriter(self.cfg.emissions, meta)
 
-    def describe(self, dataset: FairseqDataset, models: Sequence, blank: int) -> Meta:
+    def describe(self, dataset: FairseqDataset, models: Sequence, blank: int) -> EmissionMetadata:
         sounds, rows = dataset.dataset, range(len(dataset))
-        return Meta(
+        return EmissionMetadata(
             model=fingerprint(models),
             symbols=list(self.target_dictionary.symbols),  # a copy: fairseq-generate adds the words it meets
             blank=blank,

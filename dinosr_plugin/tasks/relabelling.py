@@ -32,7 +32,7 @@ from ..errors import UserError
 from ..models.encoder import Trunk
 from ..units.batches import BATCH_SAMPLES, Progress, plan_batches, prefetch
 from ..units.clustering import SAMPLE, SAMPLE_AT_LEAST, assign, cluster
-from ..units.frames import normalised
+from ..units.frames import standardize
 from ..units.matching import changed_share, count_pairs, matching, normalised_mutual_information
 
 logger = logging.getLogger(__name__)
@@ -279,7 +279,7 @@ class Samples(NamedTuple):
 def layer_frames(
     model: Trunk, dataset: SpeechDataset, rows: Iterable[int], layer: int, normalize: bool, title: str
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(row, (F, D) float32, ``normalised`` if asked) of this rank's share of the rows, in no order that means anything; files that cannot be read are left out.
+    """(row, (F, D) float32, ``standardize`` if asked) of this rank's share of the rows, in no order that means anything; files that cannot be read are left out.
 
     Batches are planned for all ranks together, so that their number does not change in which company an utterance is computed.
     """
@@ -291,7 +291,7 @@ def layer_frames(
         if waves:
             for row, frames in zip(waves, reader.read(list(waves.values()), [layer])):
                 x = frames.layers[0].numpy()  # (F, D)
-                yield row, normalised(x) if normalize else x
+                yield row, standardize(x) if normalize else x
         progress.update(sum(sizes[row].samples for row in batch))
     logger.info(f"{title}: {progress.summary()}")
 

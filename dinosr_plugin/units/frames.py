@@ -1,4 +1,4 @@
-"""Frames for k-means: of any features, utterance by utterance, normalised if wanted; end to end in chunks; and a random sample of them in bounded memory."""
+"""Frames for k-means: of an utterance, optionally standardized; in chunks; or a random sample in bounded memory."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -9,16 +9,14 @@ from ..errors import UserError
 from .clustering import CHUNK, SAMPLE, SAMPLE_AT_LEAST
 from .matching import OldLabels
 
-COPIES = (
-    3  # of each frame of the sample that ``cluster`` sees: those frames, and twice at most their principal components
-)
-KEY_BYTES = 32  # a frame costs beside its values: its random number, and sorting these
-EPSILON = 1e-5  # added to variances, as instance normalisation has it
-KEPT = 0.8  # of a full ``Reservoir``, when it is thinned
+COPIES = 3  # of each frame of the sample in ``cluster``: the frames, and up to two copies of their principal components
+KEY_BYTES = 32  # memory per frame in addition to its values: its random number, and sorting these
+EPSILON = 1e-5  # added to variances, as in instance normalisation
+KEPT_SHARE = 0.8  # of a full ``Reservoir`` when it is thinned
 
 
 class Features(Protocol):
-    """``width``: D. ``utterances``: names. ``self[utt]``: (n, D) floats."""
+    """The frames of utterances. ``width``: D. ``utterances``: their names. ``self[utt]``: (n, D) floats."""
 
     width: int
 
@@ -31,28 +29,37 @@ class Features(Protocol):
 
 
 def frames_of(features: Features, utt: str) -> np.ndarray:
-    """(n, D) float32. Raises UserError for NaN or infinity and for another width than the features say, naming the utterance."""
+    """(n, D) float32.
+
+    Raises UserError, with the name of the utterance, for NaN, infinity and a width other than ``features.width``.
+    """
     frames = np.asarray(features[utt], dtype=np.float32)
     if frames.ndim != 2 or frames.shape[1] != features.width:
         raise UserError(
-            f"{utt}: features of shape {frames.shape} among those that are {features.width} wide; make them again with `dinosr features`"
+            f"{utt}: features of shape {frames.shape}, but the width of the others is {features.width}; "
+            "create them again with `dinosr features`"
         )
-    if not np.isfinite(frames.sum()) and not np.isfinite(frames).all():  # the sum alone is quick, but may overflow
+    # the sum is quick to check, but it may overflow
+    if not np.isfinite(frames.sum()) and not np.isfinite(frames).all():
         raise UserError(
-            f"{utt}: NaN or infinity in its features; make them again with `dinosr features`, or take the utterance out of the manifest"
+            f"{utt}: its features contain NaN or infinity; "
+            "create them again with `dinosr features`, or remove the utterance from the manifest"
         )
     return frames
 
 
-def normalised(frames: np.ndarray) -> np.ndarray:
-    """(n, D) -> (n, D) float32, each column to mean 0 and variance 1 over the n frames: as DinoSR's targets are, without what is the same all
-    through an utterance: much of the speaker and the channel (van Niekerk et al., Interspeech 2021, arXiv 2108.00917)."""
+def standardize(frames: np.ndarray) -> np.ndarray:
+    """(n, D) -> (n, D) float32 with mean 0 and variance 1 in each column over the n frames of an utterance.
+
+    DinoSR's targets are normalised in the same way. It removes what is constant in an utterance, which is much of the
+    speaker and the channel (van Niekerk et al., Interspeech 2021, arXiv 2108.00917).
+    """
     frames = np.asarray(frames, dtype=np.float32)
     return (frames - frames.mean(0)) / np.sqrt(frames.var(0) + EPSILON)
 
 
-class Normalised:
-    """Other features, each utterance ``normalised``."""
+class StandardizedFeatures:
+    """Other features with ``standardize`` applied to each utterance."""
 
     def __init__(self, features: Features):
         self.features, self.width, self.utterances = features, features.width, features.utterances
@@ -61,11 +68,14 @@ class Normalised:
         return len(self.features)
 
     def __getitem__(self, utt: str) -> np.ndarray:
-        return normalised(frames_of(self.features, utt))
+        return standardize(frames_of(self.features, utt))
 
 
 def stacked(features: Features, utterances: Sequence[str]) -> Iterator[np.ndarray]:
-    """All frames end to end in parts of (CHUNK, D) float32, the last one shorter; the next part overwrites the one before."""
+    """All frames concatenated, in parts of (CHUNK, D) float32, the last shorter.
+
+    Each part overwrites the previous one.
+    """
     part, filled = np.empty((CHUNK, features.width), np.float32), 0
     for utt in utterances:
         frames = frames_of(features, utt)
@@ -80,16 +90,18 @@ def stacked(features: Features, utterances: Sequence[str]) -> Iterator[np.ndarra
         yield part[:filled]
 
 
-# ---- a random sample --------------------------------------------------------------------------------------------------------
+# ---- a random sample -------------------------------------------------------------------------------------------------
 
 
 class Reservoir:
-    """Frames drawn uniformly, without replacement, in one pass: each gets a random number, those with the lowest stay.
+    """Frames drawn uniformly without replacement in one pass: those with the lowest random numbers are kept.
 
-    The numbers depend on the seed and the utterance's name alone: neither shards nor ``capacity`` change which frames have the lowest.
+    The random numbers depend only on the seed and the utterance's name, so that neither shards nor ``capacity`` change
+    which frames have the lowest.
 
     Attributes:
-        frames: (kept, D) float32. Holds every frame that was seen as long as ``len(frames) == seen``, then in the order they came.
+        seen: number of frames that were added.
+        frames: (kept, D) float32. While ``len(frames) == seen``, it contains all frames in the order they were added.
     """
 
     def __init__(self, capacity: int, width: int, seed: int):
@@ -97,7 +109,7 @@ class Reservoir:
         self.seed, self.kept, self.seen, self.limit = seed, 0, 0, 1.0
 
     def add(self, utt: str, frames: np.ndarray) -> None:
-        """(n, D) float32."""
+        """Add the frames (n, D) float32 of an utterance."""
         keys = np.random.default_rng([self.seed, *utt.encode()]).random(len(frames))
         self.seen += len(frames)
         chosen = np.flatnonzero(keys < self.limit)
@@ -112,8 +124,8 @@ class Reservoir:
             self.kept, chosen = place.stop, chosen[len(taken) :]
 
     def thin(self) -> None:
-        """Keep the lowest; from now on nothing above them gets in."""
-        keep = int(KEPT * len(self.store))
+        """Keep the frames with the lowest random numbers; from now on frames with higher ones are rejected."""
+        keep = int(KEPT_SHARE * len(self.store))
         stays = np.zeros(len(self.store), dtype=bool)
         stays[np.argpartition(self.keys, keep)[:keep]] = True
         holes, movers = np.flatnonzero(~stays[:keep]), keep + np.flatnonzero(stays[keep:])
@@ -125,7 +137,7 @@ class Reservoir:
         return self.store[: self.kept]
 
     def lowest(self, count: int) -> np.ndarray:
-        """(count, D), fewer where there are no more: the frames with the lowest numbers, lowest first."""
+        """(count, D), or fewer if there are not so many: the frames with the lowest random numbers, lowest first."""
         return self.store[np.argsort(self.keys[: self.kept], kind="stable")[:count]]
 
 
@@ -134,24 +146,25 @@ def read_sample(
     utterances: Sequence[str],
     k: int,
     seed: int,
-    all_wanted: bool,
+    keep_all: bool,
     max_bytes: int,
     old: OldLabels | None = None,
 ) -> tuple[Reservoir, np.ndarray]:
-    """All frames if they are wanted and memory allows; and those of them, in random order, that ``cluster`` shall see. ``old`` is told of all.
+    """Read all utterances: (reservoir, sample for ``cluster`` in random order).
 
-    Raises UserError for NaN, for fewer frames than clusters, and for memory that holds fewer.
+    The reservoir contains all frames if ``keep_all`` and ``max_bytes`` allow it, otherwise a random part. ``old``
+    receives all frames. Raises UserError for NaN, for fewer frames than clusters, and if the memory is too small for a
+    frame per cluster.
     """
     from tqdm import tqdm
 
     rows = max_bytes // (4 * features.width + KEY_BYTES)
     sample = min(max(SAMPLE * k, SAMPLE_AT_LEAST), rows // (COPIES + 2))
     if sample < k:
-        held = f"{max_bytes / 2**20:.0f} MiB of memory hold {sample} frames {features.width} wide"
-        raise UserError(f"k-means: {held}, too few for {k} clusters; allow more")
-    reservoir = Reservoir(
-        rows - COPIES * sample if all_wanted else 4 * sample // 3 + 8, features.width, seed
-    )  # ``thin`` leaves no less
+        what = f"{max_bytes / 2**20:.0f} MiB of memory hold {sample} frames of width {features.width}"
+        raise UserError(f"k-means: {what}, too few for {k} clusters; allow more memory")
+    capacity = rows - COPIES * sample if keep_all else 4 * sample // 3 + 8  # ``thin`` keeps at least ``sample``
+    reservoir = Reservoir(capacity, features.width, seed)
     for utt in tqdm(utterances, desc="reading frames", unit="utt", disable=None):
         frames = frames_of(features, utt)
         reservoir.add(utt, frames)

@@ -1,11 +1,12 @@
-"""How likely sequences of units are to a language model of fairseq's, and what it makes of them.
+"""Scores and hidden states of unit language models, which are fairseq language models trained on units.
 
-A sequence u_1 ... u_T is scored as the ZeroSpeech 2021 baseline does (Nguyen et al. 2020, section 3.3): the sum of log P(u_i | u_<i) over
-u_1 ... u_T and the end of the sequence, natural logarithms, not divided by the length.
+A sequence u_1 ... u_T is scored as in the ZeroSpeech 2021 baseline (Nguyen et al. 2020, section 3.3): the sum of
+log P(u_i | u_<i) over u_1 ... u_T and the end of the sequence, as natural logarithms, not divided by the length.
 
-Every sequence begins with ``</s>``, as fairseq trains and evaluates (``fairseq-eval-lm --sample-break-mode eos`` adds up to the same): the end
-of an utterance is what stands before the next. (The baseline's own script begins with ``<s>``, which no training data of fairseq-preprocess
-holds: that vector stays what it was drawn as. A model trained with ``--add-bos-token`` reads ``<s> </s>``, here too.)
+Every sequence begins with ``</s>``, as in fairseq's training and evaluation (``fairseq-eval-lm --sample-break-mode
+eos`` gives the same sum): the end of an utterance precedes the next utterance. The baseline's own script begins with
+``<s>`` instead; data from fairseq-preprocess never contains it, so its embedding is never trained. Sequences for a
+model that was trained with ``--add-bos-token`` begin with ``<s> </s>``.
 """
 
 import os
@@ -27,22 +28,23 @@ from ..errors import UserError
 from .codes import read_units
 from .features import default_device
 
-BATCH_TOKENS = 16384  # tokens and padding that the model reads at a time
+BATCH_TOKENS = 16384  # tokens per batch, padding included
 
 
 class UnitLanguageModel:
-    """A checkpoint of ``fairseq-train --task language_modeling`` that was trained on units, of either entry point.
+    """A language model of units: a checkpoint of fairseq's task language_modeling, by either training command.
 
     Args:
         checkpoint: the model.
-        dictionary: its ``dict.txt``; None: beside the checkpoint, or in the folder it was trained on.
+        dictionary: its ``dict.txt``; None: the one next to the checkpoint, or in the folder that it was trained on.
+        device: where to run the model; None: a GPU if there is one.
 
     Attributes:
-        layers: how many.
-        longest: units that a sequence may have; None: any number (an LSTM).
+        layers: number of layers.
+        max_units: maximum length of a sequence; None: unlimited (LSTM).
 
     Raises:
-        UserError: no such file, not a language model, no dictionary or another model's.
+        UserError: the file is missing or is not a language model, or the dictionary is missing or does not fit it.
     """
 
     def __init__(
@@ -54,7 +56,8 @@ class UnitLanguageModel:
             (self.model,), cfg, _ = checkpoint_utils.load_model_ensemble_and_task([self.name], {"data": str(folder)})
         if not isinstance(self.model, FairseqLanguageModel):
             raise UserError(
-                f"{self.name}: a {type(self.model).__name__}, which reads no text from left to right; {HOW_TO}"
+                f"{self.name}: contains a {type(self.model).__name__}, which does not predict text from left to right; "
+                f"{HOW_TO}"
             )
         self.device = torch.device(device or default_device())
         self.model.eval().to(self.device)
@@ -64,62 +67,64 @@ class UnitLanguageModel:
         self.start = [self.dictionary.bos(), end] if cfg.task.get("add_bos_token") else [end]
         self.layers = len(self.model.decoder.layers)
         is_recurrent = isinstance(self.model.decoder, LSTMDecoder)
-        self.longest = None if is_recurrent else int(self.model.max_positions()) - len(self.start)
+        self.max_units = None if is_recurrent else int(self.model.max_positions()) - len(self.start)
 
     def score(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
-        """Sequences (n,) of unit ids, n may be 0 -> (N,) float64 log-probabilities, end included. One forward pass.
+        """Log-probabilities (N,) float64 of N sequences (n,) of unit ids, end included; n may be 0. One forward pass.
 
-        Raises UserError as ``tokens``, and where the model has diverged.
+        Raises UserError as ``tokens``, and if the model has diverged.
         """
         rows = [self.tokens(units) for units in sequences]
         target = self.padded([row[1:] for row in rows])
-        found = self.scorer.generate(
-            [self.model], {"net_input": self.inputs([row[:-1] for row in rows]), "target": target}
-        )
+        sample = {"net_input": self.inputs([row[:-1] for row in rows]), "target": target}
+        results = self.scorer.generate([self.model], sample)
         skipped = len(self.start) - 1
-        scores = np.array([best["positional_scores"][skipped:].double().sum().item() for (best,) in found])
+        scores = np.array([best["positional_scores"][skipped:].double().sum().item() for (best,) in results])
         if not np.isfinite(scores).all():
             raise UserError(
-                f"{self.name}: gives NaN or infinity, it has diverged; train it again with a lower learning rate"
+                f"{self.name}: has diverged, because its scores contain NaN or infinity; "
+                "train it again with a lower learning rate"
             )
         return scores
 
     @torch.no_grad()
     def hidden_states(self, sequences: Sequence[np.ndarray], layer: int) -> list[np.ndarray]:
-        """Sequences (n,) of unit ids -> for each (n + 2, D) float32: what layer number ``layer``, from 1, holds after the start, each unit, the end.
+        """Hidden states (n + 2, D) float32 of layer number ``layer``, from 1, for each sequence (n,) of unit ids.
 
-        An LSTM's hidden states, or what a Transformer's layer puts out. Raises UserError as ``tokens``, ValueError for no such layer.
+        There is one state for the start, for each unit and for the end: an LSTM's hidden state, or the output of a
+        Transformer layer. Raises UserError as ``tokens``, and ValueError if there is no such layer.
         """
         if not 1 <= layer <= self.layers:
             raise ValueError(f"layer {layer} of {self.layers}")
         rows = [self.tokens(units) for units in sequences]
-        seen: list[torch.Tensor] = []  # of an LSTM (B, D), each step; of a Transformer (T, B, D), once
+        outputs_seen: list[torch.Tensor] = []  # LSTM: (B, D) for each step; Transformer: (T, B, D) once
         hook = self.model.decoder.layers[layer - 1].register_forward_hook(
-            lambda module, inputs, outputs: seen.append(outputs[0])
+            lambda module, inputs, outputs: outputs_seen.append(outputs[0])
         )
         try:
             self.model(**self.inputs(rows))
         finally:
             hook.remove()
-        states = (
-            (seen[0] if seen[0].dim() == 3 else torch.stack(seen)).transpose(0, 1).float().cpu().numpy()
-        )  # (B, T, D)
+        states = outputs_seen[0] if outputs_seen[0].dim() == 3 else torch.stack(outputs_seen)  # (T, B, D)
+        states = states.transpose(0, 1).float().cpu().numpy()  # (B, T, D)
         first = len(self.start) - 1
-        return [own[first : len(row)] for own, row in zip(states, rows, strict=True)]
+        return [of_row[first : len(row)] for of_row, row in zip(states, rows, strict=True)]
 
     def tokens(self, units: np.ndarray) -> torch.Tensor:
-        """(n,) unit ids -> start, units and end in the dictionary's numbers, (n + 2,) int64; (n + 3,) with ``<s>``.
+        """(n,) unit ids -> (n + 2,) int64 dictionary indices of start, units and end; (n + 3,) with ``<s>``.
 
-        Raises UserError for a unit that the dictionary lacks, and for more units than a Transformer has positions.
+        Raises UserError if the dictionary lacks a unit, or if there are more units than a Transformer has positions.
         """
-        if self.longest is not None and len(units) > self.longest:
-            how = "train it with a greater --tokens-per-sample, or cut the speech into shorter utterances"
-            raise UserError(f"{self.name}: reads at most {self.longest} units, a sequence has {len(units)}; {how}")
+        if self.max_units is not None and len(units) > self.max_units:
+            what = f"reads at most {self.max_units} units, but a sequence has {len(units)}"
+            how = "train it with a larger --tokens-per-sample, or cut the speech into shorter utterances"
+            raise UserError(f"{self.name}: {what}; {how}")
         ids = [self.dictionary.index(str(unit)) for unit in units.tolist()]
         if self.dictionary.unk() in ids:
             unit = units[ids.index(self.dictionary.unk())]
             raise UserError(
-                f"{self.name}: unit {unit} is not in its dictionary; give the units that it was trained on, or its own dict.txt with --dict"
+                f"{self.name}: unit {unit} is not in its dictionary; "
+                "give units like those that it was trained on, or its own dict.txt with --dict"
             )
         return torch.tensor([*self.start, *ids, self.dictionary.eos()])
 
@@ -130,22 +135,25 @@ class UnitLanguageModel:
         }
 
     def padded(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
-        """(B, T): padded behind the ends, where a model that reads from left to right does not look."""
+        """(B, T), padded at the ends, which a model that reads from left to right does not see."""
         return pad_sequence(list(rows), batch_first=True, padding_value=self.dictionary.pad()).to(self.device)
 
 
 def given_folder(dictionary: Path) -> Path:
-    """The folder that fairseq loads ``dict.txt`` from. Raises UserError where that is not the given file."""
+    """The folder that fairseq loads ``dict.txt`` from. Raises UserError if the file has another name or is missing."""
     if dictionary.name != "dict.txt" or not dictionary.is_file():
-        raise UserError(f"--dict {dictionary}: give the dict.txt that fairseq-preprocess wrote")
+        raise UserError(f"--dict {dictionary}: not a file called dict.txt; give the one that fairseq-preprocess wrote")
     return dictionary.parent
 
 
-# ---- whole files ------------------------------------------------------------------------------------------------------------
+# ---- whole files -----------------------------------------------------------------------------------------------------
 
 
 def batches_by_length(sequences: Sequence[np.ndarray], batch_tokens: int) -> Iterator[list[int]]:
-    """Rows in batches of similar length, longest first (what does not fit in memory fails at once), each of at most ``batch_tokens`` with padding."""
+    """Batches of row numbers with similar lengths, each of at most ``batch_tokens`` tokens, padding included.
+
+    The longest come first, so that a lack of memory shows at once.
+    """
     batch: list[int] = []
     for row in sorted(range(len(sequences)), key=lambda row: -len(sequences[row])):
         if batch and (len(sequences[batch[0]]) + 2) * (len(batch) + 1) > batch_tokens:
@@ -159,12 +167,12 @@ def batches_by_length(sequences: Sequence[np.ndarray], batch_tokens: int) -> Ite
 def score_all(
     lm: UnitLanguageModel, units: dict[str, np.ndarray], batch_tokens: int = BATCH_TOKENS
 ) -> dict[str, float]:
-    """Utterance -> log-probability, in the order of ``units``; with a progress bar.
+    """Utterance -> log-probability, in the order of ``units``; shows a progress bar.
 
-    A sequence that comes twice is read once: rounding differs from batch to batch, and what is equal must be a tie.
+    Equal sequences are scored only once: rounding differs between batches, but equal sequences must be a tie.
     """
-    keys = {utt: own.tobytes() for utt, own in units.items()}
-    distinct = {keys[utt]: own for utt, own in units.items()}
+    keys = {utt: sequence.tobytes() for utt, sequence in units.items()}
+    distinct = {keys[utt]: sequence for utt, sequence in units.items()}
     sequences = list(distinct.values())
     scores = np.empty(len(sequences))
     with tqdm(desc="scoring", total=len(sequences), unit="seq", disable=None) as bar:
@@ -176,24 +184,25 @@ def score_all(
 
 
 def write_scores(lm: UnitLanguageModel, units: str | Path, out: str | Path) -> tuple[int, float]:
-    """Score a unit file: ``utt log-probability`` a line, which is what ZeroSpeech's ``lexical/dev.txt`` holds.
+    """Score a unit file; writes lines ``utt log-probability``, as in ZeroSpeech's ``lexical/dev.txt``.
 
-    Returns how many utterances, and the mean log-probability of a token, ends included. Raises UserError from the units, the model and the file.
+    Returns the number of utterances and the mean log-probability per token, ends included. Raises UserError for errors
+    in units, model or output.
     """
     out = Path(out)
     require_writable(out.parent)
     sequences = read_units(units)
     scores = score_all(lm, sequences)
     write_files(out.parent, {out.name: [f"{utt} {score:.6f}" for utt, score in scores.items()]})
-    return len(scores), sum(scores.values()) / sum(len(own) + 1 for own in sequences.values())
+    return len(scores), sum(scores.values()) / sum(len(sequence) + 1 for sequence in sequences.values())
 
 
 def write_hidden_states(
     lm: UnitLanguageModel, units: str | Path, layer: int, out: str | Path, batch_tokens: int = BATCH_TOKENS
 ) -> int:
-    """A layer's hidden states of every utterance of a unit file: ``out/UTT.npy``, (n + 2, D) float32, as ZeroSpeech's ``semantic`` wants them.
+    """Write a layer's hidden states for a unit file: ``out/UTT.npy``, (n + 2, D) float32, as for ZeroSpeech's sSIMI.
 
-    Returns how many. Raises UserError from the units, the model and the folder, and for a layer that the model does not have.
+    Returns the number of utterances. Raises UserError for a missing layer and for errors in units, model or output.
     """
     if not 1 <= layer <= lm.layers:
         raise UserError(f"--layer {layer}: {lm.name} has layers 1 to {lm.layers}; give one of these")

@@ -14,7 +14,7 @@ from dinosr_plugin.decoding import SearchOptions, build_decoder
 from dinosr_plugin.decoding.emissions import EmissionReader
 from dinosr_plugin.decoding.pool import DecoderPool, default_processes
 from dinosr_plugin.decoding.results import error_rates
-from dinosr_plugin.decoding.tune import symbols_of, words
+from dinosr_plugin.decoding.tune import symbols_of, text_of
 from dinosr_plugin.evaluation.table import format_table
 
 COLUMNS = [
@@ -41,9 +41,9 @@ def measure(name: str, kind: str, options: SearchOptions, emissions: EmissionRea
     decoder = build_decoder(kind, meta.dictionary(), meta.blank, options)
     hypotheses, alone = timed(decoder, tables, 0)
     again, pool = timed(decoder, tables, default_processes())
-    texts = [words(symbols_of(one, emissions), meta.symbols) for one in hypotheses]
-    assert texts == [words(symbols_of(one, emissions), meta.symbols) for one in again]
-    rates = error_rates([(words(label.split(), meta.symbols), text) for label, text in zip(meta.labels, texts)])
+    texts = [text_of(symbols_of(one, emissions), meta.symbols) for one in hypotheses]
+    assert texts == [text_of(symbols_of(one, emissions), meta.symbols) for one in again]
+    rates = error_rates([(text_of(label.split(), meta.symbols), text) for label, text in zip(meta.labels, texts)])
     return {"name": name, **rates, "alone": alone / meta.seconds, "pool": pool / meta.seconds, "gain": alone / pool}
 
 

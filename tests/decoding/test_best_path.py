@@ -1,4 +1,4 @@
-"""Best-path decoding against a collapse written by hand."""
+"""Best-path decoding compared with a collapse written by hand."""
 
 import pytest
 import torch

@@ -1,4 +1,6 @@
-"""The file of emissions: what goes in comes out, all of it or nothing, and only for the model that made it."""
+"""Emission files: they return what was written, are complete or absent, and are tied to a model, dictionary and
+manifest.
+"""
 
 import gc
 from dataclasses import replace
@@ -7,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from dinosr_plugin.decoding.emissions import EmissionReader, EmissionWriter, Meta, fingerprint, padded
+from dinosr_plugin.decoding.emissions import EmissionMetadata, EmissionReader, EmissionWriter, fingerprint, padded
 from dinosr_plugin.errors import UserError
 
-META = Meta(
+META = EmissionMetadata(
     "abc", ["<s>", "<pad>", "</s>", "<unk>", "|", "Ä"], 0, "/data", ["a/1.wav", "b/2.wav"], [32000, 8000], ["Ä |", ""]
 )
 
 
-def write(path, tables=(torch.randn(7, 6), torch.randn(5, 6))):
+def write(path):
+    """Write random emissions for ``META``; returns them."""
+    tables = torch.randn(7, 6), torch.randn(5, 6)
     writer = EmissionWriter(path, META)
     for row in reversed(range(len(tables))):  # batches come in any order
         writer.add(row, tables[row])
@@ -23,20 +27,22 @@ def write(path, tables=(torch.randn(7, 6), torch.randn(5, 6))):
     return tables
 
 
-def test_there_and_back(tmp_path):
+def test_round_trip(tmp_path):
     tables = write(tmp_path / "new" / "dev.npz")
     emissions = EmissionReader(tmp_path / "new" / "dev.npz")
     assert emissions.meta == META and len(emissions) == 2 and emissions.meta.seconds == 2.5
     assert all(torch.equal(one, other) for one, other in zip(emissions, tables))
     assert emissions.meta.dictionary().symbols == META.symbols
-    with np.load(tmp_path / "new" / "dev.npz") as archive:  # anyone can read it
+    with np.load(tmp_path / "new" / "dev.npz") as archive:  # readable with NumPy alone
         assert archive["0"].shape == (7, 6)
 
 
-def test_nothing_half_written(tmp_path):
+def test_no_partial_file(tmp_path):
     writer = EmissionWriter(tmp_path / "dev.npz", META)
     writer.add(0, torch.zeros(1, 6))
-    with pytest.raises(UserError, match="--emissions .*dev.npz: not written, for 1 of 2 utterances were not decoded"):
+    with pytest.raises(
+        UserError, match="--emissions .*dev.npz: not written, because 1 of 2 utterances were not decoded"
+    ):
         writer.close()
     assert list(tmp_path.iterdir()) == []
     writer = EmissionWriter(tmp_path / "dev.npz", META)
@@ -57,28 +63,28 @@ def test_nothing_half_written(tmp_path):
         ("labels", ["Ä |", "Ä |"], "other transcripts"),
     ],
 )
-def test_of_something_else(tmp_path, field, value, what):
+def test_emissions_of_another_model_dictionary_or_manifest(tmp_path, field, value, what):
     write(tmp_path / "dev.npz")
     emissions = EmissionReader(tmp_path / "dev.npz")
     emissions.require_same(META)
-    with pytest.raises(UserError, match=f"{what}; remove it to have it made again"):
+    with pytest.raises(UserError, match=f"{what}; remove the file to create it again"):
         emissions.require_same(replace(META, **{field: value}))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"no archive"])
 def test_damaged(tmp_path, content):
     (tmp_path / "dev.npz").write_bytes(content)
-    with pytest.raises(UserError, match="dev.npz: not a file of emissions, or damaged; remove it"):
+    with pytest.raises(UserError, match="dev.npz: not an emission file, or damaged; remove it"):
         EmissionReader(tmp_path / "dev.npz")
     np.savez(tmp_path / "other.npz", meta=np.frombuffer(b'{"a": 1}', dtype=np.uint8))
-    with pytest.raises(UserError, match="not a file of emissions"):
+    with pytest.raises(UserError, match="not an emission file"):
         EmissionReader(tmp_path / "other.npz")
-    with pytest.raises(UserError, match="no such file; `fairseq-generate"):
+    with pytest.raises(UserError, match="no such file; create it with `fairseq-generate"):
         EmissionReader(tmp_path / "none.npz")
-    with pytest.raises(UserError, match="a folder; give the name of a file"):
+    with pytest.raises(UserError, match="is a folder; give the name of an emission file"):
         EmissionReader(tmp_path)
     np.save(tmp_path / "one.npy", np.zeros(3))
-    with pytest.raises(UserError, match="one.npy: not a file of emissions"):
+    with pytest.raises(UserError, match="one.npy: not an emission file"):
         EmissionReader(tmp_path / "one.npy")
 
 
@@ -87,7 +93,7 @@ def test_a_damaged_row(tmp_path):
     data = bytearray((tmp_path / "dev.npz").read_bytes())
     data[data.index(b"1.npy") + 200] ^= 1  # within the numbers of a row
     (tmp_path / "dev.npz").write_bytes(data)
-    with pytest.raises(UserError, match="dev.npz: not a file of emissions, or damaged"):
+    with pytest.raises(UserError, match="dev.npz: not an emission file, or damaged"):
         list(EmissionReader(tmp_path / "dev.npz"))
 
 
@@ -96,7 +102,7 @@ def test_a_folder_that_cannot_be_written():
         EmissionWriter("/proc/nowhere/dev.npz", META)
 
 
-def test_fingerprint_is_of_the_weights():
+def test_fingerprint_depends_on_the_weights():
     model, same = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
     same.load_state_dict(model.state_dict())
     assert fingerprint([model]) == fingerprint([same]) != fingerprint([model, same])

@@ -1,4 +1,6 @@
-"""Beam search with a neural language model, on problems small enough to try every alignment, and through ``fairseq-generate``."""
+"""Beam search with a neural language model, on problems small enough to try every alignment, and through
+``fairseq-generate``.
+"""
 
 import importlib.util
 import itertools
@@ -19,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dinosr_plugin.decoding import BeamDecoder, FusionDecoder, SearchOptions, build_decoder, score_generate_output
-from dinosr_plugin.decoding.fusion import likeliest_path
+from dinosr_plugin.decoding.fusion import best_alignment
 from dinosr_plugin.decoding.neural_lm import NeuralLM
 from dinosr_plugin.errors import UserError
 from tests.decoding.test_generate import PLUGIN, TEXTS, recogniser, run  # noqa: F401  (recogniser is a fixture)
@@ -40,7 +42,7 @@ from tests.decoding.test_search import (
 )
 
 SYMBOLS = dictionary_of("XBA|")
-"""What the language models know: more than the texts hold, in another order."""
+"""Symbols of the language models: more than occur in the texts, in another order."""
 
 
 def lstm(symbols=SYMBOLS):
@@ -56,7 +58,7 @@ def lstm(symbols=SYMBOLS):
     model = LSTMLanguageModel.build_model(
         cfg, SimpleNamespace(dictionary=symbols, source_dictionary=symbols, target_dictionary=symbols)
     )
-    return opinionated(model, 5)
+    return scaled(model, 5)
 
 
 def transformer(symbols=SYMBOLS, longest=64):
@@ -73,10 +75,10 @@ def transformer(symbols=SYMBOLS, longest=64):
     model = TransformerLanguageModel.build_model(
         cfg, SimpleNamespace(source_dictionary=symbols, target_dictionary=symbols)
     )
-    return opinionated(model, 2)
+    return scaled(model, 2)
 
 
-def opinionated(model, factor):
+def scaled(model, factor):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(factor)
@@ -93,7 +95,9 @@ def lm(request):
 
 @torch.no_grad()
 def log_probs_after(model, text):
-    """(symbols of the model,) what it expects behind symbols (strings), read at once and alone."""
+    """(symbols of the model,) log-probabilities after ``text`` (strings), read in one forward pass without other
+    texts.
+    """
     symbols = model.decoder.dictionary
     tokens = torch.tensor([[symbols.eos()] + [symbols.index(symbol) for symbol in text]])
     return model.eval().get_normalized_probs(model(tokens), log_probs=True)[0, -1]
@@ -140,8 +144,8 @@ def test_a_wide_beam_sums_over_all_alignments(frames, seed, weight, kind):
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**16), beam=st.integers(1, 6), threshold=st.sampled_from([2.0, 50.0]))
-def test_a_narrow_beam_finds_each_text_once_and_no_alignment_twice(seed, beam, threshold):
-    """... also where a text was dropped and found again while a longer one stayed."""
+def test_a_narrow_beam_finds_each_text_and_alignment_only_once(seed, beam, threshold):
+    """Also if a text is dropped and found again while a longer one is kept."""
     model, emissions = lstm(), random_emissions(5, seed)
     hypotheses = decode_one(fusion(model, 0.3, beam=beam, nbest=beam, beam_threshold=threshold), emissions)
     found, exact = scores_of(hypotheses), every_text(emissions[0])
@@ -152,7 +156,7 @@ def test_a_narrow_beam_finds_each_text_once_and_no_alignment_twice(seed, beam, t
 
 @pytest.mark.skipif(importlib.util.find_spec("flashlight") is None, reason="pip install flashlight-text")
 @pytest.mark.parametrize("fields", [{"sil_weight": 0.4}, {"beam_size_token": 2}], ids=str)
-def test_a_weight_of_0_is_the_search_without_a_model(lm, fields):
+def test_weight_0_equals_a_search_without_model(lm, fields):
     fields = {"beam": 2000, "nbest": 3, "beam_threshold": 1000.0, **fields}
     for seed in range(3):
         emissions = random_emissions(6, seed, sharpness=2.0)
@@ -162,7 +166,7 @@ def test_a_weight_of_0_is_the_search_without_a_model(lm, fields):
         )
 
 
-def test_only_the_likeliest_symbols_of_a_frame_are_tried(lm):
+def test_only_the_most_probable_symbols_of_a_frame_are_tried(lm):
     emissions = random_emissions(4, 2)
     tried = torch.full_like(emissions, -math.inf).scatter(2, *reversed(emissions.topk(2)))
     exact = {text: score + 0.7 * lm_score(lm, strings(text)) for text, score in every_text(tried[0]).items()}
@@ -181,7 +185,7 @@ def test_the_silence_score_counts_each_frame(lm):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_neighbours_and_padding_do_not_matter(lm, dtype):
+def test_other_utterances_and_padding_do_not_matter(lm, dtype):
     lengths = [9, 0, 4, 7]
     emissions = random_emissions(12, 7, utterances=4).to(dtype)
     given, decoder = emissions.clone(), fusion(lm, beam=8, nbest=3, sil_weight=0.1)
@@ -202,7 +206,7 @@ def test_no_frames(lm):
 
 
 @pytest.mark.parametrize("value", [-math.inf, math.nan])
-def test_frames_in_which_nothing_may_be_emitted(lm, value):
+def test_frames_without_possible_symbols(lm, value):
     emissions = random_emissions(4, 0, utterances=2)
     emissions[0, 2] = value
     (nothing,), (text,) = fusion(lm, beam=10).decode(emissions, torch.tensor([4, 4]))
@@ -219,13 +223,13 @@ def test_forbidden_symbols_are_never_emitted(lm):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_likeliest_alignment(seed):
+def test_the_best_alignment(seed):
     emissions, tokens = random_emissions(6, seed)[0], torch.tensor([5, 5, 4])
     paths = [path for path in itertools.product(OF_LETTERS, repeat=6) if collapse(path) == (5, 5, 4)]
     best = max(paths, key=lambda path: sum(emissions[frame, symbol].item() for frame, symbol in enumerate(path)))
-    states = likeliest_path(emissions, tokens, BLANK).tolist()
+    states = best_alignment(emissions, tokens, BLANK).tolist()
     assert tuple(BLANK if state % 2 == 0 else tokens[state // 2].item() for state in states) == best
-    assert likeliest_path(emissions, tokens[:0], BLANK).tolist() == [0] * 6
+    assert best_alignment(emissions, tokens[:0], BLANK).tolist() == [0] * 6
 
 
 # -- the language model ----------------------------------------------------------------------------------------------
@@ -237,20 +241,20 @@ def test_texts_of_different_lengths_are_read_together(lm):
     for row, text in zip(tokens, texts):
         row[: len(text)] = torch.tensor([LETTERS.index(symbol) for symbol in text])
     neural = NeuralLM(lm, LETTERS, BLANK, "lm.pt")
-    _, states = neural.after(tokens[:1], torch.tensor([0]), torch.zeros(1))
+    _, states = neural.next_log_probs(tokens[:1], torch.tensor([0]), torch.zeros(1))
     states = states.expand(4, *states.shape[1:]).clone()
     rows = torch.zeros(4, len(LETTERS) + 1)
-    for length in range(6):  # an LSTM reads one symbol a time
+    for length in range(6):  # an LSTM reads one symbol at a time
         now = torch.tensor([len(text) == length for text in texts])
         if length:
             later = torch.tensor([len(text) >= length for text in texts])
-            rows[later], states[later] = neural.after(
+            rows[later], states[later] = neural.next_log_probs(
                 tokens[later], torch.full((int(later.sum()),), length), states[later]
             )
         elif now.any():
-            rows[now], states[now] = neural.after(tokens[now], torch.zeros(1, dtype=torch.long), states[now])
+            rows[now], states[now] = neural.next_log_probs(tokens[now], torch.zeros(1, dtype=torch.long), states[now])
     if not neural.recurrent:
-        rows, _ = neural.after(tokens, torch.tensor(list(map(len, texts))), states)
+        rows, _ = neural.next_log_probs(tokens, torch.tensor(list(map(len, texts))), states)
     for row, text in zip(rows, texts):
         expected = log_probs_after(lm, text)
         assert row[4:].tolist() == pytest.approx(
@@ -258,9 +262,9 @@ def test_texts_of_different_lengths_are_read_together(lm):
         )
 
 
-def test_of_a_text_longer_than_a_transformer_reads_the_end_counts():
+def test_a_text_longer_than_the_transformers_maximum_is_cut_at_its_start():
     model = transformer(longest=4)
-    rows, _ = NeuralLM(model, LETTERS, BLANK, "lm.pt").after(
+    rows, _ = NeuralLM(model, LETTERS, BLANK, "lm.pt").next_log_probs(
         torch.tensor([[5, 6, 5, 4, 4], [6] * 5]), torch.tensor([5, 1]), torch.zeros(2, 0)
     )
     with torch.no_grad():
@@ -278,38 +282,38 @@ def test_models_that_do_not_fit():
         match=r"--lm-path lm.pt: does not know 2 of .* \('B', ...\); train it on the same labels: fairseq-preprocess",
     ):
         FusionDecoder(dictionary_of("|ABC"), BLANK, search, lstm(dictionary_of("A|")))
-    with pytest.raises(UserError, match="--lm-path lm.pt: not a language model; give one"):
+    with pytest.raises(UserError, match="--lm-path lm.pt: not a language model; give a checkpoint"):
         FusionDecoder(LETTERS, BLANK, search, torch.nn.Linear(1, 1))
 
 
-# -- what a user can choose ------------------------------------------------------------------------------------------
+# -- options ---------------------------------------------------------------------------------------------------------
 
 
 def test_options(caplog):
-    with pytest.raises(UserError, match="--lm a.arpa and --lm-path lm.pt: one language model"):
+    with pytest.raises(UserError, match="--lm a.arpa and --lm-path lm.pt: only one language model"):
         SearchOptions(lm="a.arpa", lm_path="lm.pt", lm_weight=1.0)
     search = SearchOptions(lm_path="lm.pt", beam=50)
     for name in ("best_path", "lexicon"):
-        with pytest.raises(
-            UserError, match=f"--lm-path lm.pt: --decoder {name} has no use for it; choose --decoder beam"
-        ):
+        with pytest.raises(UserError, match=f"--lm-path lm.pt: not used by --decoder {name}; choose --decoder beam"):
             build_decoder(name, LETTERS, BLANK, search, lstm())
     assert isinstance(build_decoder("beam", LETTERS, BLANK, search, lstm()), FusionDecoder)
-    assert "--lm-path lm.pt has no effect: --lm-weight is 0" in caplog.text
+    assert "--lm-path lm.pt has no effect because --lm-weight is 0" in caplog.text
 
 
-def test_the_language_model_decides_where_the_network_does_not(lm):
+def test_the_language_model_decides_where_the_network_is_uncertain(lm):
     emissions = emissions_of([5, 0, 6, 0, 6, 5], certainty=0.4)
     texts = [text_of(decode_one(fusion(lm, weight, beam=100), emissions)[0]) for weight in (0.0, 3.0)]
     assert lm_score(lm, texts[1]) > lm_score(lm, texts[0])
 
 
-# -- the whole way ---------------------------------------------------------------------------------------------------
+# -- end to end ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, recogniser):  # noqa: F811
-    """A folder with ``lm.pt``, made by fairseq's own commands from other texts than the recogniser's, and ``data/dict.txt``."""
+    """A folder with ``lm.pt``, trained with fairseq's commands on other texts than the recogniser's, and
+    ``data/dict.txt``.
+    """
     folder = tmp_path_factory.mktemp("lm")
     (folder / "train.ltr").write_text("T E A | T E N |\nT O | T E A |\n" * 20)
     arguments = [
@@ -393,7 +397,7 @@ def test_results_file(recogniser, trained, tmp_path):  # noqa: F811
     assert sum(ours) > sum(theirs) + 1
 
 
-def test_what_is_wrong_is_said(recogniser, trained, tmp_path):  # noqa: F811
+def test_error_messages(recogniser, trained, tmp_path):  # noqa: F811
     def error(path, *more):
         with pytest.raises(UserError) as raised:
             decode(recogniser, tmp_path, path, 1, *more)
@@ -408,7 +412,7 @@ def test_what_is_wrong_is_said(recogniser, trained, tmp_path):  # noqa: F811
     assert "not a language model" in error(lost / "text.pt") and "no language model" not in error(lost / "text.pt")
     assert "not a language model, its task is dinosr_finetuning" in error(recogniser / "model.pt")
     assert "choose --decoder beam" in error(trained / "lm.pt", "--decoder", "best_path")
-    # its dictionary: beside it, in DATA, or in the folder of its training
+    # its dictionary: next to it, in DATA, or in the folder that it was trained on
     shutil.copy(trained / "lm.pt", lost)
     (lost / "dict.txt").write_text("A 1\n")
     assert "another dictionary" in error(lost / "lm.pt")

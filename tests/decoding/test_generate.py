@@ -1,4 +1,4 @@
-"""The whole way through ``fairseq-generate``: options, checkpoint, search, language model, the last line."""
+"""``fairseq-generate`` end to end: options, checkpoint, search, language model, summary line."""
 
 import logging
 import re
@@ -59,7 +59,7 @@ def recogniser(tmp_path_factory):
         model.w2v_encoder.proj.weight.mul_(10)
     saved_task = {**OmegaConf.to_container(task.cfg, enum_to_str=True), "_name": "dinosr_finetuning"}
     saved = {"model": OmegaConf.to_container(cfg), "task": saved_task, "common": {}, "checkpoint": {}}
-    # without a history fairseq takes it for a checkpoint of an old version
+    # without a history fairseq treats it as a checkpoint of an old version
     history = {
         "optimizer_history": [{"optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}],
         "extra_state": {},
@@ -166,10 +166,10 @@ def test_batches_and_processes_do_not_matter(recogniser, tmp_path, name):
 def test_the_real_time_factor_is_logged_once(recogniser, tmp_path, name, caplog):
     with caplog.at_level(logging.INFO, logger="dinosr_plugin"):
         run(recogniser, tmp_path, *options_of(name, recogniser), "--batch-size", "1", "--decoder-processes", "2")
-    said = [record.getMessage() for record in caplog.records if "real-time factor" in record.getMessage()]
-    assert len(said) == 1 and re.match(
+    messages = [record.getMessage() for record in caplog.records if "real-time factor" in record.getMessage()]
+    assert len(messages) == 1 and re.match(
         r"2\.2 s of speech in .* s: real-time factor \d+\.\d+ \(network \d+\.\d+, search( in 2 processes)? \d+\.\d+\)",
-        said[0],
+        messages[0],
     )
 
 
@@ -193,7 +193,9 @@ def test_emissions_of_another_model_are_refused(recogniser, tmp_path):
     torch.save(saved, tmp_path / "other.pt")
     kept = ["--emissions", tmp_path / "train.npz"]
     run(recogniser, tmp_path, *kept)
-    with pytest.raises(UserError, match="train.npz: of another model, .*; remove it to have it made again"):
+    with pytest.raises(
+        UserError, match="train.npz: computed from another model, .*; remove the file to create it again"
+    ):
         run(recogniser, tmp_path, *kept, "--path", tmp_path / "other.pt")
 
 
@@ -207,14 +209,14 @@ def test_emissions_are_of_whole_manifests(recogniser, tmp_path):
     assert not (tmp_path / "train.npz").exists()
 
 
-def test_a_limit_that_leaves_nothing(recogniser, tmp_path):
+def test_a_size_limit_that_leaves_no_utterances(recogniser, tmp_path):
     with pytest.raises(UserError, match="task.max_sample_size=100: no utterance is as short as that"):
         run(recogniser, tmp_path, "--max-sample-size", "100", "--skip-invalid-size-inputs-valid-test")
 
 
 @pytest.mark.parametrize("batch", ["1", "2"])
 @pytest.mark.parametrize("name", SEARCHES)
-def test_sounds_too_short_for_a_frame(recogniser, tmp_path, name, batch):
+def test_utterances_too_short_for_a_frame(recogniser, tmp_path, name, batch):
     for number, samples in enumerate((300, 1)):
         soundfile.write(tmp_path / f"{number}.wav", np.full(samples, 0.1), 16000)
     (tmp_path / "train.tsv").write_text(f"{tmp_path}\n0.wav\t300\n1.wav\t1\n")
@@ -234,12 +236,12 @@ def test_sounds_too_short_for_a_frame(recogniser, tmp_path, name, batch):
 
 def test_best_path_has_one_hypothesis(recogniser, tmp_path):
     with pytest.raises(
-        UserError, match="--nbest 2: --decoder best_path finds one text; choose --decoder beam or lexicon"
+        UserError, match="--nbest 2: --decoder best_path finds only one text; choose --decoder beam or lexicon"
     ):
         run(recogniser, tmp_path, "--nbest", "2")
 
 
-def test_what_is_wrong_is_said(recogniser, tmp_path):
+def test_error_messages(recogniser, tmp_path):
     pytest.importorskip("flashlight", reason="pip install flashlight-text")
     with pytest.raises(UserError, match="--lm .*words.arpa: does not know"):
         run(recogniser, tmp_path, "--decoder", "beam", "--lm", recogniser / "words.arpa", "--lm-weight", "1")

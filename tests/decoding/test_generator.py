@@ -1,4 +1,4 @@
-"""The generator with real (random) models: what it decodes must not depend on the batch around an utterance."""
+"""The generator with random models: the result for an utterance must not depend on the rest of the batch."""
 
 import math
 from types import SimpleNamespace
@@ -41,7 +41,7 @@ def dictionary():
 
 
 def ctc_model(dictionary, trunk, seed=0):
-    """``wav2vec_ctc`` around a random tiny DinoSR, with an output layer that makes up its mind."""
+    """``wav2vec_ctc`` around a random tiny DinoSR, with large output weights, so that its decisions are clear."""
     torch.manual_seed(seed)
     task = {"_name": "dinosr_pretraining", "data": "", "normalize": True, "tpu": False, "seed": 1}
     cfg = Wav2Vec2CtcConfig(
@@ -54,7 +54,9 @@ def ctc_model(dictionary, trunk, seed=0):
 
 
 def batch_of(sounds, padding=0):
-    """A batch as fairseq collates it: zeros and a mask past the end of each (T,) sound, and ``padding`` samples more."""
+    """A batch as collated by fairseq: each (T,) waveform is followed by zeros, which are masked, and ``padding`` extra
+    samples.
+    """
     longest = max(map(len, sounds)) + padding
     source, mask = torch.zeros(len(sounds), longest), torch.ones(len(sounds), longest, dtype=torch.bool)
     for row, sound in enumerate(sounds):
@@ -64,12 +66,14 @@ def batch_of(sounds, padding=0):
 
 
 @pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
-def test_neighbours_and_padding_do_not_matter(dictionary, trunk):
+def test_other_utterances_and_padding_do_not_matter(dictionary, trunk):
     model = ctc_model(dictionary, trunk)
     generator = CTCGenerator(BestPathDecoder(0), dictionary, blank=0)
     sounds = [torch.randn(n) for n in (16000, 9000, 12345, 700)]
     alone = [generator.generate([model], batch_of([sound]))[0][0] for sound in sounds]
-    assert len({token for one in alone for token in one["tokens"].tolist()}) > 1  # else the comparison would say little
+    assert (
+        len({token for one in alone for token in one["tokens"].tolist()}) > 1
+    )  # otherwise the comparison would be trivial
     for padding in (0, 5000):
         together = generator.generate([model], batch_of(sounds, padding))
         for one, (same,) in zip(alone, together):
@@ -80,7 +84,7 @@ def test_neighbours_and_padding_do_not_matter(dictionary, trunk):
 
 
 @pytest.mark.parametrize("name", ["beam", "lexicon"])
-def test_neighbours_and_padding_do_not_matter_to_searches(dictionary, tmp_path, name):
+def test_other_utterances_and_padding_do_not_matter_to_searches(dictionary, tmp_path, name):
     pytest.importorskip("flashlight", reason="pip install flashlight-text")
     (tmp_path / "train.wrd").write_text("ATE EAT TEN NO ON TEA A E\n")
     options = SearchOptions(beam=50, nbest=2, lexicon=str(tmp_path / "train.wrd"))
@@ -107,7 +111,7 @@ def test_models_are_put_into_eval_mode(dictionary):
 
 @pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
 def test_models_in_half_precision(dictionary, trunk):
-    """As ``fairseq-generate --fp16`` makes them; log-Mel of a sound that was rounded would not be the same."""
+    """Models as converted by ``fairseq-generate --fp16``; log-Mel features need the audio in full precision."""
     sound = 0.01 * torch.randn(8000)
     batch = batch_of([sound])["net_input"]
     whole, _ = CTCGenerator(BestPathDecoder(0), dictionary, blank=0).emissions([ctc_model(dictionary, trunk)], batch)
@@ -127,7 +131,7 @@ def test_an_ensemble_averages_probabilities(dictionary):
     assert lengths.tolist() == [24, 18]
 
 
-def test_an_ensemble_of_unlike_models_is_refused(dictionary):
+def test_an_ensemble_of_incompatible_models_is_rejected(dictionary):
     other = Dictionary()
     models = [ctc_model(symbols, TRUNKS["fbank"]) for symbols in (dictionary, other)]
     with pytest.raises(UserError, match="ensemble"):
@@ -149,7 +153,7 @@ class Constant(torch.nn.Module):
 
 
 def text_of(hypothesis, generator, dictionary):
-    """As ``fairseq-generate --post-process letter`` prints it."""
+    """The text as printed by ``fairseq-generate --post-process letter``."""
     return post_process_prediction(
         hypothesis["tokens"].int(),
         src_str="",
@@ -177,4 +181,4 @@ def test_an_empty_hypothesis_is_an_empty_text(dictionary):
     generator = CTCGenerator(BestPathDecoder(0), dictionary, blank=0)
     (hypothesis,) = generator.generate([Constant(logits)], batch_of([torch.zeros(10)]))[0]
     assert text_of(hypothesis, generator, dictionary) == ""
-    assert hypothesis["positional_scores"].div_(math.log(2)).tolist() == []  # what fairseq-generate does with it
+    assert hypothesis["positional_scores"].div_(math.log(2)).tolist() == []  # as fairseq-generate does

@@ -1,4 +1,4 @@
-"""N-gram models against a hand-computed one, a slow one that follows the formula, and KenLM."""
+"""N-gram models compared with a hand-computed one, with a direct implementation of the formula, and with KenLM."""
 
 import math
 import random
@@ -15,7 +15,7 @@ from dinosr_plugin.errors import UserError
 
 
 def model_of(folder, lines, order):
-    """A made model as ``read_arpa`` gives it."""
+    """Train a model on ``lines``; returns it as ``read_arpa`` does."""
     text, out = folder / "text.wrd", folder / "model.arpa"
     text.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     make_ngram(text, order, out)
@@ -23,7 +23,9 @@ def model_of(folder, lines, order):
 
 
 def read_arpa(path):
-    """([{n-gram: probability}], [{n-gram: weight}]), shortest n-grams first; checks counts and fields of the file on the way."""
+    """([{n-gram: probability}], [{n-gram: weight}]), shortest n-grams first; also checks counts and fields of the
+    file.
+    """
     head, *sections, end = path.read_text(encoding="utf-8").split("\n\n")
     assert head.startswith("\\data\\\n") and end == "\\end\\\n"
     probabilities, weights = [], []
@@ -49,7 +51,7 @@ def backed_off(model, context, token):
 
 
 def tokens_of(model):
-    """Everything that may be predicted."""
+    """All tokens that can be predicted."""
     return [token for (token,) in model[0][0] if token != "<s>"]
 
 
@@ -71,7 +73,7 @@ def perplexity(log10, lines):
 
 
 def sentences(number, seed):
-    """Lines of a little grammar: verbs follow nouns, nouns articles, and some nouns like some verbs."""
+    """Sentences of a small grammar: articles, nouns, verbs; some nouns prefer some verbs."""
     draw = random.Random(seed)
     verbs = {
         "cat": ["sleeps", "purrs"],
@@ -100,7 +102,8 @@ TEXTS = st.lists(st.lists(st.sampled_from("ABCDE"), min_size=3, max_size=8).map(
 def test_an_example_worked_out_by_hand(tmp_path):
     probabilities, weights = model_of(tmp_path, ["A B", "", "A"], order=2)
     # Bigrams: <s> A twice, A B, B </s> and A </s> once: one discount, 3 / (3 + 2 * 1) = 0.6.
-    # What stands before: A 1, B 1, </s> 2: one discount, 2 / (2 + 2 * 1) = 0.5; its weight 3 * 0.5 / 4 is shared by A, B, </s> and <unk>.
+    # Preceding tokens: A 1, B 1, </s> 2: one discount, 2 / (2 + 2 * 1) = 0.5. The weight 3 * 0.5 / 4 is shared by A, B,
+    # </s>, <unk>.
     share = 0.375 / 4
     once, end = 0.5 / 4 + share, 1.5 / 4 + share
     assert probabilities[0] == pytest.approx(
@@ -125,7 +128,7 @@ def test_probabilities_sum_to_one_after_every_context(tmp_path_factory, lines, o
 
 @settings(max_examples=40, deadline=None)
 @given(lines=TEXTS, order=st.integers(2, 5))
-def test_the_formula_followed_slowly_gives_the_same(tmp_path_factory, lines, order):
+def test_a_direct_implementation_of_the_formula_agrees(tmp_path_factory, lines, order):
     model = model_of(tmp_path_factory.getbasetemp(), lines, order)
     counts, before = Counter(), defaultdict(set)
     for line in lines:
@@ -177,7 +180,7 @@ def test_discounts(counts, expected):
 
 
 @pytest.mark.parametrize("order", [2, 3])
-def test_held_out_text_is_likelier_than_with_single_words(tmp_path, order):
+def test_held_out_text_is_more_probable_than_with_unigrams(tmp_path, order):
     train, test = sentences(200, seed=0), sentences(50, seed=1)
     counts = Counter(token for line in train for token in [*line.split(), "</s>"])
     alone = perplexity(
@@ -187,7 +190,7 @@ def test_held_out_text_is_likelier_than_with_single_words(tmp_path, order):
     assert perplexity(lambda line: log10_of(model, line.split()), test) < 0.5 * alone
 
 
-def test_a_text_without_any_rare_token_leaves_something_to_unknown_words(tmp_path):
+def test_unknown_words_have_probability_even_without_rare_tokens(tmp_path):
     model = model_of(tmp_path, ["A B C D"] * 100, order=3)
     assert (
         0
@@ -198,7 +201,7 @@ def test_a_text_without_any_rare_token_leaves_something_to_unknown_words(tmp_pat
     assert all(0 < p <= 1 for order in model[0] for gram, p in order.items() if gram != ("<s>",))
 
 
-def test_n_grams_do_not_reach_over_lines(tmp_path):
+def test_n_grams_do_not_cross_lines(tmp_path):
     probabilities, _ = model_of(tmp_path, ["A B", "C D"], order=2)
     assert set(probabilities[1]) == {("<s>", "A"), ("A", "B"), ("B", "</s>"), ("<s>", "C"), ("C", "D"), ("D", "</s>")}
 
@@ -216,7 +219,7 @@ def test_kenlm_reads_the_same_probabilities(tmp_path, lines, order):
 
     model = model_of(tmp_path, lines, order)
     words = [token for token in tokens_of(model) if token[0] != "<"]
-    lm = load_lm(str(tmp_path / "model.arpa"), words)  # and it knows all of them
+    lm = load_lm(str(tmp_path / "model.arpa"), words)  # with all of them known
     number = {
         word: i for i, word in enumerate([*words, "\u00e9"])
     }  # the last one is what load_lm adds for unknown words
@@ -229,7 +232,7 @@ def test_kenlm_reads_the_same_probabilities(tmp_path, lines, order):
 
 
 @pytest.mark.parametrize("order", [ngram.MIN_ORDER - 1, ngram.MAX_ORDER + 1])
-def test_kenlm_does_not_read_what_is_refused(tmp_path, order, monkeypatch):
+def test_kenlm_does_not_read_the_orders_that_are_rejected(tmp_path, order, monkeypatch):
     pytest.importorskip("flashlight.lib.text.decoder", reason="pip install flashlight-text")
     from dinosr_plugin.decoding.search import load_lm
 
@@ -243,7 +246,7 @@ def test_kenlm_does_not_read_what_is_refused(tmp_path, order, monkeypatch):
 # -- files and errors ------------------------------------------------------------------------------------------------
 
 
-def test_the_summary_counts_what_was_read(tmp_path):
+def test_summary(tmp_path):
     text, out = tmp_path / "train.wrd", tmp_path / "new" / "folder" / "words.arpa"
     text.write_text("A B\n\nA\n")
     assert make_ngram(text, 2, out) == f"{out}: 2-gram model of 2 lines with 3 tokens; 5 1-grams, 4 2-grams"
@@ -253,47 +256,52 @@ def test_the_summary_counts_what_was_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "order", "said"),
+    ("content", "order", "message"),
     [
         (None, 3, r"text.wrd: cannot be read \(No such file or directory\); give transcripts"),
-        (b"", 3, "text.wrd: empty, no tokens in it; give transcripts"),
-        (b" \n\n", 3, "text.wrd: empty, no tokens in it; give transcripts"),
+        (b"", 3, "text.wrd: contains no tokens; give transcripts"),
+        (b" \n\n", 3, "text.wrd: contains no tokens; give transcripts"),
         (b"A\nCAF\xc9\n", 3, "text.wrd: not UTF-8 text; give transcripts"),
         (
             "A B\n".encode("utf-16-le"),
             3,
-            "text.wrd, line 1: a NUL character, so this is not UTF-8 text; give transcripts",
+            "text.wrd, line 1: contains a NUL character, so it is not UTF-8 text; give transcripts",
         ),
-        (b"A B\n<s> A </s>\n", 3, "text.wrd, line 2: <s> is a sign of the model's own.*; take it out"),
-        (b"A </s>\n", 3, "text.wrd, line 1: </s> is a sign"),
-        (b"A <UNK>\n", 3, "text.wrd, line 1: <UNK> is a sign"),
-        (b"A B C\n", 0, "--order 0: KenLM reads n-gram models of order 2 to 6"),
-        (b"A B C\n", 1, "--order 1: KenLM reads n-gram models of order 2 to 6"),
-        (b"A B C\n", 7, "--order 7: KenLM reads n-gram models of order 2 to 6"),
+        (
+            b"A B\n<s> A </s>\n",
+            3,
+            "text.wrd, line 2: contains <s>, which is a special token of the language model; remove it",
+        ),
+        (b"A </s>\n", 3, "text.wrd, line 1: contains </s>"),
+        (b"A <UNK>\n", 3, "text.wrd, line 1: contains <UNK>"),
+        (b"A B C\n", 0, "--order 0: KenLM supports orders 2 to 6"),
+        (b"A B C\n", 1, "--order 1: KenLM supports orders 2 to 6"),
+        (b"A B C\n", 7, "--order 7: KenLM supports orders 2 to 6"),
         (
             b"A\nA B\n",
             5,
-            "--order 5: no line of .*text.wrd is long enough, the longest has 4 tokens with <s> and </s>; give --order 4",
+            "--order 5: no line of .*text.wrd is long enough; "
+            "the longest has 4 tokens including <s> and </s>; give --order 4",
         ),
     ],
 )
-def test_one_line_says_what_is_wrong_and_nothing_is_written(tmp_path, content, order, said):
+def test_errors_are_one_line_and_nothing_is_written(tmp_path, content, order, message):
     text, out = tmp_path / "text.wrd", tmp_path / "out"
     if content is not None:
         text.write_bytes(content)
-    with pytest.raises(UserError, match=said) as error:
+    with pytest.raises(UserError, match=message) as error:
         make_ngram(text, order, out / "model.arpa")
     assert "\n" not in str(error.value) and not out.exists()
 
 
-def test_places_that_cannot_be_written(tmp_path):
+def test_outputs_that_cannot_be_written(tmp_path):
     text = tmp_path / "text.wrd"
     text.write_text("A B\n")
     with pytest.raises(UserError, match="cannot write into .*text.wrd is not a folder"):
         make_ngram(text, 2, text / "model.arpa")
-    with pytest.raises(UserError, match="a folder; give the name of a file"):
+    with pytest.raises(UserError, match="is a folder; give the name of a file"):
         make_ngram(text, 2, tmp_path)
-    with pytest.raises(UserError, match="that is the text"):
+    with pytest.raises(UserError, match="would overwrite the text"):
         make_ngram(text, 2, tmp_path / "." / "text.wrd")
     assert text.read_text() == "A B\n" and list(tmp_path.iterdir()) == [text]
 

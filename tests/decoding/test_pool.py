@@ -30,7 +30,7 @@ def pool():
 
 
 def plain(decoded):
-    """Hypotheses without tensors, which know no ==."""
+    """Hypotheses without tensors, so that == works."""
     return [
         [
             (one["tokens"].tolist(), one["score"], one["positional_scores"].tolist(), one["alignment"])
@@ -40,7 +40,7 @@ def plain(decoded):
     ]
 
 
-def test_processes_change_nothing(pool):
+def test_processes_do_not_change_results(pool):
     emissions = random_emissions(30, seed=0, utterances=5)
     here = BeamDecoder(LETTERS, BLANK, SearchOptions(beam=20, nbest=2)).decode(emissions, LENGTHS)
     there = pool.submit(emissions, LENGTHS).wait()
@@ -49,7 +49,7 @@ def test_processes_change_nothing(pool):
     assert pool.search_seconds > 0
 
 
-def test_results_keep_their_order_however_long_each_takes(pool):
+def test_results_keep_their_order_whatever_time_each_takes(pool):
     batches = [random_emissions(frames, seed=frames, utterances=2) for frames in (400, 5, 200, 1)]
     begun = [pool.submit(batch, torch.tensor([batch.size(1)] * 2)) for batch in batches]
     for batch, pending in zip(batches, begun):
@@ -68,40 +68,40 @@ def test_other_options_for_one_batch(processes):
         assert plain(pool.submit(emissions, lengths, silent).wait()) == plain(expected)
 
 
-def test_the_network_can_work_meanwhile(pool):
-    """What holds Python's lock here does not stop the search there."""
+def test_the_network_can_run_meanwhile(pool):
+    """Holding Python's global lock in this process does not stop the search in another."""
     pending = pool.submit(random_emissions(3000, seed=2, utterances=2), torch.tensor([3000, 3000]))
     deadline = time.monotonic() + 60
     while pending.unfinished() and time.monotonic() < deadline:
         sum(range(10000))
-    assert pending.unfinished() == 0  # nobody has waited for it
+    assert pending.unfinished() == 0  # before any wait()
 
 
 def test_best_path_needs_no_processes():
     assert DecoderPool(BestPathDecoder(BLANK), processes=2).executor is None
 
 
-def test_a_killed_process_is_named(pool):
+def test_a_killed_process_is_reported(pool):
     (victim, *_) = pool.executor._processes
     threading.Timer(0.3, os.kill, (victim, signal.SIGKILL)).start()
-    message = "--decoder-processes 2: one of them was killed, for want of memory"
+    message = "--decoder-processes 2: a process was killed, possibly because memory ran out"
     emissions, lengths = random_emissions(20000, seed=0, utterances=8), torch.tensor([20000] * 8)
     with pytest.raises(UserError, match=message):
         pool.submit(emissions, lengths).wait()
-    with pytest.raises(UserError, match=message):  # the next batch is begun before the last one is waited for
+    with pytest.raises(UserError, match=message):  # the next batch starts before the previous one is waited for
         pool.submit(emissions, lengths)
 
 
 @pytest.mark.parametrize("version, closed", [((3, 11, 2), True), ((3, 11, 5), False)])
-def test_a_pipe_that_python_closes_itself_is_left_to_it(monkeypatch, version, closed):
-    """Closed twice, in two threads, it could be another file the second time."""
+def test_a_pipe_that_python_closes_is_not_closed_twice(monkeypatch, version, closed):
+    """If two threads close it, its number may belong to another file the second time."""
     reader, _ = multiprocessing.Pipe()
     monkeypatch.setattr(sys, "version_info", version)
     compat.unblock_pool(SimpleNamespace(_call_queue=SimpleNamespace(_reader=reader)))
     assert reader.closed == closed
 
 
-def test_an_error_gives_up_what_is_being_searched():
+def test_an_error_cancels_running_searches():
     with (
         pytest.raises(KeyboardInterrupt),
         DecoderPool(BeamDecoder(LETTERS, BLANK, SearchOptions(beam=500)), processes=2) as pool,
@@ -109,11 +109,11 @@ def test_an_error_gives_up_what_is_being_searched():
         processes = list(pool.executor._processes)
         pool.submit(random_emissions(100_000, seed=0, utterances=4), torch.tensor([100_000] * 4))
         raise KeyboardInterrupt
-    wait_for_the_end_of(processes)  # the search would go on for a minute
+    wait_until_ended(processes)  # the search would continue for a minute
 
 
 def test_processes_end_with_their_parent(tmp_path):
-    """However it ends; else each would keep its part of the memory for ever."""
+    """However the parent ends; otherwise each would keep its memory forever."""
     script = tmp_path / "parent.py"
     script.write_text(
         f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]\n"
@@ -130,10 +130,10 @@ def test_processes_end_with_their_parent(tmp_path):
     assert len(children) == 2
     parent.kill()
     parent.wait()
-    wait_for_the_end_of(children)
+    wait_until_ended(children)
 
 
-def wait_for_the_end_of(processes):
+def wait_until_ended(processes):
     deadline = time.monotonic() + 20
     while any(map(alive, processes)) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -141,19 +141,19 @@ def wait_for_the_end_of(processes):
 
 
 def alive(number: int) -> bool:
-    """Whether there is such a process, which is no zombie."""
+    """Whether the process exists and is not a zombie."""
     try:
         return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
 
-def test_a_negative_number():
-    with pytest.raises(UserError, match="--decoder-processes -1: must be 0 or more"):
+def test_a_negative_number_of_processes():
+    with pytest.raises(UserError, match="--decoder-processes -1: must not be negative"):
         DecoderPool(BeamDecoder(LETTERS, BLANK, SearchOptions(beam=20)), processes=-1)
 
 
-def test_one_process_a_cpu(monkeypatch):
+def test_one_process_per_cpu(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(40), raising=False)
     assert default_processes() == 16
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3), raising=False)

@@ -1,4 +1,4 @@
-"""WER and CER read back from the output of fairseq-generate."""
+"""WER and CER from the output of fairseq-generate."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_only_the_best_hypothesis_counts(tmp_path):
         ("T-0\t\nD-0\t-1\tA\n", "empty"),
     ],
 )
-def test_what_cannot_be_scored(tmp_path, text, message):
+def test_files_that_cannot_be_scored(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         score_generate_output(write(tmp_path / "out", text))
 
@@ -72,18 +72,18 @@ def test_no_file(tmp_path):
 
 
 def of_errors(errors, words=10):
-    """Utterances of ``words`` words, of which the given numbers are wrong."""
+    """Utterances of ``words`` words with the given numbers of errors."""
     return [(["a"] * words, ["a"] * (words - wrong) + ["b"] * wrong) for wrong in errors]
 
 
-def test_an_interval_is_that_of_the_normal_approximation_where_there_are_many_utterances():
+def test_with_many_utterances_the_interval_is_that_of_the_normal_approximation():
     errors = np.random.default_rng(1).binomial(10, 0.3, size=2000)
     low, high = bootstrap_interval(of_errors(errors))
     middle, half = 10 * errors.mean(), 1.96 * 10 * errors.std() / np.sqrt(len(errors))  # percent
     assert (low, high) == (pytest.approx(middle - half, abs=0.1), pytest.approx(middle + half, abs=0.1))
 
 
-def test_an_interval_covers_the_truth_as_often_as_it_says():
+def test_the_interval_has_its_nominal_coverage():
     rng = np.random.default_rng(2)
     intervals = [bootstrap_interval(of_errors(rng.binomial(10, 0.3, size=40))) for _ in range(100)]
     assert 87 <= sum(low <= 30.0 <= high for low, high in intervals) <= 100
@@ -99,7 +99,7 @@ def test_the_same_seed_gives_the_same_interval():
     assert bootstrap_interval(pairs) == bootstrap_interval(pairs) != bootstrap_interval(pairs, seed=1)
 
 
-def test_draws_of_empty_references_are_left_out():
+def test_samples_of_empty_references_are_ignored():
     low, high = bootstrap_interval([([], []), (["a"], ["b"])])
     assert (low, high) == (100.0, 100.0)
 
@@ -116,5 +116,5 @@ def test_the_scorer_prints_both_rates_with_intervals():
     assert scorer.result_string().endswith("(95 % bootstrap intervals over 3 utterances)")
 
 
-def test_the_scorer_has_nothing_to_score():
+def test_the_scorer_with_empty_references():
     assert "not defined" in build_scorer("dinosr_wer", None).result_string()

@@ -1,10 +1,11 @@
-"""Beam and lexicon search on problems that are small enough to try every alignment."""
+"""Beam and lexicon search on problems that are small enough to enumerate all alignments."""
 
 import importlib.util
 import itertools
 import math
 import sys
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ OF_LETTERS = [BLANK, 4, 5, 6]
 
 
 def random_emissions(frames, seed, sharpness=1.0, utterances=1):
-    """(B, F, V) log-probabilities over the blank and the letters; special symbols are forbidden, as by the generator."""
+    """(B, F, V) log-probabilities of the blank and the letters; special symbols are excluded, as in the generator."""
     logits = sharpness * torch.randn(utterances, frames, len(LETTERS), generator=torch.Generator().manual_seed(seed))
     logits[:, :, 1:4] = -math.inf
     return logits.log_softmax(dim=-1)
@@ -73,7 +74,7 @@ def text_of(hypothesis):
 
 
 def check_shape_of(hypothesis, emissions):
-    """Every field as ``decoding/base.py`` says."""
+    """Check every field against ``decoding/base.py``."""
     tokens = hypothesis["tokens"].tolist()
     frames = [frame for frame, _ in hypothesis["alignment"]]
     assert hypothesis["tokens"].dtype == torch.int64 and BLANK not in tokens
@@ -102,7 +103,7 @@ def test_a_wide_beam_sums_over_all_alignments(frames, sharpness, seed):
 
 
 @needs_flashlight
-def test_the_likeliest_text_is_not_that_of_the_likeliest_path():
+def test_the_most_probable_text_is_not_that_of_the_best_path():
     probabilities = torch.tensor([[[0.6, 0, 0, 0, 0, 0.4, 0], [0.6, 0, 0, 0, 0, 0.4, 0]]])  # blank 0.36 < A 0.64
     assert (
         decode_one(build_decoder("best_path", LETTERS, BLANK, SearchOptions()), probabilities.log())[0][
@@ -116,7 +117,7 @@ def test_the_likeliest_text_is_not_that_of_the_likeliest_path():
 
 @needs_flashlight
 @pytest.mark.parametrize("nbest", [1, 3])
-def test_as_many_hypotheses_as_asked_for(nbest):
+def test_nbest_limits_the_hypotheses(nbest):
     assert (
         len(decode_one(BeamDecoder(LETTERS, BLANK, SearchOptions(beam=20, nbest=nbest)), random_emissions(6, 0)))
         == nbest
@@ -136,7 +137,7 @@ def test_a_letter_model_changes_the_first_letter(tmp_path):
 
 
 @needs_flashlight
-def test_scores_hold_the_language_model_and_its_end_of_sentence(tmp_path):
+def test_scores_include_the_language_model_and_its_end_of_sentence(tmp_path):
     lm = write_arpa(tmp_path / "letters.arpa", "|AB", favourite="B")
     emissions = random_emissions(4, 1)
     exact = every_text(emissions[0])
@@ -170,7 +171,7 @@ def lexicon(tmp_path):
 
 
 def words_of(hypothesis):
-    """The text's words; fails where a boundary ends no word."""
+    """The words of the text; fails if a boundary ends no word."""
     text = text_of(hypothesis)
     assert text == "" or (text.endswith("|") and "||" not in text and not text.startswith("|"))
     return text.split("|")[:-1]
@@ -202,7 +203,7 @@ def test_a_wide_lexicon_search_sums_over_all_alignments(tmp_path_factory, frames
         spelt = LETTERS.string(torch.tensor(text, dtype=torch.long)).replace(" ", "")
         words = [word for word in spelt.split("|") if word]
         if set(words) <= set(WORDS) and (not words or spelt.endswith("|")):
-            sums[tuple(words)] += math.exp(score)  # silence may stand anywhere between words
+            sums[tuple(words)] += math.exp(score)  # silence may occur anywhere between words
     hypotheses = decode_one(LexiconDecoder(LETTERS, BLANK, SearchOptions(**WIDE, lexicon=str(path))), emissions)
     found = {tuple(words_of(hypothesis)): math.exp(hypothesis["score"]) for hypothesis in hypotheses}
     assert found == pytest.approx(dict(sums), rel=1e-3)
@@ -220,7 +221,7 @@ def test_a_word_model_changes_the_first_word(tmp_path, lexicon):
 
 
 @needs_flashlight
-def test_the_word_score_makes_more_words(lexicon):
+def test_the_word_score_increases_the_number_of_words(lexicon):
     emissions = random_emissions(8, 5)
     counts = []
     for score in (-4.0, 4.0):
@@ -230,7 +231,7 @@ def test_the_word_score_makes_more_words(lexicon):
 
 
 @needs_flashlight
-def test_a_word_that_is_cut_short_is_left_out(lexicon):
+def test_an_unfinished_word_is_omitted(lexicon):
     hypothesis = decode_one(
         LexiconDecoder(LETTERS, BLANK, SearchOptions(beam=1, lexicon=lexicon)), emissions_of([6, 4, 0, 5, 6])
     )[0]
@@ -263,7 +264,7 @@ def same(one, other):
     assert one["positional_scores"].tolist() == pytest.approx(other["positional_scores"].tolist())
 
 
-def test_neighbours_and_padding_do_not_matter(make_decoder):
+def test_other_utterances_and_padding_do_not_matter(make_decoder):
     decoder, lengths = make_decoder(beam=20, nbest=3), [9, 0, 4, 7]
     emissions = random_emissions(12, 7, utterances=4)
     together = decoder.decode(emissions, torch.tensor(lengths))
@@ -278,7 +279,7 @@ def test_neighbours_and_padding_do_not_matter(make_decoder):
 
 @pytest.mark.parametrize("name", ["beam", "lexicon"])
 @needs_flashlight
-def test_a_model_of_weight_0_is_no_model(name, tmp_path, lexicon):
+def test_a_model_with_weight_0_has_no_effect(name, tmp_path, lexicon):
     options = {"beam": 50, "nbest": 5, "lexicon": lexicon if name == "lexicon" else None}
     lm = write_arpa(tmp_path / "any.arpa", WORDS, "BAB")
     for seed in range(5):
@@ -295,7 +296,7 @@ def test_no_frames(make_decoder):
 
 
 @pytest.mark.parametrize("value", [-math.inf, math.nan])
-def test_frames_in_which_nothing_may_be_emitted(make_decoder, value):
+def test_frames_without_possible_symbols(make_decoder, value):
     emissions = random_emissions(4, 0)
     emissions[:, 2] = value
     (hypothesis,) = decode_one(make_decoder(), emissions)
@@ -318,7 +319,7 @@ def test_words_that_cannot_end(lexicon):
     assert hypothesis["tokens"].tolist() == []
 
 
-# -- what a user can get wrong ---------------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -340,12 +341,12 @@ def test_options_out_of_range(options, message):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("A A |\nABC A B C |\n", r"lexicon.txt, line 2: 'ABC': spelt with 'C'"),
-        ("A\tA |\n\nAB A <s> |\n", r"lexicon.txt, line 3: 'AB': spelt with '<s>'"),
-        ("AB A B\n", r"line 1: 'AB'.* a \| at the end"),
-        ("AB\n", r"line 1: 'AB'.* a \| at the end"),
-        ("A |\n", r"line 1: 'A'.* a \| at the end"),
-        ("\n", "no words in it; give a file"),
+        ("A A |\nABC A B C |\n", r"lexicon.txt, line 2: 'ABC': its spelling contains 'C'"),
+        ("A\tA |\n\nAB A <s> |\n", r"lexicon.txt, line 3: 'AB': its spelling contains '<s>'"),
+        ("AB A B\n", r"line 1: 'AB'.* symbols followed by \|,"),
+        ("AB\n", r"line 1: 'AB'.* symbols followed by \|,"),
+        ("A |\n", r"line 1: 'A'.* symbols followed by \|,"),
+        ("\n", "contains no words; give a file"),
     ],
 )
 def test_faulty_lexicons(tmp_path, text, message):
@@ -355,24 +356,24 @@ def test_faulty_lexicons(tmp_path, text, message):
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_lexicons_that_are_no_text(tmp_path):
+def test_lexicons_that_are_not_text(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such file"):
         read_lexicon(tmp_path / "nowhere", LETTERS)
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="binary: not a text file"):
+    with pytest.raises(UserError, match="binary: not a UTF-8 text file"):
         read_lexicon(tmp_path / "binary", LETTERS)
 
 
-def test_transcripts_are_a_lexicon(tmp_path):
+def test_transcripts_as_a_lexicon(tmp_path):
     (tmp_path / "train.wrd").write_text("AB A\nA BAB\n")
     assert read_lexicon(tmp_path / "train.wrd", LETTERS) == [("AB", [5, 6, 4]), ("A", [5, 4]), ("BAB", [6, 5, 6, 4])]
 
 
 @needs_flashlight
 def test_a_lexicon_search_needs_words(lexicon):
-    with pytest.raises(UserError, match=r"--lexicon: .*needs one; give"):
+    with pytest.raises(UserError, match=r"--lexicon: required by --decoder lexicon; give"):
         LexiconDecoder(LETTERS, BLANK, SearchOptions())
-    with pytest.raises(UserError, match="no word boundary"):
+    with pytest.raises(UserError, match="lacks the word boundary"):
         LexiconDecoder(dictionary_of("AB"), BLANK, SearchOptions(lexicon=lexicon))
 
 
@@ -381,14 +382,14 @@ def test_a_lexicon_search_needs_words(lexicon):
 def test_faulty_language_models(tmp_path, lexicon, name):
     (tmp_path / "text.arpa").write_text("hello\n")
     cut = tmp_path / "cut.arpa"
-    cut.write_text(open(write_arpa(cut, WORDS, "BAB")).read()[:60])
+    cut.write_text(Path(write_arpa(cut, WORDS, "BAB")).read_text()[:60])
     other = write_arpa(tmp_path / "other.arpa", ["seven", "eight"], "seven")
     faults = {
         str(tmp_path / "nowhere.arpa"): "no such file",
         str(tmp_path): "no such file",
         other: r"does not know \d of \d words",
     }
-    faults |= {str(tmp_path / "text.arpa"): "not an n-gram model", str(cut): "not an n-gram model"}
+    faults |= {str(tmp_path / "text.arpa"): "KenLM cannot read it", str(cut): "KenLM cannot read it"}
     for path, message in faults.items():
         with pytest.raises(UserError, match=message) as error:
             build_decoder(name, LETTERS, BLANK, SearchOptions(lm=path, lm_weight=1.0, lexicon=lexicon))
@@ -396,24 +397,24 @@ def test_faulty_language_models(tmp_path, lexicon, name):
 
 
 @needs_flashlight
-def test_a_model_of_words_is_none_of_letters(tmp_path, lexicon, caplog):
+def test_a_word_model_is_rejected_for_letters(tmp_path, lexicon, caplog):
     symbols = dictionary_of("|'ABEIN")
     lm = write_arpa(tmp_path / "words.arpa", ["A", "I", "BEAN"], favourite="I")
     with pytest.raises(UserError, match="does not know 5 of 7 words or symbols"):
         BeamDecoder(symbols, BLANK, SearchOptions(lm=lm, lm_weight=1.0))
     LexiconDecoder(LETTERS, BLANK, SearchOptions(lm=lm, lm_weight=1.0, lexicon=lexicon))
-    assert "does not know 4 of 5 words" in caplog.text  # a lexicon may be larger than what the model has seen
+    assert "does not know 4 of 5 words" in caplog.text  # a lexicon may be larger than the model's vocabulary
 
 
 @pytest.mark.parametrize("name", ["beam", "lexicon"])
-def test_without_flashlight_one_line_says_what_to_install(monkeypatch, name):
+def test_without_flashlight_one_line_names_the_package(monkeypatch, name):
     monkeypatch.setitem(sys.modules, "flashlight.lib.text.decoder", None)
     with pytest.raises(UserError, match="pip install flashlight-text"):
         build_decoder(name, LETTERS, BLANK, SearchOptions())
 
 
 @needs_flashlight
-def test_what_has_no_effect_is_said(tmp_path, caplog):
+def test_options_without_effect_are_reported(tmp_path, caplog):
     lm = write_arpa(tmp_path / "letters.arpa", "|AB", favourite="B")
     BeamDecoder(LETTERS, BLANK, SearchOptions(lm=lm))
-    assert "--lm-weight is 0" in caplog.text and "--beam 5 is little" in caplog.text
+    assert "--lm-weight is 0" in caplog.text and "--beam 5 is small" in caplog.text

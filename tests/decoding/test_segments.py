@@ -1,4 +1,6 @@
-"""Cutting for the searches: every frame once, in the longest pause; no word doubled, lost, glued or moved at a join."""
+"""Segments for the searches: cut at the longest pause, each frame once; no word is doubled, lost, merged or moved at a
+cut.
+"""
 
 import importlib.util
 import math
@@ -10,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dinosr_plugin.checkpoints.load import Recogniser
 from dinosr_plugin.decoding import BestPathDecoder, SearchOptions, build_decoder, transcribe
-from dinosr_plugin.decoding.segments import Pause, decode_segments, pauses, segments
+from dinosr_plugin.decoding.recogniser import Recogniser
+from dinosr_plugin.decoding.segments import Pause, cut_at_pauses, decode_segments, pauses
 from dinosr_plugin.decoding.transcribe import decode
 from dinosr_plugin.decoding.words import words_of
 from support.small_arpa import write_arpa
@@ -28,13 +30,13 @@ RECOGNISER = Recogniser(None, LETTERS, blank=0, normalize=False, field=400, hop=
 
 
 def path_of(text: str, dictionary=LETTERS) -> np.ndarray:
-    """A symbol a frame; a space is the blank, and lower case a piece that begins a word."""
+    """One symbol per frame; a space is the blank, a lower-case letter a piece that begins a word."""
     names = {" ": "<s>", "a": "\u2581A", "c": "\u2581C"}
     return np.array([dictionary.index(names.get(symbol, symbol)) for symbol in text], dtype=np.int64)
 
 
 def table_of(text: str, certainty: float) -> torch.Tensor:
-    """(F, V) log-probabilities whose likeliest path is ``text``; the rest is shared by the other letters and the blank.
+    """(F, V) log-probabilities whose best path is ``text``; the rest is shared by the other letters and the blank.
 
     Not quite equally: of hypotheses with the same score the searches drop now this one, now that one.
     """
@@ -45,7 +47,7 @@ def table_of(text: str, certainty: float) -> torch.Tensor:
     return table
 
 
-# ---- where ------------------------------------------------------------------------------------------------------------------
+# ---- where to cut ----------------------------------------------------------------------------------------------------
 
 
 def test_pauses():
@@ -66,23 +68,23 @@ def test_pauses():
 @pytest.mark.parametrize(
     "text, cut",
     [
-        ("AA|   AA|AAAAAAA", 5),  # the longer pause; in its middle, counted from the first frame where it may be
+        ("AA|   AA|AAAAAAA", 5),  # the longer pause, in the middle of its allowed part
         ("AAAAA|   |A|AAAA", 10),  # not before the last |
         ("AAAA      A|AAAA", 12),  # between words rather than in the longest silence
         ("AAAA AA   AAAAAA", 8),  # no pause between words: in the longest silence
-        ("AAAAAAAAAAAAAAAA", 12),  # none at all: at the limit
-        ("A|              ", 8),  # a pause that is longer than what may be cut
+        ("AAAAAAAAAAAAAAAA", 12),  # no silence: at the limit
+        ("A|              ", 8),  # a pause that extends beyond the limit
         ("AAAA|AAAAAAAAAA|", 5),
     ],
 )
 def test_where_to_cut(text, cut):
-    assert segments(path_of(text), LETTERS, 0, 4, 12)[0] == (0, cut)
+    assert cut_at_pauses(path_of(text), LETTERS, 0, 4, 12)[0] == (0, cut)
 
 
 @given(text=st.text("AAAB |", max_size=200), shortest=st.integers(1, 20), more=st.integers(0, 20))
 def test_every_frame_once_and_no_word_cut(text, shortest, more):
     path, longest = path_of(text), shortest + more
-    pieces = segments(path, LETTERS, 0, shortest, longest)
+    pieces = cut_at_pauses(path, LETTERS, 0, shortest, longest)
     assert pieces[0][0] == 0 and pieces[-1][1] == len(path) and all(a[1] == b[0] for a, b in pairwise(pieces))
     assert (
         all(shortest <= stop - start <= longest for start, stop in pieces[:-1])
@@ -92,17 +94,17 @@ def test_every_frame_once_and_no_word_cut(text, shortest, more):
     for start, cut in pieces[:-1]:
         near = [pause for pause in found if pause.start <= start + longest and pause.stop >= start + shortest]
         best = [
-            pause for pause in near if pause.apart
-        ] or near  # where there is a pause between words, the cut lies in one
+            pause for pause in near if pause.between_words
+        ] or near  # if there is a pause between words, the cut is in one
         assert not best or any(pause.start <= cut <= pause.stop for pause in best)
 
 
 def test_short_recordings_are_not_cut():
-    assert segments(path_of("A|A|"), LETTERS, 0, 2, 4) == [(0, 4)]
-    assert segments(path_of(""), LETTERS, 0, 2, 4) == [(0, 0)]
+    assert cut_at_pauses(path_of("A|A|"), LETTERS, 0, 2, 4) == [(0, 4)]
+    assert cut_at_pauses(path_of(""), LETTERS, 0, 2, 4) == [(0, 0)]
 
 
-# ---- words at joins ---------------------------------------------------------------------------------------------------------
+# ---- words at cuts ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -123,8 +125,8 @@ def make_decoder(tmp_path):
 @pytest.fixture
 def cut(monkeypatch):
     """Cut after 1 to 2 seconds."""
-    monkeypatch.setattr(transcribe, "SHORTEST", 1.0)
-    monkeypatch.setattr(transcribe, "LONGEST", 2.0)
+    monkeypatch.setattr(transcribe, "MIN_SEGMENT", 1.0)
+    monkeypatch.setattr(transcribe, "MAX_SEGMENT", 2.0)
 
 
 SPOKEN = [["AB", "CA", "B", "ABC"][n * n % 7 % 4] for n in range(60)]
@@ -134,10 +136,10 @@ TEXT = "".join(f"{'  '.join(word)} |{' ' * (n % 7)}" for n, word in enumerate(SP
 @needs_flashlight
 @pytest.mark.parametrize("name", ["beam", "lexicon"])
 @pytest.mark.parametrize("certainty", [0.8, 0.9, 0.99])
-def test_cuts_in_pauses_leave_no_trace(make_decoder, cut, name, certainty):
-    """Words, times and confidences are those of the whole; a weak language model does not matter either."""
+def test_cuts_in_pauses_do_not_change_the_words(make_decoder, cut, name, certainty):
+    """Words, times and confidences equal those of the whole recording, also with a small language model weight."""
     table = table_of(TEXT, certainty)
-    assert len(segments(table.argmax(1).numpy(), LETTERS, 0, 50, 100)) >= 6
+    assert len(cut_at_pauses(table.argmax(1).numpy(), LETTERS, 0, 50, 100)) >= 6
     for lm_weight in (0.0, 0.1):
         decoder = make_decoder(name, lm_weight=lm_weight)
         ((whole, *_),) = decoder.decode(table[None], torch.tensor([len(table)]))
@@ -153,8 +155,10 @@ def test_best_path_is_not_cut(cut):
 
 @needs_flashlight
 @pytest.mark.parametrize("name", ["beam", "lexicon"])
-def test_a_word_ends_at_a_join(make_decoder, name):
-    """Where the cut lies before the |, too: the lexicon search would drop the word, the beam search glue it to the next."""
+def test_a_word_ends_at_a_cut(make_decoder, name):
+    """Also if the cut is before the |: the lexicon search would drop the word, the beam search merge it with the
+    next.
+    """
     table, decoder = table_of("A B      |  CA |", 0.99), make_decoder(name)
     table[:9, LETTERS.index("|")] = -math.inf
     for end in range(4, 10):
@@ -173,7 +177,7 @@ def test_silence_and_speech_without_pauses(make_decoder, cut, name):
     assert decode(RECOGNISER, decoder, torch.zeros(0, len(LETTERS))) == []
     text = "A  B  |  " + "C  " * 300 + "|  A  B  |"
     words = [word.word for word in decode(RECOGNISER, decoder, table_of(text, 0.99))]
-    assert words[0] == words[-1] == "AB"  # what lies between is no word
+    assert words[0] == words[-1] == "AB"  # the part in between is not a word
 
 
 @needs_flashlight
@@ -184,11 +188,11 @@ def test_silence_and_speech_without_pauses(make_decoder, cut, name):
     seed=st.integers(0, 99),
 )
 def test_no_word_is_doubled_or_lost(words, gap, seed):
-    """Whatever the pauses and wherever the cuts that they lead to."""
+    """For all pauses and the cuts that result from them."""
     rng = np.random.default_rng(seed)
     text = "".join(f"{'  '.join(word)} |{' ' * rng.integers(0, gap + 1)}" for word in words)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transcribe, "SHORTEST", 0.3)
-        patch.setattr(transcribe, "LONGEST", 0.6)  # the longest word and its | are 9 frames, 0.18 s
+        patch.setattr(transcribe, "MIN_SEGMENT", 0.3)
+        patch.setattr(transcribe, "MAX_SEGMENT", 0.6)  # the longest word and its | are 9 frames, 0.18 s
         decoder = build_decoder("beam", LETTERS, 0, SearchOptions(beam=20))
         assert [word.word for word in decode(RECOGNISER, decoder, table_of(text, 0.95))] == words

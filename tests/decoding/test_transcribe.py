@@ -1,6 +1,6 @@
-"""`dinosr transcribe`: chunks that join without a trace, any rate and channels, words with times, and what it says about bad input.
+"""`dinosr transcribe`: seamless chunks, all sample rates and channels, words with times, messages about bad input.
 
-A stand-in model, whose letters are the levels of the sound and which sees one frame at a time, makes texts that are known beforehand.
+A stand-in model, which maps the level of each frame to a letter, gives texts that are known in advance.
 """
 
 import importlib.util
@@ -24,13 +24,13 @@ from hypothesis import strategies as st
 
 import dinosr_plugin
 from dinosr_plugin import cli
-from dinosr_plugin.checkpoints.load import Recogniser, load_recogniser
 from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.data.audio import convert
 from dinosr_plugin.decoding import DECODERS, BestPathDecoder, SearchOptions, build_decoder, transcribe
-from dinosr_plugin.decoding.pace import Pace, span
+from dinosr_plugin.decoding.pace import Pace, format_seconds
+from dinosr_plugin.decoding.recogniser import Recogniser, load_recogniser
 from dinosr_plugin.decoding.transcribe import FORMATS, Transcript, chunks, decode, emissions, read_16k, survey
-from dinosr_plugin.decoding.words import Word, spell
+from dinosr_plugin.decoding.words import Word, group_into_words
 from dinosr_plugin.errors import UserError
 from support.small_arpa import write_arpa
 from tests.cli.test_bad_input import make_corpus, train
@@ -39,11 +39,11 @@ needs_flashlight = pytest.mark.skipif(
     importlib.util.find_spec("flashlight") is None, reason="pip install flashlight-text"
 )
 LETTERS = "ABC|"
-HOLD = 6  # frames that a letter of the stand-in's speech lasts, and the pause after it
+HOLD = 6  # frames of a letter in the stand-in's speech, and of the pause after it
 
 
 class Levels(torch.nn.Module):
-    """Hears letter n (from 1) where the mean of a frame's middle is n / 10, the blank elsewhere."""
+    """Emits letter n (from 1) if the mean of the middle of a frame is n / 10, otherwise the blank."""
 
     def __init__(self):
         super().__init__()
@@ -73,7 +73,7 @@ STAND_IN_LEVELS = [0.0, 99.0, 99.0, 99.0, 1.0, 2.0, 3.0, 4.0]  # <s> (the blank)
 
 
 def speech(text: str, rate: int = 16000) -> np.ndarray:
-    """What the stand-in hears as ``text``, where "|" is between words: (T,) float32."""
+    """(T,) float32 waveform that the stand-in transcribes as ``text``, with "|" between words."""
     frame = rate // 50
     parts = [np.repeat([(1 + LETTERS.index(letter)) / 10, 0.0], HOLD * frame) for letter in text]
     return np.concatenate([np.zeros(frame), *parts, np.zeros(frame)]).astype(np.float32)
@@ -88,7 +88,7 @@ def texts(recogniser: Recogniser, path: Path) -> str:
     return " ".join(word.word for word in best_path(recogniser, emissions(recogniser, recording)))
 
 
-# ---- chunks -----------------------------------------------------------------------------------------------------------------
+# ---- chunks ----------------------------------------------------------------------------------------------------------
 
 
 @given(st.integers(0, 5000), st.integers(1, 900), st.integers(0, 200))
@@ -103,8 +103,8 @@ def test_chunks_keep_every_frame_once(frames, longest, context):
 @settings(max_examples=40, deadline=None)
 @given(text=st.text(LETTERS, min_size=1, max_size=40), chunk=st.floats(0.02, 3), context=st.floats(0, 0.5))
 def test_no_letter_is_doubled_or_lost(tmp_path_factory, text, chunk, context):
-    """However short the chunks are: the text is that of the whole file, and so is every probability."""
-    path = tmp_path_factory.getbasetemp() / "said.wav"
+    """However short the chunks are, the text and all probabilities are those of the whole file."""
+    path = tmp_path_factory.getbasetemp() / "speech.wav"
     soundfile.write(path, speech(text), 16000, subtype="FLOAT")
     recogniser = make_stand_in()
     (recording,) = survey([path])
@@ -115,7 +115,7 @@ def test_no_letter_is_doubled_or_lost(tmp_path_factory, text, chunk, context):
         patch.setattr(transcribe, "CHUNK", chunk)
         patch.setattr(transcribe, "CONTEXT", context)
         assert torch.equal(emissions(recogniser, recording), whole)
-        assert torch.equal(emissions(normalising, recording), normalised)  # by mean and variance of the whole file
+        assert torch.equal(emissions(normalising, recording), normalised)  # with mean and variance of the whole file
         assert texts(recogniser, path).split() == text.replace("|", " ").split()
 
 
@@ -123,7 +123,7 @@ MEASURED = 0.1  # of probability; 0.046 here, on noise
 
 
 def test_a_real_model_in_chunks(good, tmp_path, monkeypatch):
-    """Attention and log-Mel normalisation see the chunk only: close, not equal. One chunk is the whole, exactly."""
+    """Attention and log-Mel normalisation see only the chunk: close, but not equal. A single chunk is exactly equal."""
     rng = np.random.default_rng(0)
     soundfile.write(tmp_path / "long.wav", rng.normal(0, 0.1, 16000 * 50), 16000)
     (recording,) = survey([tmp_path / "long.wav"])
@@ -141,7 +141,7 @@ def test_a_real_model_in_chunks(good, tmp_path, monkeypatch):
     assert 0 < difference.max() < MEASURED, difference.max()
 
 
-# ---- sound ------------------------------------------------------------------------------------------------------------------
+# ---- audio -----------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=30, deadline=None)
@@ -151,8 +151,8 @@ def test_a_real_model_in_chunks(good, tmp_path, monkeypatch):
     cuts=st.lists(st.floats(0, 1), max_size=4),
     channels=st.integers(1, 3),
 )
-def test_pieces_are_those_of_the_whole(tmp_path_factory, rate, samples, cuts, channels):
-    """Read in pieces, a file is what `dinosr manifest folder --convert` makes of it."""
+def test_ranges_of_a_file_equal_those_of_the_whole(tmp_path_factory, rate, samples, cuts, channels):
+    """A file read in ranges equals its conversion by `dinosr manifest folder --convert`."""
     folder = tmp_path_factory.getbasetemp()
     soundfile.write(
         folder / "source.wav", np.random.default_rng(samples).normal(0, 0.1, (samples, channels)), rate, subtype="FLOAT"
@@ -172,7 +172,7 @@ def test_pieces_are_those_of_the_whole(tmp_path_factory, rate, samples, cuts, ch
 @pytest.mark.parametrize("rate, channels", [(8000, 1), (44100, 2), (48000, 6), (16000, 2), (22050, 1)])
 def test_any_rate_and_channels(stand_in, tmp_path, rate, channels):
     sound = np.zeros((len(speech("AB|CAB", rate)), channels), dtype=np.float32)
-    sound[:, 0] = channels * speech("AB|CAB", rate)  # the mean of the channels counts
+    sound[:, 0] = channels * speech("AB|CAB", rate)  # the mean of the channels is used
     soundfile.write(tmp_path / "x.wav", sound, rate, subtype="FLOAT")
     (recording,) = survey([tmp_path / "x.wav"])
     assert texts(stand_in, tmp_path / "x.wav") == "AB CAB"
@@ -187,24 +187,24 @@ def test_plain_files_need_no_note(tmp_path):
 
 
 NOTHING = [
-    (np.zeros(0), "holds no samples"),
+    (np.zeros(0), "contains no samples"),
     (np.zeros(50000), "silent"),
     (np.zeros(100), "silent"),
     (np.full(399, 0.1), None),
 ]
 
 
-@pytest.mark.parametrize("sound, said", NOTHING)
-def test_nothing_said(stand_in, tmp_path, sound, said):
+@pytest.mark.parametrize("sound, message", NOTHING)
+def test_audio_without_speech(stand_in, tmp_path, sound, message):
     path = tmp_path / "x.wav"
     soundfile.write(path, sound, 16000)
     (recording,) = survey([path])
     assert texts(stand_in, path) == ""
-    assert said is None or said in recording.note()
+    assert message is None or message in recording.note()
 
 
 def damaged(folder: Path) -> dict:
-    """Name -> what is said about it."""
+    """Name -> message about it."""
     rng = np.random.default_rng(0)
     (folder / "text.wav").write_text("words " * 1000)
     (folder / "zero.wav").write_bytes(b"")
@@ -219,11 +219,11 @@ def damaged(folder: Path) -> dict:
     data[len(data) // 2 : len(data) // 2 + 9000] = bytes(9000)
     (folder / "hole.flac").write_bytes(data)
     return {
-        "missing.wav": "no such file; is the name right",
+        "missing.wav": "no such file; check the name",
         "text.wav": "unreadable.*; remove it or fetch it again",
         "zero.wav": "zero bytes long; remove it",
-        "folder.wav": "a folder; give the files in it",
-        "nan.wav": "holds NaN or infinite samples; remove it",
+        "folder.wav": "is a folder; give the files in it",
+        "nan.wav": "contains NaN or infinite samples; remove the file",
         "cut.wav": "truncated.*; fetch it again",
         "cut.flac": "unreadable or truncated .*; remove it or fetch it again",
         "hole.flac": "(unreadable or )?truncated.*; .*fetch it again",
@@ -232,8 +232,8 @@ def damaged(folder: Path) -> dict:
 
 def test_every_bad_file_is_named(tmp_path):
     wanted = damaged(tmp_path)
-    for name, said in wanted.items():
-        with pytest.raises(UserError, match=f"^{tmp_path}/{name}: {said}") as error:
+    for name, message in wanted.items():
+        with pytest.raises(UserError, match=f"^{tmp_path}/{name}: {message}") as error:
             survey([tmp_path / name])
         assert "\n" not in str(error.value)
     soundfile.write(tmp_path / "good.wav", speech("A"), 16000)
@@ -244,29 +244,31 @@ def test_every_bad_file_is_named(tmp_path):
     assert len(str(error.value).splitlines()) == len(wanted) + 1
 
 
-# ---- words ------------------------------------------------------------------------------------------------------------------
+# ---- words -----------------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.sampled_from(["A", "B", "'", "|"])))
-def test_letters_are_spelt_as_fairseq_does(symbols):
-    spelt = spell(symbols, ["A", "B", "'", "|"])
+def test_letters_are_grouped_as_in_fairseq(symbols):
+    spelt = group_into_words(symbols, ["A", "B", "'", "|"])
     assert [word for word, _, _ in spelt] == post_process(" ".join(symbols), "letter").split()
     assert all("".join(symbols[first : last + 1]) == word for word, first, last in spelt)
 
 
 @given(st.lists(st.sampled_from(["\u2581A", "B", "\u2581", "\u2581CD"])))
-def test_pieces_are_spelt_as_fairseq_does(symbols):
-    spelt = spell(symbols, ["\u2581A", "B", "\u2581", "\u2581CD"])
+def test_pieces_are_grouped_as_in_fairseq(symbols):
+    spelt = group_into_words(symbols, ["\u2581A", "B", "\u2581", "\u2581CD"])
     assert [word for word, _, _ in spelt] == post_process(" ".join(symbols), "sentencepiece").split()
 
 
 def test_phones_are_words():
-    assert spell(["AH", "B", "B"], ["AH", "B"]) == [("AH", 0, 0), ("B", 1, 1), ("B", 2, 2)]
+    assert group_into_words(["AH", "B", "B"], ["AH", "B"]) == [("AH", 0, 0), ("B", 1, 1), ("B", 2, 2)]
 
 
 def test_times_and_confidence(stand_in):
-    """A word goes from its first letter's frame to its last one's, 20 ms each; its confidence is the mean of its letters', in logarithms."""
-    path = "  AA B |  C"  # blank where there is a space
+    """A word spans the frames (20 ms) of its first to its last letter; its confidence is the geometric mean of
+    theirs.
+    """
+    path = "  AA B |  C"  # a space is the blank
     table = torch.full((len(path), 8), -20.0)
     for frame, symbol in enumerate(path):
         table[frame, 0 if symbol == " " else stand_in.dictionary.index(symbol)] = float(
@@ -275,7 +277,7 @@ def test_times_and_confidence(stand_in):
     assert best_path(stand_in, table) == [Word("AB", 0.04, 0.12, 0.6), Word("C", 0.2, 0.22, 0.4)]
 
 
-def test_never_said(stand_in):
+def test_symbols_that_are_never_emitted(stand_in):
     table = torch.full((3, 8), -9.0)
     table[:, 3] = -0.1  # <unk>
     table[:, 4] = -1.0
@@ -285,7 +287,7 @@ def test_never_said(stand_in):
 WORDS = [Word("ONE", 0.5, 0.9, 0.75), Word("TWO", 1.0, 1.4, 0.5), Word("LATER", 3661.5, 3662.0, 1.0)]
 
 
-def test_forms():
+def test_formats():
     done = Transcript("a folder/my file.wav", 3700.0, "ONE TWO LATER", WORDS)
     assert FORMATS["text"](done) == "a folder/my file.wav\tONE TWO LATER\n"
     assert json.loads(FORMATS["json"](done))["words"][1] == {"word": "TWO", "start": 1.0, "end": 1.4, "confidence": 0.5}
@@ -308,12 +310,12 @@ def test_subtitles_fit_on_a_line(lengths_and_pauses):
     assert all(len(cue) == 1 or len(" ".join(word.word for word in cue)) <= 42 for cue in cues)
 
 
-# ---- the command ------------------------------------------------------------------------------------------------------------
+# ---- the command -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> dict:
-    """A pre-training and a fine-tuning checkpoint in a folder of their own; everything else of the training is deleted."""
+    """A pre-training and a fine-tuning checkpoint in an empty folder; all other files of the training are deleted."""
     data = make_corpus(tmp_path_factory.mktemp("training") / "data")
     pretrained = train("pretraining", data)
     finetuned = train("finetuning", data, [f"model.w2v_path={pretrained}"])
@@ -340,14 +342,14 @@ def sounds(tmp_path) -> list:
 
 def test_the_checkpoint_alone(good, sounds, capsys):
     assert dinosr(["transcribe", str(good), *sounds]) == 0
-    said = capsys.readouterr()
-    rows = [line.split("\t") for line in said.out.splitlines()]
+    printed = capsys.readouterr()
+    rows = [line.split("\t") for line in printed.out.splitlines()]
     assert [row[0] for row in rows] == sounds and all(len(row) == 2 for row in rows) and rows[2][1] == ""
-    notes = [line for line in said.err.splitlines() if line.startswith("note: ")]
+    notes = [line for line in printed.err.splitlines() if line.startswith("note: ")]
     assert (
         len(notes) == 2 and "stereo.flac: 44100 Hz, 2 channel(s)" in notes[0] and "resampled and mixed down" in notes[0]
     )
-    assert "empty.wav: holds no samples; its text is empty" in notes[1]
+    assert "empty.wav: contains no samples; its text is empty" in notes[1]
 
 
 def test_a_name_that_is_not_utf8(good, tmp_path, capfdbinary):
@@ -370,7 +372,7 @@ def test_out(good, sounds, tmp_path, form, capsys):
         assert [found["file"] for found in objects] == sounds and [found["duration"] for found in objects] == [25, 1, 0]
 
 
-def test_a_failure_leaves_nothing_half_written(good, sounds, tmp_path, monkeypatch, capsys):
+def test_a_failure_leaves_no_partial_file(good, sounds, tmp_path, monkeypatch, capsys):
     out = tmp_path / "words.txt"
     out.write_text("from before")
     work = transcribe.transcript
@@ -388,37 +390,39 @@ def test_a_failure_leaves_nothing_half_written(good, sounds, tmp_path, monkeypat
 def test_a_file_that_changes_meanwhile(good, sounds, monkeypatch, capsys):
     recordings = survey([Path(sounds[0])])
     soundfile.write(sounds[0], np.zeros(100), 16000)
-    with pytest.raises(UserError, match="long.wav: has changed since it was read first .*; run the command again"):
+    with pytest.raises(UserError, match="long.wav: has changed since it was first read .*; run the command again"):
         transcribe.write(load_recogniser(good), BestPathDecoder(0), recordings, "text", None, Pace())
 
 
 def refused(arguments, capsys) -> str:
     assert dinosr(["transcribe", *map(str, arguments)]) == 1
-    said = capsys.readouterr()
-    assert said.out == ""
-    (line,) = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = [line for line in printed.err.splitlines() if line.startswith("error: ")]
     return line
 
 
 def test_bad_input(trained, good, sounds, tmp_path, capsys):
     missing = tmp_path / "no.wav"
-    assert "no.wav: no such file; is the name right?" in refused([good, sounds[0], missing], capsys)
-    assert "holds DinoSR, which is no recogniser; fine-tune it first" in refused(
+    assert "no.wav: no such file; check the name" in refused([good, sounds[0], missing], capsys)
+    assert "contains a DinoSR, which is not a speech recogniser; fine-tune it first" in refused(
         [trained["pretraining"], sounds[0]], capsys
     )
     assert "no such checkpoint" in refused([tmp_path / "no.pt", sounds[0]], capsys)
     assert "cannot be loaded as a fairseq checkpoint" in refused([sounds[0], sounds[0]], capsys)
-    assert "subtitles are of one recording" in refused([good, *sounds, "--format", "srt"], capsys)
-    assert "the files named long" in refused([good, sounds[0], tmp_path / "x" / "long.flac", "--format", "ctm"], capsys)
+    assert "supports only one recording" in refused([good, *sounds, "--format", "srt"], capsys)
+    assert "several files would be called long" in refused(
+        [good, sounds[0], tmp_path / "x" / "long.flac", "--format", "ctm"], capsys
+    )
     torch.save({"weights": torch.zeros(3)}, tmp_path / "weights.pt")
     assert "cannot be loaded as a fairseq checkpoint" in refused([tmp_path / "weights.pt", sounds[0]], capsys)
-    assert "a folder; give the name of a file" in refused([good, sounds[0], "--out", tmp_path], capsys)
+    assert "is a folder; give the name of a file" in refused([good, sounds[0], "--out", tmp_path], capsys)
     assert "cannot write into" in refused([good, sounds[0], "--out", f"{sounds[0]}/words.txt"], capsys)
 
 
 @pytest.fixture
 def word_files(tmp_path) -> dict:
-    """Lexicons and language models, good and bad ones, for the recogniser of A, B and |."""
+    """Good and bad lexicons and language models for the recogniser of A, B and |."""
     texts = {
         "good.wrd": "AB BA\n",
         "foreign.wrd": "AB\nAXE\n",
@@ -436,54 +440,54 @@ def word_files(tmp_path) -> dict:
 
 
 IGNORED = [
-    (["--lm", "x.arpa"], "--lm x.arpa: --decoder best_path has no use for it; choose --decoder beam or lexicon"),
-    (["--lm-weight", "1"], "--lm-weight 1.0: --decoder best_path has no use for it"),
-    (["--beam", "9"], "--beam 9: --decoder best_path has no use for it"),
+    (["--lm", "x.arpa"], "--lm x.arpa: not used by --decoder best_path; choose --decoder beam or lexicon"),
+    (["--lm-weight", "1"], "--lm-weight 1.0: not used by --decoder best_path"),
+    (["--beam", "9"], "--beam 9: not used by --decoder best_path"),
     (
         ["--decoder", "beam", "--lexicon", "x"],
-        "--lexicon x: --decoder beam has no use for it; choose --decoder lexicon",
+        "--lexicon x: not used by --decoder beam; choose --decoder lexicon",
     ),
-    (["--decoder", "beam", "--word-score", "-1"], "--word-score -1.0: --decoder beam has no use for it"),
-    (["--decoder", "beam", "--lm-weight", "1"], "--lm-weight 1: no language model to weigh; give --lm FILE"),
+    (["--decoder", "beam", "--word-score", "-1"], "--word-score -1.0: not used by --decoder beam"),
+    (["--decoder", "beam", "--lm-weight", "1"], "--lm-weight 1: requires a language model; give --lm FILE"),
 ]
 
 
-@pytest.mark.parametrize("given, said", IGNORED)
-def test_options_without_effect_are_refused_at_once(given, said, capsys):
-    assert said in refused(["no.pt", "no.wav", *given], capsys)
+@pytest.mark.parametrize("given, message", IGNORED)
+def test_options_without_effect_are_rejected_at_once(given, message, capsys):
+    assert message in refused(["no.pt", "no.wav", *given], capsys)
 
 
 @needs_flashlight
 def test_faulty_lexicons_and_language_models(good, sounds, word_files, capsys):
-    def said(*given):
+    def error(*given):
         line = refused([good, sounds[0], "--decoder", *given], capsys)
         assert "task." not in line
         return line
 
-    assert "error: --lexicon: --decoder lexicon needs one; give" in said("lexicon")
+    assert "error: --lexicon: required by --decoder lexicon; give" in error("lexicon")
     files = word_files
-    assert f"error: --lexicon {files['foreign.wrd']}, line 2: 'AXE': spelt with 'X', which" in said(
+    assert f"error: --lexicon {files['foreign.wrd']}, line 2: 'AXE': its spelling contains 'X', which" in error(
         "lexicon", "--lexicon", files["foreign.wrd"]
     )
-    assert "'a', which the model's dictionary lacks; leave the word out, or mind the case" in said(
+    assert "'a', which is not in the model's dictionary; remove the word, or check upper and lower case" in error(
         "lexicon", "--lexicon", files["lower.txt"]
     )
-    assert "line 1: 'AB': a spelling is symbols and a | at the end" in said("lexicon", "--lexicon", files["open.txt"])
-    assert "no words in it" in said("lexicon", "--lexicon", files["empty.wrd"])
-    assert "no such file" in said("lexicon", "--lexicon", "nowhere.txt")
+    assert "line 1: 'AB': a spelling must be symbols followed by |" in error("lexicon", "--lexicon", files["open.txt"])
+    assert "contains no words" in error("lexicon", "--lexicon", files["empty.wrd"])
+    assert "no such file" in error("lexicon", "--lexicon", "nowhere.txt")
     for lm, fault in (
-        ("text.arpa", "not an n-gram model"),
+        ("text.arpa", "KenLM cannot read it"),
         ("other.arpa", "does not know 2 of 2 words"),
         ("symbols.arpa", "does not know 2 of 2 words"),
     ):
         given = ["--lexicon", files["good.wrd"], "--lm", files[lm], "--lm-weight", 1]
-        assert f"error: --lm {files[lm]}: {fault}" in said("lexicon", *given)
-    assert "does not know 3 of 3 words or symbols" in said("beam", "--lm", files["words.arpa"], "--lm-weight", 1)
-    assert "nowhere.arpa: no such file" in said("beam", "--lm", "nowhere.arpa", "--lm-weight", 1)
+        assert f"error: --lm {files[lm]}: {fault}" in error("lexicon", *given)
+    assert "does not know 3 of 3 words or symbols" in error("beam", "--lm", files["words.arpa"], "--lm-weight", 1)
+    assert "nowhere.arpa: no such file" in error("beam", "--lm", "nowhere.arpa", "--lm-weight", 1)
 
 
 @pytest.mark.parametrize("name", ["beam", "lexicon"])
-def test_without_flashlight_one_line_says_what_to_install(good, sounds, name, monkeypatch, capsys):
+def test_without_flashlight_one_line_names_the_package(good, sounds, name, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "flashlight.lib.text.decoder", None)
     assert "pip install flashlight-text" in refused([good, sounds[0], "--decoder", name], capsys)
 
@@ -491,14 +495,14 @@ def test_without_flashlight_one_line_says_what_to_install(good, sounds, name, mo
 @pytest.mark.parametrize(
     "option", [["--beam", "0"], ["--lm-weight", "nan"], ["--word-score", "x"], ["--decoder", "best"]]
 )
-def test_values_that_cannot_be(option, capsys):
+def test_invalid_values(option, capsys):
     with pytest.raises(SystemExit) as stopped:
         dinosr(["transcribe", "x.pt", "x.wav", *option])
     assert stopped.value.code == 2 and option[0] in capsys.readouterr().err
 
 
 def test_names_and_defaults_of_the_parser():
-    """It names them itself, so that `dinosr --help` need not load torch."""
+    """The parser has copies of them, so that `dinosr --help` does not import torch."""
     assert tuple(DECODERS) == cli.decoding.DECODERS
     parsed = cli.make_parser().parse_args(["transcribe", "x.pt", "x.wav", "--decoder", "beam"])
     assert transcribe.search_options(parsed) == SearchOptions(beam=50)
@@ -526,8 +530,8 @@ def test_names_and_defaults_of_the_parser():
 
 @needs_flashlight
 @pytest.mark.parametrize("name", DECODERS)
-def test_every_decoder_is_that_of_fairseq_generate(good, sounds, word_files, name, capsys):
-    """On a recording that is not cut: 25 s."""
+def test_every_decoder_agrees_with_fairseq_generate(good, sounds, word_files, name, capsys):
+    """On a recording of 25 s, which is not cut."""
     lexicon = [
         "--lexicon",
         str(word_files["good.wrd"]),
@@ -539,7 +543,7 @@ def test_every_decoder_is_that_of_fairseq_generate(good, sounds, word_files, nam
         "1",
     ]
     assert dinosr(["transcribe", str(good), *sounds, "--decoder", name, *(lexicon if name == "lexicon" else [])]) == 0
-    said = dict(line.split("\t") for line in capsys.readouterr().out.splitlines())
+    texts_of = dict(line.split("\t") for line in capsys.readouterr().out.splitlines())
     recogniser = load_recogniser(good)
     options = (
         {"lexicon": lexicon[1], "lm": lexicon[3], "lm_weight": 0.5, "word_score": 1.0} if name == "lexicon" else {}
@@ -550,40 +554,40 @@ def test_every_decoder_is_that_of_fairseq_generate(good, sounds, word_files, nam
         table[:, 1:4] = -np.inf
         ((hypothesis, *_),) = decoder.decode(table[None], torch.tensor([len(table)]))
         assert (
-            said[recording.name].split()
+            texts_of[recording.name].split()
             == post_process(recogniser.dictionary.string(hypothesis["tokens"]), "letter").split()
         )
-    assert said[sounds[2]] == ""
+    assert texts_of[sounds[2]] == ""
 
 
 @needs_flashlight
 @pytest.mark.parametrize("name", DECODERS)
 @pytest.mark.parametrize("sound", [sound for sound, _ in NOTHING])
-def test_nothing_said_with_every_decoder(good, word_files, tmp_path, name, sound, capsys):
+def test_audio_without_speech_with_every_decoder(good, word_files, tmp_path, name, sound, capsys):
     soundfile.write(tmp_path / "x.wav", sound, 16000)
     lexicon = ["--lexicon", str(word_files["good.wrd"])] if name == "lexicon" else []
     assert dinosr(["transcribe", str(good), str(tmp_path / "x.wav"), "--decoder", name, *lexicon]) == 0
     assert capsys.readouterr().out == f"{tmp_path}/x.wav\t\n"
 
 
-def test_the_real_time_factor_is_told_on_stderr(good, sounds, capsys):
+def test_the_real_time_factor_is_printed_on_stderr(good, sounds, capsys):
     assert dinosr(["transcribe", str(good), *sounds]) == 0
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     number = r"\d+\.\d{3}"
     assert re.search(
         rf"^26 s of speech in [\d.]+ s: real-time factor {number} \(network {number}, search {number}\)$",
-        said.err,
+        printed.err,
         re.MULTILINE,
     )
-    assert "real-time" not in said.out
-    assert dinosr(["transcribe", str(good), sounds[2]]) == 0  # no sound, no factor
+    assert "real-time" not in printed.out
+    assert dinosr(["transcribe", str(good), sounds[2]]) == 0  # without audio there is no factor
     assert "real-time" not in capsys.readouterr().err
 
 
 def test_pace():
-    pace = Pace(sound=4320.0, parts={"network": 64.8, "search": 30.2}, began=time.perf_counter() - 95)
+    pace = Pace(sound=4320.0, parts={"network": 64.8, "search": 30.2}, start=time.perf_counter() - 95)
     assert pace.summary() == "1.2 h of speech in 95 s: real-time factor 0.022 (network 0.015, search 0.007)"
-    assert [span(seconds) for seconds in (0.04, 9.94, 9.96, 99.4, 99.6, 3599, 3600)] == [
+    assert [format_seconds(seconds) for seconds in (0.04, 9.94, 9.96, 99.4, 99.6, 3599, 3600)] == [
         "0.0 s",
         "9.9 s",
         "10 s",
@@ -592,9 +596,9 @@ def test_pace():
         "60.0 min",
         "1.0 h",
     ]
-    with pytest.raises(ZeroDivisionError), pace.of("search"):
-        1 / 0
-    with pace.of("search"):
+    with pytest.raises(ZeroDivisionError), pace.timing("search"):
+        raise ZeroDivisionError
+    with pace.timing("search"):
         time.sleep(0.01)
     assert 30.2 + 0.01 <= pace.parts["search"] < 40
 
@@ -609,7 +613,7 @@ def test_another_dictionary_in_the_data_folder_does_not_matter(trained, good):
 
 
 def test_from_python(trained, good):
-    """Features of a fine-tuned model are those that its CTC layer reads; it has no units."""
+    """Features of a fine-tuned model are the inputs of its CTC layer; it has no units."""
     speech_model = dinosr_plugin.load(good)
     wave = np.random.default_rng(0).normal(0, 0.1, 16000)
     features = speech_model.features(wave)

@@ -1,10 +1,10 @@
-"""`dinosr tune-lm`: the best pair of a grid, on emissions where it is known."""
+"""`dinosr tune-lm`: the best point of a grid, on emissions for which it is known."""
 
 import pytest
 import torch
 
 from dinosr_plugin.cli import main as dinosr
-from dinosr_plugin.decoding.emissions import EmissionWriter, Meta
+from dinosr_plugin.decoding.emissions import EmissionMetadata, EmissionWriter
 from dinosr_plugin.decoding.tune import Trial, best_of, summary, tuning_table
 from support.small_arpa import write_arpa
 from tests.decoding.test_search import LETTERS, emissions_of, needs_flashlight
@@ -14,13 +14,13 @@ BAR, A, B = 4, 5, 6
 
 @pytest.fixture
 def emissions(tmp_path):
-    """Two utterances of AB, of which the second sounds like BB: only a model that prefers AB gets it right."""
+    """Two utterances of AB; the second sounds like BB, so that only a language model that prefers AB corrects it."""
     path = tmp_path / "dev.npz"
     clear, unclear = (emissions_of([first, 0, B, BAR])[0] for first in (A, B))
     unclear = torch.logaddexp(unclear, emissions_of([A, 0, B, BAR])[0] - 0.7)
     unclear = unclear.log_softmax(-1)
     writer = EmissionWriter(
-        path, Meta("m", LETTERS.symbols, 0, "", ["1.wav", "2.wav"], [1280, 1280], ["A B |", "A B |"])
+        path, EmissionMetadata("m", LETTERS.symbols, 0, "", ["1.wav", "2.wav"], [1280, 1280], ["A B |", "A B |"])
     )
     for row, table in enumerate((clear, unclear)):
         writer.add(row, table)
@@ -32,7 +32,7 @@ def emissions(tmp_path):
 
 @needs_flashlight
 @pytest.mark.parametrize("processes", ["1", "2"])
-def test_finds_the_weight_that_decodes_best(emissions, tmp_path, capsys, processes):
+def test_finds_the_best_weight(emissions, tmp_path, capsys, processes):
     arguments = [
         "tune-lm",
         str(emissions),
@@ -49,7 +49,7 @@ def test_finds_the_weight_that_decodes_best(emissions, tmp_path, capsys, process
     out = capsys.readouterr().out.splitlines()
     assert [line.split() for line in out[2:4]] == [["0", "50.00"], ["2", "0.00"]]
     assert out[4].startswith("best: --lm-weight 2 --beam 20: WER 0.00 [0.00, 0.00]")
-    assert out[5] == "note: 2 is at the edge of what was tried; give --lm-weights a wider range"
+    assert out[5] == "note: 2 is at the edge of the grid; give --lm-weights a wider range"
 
 
 @needs_flashlight
@@ -63,8 +63,10 @@ def test_without_lexicon_there_are_no_word_scores(emissions, tmp_path, capsys):
 
 
 @needs_flashlight
-def test_references_that_are_empty(tmp_path, capsys):
-    writer = EmissionWriter(tmp_path / "test.npz", Meta("m", LETTERS.symbols, 0, "", ["1.wav"], [1280], [""]))
+def test_empty_references(tmp_path, capsys):
+    writer = EmissionWriter(
+        tmp_path / "test.npz", EmissionMetadata("m", LETTERS.symbols, 0, "", ["1.wav"], [1280], [""])
+    )
     writer.add(0, emissions_of([A, B])[0])
     writer.close()
     write_arpa(tmp_path / "letters.arpa", ["A", "B", "|"], favourite="A")
@@ -76,7 +78,7 @@ def trial(weight, score, wer, cer=0.0):
     return Trial(weight, score, {"wer": wer, "cer": cer, "wer_interval": (wer - 1, wer + 1)})
 
 
-def test_the_best_of_equals_is_the_smallest():
+def test_of_equal_trials_the_one_with_the_smallest_weights_is_best():
     trials = [trial(3, 1, 20), trial(1, 1, 20), trial(1, 0, 20, cer=5.0), trial(2, 0, 30)]
     assert best_of(trials) == trials[1]
 
@@ -90,5 +92,5 @@ def test_table_and_summary():
     ]
     assert (
         summary(trials, 50) == "best: --lm-weight 1 --beam 50: WER 30.00 [29.00, 31.00]"
-    )  # no note: 0 as a score, and a weight in the middle
+    )  # no note, because the score is 0 and the weight is not at the edge
     assert "--lm-weight 0 --word-score 1 --beam 7: WER 40.00" in summary(trials[:2], 7)

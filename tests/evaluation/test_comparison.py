@@ -318,6 +318,6 @@ def test_measure_and_the_command(corpus, table, tmp_path, capsys):
     )
     (tmp_path / "empty.log").touch()
     assert cli.main([*given, "--log", str(tmp_path / "empty.log")]) == 1
-    assert "empty.log: no record of a training loss in it" in capsys.readouterr().err
+    assert "empty.log: contains no training loss" in capsys.readouterr().err
     assert cli.main([*given[:-2], "--log", "none.log"]) == 1
     assert "--log: wants --out" in capsys.readouterr().err

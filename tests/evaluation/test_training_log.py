@@ -1,4 +1,4 @@
-"""Reading what fairseq logged: JSON and TensorBoard's files."""
+"""Reading fairseq's logs: JSON and TensorBoard files."""
 
 import sys
 
@@ -28,7 +28,7 @@ def test_kinds_of_records(tmp_path):
     assert read_training_log(log)[0]["lr"] == 0.001 and "clip" not in read_training_log(log)[0]
 
 
-def test_a_resumed_run_counts_once(tmp_path):
+def test_repeated_updates_of_a_resumed_run_count_once(tmp_path):
     log = tmp_path / "train.log"
     log.write_text(LOG + RESUMED)
     assert curve(read_training_log(log), "loss") == [(10, 4.5), (20, 4.3), (30, 4.1)]
@@ -40,7 +40,7 @@ def test_missing_log(tmp_path):
 
 
 def write_events(folder, first: int, last: int, offset: float) -> None:
-    """What fairseq writes with common.tensorboard_logdir: a file for each start of the run."""
+    """Event files as written with common.tensorboard_logdir: one for each start of the run."""
     with SummaryWriter(str(folder), filename_suffix=f".{offset}") as writer:
         for update in range(first, last + 1, 10):
             writer.add_scalar("loss", offset - update / 100, update)
@@ -49,7 +49,7 @@ def write_events(folder, first: int, last: int, offset: float) -> None:
 
 def test_event_files_of_a_resumed_run(tmp_path):
     write_events(tmp_path / "train_inner", 10, 30, offset=5)
-    write_events(tmp_path / "train_inner", 20, 40, offset=4)  # went on from update 10
+    write_events(tmp_path / "train_inner", 20, 40, offset=4)  # resumed from update 10
     write_events(tmp_path / "dev", 10, 10, offset=7)
     expected = [(10, 4.9), (20, 3.8), (30, 3.7), (40, 3.6)]
     for path in (tmp_path, tmp_path / "train_inner"):
@@ -63,5 +63,5 @@ def test_event_files_of_a_resumed_run(tmp_path):
 
 def test_event_files_without_tensorboard(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard.backend.event_processing.event_accumulator", None)
-    with pytest.raises(UserError, match="pip install tensorboard, or give the JSON log"):
+    with pytest.raises(UserError, match="`pip install tensorboard`, or give the JSON log"):
         read_training_log(tmp_path)

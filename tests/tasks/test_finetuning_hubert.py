@@ -7,7 +7,8 @@ import torch
 from omegaconf import OmegaConf
 
 import dinosr_plugin  # noqa: F401  (registers the models)
-from dinosr_plugin.checkpoints.load import LayerReader, load_recogniser, trunk_of
+from dinosr_plugin.checkpoints.load import LayerReader, trunk_of
+from dinosr_plugin.decoding.recogniser import load_recogniser
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.models.hubert import Hubert, adopt_fairseqs_hubert
 from dinosr_plugin.units.features import extract

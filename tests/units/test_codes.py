@@ -20,7 +20,7 @@ from dinosr_plugin.errors import UserError
 from dinosr_plugin.units.batches import read_utterances
 from dinosr_plugin.units.codes import at_rate, dedup, read_codes, write_codebook_units, write_kmeans_units
 from dinosr_plugin.units.features import LiveFeatures, code_spec
-from dinosr_plugin.units.kmeans import KMeans, Meta
+from dinosr_plugin.units.kmeans import KMeans, KMeansMetadata
 from dinosr_plugin.units.store import FeatureFolder, FeatureWriter
 from dinosr_plugin.units.unit_files import UnitInfo, UnitWriter, info_path, read_info, read_units, write_units
 from support import paths
@@ -307,7 +307,7 @@ def folder(tmp_path) -> Path:
         for row, points in enumerate(which):
             writer.add(row, np.eye(4)[points] * 10 + np.random.default_rng(9).normal(size=(len(points), 4)))
         writer.close()
-    meta = Meta(
+    meta = KMeansMetadata(
         k=4,
         width=4,
         rate=50.0,
@@ -340,7 +340,7 @@ def test_kmeans_of_something_else(folder, corpus):
     live = LiveFeatures.of_layer(GOLDEN, corpus, layer=0)
     with pytest.raises(UserError, match="fitted on"):
         write_kmeans_units(live, folder / "four.npz", folder / "a.units")
-    meta = Meta(
+    meta = KMeansMetadata(
         k=2,
         width=32,
         rate=50.0,
@@ -367,7 +367,7 @@ def test_kmeans_of_nan(folder):
     spoilt = [np.array(shard) for shard in features.shards]
     spoilt[0][-1, 0] = np.nan
     features.shards = spoilt
-    with pytest.raises(UserError, match="NaN or infinity in its features"):
+    with pytest.raises(UserError, match="its features contain NaN or infinity"):
         write_kmeans_units(features, folder / "four.npz", folder / "nan.units")
     assert not list(folder.glob("*nan.units*"))
 

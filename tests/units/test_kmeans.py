@@ -1,4 +1,4 @@
-"""k-means: as good as scikit-learn's, the same for a seed, in bounded memory; its file; label files that fit the manifest."""
+"""k-means: quality compared with scikit-learn, reproducibility, bounded memory, its file, label files for manifests."""
 
 import json
 import re
@@ -29,7 +29,7 @@ from dinosr_plugin.units.clustering import (
 )
 from dinosr_plugin.units.features import extract
 from dinosr_plugin.units.frames import Reservoir, frames_of, stacked
-from dinosr_plugin.units.kmeans import KMeans, Meta, fit_kmeans, write_labels
+from dinosr_plugin.units.kmeans import KMeans, KMeansMetadata, fit_kmeans, write_labels
 from support import paths
 from support.training import write_corpus
 
@@ -37,7 +37,7 @@ GOLDEN = paths.GOLDEN / "official_format_tiny.pt"
 
 
 class Frames(dict):
-    """Features in a dictionary; counts how often each is read."""
+    """Features in a dictionary; counts the reads."""
 
     def __init__(self, arrays: dict):
         super().__init__(arrays)
@@ -53,7 +53,9 @@ class Frames(dict):
 
 
 def speechlike(n: int, width: int = 24, seed: int = 0) -> np.ndarray:
-    """(n, width) float32: clusters of many sizes that overlap, most of the variance in few dimensions, far from the origin."""
+    """(n, width) float32: overlapping clusters of many sizes, far from the origin, most of the variance in few
+    dimensions.
+    """
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(40, width)) * 3
     scale = np.linspace(2, 0.1, width)
@@ -66,7 +68,7 @@ def corpus(frames: np.ndarray, utterances: int = 20) -> Frames:
 
 
 def mean_distance(frames: np.ndarray, centroids: np.ndarray) -> float:
-    """By the definition, in float64."""
+    """Computed from the definition, in float64."""
     squares = [
         ((part[:, None].astype(np.float64) - centroids[None]) ** 2).sum(axis=2).min(axis=1)
         for part in np.array_split(frames, 50)
@@ -74,7 +76,7 @@ def mean_distance(frames: np.ndarray, centroids: np.ndarray) -> float:
     return float(np.concatenate(squares).mean())
 
 
-# ---- how good ---------------------------------------------------------------------------------------------------------------
+# ---- quality ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("init", clustering.INITS)
@@ -117,7 +119,7 @@ def test_assign_is_the_nearest_on_any_layout_and_length(monkeypatch):
     assert assign(frames[:0], centroids).shape == (0,) and assign(frames[:0], centroids).dtype == np.int64
 
 
-def test_restarts_choose_the_best(monkeypatch):
+def test_the_best_start_is_chosen(monkeypatch):
     frames, tried = speechlike(4000), []
     start = clustering.plus_plus
     monkeypatch.setattr(clustering, "plus_plus", lambda *given: tried.append(start(*given)) or tried[-1])
@@ -132,7 +134,7 @@ def test_restarts_choose_the_best(monkeypatch):
     assert mean_distance(frames, chosen) == pytest.approx(min(map(steps, tried)), rel=1e-5)
 
 
-# ---- its parts --------------------------------------------------------------------------------------------------------------
+# ---- parts of the algorithm ------------------------------------------------------------------------------------------
 
 
 def test_a_step_gives_the_means_and_the_inertia(monkeypatch):
@@ -161,14 +163,14 @@ def test_empty_clusters_get_frames_far_from_all_centroids():
     assert {tuple(row) for row in moved[1:].tolist()} == {
         (100.0, 100.0),
         (0.0, 0.0),
-    }  # after the farther one, the nearer is the farthest
+    }  # once the farther one is taken, the nearer one is the farthest
 
 
 def test_plus_plus_draws_no_frame_twice_and_spreads():
     frames = np.repeat(np.eye(5, dtype=np.float32) * 10, 200, axis=0)
     assert len(np.unique(plus_plus(frames, 5, np.random.default_rng(0)), axis=0)) == 5
     assert len(np.unique(plus_plus(frames, 4, np.random.default_rng(0), frames[:1]), axis=0)) == 4
-    assert np.isfinite(plus_plus(frames, 9, np.random.default_rng(0))).all()  # more than there are different ones
+    assert np.isfinite(plus_plus(frames, 9, np.random.default_rng(0))).all()  # more than there are distinct frames
 
 
 def test_principal_components_keep_distances():
@@ -176,9 +178,9 @@ def test_principal_components_keep_distances():
     few = principal_components(frames)(frames)
     assert few.shape[1] < 64 and few.dtype == np.float32
     variance = np.var(frames, axis=0).sum()
-    assert clustering.SHARE * variance <= np.var(few, axis=0).sum() * 1.0001 <= variance * 1.001
+    assert clustering.PCA_VARIANCE * variance <= np.var(few, axis=0).sum() * 1.0001 <= variance * 1.001
     assert principal_components(frames[:, :10])(frames[:30, :10]).shape == (30, 10)
-    same = np.ones((50, 40), np.float32)  # no variance at all
+    same = np.ones((50, 40), np.float32)  # no variance
     assert np.isfinite(principal_components(same)(same)).all()
 
 
@@ -188,10 +190,10 @@ def test_more_clusters_than_different_frames():
     assert np.isfinite(found.centroids).all() and found.meta.inertia == pytest.approx(0, abs=1e-6)
 
 
-# ---- repeatable, and in bounded memory ----------------------------------------------------------------------------------------
+# ---- reproducibility and memory --------------------------------------------------------------------------------------
 
 
-def test_the_seed_decides_and_the_order_does_not():
+def test_the_seed_matters_and_the_order_does_not():
     features = corpus(speechlike(9000))
     first = fit_kmeans(features, 40, seed=3, passes=1)
     turned = Frames(dict(reversed([*features.items()])))
@@ -226,7 +228,7 @@ def test_the_sample_is_random_and_does_not_depend_on_the_memory():
 
 def test_memory_stays_within_its_bound():
     class Endless(Frames):
-        """100,000 frames that are made when asked for."""
+        """100,000 frames that are generated on access."""
 
         utterances = [f"u{i:04d}" for i in range(1000)]
 
@@ -246,17 +248,17 @@ def test_memory_stays_within_its_bound():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found.meta.frames == found.meta.measured == 100_000
-    assert peak < bound + 4 * clustering.CHUNK * 64 * 4  # a chunk, a copy of it, and what a step needs
+    assert peak < bound + 4 * clustering.CHUNK * 64 * 4  # a chunk, a copy of it, and the memory of a step
 
 
-def test_a_sample_alone_is_as_large_as_it_should_be(monkeypatch):
+def test_size_of_the_sample(monkeypatch):
     for least, expected in ((50, 256 * 3), (1000, 1000), (10_000, 3000)):
         monkeypatch.setattr(frames_module, "SAMPLE_AT_LEAST", least)
         found = fit_kmeans(corpus(speechlike(3000)), 3, seed=0)
         assert (found.meta.measured, found.meta.frames) == (expected, 3000)
 
 
-def test_parts_are_full_whatever_the_utterances(monkeypatch):
+def test_chunks_are_full_whatever_the_utterances(monkeypatch):
     monkeypatch.setattr(frames_module, "CHUNK", 8)
     frames = speechlike(61)
     features = Frames({"a": frames[:3], "b": frames[3:30], "c": frames[30:30], "d": frames[30:]})
@@ -272,11 +274,11 @@ def test_float16_is_computed_in_float32():
     np.testing.assert_array_equal(fit_kmeans(half, 5, seed=0).centroids, fit_kmeans(single, 5, seed=0).centroids)
 
 
-# ---- normalised utterances --------------------------------------------------------------------------------------------------
+# ---- standardized utterances -----------------------------------------------------------------------------------------
 
 
 def blobs(utterances: int = 12, n: int = 300, seed: int = 0) -> tuple[Frames, dict]:
-    """Four clusters far apart, said by voices of another offset and scale in each utterance; and the cluster of every frame."""
+    """Four well-separated clusters, with another offset and scale in each utterance; and the cluster of every frame."""
     rng = np.random.default_rng(seed)
     arrays, which = {}, {}
     for i in range(utterances):
@@ -288,12 +290,12 @@ def blobs(utterances: int = 12, n: int = 300, seed: int = 0) -> tuple[Frames, di
 
 
 def by_hand(frames: np.ndarray) -> np.ndarray:
-    """Mean 0 and variance 1 over the frames, in float64."""
+    """Mean 0 and variance 1 over the frames, computed in float64."""
     frames = frames.astype(np.float64)
     return ((frames - frames.mean(0)) / np.sqrt(((frames - frames.mean(0)) ** 2).mean(0) + 1e-5)).astype(np.float32)
 
 
-def test_normalised_clusters_are_those_of_features_normalised_by_hand():
+def test_standardized_clusters_are_those_of_features_standardized_by_hand():
     features, which = blobs()
     found = fit_kmeans(features, 4, seed=0, passes=2, normalize=True)
     plain = fit_kmeans(Frames({utt: by_hand(features[utt]) for utt in features}), 4, seed=0, passes=2)
@@ -303,10 +305,10 @@ def test_normalised_clusters_are_those_of_features_normalised_by_hand():
         np.testing.assert_array_equal(found.units(features[utt]), plain.units(by_hand(features[utt])))
     assert (
         len({pair for utt in features for pair in zip(found.units(features[utt]), which[utt])}) == 4
-    )  # one unit a cluster, whatever the voice
+    )  # one unit per cluster, whatever the voice
 
 
-def test_normalised_labels_are_those_by_hand(spoken):
+def test_standardized_labels_are_those_computed_by_hand(spoken):
     tsv, features = spoken
     found = fit_kmeans(features, 5, seed=0, normalize=True)
     found.save(tsv.parent / "km.npz")
@@ -323,11 +325,11 @@ def test_an_utterance_of_equal_frames_gives_no_nan():
     features["u002"] = np.full((1, 24), 1e4, np.float32)
     found = fit_kmeans(features, 5, seed=0, passes=1, normalize=True)
     assert np.isfinite(found.centroids).all() and np.isfinite(found.meta.inertia)
-    assert np.abs(kmeans.normalised(features["u001"])).max() < 0.01 and not kmeans.normalised(features["u002"]).any()
+    assert np.abs(kmeans.standardize(features["u001"])).max() < 0.01 and not kmeans.standardize(features["u002"]).any()
 
 
-def test_a_file_from_before_loads(tmp_path):
-    """One that says nothing of normalisation and of old labels."""
+def test_an_older_file_loads(tmp_path):
+    """A file without the fields for standardization and old labels."""
     found = fit_kmeans(corpus(speechlike(100)), 3, seed=0)
     meta = {
         name: value
@@ -342,7 +344,7 @@ def test_a_file_from_before_loads(tmp_path):
     np.testing.assert_array_equal(again.units(speechlike(50)), assign(speechlike(50), found.centroids))
 
 
-# ---- from old labels --------------------------------------------------------------------------------------------------------
+# ---- from old labels -------------------------------------------------------------------------------------------------
 
 
 def all_units(found: KMeans, features: Frames) -> np.ndarray:
@@ -352,7 +354,7 @@ def all_units(found: KMeans, features: Frames) -> np.ndarray:
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("passes", [0, 2])
 def test_clusters_keep_the_numbers_of_the_old_labels(normalize, passes, monkeypatch):
-    """... counted over all frames, of which the sample is a part; a tenth of the old labels is wrong."""
+    """Counted over all frames, of which the sample is a part; a tenth of the old labels is wrong."""
     metrics = pytest.importorskip("sklearn.metrics")
     monkeypatch.setattr(frames_module, "SAMPLE_AT_LEAST", 500)
     monkeypatch.setattr(frames_module, "SAMPLE", 10)
@@ -371,7 +373,7 @@ def test_clusters_keep_the_numbers_of_the_old_labels(normalize, passes, monkeypa
 
 
 def test_kmeans_begins_with_the_means_under_the_old_labels(monkeypatch):
-    """... of all frames, not of the sample; a label without frames with a frame of the sample."""
+    """The means are over all frames, not over the sample; a label without frames begins with a frame of the sample."""
     began = []
     monkeypatch.setattr(
         kmeans, "cluster", lambda sample, k, seed, init, restarts, start: began.append((sample, start)) or (start, 1.0)
@@ -426,28 +428,28 @@ def test_old_labels_may_be_a_little_shorter_or_longer(more):
         (None, "u001 has none; give labels of the speech that is clustered"),
     ],
 )
-def test_old_labels_of_something_else(labels, message):
+def test_old_labels_that_do_not_fit(labels, message):
     features, which = blobs(3)
     given = {utt: old for utt, old in {**which, "u001": labels}.items() if old is not None}
     with pytest.raises(UserError, match=f"--from-labels: {message}"):
         fit_kmeans(features, 4, seed=0, old_labels=given)
 
 
-# ---- bad input --------------------------------------------------------------------------------------------------------------
+# ---- bad input -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nan_names_the_utterance(value):
     features = corpus(speechlike(100), 4)
     features["u002"][3, 1] = value
-    with pytest.raises(UserError, match="u002: NaN or infinity"):
+    with pytest.raises(UserError, match="u002: its features contain NaN or infinity"):
         fit_kmeans(features, 2, seed=0)
 
 
 def test_width_that_changes():
     features = corpus(speechlike(100), 4)
     features["u001"] = np.zeros((5, 3), np.float32)
-    with pytest.raises(UserError, match=r"u001: features of shape \(5, 3\) among those that are 24 wide"):
+    with pytest.raises(UserError, match=r"u001: features of shape \(5, 3\), but the width of the others is 24"):
         fit_kmeans(features, 2, seed=0)
 
 
@@ -458,11 +460,11 @@ def test_width_that_changes():
         (0, {}, "k = 0; give at least 1"),
         (2, {"restarts": 0}, "restarts = 0"),
         (2, {"passes": -1}, "passes = -1"),
-        (2, {"init": "kmeans"}, "init 'kmeans' is not known; choose one of k-means"),
-        (50, {"max_bytes": 2000}, "0 MiB of memory hold 3 frames 24 wide, too few for 50 clusters; allow more"),
+        (2, {"init": "kmeans"}, "unknown init 'kmeans'; choose one of k-means"),
+        (50, {"max_bytes": 2000}, "0 MiB of memory hold 3 frames of width 24, too few for 50 clusters; allow more"),
     ],
 )
-def test_values_that_cannot_be(k, given, message):
+def test_invalid_values(k, given, message):
     with pytest.raises(UserError, match=message):
         fit_kmeans(corpus(speechlike(100)), k, seed=0, **given)
 
@@ -479,7 +481,7 @@ def test_as_many_clusters_as_frames():
     assert fit_kmeans(corpus(frames), 30, seed=0, passes=1).meta.inertia == pytest.approx(0, abs=1e-3)
 
 
-# ---- the file ---------------------------------------------------------------------------------------------------------------
+# ---- the file --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -509,22 +511,22 @@ def test_damaged_files(tmp_path, content):
     (tmp_path / "km.npz").write_bytes(content)
     with pytest.raises(UserError, match="km.npz: not a k-means file, or damaged"):
         KMeans.load(tmp_path / "km.npz")
-    with pytest.raises(UserError, match="absent.npz: no such file; `dinosr kmeans fit` makes it"):
+    with pytest.raises(UserError, match="absent.npz: no such file; create it with `dinosr kmeans fit`"):
         KMeans.load(tmp_path / "absent.npz")
 
 
-def test_files_that_are_cut_or_of_something_else(fitted, tmp_path):
+def test_truncated_files_and_other_files(fitted, tmp_path):
     fitted.save(tmp_path / "km.npz")
     whole = (tmp_path / "km.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    np.save(tmp_path / "array.npz", np.zeros(3))  # gets the name array.npz.npy
+    np.save(tmp_path / "array.npz", np.zeros(3))  # is written to array.npz.npy
     (tmp_path / "array.npz.npy").rename(tmp_path / "array.npz") if (tmp_path / "array.npz.npy").exists() else None
     for name in ("cut", "other", "array"):
         with pytest.raises(UserError, match=f"{name}.npz: not a k-means file"):
             KMeans.load(tmp_path / f"{name}.npz")
     replace(fitted, centroids=fitted.centroids[:5]).save(tmp_path / "five.npz")
-    with pytest.raises(UserError, match=r"five.npz: damaged, its centroids are not \(6, 24\)"):
+    with pytest.raises(UserError, match=r"five.npz: damaged: its centroids are not \(6, 24\)"):
         KMeans.load(tmp_path / "five.npz")
 
 
@@ -540,7 +542,7 @@ def test_other_features_than_it_was_fitted_on(fitted):
             fitted.require_same(*given)
 
 
-# ---- label files ------------------------------------------------------------------------------------------------------------
+# ---- label files -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -573,18 +575,18 @@ def test_labels_match_the_manifest(fitted, spoken):
 def test_missing_utterances_are_counted(fitted, spoken):
     tsv, features = spoken
     del features["a"], features["d"]
-    with pytest.raises(UserError, match="part.tsv: 2 of 4 utterances have no features: a, d; make them"):
+    with pytest.raises(UserError, match="part.tsv: 2 of 4 utterances have no features: a, d; create them"):
         write_labels(fitted, features, tsv, tsv.with_suffix(".km"))
     assert not tsv.with_suffix(".km").exists()
 
 
-def test_nothing_half_written(fitted, spoken):
+def test_no_partial_file(fitted, spoken):
     tsv, features = spoken
     features["c"][0, 0] = np.nan
-    with pytest.raises(UserError, match="c: NaN"):
+    with pytest.raises(UserError, match="c: its features contain NaN"):
         write_labels(fitted, features, tsv, tsv.with_suffix(".km"))
     features["c"] = features["c"][:0]
-    with pytest.raises(UserError, match="c: no frame; take it out of"):
+    with pytest.raises(UserError, match="c: has no frames; remove it from"):
         write_labels(fitted, features, tsv, tsv.with_suffix(".km"))
     assert {path.suffix for path in tsv.parent.iterdir()} == {".wav", ".tsv"}
 
@@ -618,11 +620,11 @@ def test_sums_of_no_frames_are_zero():
     assert sums.counts.tolist() == [0, 0, 0] and not sums.means().any()
 
 
-# ---- beside other labels ----------------------------------------------------------------------------------------------------
+# ---- next to other labels --------------------------------------------------------------------------------------------
 
 
 def test_parts_of_a_corpus_share_a_dictionary(fitted, spoken):
-    """train.km and valid.km of one k-means; and an order that somebody has trained with stays."""
+    """train.km and valid.km of one k-means; an existing order, with which models may have been trained, is kept."""
     tsv, features = spoken
     write_labels(fitted, features, tsv, tsv.with_name("valid.km"))
     turned = "".join(f"{unit} 7\n" for unit in reversed(range(6)))
@@ -636,13 +638,13 @@ def test_labels_of_another_number_of_clusters(fitted, spoken):
     (tsv.parent / "dict.km.txt").write_text("".join(f"{unit} 1\n" for unit in range(5)))
     with pytest.raises(
         UserError,
-        match="dict.km.txt: names 5 units, those of other labels there, but these are 6 clusters; give another folder",
+        match="dict.km.txt: contains the 5 units of other labels, but these are 6 clusters; give another folder",
     ):
         write_labels(fitted, features, tsv, tsv.with_suffix(".km"))
     assert not tsv.with_suffix(".km").exists()
 
 
-# ---- the command ------------------------------------------------------------------------------------------------------------
+# ---- the command -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -654,8 +656,8 @@ def dinosr(*words) -> int:
     return cli.main(["kmeans", *map(str, words)])
 
 
-def test_straight_from_a_checkpoint(speech, tmp_path, capsys):
-    """The same labels as by way of a folder."""
+def test_directly_from_a_checkpoint(speech, tmp_path, capsys):
+    """The labels are the same as from a feature folder."""
     extract(GOLDEN, speech, tmp_path / "folder", layer=1, weights="teacher")
     assert dinosr("fit", tmp_path / "folder", "--clusters", 8, "--out", tmp_path / "folder.npz") == 0
     assert (
@@ -688,7 +690,7 @@ def test_straight_from_a_checkpoint(speech, tmp_path, capsys):
     assert re.search(r"live.npz: 8 clusters, mean squared distance \S+ over all 163 frames\n", capsys.readouterr().out)
 
 
-def test_straight_from_speech(speech, tmp_path, capsys, monkeypatch):
+def test_directly_from_audio(speech, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(frames_module, "SAMPLE_AT_LEAST", 50)
     monkeypatch.setattr(frames_module, "SAMPLE", 10)
     assert dinosr("fit", "--mfcc", "--manifest", speech, "--clusters", 8, "--out", tmp_path / "mfcc.npz") == 0
@@ -697,8 +699,10 @@ def test_straight_from_speech(speech, tmp_path, capsys, monkeypatch):
     assert sum(len(line.split()) for line in (tmp_path / "mfcc.km").read_text().splitlines()) == 163
 
 
-def test_another_round_from_the_command_line(speech, tmp_path, capsys):
-    """Of the same features: nearly the same labels; those of another layer, normalised: less so. What is printed is what the files say."""
+def test_next_round_from_the_command_line(speech, tmp_path, capsys):
+    """The same features give nearly the same labels; another layer, standardized, changes more. The printed values are
+    those of the files.
+    """
     (tmp_path / "old").mkdir()
     tsv = tmp_path / "old" / speech.name
     tsv.write_text(speech.read_text())
@@ -724,8 +728,10 @@ def test_another_round_from_the_command_line(speech, tmp_path, capsys):
         np.array(tsv.with_name(name).read_text().split(), dtype=int) for name in (tsv.with_suffix(".km").name, "new.km")
     )
     assert other.labels_changed == pytest.approx(np.mean(old != new))
-    told = f"labels of {tsv.with_suffix('.km')}: {100 * other.labels_changed:.1f} % changed, NMI {other.labels_nmi:.3f}"
-    assert told in capsys.readouterr().out.splitlines()
+    summary = (
+        f"labels of {tsv.with_suffix('.km')}: {100 * other.labels_changed:.1f} % changed, NMI {other.labels_nmi:.3f}"
+    )
+    assert summary in capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -794,7 +800,7 @@ def test_old_labels_that_cannot_be_used(speech, tmp_path, capsys, broken, words,
         (["--mfcc", "--manifest", "TSV", "--clusters", "164"], "163 frames are too few for 164 clusters"),
     ],
 )
-def test_options_that_do_not_go_together(speech, tmp_path, capsys, words, message):
+def test_incompatible_options(speech, tmp_path, capsys, words, message):
     named = {"CHECKPOINT": GOLDEN, "TSV": speech, "FOLDER": tmp_path}
     assert dinosr("fit", "--clusters", 4, *[named.get(word, word) for word in words], "--out", tmp_path / "km.npz") == 1
     assert message in capsys.readouterr().err
@@ -803,7 +809,7 @@ def test_options_that_do_not_go_together(speech, tmp_path, capsys, words, messag
 
 def test_labels_of_other_features_than_it_was_fitted_on(speech, tmp_path, capsys):
     kmeans_of = lambda source: KMeans(
-        np.zeros((2, 39), np.float32), Meta(2, 39, None, 0, "random", 1, 0, 1.0, 9, 9, source)
+        np.zeros((2, 39), np.float32), KMeansMetadata(2, 39, None, 0, "random", 1, 0, 1.0, 9, 9, source)
     )
     kmeans_of({"kind": "mfcc"}).save(tmp_path / "mfcc.npz")
     kmeans_of({"kind": "model", "checkpoint": "a.pt", "fingerprint": "x", "weights": "student", "layer": 9}).save(
@@ -824,11 +830,13 @@ def test_labels_of_other_features_than_it_was_fitted_on(speech, tmp_path, capsys
     assert not (tmp_path / "out").exists()
 
 
-# ---- on a GPU ---------------------------------------------------------------------------------------------------------------
+# ---- on a GPU --------------------------------------------------------------------------------------------------------
 
 
 def test_a_gpu_is_used_where_faiss_finds_one(monkeypatch):
-    """Its place taken by the CPU: same results, one scratch memory for all chunks, arrays as faiss wants them."""
+    """Simulated on the CPU: same results, one scratch memory for all chunks, arrays in the layout that faiss
+    requires.
+    """
     made, searched = [], []
 
     def knn_gpu(resources, query, base, count):

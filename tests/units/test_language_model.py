@@ -1,4 +1,6 @@
-"""Language models of units: trained by fairseq's own commands, their scores against fairseq-eval-lm and against one forward pass a unit."""
+"""Unit language models trained with fairseq's commands: scores compared with fairseq-eval-lm and with one pass per
+unit.
+"""
 
 import math
 import os
@@ -26,7 +28,7 @@ from support.paths import PLUGIN
 
 CONFIGS = paths.CONFIGS / "lm"
 KINDS = ("lstm", "transformer", "bos")
-LONGEST = 40  # the Transformer's positions
+LONGEST = 40  # positions of the Transformer
 LSTM = (
     "lstm_lm",
     "--decoder-layers",
@@ -49,7 +51,7 @@ def sequences(count: int, seed: int = 0) -> dict:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """``some.units``, what fairseq-preprocess made of it, and three models of a few updates."""
+    """``some.units``, the output of fairseq-preprocess for it, and three models trained for a few updates."""
     folder = tmp_path_factory.mktemp("lm")
     write_units(folder / "some.units", sequences(60).items())
     write_units(folder / "some.txt", read_units(folder / "some.units").items(), plain=True)
@@ -77,7 +79,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def by_arguments(folder: Path, name: str, arch: str, *more, updates: int = 6) -> None:
-    """fairseq-train, whose older models keep their options in a Namespace."""
+    """Train with fairseq-train, which stores the options of its older models as a Namespace."""
     arguments = [
         folder / "data",
         "--task",
@@ -109,7 +111,7 @@ def by_arguments(folder: Path, name: str, arch: str, *more, updates: int = 6) ->
 
 
 def by_hydra(folder: Path, name: str) -> None:
-    """fairseq-hydra-train with the configuration of examples/."""
+    """Train with fairseq-hydra-train and the configuration in examples/."""
     command = [
         Path(sys.executable).with_name("fairseq-hydra-train"),
         "--config-dir",
@@ -157,7 +159,7 @@ def checkpoint(request, folder) -> Path:
 
 @torch.no_grad()
 def step_by_step(lm: UnitLanguageModel, units: np.ndarray) -> float:
-    """The definition: one forward pass for each unit and for the end, of what came before."""
+    """The definition: for each unit and for the end, one forward pass over all that precedes it."""
     symbols = lm.dictionary
     text = [symbols.bos(), symbols.eos()] if lm.name.split("/")[-2] == "bos" else [symbols.eos()]
     total = 0.0
@@ -217,7 +219,9 @@ def test_batches_by_length(lengths, batch_tokens):
 
 
 def test_hidden_states(checkpoint):
-    """The last layer's give the logits, so it is the right layer and no padding gets in; an LSTM's lower ones are its cells' outputs."""
+    """The last layer's states give the logits, so layer and padding are right; an LSTM's lower ones are its cells'
+    outputs.
+    """
     lm = UnitLanguageModel(checkpoint, device="cpu")
     some = list(sequences(6, seed=3).values())
     last = lm.hidden_states(some, lm.layers)
@@ -229,9 +233,7 @@ def test_hidden_states(checkpoint):
         decoder, states = lm.model.decoder, torch.from_numpy(top)
         if hasattr(decoder, "additional_fc"):
             states = decoder.additional_fc(states)
-        if (
-            getattr(decoder, "layer_norm", None) is not None
-        ):  # behind the layers of a Transformer that normalises before each
+        if getattr(decoder, "layer_norm", None) is not None:  # after the layers of a pre-LN Transformer
             states = decoder.layer_norm(states)
         np.testing.assert_allclose(decoder.output_layer(states).detach(), expected.detach(), atol=1e-5)
         alone = lm.hidden_states([units], 1)[0]
@@ -283,21 +285,23 @@ def test_bad_input(folder, tmp_path, capsys):
         return line
 
     assert "unit 9 is not in its dictionary" in error(lstm, {"a": [1, 2, 9]})
-    assert "reads at most 39 units, a sequence has 40" in error(transformer, {"a": [1] * 40, "b": [1] * 39})
+    assert "reads at most 39 units, but a sequence has 40" in error(transformer, {"a": [1] * 40, "b": [1] * 39})
     assert "bad.units: no units in it" in error(lstm, {})
     assert "no such file; give one made by fairseq-train" in error(tmp_path / "nowhere.pt", {"a": [1]})
     (tmp_path / "text.pt").write_text("no model")
     shutil.copy(folder / "data/dict.txt", tmp_path)
     assert "not a language model" in error(tmp_path / "text.pt", {"a": [1]})
     fairseq_checkpoint(tmp_path / "speech.pt", "wav2vec2")
-    assert "a Wav2Vec2Model, which reads no text from left to right" in error(tmp_path / "speech.pt", {"a": [1]})
+    assert "a Wav2Vec2Model, which does not predict text from left to right" in error(
+        tmp_path / "speech.pt", {"a": [1]}
+    )
     state = torch.load(lstm, weights_only=False)
     state["model"] = {name: tensor * float("nan") for name, tensor in state["model"].items()}
     torch.save(state, tmp_path / "diverged.pt")
-    assert "diverged.pt: gives NaN or infinity, it has diverged" in error(
+    assert "diverged.pt: has diverged, because its scores contain NaN or infinity" in error(
         tmp_path / "diverged.pt", {"a": [1]}, "--dict", folder / "data/dict.txt"
     )
-    assert "--dict other.txt: give the dict.txt" in error(lstm, {"a": [1]}, "--dict", "other.txt")
+    assert "--dict other.txt: not a file called dict.txt" in error(lstm, {"a": [1]}, "--dict", "other.txt")
     (tmp_path / "dict.txt").write_text("1 4\n2 2\n")
     assert "another dictionary" in error(lstm, {"a": [1]}, "--dict", tmp_path / "dict.txt")
     assert (
@@ -306,8 +310,8 @@ def test_bad_input(folder, tmp_path, capsys):
     assert "--layer 4: " in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-def test_training_of_an_lstm_goes_on(folder, caplog):
-    """Its checkpoints hold a Namespace, which torch refuses to load by itself; fairseq would end in a traceback."""
+def test_training_of_an_lstm_resumes(folder, caplog):
+    """Its checkpoints contain a Namespace, which torch refuses to load by default; fairseq would fail."""
     shutil.copytree(folder / "lstm", folder / "longer")
     with caplog.at_level("INFO"):
         by_arguments(folder, "longer", *LSTM, updates=8)
@@ -318,7 +322,7 @@ def test_training_of_an_lstm_goes_on(folder, caplog):
 
 
 def test_the_dictionary_is_found(folder, tmp_path):
-    """Beside the model, or in the folder of its training, or as given."""
+    """Next to the model, in the folder that it was trained on, or as given."""
     shutil.copy(folder / "lstm/checkpoint_last.pt", tmp_path / "lm.pt")
     units = list(sequences(3).values())
     expected = UnitLanguageModel(folder / "lstm/checkpoint_last.pt", device="cpu").score(units)

@@ -1,4 +1,4 @@
-"""Pictures of what a model learned, one kind a module."""
+"""Pictures of what a model learned; one kind of picture per module."""
 
 from .checkpoints import plot_curves
 from .code_by_phone import plot_code_by_phone

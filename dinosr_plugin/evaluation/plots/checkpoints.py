@@ -1,4 +1,4 @@
-"""Curves of several checkpoints of a run: what their codebooks came to hold."""
+"""Curves over several checkpoints of a run: how the codebooks develop."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,8 +8,8 @@ import numpy as np
 from . import style
 from .style import BASELINE_COLOURS, BASELINE_DASHES, BLUE, VERMILION
 
-CODEBOOK_PANELS = (  # key of Quality, title, unit, whether a baseline says anything there
-    ("active", "Active codes", "codes that occur", False),
+CODEBOOK_PANELS = (  # key of Quality, title, unit, whether baselines are drawn
+    ("active", "Active codes", "number of codes used", False),
     ("perplexity", "Perplexity of the codes", "effective number of codes", False),
     ("phone_purity", "Phone purity", "share of frames", True),
     ("pnmi", "PNMI: phone information in the codes", "I(phone; code) / H(phone)", True),
@@ -22,14 +22,14 @@ def plot_curves(
     baselines: Mapping[str, Mapping] | None = None,
     title: str = "Training",
 ) -> Path:
-    """Small multiples over updates: loss, active codes, perplexity, phone purity and PNMI of every codebook.
+    """Panels over updates: loss, active codes, perplexity, phone purity and PNMI of every codebook.
 
     Args:
-        history: measurements in order, each ``{"updates": int, "loss": nats a frame or None,
-            "teacher": [Quality.as_dict() a codebook, lowest layer first], "student": the same of the heads' argmax}``;
-            ``teacher`` and ``student`` may be missing or empty.
-        path: picture to write; returned.
-        baselines: name -> ``Quality.as_dict()``, drawn as horizontal lines, for example MFCC k-means.
+        history: measurements in order, each ``{"updates": int, "loss": nats per frame or None,
+            "teacher": [Quality.as_dict() of each codebook, lowest layer first], "student": the same for the heads'
+            argmax}``; ``teacher`` and ``student`` may be missing or empty.
+        path: file to write; returned.
+        baselines: name -> ``Quality.as_dict()``, drawn as horizontal lines; for example MFCC k-means.
     """
     figure = style.figure(width=13, height=7.5)
     figure.suptitle(title, fontsize=14)
@@ -40,7 +40,7 @@ def plot_curves(
         style.label(panel, heading, "updates", unit)
     for panel in panels.flat[:-1]:
         if not panel.lines:
-            style.say_not_measured(panel, panel.get_title())
+            style.mark_not_measured(panel, panel.get_title())
     _draw_curves_legend(panels[1, 2], history, baselines or {})
     return style.save(figure, path)
 
@@ -51,9 +51,9 @@ def _draw_loss_and_entropy(axes, history: Sequence[Mapping]) -> None:
     if losses:
         axes.plot(*zip(*losses), color=BLUE, label="training loss (student)")
     if entropies:
-        label = "entropy of the codes: loss of a\nguess by frequency alone"
+        label = "entropy of the codes (loss of a\nfrequency-only prediction)"
         axes.plot(*zip(*entropies), color=VERMILION, linestyle=(0, (5, 2)), label=label)
-    style.label(axes, "Loss against the entropy of the codes", "updates", "nats a frame, mean over codebooks")
+    style.label(axes, "Loss and entropy of the codes", "updates", "nats per frame, mean over codebooks")
     if losses or entropies:
         axes.legend(fontsize=8, frameon=False)
 
@@ -64,38 +64,34 @@ def _mean_entropy(codebooks: Sequence[Mapping]) -> float:
 
 
 def _draw_codebooks(axes, history: Sequence[Mapping], key: str, baselines: Mapping[str, Mapping]) -> None:
-    """One colour a codebook; teacher solid, student dashed; baselines as horizontal lines."""
-    for who, linestyle in (("teacher", "-"), ("student", (0, (4, 2)))):
-        rows = [row for row in history if row.get(who)]
+    """One colour per codebook; teacher solid, student dashed; baselines as horizontal lines."""
+    for source, linestyle in (("teacher", "-"), ("student", (0, (4, 2)))):
+        rows = [row for row in history if row.get(source)]
         updates = [row["updates"] for row in rows]
         for codebook, colour in enumerate(_codebook_colours(history)):
-            values = [row[who][codebook][key] for row in rows]
+            values = [row[source][codebook][key] for row in rows]
             axes.plot(updates, values, color=colour, linestyle=linestyle, linewidth=1.2)
     style.baseline_lines(axes, baselines, key)
-    if key in (
-        "active",
-        "perplexity",
-    ):  # from 0, so that a collapse looks like one; the shares differ too little for that
-        axes.set_ylim(bottom=0)
+    if key in ("active", "perplexity"):
+        axes.set_ylim(bottom=0)  # shows a collapse as such; purity and PNMI vary too little for that
     else:
         axes.margins(y=0.12)
 
 
 def _codebook_colours(history: Sequence[Mapping]) -> np.ndarray:
-    return style.ordered_colours(
-        max((len(row.get(who) or ()) for row in history for who in ("teacher", "student")), default=0)
-    )
+    sizes = (len(row.get(source) or ()) for row in history for source in ("teacher", "student"))
+    return style.ordered_colours(max(sizes, default=0))
 
 
 def _draw_curves_legend(axes, history: Sequence[Mapping], baselines: Mapping[str, Mapping]) -> None:
-    """The sixth panel says what the lines of the other five are."""
+    """Use the sixth panel for the legend of the other five."""
     from matplotlib.lines import Line2D
 
     colours = _codebook_colours(history)
     ends = {0: " (lowest layer)", len(colours) - 1: " (highest layer)"}
     lines = [Line2D([], [], color=colour, label=f"codebook {i}{ends.get(i, '')}") for i, colour in enumerate(colours)]
     lines += [Line2D([], [], color="0.2", label="solid: the teacher's codes")]
-    lines += [Line2D([], [], color="0.2", linestyle=(0, (4, 2)), label="dashed: the student heads' guesses")]
+    lines += [Line2D([], [], color="0.2", linestyle=(0, (4, 2)), label="dashed: the codes predicted by the student")]
     lines += [
         Line2D([], [], color=colour, linestyle=dashes, label=f"{name}: PNMI {quality['pnmi']:.3f}")
         for (name, quality), colour, dashes in zip(baselines.items(), BASELINE_COLOURS, BASELINE_DASHES)

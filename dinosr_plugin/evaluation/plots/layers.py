@@ -1,4 +1,4 @@
-"""A figure over the layers of a model, with the codebooks and heads at the layers they belong to, and the baselines."""
+"""A measure over the layers of a model, with codebooks and heads at the layers they belong to, and baselines."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,17 +6,17 @@ from pathlib import Path
 from . import style
 from .style import BLACK, BLUE, BROWN, GREY, ORANGE, VERMILION
 
-LINES = {  # kind of row -> how its line over the layers looks
+LINES = {  # kind of row -> style of its line over the layers
     "layer": dict(color=BLUE, marker="o", label="layers of the trained model"),
     "untrained": dict(
         color=GREY, marker="o", markerfacecolor="white", linestyle=(0, (5, 2)), label="layers of the untrained model"
     ),
 }
-POINTS = {  # kind -> how its points look; beside the layer, so that none covers another
+POINTS = {  # kind of row -> style of its points; they are shifted sideways so that none covers another
     "teacher": dict(shift=-0.12, color=ORANGE, marker="s", label="codebooks (at the teacher's layer)"),
-    "head": dict(shift=0.12, color=VERMILION, marker="^", label="student's head for that codebook"),
+    "head": dict(shift=0.12, color=VERMILION, marker="^", label="student's heads (one per codebook)"),
 }
-LEVELS = {  # kind -> a horizontal line
+LEVELS = {  # kind of row -> style of its horizontal line
     "mfcc": dict(color=BLACK, linestyle=(0, (6, 2)), label="MFCC"),
     "fbank": dict(color=BROWN, linestyle=(0, (1, 1.5)), label="log-Mel"),
 }
@@ -25,37 +25,31 @@ LEVELS = {  # kind -> a horizontal line
 def plot_by_layer(
     rows: Sequence[Mapping], key: str, layers: int, path: str | Path, title: str, unit: str
 ) -> Path | None:
-    """One figure of all rows of ``comparison.compare`` over the model's ``layers``; None where no row has it.
+    """Plot one column of the rows of ``comparison.compare`` over the model's ``layers``; None if no row has a value.
 
-    Codebook k of K stands at layer ``layers`` - K + k, whose teacher's output it clusters.
+    Codebook k of K is drawn at layer ``layers`` - K + k, whose teacher output it clusters.
     """
     figure, axes = style.small_panel()
-    of = {
+    rows_of = {
         kind: [row for row in rows if row["kind"] == kind and row.get(key) is not None]
         for kind in (*LINES, *POINTS, *LEVELS)
     }
-    if not any(of.values()):
+    if not any(rows_of.values()):
         return None
-    for kind, look in LEVELS.items():
-        for row in of[kind]:
-            axes.axhline(row[key], linewidth=1.3, **look)
-    for kind, look in LINES.items():
-        if of[kind]:
-            axes.plot(
-                [row["index"] for row in of[kind]], [row[key] for row in of[kind]], linewidth=1.4, markersize=5, **look
-            )
-    for kind, look in POINTS.items():
-        if of[kind]:
+    for kind, options in LEVELS.items():
+        for row in rows_of[kind]:
+            axes.axhline(row[key], linewidth=1.3, **options)
+    for kind, options in LINES.items():
+        if rows_of[kind]:
+            x, y = [row["index"] for row in rows_of[kind]], [row[key] for row in rows_of[kind]]
+            axes.plot(x, y, linewidth=1.4, markersize=5, **options)
+    for kind, options in POINTS.items():
+        if rows_of[kind]:
             lowest = layers - sum(row["kind"] == kind for row in rows)
-            where = [lowest + row["index"] + look["shift"] for row in of[kind]]
-            axes.scatter(
-                where,
-                [row[key] for row in of[kind]],
-                s=34,
-                zorder=3,
-                **{name: value for name, value in look.items() if name != "shift"},
-            )
-    style.label(axes, title, "layer (0: the first after the front end)", unit)
+            marker = {name: value for name, value in options.items() if name != "shift"}
+            x = [lowest + row["index"] + options["shift"] for row in rows_of[kind]]
+            axes.scatter(x, [row[key] for row in rows_of[kind]], s=34, zorder=3, **marker)
+    style.label(axes, title, "layer (0 = first after the front end)", unit)
     axes.set_xticks(range(layers))
     axes.set_xlim(-0.4, layers - 0.6)
     axes.margins(y=0.12)

@@ -1,4 +1,4 @@
-"""The quickstart's one page: a run from pre-training to word error rates."""
+"""The quickstart's summary on one page: a run from pre-training to word error rates."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,47 +22,48 @@ def plot_summary(
     wer_curves: Mapping[str, Curve],
     wer: Mapping[str, float],
 ) -> Path:
-    """One page: pre-training loss, PNMI of each codebook, what the best codebook's codes mean, and word error rates.
+    """One page: pre-training loss, PNMI of each codebook, phones of the best codebook's codes, and word error rates.
 
     Args:
-        path: picture to write; returned.
-        loss_curve: (update, nats a frame).
+        path: file to write; returned.
+        loss_curve: (update, nats per frame).
         codebooks: ``Quality.as_dict()`` of each codebook, lowest layer first.
         baselines: name -> ``Quality.as_dict()``, drawn as horizontal lines.
-        counts: (n_phones, n_codes) of the best codebook, with the names of its rows in ``phone_names``.
-        wer_curves: name (pre-trained, from scratch) -> (fine-tuning update, WER in per cent on dev).
-        wer: name -> WER in per cent of the final decoding.
+        counts: (n_phones, n_codes) frame counts of the best codebook.
+        phone_names: (n_phones,) names of the rows of ``counts``.
+        wer_curves: name (pre-trained, from scratch) -> (fine-tuning update, WER in percent on dev).
+        wer: name -> WER in percent of the final decoding.
 
-    A part that is None or empty leaves a panel that says so.
+    The panel of an argument that is None or empty shows "not measured".
     """
     figure = style.figure(width=13, height=13)
     top, middle, bottom = figure.subfigures(3, 1, height_ratios=(1, 1.9, 1))
     loss_panel, pnmi_panel = top.subplots(1, 2, width_ratios=(1, 1.3))
     curve_panel, bar_panel = bottom.subplots(1, 2, width_ratios=(1.3, 1))
-    _draw_or_say(loss_panel, _draw_loss, loss_curve, "Pre-training loss")
-    _draw_or_say(pnmi_panel, _draw_pnmi_bars, codebooks, "Phone information in each codebook", baselines or {})
+    _draw_if_measured(loss_panel, _draw_loss, loss_curve, "Pre-training loss")
+    _draw_if_measured(pnmi_panel, _draw_pnmi_bars, codebooks, "Phone information in each codebook", baselines or {})
     heading = "What the codes mean" + (
         f": codebook {_best(codebooks)}, the one with the highest PNMI" if codebooks else ""
     )
     if counts is None or not np.any(counts):
-        style.say_not_measured(middle.subplots(), heading)
+        style.mark_not_measured(middle.subplots(), heading)
     else:
         draw_code_by_phone(middle.subplots(), counts, phone_names, heading)
-    _draw_or_say(curve_panel, _draw_wer_curves, wer_curves, "Word error rate during fine-tuning (dev)")
-    _draw_or_say(bar_panel, _draw_wer_bars, wer, "Word error rate after fine-tuning")
+    _draw_if_measured(curve_panel, _draw_wer_curves, wer_curves, "Word error rate during fine-tuning (dev)")
+    _draw_if_measured(bar_panel, _draw_wer_bars, wer, "Word error rate after fine-tuning")
     return style.save(figure, path)
 
 
-def _draw_or_say(axes, draw, data, title: str, *rest) -> None:
+def _draw_if_measured(axes, draw, data, title: str, *rest) -> None:
     if data:
         draw(axes, data, title, *rest)
     else:
-        style.say_not_measured(axes, title)
+        style.mark_not_measured(axes, title)
 
 
 def _draw_loss(axes, curve: Curve, title: str) -> None:
     axes.plot(*zip(*curve), color=BLUE)
-    style.label(axes, title, "pre-training updates", "nats a frame")
+    style.label(axes, title, "pre-training updates", "nats per frame")
 
 
 def _best(codebooks: Sequence[Mapping]) -> int:
@@ -75,7 +76,7 @@ def _draw_pnmi_bars(axes, codebooks: Sequence[Mapping], title: str, baselines: M
     bars = axes.bar(range(len(values)), values, color=colours, width=0.7)
     axes.bar_label(bars, fmt="%.2f", fontsize=8, color="white", label_type="center")
     lines = style.baseline_lines(axes, baselines, "pnmi")
-    style.label(axes, title, "codebook (0: lowest layer; orange: best)", "PNMI: I(phone; code) / H(phone)")
+    style.label(axes, title, "codebook (0 = lowest layer; best in orange)", "PNMI: I(phone; code) / H(phone)")
     axes.set_xticks(range(len(values)))
     if lines:
         axes.legend(

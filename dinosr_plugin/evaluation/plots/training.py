@@ -1,4 +1,4 @@
-"""Curves of one training run from its log: loss, accuracy, learning rate, and the use of the codebooks."""
+"""Curves of one training run from its log: loss, accuracy, learning rate and codebook usage."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ Records = Sequence[Mapping[str, float]]
 
 
 def plot_loss(records: Records, path: str | Path) -> Path:
-    """The loss, and the entropy of the codes: the loss of a guess that knows only how frequent each code is."""
+    """The loss, and the entropy of the codes, which is the loss of a prediction from code frequencies alone."""
     figure, axes = style.small_panel()
     axes.plot(*zip(*loss_curve(records)), color=BLUE, label="training loss on masked frames")
     if entropy := curve(records, "target_entropy"):
@@ -19,9 +19,9 @@ def plot_loss(records: Records, path: str | Path) -> Path:
             *zip(*entropy),
             color=VERMILION,
             linestyle=(0, (5, 2)),
-            label="entropy of the codes: the loss of a guess by frequency alone",
+            label="entropy of the codes (loss of a frequency-only prediction)",
         )
-    style.label(axes, "Training loss", "updates", "nats a masked frame, mean over codebooks")
+    style.label(axes, "Training loss", "updates", "nats per masked frame, mean over codebooks")
     style.legend_below(axes, columns=1)
     return style.save(figure, path)
 
@@ -29,10 +29,10 @@ def plot_loss(records: Records, path: str | Path) -> Path:
 def plot_by_codebook(
     records: Records, key: str, path: str | Path, title: str, unit: str, size: int | None = None
 ) -> Path:
-    """Figures that are logged for each codebook (``key_0``, ``key_1`` ...), and their mean (``key``), over updates.
+    """Values logged for each codebook (``key_0``, ``key_1`` ...), and their mean (``key``), over updates.
 
     Args:
-        size: codes in a codebook, drawn as a line that the figures cannot pass; None: they have no such bound.
+        size: codes in a codebook, drawn as a line: the upper bound of the values. None: there is no such bound.
     """
     figure, axes = style.small_panel()
     curves = codebook_curves(records, key)
@@ -59,8 +59,8 @@ def plot_learning_rate(records: Records, path: str | Path) -> Path:
 
 
 def codebook_curves(records: Records, key: str) -> list[list[tuple[int, float]]]:
-    """``key_0``, ``key_1`` ... as far as the log has them."""
+    """Curves of ``key_0``, ``key_1`` ... that the log contains."""
     curves = []
-    while found := curve(records, f"{key}_{len(curves)}"):
-        curves.append(found)
+    while points := curve(records, f"{key}_{len(curves)}"):
+        curves.append(points)
     return curves

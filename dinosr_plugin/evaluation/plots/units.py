@@ -1,4 +1,4 @@
-"""What units look like: how often each occurs, how long they last, and how they follow speech."""
+"""Pictures of units: how often each occurs, how long they last, and how they align with speech."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,58 +9,64 @@ import numpy as np
 from . import style
 from .style import BLACK, BLUE, ORANGE
 
-LONGEST = 300  # ms; longer ones share the last bar
+MAX_DURATION = 300  # ms; longer units share the last bar
 FRAME = 20  # ms
-LETTER = 0.0075  # width of a letter in a box, as a share of the picture's
+LETTER = 0.0075  # width of a letter in a box, as a share of the picture's width
 
 
 def plot_code_use(counts: np.ndarray, path: str | Path) -> Path:
-    """Share of the frames that each code has, the most frequent first. counts: (K, V) frames of each code."""
+    """Share of the frames of each code, most frequent first. counts: (K, V) frames of each code."""
     figure, axes = style.small_panel()
-    for k, (own, colour) in enumerate(zip(counts, style.ordered_colours(len(counts)))):
-        share = 100 * np.sort(own[own > 0])[::-1] / own.sum()
+    for k, (of_codebook, colour) in enumerate(zip(counts, style.ordered_colours(len(counts)))):
+        share = 100 * np.sort(of_codebook[of_codebook > 0])[::-1] / of_codebook.sum()
         axes.plot(np.arange(1, len(share) + 1), share, color=colour, linewidth=1.3, label=f"codebook {k}")
     axes.axhline(
-        100 / counts.shape[1], color=BLACK, linewidth=1, linestyle=(0, (6, 2)), label=f"all {counts.shape[1]} alike"
+        100 / counts.shape[1],
+        color=BLACK,
+        linewidth=1,
+        linestyle=(0, (6, 2)),
+        label=f"uniform, {counts.shape[1]} codes",
     )
-    style.label(
-        axes, "How often each code is used", "rank of the code, the most frequent first", "share of the frames (%)"
-    )
+    style.label(axes, "How often each code is used", "rank of the code (1 = most frequent)", "share of the frames (%)")
     axes.set_ylim(bottom=0)
     style.legend_below(axes, columns=3)
     return style.save(figure, path)
 
 
 def plot_durations(unit_ms: np.ndarray, phone_ms: np.ndarray, path: str | Path, title: str) -> Path:
-    """Histograms of lengths in ms: runs of equal units (N,), phone segments (M,)."""
+    """Histograms of durations in ms: runs of equal units (N,), phone segments (M,)."""
     figure, axes = style.small_panel()
-    edges = np.arange(FRAME / 2, LONGEST + 1.5 * FRAME, FRAME)  # a run of n frames lies in the middle of its bar
-    for lengths, colour, name in ((unit_ms, ORANGE, "units (runs of one code)"), (phone_ms, BLUE, "phones (segments)")):
-        share = 100 * np.histogram(np.clip(lengths, edges[0], edges[-1] - 1), edges)[0] / len(lengths)
-        said = f"{name}: {len(lengths):,}, mean {np.mean(lengths):.0f} ms, median {np.median(lengths):.0f} ms"
+    edges = np.arange(FRAME / 2, MAX_DURATION + 1.5 * FRAME, FRAME)  # the bar of n frames is centred on their duration
+    for durations, colour, name in (
+        (unit_ms, ORANGE, "units (runs of one code)"),
+        (phone_ms, BLUE, "phones (segments)"),
+    ):
+        share = 100 * np.histogram(np.clip(durations, edges[0], edges[-1] - 1), edges)[0] / len(durations)
+        mean, median = np.mean(durations), np.median(durations)
+        label = f"{name}: {len(durations):,}, mean {mean:.0f} ms, median {median:.0f} ms"
         axes.stairs(share, edges, color=colour, fill=True, alpha=0.25)
         axes.stairs(
-            share, edges, color=colour, linewidth=1.6, label=said, linestyle="-" if colour == ORANGE else (0, (4, 1.5))
+            share, edges, color=colour, linewidth=1.6, label=label, linestyle="-" if colour == ORANGE else (0, (4, 1.5))
         )
-    style.label(axes, title, "length (ms)", "share (%)")
+    style.label(axes, title, "duration (ms)", "share (%)")
     axes.set_xlim(0, edges[-1] + FRAME / 2)
-    ticks = np.arange(0, LONGEST + 1, 60)
-    axes.set_xticks(ticks, [*map(str, ticks[:-1]), f"{LONGEST}+"])
+    ticks = np.arange(0, MAX_DURATION + 1, 60)
+    axes.set_xticks(ticks, [*map(str, ticks[:-1]), f"{MAX_DURATION}+"])
     style.legend_below(axes, columns=1)
     return style.save(figure, path)
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """A few seconds of an utterance, times in seconds from the utterance's start.
+    """A few seconds of an utterance. Times are in seconds from the start of the utterance.
 
     Attributes:
-        utt, speaker: whose it is.
-        start, end: which part.
-        wave: (T,) float32, samples of that part; 16 kHz.
+        utt, speaker: names of the utterance and its speaker.
+        start, end: the part that is shown.
+        wave: (T,) float32, samples of that part at 16 kHz.
         mel: (80, n) float32, log-Mel frames of that part.
-        phones: (start, end, name) of each segment that touches it.
-        units: for each codebook (start, end, unit) of each run that touches it.
+        phones: (start, end, name) of each segment that overlaps with it.
+        units: for each codebook (start, end, unit) of each run that overlaps with it.
     """
 
     utt: str
@@ -76,14 +82,14 @@ class Stretch:
 def plot_stretch(
     stretch: Stretch, group_of_phone: Mapping[str, str], group_of_unit: Sequence[Sequence[str]], path: str | Path
 ) -> Path:
-    """Waveform, log-Mel picture, phones and the units of every codebook on one axis of time.
+    """Waveform, log-Mel spectrogram, phones and the units of every codebook over time.
 
     Args:
-        group_of_phone: group of each phone, ``style.phone_groups``.
-        group_of_unit: (K, V) group of each unit's most frequent phone.
+        group_of_phone: phone -> its group; see ``style.phone_groups``.
+        group_of_unit: (K, V) group of the most frequent phone of each unit.
     """
     colours = style.group_colours(
-        sorted({*group_of_phone.values(), *(group for own in group_of_unit for group in own)})
+        sorted({*group_of_phone.values(), *(group for of_codebook in group_of_unit for group in of_codebook)})
     )
     K = len(stretch.units)
     heights = [1.0, 1.5, 0.42, *[0.42] * K]
@@ -91,7 +97,8 @@ def plot_stretch(
     panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     figure.get_layout_engine().set(h_pad=0.03, hspace=0)
     figure.suptitle(
-        f"{stretch.end - stretch.start:.1f} s of utterance {stretch.utt} (speaker {stretch.speaker}): sound, phones and units",
+        f"{stretch.end - stretch.start:.1f} s of utterance {stretch.utt} (speaker {stretch.speaker}): "
+        "waveform, phones and units",
         fontsize=12,
     )
     _draw_sound(panels[0], panels[1], stretch)
@@ -111,7 +118,7 @@ def plot_stretch(
 def _draw_sound(above, below, stretch: Stretch) -> None:
     above.plot(np.linspace(stretch.start, stretch.end, len(stretch.wave)), stretch.wave, color="0.25", linewidth=0.4)
     above.set_ylabel("amplitude")
-    top, bottom = mel_scale(8000), mel_scale(20)  # Kaldi's filters, as ``data.acoustic`` has them
+    top, bottom = mel_scale(8000), mel_scale(20)  # the range of the filters in ``data.acoustic``
     below.imshow(
         stretch.mel,
         aspect="auto",
@@ -132,7 +139,7 @@ def mel_scale(hertz: float) -> float:
 
 
 def _draw_segments(axes, segments: Sequence[tuple], colours: Sequence[str], name: str, stretch: Stretch) -> None:
-    """Boxes on the axis of time with their names, where these fit."""
+    """Draw boxes over time, with the names that fit into them."""
     axes.broken_barh(
         [(start, end - start) for start, end, _ in segments],
         (0, 1),
@@ -143,7 +150,8 @@ def _draw_segments(axes, segments: Sequence[tuple], colours: Sequence[str], name
     for (start, end, text), colour in zip(segments, colours):
         start, end = max(start, stretch.start), min(end, stretch.end)
         if (end - start) / (stretch.end - stretch.start) > LETTER * len(str(text)):
-            axes.text((start + end) / 2, 0.47, text, ha="center", va="center", fontsize=7.5, color=style.on(colour))
+            place = dict(ha="center", va="center", fontsize=7.5)
+            axes.text((start + end) / 2, 0.47, text, color=style.text_colour(colour), **place)
     axes.set_ylim(0, 1)
     axes.set_yticks([0.5], [name], fontsize=9)
     axes.tick_params(left=False, bottom=False)
@@ -154,7 +162,7 @@ def _legend(figure, colours: Mapping[str, str]) -> None:
     from matplotlib.patches import Patch
 
     handles = [Patch(color=colour, label=group) for group, colour in colours.items()]
-    title = "colour: class of the phone; of a unit, the class of its most frequent phone"
+    title = "colour: phone class; for a unit, the class of its most frequent phone"
     figure.legend(
         handles=handles,
         loc="outside lower center",

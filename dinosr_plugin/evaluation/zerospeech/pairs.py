@@ -1,8 +1,10 @@
-"""Does a language model of units know words and grammar? sWUGGY and sBLIMP of the ZeroSpeech 2021 benchmark (Nguyen et al. 2020).
+"""sWUGGY and sBLIMP of the ZeroSpeech 2021 benchmark (Nguyen et al. 2020): does a unit language model know words and
+grammar?
 
-A model hears pairs of utterances, a word and a non-word, or a sentence and one that breaks a rule, and should find the first one likelier.
-The dataset holds ``lexical/dev/gold.csv`` and ``syntactic/dev/gold.csv``; a submission ``lexical/dev.txt`` and ``syntactic/dev.txt`` with a line
-``filename score`` for each utterance, as ``dinosr lm-score`` writes them. sSIMI, from hidden states: ``zerospeech_semantic.py``.
+A model scores pairs of utterances, a word and a non-word, or a grammatical and an ungrammatical sentence, and should
+give the first a higher probability. The dataset contains ``lexical/dev/gold.csv`` and ``syntactic/dev/gold.csv``. A
+submission contains ``lexical/dev.txt`` and ``syntactic/dev.txt`` with a line ``filename score`` for each utterance, as
+written by ``dinosr lm-score``. sSIMI, which uses hidden states, is in ``semantic.py``.
 """
 
 import csv
@@ -14,90 +16,100 @@ from pathlib import Path
 from ...data.manifest import open_text, read_lines
 from ...errors import UserError
 
-Row = Mapping[str, str]
+GoldRow = Mapping[str, str]
+"""A row of a gold file: column -> value."""
 
 LEXICAL_COLUMNS = ("id", "filename", "voice", "frequency", "length", "correct")
 SYNTACTIC_COLUMNS = ("id", "filename", "voice", "type", "subtype", "correct")
 FREQUENCY_BANDS = (("oov", 1), ("1-5", 5), ("6-20", 20), ("21-100", 100), (">100", math.inf))
-"""Name and upper edge. The edge belongs to the band above, as in the benchmark's scorer: a word that comes 5 times counts as 6-20."""
-SHOWN = 5  # file names in a message
+"""Name and upper edge of each band.
+
+The edge belongs to the band above, as in the benchmark's scorer: a word with 5 occurrences is in band 6-20.
+"""
+MAX_LISTED = 5  # file names in a message
 
 
-# ---- files ------------------------------------------------------------------------------------------------------------------
+# ---- files -----------------------------------------------------------------------------------------------------------
 
 
-def read_gold(path: Path, columns: Collection[str]) -> list[Row]:
-    """Rows of a .csv file of the benchmark. Raises UserError where it cannot be read, lacks one of ``columns``, or a row lacks fields."""
-    remedy = "DATASET is the benchmark's folder, with lexical, syntactic or semantic in it"
+def read_gold(path: Path, columns: Collection[str]) -> list[GoldRow]:
+    """Rows of a .csv file of the benchmark.
+
+    Raises UserError if the file cannot be read, is empty, or lacks columns or fields.
+    """
+    remedy = "DATASET must be the benchmark's folder, which contains lexical, syntactic or semantic"
     with open_text(path, remedy) as file:
         reader = csv.DictReader(file)
         try:
             names, rows = reader.fieldnames or (), list(reader)
         except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: no .csv file ({error}); {remedy}") from error
+            raise UserError(f"{path}: not a .csv file ({error}); {remedy}") from error
     missing = [column for column in columns if column not in names]
     if missing:
         raise UserError(
-            f"{path}: its first line names no column {', '.join(missing)}; give a gold file of ZeroSpeech 2021"
+            f"{path}: its header lacks the column(s) {', '.join(missing)}; give a gold file of ZeroSpeech 2021"
         )
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
-            raise UserError(f"{path} row {number}: not as many fields as the first line names; mend it")
+            raise UserError(f"{path} row {number}: its number of fields differs from the header's; correct the row")
     if not rows:
-        raise UserError(f"{path}: no row in it; {remedy}")
+        raise UserError(f"{path}: contains no rows; {remedy}")
     return rows
 
 
 def read_scores(path: Path) -> dict[str, float]:
-    """A line ``filename score`` for each utterance -> filename: score. Raises UserError for other lines, and for a file that comes twice."""
+    """Read lines ``filename score`` -> filename: score. Raises UserError for invalid lines and duplicate names."""
     scores: dict[str, float] = {}
-    for number, line in enumerate(read_lines(path, "make it with `dinosr lm-score`"), start=1):
+    for number, line in enumerate(read_lines(path, "create it with `dinosr lm-score`"), start=1):
         name, _, score = line.rstrip().rpartition(" ")
         try:
             value = float(score)
         except ValueError:
             value = math.nan
         if not name or math.isnan(value):
-            raise UserError(f"{path} line {number}: not `filename score`; make it with `dinosr lm-score`")
+            raise UserError(f"{path} line {number}: not `filename score`; create the file with `dinosr lm-score`")
         if name in scores:
-            raise UserError(f"{path} line {number}: {name} stands there twice; leave one out")
+            raise UserError(f"{path} line {number}: duplicate file name {name}; remove one of the lines")
         scores[name] = value
     return scores
 
 
-def require_same_files(wanted: Iterable[str], found: Collection[str], gold: Path, submission: Path) -> None:
+def require_same_files(expected: Iterable[str], actual: Collection[str], gold: Path, submission: Path) -> None:
     """Raise UserError for files of the benchmark that the submission lacks, and the other way round."""
-    wanted = set(wanted)
-    for lacking, names, having in ((submission, wanted - set(found), gold), (gold, set(found) - wanted, submission)):
-        if names:
-            first = ", ".join(sorted(names)[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    expected, actual = set(expected), set(actual)
+    for path, missing, other in ((submission, expected - actual, gold), (gold, actual - expected, submission)):
+        if missing:
+            first = ", ".join(sorted(missing)[:MAX_LISTED]) + (", ..." if len(missing) > MAX_LISTED else "")
             raise UserError(
-                f"{lacking}: lacks {len(names)} file(s) that {having} has ({first}); score exactly the benchmark's files"
+                f"{path}: lacks {len(missing)} file(s) that {other} contains ({first}); "
+                "score exactly the benchmark's files"
             )
 
 
-# ---- pairs ------------------------------------------------------------------------------------------------------------------
+# ---- pairs -----------------------------------------------------------------------------------------------------------
 
 
 def pair_scores(
-    rows: Sequence[Row], scores: Mapping[str, float], same: Sequence[str], gold: Path
-) -> list[tuple[Row, float]]:
-    """For each pair the row of its correct side (of its first voice), and how often that has the higher score: mean over voices, a tie counts one half.
+    rows: Sequence[GoldRow], scores: Mapping[str, float], same: Sequence[str], gold: Path
+) -> list[tuple[GoldRow, float]]:
+    """The score of each pair, with the row of its correct side (in the first voice).
 
-    The correct (1) and the incorrect (0) row of a pair agree in ``same`` and in voice; where several do, they go together in their order.
-    Raises UserError where one is without the other.
+    The score is 1 if the correct side has the higher score, 0 if not, one half for a tie; it is averaged over voices.
+    The correct (1) and incorrect (0) rows of a pair agree in the columns ``same`` and in voice; if there are several,
+    they are matched in order. Raises UserError for a row without a counterpart.
     """
-    sides: dict[tuple, tuple[list[Row], list[Row]]] = defaultdict(lambda: ([], []))
+    sides: dict[tuple, tuple[list[GoldRow], list[GoldRow]]] = defaultdict(lambda: ([], []))
     for row in rows:
         if row["correct"] not in ("0", "1"):
-            raise UserError(f"{gold}: {row['filename']} has {row['correct']!r} for correct, which is 1 or 0; mend it")
+            raise UserError(f"{gold}: {row['filename']} has {row['correct']!r} in column correct; it must be 1 or 0")
         sides[tuple(row[column] for column in (*same, "voice"))][row["correct"] == "1"].append(row)
     voices: dict[tuple, list[float]] = defaultdict(list)
-    first: dict[tuple, Row] = {}
+    first: dict[tuple, GoldRow] = {}
     for (*key, voice), (incorrect, correct) in sides.items():
         if len(incorrect) != len(correct):
             raise UserError(
-                f"{gold}: {' '.join(key)} in voice {voice}: {len(correct)} correct and {len(incorrect)} incorrect rows; a pair is one of each"
+                f"{gold}: {' '.join(key)} in voice {voice}: {len(correct)} correct, {len(incorrect)} incorrect rows; "
+                "every correct row must have one incorrect row"
             )
         for right, wrong in zip(correct, incorrect):
             first.setdefault(tuple(key), right)
@@ -109,15 +121,17 @@ def outcome(right: float, wrong: float) -> float:
     return 0.5 if right == wrong else float(right > wrong)
 
 
-def percent(results: Sequence[tuple[Row, float]]) -> float:
-    """Mean over pairs, whatever the number of their voices."""
+def percent(results: Sequence[tuple[GoldRow, float]]) -> float:
+    """Mean over pairs, whatever their number of voices."""
     return 100 * sum(score for _, score in results) / len(results)
 
 
 def by_group(
-    results: Sequence[tuple[Row, float]], group_of: Callable[[Row], str | None], order: Sequence[str] | None = None
+    results: Sequence[tuple[GoldRow, float]],
+    group_of: Callable[[GoldRow], str | None],
+    order: Sequence[str] | None = None,
 ) -> list[dict]:
-    """One row a group: {"group", "pairs", "score"}, in ``order`` or sorted; pairs of group None are in no row."""
+    """A row {"group", "pairs", "score"} for each group but None, in ``order`` or sorted."""
     groups: dict[str, list] = defaultdict(list)
     for row, score in results:
         groups[group_of(row)].append((row, score))
@@ -126,11 +140,11 @@ def by_group(
     return [{"group": name, "pairs": len(groups[name]), "score": percent(groups[name])} for name in names]
 
 
-# ---- sWUGGY, sBLIMP ---------------------------------------------------------------------------------------------------------
+# ---- sWUGGY, sBLIMP --------------------------------------------------------------------------------------------------
 
 
 def lexical(gold: Path, submission: Path) -> dict:
-    """sWUGGY: {"pairs", "score" (%), "by_frequency", "by_length"}, frequency in LibriSpeech, length in phones, both of the word.
+    """sWUGGY: {"pairs", "score" (%), "by_frequency" (in LibriSpeech), "by_length" (of the word, in phones)}.
 
     Raises UserError as ``read_gold``, ``read_scores``, ``require_same_files`` and ``pair_scores``.
     """
@@ -151,14 +165,16 @@ def syntactic(gold: Path, submission: Path) -> dict:
     return {"pairs": len(results), "score": percent(results), "by_type": by_group(results, lambda row: row["type"])}
 
 
-def minimal_pairs(gold: Path, submission: Path, columns: Sequence[str], same: Sequence[str]) -> list[tuple[Row, float]]:
+def minimal_pairs(
+    gold: Path, submission: Path, columns: Sequence[str], same: Sequence[str]
+) -> list[tuple[GoldRow, float]]:
     rows, scores = read_gold(gold, columns), read_scores(submission)
     require_same_files((row["filename"] for row in rows), scores, gold, submission)
     return pair_scores(rows, scores, same, gold)
 
 
 def frequency_band(frequency: str, gold: Path) -> str | None:
-    """None where the frequency is not given."""
+    """None if the frequency is not given."""
     if not frequency:
         return None
     value = number_in(frequency, gold)
@@ -171,5 +187,5 @@ def number_in(text: str, gold: Path) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise UserError(f"{gold}: {text!r} is no frequency and no length, a number from 0; mend it")
+        raise UserError(f"{gold}: {text!r} is not a valid frequency or length; it must be a number, at least 0")
     return value

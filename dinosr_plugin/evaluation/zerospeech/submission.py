@@ -1,4 +1,4 @@
-"""All that a ZeroSpeech 2021 submission of a spoken language model holds: sWUGGY, sBLIMP (``zerospeech_pairs.py``) and sSIMI (``zerospeech_semantic.py``)."""
+"""Scores of a ZeroSpeech 2021 submission: sWUGGY and sBLIMP (``pairs.py``) and sSIMI (``semantic.py``)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,32 +12,33 @@ TABLES = (("lexical", "sWUGGY", "frequency"), ("lexical", "sWUGGY", "length"), (
 
 
 def evaluate(dataset: Path, submission: Path, subset: str, pooling: str) -> dict:
-    """{"lexical", "syntactic", "semantic"}: what ``lexical``, ``syntactic`` and ``semantic`` return, for those that the submission holds.
+    """{"lexical", "syntactic", "semantic"}: results of these functions for the parts that the submission contains.
 
-    ``subset``: dev or test. Raises UserError where it holds none, and as they do.
+    ``subset``: dev or test. Raises UserError if the submission contains none of the parts, and as these functions.
     """
-    found: dict = {}
+    results: dict = {}
     for name, measure in (("lexical", lexical), ("syntactic", syntactic)):
         scores = submission / name / f"{subset}.txt"
         if scores.exists():
-            found[name] = measure(dataset / name / subset / "gold.csv", scores)
+            results[name] = measure(dataset / name / subset / "gold.csv", scores)
     if (submission / "semantic" / subset).exists():
-        found["semantic"] = semantic(dataset / "semantic" / subset, submission / "semantic" / subset, pooling)
-    if not found:
+        results["semantic"] = semantic(dataset / "semantic" / subset, submission / "semantic" / subset, pooling)
+    if not results:
         raise UserError(
-            f"{submission}: holds neither lexical/{subset}.txt nor syntactic/{subset}.txt nor semantic/{subset}; name a submission's folder"
+            f"{submission}: contains none of lexical/{subset}.txt, syntactic/{subset}.txt and semantic/{subset}; "
+            "give the folder of a submission"
         )
-    return found
+    return results
 
 
-def report(found: Mapping) -> str:
-    """Tables of what ``evaluate`` returned."""
+def report(results: Mapping) -> str:
+    """The results of ``evaluate`` as tables."""
     tables = []
     for name, title, group in TABLES:
-        if name in found:
-            rows = [*found[name][f"by_{group}"], {"group": "all", **found[name]}]
+        if name in results:
+            rows = [*results[name][f"by_{group}"], {"group": "all", **results[name]}]
             table = format_table(rows, [("group", group, ""), ("pairs", "pairs", "d"), ("score", "%", ".2f")])
             tables.append(f"{title}\n{table}")
-    if "semantic" in found:
-        tables.append(f"sSIMI\n{semantic_table(found['semantic'])}")
+    if "semantic" in results:
+        tables.append(f"sSIMI\n{semantic_table(results['semantic'])}")
     return "\n\n".join(tables)

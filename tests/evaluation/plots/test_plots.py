@@ -1,4 +1,4 @@
-"""Pictures show the numbers they were given; parts that are missing do not break them."""
+"""Pictures show the numbers passed to them; missing parts are marked as such."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ QUALITY = Quality.from_counts(COUNTS).as_dict()
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The figures that the plot functions would have written."""
+    """Figures that the plot functions would have written."""
     figures = []
     monkeypatch.setattr(style, "save", lambda figure, path: figures.append(figure) or path)
     return figures
@@ -42,7 +42,7 @@ HISTORY = [
 BASELINES = {"MFCC k-means": codebook(0.33), "untrained model": codebook(0.15)}
 
 
-def test_codes_are_sorted_by_majority_phone_then_purity_and_unused_ones_left_out():
+def test_codes_are_sorted_by_majority_phone_then_purity_without_unused_ones():
     order = code_order(COUNTS, np.array([2, 0, 1, 3]))
     assert order.tolist() == [
         4,
@@ -59,7 +59,7 @@ def test_heat_map_columns_are_distributions_over_phones(drawn):
     np.testing.assert_allclose(image.sum(axis=0), 1)
     np.testing.assert_allclose(image[:, 0], [0.8, 0, 0.2, 0])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["IY", "AA", "B", "SIL"]
-    assert "five codes" in axes.get_title() and "4 of 5 codes occur" in axes.get_title()
+    assert "five codes" in axes.get_title() and "4 of 5 codes are used" in axes.get_title()
     assert [text.get_text() for text in axes.texts] == ["vowels", "silence"]
 
 
@@ -96,14 +96,14 @@ def test_summary_shows_every_part(drawn):
 
 
 @pytest.mark.parametrize("nothing", [None, []])
-def test_pictures_of_nothing_say_so(drawn, nothing):
+def test_missing_data_is_marked(drawn, nothing):
     plot_summary("unused.png", nothing, nothing, nothing, None, PHONES, nothing, nothing)
     plot_curves([], "unused.png")
     for figure in drawn:
         assert sum(text.get_text() == "not measured" for axes in figure.axes for text in axes.texts) == 5
 
 
-def test_files_appear_whole_and_alone(tmp_path):
+def test_files_are_written_completely_and_alone(tmp_path):
     target = plot_code_by_phone(COUNTS, PHONES, tmp_path / "new" / "codes.png", "codes")
     assert target.read_bytes().startswith(b"\x89PNG") and [target] == list(target.parent.iterdir())
     plot_curves(HISTORY, tmp_path / "curves.svg", BASELINES)

@@ -1,4 +1,6 @@
-"""The report's pictures show the numbers they were given, for a tiny model and for one of 12 layers and 8 codebooks of 256."""
+"""The report's pictures show the numbers passed to them, for a tiny model and one of 12 layers and 8 codebooks of
+256.
+"""
 
 from dataclasses import replace
 
@@ -21,13 +23,13 @@ ROWS = [
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The figures that would have been written."""
+    """Figures that would have been written."""
     figures = []
     monkeypatch.setattr(style, "save", lambda figure, path: figures.append(figure) or path)
     return figures
 
 
-def test_layers_lines_points_and_levels(drawn):
+def test_layers_lines_points_and_baselines(drawn):
     layers.plot_by_layer(ROWS, "pnmi", 3, "unused.png", "PNMI", "share")
     axes = drawn[0].axes[0]
     lines = {line.get_label().split(":")[0]: line.get_xydata() for line in axes.lines}
@@ -37,7 +39,7 @@ def test_layers_lines_points_and_levels(drawn):
     points = {collection.get_label().split(" ")[0]: collection.get_offsets() for collection in axes.collections}
     np.testing.assert_allclose(
         points["codebooks"], [[0.88, 0.40], [1.88, 0.41]]
-    )  # two codebooks of three layers: beside layers 1 and 2
+    )  # two codebooks, three layers: next to layers 1 and 2
     np.testing.assert_allclose(points["student's"], [[1.12, 0.50], [2.12, 0.51]])
     assert layers.plot_by_layer(ROWS, "abx", 3, "unused.png", "ABX", "%") is None
 
@@ -65,7 +67,7 @@ def test_training(drawn):
     loss, active, rate = (figure.axes[0] for figure in drawn)
     np.testing.assert_array_equal(
         loss.lines[0].get_xydata(), [[0, 4], [1, 3], [2, 2]]
-    )  # the loss on masked frames alone
+    )  # only the loss on masked frames
     np.testing.assert_array_equal(loss.lines[1].get_ydata(), [3.5] * 3)
     np.testing.assert_array_equal(
         [line.get_ydata() for line in active.lines[:3]], [[10, 11, 12], [11, 12, 13], [11, 11, 11]]
@@ -83,14 +85,14 @@ def test_code_use_is_sorted_shares(drawn):
     assert alike.get_ydata()[0] == 25
 
 
-def test_durations_are_shares_and_nothing_is_lost(drawn):
+def test_durations_are_shares_of_all_units(drawn):
     units.plot_durations(np.array([20, 20, 40, 1000]), np.array([25.0, 95.0]), "unused.png", "lengths")
     shown = [patch.get_data() for patch in drawn[0].axes[0].patches]
     shares = [data.values for data in shown[::2]]
     np.testing.assert_allclose([share.sum() for share in shares], 100)
     assert (
         shares[0][:2].tolist() == [50, 25] and shares[0][-1] == 25
-    )  # bars around 20 and 40 ms; the last holds what is longer
+    )  # bars around 20 and 40 ms; the last one contains all longer units
     labels = [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
     assert "4, mean 270 ms, median 30 ms" in labels[0] and "2, mean 60 ms" in labels[1]
 
@@ -109,8 +111,8 @@ def test_stretch_boxes_names_and_colours(drawn):
         "unused.png",
     )
     wave, mel, phones, codebook = drawn[0].axes
-    assert [text.get_text() for text in phones.texts] == ["AA", "SIL"]  # no room for a name in 5 ms
-    assert phones.texts[0].get_position()[0] == pytest.approx(1.2)  # in the middle of what is to be seen
+    assert [text.get_text() for text in phones.texts] == ["AA", "SIL"]  # 5 ms leave no space for a name
+    assert phones.texts[0].get_position()[0] == pytest.approx(1.2)  # in the middle of its visible part
     assert [text.get_text() for text in codebook.texts] == ["3", "0"]
     colour = lambda axes, n: tuple(axes.collections[0].get_facecolors()[n])
     assert colour(phones, 0) == colour(codebook, 0) != colour(codebook, 1) == colour(phones, 2)
@@ -153,7 +155,7 @@ def test_names_on_the_map_do_not_overlap(drawn):
 
 def test_groups_of_phones():
     assert style.phone_groups(["AA", "S", "xx"], [1, 1, 1]) == ["vowels", "fricatives", "other"]
-    names = [chr(ord("a") + i) for i in range(10)]  # no ARPABET: the eight most frequent ones have colours of their own
+    names = [chr(ord("a") + i) for i in range(10)]  # not ARPABET: each of the eight most frequent ones has a colour
     assert style.phone_groups(names, np.arange(10)) == ["other", "other", *names[2:]]
     for groups in (["silence", "vowels", "other"], names[:8], ["a", "other"]):
         colours = style.group_colours(groups)
@@ -162,7 +164,7 @@ def test_groups_of_phones():
 
 
 def test_a_base_model(tmp_path):
-    """12 layers, 8 codebooks of 256: everything is drawn, and no text leaves the picture."""
+    """12 layers and 8 codebooks of 256 can be drawn."""
     rows = [
         {"kind": kind, "index": i, "pnmi": 0.3 + 0.01 * i}
         for kind, n in (("layer", 12), ("untrained", 12), ("teacher", 8), ("head", 8))

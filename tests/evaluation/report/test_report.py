@@ -273,8 +273,8 @@ def test_one_speaker_and_nothing_to_compare(alone, capsys):
     "options, said",
     [
         (["--log", "none"], "none: no such log"),
-        (["--log", "empty.log"], "empty.log: no record of a training loss in it; give TensorBoard's folder"),
-        (["--log", "nothing"], "nothing: no record of a training loss in it"),
+        (["--log", "empty.log"], "empty.log: contains no training loss; give TensorBoard's folder"),
+        (["--log", "nothing"], "nothing: contains no training loss"),
         (["--phones", "other.tsv"], "other.tsv: 8 of 8 utterances have no alignment (u0, u1, u2, ...)"),
         (["--out", "/proc/nowhere"], "cannot write into /proc/nowhere"),
         (["--clusters", "9"], "--clusters 9: the codebooks of"),

@@ -1,4 +1,4 @@
-"""sWUGGY, sBLIMP and sSIMI of made-up submissions, small enough to work out by hand; and what is said about faulty ones."""
+"""sWUGGY, sBLIMP and sSIMI of small submissions, computed by hand; and messages about invalid ones."""
 
 import json
 from pathlib import Path
@@ -90,7 +90,7 @@ def write_scores(folder: Path, name: str, scores: dict) -> Path:
 
 
 def frames(degrees: float, pooling: str = "min") -> np.ndarray:
-    """(3, 2) of which the pooled vector points that way."""
+    """(3, 2) features whose pooled vector has this direction."""
     vector = np.array([np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))])
     more = {"min": [1, 2], "max": [-1, -2], "mean": [1, -1]}[pooling]
     return np.stack([vector, *(vector + step for step in more)])
@@ -108,11 +108,11 @@ def write_features(folder: Path, pooling: str = "min") -> Path:
     return place
 
 
-# ---- sWUGGY, sBLIMP ----------------------------------------------------------------------------------------------------------
+# ---- sWUGGY, sBLIMP --------------------------------------------------------------------------------------------------
 
 
 def test_lexical(tmp_path):
-    """Pair 1: (1 + 1/2) / 2 voices, pair 2: 0 of one voice, pair 3: 1."""
+    """Pair 1: (1 + 1/2) / 2 voices; pair 2: 0, one voice; pair 3: 1."""
     found = lexical(write_dataset(tmp_path, "lexical", LEXICAL), write_scores(tmp_path, "lexical", LEXICAL_SCORES))
     assert found["pairs"] == 3 and found["score"] == pytest.approx(100 * (0.75 + 0 + 1) / 3)
     assert found["by_frequency"] == [
@@ -138,12 +138,12 @@ def test_lexical(tmp_path):
     ],
 )
 def test_the_edge_of_a_band_belongs_to_the_band_above(frequency, band):
-    """pandas.cut([0, 1, 5, 20, 100, inf], right=False), as the benchmark's scorer."""
+    """As in the benchmark's scorer: pandas.cut([0, 1, 5, 20, 100, inf], right=False)."""
     assert frequency_band(frequency, Path("gold.csv")) == band
 
 
 def test_syntactic(tmp_path):
-    """The same id of two subtypes is two pairs; rows of one voice go together, wherever they stand."""
+    """The same id in two subtypes means two pairs; rows are paired by voice, whatever their order."""
     found = syntactic(
         write_dataset(tmp_path, "syntactic", SYNTACTIC), write_scores(tmp_path, "syntactic", SYNTACTIC_SCORES)
     )
@@ -175,7 +175,7 @@ def test_any_pairs_in_any_order(tmp_path_factory, pairs, random):
     assert found["score"] == pytest.approx(100 * expected) and found["by_frequency"][0]["pairs"] == len(pairs)
 
 
-# ---- sSIMI -------------------------------------------------------------------------------------------------------------------
+# ---- sSIMI -----------------------------------------------------------------------------------------------------------
 
 
 def cosine(*degrees: float) -> float:
@@ -184,11 +184,13 @@ def cosine(*degrees: float) -> float:
 
 @pytest.mark.parametrize("pooling", ["min", "max", "mean"])
 def test_semantic(tmp_path, pooling):
-    """Of librispeech all files: cat-dog 40, 20; cat-stone 100, 80; dog-stone 60 degrees. Of synthetic one voice: cat-dog 10, 10; cat-stone 20; dog-stone 30."""
+    """librispeech, all files: cat-dog 40, 20; cat-stone 100, 80; dog-stone 60 degrees. synthetic, same voice: cat-dog
+    10, 10; cat-stone 20; dog-stone 30.
+    """
     gold = write_dataset(tmp_path, "semantic", SEMANTIC).parent
     write_dataset(tmp_path, "semantic", PAIRS, "pairs.csv")
     found = semantic(gold, write_features(tmp_path, pooling), pooling)
-    assert cosine(40, 20) < cosine(60) < cosine(100, 80)  # people: 9, 2, 1: the same order
+    assert cosine(40, 20) < cosine(60) < cosine(100, 80)  # human judgements 9, 2, 1: the same order
     assert [(row["type"], row["dataset"], row["pairs"]) for row in found["correlations"]] == [
         ("librispeech", "one", 3),
         ("synthetic", "one", 2),
@@ -196,12 +198,12 @@ def test_semantic(tmp_path, pooling):
     ]
     libri, one, two = (row["correlation"] for row in found["correlations"])
     assert libri == pytest.approx(100) and one == pytest.approx(100)
-    assert two is None  # relatedness is complete, and always 5
+    assert two is None  # relatedness is complete, but always 5
     assert found["mean"] == {"librispeech": pytest.approx(100), "synthetic": pytest.approx(100)}
 
 
 def test_semantic_means(tmp_path):
-    """Two datasets of 3 and 2 pairs, correlations -100 (similarity: relatedness is not complete) and 100."""
+    """Two datasets of 3 and 2 pairs with correlations -100 (of similarity, as relatedness is incomplete) and 100."""
     gold = write_dataset(tmp_path, "semantic", SEMANTIC).parent
     pairs = (
         PAIRS.replace("synthetic,two,cat,dog,5,5", "synthetic,two,cat,dog,1,")
@@ -216,7 +218,7 @@ def test_semantic_means(tmp_path):
     )
 
 
-# ---- the command line --------------------------------------------------------------------------------------------------------
+# ---- the command line ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -246,7 +248,7 @@ def test_the_command_line(everything, capsys):
     ]
 
 
-def test_a_submission_may_hold_less(everything, capsys):
+def test_a_submission_may_be_partial(everything, capsys):
     for name in ("lexical/dev.txt", "syntactic/dev.txt"):
         (everything / "submission" / name).unlink()
     assert cli.main(["zerospeech", str(everything / "dataset"), str(everything / "submission")]) == 0
@@ -274,15 +276,15 @@ def test_bad_input(everything, capsys):
 
     features = everything / "submission/semantic/dev/synthetic"
     np.save(features / "s1.npy", np.zeros((2, 2)))
-    assert "nothing but 0" in error()
+    assert "only zeros" in error()
     np.save(features / "s1.npy", np.ones((2, 3)))
-    assert "s1.npy: 3 columns, another file has 2" in error()
+    assert "s1.npy: has 3 columns, but another file has 2" in error()
     np.save(features / "s1.npy", np.ones(3))
-    assert "s1.npy: float64 of shape (3,), not numbers (frames, D)" in error()
+    assert "s1.npy: contains float64 of shape (3,) instead of numbers of shape (frames, D)" in error()
     np.save(features / "s1.npy", np.array([["a", "b"]]))
-    assert "s1.npy: <U1 of shape (1, 2), not numbers (frames, D)" in error()
+    assert "s1.npy: contains <U1 of shape (1, 2) instead of numbers of shape (frames, D)" in error()
     np.savetxt(features / "s1.txt", frames(0))
-    assert "is there too; remove one of them" in error()
+    assert "contains the same utterance; remove one of them" in error()
     (features / "s1.txt").unlink()
     (features / "s1.npy").write_bytes(b"nothing")
     assert "s1.npy: cannot be read as an array" in error()
@@ -290,12 +292,12 @@ def test_bad_input(everything, capsys):
     assert "synthetic: lacks 1 file(s) that" in error()
     write_dataset(everything, "semantic", "type,dataset\nsynthetic,one\n", "pairs.csv")
     np.save(features / "s1.npy", frames(0))
-    assert "pairs.csv: its first line names no column word_1, word_2, similarity, relatedness" in error()
+    assert "pairs.csv: its header lacks the column(s) word_1, word_2, similarity, relatedness" in error()
     for wrong in ("high", "nan"):
         write_dataset(everything, "semantic", PAIRS.replace("cat,dog,9,", f"cat,dog,{wrong},"), "pairs.csv")
-        assert "pairs.csv: similarity of one (librispeech) is not a number everywhere" in error()
+        assert "pairs.csv: similarity of one (librispeech) is not always a number" in error()
     write_dataset(everything, "semantic", PAIRS + "synthetic,two,cat,mouse,6,5\n", "pairs.csv")
-    assert "cat and mouse (synthetic) are not both in gold.csv" in error()
+    assert "cat or mouse (synthetic) is missing in gold.csv" in error()
 
     write_scores(everything, "syntactic", {**SYNTACTIC_SCORES, "more": 1})
     assert "gold.csv: lacks 1 file(s) that" in error() and "(more)" in error()
@@ -306,22 +308,22 @@ def test_bad_input(everything, capsys):
     write_scores(everything, "lexical", LEXICAL_SCORES)
     write_dataset(everything, "lexical", LEXICAL.replace("1,n1b,B,,kit,K IH T,3,0\n", ""))
     write_scores(everything, "lexical", {name: score for name, score in LEXICAL_SCORES.items() if name != "n1b"})
-    assert "gold.csv: 1 in voice B: 1 correct and 0 incorrect rows" in error()
+    assert "gold.csv: 1 in voice B: 1 correct, 0 incorrect rows" in error()
     write_dataset(everything, "lexical", LEXICAL + "4,w4\n")
-    assert "gold.csv row 12: not as many fields" in error()
+    assert "gold.csv row 12: its number of fields differs" in error()
     write_dataset(everything, "lexical", "")
-    assert "gold.csv: its first line names no column id, filename" in error()
+    assert "gold.csv: its header lacks the column(s) id, filename" in error()
     (everything / "dataset/lexical/dev/gold.csv").unlink()
     assert "gold.csv: cannot be read (No such file or directory)" in error()
 
 
-def test_a_submission_with_nothing_in_it(tmp_path):
+def test_an_empty_submission(tmp_path):
     assert cli.main(["zerospeech", str(tmp_path), str(tmp_path)]) == 1
 
 
-def test_a_file_that_is_scored_twice(tmp_path):
+def test_a_duplicate_file_name(tmp_path):
     (tmp_path / "dev.txt").write_text("a -1\nb -2\na -1\n")
-    with pytest.raises(UserError, match="line 3: a stands there twice"):
+    with pytest.raises(UserError, match="line 3: duplicate file name a"):
         read_scores(tmp_path / "dev.txt")
 
 
