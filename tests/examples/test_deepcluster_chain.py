@@ -143,5 +143,5 @@ def test_too_few_words_print_what_to_give():
     assert (
         printed.returncode == 2
         and "run.sh DATA PHONES OUT [FIELD...]" in printed.stderr
-        and printed.stderr.strip().endswith("(yes; no: as the paper).")
+        and printed.stderr.strip().endswith("(yes; no: as in the paper).")
     )
