@@ -37,7 +37,8 @@ train() {  # train ITERATION FIELD...: resumes; does nothing if the training is 
     shift
     fairseq-hydra-train --config-dir "$configs" --config-name "${config[$iteration - 1]:-${config[-1]}}" \
         common.user_dir="$plugin" task.data="$(cd "$out/labels$iteration" && pwd)" dataset.valid_subset=dev \
-        checkpoint.save_dir="$out/it$iteration" common.tensorboard_logdir="$out/tb$iteration" common.log_file="$out/it$iteration.log" "$@"
+        checkpoint.save_dir="$out/it$iteration" common.tensorboard_logdir="$out/tb$iteration" \
+        common.log_file="$out/it$iteration.log" "$@"
 }
 
 quality() {  # quality ITERATION: every layer of the model, trained and untrained, MFCC and log-Mel
