@@ -131,7 +131,7 @@ def saved(cfg: DictConfig, samples: int, size: int = 2, fused: bool = True) -> d
 
 
 def collectives(cfg: DictConfig, gpus: int, size: int = 2) -> dict[str, int]:
-    """Bytes of each all-reduce of one update. None is repeated, whatever update_freq is."""
+    """Bytes of each all-reduce of one update; their number does not depend on update_freq."""
     K, V, D = cfg.average_top_k_layers, cfg.codebook_size, cfg.encoder_embed_dim
     return {
         "gradients": size * sum(parameters(cfg).values()),
@@ -205,20 +205,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--max-tokens", type=int, metavar="N", help="at most so many samples per batch of one GPU")
     parser.add_argument("--tflops", nargs=2, type=float, metavar="X", help="TFLOP/s of a GPU, lowest and highest")
     options = parser.parse_args(arguments)
-    cfg = OmegaConf.load(options.config)
+    if min([*options.count, *(options.tflops or [1]), options.max_tokens or 1]) <= 0:
+        parser.error("--count, --tflops and --max-tokens must be positive")
+    try:
+        cfg = OmegaConf.load(options.config)
+    except OSError as error:
+        parser.error(f"--config {options.config}: {error.strerror}")
     if (cfg.model.front_end, cfg.model.extractor_mode) != ("conv", "layer_norm") or cfg.model.pos_conv_depth == 1:
         parser.error(f"--config {options.config}: requires front_end=conv, extractor_mode=layer_norm, pos_conv_depth>1")
     if max(options.count) > 16 and not options.tflops:
-        parser.error(
-            f"--count {max(options.count)}: published trainings used 4 to 16 GPUs; --tflops is required for more"
-        )
-    rows = []
+        parser.error(f"--count {max(options.count)}: published trainings used 4 to 16 GPUs; more require --tflops")
+    max_tokens, rows = options.max_tokens or cfg.dataset.max_tokens, []
     for gpu in options.gpu:
-        rates = tuple(1e12 * x for x in options.tflops) if options.tflops else published_rates(gpu)
-        rows += [
-            {"GPUs": f"{n} x {gpu}", **plan(cfg, n, rates, options.max_tokens or cfg.dataset.max_tokens)}
-            for n in options.count
-        ]
+        rates = tuple(sorted(1e12 * x for x in options.tflops)) if options.tflops else published_rates(gpu)
+        rows += [{"GPUs": f"{n} x {gpu}", **plan(cfg, n, rates, max_tokens)} for n in options.count]
     for cells in (rows[0], ["---"] * len(rows[0]), *(row.values() for row in rows)):
         print(f"| {' | '.join(cells)} |")
 

@@ -244,7 +244,9 @@ def test_options_change_the_table(capsys):
     "arguments, complaint",
     [
         (["--config", str(ROOT / "examples/config/pretraining/dinosr_tiny.yaml")], "requires front_end=conv"),
-        (["--count", "32"], "--tflops is required"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
+        (["--count", "32"], "more require --tflops"),
+        (["--count", "0"], "must be positive"),
     ],
 )
 def test_bad_options(capsys, arguments, complaint):
