@@ -1,15 +1,13 @@
 #!/usr/bin/env bash
-# HuBERT-style iterations: MFCC -> k-means -> training -> k-means on a layer -> training ...; then measures of each
-# step.
+# HuBERT-style iterations: MFCC -> k-means -> training -> k-means on a layer -> training ...; then tables of measures.
 #   ./examples/hubert/run.sh DATA PHONES OUT [FIELD...]
 # DATA: folder with train.tsv and dev.tsv (`dinosr manifest`). PHONES: phone alignment of dev. OUT: a new folder; with
 # an existing one the run resumes. FIELDs (optimization.max_update=2000 ...) override the config in all iterations.
 # Environment variables (default): ITERATIONS (2); CONFIG (hubert_tiny) and CLUSTERS of k-means (100), one per
-# iteration, the last one for all later iterations ('100 500'); LAYER to cluster, counted from 0 (2); NORMALIZE,
-# whether the features of each utterance are scaled to mean 0 and variance 1 before k-means (yes; no: as in the
-# paper).
+# iteration, the last one for all later iterations ('100 500'); LAYER to cluster, counted from 0 (2); NORMALIZE:
+# scale the features of each utterance to mean 0 and variance 1 before k-means (yes; no: as in the paper).
 set -euo pipefail
-[ $# -ge 3 ] || { sed -n '2,10s/^# //p' "$0" >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,8s/^# //p' "$0" >&2; exit 2; }
 data=$1 phones=$2 out=$3
 shift 3
 read -ra config <<< "${CONFIG:-hubert_tiny}"
