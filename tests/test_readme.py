@@ -1,4 +1,5 @@
-"""Every command and every line of Python in README.md is run, in order, as a newcomer would, on a small synthetic corpus.
+"""Every command and every line of Python in README.md, then in the quickstart's page, is run in order on a small
+synthetic corpus.
 
 This is also the end-to-end test: manifests, check, 30 updates of pre-training, 30 of fine-tuning and fairseq-generate
 through the real command-line programs.
@@ -20,7 +21,8 @@ from dinosr_plugin.data.synth.corpus import synthesize
 from dinosr_plugin.evaluation.training_log import loss_curve, read_training_log
 from support.paths import REPOSITORY
 
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+PAGES = ("README.md", "examples/quickstart/README.md")
+README = "".join((REPOSITORY / page).read_text(encoding="utf-8") for page in PAGES)
 RUN_ELSEWHERE = {"./examples/quickstart/run.sh": "tests/examples/test_quickstart.py", "./tests/run.sh": ".ci/run"}
 SHORT = {  # what makes a training short; everything else is as the README says
     "dinosr_tiny": "optimization.max_update=30 common.log_interval=10 common.log_file=pretrain.log",
@@ -32,7 +34,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
+COMMANDS = [line for block in blocks("bash") for line in block.replace("\\\n", "").splitlines() if line.strip()]
 
 
 def shell(command: str, folder: Path) -> subprocess.CompletedProcess:

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# CPC and rounds of DeepCluster without hand work: CPC -> k-means of its c_t -> round 1 -> k-means -> round 2 ...; then what c_t and units of each are worth.
+# CPC and rounds of DeepCluster: CPC -> k-means of its c_t -> round 1 -> k-means -> round 2 ...; then measures of c_t
+# and units of each model.
 #   ./examples/cpc_deepcluster/run.sh DATA PHONES OUT [FIELD...]
-# DATA: folder of train.tsv and dev.tsv (`dinosr manifest`). PHONES: phone alignment of dev. OUT: a new folder; started again with the same, it goes on
-# where it was; remove OUT/round2 (...) and it is made again. FIELDs (model.context_dim=256 ...) override the configs of CPC and of the rounds.
-# From the environment: CPC_CONFIG (cpc_tiny) and CPC_FIELDS of CPC alone, CONFIG (deepcluster_tiny) and ROUND_FIELDS of the rounds alone, spaces between
-# fields; CLUSTERS of k-means (50); ROUNDS (2), fewer where under 5 % of the labels change; LAYER (1), the recurrent layer, from 0, that is clustered;
-# NORMALIZE, whether each utterance's c_t are brought to mean 0 and variance 1 before k-means (yes; no: as the paper).
+# DATA: folder with train.tsv and dev.tsv (`dinosr manifest`). PHONES: phone alignment of dev. OUT: a new folder; with
+# an existing one the run resumes; remove OUT/round2 (...) to repeat it. FIELDs (model.context_dim=256 ...) override
+# the configs of CPC and of the rounds.
+# Environment variables (default): CPC_CONFIG (cpc_tiny) and CPC_FIELDS for CPC only, CONFIG (deepcluster_tiny) and
+# ROUND_FIELDS for the rounds only, with spaces between fields; CLUSTERS of k-means (50); ROUNDS (2), fewer if under 5
+# % of the labels change; LAYER, the recurrent layer to cluster, counted from 0 (1); NORMALIZE, whether the c_t of
+# each utterance are scaled to mean 0 and variance 1 before k-means (yes; no: as in the paper).
 set -euo pipefail
-[ $# -ge 3 ] || { sed -n '2,9s/^# //p' "$0" >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,11s/^# //p' "$0" >&2; exit 2; }
 data=$1 phones=$2 out=$3
 shift 3
 clusters=${CLUSTERS:-50} rounds=${ROUNDS:-2} layer=${LAYER:-1} normalize=--normalize
@@ -17,13 +20,14 @@ read -ra round_fields <<< "${ROUND_FIELDS:-}"
 configs=$(cd "$(dirname "$0")/../config/pretraining" && pwd)
 plugin=$(dinosr path)
 
-train() {  # train MODEL CONFIG DATA FIELD...: goes on where it was, does nothing where it is done
+train() {  # train MODEL CONFIG DATA FIELD...: resumes; does nothing if the training is finished
     local model=$1 config=$2 data=$3
     shift 3
     [ ! -f "$out/$model/done" ] || return 0
     mkdir -p "$out/$model"
-    fairseq-hydra-train --config-dir "$configs" --config-name "$config" common.user_dir="$plugin" task.data="$(cd "$data" && pwd)" dataset.valid_subset=dev \
-        checkpoint.save_dir="$out/$model" common.tensorboard_logdir="$out/$model/tb" common.log_file="$out/$model/train.log" "$@"
+    fairseq-hydra-train --config-dir "$configs" --config-name "$config" common.user_dir="$plugin" \
+        task.data="$(cd "$data" && pwd)" dataset.valid_subset=dev checkpoint.save_dir="$out/$model" \
+        common.tensorboard_logdir="$out/$model/tb" common.log_file="$out/$model/train.log" "$@"
     touch "$out/$model/done"
 }
 
@@ -33,13 +37,15 @@ labels() {  # labels MODEL OPTION...: k-means of its c_t on train, labels of tra
     [ ! -f "$folder/dev.km" ] || return 0
     mkdir -p "$folder"
     cp "$data"/{train,dev}.tsv "$folder"
-    dinosr kmeans fit "$checkpoint" --layer "$layer" --manifest "$data/train.tsv" --clusters "$clusters" $normalize "$@" --out "$folder/kmeans.npz" | tee "$folder/kmeans.txt"
+    dinosr kmeans fit "$checkpoint" --layer "$layer" --manifest "$data/train.tsv" --clusters "$clusters" $normalize \
+        "$@" --out "$folder/kmeans.npz" | tee "$folder/kmeans.txt"
     dinosr kmeans apply "$folder/kmeans.npz" "$checkpoint" "$data/train.tsv" --out "$folder/train.km"
     dinosr features "$checkpoint" "$data/dev.tsv" --layer "$layer" --out "$out/$model/dev"
-    dinosr kmeans apply "$folder/kmeans.npz" "$out/$model/dev" "$data/dev.tsv" --out "$folder/dev.km"  # the last: it says that all is there
+    # last, because its output marks the stage as complete
+    dinosr kmeans apply "$folder/kmeans.npz" "$out/$model/dev" "$data/dev.tsv" --out "$folder/dev.km"
 }
 
-settled() {  # settled MODEL: its labels differ from those that it learned in fewer than 5 % of the frames
+settled() {  # settled MODEL: its labels differ from those it was trained on in fewer than 5 % of the frames
     awk '/ % changed, NMI / { settled = $(NF - 4) < 5 } END { exit !settled }' "$out/$1/labels/kmeans.txt"
 }
 
@@ -51,11 +57,12 @@ for ((round = 1; round <= rounds; round++)); do
     train "$model" "${CONFIG:-deepcluster_tiny}" "$out/$before/labels" model.cpc_path="$out/$before/checkpoint_best.pt" "$@" "${round_fields[@]}"
     labels "$model" --from-labels "$out/$before/labels/train.km"
     models+=("$model")
-    ! settled "$model" || { echo "== round $round changed fewer than 5 % of the labels: the last one"; break; }
+    ! settled "$model" || { echo "== round $round changed fewer than 5 % of the labels: stopping"; break; }
 done
 dinosr features --mfcc "$data/dev.tsv" --out "$out/mfcc"
 units=("${models[@]/%//labels/dev.km}") features=("${models[@]/%//dev}")
-echo "== units of each model, learned in the next round"
+echo "== units of each model, the labels of the next round"
 dinosr quality "${units[@]/#/$out/}" --manifest "$data/dev.tsv" --phones "$phones" --rate 100
 echo "== ABX error: of MFCC and c_t (angular), of units (one-hot)"
-dinosr abx "$out/mfcc" "${features[@]/#/$out/}" "${units[@]/#/$out/}" --manifest "$data/dev.tsv" --phones "$phones" --rate 100
+dinosr abx "$out/mfcc" "${features[@]/#/$out/}" "${units[@]/#/$out/}" --manifest "$data/dev.tsv" --phones "$phones" \
+    --rate 100

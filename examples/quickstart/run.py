@@ -1,7 +1,8 @@
-"""The quickstart's stages; started by run.sh, which makes the environment. Each stage leaves its result under the output folder
-and is skipped when it is there, so that a run that was killed goes on where it was.
+"""The stages of the quickstart; started by run.sh, which sets up the environment.
 
-corpus -> manifests -> plan -> pre-training -> fine-tuning (pre-trained, from scratch) -> decoding -> measures -> summary
+Each stage writes its result to the output folder and is skipped if the result exists: a killed run resumes.
+
+corpus -> manifests -> plan -> pre-training -> fine-tuning (pre-trained, scratch) -> decoding -> measures -> summary
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY))  # this checkout, wherever the environment's copy comes from
+sys.path.insert(0, str(REPOSITORY))  # import the package of this checkout, not an installed one
 
 from dinosr_plugin.data.manifest import read_manifest, write_files  # noqa: E402
 from dinosr_plugin.data.synth.corpus import synthesize  # noqa: E402
@@ -30,9 +31,9 @@ from dinosr_plugin.evaluation.training_log import curve, loss_curve, read_traini
 
 CONFIGS = REPOSITORY / "examples" / "config"
 SYNTH_SPEAKERS, SYNTH_SEED = 16, 1
-FIXED_MINUTES = 2.5  # corpus, decoding, measures and the programs' starts, on 2 cores
-PRETRAIN_SHARE = 0.5  # of the minutes left for training; the two fine-tunings halve the rest
-CAUTION = 0.85  # training is planned for this share of its minutes: a measured speed is a moment's
+FIXED_MINUTES = 2.5  # corpus, decoding, measures and start-up of the programs, on 2 cores
+PRETRAIN_SHARE = 0.5  # of the minutes for training; the two fine-tunings share the rest equally
+CAUTION = 0.85  # plan training for this share of its minutes, because the measured speed is momentary
 
 
 def main() -> int:
@@ -43,7 +44,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command resumes from here", file=sys.stderr)
         return 130
     return 0
 
@@ -56,31 +57,32 @@ def parse() -> argparse.Namespace:
         "--audio",
         type=Path,
         metavar="DIR",
-        help="a corpus in LibriSpeech layout with parts named train* and dev*, and <part>.phones.tsv beside them where there is an alignment (default: synthetic speech)",
+        help="corpus in LibriSpeech layout with parts named train* and dev*, and optionally their alignments "
+        "<part>.phones.tsv (default: synthetic speech)",
     )
     parser.add_argument(
         "--minutes-budget",
         type=float,
         default=14.0,
         metavar="N",
-        help="minutes for everything after the environment's set-up (default: %(default)s)",
+        help="minutes for everything after the set-up of the environment (default: %(default)s)",
     )
     parser.add_argument(
         "--synth-minutes",
         type=float,
         default=20.0,
         metavar="M",
-        help="minutes of synthetic speech where there is no --audio (default: %(default)s)",
+        help="minutes of synthetic speech, without --audio (default: %(default)s)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="where all results go (default: runs/quickstart, or runs/<name of --audio>)",
+        help="output folder (default: runs/quickstart, or runs/<name of --audio>)",
     )
     options = parser.parse_args()
     if options.minutes_budget <= FIXED_MINUTES:
-        parser.error(f"--minutes-budget {options.minutes_budget:g}: needs more than {FIXED_MINUTES} minutes")
+        parser.error(f"--minutes-budget {options.minutes_budget:g}: must be greater than {FIXED_MINUTES}")
     return options
 
 
@@ -114,7 +116,7 @@ class Quickstart:
         self.keep_time(started)
         self.summarise(quality, self.minutes_spent())
 
-    # ---- time: minutes over all starts of this run --------------------------------------------------------------------------
+    # ---- time: minutes over all starts of this run -------------------------------------------------------------------
 
     def minutes_spent(self) -> float:
         path = self.out / "minutes.json"
@@ -123,7 +125,7 @@ class Quickstart:
     def keep_time(self, started: float) -> None:
         write_json(self.out / "minutes.json", {"minutes": (time.time() - started) / 60})
 
-    # ---- stages -------------------------------------------------------------------------------------------------------------
+    # ---- stages ------------------------------------------------------------------------------------------------------
 
     def make_corpus(self) -> Path:
         if self.audio:
@@ -134,7 +136,7 @@ class Quickstart:
         return self.out / "corpus"
 
     def make_manifests(self) -> None:
-        if not (self.manifests / "dict.ltr.txt").exists():  # the file that is written last
+        if not (self.manifests / "dict.ltr.txt").exists():  # written last
             self.call(
                 "manifests", [self.bin / "dinosr", "manifest", "librispeech", self.corpus, "--out", self.manifests]
             )
@@ -142,22 +144,22 @@ class Quickstart:
         self.train, self.dev = (self.part(parts, start) for start in ("train", "dev"))
         for part in (self.train, self.dev):
             split = read_manifest(self.manifests / f"{part}.tsv")
-            say(
-                f"  {part}: {len(split.utterances)} utterances, {sum(u.samples for u in split.utterances) / 16000 / 60:.1f} minutes"
-            )
+            minutes = sum(u.samples for u in split.utterances) / 16000 / 60
+            say(f"  {part}: {len(split.utterances)} utterances, {minutes:.1f} minutes")
 
     def part(self, parts: list[str], start: str) -> str:
-        fitting = [part for part in parts if part.startswith(start)]
-        if not fitting:
+        matching = [part for part in parts if part.startswith(start)]
+        if not matching:
             raise UserError(
-                f"{self.corpus}: no part whose name starts with '{start}' among {', '.join(parts)}; rename a folder or link one"
+                f"{self.corpus}: no part whose name starts with '{start}' ({', '.join(parts)} found); "
+                "rename or link a folder"
             )
-        if len(fitting) > 1:
-            say(f"  of the parts {', '.join(fitting)} the first is used")
-        return fitting[0]
+        if len(matching) > 1:
+            say(f"  using the first of the parts {', '.join(matching)}")
+        return matching[0]
 
     def make_plan(self) -> dict[str, int]:
-        """How many updates fit in the minutes, from the measured speed of a few."""
+        """Numbers of updates that fit the budget, from the measured speed of a few updates."""
         path = self.out / "plan.json"
         if not path.exists():
             say("plan: measuring this machine's speed")
@@ -172,7 +174,8 @@ class Quickstart:
             write_json(path, plan)
         plan = json.loads(path.read_text())
         say(
-            f"plan: {plan['pretrain']} updates of pre-training, 2 x {plan['finetune']} of fine-tuning, for a budget of {self.budget:g} minutes"
+            f"plan: {plan['pretrain']} updates of pre-training, 2 x {plan['finetune']} of fine-tuning, "
+            f"in {self.budget:g} minutes"
         )
         return plan
 
@@ -202,9 +205,9 @@ class Quickstart:
     def fairseq_train(
         self, title: str, kind: str, config: str, folder: Path, updates: int, overrides: list[str]
     ) -> None:
-        """Run fairseq-hydra-train to the end; it resumes by itself from ``checkpoint_last.pt``."""
+        """Run fairseq-hydra-train to its end; it resumes from ``checkpoint_last.pt`` automatically."""
         if (folder / "minutes.json").exists():
-            say(f"{title}: done before")
+            say(f"{title}: already done")
             return
         folder.mkdir(parents=True, exist_ok=True)
         say(f"{title}: {updates} updates (log: {folder / 'train.log'})")
@@ -243,10 +246,10 @@ class Quickstart:
         write_json(folder / "score.json", score_generate_output(folder / f"generate-{self.dev}.txt"))
 
     def measure(self) -> dict | None:
-        """PNMI and the rest of every kept checkpoint; None for a corpus without phone alignment."""
+        """PNMI and other measures of the checkpoint; None for a corpus without a phone alignment."""
         alignment = self.corpus / f"{self.dev}.phones.tsv"
         if not alignment.exists():
-            say(f"measures: skipped, there is no {alignment}")
+            say(f"measures: skipped, because {alignment} does not exist")
             return None
         say("measures: codes against phones")
         phones = PhoneAlignment.read(alignment)
@@ -260,7 +263,7 @@ class Quickstart:
         )
         return {**figures, "phones": phones.names}
 
-    # ---- summary ------------------------------------------------------------------------------------------------------------
+    # ---- summary -----------------------------------------------------------------------------------------------------
 
     def summarise(self, quality: dict | None, minutes: float) -> None:
         losses = loss_curve(read_training_log(self.out / "pretrain" / "train.log"))
@@ -307,10 +310,10 @@ class Quickstart:
             {label: result["wer"][name] for name, label in labels.items()},
         )
 
-    # ---- programs -----------------------------------------------------------------------------------------------------------
+    # ---- programs ----------------------------------------------------------------------------------------------------
 
     def call(self, title: str, command: list) -> None:
-        """Run a program to its end; its output goes to a log that the error names."""
+        """Run a program to its end; its output goes to a log, which the error message names."""
         say(title)
         log = self.out / f"{re.sub('[^a-z]+', '_', title)}.log"
         with open(log, "w") as file:
@@ -321,7 +324,7 @@ class Quickstart:
             raise UserError(f"{title} failed with status {status}: {last_line(log)} (log: {log})")
 
     def watch(self, title: str, command: list, folder: Path, updates: int) -> None:
-        """Run a training and turn its log into a progress bar."""
+        """Run a training and show its log as a progress bar."""
         log = folder / "output.log"
         with open(log, "w") as file, tqdm(total=updates, desc=title, unit="update", disable=None) as bar:
             process = subprocess.Popen(
@@ -337,23 +340,23 @@ class Quickstart:
                     file.write(line)
                     show_progress(bar, line)
             finally:
-                process.terminate()  # nothing to end but after Ctrl-C
+                process.terminate()  # has an effect only after Ctrl-C
                 status = process.wait()
         if status:
             raise UserError(f"{title} failed with status {status}: {last_line(log)} (log: {log})")
 
 
 BASELINES = {"mfcc_kmeans": "MFCC k-means", "untrained": "untrained model"}
-FINETUNE_COST = 1.0  # seconds of a fine-tuning update over those of a pre-training update
+FINETUNE_COST = 1.0  # time of a fine-tuning update relative to that of a pre-training update
 
 
 def setup_minutes() -> float:
-    """Minutes since run.sh was started."""
+    """Minutes since run.sh started."""
     return (time.time() - float(os.environ.get("SETUP_STARTED", time.time()))) / 60
 
 
 def update_seconds(config: Path, warm_up: int = 2, timed: int = 6) -> float:
-    """Median seconds of one pre-training update of this config on random sound."""
+    """Median seconds of a pre-training update with this config on random audio."""
     import statistics
 
     import torch
@@ -379,7 +382,7 @@ def update_seconds(config: Path, warm_up: int = 2, timed: int = 6) -> float:
 
 
 def round_down(updates: float) -> int:
-    """To two leading digits, at least 10: 1234 -> 1200."""
+    """Round down to two leading digits, at least 10: 1234 -> 1200."""
     updates = max(int(updates), 10)
     digit = 10 ** max(len(str(updates)) - 2, 0)
     return updates // digit * digit
@@ -393,20 +396,21 @@ def show_progress(bar: tqdm, line: str) -> None:
 
 
 def last_line(log: Path) -> str:
-    """What a failed program said last: its own one-line error where there is one."""
+    """The last line that a failed program printed: its one-line error message, if it has one."""
     lines = [
         line.strip()
         for line in log.read_text(errors="replace").splitlines()
         if line.strip() and "HYDRA_FULL_ERROR" not in line
     ]
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "no output"
 
 
 def summary_text(result: dict) -> str:
     pretrain = result["pretrain"]
     parts = [
         "",
-        f"pre-training: loss {pretrain['loss_first']:.2f} -> {pretrain['loss_last']:.2f} nats in {pretrain['updates']} updates, {pretrain['minutes']:.1f} minutes",
+        f"pre-training: loss {pretrain['loss_first']:.2f} -> {pretrain['loss_last']:.2f} nats in {pretrain['updates']} "
+        f"updates, {pretrain['minutes']:.1f} minutes",
     ]
     if result["codebooks"]:
         rows = [{"name": f"codebook {k}", **row} for k, row in enumerate(result["codebooks"])]
@@ -428,7 +432,7 @@ def summary_text(result: dict) -> str:
         ("cer", "CER %", ".1f"),
     ]
     parts += ["", format_table(rows, columns)]
-    return "\n".join([*parts, "", f"{result['minutes_total']:.1f} minutes in all"])
+    return "\n".join([*parts, "", f"{result['minutes_total']:.1f} minutes in total"])
 
 
 def say(text: str) -> None:

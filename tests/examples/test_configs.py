@@ -1,4 +1,4 @@
-"""Every configuration under examples/config goes through Hydra as fairseq-hydra-train reads it, and names no field in vain."""
+"""Every configuration under examples/config composes with Hydra as in fairseq-hydra-train; all of its fields exist."""
 
 import dataclasses
 import os
@@ -53,16 +53,16 @@ RECIPES = {
 }
 
 
-def given_in(path: Path) -> DictConfig:
-    """What a configuration says itself; for one that is put together of others, what those say, each on top of the one before."""
-    given = OmegaConf.load(path)
-    for part in given.pop("defaults", []):
+def fields_in(path: Path) -> DictConfig:
+    """The fields of a configuration file; of one with a defaults list, the merged fields of all its files, in order."""
+    fields = OmegaConf.load(path)
+    for part in fields.pop("defaults", []):
         if isinstance(part, str):
-            given = given if part == "_self_" else OmegaConf.merge(given, given_in(path.with_name(f"{part}.yaml")))
+            fields = fields if part == "_self_" else OmegaConf.merge(fields, fields_in(path.with_name(f"{part}.yaml")))
         else:
             ((group, name),) = part.items()
-            given = OmegaConf.merge(given, given_in(path.parent / group / f"{name}.yaml"))
-    return given
+            fields = OmegaConf.merge(fields, fields_in(path.parent / group / f"{name}.yaml"))
+    return fields
 
 
 def name_of(path: Path) -> str:
@@ -87,7 +87,7 @@ def composed(path: Path, *overrides: str):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("path", ALL, ids=name_of)
 def test_processes_of_torchrun_are_taken(path, monkeypatch):
-    """... and without torchrun fairseq starts its own, one for each GPU."""
+    """Without torchrun fairseq starts its own processes, one for each GPU."""
     alone = composed(path).distributed_training
     assert (
         alone.distributed_init_method is None
@@ -113,18 +113,18 @@ def dataclass_of(group: str, name: str):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("path", ALL, ids=name_of)
 def test_goes_through_hydra(path):
-    """... and keeps what it says, with an override on top."""
+    """The composed config keeps all values of the file, and an override on top."""
     missing = [
         f"{group}.{key}=/somewhere"
-        for group, fields in given_in(path).items()
+        for group, fields in fields_in(path).items()
         for key in fields
         if OmegaConf.is_missing(fields, key)
     ]
     cfg = composed(path, "optimization.max_update=7", *missing)
     assert cfg.optimization.max_update == 7
-    given = OmegaConf.to_container(given_in(path))
-    for group in given.keys() - {"hydra", "optimization", "distributed_training"}:
-        for key, value in given[group].items():
+    fields = OmegaConf.to_container(fields_in(path))
+    for group in fields.keys() - {"hydra", "optimization", "distributed_training"}:
+        for key, value in fields[group].items():
             if value != "???":
                 assert cfg[group][key] == value, f"{group}.{key}"
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -132,17 +132,19 @@ def test_goes_through_hydra(path):
 
 @pytest.mark.parametrize("path", ALL, ids=name_of)
 def test_every_key_exists(path):
-    for group, given in given_in(path).items():
+    for group, fields in fields_in(path).items():
         if group == "hydra":
             continue
-        if group == "model" and given._name == "lstm_lm":  # one of fairseq's older models, without a dataclass
-            known = set(vars(options_of(given._name))) | {"criterion"}
+        if group == "model" and fields._name == "lstm_lm":  # one of fairseq's older models, without a dataclass
+            known = set(vars(options_of(fields._name))) | {"criterion"}
         else:
             dataclass = (
-                dataclass_of(group, given._name) if "_name" in given else FairseqConfig.__dataclass_fields__[group].type
+                dataclass_of(group, fields._name)
+                if "_name" in fields
+                else FairseqConfig.__dataclass_fields__[group].type
             )
             known = set(dataclass.__dataclass_fields__)
-        unknown = set(given) - {"_name"} - known
+        unknown = set(fields) - {"_name"} - known
         assert not unknown, f"{group}: there is no {sorted(unknown)}"
 
 
@@ -214,7 +216,7 @@ def test_every_field_of_a_model_is_listed(path):
     ],
 )
 def test_tiny_lists_what_base_lists(small, large):
-    """So that one command line suits both; another learning rate schedule has fields of its own."""
+    """One command line works for both; another learning rate schedule has its own fields."""
     small, large = OmegaConf.load(small), OmegaConf.load(large)
     assert list(small) == list(large)
     for group in large:
@@ -239,7 +241,7 @@ def test_recipes_are_those_of_wav2vec(name):
 
 
 def test_an_amount_changes_only_what_base_has():
-    """A misspelt key would be a new one."""
+    """A misspelt key would add a new field."""
     base = OmegaConf.load(CONFIGS / "finetuning/base.yaml")
     assert {path.stem for path in AMOUNTS.glob("*.yaml")} == {name.rpartition("_")[2] for name in RECIPES}
     for path in AMOUNTS.glob("*.yaml"):
@@ -248,7 +250,7 @@ def test_an_amount_changes_only_what_base_has():
 
 
 def test_fairseq_hydra_train_reads_a_recipe(tmp_path):
-    """... with the command line on top."""
+    """Command-line overrides apply on top."""
     job = shown_job(
         CONFIGS / "finetuning/librilight_1h.yaml",
         tmp_path,
@@ -276,7 +278,6 @@ FACTS = {
     "criterion": {"_name": "dinosr"},
     "model": {
         "_name": "dinosr",
-        # facts 2
         "front_end": "conv",
         "extractor_mode": "layer_norm",
         "conv_feature_layers": "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2",
@@ -303,13 +304,11 @@ FACTS = {
         "average_top_k_layers": 8,
         "codebook_size": 256,
         "head_layers": "last",
-        # facts 3
         "ema_decay": 0.999,
         "ema_end_decay": 0.9999,
         "ema_anneal_end_step": 30000,
         "freeze_teacher_step": 200001,
         "freeze_pre_enc_modules": True,
-        # facts 4
         "target": "ffn",
         "unmasked_weight": 0.0,
         "instance_norm_target_layer": True,
@@ -323,7 +322,7 @@ FACTS = {
 
 
 def test_base_is_the_papers_recipe():
-    """Facts 2 to 5 of the authors' released code and paper."""
+    """The values of the authors' paper and released code."""
     base = OmegaConf.to_container(composed(BASE), resolve=True)
     for group, values in FACTS.items():
         assert {key: base[group].get(key) for key in values} == values, group
@@ -334,7 +333,7 @@ def test_base_is_the_papers_recipe():
 
 
 def test_defaults_are_those_of_the_paper_where_it_has_them():
-    """A checkpoint or a command line that names few fields gets DinoSR, with fairseq's own defaults for the trunk."""
+    """With few fields set, the rest is the paper's DinoSR, with fairseq's own defaults for the trunk."""
     defaults = {field.name: field.default for field in dataclasses.fields(DinoSRConfig)}
     of_the_trunk = {"mask_prob", "pos_conv_depth", "conv_pos", "encoder_layerdrop"}
     for name in FACTS["model"].keys() - {"_name"} - of_the_trunk:
@@ -351,7 +350,10 @@ def fairseqs_hubert() -> DictConfig:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name, updates", [("base_it1", 250_000), ("base_it2", 400_000)])
 def test_hubert_base_is_fairseqs_recipe(name, updates):
-    """... what it sets and what it leaves at its default; the first iteration has 250k updates in the paper, with the same 8 % of warm-up."""
+    """Compares fields that the recipe sets and those it leaves at their defaults.
+
+    The first iteration has 250k updates in the paper, with the same 8 % of warm-up.
+    """
     ours, theirs = composed(HUBERT[name]), fairseqs_hubert()
     assert (ours.optimization.max_update, ours.lr_scheduler.warmup_updates) == (updates, 0.08 * updates)
     assert theirs.optimization.max_update * 0.08 == theirs.lr_scheduler.warmup_updates == 32_000
@@ -458,7 +460,7 @@ BIG_FACTS = {"model": {"encoder_channels": 512, "context_dim": 512, "context_lay
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", ["cpc_small", "cpc_big", "deepcluster_small", "deepcluster_big"])
 def test_cpc_is_the_papers_recipe(name):
-    """Facts 2 to 6 and 9 of the paper and its code; the clusters are counted in the labels' dictionary."""
+    """The values of the paper and its code; the number of clusters comes from the dictionary of the labels."""
     cfg = OmegaConf.to_container(composed(CPC[name], *(["model.cpc_path=x"] if "deep" in name else [])), resolve=True)
     facts = OmegaConf.merge(CPC_FACTS, DEEPCLUSTER_FACTS if "deep" in name else {}, BIG_FACTS if "big" in name else {})
     for group, values in OmegaConf.to_container(facts).items():

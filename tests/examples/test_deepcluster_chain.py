@@ -1,4 +1,5 @@
-"""examples/cpc_deepcluster/run.sh: all stages once through the real commands, and what the script does around them with commands that only note how they were called."""
+"""examples/cpc_deepcluster/run.sh: all stages once with the real commands; the script's control flow with commands that
+only record their arguments."""
 
 import re
 import shutil
@@ -21,7 +22,7 @@ FIELDS = [
 ]
 
 
-# ---- with the real commands -------------------------------------------------------------------------------------------------
+# ---- with the real commands ------------------------------------------------------------------------------------------
 
 
 def test_the_whole_chain_and_its_last_stage_again(tmp_path):
@@ -56,11 +57,11 @@ def test_the_whole_chain_and_its_last_stage_again(tmp_path):
     again = run_chain(RUN, tmp_path, *FIELDS, **settings)
     assert again.returncode == 0, again.stderr[-3000:]
     assert {path.name: path.read_bytes() for path in (out / "round1/labels").iterdir()} == labels
-    assert {path: time for path, time in written(out).items() if path in there} == there  # nothing else was touched
+    assert {path: time for path, time in written(out).items() if path in there} == there  # no other file was written
     assert again.stdout[again.stdout.index("== units") :] == tables
 
 
-# ---- with commands that only note how they were called ----------------------------------------------------------------------
+# ---- with commands that only record their arguments ------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def test_what_goes_where(noting):
 
 
 @pytest.mark.parametrize("share, rounds", [("5.0", 2), ("4.9", 1), ("0.0", 1), ("100.0", 2)])
-def test_it_ends_where_the_labels_have_settled(noting, share, rounds):
+def test_it_stops_when_the_labels_have_settled(noting, share, rounds):
     done = run_chain(RUN, noting, path=noting / "bin", CHANGED=share)
     made = calls(noting)
     assert done.returncode == 0 and ("== round 1 changed fewer than 5 %" in done.stdout) == (rounds == 1)
@@ -116,8 +117,8 @@ def test_it_ends_where_the_labels_have_settled(noting, share, rounds):
     )
 
 
-def test_it_goes_on_wherever_it_was_stopped(noting):
-    """The stage that failed is made again from its beginning, those before it are not."""
+def test_it_resumes_at_the_failed_stage(noting):
+    """The failed stage is repeated from its beginning, earlier stages are not."""
     assert run_chain(RUN, noting, path=noting / "bin", ROUNDS="1").returncode == 0
     whole = calls(noting)
     assert run_chain(RUN, noting, path=noting / "bin", ROUNDS="1").returncode == 0
@@ -138,10 +139,10 @@ def test_it_goes_on_wherever_it_was_stopped(noting):
         assert calls(noting) == whole[max(stage for stage in stages if stage <= failing) :]
 
 
-def test_too_few_words_print_what_to_give():
+def test_too_few_arguments_print_the_usage():
     printed = subprocess.run([RUN, "data"], text=True, capture_output=True)
     assert (
         printed.returncode == 2
         and "run.sh DATA PHONES OUT [FIELD...]" in printed.stderr
-        and printed.stderr.strip().endswith("(yes; no: as the paper).")
+        and printed.stderr.strip().endswith("(yes; no: as in the paper).")
     )

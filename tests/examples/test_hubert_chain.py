@@ -1,4 +1,5 @@
-"""examples/hubert/run.sh: all stages once through the real commands, and what the script does around them with commands that only note how they were called."""
+"""examples/hubert/run.sh: all stages once with the real commands; the script's control flow with commands that only
+record their arguments."""
 
 import json
 import re
@@ -53,7 +54,7 @@ def test_the_whole_chain_and_its_last_labels_again(tmp_path):
     assert {path.name: path.read_bytes() for path in (out / "labels2").iterdir()} == labels
     assert {
         path: time for path, time in written(out).items() if path in weights
-    } == weights  # nothing else was made again
+    } == weights  # no other file was written
     assert again.stdout[again.stdout.index("== labels") :] == tables
 
 
@@ -72,8 +73,8 @@ def test_what_goes_where(noting):
         "NORMALIZE": "no",
     }
     assert run_chain(RUN, noting, "common.seed=3", path=noting / "bin", **settings).returncode == 0
-    made = calls(noting)
-    trainings = [call for call in made if call.startswith("fairseq")]
+    recorded = calls(noting)
+    trainings = [call for call in recorded if call.startswith("fairseq")]
     assert [re.search(r"--config-name (\S+)", call).group(1) for call in trainings] == [
         "hubert_base_it1",
         "hubert_base_it2",
@@ -83,35 +84,35 @@ def test_what_goes_where(noting):
         f"{noting}/out/labels{i}" for i in (1, 2, 3)
     ]
     assert all(call.endswith(" common.seed=3") for call in trainings)
-    fits = [call for call in made if call.startswith("dinosr kmeans fit")]
+    fits = [call for call in recorded if call.startswith("dinosr kmeans fit")]
     assert [re.search(r"--clusters (\d+)", fit).group(1) for fit in fits] == ["100", "500", "500", "500"] and not any(
         "--normalize" in fit for fit in fits
     )
     assert "--mfcc" in fits[0] and all(
         f"out/it{i}/checkpoint_last.pt --layer 5" in fit for i, fit in enumerate(fits[1:], 1)
     )
-    assert sum(call.startswith("dinosr quality out/it") for call in made) == 3
+    assert sum(call.startswith("dinosr quality out/it") for call in recorded) == 3
 
 
 @pytest.mark.parametrize("failing", [1, 3, 4, 5, 7])
-def test_it_goes_on_where_it_was_stopped(noting, failing):
-    """Labels that are there are not made again; a training is called, and knows itself whether it is done."""
+def test_it_resumes_at_the_failed_stage(noting, failing):
+    """Existing labels are not computed again; a training is started, and ends at once if it is finished."""
     assert run_chain(RUN, noting, path=noting / "bin").returncode == 0
-    whole = calls(noting)
+    complete = calls(noting)
     shutil.rmtree(noting / "out")
     assert (
         run_chain(RUN, noting, path=noting / "bin", FAIL_AT=str(failing + 1)).returncode == 3
     )  # `dinosr path` is the first
-    assert calls(noting) == [*whole[:failing], f"failed: {whole[failing]}"]
+    assert calls(noting) == [*complete[:failing], f"failed: {complete[failing]}"]
     assert run_chain(RUN, noting, path=noting / "bin").returncode == 0
-    made = calls(noting)
-    assert set(made) <= set(whole) and whole[failing] in made and made[-1] == whole[-1]
+    recorded = calls(noting)
+    assert set(recorded) <= set(complete) and complete[failing] in recorded and recorded[-1] == complete[-1]
 
 
-def test_too_few_words_print_what_to_give():
+def test_too_few_arguments_print_the_usage():
     printed = subprocess.run([RUN, "data"], text=True, capture_output=True)
     assert (
         printed.returncode == 2
         and "run.sh DATA PHONES OUT [FIELD...]" in printed.stderr
-        and printed.stderr.strip().endswith("(yes; no: as the paper).")
+        and printed.stderr.strip().endswith("(yes; no: as in the paper).")
     )

@@ -1,4 +1,4 @@
-"""examples/quickstart/run.sh: the whole chain at its smallest, killed on the way and started again."""
+"""examples/quickstart/run.sh: the whole chain at its smallest size, killed half-way and resumed."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from support.paths import REPOSITORY
 COMMAND = [
     sys.executable,
     str(REPOSITORY / "examples" / "quickstart" / "run.py"),
-]  # what run.sh starts in its environment
+]  # as started by run.sh in its environment
 QUALITY_KEYS = {"active", "perplexity", "phone_purity", "pnmi"}
 
 
@@ -25,7 +25,7 @@ def start(out: Path, *options: str) -> subprocess.Popen:
 
 
 def kill_when(process: subprocess.Popen, path: Path, timeout: float = 120) -> None:
-    """SIGKILL for the run and its children as soon as ``path`` exists."""
+    """Send SIGKILL to the run and its children as soon as ``path`` exists."""
     for _ in range(int(timeout * 10)):
         if path.exists() or process.poll() is not None:
             break
@@ -36,11 +36,11 @@ def kill_when(process: subprocess.Popen, path: Path, timeout: float = 120) -> No
 
 
 def test_whole_run_survives_a_kill(tmp_path):
-    options = ("--minutes-budget", "2.51", "--synth-minutes", "3")  # training gets the fewest updates that are planned
+    options = ("--minutes-budget", "2.51", "--synth-minutes", "3")  # the smallest plan: 10 updates each
     kill_when(start(tmp_path, *options), tmp_path / "pretrain" / "checkpoint_last.pt")
     process = start(tmp_path, *options)
-    printed, said = process.communicate()
-    assert process.returncode == 0, said[-3000:]
+    printed, errors = process.communicate()
+    assert process.returncode == 0, errors[-3000:]
     assert "Loaded checkpoint" in (tmp_path / "pretrain" / "output.log").read_text()
 
     result = json.loads((tmp_path / "result.json").read_text())
@@ -57,7 +57,7 @@ def test_whole_run_survives_a_kill(tmp_path):
     assert all(low <= result["wer"][name] <= high for name, (low, high) in result["wer_interval"].items())
     assert 0.2 < result["minutes_total"] < 10
     assert (tmp_path / "summary.png").stat().st_size > 50_000
-    for text in ("codebook 3", "MFCC k-means", "untrained model", "pretrained", "scratch", "minutes in all"):
+    for text in ("codebook 3", "MFCC k-means", "untrained model", "pretrained", "scratch", "minutes in total"):
         assert text in printed
 
 
@@ -65,16 +65,16 @@ def test_a_corpus_without_dev_part_is_refused(tmp_path, librispeech_mini):
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "train").symlink_to(librispeech_mini / "more")
     process = start(tmp_path / "out", "--audio", str(tmp_path / "corpus"))
-    _, said = process.communicate()
+    _, errors = process.communicate()
     assert process.returncode == 1
-    assert [line for line in said.splitlines() if line.startswith("error:")] == [
-        said.strip().splitlines()[-1]
-    ] and "dev" in said
+    assert [line for line in errors.splitlines() if line.startswith("error:")] == [
+        errors.strip().splitlines()[-1]
+    ] and "dev" in errors
 
 
 @pytest.mark.parametrize("script", ["examples/quickstart/run.sh", "tests/run.sh"])
-def test_scripts_fail_with_a_sentence_without_python(script, tmp_path):
-    """No Python 3.11 on the PATH: one line that says what to install."""
+def test_scripts_fail_with_one_line_without_python(script, tmp_path):
+    """Without Python 3.11 on the PATH: one line that says what to install."""
     for tool in ("bash", "dirname", "cat", "cksum", "date", "env"):
         (tmp_path / tool).symlink_to(subprocess.run(["which", tool], capture_output=True, text=True).stdout.strip())
     environment = {"PATH": str(tmp_path), "DINOSR_VENV": str(tmp_path / "venv"), "HOME": str(tmp_path)}
