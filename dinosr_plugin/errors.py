@@ -1,11 +1,9 @@
-"""The one exception that is meant for the person at the keyboard."""
-
-from hydra.errors import CompactHydraException
+"""The exception for errors that the user can fix."""
 
 
-class UserError(CompactHydraException, ValueError):
-    """Something the user can mend: the message is one line that names the file or field and the remedy.
+class UserError(ValueError):
+    """An error that the user can fix: the message is one line that names the file or field, the fault and the remedy.
 
-    Hydra prints a ``CompactHydraException`` without a traceback, ``compat.messages.one_line_errors`` does the same
-    for the other command-line programs; the exit status is 1 in both cases.
+    ``compat.messages`` makes Hydra and the other command-line programs print it without a traceback. The exit status is
+    1 in both cases.
     """

@@ -1,12 +1,12 @@
 """Every workaround for a fairseq, torch, NumPy or Python version: one function each, with its reason.
 
-``apply()`` runs them all; importing ``dinosr_plugin`` calls it. Nobody else works around anything.
+Importing this package applies all of them. Each package that imports fairseq therefore imports this one first.
 """
 
 from ..runs import fused_adam as optimizing
 from ..runs import saving
 from ..runs.memory import keep_freed_memory  # noqa: F401  (for the tasks)
-from . import data, language_models, messages, training, versions
+from . import data, language_models, messages, registration, training, versions
 from .data import audio_dataset, loaded_checkpoints, through  # noqa: F401  (for the tasks)
 from .versions import let_go_of_processes  # noqa: F401  (for decoding)
 
@@ -18,6 +18,7 @@ def apply():
     versions.allow_fairseq_checkpoints()
     versions.hubert_ctc_is_built()
     messages.one_line_errors()
+    messages.one_line_errors_in_hydra()
     messages.one_line_errors_of_workers()
     messages.one_line_for_save_dir()
     messages.log_file_opened_once()
@@ -37,3 +38,7 @@ def apply():
     training.waveforms_stay_float32()
     training.half_precision_on_cpu()
     training.exact_resume_of_half_precision()
+    registration.register_with_user_dir()
+
+
+apply()

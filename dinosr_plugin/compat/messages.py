@@ -26,6 +26,17 @@ def one_line_errors():
     wrap_once(sys, "excepthook", make)
 
 
+def one_line_errors_in_hydra():
+    """Hydra prints its own ``CompactHydraException`` without a traceback; here it prints a ``UserError`` that way too.
+
+    ``UserError`` does not derive from Hydra's class because importing Hydra would delay every command.
+    """
+    from hydra import errors
+    from hydra._internal import utils
+
+    utils.CompactHydraException = (errors.CompactHydraException, UserError)  # used with isinstance only
+
+
 def one_line_errors_of_workers():
     """torch puts the worker's whole traceback into the message of an error in a loader's worker process; a ``UserError`` keeps its own."""
 

@@ -7,6 +7,7 @@ once (``__getitems__``), as torch's loader does and fairseq's mixture of corpora
 are whole files each time: ``AddTargetDataset`` of fine-tuning, which crops nothing, and ``SubsampleDataset`` (``task.subsample``).
 """
 
+from .. import compat  # noqa: F401  # isort: skip  (before fairseq is imported)
 import logging
 import time
 from array import array

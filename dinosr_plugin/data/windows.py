@@ -5,6 +5,7 @@ a window's frames are those of its utterance, and only the window is read from t
 other epochs: its windows start at another place in each.
 """
 
+from .. import compat  # noqa: F401  # isort: skip  (before fairseq is imported)
 import logging
 import time
 from pathlib import Path

@@ -1,5 +1,6 @@
 """CTC decoders behind one interface, the generator that feeds them, and the reader of what ``fairseq-generate`` wrote."""
 
+from .. import compat  # noqa: F401  # isort: skip  (before fairseq is imported)
 from typing import Optional
 
 import torch

@@ -8,6 +8,7 @@ of an utterance is what stands before the next. (The baseline's own script begin
 holds: that vector stays what it was drawn as. A model trained with ``--add-bos-token`` reads ``<s> </s>``, here too.)
 """
 
+from .. import compat  # noqa: F401  # isort: skip  (before fairseq is imported)
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -10,7 +10,6 @@ import numpy as np
 from ....data.manifest import write_files
 from ....errors import UserError
 from ...table import format_table
-from ...unit_files import read_labelled_units
 from .errors import abx
 from .items import Item
 from .score import PAIR_COLUMNS, SPEAKER_COLUMNS, AbxResult
@@ -79,6 +78,8 @@ def open_sources(
                 f"{path}: a file of units wants --rate HZ, the units a second that it was written with (a DinoSR model's own: 50)"
             )
         else:
+            from ...unit_files import read_labelled_units  # imports torch, which folders of features do not need
+
             sources.append(Source(str(path), read_labelled_units(path, tsv), unit_rate, unit_distance or "onehot"))
     if sources and (unit_rate or unit_distance) and all(source.distance == "angular" for source in sources):
         raise UserError(
