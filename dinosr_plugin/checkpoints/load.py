@@ -20,6 +20,7 @@ from fairseq.models.wav2vec.wav2vec2_asr import Wav2VecCtc
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from .. import register
 from ..errors import UserError
 from ..interop.cpc_audio import read_cpc_audio
 from ..models.cpc import CPC
@@ -51,6 +52,7 @@ def load_with_task(path: str | Path):
         forget_data_folder(state)
         forget_hubert_labels(state)
         register_data2vec(state)
+        register()  # the task of the checkpoint, too
         models, cfg, task = checkpoint_utils.load_model_ensemble_and_task([str(path)], state=state)
     except UserError:
         raise

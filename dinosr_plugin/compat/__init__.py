@@ -6,7 +6,7 @@ Importing this package applies all of them. Each package that imports fairseq th
 from ..runs import fused_adam as optimizing
 from ..runs import saving
 from ..runs.memory import keep_freed_memory  # noqa: F401  (for the tasks)
-from . import data, language_models, messages, registration, training, versions
+from . import data, language_models, messages, training, versions
 from .data import audio_dataset, loaded_checkpoints, through  # noqa: F401  (for the tasks)
 from .versions import let_go_of_processes  # noqa: F401  (for decoding)
 
@@ -38,7 +38,6 @@ def apply():
     training.waveforms_stay_float32()
     training.half_precision_on_cpu()
     training.exact_resume_of_half_precision()
-    registration.register_with_user_dir()
 
 
 apply()
