@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from records import run_script
 
 from dinosr_plugin.evaluation.measures.abx.errors import abx
 from dinosr_plugin.evaluation.measures.abx.items import Item, make_items, manifest_speakers, write_items
@@ -115,4 +116,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -16,7 +16,7 @@ from statistics import median
 
 import torch
 from plain_dinosr import moved, nearest
-from records import add_json, write_record
+from records import add_json, run_script, write_record
 from step import add_batch, check_device
 from turns import Program, served, summary, take_turns
 from updates import Update, config, make_update
@@ -164,4 +164,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

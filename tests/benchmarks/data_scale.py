@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from records import add_json, write_record
+from records import add_json, run_script, write_record
 
 MAX_TOKENS = 3_800_000
 MAX_SAMPLE_SIZE = 320_000
@@ -84,7 +84,6 @@ def measure(folder: Path, pad: bool) -> dict:
     """The record of one manifest, in this process."""
     from omegaconf import OmegaConf
 
-    import dinosr_plugin  # noqa: F401  (registers the task)
     from dinosr_plugin.data.check import validate_manifest
     from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig, DinoSRPretrainingTask
 
@@ -164,4 +163,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import torch
+from records import run_script
 
 from dinosr_plugin.decoding import SearchOptions, build_decoder
 from dinosr_plugin.decoding.emissions import EmissionReader
@@ -77,4 +78,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -10,7 +10,7 @@ import argparse
 import time
 
 import torch
-from records import add_json, write_record
+from records import add_json, run_script, write_record
 from torch import Tensor
 
 from dinosr_plugin.evaluation.table import format_table
@@ -114,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

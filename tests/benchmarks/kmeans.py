@@ -14,7 +14,7 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-from records import add_json, write_record
+from records import add_json, run_script, write_record
 from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
@@ -122,4 +122,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -39,7 +39,7 @@ import numpy as np
 import soundfile as sf
 import torch
 from fairseq.data import FileAudioDataset, data_utils, iterators
-from records import add_json, write_record
+from records import add_json, run_script, write_record
 
 from dinosr_plugin.cli.parsing import positive, whole_number
 from dinosr_plugin.data.dataset import SpeechDataset
@@ -424,4 +424,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

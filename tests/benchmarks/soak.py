@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from data_scale import memory  # noqa: E402
 from fairseq.trainer import Trainer  # noqa: E402
-from records import add_json, write_record  # noqa: E402
+from records import add_json, run_script, write_record  # noqa: E402
 
 from support import training as runs  # noqa: E402
 
@@ -65,4 +65,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

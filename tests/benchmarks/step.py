@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from records import add_json, write_record
+from records import add_json, run_script, write_record
 from turns import Program, served, summary, take_turns
 from updates import CONFIG_OF, make_update
 
@@ -193,4 +193,4 @@ def check_device(device: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)
