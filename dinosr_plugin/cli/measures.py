@@ -1,4 +1,4 @@
-"""What was learned, in figures: ``dinosr quality``, ``abx``."""
+"""Measures of what was learned: ``dinosr quality``, ``abx``."""
 
 import argparse
 from pathlib import Path
@@ -6,62 +6,69 @@ from pathlib import Path
 from ..errors import UserError
 from .parsing import add_command, add_skip_missing, positive, print_notes, whole_number
 
-# ---- dinosr quality ----------------------------------------------------------------------------------------------------------
+# ---- dinosr quality --------------------------------------------------------------------------------------------------
 
 
 def add_quality(commands) -> None:
-    text = "how much discrete units tell about phones and speakers (PNMI, purity), how many bits they take, how long they last; of unit files, or of a checkpoint's codebooks"
+    text = (
+        "measure discrete units: their information about phones and speakers (PNMI, purity), their bit rate and their "
+        "durations; of unit files, or of the codebooks of a checkpoint"
+    )
     parser = add_command(commands, "quality", run_quality, text)
     parser.add_argument(
         "units",
         nargs="+",
         type=Path,
         metavar="UNITS",
-        help="files of units, folders of them; or checkpoints of one pre-training run, where more than one give curves over updates",
+        help="unit files, or folders of them; or checkpoints of one pre-training run, from which curves over updates "
+        "are drawn if there are several",
     )
     parser.add_argument(
         "--phones",
         type=Path,
         required=True,
         metavar="TSV",
-        help="the phone alignment of the same speech: utt, start, end, phone",
+        help="phone alignment of the same speech: utt, start, end, phone",
     )
     parser.add_argument(
         "--manifest",
         type=Path,
         metavar="TSV",
-        help="its manifest, for checkpoints (speakers that were not trained on) and for .km files; its folders tell the speakers, and more in the alignment does no harm",
+        help="manifest of the speech, whose folders name the speakers; required for checkpoints (use speakers not "
+        "seen in training) and for .km files; the alignment may contain more utterances",
     )
     add_skip_missing(
-        parser, "go on without utterances that have units (or are in the manifest) or an alignment, but not both"
+        parser, "skip utterances that have units (or are in the manifest) but no alignment, or the reverse"
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="folder for quality.json, code_by_phone.png and, of checkpoints, curves.png",
+        help="folder for quality.json, code_by_phone.png and, for checkpoints, curves.png",
     )
-    units = parser.add_argument_group("for files of units")
-    units.add_argument("--rate", type=positive, metavar="HZ", help="units a second (default: 50)")
+    units = parser.add_argument_group("for unit files")
+    units.add_argument("--rate", type=positive, metavar="HZ", help="units per second (default: 50)")
     runs = parser.add_argument_group("for checkpoints")
     runs.add_argument(
         "--train",
         type=Path,
         metavar="TSV",
-        help="the training manifest: adds k-means of the same size on MFCC, log-Mel and every layer, untrained and trained",
+        help="training manifest: also measure k-means of the same size on MFCC, log-Mel and every layer, untrained and "
+        "trained",
     )
-    runs.add_argument("--abx", action="store_true", help="with --train: adds the ABX error of every row")
+    runs.add_argument("--abx", action="store_true", help="with --train: also compute the ABX error of every row")
     runs.add_argument(
         "--clusters",
         type=whole_number,
         metavar="K",
-        help="with --train: clusters of k-means, for a checkpoint without codebooks (default: as many as these have)",
+        help="with --train: clusters of k-means (default: the size of the checkpoint's codebooks)",
     )
     runs.add_argument(
         "--log",
         type=Path,
         metavar="PATH",
-        help="with --out: the run's TensorBoard folder (common.tensorboard_logdir) or JSON log (common.log_file): adds the training loss to the curves",
+        help="with --out: TensorBoard folder (common.tensorboard_logdir) or JSON log (common.log_file) of the "
+        "training: add the loss to the curves",
     )
 
 
@@ -75,7 +82,9 @@ def run_quality(options: argparse.Namespace) -> int:
     if not checkpoints:
         return run_quality_of_units(options)
     if others := [path for path in options.units if path not in checkpoints]:
-        raise UserError(f"{others[0]}: no checkpoint, but {checkpoints[0]} is; give one kind at a time")
+        raise UserError(
+            f"{others[0]}: not a checkpoint, but {checkpoints[0]} is; give either unit files or checkpoints"
+        )
     return run_quality_of_checkpoints(options)
 
 
@@ -84,7 +93,9 @@ def run_quality_of_units(options: argparse.Namespace) -> int:
     from ..evaluation.phones import PhoneAlignment
     from ..evaluation.unit_files import measure_files, write_unit_quality
 
-    refuse(options, "goes with checkpoints, not with files of units; leave it out", "train", "abx", "clusters", "log")
+    refuse(
+        options, "only used with checkpoints, not with unit files; omit the option", "train", "abx", "clusters", "log"
+    )
     phones = PhoneAlignment.read(options.phones)
     measured, notes = measure_files(options.units, phones, options.manifest, options.rate or 50.0, options.skip_missing)
     print_notes(notes)
@@ -100,17 +111,15 @@ def run_quality_of_checkpoints(options: argparse.Namespace) -> int:
     from ..evaluation.training_log import loss_curve, read_pretraining_log
     from ..evaluation.unit_files import aligned_part
 
-    refuse(options, "goes with files of units, not with checkpoints; leave it out", "rate")
+    refuse(options, "only used with unit files, not with checkpoints; omit the option", "rate")
     if options.manifest is None:
-        raise UserError("--manifest: not given; name the .tsv file of the speech to measure on")
+        raise UserError("--manifest: required for checkpoints; give the .tsv file of the speech")
     if options.train is None:
-        refuse(options, "wants --train; give that too", "abx", "clusters")
+        refuse(options, "requires --train; add --train TSV", "abx", "clusters")
     if options.out is None:
-        refuse(options, "wants --out, for the picture that it goes into; give that too", "log")
+        refuse(options, "requires --out, the folder of the plot; add --out DIR", "log")
     phones = PhoneAlignment.read(options.phones)
-    losses = (
-        loss_curve(read_pretraining_log(options.log)) if options.log else []
-    )  # before the minutes of work, for what may be wrong with it
+    losses = loss_curve(read_pretraining_log(options.log)) if options.log else []  # errors come before minutes of work
     work = options.out and options.out / "comparison"
     with aligned_part(options.manifest, phones, options.skip_missing) as (manifest, notes):
         print_notes(notes)
@@ -122,68 +131,82 @@ def run_quality_of_checkpoints(options: argparse.Namespace) -> int:
 
 
 def refuse(options: argparse.Namespace, reason: str, *names: str) -> None:
+    """Raise UserError with this reason if one of these options is set."""
     for name in names:
         if getattr(options, name):
             raise UserError(f"--{name.replace('_', '-')}: {reason}")
 
 
-# ---- dinosr abx --------------------------------------------------------------------------------------------------------------
+# ---- dinosr abx ------------------------------------------------------------------------------------------------------
 
 
 def add_abx(commands) -> None:
-    text = "ABX error of features or units, within and across speakers, as in ZeroSpeech 2021: how often a phone is nearer to another phone than to itself"
+    text = (
+        "compute the ABX error of features or units, within and across speakers, as in ZeroSpeech 2021: share of "
+        "triples in which X, a phone like A, is closer to B"
+    )
     parser = add_command(commands, "abx", run_abx, text)
     parser.add_argument(
         "features",
         type=Path,
         nargs="*",
         metavar="FEATURES",
-        help="folders that `dinosr features` wrote, and files of units, with --rate; of a folder that holds several: all of them",
+        help="folders written by `dinosr features`, and unit files, which require --rate; a folder that contains "
+        "several of either stands for all of them",
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--items", type=Path, metavar="FILE", help="an .item file of the benchmark")
-    what.add_argument("--phones", type=Path, metavar="TSV", help="a phone alignment in place of that: its triphones")
+    what.add_argument("--items", type=Path, metavar="FILE", help=".item file of the benchmark")
+    what.add_argument(
+        "--phones", type=Path, metavar="TSV", help="phone alignment, from which items are made: its triphones"
+    )
     made = parser.add_argument_group("items from --phones")
     made.add_argument(
         "--manifest",
         type=Path,
         metavar="TSV",
-        help="the manifest whose folders tell the speakers (default: LibriSpeech's names do), and whose rows .km files belong to",
+        help="manifest whose folders name the speakers (default: from utterance names, as in LibriSpeech), and to "
+        "whose rows the lines of .km files belong",
     )
     made.add_argument(
         "--span",
         choices=("triphone", "phone"),
-        help="an item holds its neighbours too, or the phone in the middle alone (default: triphone)",
+        help="extent of an item: the phone with both its neighbours, or the phone alone (default: triphone)",
     )
     made.add_argument(
         "--min-count",
         type=whole_number,
         metavar="N",
-        help="leave out phones that a speaker says less often in a context (default: 1)",
+        help="least number of times that a speaker says a phone in a context; rarer ones are skipped (default: 1)",
     )
     made.add_argument(
         "--silence",
         nargs="+",
         metavar="PHONE",
-        help="names of what is no phone (default: SIL SP SPN, in capitals or not)",
+        help="labels treated as silence, upper or lower case (default: SIL SP SPN)",
     )
     made.add_argument(
         "--write-items",
         type=Path,
         metavar="FILE",
-        help="keep them as an .item file; without FEATURES that is all that is done",
+        help="write the items to this .item file; without FEATURES, nothing else is done",
     )
     parser.add_argument(
-        "--distance", choices=("onehot", "edit"), help="between units (default: onehot); between features it is angular"
+        "--distance",
+        choices=("onehot", "edit"),
+        help="distance between units (default: onehot); between features it is always angular",
     )
-    parser.add_argument("--rate", type=positive, metavar="HZ", help="units a second of files of units")
+    parser.add_argument("--rate", type=positive, metavar="HZ", help="units per second of unit files")
     parser.add_argument(
-        "--no-sampling", action="store_true", help="compare all items, not 10 a group and 5 other speakers at random"
+        "--no-sampling",
+        action="store_true",
+        help="compare all items, instead of a random sample of 10 per group and 5 other speakers",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what is drawn (default: %(default)s)")
-    add_skip_missing(parser, "go on without the items whose utterance has no features")
     parser.add_argument(
-        "--tables", action="store_true", help="also print the errors of every pair of phones and of every speaker"
+        "--seed", type=int, default=0, metavar="N", help="random seed of the sample (default: %(default)s)"
+    )
+    add_skip_missing(parser, "skip items whose utterance has no features")
+    parser.add_argument(
+        "--tables", action="store_true", help="also print the error of every pair of phones and of every speaker"
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for abx.json, abx.tsv, abx_speakers.tsv and abx_pairs.tsv"
@@ -197,7 +220,7 @@ def run_abx(options: argparse.Namespace) -> int:
     from ..evaluation.table import format_table
 
     if not options.features and not options.write_items:
-        raise UserError("FEATURES: not given; name a folder that `dinosr features` wrote, or a file of units")
+        raise UserError("FEATURES: required without --write-items; give a folder of `dinosr features`, or a unit file")
     if options.out:
         require_writable(options.out)
     sources = open_sources(options.features, options.rate, options.distance, options.manifest)
@@ -214,10 +237,8 @@ def run_abx(options: argparse.Namespace) -> int:
         print(tables(rows), end="\n\n")
     print(format_table([row.as_dict() for row in rows], COLUMNS))
     if len({item.speaker for item in items}) == 1:
-        told = (
-            f"{options.manifest}: its folders tell" if options.manifest else f"{options.items or options.phones}: tells"
-        )
-        print_notes([f"{told} of one speaker, {items[0].speaker}; nothing to compare across speakers"])
+        source = options.manifest or options.items or options.phones
+        print_notes([f"{source}: contains only one speaker, {items[0].speaker}; no error across speakers"])
     if options.out:
         settings = {
             "items": str(options.items or options.phones),
@@ -230,7 +251,7 @@ def run_abx(options: argparse.Namespace) -> int:
 
 
 def abx_items(options: argparse.Namespace) -> list:
-    """Read, or made from an alignment and kept with --write-items."""
+    """Read the items, or make them from an alignment and write them for --write-items."""
     from ..data.manifest import require_writable
     from ..evaluation.measures.abx.items import (
         librispeech_speaker,
@@ -247,7 +268,8 @@ def abx_items(options: argparse.Namespace) -> list:
     if options.items:
         if choices or options.manifest or options.write_items:
             raise UserError(
-                "--manifest, --span, --min-count, --silence, --write-items: say how items are made of --phones; with --items leave them out"
+                "--manifest, --span, --min-count, --silence, --write-items: only used with --phones; omit them with "
+                "--items"
             )
         return read_items(options.items)
     if options.write_items:

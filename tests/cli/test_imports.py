@@ -131,21 +131,26 @@ def test_unknown_names():
     assert {"load", "register"} <= set(dir(dinosr_plugin))
 
 
-def imported_at_the_top(path: Path) -> list[str]:
-    """Modules that a file imports outside of functions, in its order; ``..compat`` for ``from .. import compat``."""
+def imported_at_the_top(path: Path) -> list[list[str]]:
+    """The modules that a file imports outside of functions, in its order, as parts of their names."""
     names = []
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
+            names += [alias.name.split(".") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names += [f"{'.' * node.level}{node.module or alias.name}" for alias in node.names]
+            names += [(node.module or alias.name).split(".") for alias in node.names]
     return names
 
 
-@pytest.mark.parametrize("path", sorted(PLUGIN.rglob("*.py")), ids=lambda path: str(path.relative_to(PLUGIN)))
+def imports_fairseq(path: Path) -> bool:
+    return any(name[0] in ("fairseq", "fairseq_cli") for name in imported_at_the_top(path))
+
+
+@pytest.mark.parametrize(
+    "path", sorted(filter(imports_fairseq, PLUGIN.rglob("*.py"))), ids=lambda path: str(path.relative_to(PLUGIN))
+)
 def test_compat_is_applied_before_fairseq_is_imported(path):
     """A module that imports fairseq imports ``compat`` before it, or its package does."""
     names = imported_at_the_top(path)
-    fairseq = [number for number, name in enumerate(names) if name.split(".")[0] in ("fairseq", "fairseq_cli")]
-    if fairseq and ".compat" not in names[: fairseq[0]] and "..compat" not in names[: fairseq[0]]:
-        assert "..compat" in imported_at_the_top(path.parent / "__init__.py")
+    before = names[: [name[0] for name in names].index("fairseq")]
+    assert ["compat"] in before or ["compat"] in imported_at_the_top(path.parent / "__init__.py")
