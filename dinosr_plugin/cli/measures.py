@@ -61,7 +61,8 @@ def add_quality(commands) -> None:
         "--clusters",
         type=whole_number,
         metavar="K",
-        help="with --train: clusters of k-means (default: the size of the checkpoint's codebooks)",
+        help="with --train: clusters of k-means, required for a checkpoint without codebooks (default: the size of "
+        "the codebooks)",
     )
     runs.add_argument(
         "--log",

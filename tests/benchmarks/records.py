@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: ``--json FILE``, which writes the measurements for other programs, and the exit status."""
+"""Code that the benchmark scripts share: ``--json FILE``, the measurements for other programs, and the exit status."""
 
 import argparse
 import json

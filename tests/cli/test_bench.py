@@ -259,7 +259,7 @@ def test_the_loader_takes_no_negative_numbers(options, capsys):
     assert "--workers and --updates: at least 0" in capsys.readouterr().err
 
 
-# ---- plain DinoSR is ours ------------------------------------------------------------------------------------------------------
+# ---- plain DinoSR is ours --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_plain_dinosr_computes_what_ours_does(method):
         torch.testing.assert_close(plain.teacher.fp32_params[name], average, rtol=1e-5, atol=1e-5)
 
 
-# ---- counters ------------------------------------------------------------------------------------------------------------------
+# ---- counters --------------------------------------------------------------------------------------------------------
 
 
 def count_flops(work) -> int:

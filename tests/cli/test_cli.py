@@ -84,7 +84,7 @@ def test_a_wrong_command_line_ends_with_2(arguments, capsys):
 def test_messages_of_the_number_types(capsys):
     with pytest.raises(SystemExit):
         cli.main(["check", "a.tsv", "--workers", "0"])
-    assert "invalid whole number above 0 value: '0'" in capsys.readouterr().err
+    assert "invalid positive integer value: '0'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

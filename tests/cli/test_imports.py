@@ -1,4 +1,4 @@
-"""What is imported when: torch and fairseq take seconds, so only where they are used; then with all that the plug-in adds."""
+"""Imports: torch and fairseq, which take seconds, only where they are used; and what the plug-in adds to fairseq."""
 
 import ast
 import subprocess

@@ -181,7 +181,7 @@ def test_what_cannot_be_is_told_before_any_audio_is_read(tmp_path, capsys, monke
     assert "pip install sentencepiece" in fails(capsys, *command, 20)
     with pytest.raises(SystemExit):
         main([str(argument) for argument in (*command, 0)])
-    assert "whole number above 0" in capsys.readouterr().err
+    assert "positive integer or bpe.model" in capsys.readouterr().err
 
 
 def test_no_transcripts(tmp_path, capsys):

@@ -169,14 +169,14 @@ def test_one_speaker(corpus, capsys):
     captured = capsys.readouterr()
     assert words(captured.out)[2][4] == "-"
     assert (
-        "note: flat.tsv: its folders tell of one speaker, unknown; nothing to compare across speakers\n" in captured.err
+        "note: flat.tsv: contains only one speaker, unknown; no error across speakers\n" in captured.err
     )
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "FEATURES: not given"),
+        ([], "FEATURES: required without --write-items"),
         (["absent"], "absent: no such folder or file"),
         (["some.units"], "some.units: a file of units wants --rate HZ"),
         (["all", "--rate", "50"], "--rate and --distance are of files of units"),
