@@ -1,7 +1,7 @@
 """The cost of work, independent of the machine's load: operators, bytes, FLOPs, collectives.
 
-The same work always has the same cost.
-The operators and FLOPs inside code compiled by torch.compile are not counted, only the operators that it calls.
+The same work always has the same cost. The operators and FLOPs inside code compiled by torch.compile are not counted,
+only the operators that it calls.
 """
 
 from collections.abc import Callable

@@ -32,7 +32,7 @@ MIN_SAMPLE_SIZE = 32_000
 
 
 def write_manifest(folder: Path, rows: int, seed: int = 0) -> None:
-    """Write ``train.tsv``: lengths are gamma distributed, like speech split at pauses; mean 14 s, a fifth above 20 s."""
+    """Write ``train.tsv``: lengths are gamma distributed, like speech split at pauses; mean 14 s, 20 % above 20 s."""
     samples = (np.random.default_rng(seed).gamma(4, 3.5, rows).clip(1, 35) * 16000).astype(int)
     with open(folder / "train.tsv", "w", encoding="utf-8") as file:
         file.write(f"{folder}\n")

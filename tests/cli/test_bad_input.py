@@ -109,7 +109,7 @@ def nothing(data: Path) -> None:
 
 
 NOISE = np.full(16500, 0.1)
-DATA_FAULTS = {  # what breaks the data, what the line says
+DATA_FAULTS = {  # name -> (function that damages the data, expected message)
     "missing root": (
         lambda data: (data / "corpus").rename(data / "moved"),
         r"train.tsv: its root folder .*corpus does not exist; .*dinosr manifest",
