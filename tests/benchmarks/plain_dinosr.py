@@ -24,7 +24,7 @@ from dinosr_plugin.modules.log_mel import LogMel
 
 
 class PlainDinoSR(BaseFairseqModel):
-    """``head_layers=matching`` is not supported. ``codebook_init`` and ``revive_after``, of little cost, are ignored."""
+    """``head_layers=matching`` is not supported; ``codebook_init`` and ``revive_after``, of little cost, are ignored."""
 
     def __init__(self, cfg: DinoSRConfig):
         super().__init__()

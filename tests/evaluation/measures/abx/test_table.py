@@ -218,7 +218,7 @@ def test_how_items_are_made_is_not_asked_of_a_file(corpus, capsys):
     write_items("some.item", [Item("anna0", 0, 1, "AE", "K", "T", "anna")])
     for option in (["--min-count", "2"], ["--manifest", "some.tsv"], ["--write-items", "x.item"]):
         assert dinosr_abx("all", "--items", "some.item", *option) == 1
-        assert "with --items leave them out" in capsys.readouterr().err
+        assert "omit them with --items" in capsys.readouterr().err
 
 
 def test_a_source_that_fails_is_named(corpus):
