@@ -11,7 +11,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-LAZY = {"load": "checkpoints.load"}  # name -> the module that defines it, imported on first use
+LAZY = {"load": "api"}  # name -> the module that defines it, imported on first use
 
 
 def register() -> None:

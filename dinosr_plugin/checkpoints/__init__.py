@@ -1,3 +1,3 @@
-"""Loading checkpoints of any kind."""
+"""Checkpoints: any file in (``load``), any model read frame by frame (``readers``)."""
 
 from .. import compat  # noqa: F401  (before fairseq is imported)

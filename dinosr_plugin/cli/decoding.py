@@ -198,9 +198,9 @@ def add_decoder(parser: argparse.ArgumentParser) -> None:
 
 
 def run_transcribe(options: argparse.Namespace) -> int:
-    from ..checkpoints.load import load_recogniser
     from ..decoding import build_decoder
     from ..decoding.pace import Pace
+    from ..decoding.recogniser import load_recogniser
     from ..decoding.transcribe import require_possible, search_options, survey, write
 
     require_possible(options.files, options.format, options.out)

@@ -4,15 +4,15 @@ import argparse
 from pathlib import Path
 
 from ..errors import UserError
-from .parsing import add_command, add_skip_missing, positive, print_notes, whole_number
+from .parsing import add_cache, add_command, add_skip_missing, cache_of, positive, print_notes, whole_number
 
 # ---- dinosr quality --------------------------------------------------------------------------------------------------
 
 
 def add_quality(commands) -> None:
     text = (
-        "measure discrete units: their information about phones and speakers (PNMI, purity), their bit rate and their "
-        "durations; of unit files, or of the codebooks of a checkpoint"
+        "measure discrete units: their information about phones and speakers (PNMI, purity), bit rate and durations; "
+        "of unit files, or of the codebooks of a checkpoint"
     )
     parser = add_command(commands, "quality", run_quality, text)
     parser.add_argument(
@@ -20,8 +20,7 @@ def add_quality(commands) -> None:
         nargs="+",
         type=Path,
         metavar="UNITS",
-        help="unit files, or folders of them; or checkpoints of one pre-training run, from which curves over updates "
-        "are drawn if there are several",
+        help="unit files, folders of them; or checkpoints of one pre-training run (several give curves over updates)",
     )
     parser.add_argument(
         "--phones",
@@ -34,12 +33,10 @@ def add_quality(commands) -> None:
         "--manifest",
         type=Path,
         metavar="TSV",
-        help="manifest of the speech, whose folders name the speakers; required for checkpoints (use speakers not "
-        "seen in training) and for .km files; the alignment may contain more utterances",
+        help="manifest of the speech: required for checkpoints (use speakers that were not trained on) and .km files; "
+        "its folders name the speakers; the alignment may cover more",
     )
-    add_skip_missing(
-        parser, "skip utterances that have units (or are in the manifest) but no alignment, or the reverse"
-    )
+    add_skip_missing(parser, "skip utterances that have only units (or a row in the manifest) or only an alignment")
     parser.add_argument(
         "--out",
         type=Path,
@@ -47,35 +44,56 @@ def add_quality(commands) -> None:
         help="folder for quality.json, code_by_phone.png and, for checkpoints, curves.png",
     )
     units = parser.add_argument_group("for unit files")
-    units.add_argument("--rate", type=positive, metavar="HZ", help="units per second (default: 50)")
+    units.add_argument(
+        "--rate",
+        type=positive,
+        metavar="HZ",
+        help="units per second (default: from the .json file of the units, else 50)",
+    )
+    units.add_argument(
+        "--first-centre",
+        type=positive,
+        metavar="SECONDS",
+        help="time of the centre of the first unit (default: the model's own, from the .json file of the units; "
+        "else half a unit)",
+    )
+    units.add_argument(
+        "--alignment",
+        choices=("centres", "published"),
+        help="centres: a unit counts for the phone at its centre; published: units are repeated to 100 Hz, and unit "
+        "i is compared with label i of a 10 ms alignment, as in the figures of HuBERT, DinoSR and SpidR (default: "
+        "centres)",
+    )
+    units.add_argument(
+        "--lags", action="store_true", help="also print PNMI for units shifted by -40 to +40 ms, and its peak"
+    )
     runs = parser.add_argument_group("for checkpoints")
     runs.add_argument(
         "--train",
         type=Path,
         metavar="TSV",
-        help="training manifest: also measure k-means of the same size on MFCC, log-Mel and every layer, untrained and "
-        "trained",
+        help="training manifest: adds k-means of the same size on MFCC, log-Mel and every layer, untrained and trained",
     )
-    runs.add_argument("--abx", action="store_true", help="with --train: also compute the ABX error of every row")
+    runs.add_argument("--abx", action="store_true", help="with --train: add the ABX error of every row")
     runs.add_argument(
         "--clusters",
         type=whole_number,
         metavar="K",
-        help="with --train: clusters of k-means, required for a checkpoint without codebooks (default: the size of "
-        "the codebooks)",
+        help="with --train: clusters of k-means, for a checkpoint without codebooks (default: the codebooks' size)",
     )
+    add_cache(runs)
     runs.add_argument(
         "--log",
         type=Path,
         metavar="PATH",
-        help="with --out: TensorBoard folder (common.tensorboard_logdir) or JSON log (common.log_file) of the "
-        "training: add the loss to the curves",
+        help="with --out: the run's TensorBoard folder (common.tensorboard_logdir) or JSON log (common.log_file): "
+        "adds the training loss to the curves",
     )
 
 
 def run_quality(options: argparse.Namespace) -> int:
     from ..data.manifest import require_writable
-    from ..evaluation.unit_files import is_checkpoint
+    from ..evaluation.unit_quality import is_checkpoint
 
     if options.out:
         require_writable(options.out)
@@ -83,48 +101,62 @@ def run_quality(options: argparse.Namespace) -> int:
     if not checkpoints:
         return run_quality_of_units(options)
     if others := [path for path in options.units if path not in checkpoints]:
-        raise UserError(
-            f"{others[0]}: not a checkpoint, but {checkpoints[0]} is; give either unit files or checkpoints"
-        )
+        raise UserError(f"{others[0]}: not a checkpoint, but {checkpoints[0]} is; give one kind at a time")
     return run_quality_of_checkpoints(options)
 
 
 def run_quality_of_units(options: argparse.Namespace) -> int:
-    from ..evaluation.codebooks import rows_table
+    from ..evaluation.history import rows_table
+    from ..evaluation.measures.quality.measure import LagMeasure
     from ..evaluation.phones import PhoneAlignment
-    from ..evaluation.unit_files import measure_files, write_unit_quality
+    from ..evaluation.table import format_table
+    from ..evaluation.unit_quality import NAME, measure_files, write_unit_quality
 
-    refuse(
-        options, "only used with checkpoints, not with unit files; omit the option", "train", "abx", "clusters", "log"
-    )
+    refuse(options, "only for checkpoints; remove it", "train", "abx", "clusters", "log", "cache", "cache_gb")
     phones = PhoneAlignment.read(options.phones)
-    measured, notes = measure_files(options.units, phones, options.manifest, options.rate or 50.0, options.skip_missing)
+    measured, notes = measure_files(
+        options.units,
+        phones,
+        options.manifest,
+        options.rate,
+        options.first_centre,
+        options.skip_missing,
+        options.alignment or "centres",
+        options.lags,
+    )
     print_notes(notes)
-    print(rows_table([row for row, _ in measured]))
+    rows = [one.row for one in measured]
+    print(rows_table(rows))
+    if options.lags:
+        print("\nPNMI of shifted units\n" + format_table(rows, [NAME, *LagMeasure.columns]))
     if options.out:
         print(*write_unit_quality(options.out, measured, phones.names), sep="\n")
     return 0
 
 
 def run_quality_of_checkpoints(options: argparse.Namespace) -> int:
-    from ..evaluation.codebooks import measure, quality_table, write_quality
+    from ..evaluation.history import measure, quality_table, write_quality
     from ..evaluation.phones import PhoneAlignment
+    from ..evaluation.speech import Speech
     from ..evaluation.training_log import loss_curve, read_pretraining_log
-    from ..evaluation.unit_files import aligned_part
 
-    refuse(options, "only used with unit files, not with checkpoints; omit the option", "rate")
+    refuse(options, "only for unit files; remove it", "rate", "first_centre", "alignment", "lags")
     if options.manifest is None:
-        raise UserError("--manifest: required for checkpoints; give the .tsv file of the speech")
-    if options.train is None:
-        refuse(options, "requires --train; add --train TSV", "abx", "clusters")
-    if options.out is None:
-        refuse(options, "requires --out, the folder of the plot; add --out DIR", "log")
+        raise UserError("--manifest: required for checkpoints; give the .tsv file of the speech to measure on")
+    for name in ("abx", "clusters", "cache", "cache_gb"):
+        if options.train is None and getattr(options, name):
+            raise UserError(f"--train is required with --{name.replace('_', '-')}")
+    if options.out is None and options.log:
+        raise UserError("--out is required with --log, for the picture of the loss")
     phones = PhoneAlignment.read(options.phones)
-    losses = loss_curve(read_pretraining_log(options.log)) if options.log else []  # errors come before minutes of work
+    losses = (
+        loss_curve(read_pretraining_log(options.log)) if options.log else []
+    )  # an invalid one fails before the work
+    speech, notes = Speech.read(options.manifest, phones, options.skip_missing)
+    print_notes(notes)
     work = options.out and options.out / "comparison"
-    with aligned_part(options.manifest, phones, options.skip_missing) as (manifest, notes):
-        print_notes(notes)
-        figures = measure(options.units, manifest, phones, options.train, work, options.abx, options.clusters)
+    cache, max_bytes = cache_of(options)
+    figures = measure(options.units, speech, options.train, work, options.abx, options.clusters, cache, max_bytes)
     print(quality_table(figures))
     if options.out:
         print(*write_quality(options.out, figures, phones.names, losses), sep="\n")
@@ -144,7 +176,7 @@ def refuse(options: argparse.Namespace, reason: str, *names: str) -> None:
 def add_abx(commands) -> None:
     text = (
         "compute the ABX error of features or units, within and across speakers, as in ZeroSpeech 2021: share of "
-        "triples in which X, a phone like A, is closer to B"
+        "triples in which X is closer to B, another phone, than to A, the same phone"
     )
     parser = add_command(commands, "abx", run_abx, text)
     parser.add_argument(
@@ -152,8 +184,7 @@ def add_abx(commands) -> None:
         type=Path,
         nargs="*",
         metavar="FEATURES",
-        help="folders written by `dinosr features`, and unit files, which require --rate; a folder that contains "
-        "several of either stands for all of them",
+        help="folders written by `dinosr features`, unit files, or folders of several of these",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--items", type=Path, metavar="FILE", help=".item file of the benchmark")
@@ -165,38 +196,50 @@ def add_abx(commands) -> None:
         "--manifest",
         type=Path,
         metavar="TSV",
-        help="manifest whose folders name the speakers (default: from utterance names, as in LibriSpeech), and to "
-        "whose rows the lines of .km files belong",
+        help="manifest whose folders name the speakers (default: LibriSpeech's file names), and whose rows .km files "
+        "belong to",
     )
     made.add_argument(
         "--span",
         choices=("triphone", "phone"),
-        help="extent of an item: the phone with both its neighbours, or the phone alone (default: triphone)",
+        help="an item covers the phone and its neighbours, or the phone alone (default: triphone)",
     )
     made.add_argument(
         "--min-count",
         type=whole_number,
         metavar="N",
-        help="least number of times that a speaker says a phone in a context; rarer ones are skipped (default: 1)",
+        help="skip phones that a speaker says less often in a context (default: 1)",
     )
     made.add_argument(
         "--silence",
         nargs="+",
-        metavar="PHONE",
+        metavar="LABEL",
         help="labels treated as silence, upper or lower case (default: SIL SP SPN)",
     )
     made.add_argument(
         "--write-items",
         type=Path,
         metavar="FILE",
-        help="write the items to this .item file; without FEATURES, nothing else is done",
+        help="write the items to an .item file; without FEATURES nothing else is done",
     )
     parser.add_argument(
         "--distance",
         choices=("onehot", "edit"),
-        help="distance between units (default: onehot); between features it is always angular",
+        help="distance between units (default: onehot); between features it is the angle",
     )
-    parser.add_argument("--rate", type=positive, metavar="HZ", help="units per second of unit files")
+    parser.add_argument(
+        "--rate",
+        type=positive,
+        metavar="HZ",
+        help="units per second of unit files (default: from the .json file of the units)",
+    )
+    parser.add_argument(
+        "--last-frame",
+        choices=("drop", "keep"),
+        default="drop",
+        help="the last frame whose centre is inside an item: drop: as zerospeech-libriabx2, and so the published "
+        "figures; keep: as fastabx (default: %(default)s)",
+    )
     parser.add_argument(
         "--no-sampling",
         action="store_true",
@@ -206,11 +249,12 @@ def add_abx(commands) -> None:
         "--seed", type=int, default=0, metavar="N", help="random seed of the sample (default: %(default)s)"
     )
     add_skip_missing(parser, "skip items whose utterance has no features")
+    parser.add_argument("--tables", action="store_true", help="also print the errors of every phone pair and speaker")
     parser.add_argument(
-        "--tables", action="store_true", help="also print the error of every pair of phones and of every speaker"
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for abx.json, abx.tsv, abx_speakers.tsv and abx_pairs.tsv"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for abx.json, abx.tsv, abx_speakers.tsv and abx_pairs.tsv; an interrupted command resumes there",
     )
 
 
@@ -221,56 +265,43 @@ def run_abx(options: argparse.Namespace) -> int:
     from ..evaluation.table import format_table
 
     if not options.features and not options.write_items:
-        raise UserError("FEATURES: required without --write-items; give a folder of `dinosr features`, or a unit file")
+        raise UserError("FEATURES: required; give a folder written by `dinosr features`, or a unit file")
     if options.out:
         require_writable(options.out)
     sources = open_sources(options.features, options.rate, options.distance, options.manifest)
     items = abx_items(options)
     if not sources:
         return 0
-    limits = (
-        {"max_group": None, "max_speakers": None}
-        if options.no_sampling
-        else {"max_group": MAX_GROUP, "max_speakers": MAX_SPEAKERS}
-    )
-    rows = measure(sources, items, **limits, seed=options.seed, skip_missing=options.skip_missing)
+    limits = (None, None) if options.no_sampling else (MAX_GROUP, MAX_SPEAKERS)
+    settings = {"max_group": limits[0], "max_speakers": limits[1], "seed": options.seed}
+    settings |= {"last_frame": options.last_frame}
+    rows = measure(sources, items, options.out, **settings, skip_missing=options.skip_missing)
     if options.tables:
         print(tables(rows), end="\n\n")
-    print(format_table([row.as_dict() for row in rows], COLUMNS))
-    if len({item.speaker for item in items}) == 1:
-        source = options.manifest or options.items or options.phones
-        print_notes([f"{source}: contains only one speaker, {items[0].speaker}; no error across speakers"])
+    print(format_table(rows, COLUMNS))
+    speakers = {item.speaker for item in items}
+    if len(speakers) == 1:
+        where = f"{options.manifest}: its folders name" if options.manifest else f"{options.items or options.phones}:"
+        print_notes([f"{where} only one speaker, {items[0].speaker}; nothing to compare across speakers"])
     if options.out:
-        settings = {
-            "items": str(options.items or options.phones),
-            "speakers": len({item.speaker for item in items}),
-            **limits,
-            "seed": options.seed,
-        }
-        print(*write_abx(options.out, rows, settings), sep="\n")
+        about = {"items": str(options.items or options.phones), "speakers": len(speakers), **settings}
+        print(*write_abx(options.out, rows, about), sep="\n")
     return 0
 
 
 def abx_items(options: argparse.Namespace) -> list:
-    """Read the items, or make them from an alignment and write them for --write-items."""
+    """Read the items from --items, or make them from --phones and write them to --write-items."""
     from ..data.manifest import require_writable
-    from ..evaluation.measures.abx.items import (
-        librispeech_speaker,
-        make_items,
-        manifest_speakers,
-        read_items,
-        write_items,
-    )
+    from ..evaluation.measures.abx.items import make_items, read_items, write_items
     from ..evaluation.phones import PhoneAlignment
+    from ..evaluation.speech import librispeech_speaker, manifest_speakers
 
-    choices = {
-        name: getattr(options, name) for name in ("span", "min_count", "silence") if getattr(options, name) is not None
-    }
+    names = ("span", "min_count", "silence")
+    choices = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.items:
         if choices or options.manifest or options.write_items:
             raise UserError(
-                "--manifest, --span, --min-count, --silence, --write-items: only used with --phones; omit them with "
-                "--items"
+                "--manifest, --span, --min-count, --silence, --write-items: only with --phones; remove them, or --items"
             )
         return read_items(options.items)
     if options.write_items:

@@ -73,6 +73,29 @@ def workers(options: argparse.Namespace) -> int:
     return options.workers or default_workers()
 
 
+def add_cache(parser) -> None:
+    """Options of commands that compute the layers of a model."""
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="keep the features of all layers there, for later commands (default: temporary, removed at the end)",
+    )
+    parser.add_argument(
+        "--cache-gb",
+        type=positive,
+        metavar="GB",
+        help="maximum size of the cache; what was not used for longest is removed (default: 50)",
+    )
+
+
+def cache_of(options: argparse.Namespace) -> tuple[Path | None, float]:
+    """(folder, bytes) of these options."""
+    from ..evaluation.layers import MAX_BYTES
+
+    return options.cache, options.cache_gb * 1e9 if options.cache_gb else MAX_BYTES
+
+
 def print_notes(notes: list[str]) -> None:
     for note in notes:
         print(f"note: {note}", file=sys.stderr)

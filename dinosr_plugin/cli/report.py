@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .parsing import add_command, add_skip_missing, whole_number
+from .parsing import add_cache, add_command, add_skip_missing, cache_of, whole_number
 
 
 def add_report(commands) -> None:
@@ -56,6 +56,7 @@ def add_report(commands) -> None:
         help="clusters of k-means, required for a checkpoint without codebooks (default: the size of the codebooks)",
     )
     add_skip_missing(parser, "skip utterances of the manifest that have no alignment")
+    add_cache(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -66,15 +67,22 @@ def add_report(commands) -> None:
 
 
 def run_report(options: argparse.Namespace) -> int:
-    from ..evaluation.phones import PhoneAlignment
     from ..evaluation.report import write_report
-    from ..evaluation.unit_files import aligned_part
 
-    say = lambda line: print(line, file=sys.stderr)
-    with aligned_part(options.manifest, PhoneAlignment.read(options.phones), options.skip_missing) as (manifest, notes):
-        path = write_report(
-            options.checkpoint, manifest, options.phones, options.train, options.out,
-            log=options.log, abx=not options.no_abx, clusters=options.clusters, notes=notes, say=say,
-        )  # fmt: skip
+    cache, max_bytes = cache_of(options)
+    path = write_report(
+        options.checkpoint,
+        options.manifest,
+        options.phones,
+        options.train,
+        options.out,
+        log=options.log,
+        abx=not options.no_abx,
+        clusters=options.clusters,
+        skip_missing=options.skip_missing,
+        cache=cache,
+        max_bytes=max_bytes,
+        say=lambda line: print(line, file=sys.stderr),
+    )
     print(path)
     return 0

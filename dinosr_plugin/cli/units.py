@@ -34,7 +34,7 @@ LAYER_HELP = (
     "which includes the final LayerNorm of a pre-LN model, unlike the number of the last layer. all: each layer in a "
     "folder of its own, layer_0, layer_1, ... The rate is the model's, 50 frames per second (default: %(default)s)"
 )
-MAX_MINUTES = 10.0  # the value of units.features, which takes seconds to import
+MAX_MINUTES = 10.0  # the value of units.batches, which takes seconds to import
 
 
 def add_shards(parser: argparse.ArgumentParser) -> None:
@@ -270,12 +270,13 @@ def run_kmeans_fit(options: argparse.Namespace) -> int:
 def old_labels(options: argparse.Namespace):
     """Utterance -> labels; None without --from-labels.
 
+
     Raises UserError for a number of labels other than --clusters, and for --restarts together with --from-labels.
     """
     if not options.from_labels:
         return None
     from ..data.labels import count_classes
-    from ..evaluation.unit_files import read_labelled_units  # imports torch
+    from ..units.unit_files import read_labelled_units
 
     folder, kind = options.from_labels.parent, options.from_labels.suffix[1:]
     if options.restarts > 1:

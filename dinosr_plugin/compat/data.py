@@ -1,4 +1,4 @@
-"""Which dataset and which checkpoint fairseq's audio tasks and models read, and how ``fairseq-generate`` walks through a dataset."""
+"""Which dataset and checkpoint fairseq's audio tasks and models read, and how ``fairseq-generate`` reads batches."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +8,10 @@ from .wrapping import wrap_once
 
 @contextmanager
 def audio_dataset(make: Callable) -> Iterator[None]:
-    """fairseq's audio tasks name their dataset class; while this lasts they call ``make`` instead. The other way is a copy of 100 lines."""
+    """Within this context fairseq's audio tasks build their dataset with ``make``.
+
+    fairseq's code names its dataset class; the alternative is a copy of its 100 lines.
+    """
     from fairseq.tasks import audio_pretraining
 
     previous = audio_pretraining.FileAudioDataset
@@ -19,20 +22,22 @@ def audio_dataset(make: Callable) -> Iterator[None]:
         audio_pretraining.FileAudioDataset = previous
 
 
-def one_corpus_a_batch():
-    """fairseq's mixture of corpora puts rows of several into a batch, and lets the first row's dataset collate them all: by row numbers, which are
-    those of other files there, if there are so many. Here a batch is of one corpus, which reads it as it would without the mixture.
+def one_corpus_per_batch():
+    """Batches of fairseq's ``MultiCorpusDataset`` contain one corpus each, read as without the mixture.
+
+    fairseq mixes rows of several corpora in a batch and has the first row's dataset collate them all by row number.
+    In that dataset these are the numbers of other files, or do not exist.
     """
     from fairseq.data.multi_corpus_dataset import MultiCorpusDataset
 
-    def apart(previous):
+    def batch_by_corpus(previous):
         def __init__(self, *args, **kwargs):
             previous(self, *args, **kwargs)
             self.batch_sample = True
 
         return __init__
 
-    def together(previous):
+    def read_batch(previous):
         def __getitems__(self, indices):
             rows, keys = zip(*map(self._map_index, indices))
             corpus = self.datasets[keys[0]]
@@ -42,13 +47,16 @@ def one_corpus_a_batch():
 
         return __getitems__
 
-    wrap_once(MultiCorpusDataset, "__init__", apart)
-    wrap_once(MultiCorpusDataset, "__getitems__", together)
+    wrap_once(MultiCorpusDataset, "__init__", batch_by_corpus)
+    wrap_once(MultiCorpusDataset, "__getitems__", read_batch)
 
 
 @contextmanager
 def loaded_checkpoints(change: Callable) -> Iterator[None]:
-    """fairseq's ``wav2vec_ctc`` loads the pre-trained checkpoint by itself; while this lasts it gets what ``change`` makes of each."""
+    """Within this context every checkpoint that fairseq loads is passed through ``change``.
+
+    fairseq's ``wav2vec_ctc`` loads the pre-trained checkpoint itself and offers no other way to convert it.
+    """
     from fairseq import checkpoint_utils
 
     previous = checkpoint_utils.load_checkpoint_to_cpu
@@ -59,7 +67,10 @@ def loaded_checkpoints(change: Callable) -> Iterator[None]:
         checkpoint_utils.load_checkpoint_to_cpu = previous
 
 
-def through(batches, make: Callable[[Iterator], Iterator]) -> None:
-    """fairseq-generate wants the text of a batch before it reads the next one. From here on it reads what ``make`` makes of its batches."""
-    counted = batches._cur_epoch_itr
-    counted._itr = make(counted._itr)
+def transform_batches(batches, make: Callable[[Iterator], Iterator]) -> None:
+    """Replace the rest of fairseq-generate's iterator ``batches`` with ``make`` of it.
+
+    fairseq-generate decodes each batch before it reads the next one; ``make`` may read ahead.
+    """
+    counting = batches._cur_epoch_itr
+    counting._itr = make(counting._itr)

@@ -1,4 +1,4 @@
-"""What ``fairseq-generate --lm-path`` lacks, and what else loads a language model needs too."""
+"""Loading fairseq's language models: where their dictionary is, and one-line errors."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -13,19 +13,23 @@ logger = logging.getLogger(__name__)
 HOW_TO = "give one made by fairseq-train --task language_modeling"
 
 
-def language_models_load():
-    """fairseq looks for the model's dictionary in DATA only, and ends in a traceback where it is not there or the file is no language model."""
+def load_language_models():
+    """fairseq-generate searches the dictionary of ``--lm-path`` in DATA only.
+
+    If it is not there, or the file is not a language model, fairseq ends with a traceback. Here the folders of
+    ``dictionary_folder`` are searched, and every failure is a UserError.
+    """
     from fairseq import checkpoint_utils, utils
 
     def make(previous):
         def load(filenames, arg_overrides=None, task=None, *args, **kwargs):
-            if task is not None or "data" not in (arg_overrides or {}):  # not what fairseq-generate does for --lm-path
+            if task is not None or "data" not in (arg_overrides or {}):  # not the call for --lm-path
                 return previous(filenames, arg_overrides, task, *args, **kwargs)
             (path,) = filenames
             name = f"--lm-path {path}"
             with language_model_faults(path, name):
                 folder = dictionary_folder(path, utils.split_paths(arg_overrides["data"])[:1], name)
-                logger.info(f"{name}: its dictionary is {folder / 'dict.txt'}")
+                logger.info(f"{name}: dictionary {folder / 'dict.txt'}")
                 return previous(filenames, {**arg_overrides, "data": str(folder)}, task, *args, **kwargs)
 
         return load
@@ -35,21 +39,29 @@ def language_models_load():
 
 @contextmanager
 def language_model_faults(path: str, name: str) -> Iterator[None]:
-    """One line, a UserError, for whatever happens while the language model is loaded inside; ``name`` is what the line calls it."""
+    """Turn every error while the language model is loaded within this context into a UserError of one line.
+
+    Args:
+        path: file of the language model.
+        name: what the message calls it.
+    """
     if not Path(path).is_file():
         raise UserError(f"{name}: no such file; {HOW_TO}")
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # torch, pickle, zipfile and fairseq each have their own
+    except Exception as error:  # torch, pickle, zipfile and fairseq raise exceptions of many classes
         reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
-        what = "not a language model, or one of another dictionary than the dict.txt that was found"
+        what = "not a language model, or trained with another dictionary than the dict.txt that was found"
         raise UserError(f"{name}: {what}; {HOW_TO} ({reason})") from error
 
 
 def dictionary_folder(path: str, folders: Sequence[str], name: str) -> Path:
-    """Where the ``dict.txt`` of a language model is: beside it, in one of ``folders``, or in the folder it was trained on."""
+    """The folder of a language model's ``dict.txt``: the model's own, one of ``folders``, or its training data's.
+
+    Raises UserError if the file is not in any of these, or if ``path`` is not a language model.
+    """
     from fairseq import checkpoint_utils, utils
 
     searched = [Path(path).parent, *map(Path, folders)]
@@ -64,6 +76,6 @@ def dictionary_folder(path: str, folders: Sequence[str], name: str) -> Path:
     if not (searched[-1] / "dict.txt").is_file():
         where = ", ".join(map(str, searched))
         raise UserError(
-            f"{name}: no dict.txt, its dictionary, in {where}; copy it there from the folder of fairseq-preprocess"
+            f"{name}: no dict.txt (its dictionary) in {where}; copy it there from the folder of fairseq-preprocess"
         )
     return searched[-1]

@@ -1,4 +1,4 @@
-"""What a person reads: one line for an error that they can mend, each line of the log once, no warning that they can do nothing about."""
+"""What users read: one line for an error they can fix, each line of the log once, no warning they cannot act on."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ from .wrapping import wrap_once
 
 
 def one_line_errors():
-    """The argparse programs of fairseq print a traceback for every exception; a ``UserError`` needs only its message."""
+    """fairseq's argparse programs print a traceback for every exception; of a ``UserError`` print the message only."""
 
     def make(previous):
         def hook(kind, error, traceback):
@@ -37,8 +37,11 @@ def one_line_errors_in_hydra():
     utils.CompactHydraException = (errors.CompactHydraException, UserError)  # used with isinstance only
 
 
-def one_line_errors_of_workers():
-    """torch puts the worker's whole traceback into the message of an error in a loader's worker process; a ``UserError`` keeps its own."""
+def one_line_worker_errors():
+    """torch adds the traceback of a data loader's worker process to the message of its error.
+
+    A ``UserError`` keeps its message.
+    """
 
     def make(previous):
         def reraise(self):
@@ -51,8 +54,8 @@ def one_line_errors_of_workers():
     wrap_once(torch._utils.ExceptionWrapper, "reraise", make)
 
 
-def one_line_for_save_dir():
-    """fairseq ends in a traceback where ``checkpoint.save_dir`` cannot be written, before any of our code runs."""
+def one_line_save_dir_error():
+    """fairseq raises an OSError if ``checkpoint.save_dir`` is not writable, before the plug-in's own code runs."""
     from fairseq import checkpoint_utils
 
     def make(previous):
@@ -69,8 +72,8 @@ def one_line_for_save_dir():
     wrap_once(checkpoint_utils, "verify_checkpoint_directory", make)
 
 
-def log_file_opened_once():
-    """fairseq opens ``common.log_file`` again in every epoch and validation, and then writes each line once more for each time."""
+def open_log_file_once():
+    """fairseq opens ``common.log_file`` again in every epoch and validation, and then repeats each line as often."""
     from fairseq.logging import progress_bar
 
     def make(previous):
@@ -85,6 +88,9 @@ def log_file_opened_once():
     wrap_once(progress_bar, "progress_bar", make)
 
 
-def no_warning_about_weight_norm():
-    """torch calls ``weight_norm`` deprecated whenever fairseq builds a positional convolution with it; nobody who trains can mend that."""
+def silence_weight_norm_warning():
+    """torch warns that ``weight_norm`` is deprecated whenever fairseq builds a positional convolution with it.
+
+    Users cannot act on that warning.
+    """
     warnings.filterwarnings("ignore", message=r"`torch\.nn\.utils\.weight_norm` is deprecated", category=FutureWarning)

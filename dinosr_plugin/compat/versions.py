@@ -1,4 +1,4 @@
-"""What newer versions of NumPy and torch no longer do for fairseq, and what importing it does to everybody else."""
+"""What newer versions of NumPy, torch and Python changed under fairseq, and side effects of importing fairseq."""
 
 import logging
 import sys
@@ -8,13 +8,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 
 from .wrapping import wrap_once
 
 
 def import_fairseq_quietly():
-    """Importing fairseq sets the root logger to DEBUG and gives it a handler; every library would start to chatter."""
+    """Importing fairseq sets the root logger to DEBUG and adds a handler, so that every library logs to the terminal.
+
+    Both are undone here.
+    """
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
     import fairseq_cli.train  # noqa: F401
@@ -23,8 +26,11 @@ def import_fairseq_quietly():
     root.handlers[:] = handlers
 
 
-def numpy_aliases():
-    """fairseq 0.12 uses ``np.int`` and ``np.float``, which NumPy 1.24 removed, and ``np.compat.long`` (in language models), which 2.0 did."""
+def restore_numpy_aliases():
+    """fairseq 0.12 uses ``np.int`` and ``np.float``, removed in NumPy 1.24, and ``np.compat.long``, removed in 2.0.
+
+    The last one is used by its language models.
+    """
     for name, builtin in (("int", int), ("float", float)):
         if name not in np.__dict__:
             setattr(np, name, builtin)
@@ -33,11 +39,12 @@ def numpy_aliases():
 
 
 def allow_fairseq_checkpoints():
-    """torch >= 2.6 unpickles nothing but tensors by default; fairseq's checkpoints also hold a ``Dictionary`` (fine-tuned ones, HuBERT), and
-    those from before 2021, such as wav2vec_small.pt, and of its older models (``lstm_lm``) their options in an ``argparse.Namespace``:
-    fairseq-train could not go on and fairseq-eval-lm not begin.
+    """Allow the two classes in fairseq's checkpoints that torch >= 2.6 refuses to unpickle by default.
 
-    Exactly these classes are allowed, which do nothing when they are made; ``weights_only`` stays on.
+    Fine-tuned checkpoints and HuBERT contain a ``Dictionary``. Checkpoints from before 2021, such as wav2vec_small.pt,
+    and those of fairseq's older models (``lstm_lm``) contain their options in an ``argparse.Namespace``: without it
+    fairseq-train cannot resume and fairseq-eval-lm cannot start. Neither class runs code when it is constructed, and
+    ``weights_only`` stays on.
     """
     from fairseq.data.dictionary import Dictionary
 
@@ -45,9 +52,30 @@ def allow_fairseq_checkpoints():
         torch.serialization.add_safe_globals([Dictionary, Namespace])
 
 
-def hubert_ctc_is_built():
-    """fairseq asks the config of a fine-tuned HuBERT whether it is ``autoregressive``, a field that only its sequence-to-sequence model has
-    (fairseq issue 4916): none can be made or loaded.
+def broadcast_checkpoints():
+    """fairseq sends a loaded checkpoint to the other ranks as a pickle that torch >= 2.6 refuses.
+
+    It contains fairseq's placeholders for tensors, which are allowed here while it is sent, and the checkpoint's
+    config, which is sent as a plain dictionary.
+    """
+    from fairseq.distributed import utils as distributed_utils
+
+    def make(previous):
+        def broadcast(obj, *args, **kwargs):
+            if isinstance(obj, dict) and OmegaConf.is_config(obj.get("cfg")):
+                obj = {**obj, "cfg": OmegaConf.to_container(obj["cfg"])}
+            with torch.serialization.safe_globals([distributed_utils._TensorPlaceholder]):
+                return previous(obj, *args, **kwargs)
+
+        return broadcast
+
+    wrap_once(distributed_utils, "broadcast_object", make)
+
+
+def build_hubert_ctc():
+    """fairseq reads ``autoregressive`` from the config of a fine-tuned HuBERT, a field of its seq2seq model only.
+
+    Without the field no such model can be built or loaded (fairseq issue 4916).
     """
     from fairseq.models.hubert.hubert_asr import HubertCtc
 
@@ -62,11 +90,14 @@ def hubert_ctc_is_built():
     wrap_once(HubertCtc, "build_model", make)
 
 
-def let_go_of_processes(executor: ProcessPoolExecutor) -> None:
-    """Python before 3.11.5 (Debian's is 3.11.2) waits for ever where a process of a pool was killed before it had read what was sent to it (CPython
-    issue 94777). Nobody reads any more: with the pipe's other end closed, sending fails.
+def unblock_pool(executor: ProcessPoolExecutor) -> None:
+    """Let a pool shut down after one of its processes was killed.
 
-    Later ones close it themselves, in another thread: to do so here too would close, now and then, a file that has got its number meanwhile.
+    Python before 3.11.5 (Debian's is 3.11.2) waits forever if the process had not yet read what was sent to it (CPython
+    issue 94777). No process reads it any more; once the reading end of the pipe is closed, sending fails instead.
+
+    Later versions close the pipe themselves, in another thread. Closing it here too would occasionally close another
+    file that has been given the same descriptor in the meantime.
     """
     if sys.version_info < (3, 11, 5) and executor._call_queue is not None:
         executor._call_queue._reader.close()

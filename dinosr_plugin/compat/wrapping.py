@@ -1,14 +1,14 @@
-"""How fairseq's and torch's functions are replaced."""
+"""How functions of fairseq and torch are replaced."""
 
 import functools
 from collections.abc import Callable
 
 
 def wrap_once(owner, name: str, make: Callable[[Callable], Callable]):
-    """Replace ``owner.name`` by ``make`` of it; a second call with the same ``make`` changes nothing."""
+    """Replace ``owner.name`` with ``make(owner.name)``; a second call with the same ``make`` changes nothing."""
     previous = getattr(owner, name)
-    done, own = getattr(previous, "dinosr_wrappers", ()), f"{make.__module__}.{make.__qualname__}"
-    if own not in done:
+    applied, key = getattr(previous, "dinosr_wrappers", ()), f"{make.__module__}.{make.__qualname__}"
+    if key not in applied:
         wrapper = functools.wraps(previous)(make(previous))
-        wrapper.dinosr_wrappers = (*done, own)
+        wrapper.dinosr_wrappers = (*applied, key)
         setattr(owner, name, wrapper)

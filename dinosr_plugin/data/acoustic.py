@@ -1,25 +1,48 @@
-"""Features without learning: MFCC and log-Mel frames of a waveform, at the trunk's frame rate.
+"""Acoustic features, computed without learning: MFCC and log-Mel frames of a waveform, at the trunk's frame rate.
 
 Recipes (16 kHz, Kaldi's 25 ms Povey windows every 10 ms, no dither):
 
 - ``mfcc``: 13 coefficients (C0, no energy) with deltas and delta-deltas = 39 dimensions as in HuBERT's first iteration
   (Hsu et al. 2021), mean-normalised per utterance, averaged in pairs of frames.
-- ``fbank``: 80 log-Mel bins, mean/variance-normalised per utterance and bin, pairs of frames stacked = 160 dimensions.
+- ``fbank``: 80 log-Mel bins, mean/variance-normalised per utterance and bin, stacked in pairs of frames = 160
+  dimensions.
 
-A pair is the 10 ms frames 2i and 2i+1. Frame 2i covers samples [320 i, 320 i + 400), exactly the trunk's frame i.
+Where frames are: the trunk's frame i covers the 25 ms of samples [320 i, 320 i + 400), one every 20 ms; its centre is
+at 12.5 ms + i * 20 ms. Kaldi's frame k (``snip_edges``: the first window starts at sample 0) covers samples [160 k, 160
+k + 400); its centre is at 12.5 ms + k * 10 ms. Feature i is made of Kaldi's frames 2i and 2i + 1, whose centres are at
+12.5 ms and 22.5 ms + i * 20 ms. It therefore covers samples [320 i, 320 i + 560), and its centre is at 17.5 ms + i * 20
+ms: 5 ms after that of the trunk's frame i. Deltas are symmetric and do not move it. If the last pair has no second
+frame, the first one is used twice.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from .audio import SAMPLE_RATE
 
-FRAME_SAMPLES, FRAME_HOP = 400, 320  # the trunk's frame i covers samples [320 i, 320 i + 400)
+FRAME_SAMPLES, FRAME_HOP = 400, 320  # the trunk's frame i covers samples [320 i, 320 i + 400): 25 ms every 20 ms
+KALDI_SAMPLES, KALDI_HOP = 400, 160  # Kaldi's frame k covers samples [160 k, 160 k + 400): 25 ms every 10 ms
+
+
+@dataclass(frozen=True)
+class AcousticFeatures:
+    """A kind of features, and where its frames are: frame i is centred at ``first_centre + i / rate`` seconds."""
+
+    compute: Callable[[np.ndarray], np.ndarray]  # (T,) float32 in [-1, 1] at 16 kHz, T >= 400 -> (n, D) float32
+    rate: float = SAMPLE_RATE / FRAME_HOP  # frames per second: 50
+    first_centre: float = (KALDI_HOP + KALDI_SAMPLES) / 2 / SAMPLE_RATE  # seconds: middle of the first pair, 0.0175
+
+    def __call__(self, wave: np.ndarray) -> np.ndarray:
+        return self.compute(wave)
 
 
 def trunk_frames(samples: int) -> int:
-    """Frames that the trunk's convolutions make of ``samples`` at 16 kHz (0 where there are fewer than 400)."""
+    """Number of frames that the trunk's convolutions compute from ``samples`` at 16 kHz; 0 for fewer than 400 samples.
+
+    The window is 25 ms (400 samples) and the hop 20 ms (320 samples), without padding: frame 0 is centred at 12.5 ms.
+    """
     return max(0, 1 + (samples - FRAME_SAMPLES) // FRAME_HOP)
 
 
@@ -43,22 +66,20 @@ def log_mel(wave: np.ndarray) -> np.ndarray:
     options = knf.FbankOptions()
     options.mel_opts.num_bins = 80
     frames = _kaldi_frames(knf.OnlineFbank, options, wave)  # (m, 80), m = 1 + (T - 400) // 160
-    frames = (frames - frames.mean(axis=0)) / (
-        frames.std(axis=0) + 1e-5
-    )  # the floor: a bin of digital silence is constant
-    pairs = _pairs(frames)
+    deviation = frames.std(axis=0) + 1e-5  # the floor: a bin of digital silence is constant
+    pairs = _pairs((frames - frames.mean(axis=0)) / deviation)
     return pairs.reshape(len(pairs), -1)  # (n, 2, 80) -> (n, 160)
 
 
-FEATURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {"mfcc": mfcc, "fbank": log_mel}
+FEATURES = {"mfcc": AcousticFeatures(mfcc), "fbank": AcousticFeatures(log_mel)}
 
 
 def _kaldi_frames(extractor: type, options, wave: np.ndarray) -> np.ndarray:
-    """(m, bins) float32 at 100 Hz; options common to both features are set here."""
+    """(m, bins) float32 at 100 Hz; sets the options that both features have in common."""
     options.frame_opts.samp_freq = SAMPLE_RATE
     options.frame_opts.dither = 0.0  # noise would make the figures differ from run to run
     frames = extractor(options)
-    frames.accept_waveform(SAMPLE_RATE, wave * 32768)  # Kaldi's scale, on which its energy floor rests
+    frames.accept_waveform(SAMPLE_RATE, wave * 32768)  # Kaldi's scale, which its energy floor assumes
     frames.input_finished()
     return np.stack([frames.get_frame(i) for i in range(frames.num_frames_ready)])
 
@@ -70,7 +91,7 @@ def _deltas(frames: np.ndarray) -> np.ndarray:
 
 
 def _pairs(frames: np.ndarray) -> np.ndarray:
-    """100 Hz to 50 Hz: (m, D) -> (ceil(m / 2), 2, D); where the last pair lacks its second frame, the first stands in."""
+    """100 Hz to 50 Hz: (m, D) -> (ceil(m / 2), 2, D); an odd last frame is paired with itself."""
     if len(frames) % 2:
         frames = np.concatenate([frames, frames[-1:]])
     return frames.reshape(len(frames) // 2, 2, -1)

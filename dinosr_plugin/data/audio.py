@@ -1,6 +1,7 @@
-"""Sound files on disk: finding them, asking for their length, reading them or parts of them, making 16 kHz mono copies.
+"""Audio files on disk: finding them, reading their headers, all or part of their samples, and making 16 kHz mono
+copies.
 
-What is wrong with one file is an ``AudioError``; the tools collect these and report them together.
+A problem with one file is an ``AudioError``; the tools collect these and report them together.
 """
 
 import math
@@ -17,28 +18,26 @@ from tqdm import tqdm
 
 from ..errors import UserError
 
-SAMPLE_RATE = 16000  # Hz; the trunk's strides make 50 frames a second of it
+SAMPLE_RATE = 16000  # Hz; the trunk's strides turn it into 50 frames per second
 SUFFIXES = (".wav", ".flac", ".ogg")
-BLOCK = 1 << 20  # samples decoded at a time (65 s): a recording of hours needs no more memory than that
-BATCH = 32  # files in one unit of work: a future for each of a million files would take more memory than the answers
-STATELESS = (
-    "PCM",
-    "FLOAT",
-    "DOUBLE",
-)  # how libsndfile's names of codecs begin that read the same from the middle as from the start
-MONO_COPIES = "`dinosr manifest folder ROOT --convert NEW_DIR --out DIR` makes 16 kHz mono copies"
+BLOCK = 1 << 20  # samples decoded at a time (65 s), which bounds the memory for recordings of hours
+BATCH = 32  # files per task of a thread: one future for each of a million files would take more memory than the results
+# Prefixes of libsndfile's names of codecs that decode to the same samples from the middle of a file as from its start.
+STATELESS = ("PCM", "FLOAT", "DOUBLE")
+MONO_COPIES = "make 16 kHz mono copies with `dinosr manifest folder ROOT --convert NEW_DIR --out DIR`"
+REMAKE_MANIFEST = "make the manifest again with `dinosr manifest`"
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 class AudioError(ValueError):
-    """Why one sound file cannot be used, with the remedy; the caller adds the file's name."""
+    """Why one audio file cannot be used, and the remedy; the caller adds the file's name."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about itself."""
+    """Length and format of an audio file, as its header states them."""
 
     samples: int  # per channel
     rate: int  # Hz
@@ -47,56 +46,57 @@ class Header:
 
 @dataclass(frozen=True)
 class Sound:
-    """What reading a file to its end shows."""
+    """What decoding a whole file shows."""
 
     header: Header
-    finite: bool  # neither NaN nor infinity
+    finite: bool  # no NaN and no infinite sample
     silent: bool  # every sample is exactly zero
 
 
 def find_files(root: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Paths relative to ``root``, with forward slashes, sorted, of the files whose lower-case name ends in one of ``suffixes``.
+    """Sorted paths, relative to ``root`` with forward slashes, of the files whose lower-case name ends in a suffix.
 
-    Linked folders are followed, each folder once; names that start with a dot (macOS litter, our own unfinished files) are left out.
+    Symbolic links to folders are followed; every folder is visited once. Names that start with a dot (macOS metadata,
+    unfinished files of this package) are left out.
     """
-    found, seen = [], set()
+    paths, seen = [], set()
     for folder, folders, names in os.walk(root, followlinks=True):
-        place = os.path.realpath(folder)
-        if place in seen:  # a link back up the tree
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back up the tree
             folders.clear()
             continue
-        seen.add(place)
+        seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if name.lower().endswith(suffixes) and not name.startswith("."):
-                found.append(Path(folder, name).relative_to(root).as_posix())
-    return sorted(found)
+                paths.append(Path(folder, name).relative_to(root).as_posix())
+    return sorted(paths)
 
 
 def find_audio(root: Path) -> list[str]:
-    """Every .wav, .flac and .ogg file under ``root`` as ``find_files`` gives them. Raises UserError where there is none."""
+    """``find_files`` for .wav, .flac and .ogg files. Raises UserError if there are none."""
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; give the folder that holds the audio")
-    found = find_files(root, SUFFIXES)
-    if not found:
-        raise UserError(f"{root}: no .wav, .flac or .ogg file in it; give the folder that holds the audio")
-    return found
+        raise UserError(f"{root}: no such folder; give the folder that contains the audio files")
+    paths = find_files(root, SUFFIXES)
+    if not paths:
+        raise UserError(f"{root}: contains no .wav, .flac or .ogg file; give the folder that contains the audio files")
+    return paths
 
 
 def is_cut_wav(path: Path) -> bool:
-    """Whether a RIFF file is shorter than its header says; libsndfile shortens such a file without a word."""
+    """Whether a RIFF file is shorter than its header states, which libsndfile does not report."""
     with open(path, "rb") as file:
         head = file.read(8)
     declared = int.from_bytes(head[4:8], "little")
-    streamed = declared == 0 or declared >= 0x7FFFFFFF  # written to a pipe: the length was not known
-    # one byte of grace: some programs count the padding byte of an odd chunk and do not write it
+    streamed = declared == 0 or declared >= 0x7FFFFFFF  # written to a pipe: the length was unknown
+    # tolerate one byte: some programs count the padding byte of an odd chunk but do not write it
     return head[:4] == b"RIFF" and not streamed and declared + 8 > path.stat().st_size + 1
 
 
 def read_header(path: Path) -> Header:
-    """Length, rate and channels, found in a fraction of a millisecond; the last sample is read too, which finds truncated files.
+    """Length, rate and channels, in a fraction of a millisecond; also reads the last sample, to detect truncated files.
 
-    Raises AudioError for a file that is missing, empty, truncated, or no audio.
+    Raises AudioError for a file that is missing, empty, truncated, or not audio.
     """
     try:
         if path.stat().st_size == 0:
@@ -106,12 +106,12 @@ def read_header(path: Path) -> Header:
         with sf.SoundFile(os.fsencode(path)) as file:  # bytes: a name need not be UTF-8
             header = Header(file.frames, file.samplerate, file.channels)
             if header.samples == 0:
-                raise AudioError("holds no samples (zero length or truncated); remove it or fetch it again")
+                raise AudioError("contains no samples (zero length or truncated); remove it or fetch it again")
             file.seek(header.samples - 1)
             if len(file.read(1)) != 1:
                 raise AudioError("truncated: its last sample cannot be read; fetch it again")
     except FileNotFoundError:
-        raise AudioError("no such file; put it back or make the manifest again") from None
+        raise AudioError(f"no such file; restore it or {REMAKE_MANIFEST}") from None
     except (sf.LibsndfileError, OSError) as error:
         raise unreadable(error) from error
     return header
@@ -123,7 +123,7 @@ def unreadable(error: Exception) -> AudioError:
 
 
 def read_sound(path: Path) -> Sound:
-    """Decode the whole file. Raises AudioError as ``read_header`` does, and for damage anywhere in the file."""
+    """Decodes the whole file. Raises AudioError as ``read_header`` does, and for damage anywhere in the file."""
     header = read_header(path)
     finite, silent = True, True
     try:
@@ -137,18 +137,17 @@ def read_sound(path: Path) -> Sound:
 
 
 def read_part(path: Path, samples: int, start: int, length: int, rate: int = SAMPLE_RATE) -> np.ndarray:
-    """(length,) float32, from sample ``start`` on, of a mono file at ``rate`` Hz that should have so many ``samples``; no more is decoded.
+    """Samples ``start`` to ``start + length`` of a mono file, (length,) float32, without decoding the rest.
 
-    Raises AudioError for a file that cannot be used; what is wrong with the rest of it is not seen.
+    Raises AudioError if the file is not mono at ``rate`` Hz, does not have ``samples`` samples, or if this part of it
+    is damaged. Damage elsewhere in the file is not detected.
     """
     try:
         with sf.SoundFile(os.fsencode(path)) as file:
             if wrong := wrong_format(Header(file.frames, file.samplerate, file.channels), rate):
                 raise AudioError(f"{wrong}; {MONO_COPIES}")
             if file.frames != samples:
-                raise AudioError(
-                    f"{file.frames} samples, but {samples} in the manifest; make that again with `dinosr manifest`"
-                )
+                raise AudioError(f"{file.frames} samples, but {samples} in the manifest; {REMAKE_MANIFEST}")
             file.seek(start)
             wave = file.read(length, dtype="float32")
     except (sf.LibsndfileError, OSError) as error:
@@ -156,13 +155,15 @@ def read_part(path: Path, samples: int, start: int, length: int, rate: int = SAM
     if len(wave) != length:
         raise AudioError("truncated: its end cannot be read; fetch it again")
     if not np.isfinite(wave).all():
-        raise AudioError("holds NaN or infinite samples; remove it or make it again")
+        raise AudioError("contains NaN or infinite samples; remove it or create it again")
     return wave
 
 
 def parts_are_exact(path: Path) -> bool:
-    """Whether ``read_part`` gives the samples that reading the whole file gives, to the last bit; not where the codec remembers what
-    came before: of Opus and MP3 parts are about the same, of GSM there are none. False for what cannot be opened.
+    """Whether ``read_part`` returns exactly the samples that reading the whole file returns, bit by bit.
+
+    It does not if the codec depends on earlier samples: Opus and MP3 give approximately the same samples, and GSM files
+    cannot be read in part. False for a file that cannot be opened.
     """
     try:
         with sf.SoundFile(os.fsencode(path)) as file:
@@ -172,7 +173,7 @@ def parts_are_exact(path: Path) -> bool:
 
 
 def load_wave(path: Path) -> np.ndarray:
-    """(T,) float32 in [-1, 1]. Raises UserError, one line, for a file that cannot be read or is not 16 kHz mono."""
+    """(T,) float32 in [-1, 1]. Raises UserError for a file that cannot be read or is not 16 kHz mono."""
     try:
         wave, rate = sf.read(path, dtype="float32")
     except (OSError, sf.LibsndfileError) as error:
@@ -183,19 +184,19 @@ def load_wave(path: Path) -> np.ndarray:
 
 
 def wrong_format(header: Header, rate: int = SAMPLE_RATE) -> str | None:
-    """What to tell about a file that is not mono at ``rate`` Hz, or None."""
+    """Describes the format of a file that is not mono at ``rate`` Hz; None for one that is."""
     if (header.rate, header.channels) == (rate, 1):
         return None
     return f"{header.rate} Hz, {header.channels} channel(s) instead of {rate} Hz, 1 channel"
 
 
 def convert(source: Path, target: Path) -> int:
-    """Write ``source`` as 16 kHz mono 16-bit FLAC (mean of the channels, polyphase resampling); returns the number of samples.
+    """Writes ``source`` as 16 kHz mono 16-bit FLAC and returns the number of samples.
 
-    A file that is 16 kHz mono 16-bit already keeps every bit.
-    Raises AudioError for an unreadable source, UserError for an unwritable target.
+    The channels are averaged, and the mean is resampled with a polyphase filter. The samples of a file that is 16 kHz
+    mono 16-bit already are unchanged. Raises AudioError for an unreadable source, UserError for an unwritable target.
     """
-    from scipy.signal import resample_poly  # half a second to import
+    from scipy.signal import resample_poly  # takes half a second to import
 
     try:
         sound, rate = sf.read(source, dtype="float32", always_2d=True)
@@ -203,10 +204,10 @@ def convert(source: Path, target: Path) -> int:
         raise unreadable(error) from error
     mono = sound.mean(axis=1)
     if not np.isfinite(mono).all():
-        raise AudioError("holds NaN or infinite samples; remove it or fetch it again")
+        raise AudioError("contains NaN or infinite samples; remove it or fetch it again")
     if rate != SAMPLE_RATE:
-        shared = math.gcd(rate, SAMPLE_RATE)
-        mono = resample_poly(mono, SAMPLE_RATE // shared, rate // shared)
+        divisor = math.gcd(rate, SAMPLE_RATE)
+        mono = resample_poly(mono, SAMPLE_RATE // divisor, rate // divisor)
     pcm = np.clip(np.rint(mono * 32768), -32768, 32767).astype(np.int16)  # the resampling filter can overshoot
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -217,29 +218,30 @@ def convert(source: Path, target: Path) -> int:
 
 
 def default_workers() -> int:
-    """One thread a CPU, 16 at most: beyond that the disk or Python itself is the limit."""
+    """One thread per CPU, at most 16: with more, the disk or Python itself is the bottleneck."""
     return min(16, os.cpu_count() or 1)
 
 
-def map_files(work: Callable[[Item], Answer], items: list[Item], workers: int, title: str) -> list[Answer | AudioError]:
-    """``work(item)`` for every item, in their order whatever the number of workers; an AudioError becomes the answer.
+def map_files(work: Callable[[Item], Result], items: list[Item], workers: int, title: str) -> list[Result | AudioError]:
+    """``work(item)`` for every item, in order; where it raises an AudioError, the result is that error.
 
-    Threads are enough: libsndfile decodes outside Python's lock. A progress bar shows on stderr when that is a terminal.
+    Threads suffice because libsndfile decodes without holding Python's global lock. A progress bar is shown on stderr
+    if that is a terminal.
     """
 
-    def run(batch: list[Item]) -> list[Answer | AudioError]:
-        return [answer_or_error(work, item) for item in batch]
+    def run(batch: list[Item]) -> list[Result | AudioError]:
+        return [result_or_error(work, item) for item in batch]
 
     batches = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
-    answers = []
+    results = []
     with tqdm(total=len(items), desc=title, unit="file", disable=None) as bar:
         for batch in run_in_threads(run, batches, workers):
-            answers.extend(batch)
+            results.extend(batch)
             bar.update(len(batch))
-    return answers
+    return results
 
 
-def answer_or_error(work: Callable[[Item], Answer], item: Item) -> Answer | AudioError:
+def result_or_error(work: Callable[[Item], Result], item: Item) -> Result | AudioError:
     try:
         return work(item)
     except AudioError as error:
@@ -250,6 +252,6 @@ def run_in_threads(run: Callable[[list], list], batches: list[list], workers: in
     with ThreadPoolExecutor(workers) as pool:
         try:
             yield from pool.map(run, batches)
-        except BaseException:  # Ctrl-C too: do not finish the other thousand batches first
+        except BaseException:  # also Ctrl-C: do not finish the remaining batches first
             pool.shutdown(wait=False, cancel_futures=True)
             raise

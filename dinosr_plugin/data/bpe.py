@@ -1,8 +1,8 @@
-"""Pieces of words instead of letters: `dinosr manifest ... --bpe N` trains sentencepiece on the training transcripts.
+"""Word pieces instead of letters: `dinosr manifest ... --bpe N` trains sentencepiece on the training transcripts.
 
-bpe.model        sentencepiece's own file
-dict.bpe.txt     ``piece count``, the pieces in the model's order, so that two manifests made with one model have one dictionary
-train.bpe        one line a row: pieces separated by spaces, ``\u2581`` begins a word: ``\u2581HE LLO \u2581WORLD``
+bpe.model        the model file of sentencepiece
+dict.bpe.txt     ``piece count``, in the model's order, so that manifests made with one model share a dictionary
+train.bpe        one line per row: pieces separated by spaces, ``\u2581`` begins a word: ``\u2581HE LLO \u2581WORLD``
 """
 
 import io
@@ -17,10 +17,11 @@ from .manifest import Split
 
 WORD_START = "\u2581"
 MODEL = "bpe.model"
+ADVICE = f"give a number of pieces, or the {MODEL} of an earlier --bpe"
 
 
 def import_sentencepiece() -> Any:
-    """Only who wants pieces needs the package."""
+    """Imports sentencepiece, which is needed for word pieces only."""
     try:
         import sentencepiece
     except ImportError as error:
@@ -29,7 +30,7 @@ def import_sentencepiece() -> Any:
 
 
 def require_possible(bpe: int | Path) -> None:
-    """Raise UserError now rather than after an hour of reading audio, where the package or the model is not there."""
+    """Raises UserError, before audio is read for an hour, if the package or the model is missing."""
     import_sentencepiece()
     if isinstance(bpe, Path):
         load(read_model(bpe), bpe)
@@ -40,26 +41,28 @@ def bpe_files(
 ) -> tuple[dict[str, bytes | list[str]], list[str]]:
     """(name -> content, notes): the model, the dictionary, and the labels of every split.
 
-    ``counted``: names of the splits that a new model learns from and the dictionary's counts come from.
-    ``bpe``: number of pieces of a new model (and of the dictionary), or the file of a model made before.
-    Raises UserError where words are missing or hold sentencepiece's own sign, and for a number that the text does not allow.
+    Args:
+        splits: splits with words.
+        counted: names of the splits that a new model is trained on and the dictionary counts.
+        bpe: number of pieces of a new model (and of the dictionary), or the file of an existing model.
+
+    Raises:
+        UserError: words are missing or contain sentencepiece's word marker, or the text does not allow that many
+            pieces.
     """
     for split in splits:
         for utterance in split.utterances:
             if utterance.words is None:
-                raise UserError(
-                    f"--bpe {bpe}: {utterance.path} has no transcript, and pieces are made of words; leave --bpe out, or add transcripts"
-                )
+                what = f"{utterance.path} has no transcript, which word pieces require"
+                raise UserError(f"--bpe {bpe}: {what}; add transcripts, or omit --bpe")
             if WORD_START in utterance.words:
-                what = f"{WORD_START!r} in its transcript: that sign begins a word in .bpe files"
-                raise UserError(f"--bpe {bpe}: {utterance.path} has {what}; take it out")
+                what = f"{WORD_START!r} in its transcript, which marks the start of a word in .bpe files"
+                raise UserError(f"--bpe {bpe}: {utterance.path} has {what}; remove it")
     if isinstance(bpe, Path):
         model, source = read_model(bpe), bpe
     else:
-        model, source = (
-            train([u.words for split in splits if split.name in counted for u in split.utterances], bpe),
-            Path(MODEL),
-        )
+        texts = [u.words for split in splits if split.name in counted for u in split.utterances]
+        model, source = train(texts, bpe), Path(MODEL)
     processor = load(model, source)
     labels = {split.name: [" ".join(pieces_of(processor, u.words)) for u in split.utterances] for split in splits}
     counts, notes = piece_dictionary(processor, labels, counted)
@@ -70,10 +73,10 @@ def bpe_files(
 
 
 def train(texts: list[str], pieces: int) -> bytes:
-    """A sentencepiece BPE model of so many pieces and ``<unk>``. The same texts give the same bytes.
+    """A sentencepiece BPE model with ``pieces`` pieces and ``<unk>``. The same texts give the same bytes.
 
-    Text is taken as it is (no Unicode normalisation), else decoding would give other words than the transcripts have;
-    every character is a piece, and no line is too long to count.
+    The text is not Unicode-normalised, because decoded words would then differ from the transcripts. Every character is
+    a piece, and no line is skipped as too long.
     """
     model = io.BytesIO()
     try:
@@ -96,38 +99,34 @@ def train(texts: list[str], pieces: int) -> bytes:
 
 
 def number_fault(message: str) -> str:
-    """What sentencepiece's exception means for --bpe, whose number does not count ``<unk>``."""
-    if found := re.search(r"too high .*<= (\d+)", message):
-        return f"too many pieces for the training transcripts; give {int(found[1]) - 1} or less"
-    if found := re.search(r"required_chars\. \d+ vs (\d+)", message):
-        return f"less than the characters of the training transcripts; give {int(found[1]) - 1} or more"
-    return f"sentencepiece cannot learn from the training transcripts: {' '.join(message.split())}"
+    """Translates sentencepiece's exception into a message about --bpe, which does not count ``<unk>``."""
+    if match := re.search(r"too high .*<= (\d+)", message):
+        return f"too many pieces for the training transcripts; give {int(match[1]) - 1} or less"
+    if match := re.search(r"required_chars\. \d+ vs (\d+)", message):
+        return f"fewer pieces than characters in the training transcripts; give {int(match[1]) - 1} or more"
+    return f"sentencepiece cannot be trained on the training transcripts: {' '.join(message.split())}"
 
 
 def read_model(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(
-            f"--bpe {path}: cannot be read ({error.strerror}); give a number of pieces, or the {MODEL} of an earlier --bpe"
-        ) from error
+        raise UserError(f"--bpe {path}: cannot be read ({error.strerror}); {ADVICE}") from error
 
 
 def load(model: bytes, path: Path) -> Any:
-    """sentencepiece's processor; ``path`` is for the message."""
+    """sentencepiece's processor of a model; ``path`` is for the message."""
     try:
         processor = import_sentencepiece().SentencePieceProcessor(model_proto=model) if model else None
     except RuntimeError:
         processor = None
     if processor is None:
-        raise UserError(
-            f"--bpe {path}: not a model of sentencepiece; give a number of pieces, or the {MODEL} of an earlier --bpe"
-        )
+        raise UserError(f"--bpe {path}: not a sentencepiece model; {ADVICE}")
     return processor
 
 
 def pieces_of(processor: Any, words: str) -> Iterator[str]:
-    """The pieces of a transcript. What the model does not know goes character by character, as a run of them would be one piece."""
+    """The pieces of a transcript. Unknown text is split into characters; sentencepiece would make one piece of it."""
     for piece in processor.encode(words, out_type=str):
         if processor.is_unknown(processor.piece_to_id(piece)):
             yield from piece
@@ -136,14 +135,14 @@ def pieces_of(processor: Any, words: str) -> Iterator[str]:
 
 
 def words_of_pieces(line: str) -> str:
-    """Pieces to words, as fairseq's ``--post-process sentencepiece`` does."""
+    """Converts pieces to words, as fairseq's ``--post-process sentencepiece`` does."""
     return " ".join("".join(line.split()).replace(WORD_START, " ").split())
 
 
 def piece_dictionary(
     processor: Any, labels: dict[str, list[str]], counted: Collection[str]
 ) -> tuple[dict[str, int], list[str]]:
-    """(piece -> count, notes), in the model's order; characters that the model does not know come last, with count 0 and a note."""
+    """(piece -> count, notes), in the model's order; characters unknown to the model come last, each with a note."""
     counts = {name: Counter(piece for line in lines for piece in line.split()) for name, lines in labels.items()}
     train_counts = sum((counts[name] for name in counted), Counter())
     numbers = range(processor.get_piece_size())
@@ -153,5 +152,5 @@ def piece_dictionary(
     for name in labels:
         for symbol in sorted(counts[name].keys() - pieces.keys()):
             pieces[symbol] = train_counts[symbol]
-            notes.append(f"{symbol!r} occurs in {name} but is no piece of {MODEL}: last in dict.bpe.txt")
+            notes.append(f"{symbol!r} occurs in {name} but is not a piece of {MODEL}; it is added to dict.bpe.txt")
     return pieces, notes

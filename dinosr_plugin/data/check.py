@@ -1,7 +1,7 @@
-"""Is a manifest, with its label files and its audio, fit for training?
+"""Checks a manifest, its label files and its audio before training.
 
-``validate_manifest`` looks at the text files only and stops at the first fault: the tasks call it before a run starts.
-``check_manifest`` decodes every file as well and collects all faults: that is ``dinosr check``.
+``validate_manifest`` reads the text files only and stops at the first fault; the tasks call it before a run starts.
+``check_manifest`` also decodes every audio file and collects all faults; this is ``dinosr check``.
 """
 
 from array import array
@@ -16,12 +16,23 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import UserError
-from .audio import SAMPLE_RATE, AudioError, Sound, default_workers, map_files, read_sound, wrong_format
+from .audio import (
+    MONO_COPIES,
+    REMAKE_MANIFEST,
+    SAMPLE_RATE,
+    AudioError,
+    Sound,
+    default_workers,
+    map_files,
+    read_sound,
+    wrong_format,
+)
 from .bpe import words_of_pieces
 from .corpora.librispeech import TRANSCRIPTS, read_transcripts
 from .labels import REMAKE as REMAKE_UNITS
 from .labels import TOLERANCE
 from .manifest import (
+    NO_ROWS,
     duplicate_ids,
     manifest_lines,
     missing_root,
@@ -37,17 +48,26 @@ from .manifest import (
 
 LABELS = ("ltr", "bpe", "wrd", "phn", "km")
 REMAKE = "make the manifest and its labels again with `dinosr manifest`"
-UNIT_RATES = (50, 100)  # units a second: the trunk's, and those of fairseq's MFCC
+UNIT_RATES = (50, 100)  # units per second: those of the trunk's frames, and of fairseq's MFCC frames
 
 
-# ---- before training: text only, first fault --------------------------------------------------------------------------------
+# ---- before training: text only, first fault -------------------------------------------------------------------------
 
 
 def validate_manifest(tsv: Path, labels: str | None, shortest: int | None, field: str = "min_sample_size") -> None:
-    """Raise a one-line UserError for the first fault of the manifest, of its ``.<labels>`` file, or of ``dict.<labels>.txt`` beside it.
+    """Checks the text of a manifest, of its label file and of the dictionary.
 
-    ``labels``: suffix of the label file, such as "ltr", or None where none is used. ``shortest``: samples of the shortest file that is not
-    skipped in training, as the task's ``field`` says it; so it is a fault where every file is shorter. No audio is opened, one pass over each file: 2 s and 24 MB for a million rows.
+    No audio is opened, and each file is read once: a million rows take 2 s and 24 MB.
+
+    Args:
+        tsv: the manifest.
+        labels: suffix of the label file next to it, such as "ltr", which needs a ``dict.<labels>.txt``; None for no
+            labels.
+        shortest: minimum number of samples of a file; shorter ones are skipped in training. None for no minimum.
+        field: name of the task's field that ``shortest`` comes from, for the message.
+
+    Raises:
+        UserError: one line that describes the first fault, which can be that every file is shorter than ``shortest``.
     """
     read_root(tsv)
     longest = 0
@@ -59,7 +79,7 @@ def validate_manifest(tsv: Path, labels: str | None, shortest: int | None, field
     if (np.diff(np.sort(hashes)) == 0).any():
         raise_duplicate(tsv)
     if rows == 0:
-        raise UserError(f"{tsv}: empty manifest, no row after its first line; make it with `dinosr manifest`")
+        raise UserError(f"{tsv}: {NO_ROWS}")
     if shortest is not None and longest < shortest:
         raise UserError(f"{tsv}: {all_too_short(longest, shortest, field)}")
     if labels is not None:
@@ -67,19 +87,20 @@ def validate_manifest(tsv: Path, labels: str | None, shortest: int | None, field
 
 
 def raise_duplicate(tsv: Path) -> None:
-    """Raise UserError for the first utterance id that stands there twice, if one does: two may have the same hash by chance."""
+    """Raises UserError for the first duplicate utterance id, if there is one: different ids can have the same hash."""
     lines_of: dict[str, int] = {}
     for number, path, _ in read_rows(tsv):
         name = utterance_id(path)
         other = lines_of.setdefault(name, number)
         if other != number:
             raise UserError(
-                f"{tsv} line {number}: utterance id {name} stands on line {other} already; rename or remove one of the files"
+                f"{tsv} line {number}: duplicate utterance id {name}, already on line {other}; "
+                "rename or remove one of the two files"
             )
 
 
 def validate_labels(tsv: Path, labels: str, rows: int) -> None:
-    """Raise UserError unless the label file has ``rows`` lines and its dictionary every symbol in them."""
+    """Raises UserError unless the label file has ``rows`` lines and its dictionary contains every symbol in them."""
     path, dictionary = tsv.with_suffix(f".{labels}"), tsv.with_name(f"dict.{labels}.txt")
     symbols = frozenset(read_dictionary(dictionary))
     number = 0
@@ -87,7 +108,7 @@ def validate_labels(tsv: Path, labels: str, rows: int) -> None:
         if not symbols.issuperset(line.split()):
             unknown = next(symbol for symbol in line.split() if symbol not in symbols)
             raise UserError(
-                f"{path} line {number}: symbol {unknown!r} is not in {dictionary}; {REMAKE}, or add the symbol there"
+                f"{path} line {number}: symbol {unknown!r} is not in {dictionary}; {REMAKE}, or add the symbol to it"
             )
     if number != rows:
         raise UserError(f"{path}: {number} lines for the {rows} rows of {tsv.name}; {REMAKE}")
@@ -95,15 +116,17 @@ def validate_labels(tsv: Path, labels: str, rows: int) -> None:
 
 def all_too_short(longest: int, shortest: int, field: str = "min_sample_size") -> str:
     return (
-        f"every file is shorter than {field}={shortest} ({shortest / SAMPLE_RATE:g} s), "
+        f"every file is shorter than {field}={shortest} ({shortest / SAMPLE_RATE:g} s); "
         f"the longest has {longest} samples; lower {field}, or use longer files"
     )
 
 
-# ---- dinosr check: everything, all faults -----------------------------------------------------------------------------------
+# ---- dinosr check: everything, all faults ----------------------------------------------------------------------------
 
 
-class Row(NamedTuple):
+class NumberedRow(NamedTuple):
+    """One row of a manifest, with its line number."""
+
     line: int  # in the manifest, from 1
     path: str
     samples: int
@@ -111,17 +134,17 @@ class Row(NamedTuple):
 
 @dataclass
 class Report:
-    """What ``check_manifest`` found. ``problems`` empty means fit for training; ``notes`` are worth knowing only."""
+    """The result of ``check_manifest``. Only ``problems`` prevent a training; ``notes`` are for information."""
 
     manifest: Path
-    rows: int = 0  # malformed ones included
+    rows: int = 0  # including malformed ones
     samples: list[int] = field(default_factory=list)  # of the well-formed rows
     speakers: int = 0
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
-        """A few lines for the screen."""
+        """A few lines to print."""
         lines = [f"manifest  {self.manifest}", f"rows      {self.rows}"]
         if self.samples:
             seconds = [samples / SAMPLE_RATE for samples in self.samples]
@@ -137,10 +160,15 @@ class Report:
 def check_manifest(
     tsv: Path, min_sample_size: int | None = None, max_sample_size: int | None = None, workers: int | None = None
 ) -> Report:
-    """Read the manifest, the label files beside it and every audio file to its end; collect all problems.
+    """Reads the manifest, the label files next to it, and every audio file completely, and collects all problems.
 
-    ``min_sample_size`` and ``max_sample_size``: the values of the training to come, in samples. ``workers``: threads, None for one a CPU.
-    Raises UserError only where there is no manifest to read.
+    Args:
+        tsv: the manifest.
+        min_sample_size, max_sample_size: the settings of the planned training, in samples.
+        workers: number of threads; None for one per CPU.
+
+    Raises:
+        UserError: the manifest cannot be read.
     """
     report = Report(tsv)
     root, rows = check_rows(tsv, report)
@@ -155,31 +183,29 @@ def check_manifest(
     return report
 
 
-def check_rows(tsv: Path, report: Report) -> tuple[Path, list[Row | None]]:
-    """(root folder, rows); None stands for a malformed row, so that labels still find theirs."""
+def check_rows(tsv: Path, report: Report) -> tuple[Path, list[NumberedRow | None]]:
+    """(root folder, rows); a malformed row is None, so that label lines still match the rows."""
     lines = manifest_lines(tsv)
     root = Path(next(lines))
-    rows: list[Row | None] = []
+    rows: list[NumberedRow | None] = []
     for number, line in enumerate(lines, start=2):
         try:
-            rows.append(Row(number, *parse_row(line)))
+            rows.append(NumberedRow(number, *parse_row(line)))
         except ValueError as error:
             rows.append(None)
-            report.problems.append(f"{tsv.name} line {number}: {error}; make the manifest again with `dinosr manifest`")
+            report.problems.append(f"{tsv.name} line {number}: {error}; {REMAKE_MANIFEST}")
     good = [row for row in rows if row]
     report.rows = len(rows)
     report.samples = [row.samples for row in good]
     report.speakers = len({speaker_of(row.path) for row in good})
     report.problems += duplicate_ids(row.path for row in good)
     if not rows:
-        report.problems.append(
-            f"{tsv.name}: empty manifest, no row after its first line; make it with `dinosr manifest`"
-        )
+        report.problems.append(f"{tsv.name}: {NO_ROWS}")
     return root, rows
 
 
 def check_sizes(report: Report, min_sample_size: int | None, max_sample_size: int | None) -> None:
-    """All files too short is a problem; some too short, or too long, is a note."""
+    """If all files are too short, that is a problem; if some are too short or too long, that is a note."""
     short = sum(samples < (min_sample_size or 0) for samples in report.samples)
     if short and short == len(report.samples):
         report.problems.append(all_too_short(max(report.samples), min_sample_size))
@@ -194,11 +220,11 @@ def check_sizes(report: Report, min_sample_size: int | None, max_sample_size: in
         )
 
 
-# ---- label files ------------------------------------------------------------------------------------------------------------
+# ---- label files -----------------------------------------------------------------------------------------------------
 
 
 def check_labels(tsv: Path, report: Report) -> dict[str, list[str]]:
-    """Lines of every label file beside the manifest, by suffix; only of those with one line a row."""
+    """Lines of the label files next to the manifest, by suffix; only of files that have one line per row."""
     labels = {}
     for kind in LABELS:
         path = tsv.with_suffix(f".{kind}")
@@ -228,11 +254,11 @@ def check_label_lines(path: Path, lines: list[str], report: Report) -> None:
     empty = [number for number, line in enumerate(lines, start=1) if not line.strip()]
     if empty:
         where = f"{len(empty)} empty line(s), the first is line {empty[0]}"
-        report.problems.append(f"{path.name}: {where}; {REMAKE}, or remove these utterances")
+        report.problems.append(f"{path.name}: {where}; {REMAKE}, or remove these utterances from the corpus")
 
 
 def check_symbols(path: Path, lines: list[str], dictionary: Path, report: Report) -> None:
-    """Every symbol must be in the dictionary; letters and pieces need one, other labels are checked where they have one."""
+    """Every symbol must be in the dictionary. Letters and word pieces require one, for other labels it is optional."""
     if not dictionary.exists() and path.suffix not in (".ltr", ".bpe"):
         return
     try:
@@ -247,14 +273,17 @@ def check_symbols(path: Path, lines: list[str], dictionary: Path, report: Report
             unknown[symbol] += 1
             first.setdefault(symbol, number)
     for symbol in sorted(unknown):
+        where = f"{unknown[symbol]} line(s), the first is line {first[symbol]}"
         report.problems.append(
-            f"{path.name}: symbol {symbol!r} is not in {dictionary.name} ({unknown[symbol]} line(s), the first is line {first[symbol]}); "
-            f"{REMAKE}, or add the symbol there"
+            f"{path.name}: symbol {symbol!r} is not in {dictionary.name} ({where}); {REMAKE}, or add the symbol to it"
         )
 
 
-def check_units(tsv: Path, rows: list[Row | None], labels: dict[str, list[str]], report: Report) -> None:
-    """One problem for all units in ``.km`` that are shorter or longer than their audio, at the rate at which fewest are."""
+def check_units(tsv: Path, rows: list[NumberedRow | None], labels: dict[str, list[str]], report: Report) -> None:
+    """One problem for all rows of ``.km`` that are shorter or longer than their audio.
+
+    The rate is not known here; of ``UNIT_RATES`` the one with the fewest such rows is assumed.
+    """
     lengths = [
         (number, len(line.split()), row.samples / SAMPLE_RATE)
         for number, (line, row) in enumerate(zip(labels.get("km", []), rows), 1)
@@ -264,21 +293,21 @@ def check_units(tsv: Path, rows: list[Row | None], labels: dict[str, list[str]],
     rate = min(misfits, key=lambda rate: len(misfits[rate]))
     if misfits[rate]:
         number, units, seconds = misfits[rate][0]
-        what = (
-            f"units and audio of {len(misfits[rate])} row(s) differ by more than {TOLERANCE} s at {rate} units a second"
-        )
+        what = f"units and audio of {len(misfits[rate])} row(s) differ by more than {TOLERANCE} s"
         report.problems.append(
-            f"{tsv.stem}.km: {what}, the first is line {number}: {units} units for {seconds:.2f} s; {REMAKE_UNITS}"
+            f"{tsv.stem}.km: {what} at {rate} units per second, the first is line {number}: "
+            f"{units} units for {seconds:.2f} s; {REMAKE_UNITS}"
         )
 
 
 def report_differences(what: str, pairs: Iterable[tuple[int, str, str]], report: Report) -> None:
-    """One problem for all the (line number, text, other text) that differ (white space aside), quoting the first of them."""
+    """One problem for all (line number, text, other text) that differ except in white space; it quotes the first."""
     different = [pair for pair in pairs if pair[1].split() != pair[2].split()]
     if different:
         number, one, other = different[0]
         report.problems.append(
-            f"{what} on {len(different)} row(s), the first is line {number}: {shorten(one)!r} and {shorten(other)!r}; wrong order? {REMAKE}"
+            f"{what} on {len(different)} row(s), the first is line {number}: {shorten(one)!r} and {shorten(other)!r}; "
+            f"the order may be wrong: {REMAKE}"
         )
 
 
@@ -287,9 +316,9 @@ def shorten(text: str) -> str:
 
 
 def check_transcripts(
-    tsv: Path, root: Path, rows: list[Row | None], labels: dict[str, list[str]], report: Report
+    tsv: Path, root: Path, rows: list[NumberedRow | None], labels: dict[str, list[str]], report: Report
 ) -> None:
-    """Where LibriSpeech's transcripts lie beside the audio, the labels must say the same: this finds labels in another order."""
+    """Labels must match LibriSpeech's transcripts next to the audio, if any; this detects labels in wrong order."""
     kind = next((kind for kind in ("wrd", "ltr") if kind in labels), None)
     if kind is None:
         return
@@ -304,43 +333,43 @@ def check_transcripts(
         truth = texts[folder].get(utterance_id(row.path))
         if truth is not None:
             pairs.append((number, line if kind == "wrd" else words_of(line), truth))
-    report_differences(f"{tsv.stem}.{kind} and the *{TRANSCRIPTS} beside the audio disagree", pairs, report)
+    report_differences(f"{tsv.stem}.{kind} and the *{TRANSCRIPTS} files next to the audio disagree", pairs, report)
 
 
 def folder_transcripts(root: Path, folder: str, report: Report) -> dict[str, str]:
-    """Utterance id -> words of the *.trans.txt files of one folder; empty where there is none."""
+    """Utterance id -> words of the *.trans.txt files of one folder; empty if it has none."""
     words: dict[str, str] = {}
     for transcript in sorted((root / folder).glob(f"*{TRANSCRIPTS}")):
         words.update(read_transcripts(root, f"{folder}/{transcript.name}", report.problems))
     return words
 
 
-# ---- audio ------------------------------------------------------------------------------------------------------------------
+# ---- audio -----------------------------------------------------------------------------------------------------------
 
 
-def check_audio(root: Path, rows: list[Row], workers: int, report: Report) -> None:
-    """Decode every file to its end. Where not one of them exists the root is wrong, which is one problem and not a million."""
+def check_audio(root: Path, rows: list[NumberedRow], workers: int, report: Report) -> None:
+    """Decodes every file completely. If no file exists, the root is wrong: one problem instead of one per file."""
     if rows and not any((root / row.path).exists() for row in rows):
-        remedy = "make the manifest again with `dinosr manifest`, or correct its first line"
-        report.problems.append(f"none of the {len(rows)} files is under {root}; {remedy}")
+        remedy = f"{REMAKE_MANIFEST}, or correct the folder in its first line"
+        report.problems.append(f"none of the {len(rows)} files exists under {root}; {remedy}")
         return
     sounds = map_files(read_sound, [root / row.path for row in rows], workers, "reading audio")
     for row, sound in zip(rows, sounds):
         report.problems += [f"{row.path}: {fault}" for fault in sound_faults(row, sound)]
 
 
-def sound_faults(row: Row, sound: Sound | AudioError) -> list[str]:
-    """What is wrong with one file, judged against its row."""
+def sound_faults(row: NumberedRow, sound: Sound | AudioError) -> list[str]:
+    """All faults of one file, given its row in the manifest."""
     if isinstance(sound, AudioError):
         return [str(sound)]
     faults = []
     if wrong := wrong_format(sound.header):
-        faults.append(f"{wrong}; `dinosr manifest folder --convert` makes 16 kHz mono copies")
+        faults.append(f"{wrong}; {MONO_COPIES}")
     if sound.header.samples != row.samples:
-        told = f"{row.samples} in line {row.line} of the manifest"
-        faults.append(f"{sound.header.samples} samples, but {told}; make it again with `dinosr manifest`")
+        expected = f"{row.samples} on line {row.line} of the manifest"
+        faults.append(f"{sound.header.samples} samples, but {expected}; {REMAKE_MANIFEST}")
     if not sound.finite:
-        faults.append("holds NaN or infinite samples; remove it or make it again")
+        faults.append("contains NaN or infinite samples; remove it or create it again")
     if sound.silent:
-        faults.append("silent, every sample is zero; remove it")
+        faults.append("silent: every sample is zero; remove it")
     return faults

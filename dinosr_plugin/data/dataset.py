@@ -1,10 +1,14 @@
-"""fairseq's ``FileAudioDataset``, with three things that a run of weeks on a million files needs: bad files do not end it in a
-traceback, the random crops depend on nothing but seed, epoch and file, and neither file names nor unused audio cost much.
+"""fairseq's ``FileAudioDataset``, extended for trainings of weeks on a million files.
 
-A file is read as a whole once in a run: that shows whether it is sound, and ``normalize`` is defined over the whole utterance. From then
-on only the crop is read, and normalised by what the whole one had: the same numbers to the last bit. That goes for who asks for a batch's items at
-once (``__getitems__``), as torch's loader does and fairseq's mixture of corpora here. fairseq's other wrappers ask for one item after another, which
-are whole files each time: ``AddTargetDataset`` of fine-tuning, which crops nothing, and ``SubsampleDataset`` (``task.subsample``).
+Bad files are skipped or reported instead of ending the run with a traceback; the random crops depend only on seed,
+epoch and file; file names take little memory, and audio outside the crop is not decoded.
+
+Each file is read completely once in a run: this shows whether it is intact, and ``normalize`` is defined over the whole
+utterance. Afterwards only the crop is read, and normalised with the statistics of the whole utterance; the result is
+the same to the last bit. This requires that a batch's items are requested together (``__getitems__``), as torch's
+loader does, and fairseq's mixture of corpora with this package's extension of it. fairseq's other wrappers request
+items one by one and read whole files each time: ``AddTargetDataset`` of fine-tuning, which does not crop, and
+``SubsampleDataset`` (``task.subsample``).
 """
 
 from .. import compat  # noqa: F401  # isort: skip  (before fairseq is imported)
@@ -22,33 +26,42 @@ from fairseq.data.text_compressor import TextCompressionLevel, TextCompressor
 from torch import Tensor
 
 from ..errors import UserError
-from .audio import MONO_COPIES, AudioError, Header, parts_are_exact, read_header, read_part, wrong_format
+from .audio import (
+    MONO_COPIES,
+    REMAKE_MANIFEST,
+    AudioError,
+    Header,
+    parts_are_exact,
+    read_header,
+    read_part,
+    wrong_format,
+)
 from .labels import FrameLabels, collate_labels, count_classes, read_labels
 from .manifest import read_root, read_rows
 
 logger = logging.getLogger(__name__)
 
-NAMED = 10  # bad files that are logged by name, by each process; then every hundredth
-RETRY = 1.0  # seconds until a file of the wrong length is read again
-SUBSTITUTES = 20  # files tried in place of a batch without a good one: enough unless the disk is gone
+NAMED = 10  # bad files that each process logs by name; after these, every hundredth
+RETRY = 1.0  # seconds before a file of the wrong length is read again
+SUBSTITUTES = 20  # files tried in place of a batch that has no good one: enough unless the disk is gone
 
 
 class FileName(bytes):
     def as_py(self) -> bytes:
-        """fairseq asks this of names that it does not hold in a list: it knows pyarrow's arrays."""
+        """fairseq calls this on names that are not in a list, because it expects an array of pyarrow then."""
         return self
 
 
 class FileNames:
-    """Names, end to end in one piece of memory: half of what as many Python objects take.
+    """File names stored end to end in one block of memory, which takes half as much as Python objects.
 
-    And the loader's workers, which are forks, share it to the end. To look at an object writes its reference count, so that a worker
-    comes to own a copy of every page of a million objects.
+    The loader's workers, which are forks, keep sharing this block. Reading a Python object writes its reference count,
+    so that each worker would end up with its own copy of every memory page of a million objects.
     """
 
     def __init__(self):
         self.text = bytearray()
-        self.ends = array("q", [0])  # of name number -1, 0, 1, ...
+        self.ends = array("q", [0])  # name number i is text[ends[i] : ends[i + 1]]
 
     def append(self, name: bytes) -> None:
         self.text += name
@@ -59,18 +72,22 @@ class FileNames:
 
 
 class SpeechDataset(FileAudioDataset):
-    """The utterances of a manifest; items are ``{"id": row, "source": (T,) float32, or None for a bad file that is skipped}``.
+    """The utterances of a manifest.
+
+    Items are ``{"id": row, "source": (T,) float32}``; the source is None for a bad file that is skipped.
 
     Args:
         manifest_path: the ``.tsv`` file, already validated.
-        sample_rate: Hz; must be what the files have.
-        seed: another number gives other crops.
-        skip_bad_audio: leave out and log what cannot be read, is not mono at ``sample_rate``, has not as many samples as the
-            manifest says, or holds NaN; else raise UserError with the file's name.
-        max_bad_files: how many different files may be left out until UserError names them all; None: any number.
-        labels: suffixes of the files of frame labels beside the manifest, with ``dict.<suffix>.txt`` there too; batches hold their labels then.
-        label_rate: labels a second.
-        num_buckets, text_compression_level, options: as ``FileAudioDataset``.
+        sample_rate: Hz; all files must have this rate.
+        seed: determines the crops, together with epoch and row.
+        skip_bad_audio: skip and log files that cannot be read, are not mono at ``sample_rate``, do not have the number
+            of samples that the manifest states, or contain NaN. Otherwise such a file raises UserError.
+        max_bad_files: maximum number of different files to skip; one more raises UserError that names them all. None:
+            no limit.
+        labels: suffixes of the frame label files next to the manifest, which need a ``dict.<suffix>.txt`` each; batches
+            then contain the labels.
+        label_rate: labels per second.
+        num_buckets, text_compression_level, options: as for ``FileAudioDataset``.
     """
 
     def __init__(
@@ -86,9 +103,8 @@ class SpeechDataset(FileAudioDataset):
         text_compression_level: TextCompressionLevel = TextCompressionLevel.none,
         **options,
     ):
-        super(FileAudioDataset, self).__init__(
-            sample_rate, **options
-        )  # past FileAudioDataset's, which makes objects of all rows
+        # skips FileAudioDataset's own __init__, which creates Python objects for all rows
+        super(FileAudioDataset, self).__init__(sample_rate, **options)
         self.manifest_path = manifest_path
         self.text_compressor = TextCompressor(text_compression_level)
         self.load_rows(Path(manifest_path))
@@ -98,16 +114,20 @@ class SpeechDataset(FileAudioDataset):
         self.seed = seed
         self.skip_bad_audio = skip_bad_audio
         self.max_bad_files = max_bad_files
-        self.logged = 0  # bad files, by this process
-        # In shared memory, because fairseq keeps its worker processes from epoch to epoch, and one reads what another has read before.
+        self.logged = 0  # bad files that this process has seen
+        # In shared memory, because fairseq keeps its worker processes from epoch to epoch, and a worker needs what
+        # another one has found out about a file.
         self.epoch = torch.ones((), dtype=torch.long).share_memory_()
         self.bad = torch.zeros(len(self), dtype=torch.bool).share_memory_()
-        # What normalises each file, (sample - mean) * scale; scale 0: it was not read yet, or must be read as a whole each time.
+        # A file is normalised as (sample - mean) * scale; scale 0: not read yet, or must be read completely each time.
         self.means = torch.zeros(len(self)).share_memory_()
         self.scales = torch.zeros(len(self)).share_memory_()
 
     def load_rows(self, manifest: Path) -> None:
-        """Names and sizes of the rows that are long enough; ``skipped_indices``, of the others, tells fairseq which labels to leave out."""
+        """Sets names and sizes of the rows that are long enough, and ``skipped_indices``, the rows that are too short.
+
+        fairseq uses the latter to leave out the labels of these rows.
+        """
         self.root_dir = str(read_root(manifest))
         self.fnames = FileNames()
         self.skipped_indices = set()
@@ -138,51 +158,59 @@ class SpeechDataset(FileAudioDataset):
             return {"id": index, "source": None}  # fairseq's collater leaves these out
 
     def read(self, index: int) -> dict[str, Any]:
-        """fairseq's item; raises AudioError for a file that cannot be used, after another attempt where its length is wrong."""
+        """fairseq's item of a whole file. A file of the wrong length is read a second time.
+
+        Raises AudioError for a file that cannot be used.
+        """
         item = self.decode(index)
         if len(item["source"]) != self.sizes[index]:
-            time.sleep(RETRY)  # it may be in the midst of being written
+            time.sleep(RETRY)  # another process may be writing it
             item = self.decode(index)
         if len(item["source"]) != self.sizes[index]:
-            raise AudioError(
-                f"{len(item['source'])} samples, but {self.sizes[index]} in the manifest; make that again with `dinosr manifest`"
-            )
-        return {**item, "source": self.normalised(index, item["source"])}
+            counts = f"{len(item['source'])} samples, but {self.sizes[index]} in the manifest"
+            raise AudioError(f"{counts}; {REMAKE_MANIFEST}")
+        return {**item, "source": self.layer_norm(index, item["source"])}
 
-    def normalised(self, index: int, wave: Tensor) -> Tensor:
-        """A whole utterance as it is trained on, (T,) -> (T,); what its crops will need is kept."""
+    def layer_norm(self, index: int, wave: Tensor) -> Tensor:
+        """Normalises a whole utterance if ``normalize`` is set, (T,) -> (T,); stores the statistics for its crops."""
         mean, scale = 0, 1
         if self.normalize:
-            wave, mean, scale = torch.native_layer_norm(
-                wave, wave.shape, None, None, 1e-5
-            )  # F.layer_norm, as fairseq calls it
+            # F.layer_norm, which fairseq calls, but with the statistics
+            wave, mean, scale = torch.native_layer_norm(wave, wave.shape, None, None, 1e-5)
         if not self.scales[index] and parts_are_exact(self.path(index)):
             self.means[index] = mean
-            self.scales[index] = scale  # last, for other processes look at this one
+            self.scales[index] = scale  # last, because other processes test this one
         return wave
 
     def __getitems__(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """A batch's items, for torch's loader, where ``source`` may be the crop that ``collater`` would make of it: then no more was read."""
-        if self.is_compute_mask:  # of whole utterances
+        """A batch's items, for torch's loader.
+
+        ``source`` is either the whole utterance, or the crop that ``collater`` would cut from it, if only that was
+        read.
+        """
+        if self.is_compute_mask:  # masks are computed for whole utterances
             return [self[row] for row in rows]
         items = {row: self[row] for row in rows if not self.scales[row]}
         good = [row for row in rows if row not in items or items[row]["source"] is not None]
         length = self.crop_length(good)
         try:
             items.update({row: {"id": row, "source": self.read_crop(row, length)} for row in good if row not in items})
-        except AudioError:  # a file went bad: without it the crops of the others may be longer
+        except AudioError:  # a file has become unreadable: without it, the crops of the others may be longer
             return [self[row] for row in rows]
         return [items[row] for row in rows]
 
     def read_crop(self, index: int, length: int) -> Tensor:
-        """(length,), or all of a shorter utterance. Raises AudioError where it cannot be read."""
+        """(length,), or the whole of a shorter utterance. Raises AudioError if it cannot be read."""
         samples = int(self.sizes[index])
         start = self.crop_start(samples, length, index)
         wave = read_part(self.path(index), samples, start, min(length, samples), self.sample_rate)
         return (torch.from_numpy(wave) - self.means[index]) * self.scales[index]
 
     def decode(self, index: int) -> dict[str, Any]:
-        """fairseq's item; raises AudioError for a file that is no 16 kHz mono sound, after fairseq's three attempts to read it within a second."""
+        """fairseq's item; fairseq tries to read a file three times within a second.
+
+        Raises AudioError for a file that is not mono audio at ``sample_rate``.
+        """
         try:
             return super().__getitem__(index)
         except AudioError:
@@ -190,18 +218,21 @@ class SpeechDataset(FileAudioDataset):
         except Exception as error:
             if not str(error).startswith("Failed to load"):
                 raise
-            read_header(self.path(index))  # knows better what is wrong, mostly
+            read_header(self.path(index))  # usually raises an AudioError with a more exact reason
             raise AudioError("cannot be decoded; remove it or fetch it again") from error
 
     def postprocess(self, feats: Tensor, curr_sample_rate: int) -> Tensor:
-        """What was read, (T,) or (T, channels) -> (T,), not normalised yet. fairseq would average channels without a word."""
+        """Checks a decoded waveform, (T,) or (T, channels) -> (T,), before it is normalised.
+
+        fairseq would average the channels without a warning. Raises AudioError.
+        """
         header = Header(len(feats), curr_sample_rate, 1 if feats.dim() == 1 else feats.size(1))
         if wrong := wrong_format(header, self.sample_rate):
             raise AudioError(f"{wrong}; {MONO_COPIES}")
         if header.samples == 0:
-            raise AudioError("holds no samples; remove it or fetch it again")
-        if not np.isfinite(feats.numpy()).all():  # torch's takes twenty times as long, a fifth of the decoding
-            raise AudioError("holds NaN or infinite samples; remove it or make it again")
+            raise AudioError("contains no samples; remove it or fetch it again")
+        if not np.isfinite(feats.numpy()).all():  # torch.isfinite takes 20 times as long, a fifth of the decoding time
+            raise AudioError("contains NaN or infinite samples; remove it or create it again")
         return feats
 
     def name(self, index: int) -> str:
@@ -211,7 +242,7 @@ class SpeechDataset(FileAudioDataset):
         return Path(self.root_dir, self.name(index))
 
     def refuse(self, index: int, error: AudioError) -> None:
-        """Skip a bad file, or raise UserError with its name."""
+        """Skips a bad file, or raises UserError with its name."""
         if not self.skip_bad_audio:
             raise UserError(
                 f"{self.path(index)}: {error}; `dinosr check {self.manifest_path}` lists all such files"
@@ -219,10 +250,10 @@ class SpeechDataset(FileAudioDataset):
         self.skip(index, error)
 
     def skip(self, index: int, error: AudioError) -> None:
-        """Log and count a bad file, once whatever the epoch and the worker. Raises UserError where there are more than ``max_bad_files``."""
-        self.scales[index] = (
-            0  # where only crops of it were read by now: it would be tried again and again, and its batches read as a whole
-        )
+        """Logs and counts a bad file once per run. Raises UserError for more than ``max_bad_files``."""
+        # A file that became unreadable after it was read once: otherwise reading its crop would be tried again and
+        # again, and the other files of its batches would be read completely.
+        self.scales[index] = 0
         if self.bad[index]:
             return
         self.bad[index] = True
@@ -230,9 +261,9 @@ class SpeechDataset(FileAudioDataset):
         rows = self.bad.nonzero().flatten().tolist()
         if self.max_bad_files is not None and len(rows) > self.max_bad_files:
             raise UserError(
-                f"task.max_bad_files={self.max_bad_files}: {len(rows)} files cannot be used; is the disk there? "
-                f"`dinosr check {self.manifest_path}` tells what is wrong with each; mend them, or raise the number. "
-                f"Under {self.root_dir}: {', '.join(map(self.name, rows))}"
+                f"task.max_bad_files={self.max_bad_files}: {len(rows)} files cannot be used. Check that the disk is "
+                f"mounted; `dinosr check {self.manifest_path}` shows what is wrong with each. Repair the files, or "
+                f"raise task.max_bad_files. Under {self.root_dir}: {', '.join(map(self.name, rows))}"
             )
 
     def log_skipped(self, index: int, error: AudioError) -> None:
@@ -243,7 +274,10 @@ class SpeechDataset(FileAudioDataset):
     # -- batches -----------------------------------------------------------------------------------------------------
 
     def num_tokens(self, index: int) -> int:
-        """Samples of a row in a batch, after cropping. fairseq forgets the crop where batches are padded, and fills them less."""
+        """Samples of a row in a batch, after cropping.
+
+        fairseq ignores the crop if batches are padded, and makes smaller batches than necessary.
+        """
         return min(int(self.sizes[index]), self.max_sample_size)
 
     def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
@@ -251,23 +285,22 @@ class SpeechDataset(FileAudioDataset):
         return np.minimum(self.sizes[indices], self.max_sample_size)
 
     def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Items -> fairseq's batch: ``id`` (B,), the same as a list ``numbers``, their ``files``, ``net_input`` with ``source`` (B, T) float32 and,
-        if ``pad``, ``padding_mask``; where there are labels, the whole utterances' ``labels`` (S, B, L), the crops' first samples
-        ``label_starts`` (B,), and ``label_rate``.
+        """Items -> fairseq's batch, or ``{}`` for no items, which a shard may get at the end of an epoch.
 
-        Without ``pad`` all rows are cropped to the shortest. ``{}`` for no items, which a shard may get at the end of an epoch.
+        The batch contains ``id`` (B,), the same numbers as a list ``numbers``, the paths ``files``, and ``net_input``
+        with ``source`` (B, T) float32 and, if ``pad``, ``padding_mask`` (B, T) bool. With labels, ``net_input`` also
+        contains ``labels`` (S, B, L) of whole utterances, ``label_starts`` (B,), the first sample of each crop, and
+        ``label_rate``. Without ``pad``, all rows are cropped to the shortest.
         """
         if not samples:
             return {}
         good = [sample for sample in samples if sample["source"] is not None] or [self.substitute(samples[0])]
         longest = self.crop_length([sample["id"] for sample in good])
         starts = [self.crop_start(int(self.sizes[sample["id"]]), longest, sample["id"]) for sample in good]
-        whole = [
-            len(sample["source"]) > longest for sample in good
-        ]  # else it was cropped when it was read, or is short
         crops = [
-            sample["source"][start : start + longest] if uncut else sample["source"]
-            for sample, start, uncut in zip(good, starts, whole)
+            # a source that is not longer was cropped when it was read, or belongs to a short utterance
+            sample["source"][start : start + longest] if len(sample["source"]) > longest else sample["source"]
+            for sample, start in zip(good, starts)
         ]
         batch = super().collater([{**sample, "source": crop} for sample, crop in zip(good, crops)])
         if self.labels:
@@ -275,7 +308,7 @@ class SpeechDataset(FileAudioDataset):
         return {**batch, "numbers": batch["id"].tolist(), "files": [str(self.path(sample["id"])) for sample in good]}
 
     def label_inputs(self, rows: list[int], starts: list[int]) -> dict[str, Any]:
-        """What a model that predicts labels wants of crops that begin at samples ``starts`` of these utterances."""
+        """Inputs of a model that predicts labels, for crops that begin at samples ``starts`` of these utterances."""
         return {
             "labels": collate_labels(self.labels, rows),
             "label_starts": torch.tensor(starts),
@@ -283,11 +316,14 @@ class SpeechDataset(FileAudioDataset):
         }
 
     def crop_length(self, rows: Sequence[int]) -> int:
-        """Samples of the longest crop in a batch of these utterances; without ``pad``, of every one."""
+        """Length in samples of the longest crop in a batch of these utterances; without ``pad``, of every crop."""
         return self.max_sample_size if self.pad else min([self.max_sample_size, *map(int, self.sizes[rows])])
 
     def crop_start(self, samples: int, length: int, index: int) -> int:
-        """Where a crop begins: a place that depends on seed, epoch and index only, not on other rows, batches or workers; 0 for what is no longer."""
+        """First sample of a crop; it depends only on seed, epoch, index and lengths, not on other rows or the workers.
+
+        0 for an utterance that is not longer than ``length``.
+        """
         spare = samples - length
         return int(self.random(index).random() * (spare + 1)) if spare > 0 else 0
 
@@ -295,10 +331,16 @@ class SpeechDataset(FileAudioDataset):
         return np.random.default_rng([self.seed, int(self.epoch), *map(int, numbers)])
 
     def substitute(self, bad: dict[str, Any], items: FairseqDataset | None = None) -> dict[str, Any]:
-        """A good item for a batch that has none. fairseq would train on its first batch again, or crash where that is the empty one.
+        """A good item for a batch that has none.
 
-        ``items``: where to take it from, if it is not this dataset. Raises UserError where many others are bad too: better than weeks of
-        training on what is left.
+        For an empty batch fairseq would repeat its first batch, or crash if that one is empty.
+
+        Args:
+            bad: an item of the batch; it determines which other items are tried.
+            items: the dataset to take the item from, if it is not this one.
+
+        Raises:
+            UserError: many other files are bad too, which is better reported than trained on for weeks.
         """
         items = items or self
         for index in self.random(bad["id"], 1).integers(len(items), size=SUBSTITUTES):
@@ -306,14 +348,14 @@ class SpeechDataset(FileAudioDataset):
             if sample["source"] is not None:
                 return sample
         raise UserError(
-            f"{self.root_dir}: no file of a batch can be used, nor can {SUBSTITUTES} others of {self.manifest_path}; "
-            "is the disk there? `dinosr check` tells what is wrong with each"
+            f"{self.root_dir}: no file of a batch can be used, and neither can {SUBSTITUTES} other files of "
+            f"{self.manifest_path}. Check that the disk is mounted; `dinosr check` shows what is wrong with each file"
         )
 
 
 def longest_utterance(dataset: FairseqDataset, limit: int) -> int:
-    """Samples, after cropping, of the longest utterance that has no more than ``limit`` before; 0 if there is none."""
+    """Samples, after cropping, of the longest utterance with at most ``limit`` samples before cropping; 0 if none."""
     if not hasattr(dataset, "sizes"):  # fairseq's mixture of corpora
         return max(longest_utterance(corpus, limit) for corpus in dataset.datasets.values())
-    kept = np.flatnonzero(dataset.sizes <= limit)
-    return int(dataset.num_tokens(kept[dataset.sizes[kept].argmax()])) if len(kept) else 0
+    rows = np.flatnonzero(dataset.sizes <= limit)
+    return int(dataset.num_tokens(rows[dataset.sizes[rows].argmax()])) if len(rows) else 0

@@ -1,4 +1,6 @@
-"""Frame labels (``NAME.km``: a line of whole numbers for every row of ``NAME.tsv``), held in little memory that loader workers share."""
+"""Frame labels, one line of integers in ``NAME.km`` for every row of ``NAME.tsv``, in memory that loader workers
+share.
+"""
 
 from array import array
 from collections.abc import Collection, Iterator, Sequence
@@ -8,15 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, first_few
 from .audio import SAMPLE_RATE
 from .manifest import read_dictionary, read_lines
 
 if TYPE_CHECKING:  # torch is imported where it is used: `dinosr check` reads labels without it
     from torch import Tensor
 
-TOLERANCE = 0.1  # seconds that labels may be shorter or longer than their audio, fairseq's
-SHOWN = 3  # lines named in a message
+TOLERANCE = 0.1  # seconds by which labels may be shorter or longer than their audio; the value of fairseq
 REMAKE = "make the labels again with `dinosr kmeans apply`"
 
 
@@ -24,8 +25,11 @@ REMAKE = "make the labels again with `dinosr kmeans apply`"
 class FrameLabels:
     """One label set of a split, in the order of its utterances.
 
-    values: (n,) int16, or int32 for more labels than that holds, in shared memory: fairseq keeps its worker processes from epoch to epoch,
-        and what is written here they read in the next one. ends: (utterances,) int64, where each one's labels end. classes: labels are below this.
+    Attributes:
+        values: (n,) int16, or int32 if there are more than 2^15 classes, in shared memory: fairseq keeps its worker
+            processes from epoch to epoch, and labels that are refreshed here reach them in the next epoch.
+        ends: (utterances,) int64, where the labels of each utterance end in ``values``.
+        classes: number of classes; labels are 0 to classes - 1.
     """
 
     values: "Tensor"
@@ -41,48 +45,45 @@ class FrameLabels:
 
 
 def label_kinds(labels: str | None) -> list[str]:
-    """``task.labels``, "km" or "km,km2" -> the suffixes."""
+    """``task.labels`` such as "km" or "km,km2" -> list of suffixes."""
     return [kind.strip() for kind in labels.split(",")] if labels else []
 
 
 def count_classes(folder: Path, kind: str) -> int:
-    """How many labels ``dict.<kind>.txt`` in the folder has. Raises UserError unless they are 0, 1, 2, ... in any order."""
+    """Number of labels in ``dict.<kind>.txt``. Raises UserError unless they are 0, 1, 2, ... in any order."""
     path = Path(folder) / f"dict.{kind}.txt"
     if not path.is_file():
         raise UserError(
-            f"{path}: no such file; `dinosr kmeans apply` writes it beside the labels, or put the one of the training data there"
+            f"{path}: no such file; `dinosr kmeans apply` writes it with the labels, or copy that of the training data"
         )
     symbols = read_dictionary(path)
     if set(symbols) != {str(number) for number in range(len(symbols))}:
-        raise UserError(
-            f"{path}: the labels of frames must be the numbers 0 to {len(symbols) - 1}, each once; {REMAKE}"
-        )
+        raise UserError(f"{path}: frame labels must be the numbers 0 to {len(symbols) - 1}, each once; {REMAKE}")
     return len(symbols)
 
 
 def read_labels(
     path: Path, classes: int, sizes: Sequence[int], rate: int, skipped: Collection[int] = ()
 ) -> FrameLabels:
-    """The labels of a split, after a check of every line.
+    """Reads and checks the labels of a split.
 
     Args:
         path: the label file.
-        classes: labels are numbers below this.
+        classes: number of classes; labels are 0 to classes - 1.
         sizes: samples of each utterance that is used, in the manifest's order.
-        rate: labels a second.
+        rate: labels per second.
         skipped: rows of the manifest, from 0, that are not used; their labels are left out.
 
     Raises:
-        UserError: no such rate, no such file, another number of lines than rows, what is no label, or labels that are shorter or longer than their audio
-            by more than ``TOLERANCE``.
+        UserError: invalid rate, missing file, number of lines different from the number of rows, invalid label, or
+            labels that are more than ``TOLERANCE`` shorter or longer than their audio.
     """
     if rate < 1:
-        raise UserError(f"task.label_rate={rate}: give the labels a second, 50 or 100")
+        raise UserError(f"task.label_rate={rate}: must be at least 1; give the labels per second, such as 50 or 100")
     values, ends, misfits = array("h" if classes <= 2**15 else "i"), array("q"), []
     rows, row = len(sizes) + len(skipped), -1
-    for row, line in enumerate(
-        read_lines(path, "make it with `dinosr kmeans apply`, or name other labels in task.labels")
-    ):
+    remedy = "make it with `dinosr kmeans apply`, or set task.labels to another suffix"
+    for row, line in enumerate(read_lines(path, remedy)):
         if row in skipped or row >= rows:
             continue
         try:
@@ -98,8 +99,8 @@ def read_labels(
         raise UserError(f"{path}: {row + 1} lines for the {rows} rows of {path.stem}.tsv; {REMAKE}")
     if misfits:
         raise UserError(
-            f"{path}: labels and audio of {len(misfits)} utterance(s) differ by more than {TOLERANCE} s at task.label_rate={rate} "
-            f"({'; '.join(misfits[:SHOWN] + ['...'] * (len(misfits) > SHOWN))}); {REMAKE}, or correct task.label_rate"
+            f"{path}: labels and audio of {len(misfits)} utterance(s) differ by more than {TOLERANCE} s "
+            f"at task.label_rate={rate} ({first_few(misfits)}); {REMAKE}, or correct task.label_rate"
         )
     import torch
 
@@ -108,13 +109,13 @@ def read_labels(
 
 
 def parse_labels(line: str, classes: int) -> np.ndarray:
-    """(L,) int32, from 0 to classes - 1. Raises ValueError that says what is wrong."""
+    """(L,) int32, from 0 to classes - 1. Raises ValueError whose message describes the fault."""
     symbols = line.split()
     try:
         labels = np.array(symbols, dtype=np.int32)
     except (ValueError, OverflowError):
         wrong = next(symbol for symbol in symbols if not symbol.isdecimal() or len(symbol) > 9)
-        raise ValueError(f"{wrong!r} is no label, a whole number from 0 to {classes - 1}") from None
+        raise ValueError(f"{wrong!r} is not a label, which is an integer from 0 to {classes - 1}") from None
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
         wrong = labels[(labels < 0) | (labels >= classes)][0]
         raise ValueError(f"label {wrong} is not in the dictionary, whose labels are 0 to {classes - 1}")
@@ -126,11 +127,12 @@ def collate_labels(sets: Sequence[FrameLabels], utterances: Sequence[int]) -> "T
     from torch.nn.utils.rnn import pad_sequence
 
     rows = [labels[index] for labels in sets for index in utterances]
-    return pad_sequence(rows, batch_first=True, padding_value=-1).long().unflatten(0, (len(sets), len(utterances)))
+    padded = pad_sequence(rows, batch_first=True, padding_value=-1).long()  # (S * B, L)
+    return padded.unflatten(0, (len(sets), len(utterances)))
 
 
 def label_lines(labels: FrameLabels, skipped: Collection[int] = ()) -> Iterator[str]:
-    """What ``read_labels`` read: a line a row of the manifest, empty for the rows that are ``skipped``."""
+    """The lines that ``read_labels`` reads: one per row of the manifest, empty for the ``skipped`` rows."""
     utterance = 0
     for row in range(len(labels) + len(skipped)):
         if row in skipped:

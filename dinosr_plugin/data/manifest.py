@@ -1,9 +1,9 @@
-"""The text files that describe a corpus (formats: manifests/README.md): reading them, and writing a whole set at once.
+"""Reading and writing the text files that describe a corpus (formats: manifests/README.md).
 
-train.tsv        first line the root folder, then ``relative/path<TAB>samples``
-train.ltr        one line a row: letters separated by spaces, ``|`` after each word: ``H E L L O | W O R L D |``
-train.wrd        one line a row: words
-dict.ltr.txt     ``symbol count``, as fairseq's Dictionary reads it
+train.tsv        first line: the root folder; then one ``relative/path<TAB>samples`` per row
+train.ltr        one line per row: letters separated by spaces, ``|`` after each word: ``H E L L O | W O R L D |``
+train.wrd        one line per row: words
+dict.ltr.txt     ``symbol count``, the format of fairseq's Dictionary
 """
 
 import os
@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 from ..errors import UserError
-from .audio import SAMPLE_RATE
+from .audio import REMAKE_MANIFEST, SAMPLE_RATE
 
-SHOWN = 20  # problems listed; the rest is counted
+SHOWN = 20  # maximum number of problems that are listed; the others are only counted
+MAKE = "make it with `dinosr manifest`"
+NO_ROWS = f"empty manifest, no row after its first line; {MAKE}"
 WORD_END = "|"
 
 
 @dataclass(frozen=True)
-class Utterance:
-    """One row of a manifest, and its words where they are known."""
+class ManifestRow:
+    """One utterance of a manifest, with its words if they are known."""
 
     path: str  # relative to the root, forward slashes
     samples: int
@@ -31,11 +33,11 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Split:
-    """What becomes ``<name>.tsv`` and, where the words are known, ``<name>.ltr`` and ``<name>.wrd``."""
+    """The content of ``<name>.tsv`` and, if the words are known, of ``<name>.ltr`` and ``<name>.wrd``."""
 
     name: str
     root: Path  # absolute
-    utterances: list[Utterance]  # sorted by path
+    utterances: list[ManifestRow]  # sorted by path
 
     @property
     def has_words(self) -> bool:
@@ -50,16 +52,20 @@ class Split:
         )
 
 
-# ---- names ------------------------------------------------------------------------------------------------------------------
+# ---- names -----------------------------------------------------------------------------------------------------------
 
 
 def utterance_id(path: str) -> str:
-    """The file's name without folders and suffix: what label, unit and item files call an utterance."""
+    """The file's name without folders and suffix; this is the utterance's name in label, unit and item files."""
     return path.rpartition("/")[2].rpartition(".")[0]
 
 
 def speaker_of(path: str) -> str:
-    """Speaker of ``relative/path``: LibriSpeech's SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN at any depth, otherwise the first folder."""
+    """Speaker of ``relative/path``.
+
+    SPEAKER of LibriSpeech's SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN at any depth, otherwise the first folder; "" if the
+    path has no folder.
+    """
     *folders, _ = path.split("/")
     if len(folders) >= 2 and utterance_id(path).startswith(f"{folders[-2]}-{folders[-1]}-"):
         return folders[-2]
@@ -67,21 +73,24 @@ def speaker_of(path: str) -> str:
 
 
 def duplicate_ids(paths: Iterable[str]) -> list[str]:
-    """One line for each file whose utterance id an earlier file has already, naming both."""
+    """One message for each file that has the same utterance id as an earlier file, naming both."""
     first: dict[str, str] = {}
-    clashes = []
+    problems = []
     for path in paths:
         name = utterance_id(path)
         if name in first:
-            clashes.append(f"{path}: same utterance id as {first[name]}; rename or remove one of them")
+            problems.append(f"{path}: same utterance id as {first[name]}; rename or remove one of them")
         first.setdefault(name, path)
-    return clashes
+    return problems
 
 
 def path_fault(path: str) -> str | None:
-    """Why a path cannot stand in a manifest, or None: a row is one line, its fields are separated by tabs, its text is UTF-8."""
+    """Why a path cannot be written to a manifest, or None if it can.
+
+    A manifest is UTF-8 text, a row is one line, and its fields are separated by tabs.
+    """
     if path != path.strip() or any(mark in path for mark in "\t\n\r"):
-        return "a tab, a line break, or a space at either end of the name; rename it"
+        return "the name contains a tab or a line break, or starts or ends with a space; rename it"
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:
@@ -89,7 +98,7 @@ def path_fault(path: str) -> str | None:
     return None
 
 
-# ---- words and letters ------------------------------------------------------------------------------------------------------
+# ---- words and letters -----------------------------------------------------------------------------------------------
 
 
 def letters(words: str) -> str:
@@ -105,17 +114,17 @@ def words_of(line: str) -> str:
 def words_fault(words: str) -> str | None:
     """Why a transcript cannot become letters, or None."""
     if not words:
-        return "no words in its transcript; write them there, or remove both"
+        return "its transcript is empty; add the words, or remove both files"
     if WORD_END in words:
-        return f"'{WORD_END}' in its transcript: that sign ends a word in .ltr files; take it out"
+        return f"'{WORD_END}' in its transcript: this character marks the end of a word in .ltr files; remove it"
     return None
 
 
-# ---- reading ----------------------------------------------------------------------------------------------------------------
+# ---- reading ---------------------------------------------------------------------------------------------------------
 
 
 def open_text(path: Path, remedy: str) -> TextIO:
-    """Open a UTF-8 text file; raises UserError with the remedy where that fails."""
+    """Opens a UTF-8 text file. Raises UserError with the remedy if that fails."""
     try:
         return open(path, encoding="utf-8")
     except OSError as error:
@@ -123,7 +132,10 @@ def open_text(path: Path, remedy: str) -> TextIO:
 
 
 def read_lines(path: Path, remedy: str) -> Iterator[str]:
-    """The lines of a text file without their ends, one at a time. Raises UserError for a missing file and for other text than UTF-8."""
+    """The lines of a text file without line breaks, one at a time.
+
+    Raises UserError for a file that is missing or not UTF-8.
+    """
     with open_text(path, remedy) as file:
         try:
             for line in file:
@@ -133,17 +145,20 @@ def read_lines(path: Path, remedy: str) -> Iterator[str]:
 
 
 def manifest_lines(tsv: Path) -> Iterator[str]:
-    """The manifest's lines, the root first. Raises UserError for a missing or unreadable manifest, and for one without a first line."""
-    lines = read_lines(tsv, "make it with `dinosr manifest`")
+    """The manifest's lines, the root folder first.
+
+    Raises UserError for a manifest that is missing or unreadable, or whose first line is empty.
+    """
+    lines = read_lines(tsv, MAKE)
     root = next(lines, "").strip()
     if not root:
-        raise UserError(f"{tsv}: empty manifest, its first line names no root folder; make it with `dinosr manifest`")
+        raise UserError(f"{tsv}: empty manifest; its first line must be the root folder; {MAKE}")
     yield root
     yield from lines
 
 
 def read_root(tsv: Path) -> Path:
-    """The root folder that the first line names. Raises UserError where it does not exist."""
+    """The root folder in the first line. Raises UserError if it does not exist."""
     root = Path(next(manifest_lines(tsv)))
     if not root.is_dir():
         raise UserError(f"{tsv}: {missing_root(root)}")
@@ -151,18 +166,17 @@ def read_root(tsv: Path) -> Path:
 
 
 def missing_root(root: Path) -> str:
-    remedy = "make the manifest again with `dinosr manifest`, or put the new folder into its first line"
-    return f"its root folder {root} does not exist; {remedy}"
+    return f"its root folder {root} does not exist; {REMAKE_MANIFEST}, or correct the folder in its first line"
 
 
 def parse_row(line: str) -> tuple[str, int]:
-    """``relative/path<TAB>samples`` -> (path, samples). Raises ValueError that says what is wrong."""
+    """``relative/path<TAB>samples`` -> (path, samples). Raises ValueError whose message describes the fault."""
     fields = line.strip().split("\t")
     if len(fields) != 2:
         raise ValueError(f"{len(fields)} field(s) instead of relative/path<TAB>samples")
     path, samples = fields
     if not (samples.isascii() and samples.isdigit() and int(samples) > 0):
-        raise ValueError(f"the number of samples is {samples!r}, not a whole number above 0")
+        raise ValueError(f"the number of samples is {samples!r}; it must be a positive integer")
     return path, int(samples)
 
 
@@ -174,36 +188,41 @@ def read_rows(tsv: Path) -> Iterator[tuple[int, str, int]]:
         try:
             path, samples = parse_row(line)
         except ValueError as error:
-            raise UserError(f"{tsv} line {number}: {error}; make the manifest again with `dinosr manifest`") from error
+            raise UserError(f"{tsv} line {number}: {error}; {REMAKE_MANIFEST}") from error
         yield number, path, samples
 
 
 def read_manifest(tsv: Path) -> Split:
-    """The whole manifest, without words. Raises UserError for a missing file or root folder, a malformed row, or no row at all."""
+    """The whole manifest, without words.
+
+    Raises UserError for a missing file or root folder, a malformed row, or a manifest without rows.
+    """
     root = read_root(tsv)
-    utterances = [Utterance(path, samples) for _, path, samples in read_rows(tsv)]
+    utterances = [ManifestRow(path, samples) for _, path, samples in read_rows(tsv)]
     if not utterances:
-        raise UserError(f"{tsv}: empty manifest, no row after its first line; make it with `dinosr manifest`")
+        raise UserError(f"{tsv}: {NO_ROWS}")
     return Split(tsv.stem, root, utterances)
 
 
 def read_dictionary(path: Path) -> dict[str, int]:
-    """Symbol -> count of a fairseq dictionary, in the file's order. Raises UserError for a missing, malformed or empty one."""
-    remedy = "make it with `dinosr manifest`"
+    """Symbol -> count of a fairseq dictionary, in the file's order.
+
+    Raises UserError for a dictionary that is missing, malformed or empty.
+    """
     symbols: dict[str, int] = {}
-    for number, line in enumerate(read_lines(path, remedy), start=1):
+    for number, line in enumerate(read_lines(path, MAKE), start=1):
         symbol, _, count = line.rstrip().rpartition(" ")
         if not symbol or not count.isdigit():
-            raise UserError(f"{path} line {number}: {line!r} is not `symbol count`; {remedy}")
+            raise UserError(f"{path} line {number}: {line!r} is not `symbol count`; {MAKE}")
         if symbol in symbols:
-            raise UserError(f"{path} line {number}: {symbol!r} stands there twice; {remedy}")
+            raise UserError(f"{path} line {number}: duplicate symbol {symbol!r}; {MAKE}")
         symbols[symbol] = int(count)
     if not symbols:
-        raise UserError(f"{path}: empty dictionary; {remedy}")
+        raise UserError(f"{path}: empty dictionary; {MAKE}")
     return symbols
 
 
-# ---- writing ----------------------------------------------------------------------------------------------------------------
+# ---- writing ---------------------------------------------------------------------------------------------------------
 
 
 def count_letters(splits: Iterable[Split]) -> Counter:
@@ -216,26 +235,37 @@ def count_letters(splits: Iterable[Split]) -> Counter:
 
 
 def letter_dictionary(splits: list[Split], counted: Collection[str]) -> tuple[dict[str, int], list[str]]:
-    """(symbol -> count, notes). Counts come from the splits whose names are in ``counted``; a symbol that occurs
-    in the others only is in the dictionary with count 0, and a note says so. Sorted by falling count, then by symbol."""
+    """(symbol -> count, notes), sorted by descending count, then by symbol.
+
+    Only the splits whose names are in ``counted`` are counted. A symbol that occurs in other splits only gets count 0
+    and a note.
+    """
     counts = count_letters(split for split in splits if split.name in counted)
     notes = []
     for split in splits:
         for symbol in sorted(count_letters([split]).keys() - counts.keys()):
             counts[symbol] = 0
-            notes.append(
-                f"{symbol!r} occurs in {split.name} but not in {', '.join(counted)}: in the dictionary with count 0"
-            )
+            where = f"occurs in {split.name} but not in {', '.join(counted)}"
+            notes.append(f"{symbol!r} {where}; it is in the dictionary with count 0")
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))), notes
 
 
 def write_splits(
     out: Path, splits: list[Split], counted: Collection[str], more: Mapping[str, bytes | list[str]] = {}
 ) -> list[str]:
-    """Write every split's .tsv and, where all words are known, .ltr and .wrd and one dict.ltr.txt; all of the files or none.
+    """Writes the .tsv of every split and, if all words are known, .ltr, .wrd and one dict.ltr.txt; all files or none.
 
-    ``counted``: names of the splits that the dictionary's counts come from. ``more``: other files of the set. Returns notes for the user.
-    Raises UserError for an unwritable folder.
+    Args:
+        out: the folder to write to.
+        splits: the splits to write.
+        counted: names of the splits that the dictionary counts.
+        more: content of other files of the set, by name.
+
+    Returns:
+        Notes for the user.
+
+    Raises:
+        UserError: the folder cannot be written.
     """
     files: dict[str, bytes | list[str]] = {}
     notes: list[str] = []
@@ -254,7 +284,7 @@ def write_splits(
 
 
 def write_files(out: Path, files: Mapping[str, bytes | Iterable[str]]) -> None:
-    """Write name -> lines (or bytes) under temporary names, then rename them all: a failure leaves no half-written file behind."""
+    """Writes name -> lines (or bytes) under temporary names, then renames all files; a failure leaves no file."""
     written: dict[Path, Path] = {}
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -276,14 +306,17 @@ def write_files(out: Path, files: Mapping[str, bytes | Iterable[str]]) -> None:
 
 
 def require_writable(out: Path, option: str = "--out") -> None:
-    """Raise UserError now rather than after an hour of reading, where the folder ``out``, given with ``option``, cannot be written or made."""
-    place = Path(os.path.abspath(out))
-    while not os.path.lexists(place):
-        place = place.parent
-    if not place.is_dir():
-        raise unwritable(out, f"{place} is not a folder", option)
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise unwritable(out, f"{place} is read-only", option)
+    """Raises UserError, before hours of work, if the folder ``out`` cannot be written or created.
+
+    ``option`` is the command-line option that the folder was given with.
+    """
+    existing = Path(os.path.abspath(out))
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    if not existing.is_dir():
+        raise unwritable(out, f"{existing} is not a folder", option)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise unwritable(out, f"{existing} is read-only", option)
 
 
 def unwritable(out: Path, reason: str, option: str = "--out") -> UserError:
@@ -291,8 +324,8 @@ def unwritable(out: Path, reason: str, option: str = "--out") -> UserError:
 
 
 def raise_problems(problems: list[str], root: Path) -> NoReturn:
-    """One UserError for all problems: what to do, then one line each, the first 20 of them."""
-    lines = [f"{len(problems)} problem(s) under {root}; nothing was written. Mend these, then run the command again:"]
+    """Raises one UserError for all problems: what to do, then one line for each of the first 20 problems."""
+    lines = [f"{len(problems)} problem(s) under {root}; nothing was written. Fix them, then run the command again:"]
     lines += [f"  {problem}" for problem in problems[:SHOWN]]
     if len(problems) > SHOWN:
         lines.append(f"  ... and {len(problems) - SHOWN} more")

@@ -1,8 +1,8 @@
-"""Windows of one length, each inside one utterance, in batches of one speaker: what contrastive learning compares frames of.
+"""Windows of a fixed length, each inside one utterance, in batches of one speaker: the input of contrastive learning.
 
-CPC_audio cuts a speaker's recordings, joined end to end, so that windows run over the ends of utterances; here none does, the labels of
-a window's frames are those of its utterance, and only the window is read from the disk. What is left over of an utterance is heard in
-other epochs: its windows start at another place in each.
+CPC_audio cuts windows from a speaker's recordings joined end to end, so that windows can cross from one utterance into
+the next. Here none does, the frame labels of a window are those of its utterance, and only the window is read from the
+disk. The windows of an utterance start at a different sample in each epoch, so that no part of it is always left out.
 """
 
 from .. import compat  # noqa: F401  # isort: skip  (before fairseq is imported)
@@ -25,38 +25,39 @@ logger = logging.getLogger(__name__)
 
 
 class WindowDataset(FairseqDataset):
-    """The windows of a manifest's utterances; items are ``{"id": window, "row", "start", "source": (window,) float32 or None for a bad file}``.
+    """The windows of a manifest's utterances.
 
-    An utterance of n samples has floor(n / window) windows end to end, which start at a place between 0 and n mod window that depends
-    on seed, epoch and utterance only; at 0 where they do not move.
+    Items are ``{"id": window, "row", "start", "source": (window,) float32}``; the source is None for a bad file. An
+    utterance of n samples has floor(n / window) adjacent windows. The first one starts at sample 0 or, if ``moving``,
+    at a sample between 0 and n mod window that depends only on seed, epoch and utterance.
 
     Args:
-        utterances: the manifest's, none shorter than a window; what to do with bad files is said there.
-        window: samples.
-        same_speaker: batches of one speaker each, as the manifest's folders tell them; else of anybody.
-        moving: other places and other batches in each epoch; for training.
+        utterances: the manifest's utterances, none shorter than a window; it also determines how bad files are handled.
+        window: length in samples.
+        same_speaker: each batch contains windows of one speaker, who is given by the folders in the manifest.
+        moving: different starts and batches in each epoch; for training.
 
-    Raises: UserError for ``same_speaker`` and a manifest without folders.
+    Raises:
+        UserError: ``same_speaker``, and a file of the manifest is not in a folder.
     """
 
     def __init__(self, utterances: SpeechDataset, window: int, same_speaker: bool, moving: bool):
         super().__init__()
         self.utterances, self.window, self.moving = utterances, window, moving
-        self.ends = np.cumsum(
-            utterances.sizes // window
-        )  # (utterances,): number of the first window that is not an utterance's
+        # (utterances,): the windows of utterance i are numbered from ends[i - 1] to ends[i] - 1
+        self.ends = np.cumsum(utterances.sizes // window)
         self.speakers, n_speakers = (
             self.number_speakers() if same_speaker else (np.zeros(len(utterances), dtype=np.int64), 0)
         )
         self.sizes = np.broadcast_to(np.int64(window), len(self))  # takes no memory
-        told = f"of {n_speakers} speaker(s)" if same_speaker else "in batches of any speakers"
+        speakers = f"of {n_speakers} speaker(s)" if same_speaker else "in batches of mixed speakers"
         logger.info(
-            f"{utterances.manifest_path}: {len(self)} windows of {window} samples, from {len(utterances)} utterances {told}; "
-            f"{len(utterances.skipped_indices)} shorter utterance(s) left out"
+            f"{utterances.manifest_path}: {len(self)} windows of {window} samples, from {len(utterances)} utterances "
+            f"{speakers}; {len(utterances.skipped_indices)} shorter utterance(s) left out"
         )
 
     def number_speakers(self) -> tuple[np.ndarray, int]:
-        """(utterances,) int64, and how many there are."""
+        """Speaker number of each utterance, (utterances,) int64, and the number of speakers."""
         numbers: dict[str, int] = {}
         rows = [
             numbers.setdefault(speaker_of(self.utterances.name(row)), len(numbers))
@@ -65,8 +66,8 @@ class WindowDataset(FairseqDataset):
         if "" in numbers:
             name = self.utterances.name(rows.index(numbers[""]))
             raise UserError(
-                f"{self.utterances.manifest_path}: {name} lies in no folder, which would tell its speaker; put each speaker's files into a folder "
-                "of their own and make the manifest again, or set task.negatives=mixed"
+                f"{self.utterances.manifest_path}: {name} is not in a folder, so its speaker is unknown; put the "
+                "files of each speaker into one folder and make the manifest again, or set task.negatives=mixed"
             )
         return np.array(rows), len(numbers)
 
@@ -79,15 +80,15 @@ class WindowDataset(FairseqDataset):
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def rows(self, windows: np.ndarray) -> np.ndarray:
-        """Utterances that the windows are of."""
+        """Row of the utterance that each window is part of."""
         return np.searchsorted(self.ends, windows, side="right")
 
     def start(self, window: int, row: int) -> int:
         """First sample of a window within its utterance."""
         size = int(self.utterances.sizes[row])
         number = window - (int(self.ends[row]) - size // self.window)
-        moved = self.utterances.random(row).integers(size % self.window + 1) if self.moving else 0
-        return int(number * self.window + moved)
+        offset = self.utterances.random(row).integers(size % self.window + 1) if self.moving else 0
+        return int(number * self.window + offset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = int(self.rows(index))
@@ -99,12 +100,12 @@ class WindowDataset(FairseqDataset):
             return item
 
     def read(self, row: int, start: int) -> Tensor:
-        """(window,) float32. Raises AudioError, after another attempt, for a file that cannot be used."""
+        """(window,) float32. Raises AudioError for a file that cannot be used, after a second attempt."""
         path, samples = self.utterances.path(row), int(self.utterances.sizes[row])
         try:
             return read_window(path, samples, start, self.window)
         except AudioError:
-            time.sleep(RETRY)  # a network disk, or a file in the midst of being written
+            time.sleep(RETRY)  # a network disk, or another process is writing the file
             return read_window(path, samples, start, self.window)
 
     # -- batches -----------------------------------------------------------------------------------------------------
@@ -116,11 +117,14 @@ class WindowDataset(FairseqDataset):
         return self.window
 
     def filter_indices_by_size(self, indices: np.ndarray, max_sizes: Any):
-        """All of them: fairseq's interface."""
+        """fairseq's interface; removes nothing."""
         return indices, []
 
     def ordered_indices(self) -> np.ndarray:
-        """Windows speaker by speaker; in training each speaker's in random order (fairseq has seeded numpy by seed and epoch)."""
+        """Windows, speaker by speaker; in training, those of a speaker in random order.
+
+        fairseq has seeded NumPy with seed and epoch before this call.
+        """
         order = np.random.permutation(len(self)) if self.moving else np.arange(len(self))
         return order[np.argsort(self.speakers[self.rows(order)], kind="stable")]
 
@@ -131,7 +135,10 @@ class WindowDataset(FairseqDataset):
         max_sentences: int | None = None,
         required_batch_size_multiple: int = 1,
     ) -> list[np.ndarray]:
-        """Each speaker's windows, in the order given, cut into batches; the last of a speaker may be smaller. fairseq shuffles the batches."""
+        """Batches of each speaker's windows, in the order of ``indices``; the last one of a speaker may be smaller.
+
+        fairseq shuffles the batches afterwards.
+        """
         size = min(max_sentences or len(indices), (max_tokens or len(indices) * self.window) // self.window)
         changes = np.flatnonzero(np.diff(self.speakers[self.rows(indices)])) + 1
         return [
@@ -139,8 +146,11 @@ class WindowDataset(FairseqDataset):
         ]
 
     def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Items -> fairseq's batch: ``id`` (B,) int64, the same as a list ``numbers``, their ``files``, ``net_input`` with ``source`` (B, window) float32 and
-        where there are labels those that ``SpeechDataset`` gives. ``{}`` for no items, which a shard may get at the end of an epoch.
+        """Items -> fairseq's batch, or ``{}`` for no items, which a shard may get at the end of an epoch.
+
+        The batch contains ``id`` (B,) int64, the same numbers as a list ``numbers``, the paths ``files``, and
+        ``net_input`` with ``source`` (B, window) float32 and, with labels, the inputs that
+        ``SpeechDataset.label_inputs`` returns.
         """
         if not samples:
             return {}

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from fairseq.data import Dictionary
 
-from ..checkpoints.load import fingerprint  # noqa: F401  (of the model that emissions are of)
+from ..checkpoints.weights import fingerprint  # noqa: F401  (of the model that emissions are of)
 from ..data.audio import SAMPLE_RATE
 from ..data.manifest import require_writable, unwritable
 from ..errors import UserError

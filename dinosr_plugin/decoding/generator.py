@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from fairseq import utils
 from fairseq.data import Dictionary
 
-from ..checkpoints.load import field_and_hop, trunk_of
+from ..checkpoints.opening import reader_of
 from ..data.audio import SAMPLE_RATE
 from ..errors import UserError
 from .base import CTCDecoder, Hypothesis
@@ -164,7 +164,7 @@ def at_least_a_frame(
     model: torch.nn.Module, source: torch.Tensor, padding_mask: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """(B, T) sounds and their mask, padded where all of them are too short for a frame: a network cannot make none."""
-    missing = field_and_hop(trunk_of(model))[0] - source.size(1) if hasattr(model, "w2v_encoder") else 0
+    missing = reader_of(model).grid.field - source.size(1) if hasattr(model, "w2v_encoder") else 0
     if missing <= 0:
         return source, padding_mask
     if padding_mask is None:

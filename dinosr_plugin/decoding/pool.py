@@ -89,7 +89,7 @@ class DecoderPool:
         try:
             yield
         except BrokenProcessPool as error:
-            compat.let_go_of_processes(self.executor)
+            compat.unblock_pool(self.executor)
             raise UserError(
                 f"--decoder-processes {self.processes}: one of them was killed, for want of memory perhaps; "
                 "give fewer, or a smaller --beam or --beam-size-token"
@@ -104,7 +104,7 @@ class DecoderPool:
         if kind is not None:
             for process in list((self.executor._processes or {}).values()):
                 process.kill()
-            compat.let_go_of_processes(self.executor)
+            compat.unblock_pool(self.executor)
         self.executor.shutdown(wait=kind is None, cancel_futures=True)
 
 

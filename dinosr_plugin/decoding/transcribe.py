@@ -22,7 +22,7 @@ import soundfile as sf
 import torch
 from tqdm import tqdm
 
-from ..checkpoints.load import Recogniser
+from .recogniser import Recogniser
 from ..data.audio import SAMPLE_RATE, AudioError, Header, is_cut_wav, read_header, unreadable, wrong_format
 from ..data.manifest import require_writable, unwritable
 from ..errors import UserError
@@ -192,13 +192,13 @@ def emissions(
 
     The recording is normalised as a whole where the model wants that.
     """
-    frames = recogniser.frames(recording.samples) if recording.variance > 0 else 0
+    frames = recogniser.grid.count(recording.samples) if recording.variance > 0 else 0
     table = torch.empty(frames, len(recogniser.dictionary))
-    rate = SAMPLE_RATE / recogniser.hop  # frames a second
+    rate = SAMPLE_RATE / recogniser.grid.hop  # frames a second
     with sf.SoundFile(os.fsencode(recording.path)) as file:
         for first, start, stop, last in chunks(frames, round(CHUNK * rate), round(CONTEXT * rate)):
-            end = recording.samples if last == frames else (last - 1) * recogniser.hop + recogniser.field
-            wave = torch.from_numpy(read_16k(file, first * recogniser.hop, end))
+            end = recording.samples if last == frames else (last - 1) * recogniser.grid.hop + recogniser.grid.field
+            wave = torch.from_numpy(read_16k(file, first * recogniser.grid.hop, end))
             if recogniser.normalize:
                 wave = (wave - recording.mean) / math.sqrt(
                     recording.variance + 1e-5
@@ -219,7 +219,7 @@ def decode(recogniser: Recogniser, decoder: CTCDecoder, table: torch.Tensor) -> 
     table[:, never_emitted(recogniser.dictionary, recogniser.blank)] = -math.inf
     pieces = [(0, len(table))]
     if not isinstance(decoder, BestPathDecoder):
-        rate = SAMPLE_RATE / recogniser.hop  # frames a second
+        rate = SAMPLE_RATE / recogniser.grid.hop  # frames a second
         path = table.argmax(dim=1).numpy()
         pieces = segments(path, recogniser.dictionary, recogniser.blank, round(SHORTEST * rate), round(LONGEST * rate))
     found = decode_segments(decoder, table, pieces, recogniser.dictionary, recogniser.blank)

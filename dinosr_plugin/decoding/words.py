@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fairseq.data.data_utils import post_process
 
-from ..checkpoints.load import Recogniser
+from .recogniser import Recogniser
 from ..data.audio import SAMPLE_RATE
 from .base import Hypothesis
 from .search import WORD_BOUNDARY
@@ -35,7 +35,7 @@ def words_of(hypothesis: Hypothesis, recogniser: Recogniser, start: int = 0) -> 
     symbols = [recogniser.dictionary[token] for token in hypothesis["tokens"].tolist()]
     frames = [start + frame for frame, _ in hypothesis["alignment"]]
     scores = hypothesis["positional_scores"].tolist()
-    seconds = recogniser.hop / SAMPLE_RATE
+    seconds = recogniser.grid.hop / SAMPLE_RATE
     words = []
     for word, first, last in spell(symbols, recogniser.dictionary.symbols):
         confidence = math.exp(sum(scores[first : last + 1]) / (last + 1 - first))

@@ -1,246 +1,249 @@
-"""A figure never stands alone: one table of what a model learned, and of what can be had without it.
+"""A figure never stands alone: one table of a model's units and layers, and of what needs no training.
 
-k-means of one size on MFCC, on log-Mel, on every layer of the model with random weights and on every layer of the trained one; and for DinoSR, of the
-same size, the teacher's codebooks and what the student's heads predict. k-means is fitted on ``train``, everything is measured on ``dev``.
+k-means of one size on MFCC, on log-Mel, on every layer of the model with random weights and on every layer of the
+trained one; for DinoSR also, of the same size, the teacher's codebooks and the student heads' predictions. k-means is
+fitted on a training manifest, everything is measured on other speech.
+
+The sound is read once for the untrained and once for the trained model (``layers.LayerCache``); rows are kept as they
+are finished (``table.RowTable``).
 """
 
 import hashlib
 import json
-import logging
-import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..checkpoints.load import LayerReader
+from ..checkpoints.readers import HEAD, TEACHER, FrameReader
 from ..data.audio import SAMPLE_RATE
-from ..data.manifest import read_manifest, write_files
+from ..data.manifest import require_writable
 from ..errors import UserError
-from ..units.codes import CodeReader, kmeans_units
-from ..units.features import MAX_MINUTES, extract, extract_acoustic, read_utterances
+from ..units.batches import Utterance, read_utterances
+from ..units.codes import kmeans_units
 from ..units.kmeans import fit_kmeans
 from ..units.store import FeatureFolder
-from .measures.abx.errors import abx as abx_errors
-from .measures.abx.items import Item, make_items
-from .measures.quality.units import count_units
-from .phones import PhoneAlignment
+from .layers import MAX_BYTES, LayerCache
+from .measures.abx.items import make_items
+from .measures.abx.measure import AbxMeasure
+from .measures.quality.measure import UnitQualityMeasure
+from .measuring import Entry, Measure, Source, measure_all
+from .speech import Speech, digest_of_utterances
+from .table import RowTable
 
-logger = logging.getLogger(__name__)
-
-FIT_SAMPLES = 3600 * SAMPLE_RATE  # k-means is fitted on random utterances of an hour at most
+FIT_SAMPLES = 3600 * SAMPLE_RATE  # k-means is fitted on random utterances of at most an hour
 SEED = 0  # of these, of k-means and of ABX
-RESTARTS = 3  # of k-means: a figure to compare with should not hang on one start
-FIT_DTYPE, DEV_DTYPE = "float16", "float32"  # of features while they are stored
-MUCH_DISK = 4e9  # bytes, above which a note says so
+RESTARTS = 3  # of k-means, so that a figure does not depend on one start
+FIT_DTYPE, MEASURED_DTYPE = "float16", "float32"  # of features in the cache
+ACOUSTIC = ("mfcc", "fbank")
 NAMES = {
     "mfcc": "MFCC",
     "fbank": "log-Mel",
     "untrained": "untrained layer",
     "layer": "layer",
-    "teacher": "codebook",
-    "head": "head",
+    TEACHER: "codebook",
+    HEAD: "head",
 }
-WEIGHTS = {"untrained": "random", "layer": "student"}  # of the kinds that are layers
-CODES = ("teacher", "head")
+"""Kinds of rows, in the order of the table."""
+COMPUTED = ("untrained", *ACOUSTIC, "layer", TEACHER, HEAD)  # in this order: the untrained model's features go first
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What the rows are made from. ``speakers``: of dev. ``items``: for ABX, None for none. ``key``: digest of all that they depend on."""
-
-    checkpoint: Path
-    fit: Path
-    dev: Path
-    phones: PhoneAlignment
-    speakers: Mapping[str, str] | None
-    clusters: int
-    items: list[Item] | None
-    work: Path
-    key: str
-
-
-def compare(
-    checkpoint: str | Path,
-    train_tsv: str | Path,
-    dev_tsv: str | Path,
-    phones: PhoneAlignment,
-    speakers: Mapping[str, str] | None,
-    work: str | Path,
-    abx: bool,
-    clusters: int | None = None,
-) -> list[dict]:
-    """The rows of the table, in the order of ``NAMES``; the last two kinds only for a checkpoint with codebooks.
+class Comparison:
+    """The rows of a model, its baselines beside it.
 
     Args:
-        checkpoint: any model that ``LayerReader`` takes.
-        train_tsv, dev_tsv: manifests; k-means sees random utterances of at most an hour of train, the same for every row.
-        phones: alignment of dev; train needs none.
-        speakers: utterance -> speaker, of dev; None where nobody knows them, then there is no ``speaker_pnmi`` and can be no ABX.
-        work: folder for finished rows, a file a kind, and for features meanwhile. What a killed run has done there is not done again. Rows count as
-            finished for the same checkpoint, manifests, alignment and settings, by their content; sound behind the same manifest is taken to be the same.
-        abx: with ABX errors, of features by their angle and of units one-hot: figures that do not compare; triphones of the alignment, 10 a group, 5 speakers.
-        clusters: of k-means; None: as many as the codebooks have units, with which it must agree.
+        reader: any model.
+        train: manifest; k-means sees random utterances of at most an hour of it, the same ones for every row.
+        speech: that is measured on.
+        measures: of every row.
+        work: folder for finished rows, and for the cache unless there is another; None: nothing is kept.
+        clusters: of k-means; None: as many as the codebooks have units. Must agree with the codebooks.
+        cache: folder in which layers are kept for later; None: they are removed at the end.
+        max_bytes: of the cache.
 
-    Returns:
-        ``{"name", "kind": a key of NAMES, "index": layer or codebook from 0, None for mfcc and fbank, **UnitQuality.as_dict(),
-        "abx_within", "abx_across": % of the features, "unit_abx_within", "unit_abx_across": of the units}``; ABX is None where it was not asked for,
-        and of codebooks and heads, which have no features.
+    Use as a context: ``with Comparison(...) as comparison: rows = comparison.rows()``.
 
     Raises:
-        UserError: from the checkpoint, a manifest, audio, the alignment, ``work``, too little audio for so many clusters; no ``clusters`` for a
-            checkpoint without codebooks, or another number than these have; ABX without speakers.
+        UserError: from the manifests or ``work``; no ``clusters`` for a model without codebooks, or another number.
     """
-    checkpoint, work = Path(checkpoint), Path(work)
-    dev = [utterance.name for utterance in read_utterances(dev_tsv)]
-    phones.require(dev)
-    speakers = None if speakers is None else {utt: speakers[utt] for utt in dev}
-    if abx and speakers is None:
-        raise UserError(
-            f"{dev_tsv}: ABX needs the speakers; name the files as LibriSpeech does, or put those of each speaker into a folder"
-        )
-    reader = LayerReader(checkpoint)
-    size = cluster_count(reader, checkpoint, clusters)
-    items = make_items(phones, speakers) if abx else None
-    fit = write_fit_manifest(train_tsv, work)
-    inputs = [digest(path) for path in (checkpoint, Path(train_tsv), Path(dev_tsv), phones.path)]
-    key = hashlib.sha256(
-        json.dumps([*inputs, speakers, size, abx, FIT_SAMPLES, SEED, RESTARTS, FIT_DTYPE, DEV_DTYPE]).encode()
-    ).hexdigest()
-    setting = Setting(checkpoint, fit, Path(dev_tsv), phones, speakers, size, items, work, key)
-    kinds = [kind for kind in NAMES if reader.codebook_size or kind not in CODES]
-    if not all(read_kept(setting, kind).done for kind in kinds):
-        warn_of_disk(reader, setting)
-    del reader
-    return [row for kind in kinds for row in finished_rows(setting, kind)]
 
+    def __init__(
+        self,
+        reader: FrameReader,
+        train: str | Path,
+        speech: Speech,
+        measures: Sequence[Measure],
+        work: str | Path | None = None,
+        clusters: int | None = None,
+        cache: str | Path | None = None,
+        max_bytes: float = MAX_BYTES,
+    ):
+        self.reader, self.speech, self.measures = reader, speech, measures
+        self.clusters = cluster_count(reader, clusters)
+        self.fitted = random_hour(read_utterances(train, reader.grid.field))
+        self.stack, self.keep, self.max_bytes = ExitStack(), cache is not None, max_bytes
+        if work is None:
+            work = self.stack.enter_context(tempfile.TemporaryDirectory())
+        self.work, self.cache = Path(work), Path(cache or Path(work) / "cache")
+        require_writable(self.work)
+        self.table = RowTable(self.work / "rows.json", self.digest)
 
-def cluster_count(reader: LayerReader, checkpoint: Path, clusters: int | None) -> int:
-    """Raises UserError as ``compare``."""
-    if clusters is None and reader.codebook_size is None:
-        raise UserError(
-            f"{checkpoint}: has no codebooks; say with --clusters how many k-means shall find on each layer"
-        )
-    if None not in (clusters, reader.codebook_size) and clusters != reader.codebook_size:
-        said = f"the codebooks of {checkpoint} have {reader.codebook_size} units, and figures of different sizes do not compare"
-        raise UserError(f"--clusters {clusters}: {said}; leave it out")
-    return clusters or reader.codebook_size
+    def __enter__(self) -> "Comparison":
+        return self
 
+    def __exit__(self, kind, *_) -> None:
+        """Remove the cache, unless it is kept or an interrupted run is to resume from it."""
+        if not self.keep and kind is None:
+            self.remove_caches(self.reader)
+            if self.cache.is_dir() and not any(self.cache.iterdir()):
+                self.cache.rmdir()
+        self.stack.close()
 
-def digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything that the rows depend on."""
+        inputs = [self.reader.fingerprint, self.reader.normalize, digest_of_utterances(self.fitted), self.speech.digest]
+        settings = [self.clusters, SEED, RESTARTS, FIT_DTYPE, MEASURED_DTYPE]
+        measures = [describe(measure) for measure in self.measures]
+        return hashlib.sha256(json.dumps([*inputs, *settings, *measures]).encode()).hexdigest()
 
+    # ---- features ----------------------------------------------------------------------------------------------------
 
-def write_fit_manifest(train_tsv: str | Path, work: Path) -> Path:
-    """``work/fit.tsv``: all of train, or random utterances of an hour; at least one."""
-    train = read_manifest(Path(train_tsv))
-    order = np.random.default_rng(SEED).permutation(len(train.utterances))
-    total = np.cumsum([train.utterances[row].samples for row in order])
-    chosen = sorted(order[: max(1, int(np.searchsorted(total, FIT_SAMPLES, side="right")))])
-    rows = [f"{train.utterances[row].path}\t{train.utterances[row].samples}" for row in chosen]
-    write_files(work, {"fit.tsv": [str(train.root), *rows]})
-    return work / "fit.tsv"
+    @cached_property
+    def untrained(self) -> FrameReader:
+        return self.reader.untrained()
 
+    def fit_cache(self, reader: FrameReader) -> LayerCache:
+        acoustic = ACOUSTIC if reader is self.reader else ()
+        return LayerCache(self.cache, reader, self.fitted, (), acoustic, FIT_DTYPE, self.max_bytes)
 
-def warn_of_disk(reader: LayerReader, setting: Setting) -> None:
-    """Say what the features of all layers take, where that is much; those of the untrained and of the trained model are not there together."""
-    frames = lambda tsv: sum(reader.frames(utterance.samples) for utterance in read_utterances(tsv))
-    values = frames(setting.fit) * np.dtype(FIT_DTYPE).itemsize + frames(setting.dev) * np.dtype(DEV_DTYPE).itemsize
-    size = values * reader.width * reader.n_layers
-    if size > MUCH_DISK:
-        logger.warning(
-            f"features of {reader.n_layers} layers will take {size / 1e9:.0f} GB in {setting.work} until their rows are done"
-        )
+    def measured_cache(self, reader: FrameReader) -> LayerCache:
+        own = reader is self.reader
+        code_sets, acoustic = (list(reader.code_sets), ACOUSTIC) if own else ([], ())
+        utterances = self.speech.utterances
+        return LayerCache(self.cache, reader, utterances, code_sets, acoustic, MEASURED_DTYPE, self.max_bytes)
 
+    @cached_property
+    def caches(self) -> dict[str, LayerCache]:
+        """Of the trained model: ``fit`` and ``measured``."""
+        return {"fit": self.fit_cache(self.reader), "measured": self.measured_cache(self.reader)}
 
-# ---- rows that are kept -----------------------------------------------------------------------------------------------------
+    @cached_property
+    def untrained_caches(self) -> dict[str, LayerCache]:
+        return {"fit": self.fit_cache(self.untrained), "measured": self.measured_cache(self.untrained)}
 
+    def remove_caches(self, reader: FrameReader) -> None:
+        for cache in (self.fit_cache(reader), self.measured_cache(reader)):
+            cache.remove()
 
-@dataclass(frozen=True)
-class Kept:
-    """What ``work/KIND.json`` holds: rows, and whether these are all."""
+    def features(self, layer: int) -> FeatureFolder:
+        """A layer of the trained model on the speech that is measured on."""
+        return self.caches["measured"][f"layer_{layer}"]
 
-    key: str
-    done: bool
-    rows: list[dict]
+    def codes(self, code_set: str) -> FeatureFolder:
+        """All codebooks' codes (F, K) of a set."""
+        return self.caches["measured"][code_set]
 
+    # ---- rows --------------------------------------------------------------------------------------------------------
 
-def read_kept(setting: Setting, kind: str) -> Kept:
-    """Nothing where there is no such file, it is damaged, or what its rows depend on was something else."""
-    try:
-        kept = Kept(**json.loads((setting.work / f"{kind}.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return Kept(setting.key, False, [])
-    return kept if kept.key == setting.key else Kept(setting.key, False, [])
+    def rows(self) -> list[dict[str, Any]]:
+        """Measured, in the order of ``NAMES``: ``{"name", "kind", "index", **figures of the measures}``.
 
+        ``kind`` is a key of ``NAMES``, ``index`` the layer or codebook from 0, None for MFCC and log-Mel.
+        """
+        by_kind = {}
+        for kind in COMPUTED:
+            by_kind[kind] = measure_all(self.entries(kind), self.speech, self.measures, self.table)
+            if kind == "untrained" and "untrained" in self.__dict__ and not self.keep:
+                self.remove_caches(self.untrained)
+        return [row for kind in NAMES for row in by_kind[kind]]
 
-def finished_rows(setting: Setting, kind: str) -> list[dict]:
-    """The rows of one kind: those that are kept, then the others, each kept as soon as it is known."""
-    features, kept = setting.work / f"unfinished_{kind}_{setting.key[:16]}", read_kept(setting, kind)
-    for folder in setting.work.glob(f"unfinished_{kind}_*"):
-        if kept.done or folder != features:  # of a run that was killed at its very end, or of one with another key
-            shutil.rmtree(folder, ignore_errors=True)
-    if kept.done:
-        return kept.rows
-    make = code_rows if kind in CODES else feature_rows
-    for row in make(setting, kind, features, len(kept.rows)):
-        kept.rows.append(row)
-        write_kept(setting, kind, kept)
-    write_kept(setting, kind, Kept(setting.key, True, kept.rows))
-    shutil.rmtree(features, ignore_errors=True)
-    return kept.rows
+    def entries(self, kind: str) -> Iterator[Entry]:
+        if kind in ACOUSTIC:
+            count = 1
+        elif kind in (TEACHER, HEAD):
+            count = self.reader.code_sets[kind].count if kind in self.reader.code_sets else 0
+        else:
+            count = self.reader.n_layers
+        for place in range(count):
+            index = None if kind in ACOUSTIC else place
+            name = name_of(kind, index)
+            yield Entry(
+                name,
+                {"name": name, "kind": kind, "index": index},
+                lambda place=place: (
+                    self.code_source(kind, place) if kind in (TEACHER, HEAD) else self.clustered(kind, place)
+                ),
+            )
 
-
-def write_kept(setting: Setting, kind: str, kept: Kept) -> None:
-    write_files(setting.work, {f"{kind}.json": [json.dumps(asdict(kept), indent=1)]})
-
-
-# ---- rows that are made -----------------------------------------------------------------------------------------------------
-
-
-def feature_rows(setting: Setting, kind: str, folder: Path, start: int) -> Iterator[dict]:
-    """k-means on features, from layer ``start`` on."""
-    fit, dev = (
-        extracted(setting, kind, tsv, folder / name, dtype)
-        for name, tsv, dtype in (("fit", setting.fit, FIT_DTYPE), ("dev", setting.dev, DEV_DTYPE))
-    )
-    for index in range(start, len(dev)):
-        heard, features = FeatureFolder(fit[index]), FeatureFolder(dev[index])
-        kmeans = fit_kmeans(heard, setting.clusters, seed=SEED, restarts=RESTARTS, rate=heard.rate, source=heard.source)
+    def clustered(self, kind: str, place: int) -> Source:
+        """Features of a kind, and k-means on them."""
+        caches = self.untrained_caches if kind == "untrained" else self.caches
+        folder = kind if kind in ACOUSTIC else f"layer_{place}"
+        fit, features = caches["fit"][folder], caches["measured"][folder]
+        kmeans = fit_kmeans(fit, self.clusters, seed=SEED, restarts=RESTARTS, rate=fit.rate, source=fit.source)
         units = dict(kmeans_units(features, kmeans))
-        yield measured(setting, kind, index if kind in WEIGHTS else None, units, features.rate, features)
+        place_in_time = (features.rate, features.first_centre)
+        return Source(name_of(kind, place), *place_in_time, features, units, self.clusters)
+
+    def code_source(self, code_set: str, k: int) -> Source:
+        codes = self.codes(code_set)
+        units = {utt: frames[:, k] for utt, frames in codes}
+        return Source(name_of(code_set, k), codes.rate, codes.first_centre, units=units, n_codes=self.clusters)
 
 
-def extracted(setting: Setting, kind: str, tsv: Path, folder: Path, dtype: str) -> list[Path]:
-    """Feature folders of a manifest: one, or one a layer."""
-    if kind in WEIGHTS:
-        return extract(setting.checkpoint, tsv, folder, "all", WEIGHTS[kind], dtype).folders
-    return extract_acoustic(kind, tsv, folder, dtype).folders
+def measures_for(speech: Speech, abx: bool) -> list[Measure]:
+    """Unit quality and, if asked for, ABX of the alignment's triphones. Raises UserError for ABX without speakers."""
+    if not abx:
+        return [UnitQualityMeasure(), NoAbx()]
+    if speech.speakers is None:
+        raise UserError(
+            f"{speech.manifest}: ABX requires the speakers; name the files as LibriSpeech does, "
+            "or put the files of each speaker into a folder"
+        )
+    items = make_items(speech.phones, {utt: speech.speakers[utt] for utt in speech.names})
+    return [UnitQualityMeasure(), AbxMeasure(items, seed=SEED)]
 
 
-def code_rows(setting: Setting, kind: str, folder: Path, start: int) -> Iterator[dict]:
-    """Codebooks or heads, from number ``start`` on; ``folder`` is not needed."""
-    reader = CodeReader(setting.checkpoint, predicted=kind == "head")
-    codes = dict(reader.stream(read_utterances(setting.dev, reader.field, MAX_MINUTES)))
-    for k in range(start, reader.n_codebooks):
-        units = {utt: own[k] for utt, own in codes.items()}
-        yield measured(setting, kind, k, units, reader.rate)
+class NoAbx:
+    """The columns of ABX, empty."""
+
+    columns = AbxMeasure.columns
+
+    def __call__(self, source: Source, speech: Speech) -> dict[str, Any]:
+        return dict.fromkeys(column.key for column in self.columns)
 
 
-def measured(
-    setting: Setting, kind: str, index: int | None, units: Mapping, rate: float, features: FeatureFolder | None = None
-) -> dict:
-    """One row; ``features``: what the units were made of, where that is known."""
-    row = {"name": name_of(kind, index), "kind": kind, "index": index}
-    row |= count_units(units, setting.phones, setting.speakers, rate, setting.clusters).figures().as_dict()
-    for prefix, compared, distance in (("", features, "angular"), ("unit_", units, "onehot")):
-        asked = setting.items is not None and compared is not None
-        errors = abx_errors(compared, setting.items, rate, distance, seed=SEED).as_dict() if asked else {}
-        row |= {f"{prefix}abx_{condition}": errors.get(condition) for condition in ("within", "across")}
-    return row
+def describe(measure: Measure) -> str:
+    """A measure and its settings; items of ABX follow from the speech."""
+    settings = {name: value for name, value in vars(measure).items() if name != "items"}
+    return f"{type(measure).__name__} {settings}"
+
+
+def cluster_count(reader: FrameReader, clusters: int | None) -> int:
+    """Raises UserError as ``Comparison``."""
+    size = reader.code_sets[TEACHER].size if TEACHER in reader.code_sets else None
+    if clusters is None and size is None:
+        raise UserError(f"{reader.path}: has no codebooks; give the number of clusters for k-means with --clusters")
+    if None not in (clusters, size) and clusters != size:
+        raise UserError(
+            f"--clusters {clusters}: the codebooks of {reader.path} have {size} units, and figures of different sizes "
+            "do not compare; leave it out"
+        )
+    return clusters or size
+
+
+def random_hour(utterances: Sequence[Utterance]) -> list[Utterance]:
+    """All utterances, or random ones of an hour, in order; at least one."""
+    order = np.random.default_rng(SEED).permutation(len(utterances))
+    total = np.cumsum([utterances[row].samples for row in order])
+    chosen = sorted(order[: max(1, int(np.searchsorted(total, FIT_SAMPLES, side="right")))])
+    return [utterances[row] for row in chosen]
 
 
 def name_of(kind: str, index: int | None) -> str:
-    return NAMES[kind] if index is None else f"{NAMES[kind]} {index}"
+    return NAMES[kind] if index is None or kind in ACOUSTIC else f"{NAMES[kind]} {index}"

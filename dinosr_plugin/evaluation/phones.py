@@ -1,4 +1,4 @@
-"""Phone alignments: from ``.phones.tsv`` segments to one phone index for each frame of the trunk."""
+"""Phone alignments: from ``.phones.tsv`` segments to one phone index per frame."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -7,14 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.acoustic import FRAME_SAMPLES
-from ..data.audio import SAMPLE_RATE
-from ..errors import UserError
+from ..errors import UserError, first_few
 
-FIRST_CENTRE = FRAME_SAMPLES / 2 / SAMPLE_RATE  # seconds, centre of frame 0
 HEADER = "utt\tstart\tend\tphone"
 
-# ARPABET without stress by manner of articulation; also the order of a plot's rows
+# ARPABET without stress, by manner of articulation; also the order of a plot's rows
 PHONE_CLASSES: dict[str, tuple[str, ...]] = {
     "vowels": ("IY", "IH", "EH", "AE", "AA", "AH", "AO", "UH", "UW", "ER"),
     "diphthongs": ("EY", "AY", "OY", "AW", "OW"),
@@ -82,18 +79,16 @@ class PhoneAlignment:
         missing = [utt for utt in utts if utt not in self.segments]
         if missing:
             raise UserError(
-                f"{self.path}: {len(missing)} of {len(utts)} utterances have no alignment ({', '.join(missing[:3])}"
-                f"{', ...' if len(missing) > 3 else ''}); give the .phones.tsv of the same corpus as the manifest"
+                f"{self.path}: {len(missing)} of {len(utts)} utterances have no alignment ({first_few(missing)}); "
+                "give the .phones.tsv of the same corpus as the manifest"
             )
 
-    def frame_phones(
-        self, utt: str, n_frames: int, rate: float = 50.0, first_centre: float = FIRST_CENTRE
-    ) -> np.ndarray:
-        """One phone for each frame: that of the segment which holds the frame's centre.
+    def frame_phones(self, utt: str, n_frames: int, rate: float, first_centre: float) -> np.ndarray:
+        """One phone per frame: that of the segment which contains the frame's centre.
 
-        The centre of frame i lies at ``first_centre + i / rate`` seconds (the trunk: (320 i + 200) / 16000). A segment
-        holds its start and not its end. A centre in a gap, or past the last segment, gets the phone before it,
-        and one before the first segment gets the first phone, so every frame is labelled and none is dropped.
+        The centre of frame i is at ``first_centre + i / rate`` seconds. A segment contains its start and not its end.
+        A centre in a gap, or past the last segment, gets the phone before it, and one before the first segment the
+        first phone: every frame has a label and none is dropped.
 
         Returns:
             (n_frames,) int64 indices into ``names``.
@@ -103,9 +98,8 @@ class PhoneAlignment:
         """
         self.require([utt])
         starts, phones = self.segments[utt]
-        centres = np.rint((first_centre + np.arange(n_frames) / rate) * 1e6).astype(
-            np.int64
-        )  # (n_frames,) microseconds
+        seconds = first_centre + np.arange(n_frames) / rate
+        centres = np.rint(seconds * 1e6).astype(np.int64)  # (n_frames,) microseconds
         return phones[np.maximum(np.searchsorted(starts, centres, side="right") - 1, 0)]
 
 

@@ -1,36 +1,27 @@
-"""Plain aligned tables for the terminal."""
+"""Tables: aligned for the terminal, and rows that are kept on the disk as they are measured."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-QUALITY_COLUMNS = [  # for rows of {"name": ..., **UnitQuality.as_dict()}
-    ("name", "units of", ""),
-    ("n_codes", "size", "d"),
-    ("active", "active", "d"),
-    ("perplexity", "perplexity", ".1f"),
-    ("phone_purity", "phone purity", ".3f"),
-    ("cluster_purity", "cluster purity", ".3f"),
-    ("pnmi", "PNMI", ".3f"),
-    ("speaker_pnmi", "speaker PNMI", ".3f"),
-    ("bit_rate", "bit/s", ".0f"),
-    ("run_bit_rate", "runs bit/s", ".0f"),
-    ("unit_ms", "unit ms", ".0f"),
-    ("phone_ms", "phone ms", ".0f"),
-    ("frames", "frames", "d"),
-]
-ABX_COLUMNS = [
-    ("abx_within", "ABX within %", ".2f"),
-    ("abx_across", "across %", ".2f"),
-    ("unit_abx_within", "of units within %", ".2f"),
-    ("unit_abx_across", "across %", ".2f"),
-]
+from ..data.manifest import write_files
+
+
+class Column(NamedTuple):
+    """``key`` of a row; ``header``; ``spec``: format specification as after the colon of an f-string."""
+
+    key: str
+    header: str
+    spec: str = ""
 
 
 def format_table(rows: Sequence[Mapping], columns: Sequence[tuple[str, str, str]]) -> str:
-    """Rows as lines of aligned columns under a header and a rule; numbers to the right, text to the left.
+    """Rows as lines of aligned columns under a header and a rule; numbers right-aligned, text left-aligned.
 
     Args:
-        rows: one mapping a row; a key that is missing or None prints as ``-``.
-        columns: (key, header, format specification as after the colon of an f-string) in order.
+        rows: one mapping per row; a missing key or None prints as ``-``.
+        columns: ``Column``s in order.
     """
     cells = [[_cell(row.get(key), spec) for key, _, spec in columns] for row in rows]
     headers = [header for _, header, _ in columns]
@@ -43,5 +34,36 @@ def format_table(rows: Sequence[Mapping], columns: Sequence[tuple[str, str, str]
     )
 
 
-def _cell(value, spec: str) -> str:
+def _cell(value: Any, spec: str) -> str:
     return "-" if value is None else format(value, spec)
+
+
+class RowTable:
+    """Rows by key, written to ``path`` after each new one, so that a run that was killed loses at most one row.
+
+    Args:
+        path: None: in memory only.
+        digest: of everything that the rows depend on; rows of another digest, and a damaged file, are ignored.
+    """
+
+    def __init__(self, path: Path | None = None, digest: str = ""):
+        self.path, self.digest = path, digest
+        self.rows: dict[str, dict[str, Any]] = self._read()
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        try:
+            kept = json.loads(self.path.read_text(encoding="utf-8")) if self.path else {}
+            return kept["rows"] if kept["digest"] == self.digest else {}
+        except (OSError, ValueError, TypeError, KeyError):
+            return {}
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        return self.rows.get(key)
+
+    def add(self, key: str, row: dict[str, Any]) -> dict[str, Any]:
+        """Keep a row, and return it. Raises UserError if the file cannot be written."""
+        self.rows[key] = row
+        if self.path:
+            kept = {"digest": self.digest, "rows": self.rows}
+            write_files(self.path.parent, {self.path.name: [json.dumps(kept, indent=1)]})
+        return row

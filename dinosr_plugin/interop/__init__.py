@@ -1,0 +1,1 @@
+"""Models of other projects: fairseq's own, CPC_audio."""

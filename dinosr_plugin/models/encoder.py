@@ -246,7 +246,7 @@ def check_trunk_config(cfg: TrunkConfig):
 class Trunk(BaseFairseqModel):
     """What every objective builds on; an objective adds its heads, its targets and its loss."""
 
-    takes_float32 = True  # waveforms, whatever the precision of the model: compat.training.waveforms_stay_float32
+    takes_float32 = True  # waveforms, whatever the precision of the model: compat.training.keep_waveforms_float32
 
     def __init__(self, cfg: TrunkConfig):
         super().__init__()

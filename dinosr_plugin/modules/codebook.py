@@ -1,4 +1,4 @@
-"""Online codebooks: centroids that are exponential moving averages of the frames assigned to them (DinoSR section 3.2)."""
+"""Online codebooks: each centroid is an exponential moving average of its frames (DinoSR section 3.2)."""
 
 import torch
 import torch.distributed as dist
@@ -9,30 +9,32 @@ from torch import Tensor, nn
 class Codebooks(nn.Module):
     """K independent codebooks of V codewords in D dimensions, one for each target layer of the teacher.
 
-    A codeword is kept as the moving sum of its frames and their moving count; centroid = sum / count. Both are float32
-    whatever the precision of the model. Assigning collects statistics only; ``step_`` applies them, once an update, so
-    that several forward passes (gradient accumulation) and several ranks give what one large batch would.
+    A codeword is stored as the moving sum of its frames and their moving count; centroid = sum / count. Both are
+    float32 in any precision of the model. ``collect`` only collects statistics; ``step_`` applies them, once for each
+    update, so that several forward passes (gradient accumulation) and several ranks give the result of one large batch.
 
-    Buffers: ``sums`` (K, V, D), ``counts`` (K, V), ``idle`` (K, V) updates since a codeword last received a frame.
+    Buffers: ``sums`` (K, V, D), ``counts`` (K, V), and ``idle`` (K, V), the updates since a codeword last received a
+    frame.
 
     Args:
-        revive_after: a codeword that received no frame for so many updates moves to a random frame; 0: never (the paper).
+        revive_after: a codeword that received no frame for this many updates moves to a random frame; 0: never, as in
+            the paper.
     """
 
     def __init__(self, n_codebooks: int, codebook_size: int, dim: int, revive_after: int = 0):
         super().__init__()
         self.revive_after = revive_after
         sums = torch.randn(n_codebooks, codebook_size, dim)
-        # instance norm over the V axis, for each dimension: the scale of the instance-normalised targets
+        # normalised over V for each dimension, which gives them the scale of the instance-normalised targets
         sums = F.instance_norm(sums.transpose(1, 2)).transpose(1, 2).contiguous()
         self.register_buffer("sums", sums, persistent=False)
         self.register_buffer("counts", torch.ones(n_codebooks, codebook_size), persistent=False)
         self.register_buffer("idle", torch.zeros(n_codebooks, codebook_size), persistent=False)
-        self.pending = None  # (K, V, D + 1): sums and counts of the frames seen since the last step
-        self.spare = None  # (K, V, D + 1): frames seen since the last step that dead codewords may move to, and ones
+        self.pending = None  # (K, V, D + 1): sums and counts of the frames since the last step
+        self.spare = None  # (K, V, D + 1): frames since the last step that dead codewords may move to, and ones
 
     def _apply(self, fn, recurse=True):
-        # follow the model's device, never its dtype: half precision would freeze a moving average
+        # follow the model's device, but not its dtype: in half precision a moving average would not move
         return super()._apply(lambda t: t.to(fn(t).device), recurse)
 
     def centroids(self) -> Tensor:
@@ -43,7 +45,7 @@ class Codebooks(nn.Module):
     def assign(self, frames: Tensor) -> Tensor:
         """Nearest centroid in squared Euclidean distance: frames (K, N, D) -> codes (K, N) int64."""
         centroids = self.centroids()
-        # |x - c|^2 without |x|^2, which is the same for every c
+        # |x - c|^2 without the term |x|^2, which is the same for every c
         with torch.autocast(frames.device.type, enabled=False):
             distance = torch.baddbmm(
                 centroids.pow(2).sum(-1).unsqueeze(1), frames.float(), centroids.transpose(1, 2), alpha=-2
@@ -52,9 +54,9 @@ class Codebooks(nn.Module):
 
     @torch.no_grad()
     def start_from_(self, frames: Tensor, iterations: int = 10):
-        """Place all codewords by k-means on frames (K, N, D), started from random frames; every rank takes rank 0's.
+        """Set all codewords by k-means on frames (K, N, D), started from random frames; all ranks use those of rank 0.
 
-        A codeword that loses all its frames starts again from another random frame.
+        A codeword that loses all its frames restarts from another random frame.
         """
         self.sums.copy_(random_frames(frames, self.sums.size(1)))
         self.counts.fill_(1)
@@ -86,7 +88,7 @@ class Codebooks(nn.Module):
 
     @torch.no_grad()
     def step_(self, decay: float):
-        """Move the codewords that received frames; the others keep sum and count bit for bit (unless they are revived).
+        """Move the codewords that received frames; the others keep their exact sum and count unless they are revived.
 
         One collective over all ranks for all codebooks. Does nothing if no frame was collected.
         """
@@ -103,7 +105,7 @@ class Codebooks(nn.Module):
             self._revive(spare)
 
     def _over_ranks(self, pending: Tensor, spare: Tensor | None):
-        """Sum of the statistics, and rank 0's spare frames (zeros if it has none), in one collective."""
+        """The sum of the statistics, and the spare frames of rank 0 (zeros if it has none), in one collective."""
         if not self.revive_after:
             dist.all_reduce(pending)
             return pending, None
@@ -123,7 +125,7 @@ class Codebooks(nn.Module):
         self.idle.masked_fill_(dead, 0.0)
 
     def _replace(self, which: Tensor, frames: Tensor):
-        """Codewords which (K, V) bool become frames (K, V, D), counted once."""
+        """Set the codewords selected by ``which`` (K, V) bool to frames (K, V, D), with a count of 1."""
         self.sums.copy_(torch.where(which.unsqueeze(-1), frames, self.sums))
         self.counts.masked_fill_(which, 1.0)
 
@@ -133,7 +135,7 @@ def distributed() -> bool:
 
 
 def random_frames(frames: Tensor, n: int) -> Tensor:
-    """n of the frames of each codebook: (K, N, D) -> (K, n, D) float32; different ones where N >= n."""
+    """n random frames for each codebook: (K, N, D) -> (K, n, D) float32; without repetition if N >= n."""
     K, N, D = frames.shape
     order = torch.rand(K, max(N, n)).argsort(1)[:, :n].remainder(N).to(frames.device)
     return frames.float().gather(1, order.unsqueeze(-1).expand(K, n, D))

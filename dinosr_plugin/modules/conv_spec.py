@@ -1,4 +1,4 @@
-"""Reads the convolution layers that fairseq configs write as a Python expression, without evaluating it."""
+"""Parses the convolution layers that fairseq configs specify as a Python expression, without evaluating it."""
 
 import ast
 
@@ -8,33 +8,25 @@ MAX_LAYERS = 100
 def parse_conv_layers(spec: str) -> list[tuple[int, int, int]]:
     """``"[(512,10,5)] + [(512,3,2)] * 4"`` -> [(channels, kernel, stride), ...].
 
-    Lists of integer triples, ``+`` of lists and ``*`` of a list by an integer are understood; anything else, and more than
-    ``MAX_LAYERS`` layers, raises ValueError.
+    Supported are lists of integer triples, ``+`` of lists and ``*`` of a list and an integer. Anything else, and more
+    than ``MAX_LAYERS`` layers, raises ValueError.
     """
     try:
         layers = _walk(ast.parse(spec.strip(), mode="eval").body)
-    except (
-        SyntaxError,
-        TypeError,
-        ValueError,
-        RecursionError,
-        MemoryError,
-    ) as error:  # the last three: null bytes, deep nesting
-        raise ValueError(_complaint(spec)) from error
-    good = (
-        isinstance(layers, list)
-        and layers
-        and all(
-            isinstance(layer, tuple) and len(layer) == 3 and all(isinstance(n, int) and n > 0 for n in layer)
-            for layer in layers
-        )
-    )
-    if not good:
-        raise ValueError(_complaint(spec))
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:  # also null bytes, deep nesting
+        raise ValueError(_message(spec)) from error
+    if not isinstance(layers, list) or not layers or not all(map(_is_layer, layers)):
+        raise ValueError(_message(spec))
     return layers
 
 
-def _walk(node):
+def _is_layer(value) -> bool:
+    """Whether it is a triple of positive integers."""
+    return isinstance(value, tuple) and len(value) == 3 and all(isinstance(n, int) and n > 0 for n in value)
+
+
+def _walk(node: ast.AST) -> int | tuple | list:
+    """The value of a node of the syntax tree; TypeError for anything unsupported."""
     if isinstance(node, ast.Constant) and type(node.value) is int:
         return node.value
     if isinstance(node, ast.Tuple):
@@ -52,5 +44,6 @@ def _walk(node):
     raise TypeError
 
 
-def _complaint(spec: str) -> str:
-    return f"conv_feature_layers={spec!r} is not a list of (channels, kernel, stride) such as '[(512,10,5)] + [(512,3,2)] * 4'"
+def _message(spec: str) -> str:
+    example = "[(512,10,5)] + [(512,3,2)] * 4"
+    return f"conv_feature_layers={spec!r} is not a list of (channels, kernel, stride) such as '{example}'"

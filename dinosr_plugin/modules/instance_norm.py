@@ -1,4 +1,4 @@
-"""Instance normalisation over time that leaves padded frames out."""
+"""Instance normalisation over time that ignores padded frames."""
 
 from torch import Tensor
 
@@ -6,7 +6,7 @@ from torch import Tensor
 def instance_norm(x: Tensor, padding: Tensor | None, eps: float = 1e-5) -> Tensor:
     """Mean 0 and (biased) variance 1 for each utterance and channel, over the valid frames.
 
-    x (..., B, F, D), padding (B, F) bool or None -> float32 of x's shape; what it gives for padded frames means nothing.
+    x (..., B, F, D), padding (B, F) bool or None -> float32 of x's shape; the values of padded frames are undefined.
     """
     x = x.float()
     if padding is None:

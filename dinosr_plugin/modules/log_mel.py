@@ -1,6 +1,6 @@
-"""Log-Mel frames from the waveform, at the rate and count of the convolutional extractor: the cheap front end.
+"""The cheap front end: log-Mel frames from the waveform, as many as the convolutional extractor computes.
 
-The idea of feeding Mel frames, two stacked, to a masked-prediction model: BEST-RQ (Chiu et al. 2022), NEST (Huang et al. 2024).
+Stacked Mel frames as input of masked prediction: BEST-RQ (Chiu et al. 2022), NEST (Huang et al. 2024).
 """
 
 import math
@@ -13,7 +13,10 @@ WINDOW, HOP, N_FFT = 400, 160, 512  # samples at 16 kHz: 25 ms, 10 ms
 
 
 def mel_filters(n_mels: int, sample_rate: int = 16000, low: float = 20.0) -> Tensor:
-    """Triangular filters equally spaced on the Mel scale (O'Shaughnessy), from ``low`` Hz to half the sample rate: (N_FFT // 2 + 1, n_mels)."""
+    """Triangular filters (N_FFT // 2 + 1, n_mels), equally spaced on the Mel scale (O'Shaughnessy).
+
+    They cover the range from ``low`` Hz to half the sample rate.
+    """
 
     def mel(hertz):
         return 1127.0 * math.log(1.0 + hertz / 700.0)
@@ -27,10 +30,11 @@ def mel_filters(n_mels: int, sample_rate: int = 16000, low: float = 20.0) -> Ten
 
 
 class LogMel(nn.Module):
-    """Log-Mel energies, two 10 ms frames stacked into one of 20 ms, mean 0 and variance 1 for each utterance and bin.
+    """Log-Mel energies; two frames of 10 ms are stacked into one of 20 ms.
 
-    Frame i covers samples 320 i to 320 i + 560; there are ``1 + (samples - 400) // 320`` of them, as many as the
-    convolutional extractor gives. No parameters; float32 inside, whatever the precision of the model.
+    Each bin has mean 0 and variance 1 over an utterance. Frame i covers samples 320 i to 320 i + 560; there are
+    ``1 + (samples - 400) // 320`` frames, as many as the convolutional extractor computes. It has no parameters and is
+    computed in float32 in any precision of the model.
     """
 
     def __init__(self, n_mels: int = 80):
@@ -44,15 +48,18 @@ class LogMel(nn.Module):
 
     @torch.no_grad()
     def forward(self, source: Tensor, padding: Tensor) -> Tensor:
-        """source (B, T) float, padding (B, F) bool -> (B, dim, F) float32; padded frames are 0 and enter no statistics."""
-        source = F.pad(source.float(), (0, HOP))  # the last 20 ms frame's second half may reach past the end
+        """source (B, T) float, padding (B, F) bool -> (B, dim, F) float32.
+
+        Padded frames are 0 and are excluded from the statistics.
+        """
+        source = F.pad(source.float(), (0, HOP))  # the second half of the last 20 ms frame may exceed the end
         frames = source.unfold(1, WINDOW, HOP)  # (B, 2 F or 2 F + 1, WINDOW)
         frames = frames - frames.mean(-1, keepdim=True)
         spectrum = torch.fft.rfft(frames * self.window, N_FFT).abs().pow(2)
         with torch.autocast(source.device.type, enabled=False):
             mel = (spectrum @ self.filters).clamp(min=1e-5).log()
         B, n_frames = padding.shape
-        x = mel[:, : 2 * n_frames].reshape(B, n_frames, self.dim)  # two neighbours side by side
+        x = mel[:, : 2 * n_frames].reshape(B, n_frames, self.dim)  # neighbours are stacked
         valid = (~padding).unsqueeze(-1)
         n = valid.sum(1, keepdim=True).clamp(min=1)
         mean = (x * valid).sum(1, keepdim=True) / n

@@ -1,120 +1,135 @@
-"""What keeps a run through damaged files and full disks: which checkpoint it goes on from, and what happens where none can be written.
+"""Which checkpoint a run resumes from, also when files are damaged or missing."""
 
-``compat`` puts this into fairseq's saving and loading. Files of shards (``checkpoint_suffix``) and remote stores stay fairseq's own affair.
-"""
-
+import copy
 import logging
 import os
 import re
 import zipfile
-from contextlib import contextmanager, suppress
-from typing import Dict, Iterator, Optional, Tuple
+from collections.abc import Iterator
 
 import torch
 
-from . import stopping
+from ..compat.wrapping import wrap_once
 from ..errors import UserError
 
 logger = logging.getLogger(__name__)
 
 LAST = "checkpoint_last.pt"
-NAMES = re.compile(r"checkpoint(\d+|_\d+_\d+|_best|\.best_.+_[\d.]+)\.pt")  # what fairseq writes beside it
+OTHERS = re.compile(r"checkpoint(\d+|_\d+_\d+|_best|\.best_.+_[\d.]+)\.pt")
+"""Names of the other checkpoints that fairseq writes."""
 
 
-# -- reading ---------------------------------------------------------------------------------------------------------
+# -- reading a checkpoint --------------------------------------------------------------------------------------------
 
 
 class Damaged(Exception):
-    """What is wrong with a checkpoint, in plain words."""
+    """A checkpoint cannot be used; the message says what is wrong with it."""
 
 
-def read(path: str) -> Dict:
-    """The state in a checkpoint, its tensors still on the disk. Raises Damaged, and UserError where the file cannot be opened."""
+def read(path: str) -> dict:
+    """The state in a checkpoint; its tensors stay on the disk.
+
+    Raises Damaged for a missing or damaged file, and UserError for one that exists but cannot be opened.
+    """
     if not os.path.isfile(path):
         raise Damaged("no such file")
     try:
         with open(path, "rb") as file:
             start = file.read(2)
     except OSError as error:
-        raise UserError(f"{path}: cannot be opened ({error.strerror}); mend that, or give another checkpoint") from error
+        raise UserError(f"{path}: cannot be opened ({error.strerror}); fix that, or give another checkpoint") from error
     if not start:
-        raise Damaged("zero bytes long")
-    complete = zipfile.is_zipfile(path)  # a zip file's table of contents stands at its end
+        raise Damaged("empty (0 bytes)")
+    complete = zipfile.is_zipfile(path)  # the directory of a zip file is at its end
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=complete)
-    except Exception as error:  # torch, pickle and zipfile each have their own, KeyError among them, and say it in a page of advice
-        refused = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
-        what = f"holds a Python object of {refused.group(1)}, which is not loaded from files" if refused else "unreadable"
-        raise Damaged("cut short" if start == b"PK" and not complete else what) from error
+    except Exception as error:  # torch, pickle and zipfile raise many classes, KeyError among them, with long messages
+        raise Damaged("truncated" if start == b"PK" and not complete else why_not_loaded(error)) from error
     if not isinstance(state, dict) or not {"model", "optimizer_history", "extra_state"} <= state.keys():
-        raise Damaged("no checkpoint of a training run")
+        raise Damaged("not a checkpoint of a training run")
     return state
 
 
+def why_not_loaded(error: Exception) -> str:
+    refused = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+    return f"contains a Python object of {refused[1]}, which is not loaded from files" if refused else "unreadable"
+
+
 def check_bytes(path: str) -> None:
-    """Raises Damaged where checksums do not match. torch.load compares none: it loads the zeros that a power cut leaves in a file."""
+    """Raises Damaged if a checksum does not match.
+
+    torch.load compares none: it loads the zeros that a power cut leaves in a file.
+    """
     if not zipfile.is_zipfile(path):  # the format of torch before 1.6 has no checksums
         return
     try:
         with zipfile.ZipFile(path) as archive:
             wrong = archive.testzip()
-    except Exception as error:  # zipfile raises many kinds for what is no table of contents
+    except Exception as error:  # zipfile raises exceptions of many classes for an invalid directory
         raise Damaged("unreadable") from error
     if wrong:
-        raise Damaged("damaged, its checksums do not match")
+        raise Damaged("damaged (checksums do not match)")
 
 
-def updates(state: Dict) -> int:
+def updates(state: dict) -> int:
     return state["optimizer_history"][-1].get("num_updates", 0)
 
 
-# -- resuming --------------------------------------------------------------------------------------------------------
+# -- choosing a checkpoint -------------------------------------------------------------------------------------------
 
 
-def to_resume(cfg) -> Dict:
-    """What to change in ``cfg.checkpoint`` (of the whole config ``cfg``) before fairseq loads a checkpoint. For one process alone.
+def checkpoint_changes(cfg) -> dict:
+    """The fields of ``cfg.checkpoint`` (``cfg``: the whole config) to change before fairseq loads a checkpoint.
 
-    - ``restore_file`` not given: the run goes on from checkpoint_last.pt if that is whole, else from the whole checkpoint with most
-      updates; a damaged checkpoint_last.pt is set aside as *.broken.
-    - ``restore_file`` given: it is loaded at the first start; started again, the run goes on from its own progress: from checkpoints
-      that were saved under the same ``restore_file``.
+    Called by one process only.
 
-    Raises UserError where files are there but none is whole: nothing is trained from the start over a run that may be mended.
+    - Without ``restore_file`` the run resumes from checkpoint_last.pt if that is intact, else from the intact
+      checkpoint with most updates. A damaged checkpoint_last.pt is renamed to checkpoint_last.pt.broken.
+    - With ``restore_file`` that file is loaded at the first start. When the command is run again, the run resumes from
+      its own checkpoints: those that were saved with the same ``restore_file``.
+
+    Raises UserError if there are checkpoints of this run but none is intact: a run whose files might still be recovered
+    is not overwritten by a new one.
     """
-    given, last = cfg.checkpoint.restore_file, os.path.join(cfg.checkpoint.save_dir, LAST)
-    if given == LAST or os.path.abspath(given) == os.path.abspath(last):
-        given = None
+    restore_file, last = cfg.checkpoint.restore_file, os.path.join(cfg.checkpoint.save_dir, LAST)
+    if restore_file == LAST or os.path.abspath(restore_file) == os.path.abspath(last):
+        restore_file = None  # fairseq's default
     damage = {}
-    found = newest(cfg, given, damage)
-    if found is None:
-        check_start(cfg, given, last, damage)
+    newest = newest_intact(cfg, restore_file, damage)
+    if newest is None:
+        check_start(cfg, restore_file, last, damage)
         return {}
-    path, n_updates = found
+    path, n_updates = newest
+    choice = f"resuming from {path} ({n_updates} updates), the newest intact checkpoint"
     if last in damage:
         os.replace(last, f"{last}.broken")
-        logger.warning(f"{last}: {damage[last]}; kept as {LAST}.broken, going on from {path} ({n_updates} updates), the newest whole checkpoint")
+        logger.warning(f"{last}: {damage[last]}; renamed to {LAST}.broken, {choice}")
     elif path != last:
-        logger.warning(
-            f"{last}: no such file; going on from {path} ({n_updates} updates), the newest whole checkpoint; "
-            "to train from the start give another checkpoint.save_dir"
-        )
-    if given is None:
+        logger.warning(f"{last}: no such file; {choice}; to train from scratch use another checkpoint.save_dir")
+    if restore_file is None:
         return {} if path == last else {"restore_file": path, "finetune_from_model": None}
-    logger.warning(f"checkpoint.restore_file={given} began this run, which goes on from {path}; to begin anew give another checkpoint.save_dir")
-    return {"restore_file": path, "reset_optimizer": False, "reset_lr_scheduler": False, "reset_meters": False, "reset_dataloader": False}
+    logger.warning(
+        f"checkpoint.restore_file={restore_file}: this run started from it and now resumes from {path}; "
+        "to start from it again use another checkpoint.save_dir"
+    )
+    resets = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
+    return {"restore_file": path, **dict.fromkeys(resets, False)}
 
 
-def newest(cfg, given: Optional[str], damage: Dict[str, str]) -> Optional[Tuple[str, int]]:
-    """(path, updates) of the checkpoint that the run goes on from; None: there is none. What is wrong with others is put into ``damage``."""
+def newest_intact(cfg, restore_file: str | None, damage: dict[str, str]) -> tuple[str, int] | None:
+    """(path, updates) of the checkpoint that the run resumes from, or None.
+
+    ``damage`` (path -> what is wrong) receives the damaged checkpoints that were found.
+    """
     last = os.path.join(cfg.checkpoint.save_dir, LAST)
     if os.path.exists(last):
         try:
             state = read(last)
             check_bytes(last)
-            return (last, updates(state)) if given is None or is_of_this_run(state, cfg, given) else None
+            return (last, updates(state)) if restore_file is None or is_of_this_run(state, cfg, restore_file) else None
         except Damaged as error:
             damage[last] = str(error)
-    for n_updates, path in sorted(others(cfg, given, damage), reverse=True):
+    for n_updates, path in sorted(other_checkpoints(cfg, restore_file, damage), reverse=True):
         try:
             check_bytes(path)
             return path, n_updates
@@ -123,80 +138,105 @@ def newest(cfg, given: Optional[str], damage: Dict[str, str]) -> Optional[Tuple[
     return None
 
 
-def others(cfg, given: Optional[str], damage: Dict[str, str]) -> Iterator[Tuple[int, str]]:
-    """(updates, path) of the readable checkpoints of this run but checkpoint_last.pt. Their dates would not survive a copy of the folder."""
+def other_checkpoints(cfg, restore_file: str | None, damage: dict[str, str]) -> Iterator[tuple[int, str]]:
+    """(updates, path) of the readable checkpoints of this run, without checkpoint_last.pt.
+
+    Updates, not dates: these would not survive a copy of the folder.
+    """
     folder = cfg.checkpoint.save_dir
     for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
-        if NAMES.fullmatch(name):
+        if OTHERS.fullmatch(name):
             path = os.path.join(folder, name)
             try:
                 state = read(path)
-                if is_of_this_run(state, cfg, given):
+                if is_of_this_run(state, cfg, restore_file):
                     yield updates(state), path
             except Damaged as error:
                 damage[path] = str(error)
 
 
-def is_of_this_run(state: Dict, cfg, given: Optional[str]) -> bool:
-    """Same task and model, so not a pre-training whose folder a fine-tuning got by mistake; and begun from the file that was given, if any."""
+def is_of_this_run(state: dict, cfg, restore_file: str | None) -> bool:
+    """Whether a checkpoint has the same task and model and was started from ``restore_file``, if any.
+
+    So a fine-tuning does not resume from a pre-training whose folder it was given by mistake.
+    """
     saved = state.get("cfg") or {}
     same = all(part in saved and saved[part]["_name"] == cfg[part]["_name"] for part in ("task", "model"))
-    return same and (given is None or given == saved["checkpoint"]["restore_file"])
+    return same and (restore_file is None or restore_file == saved["checkpoint"]["restore_file"])
 
 
-def check_start(cfg, given: Optional[str], last: str, damage: Dict[str, str]) -> None:
-    """Before a run starts without a checkpoint of its own: it must not lie there damaged, and what it starts from must be whole."""
-    if damage and given is None:
+def check_start(cfg, restore_file: str | None, last: str, damage: dict[str, str]) -> None:
+    """Check a run that has no intact checkpoint of its own and starts now.
+
+    Raises UserError if it has damaged ones, or if the checkpoint it starts from is not intact.
+    """
+    if damage and restore_file is None:
         path, what = next(iter(damage.items()))
-        raise UserError(f"{path}: {what}, and no other checkpoint of this run there is whole; put one there, or give another checkpoint.save_dir")
-    settings = {"restore_file": given, "continue_once": cfg.checkpoint.continue_once, "finetune_from_model": cfg.checkpoint.finetune_from_model}
+        raise UserError(
+            f"{path}: {what}, and this run has no intact checkpoint in that folder; "
+            "copy one there, or use another checkpoint.save_dir"
+        )
+    settings = {
+        "restore_file": restore_file,
+        "continue_once": cfg.checkpoint.continue_once,
+        "finetune_from_model": cfg.checkpoint.finetune_from_model,
+    }
     for name, path in settings.items():
         if path and "://" not in path:
             try:
                 read(path)
                 check_bytes(path)
             except Damaged as error:
-                raise UserError(f"checkpoint.{name}={path}: {error}; give the absolute path of a whole checkpoint") from error
-    if given and os.path.exists(last):
-        logger.warning(f"checkpoint.restore_file={given} is loaded, and {last} will be overwritten; to go on from that leave restore_file out")
+                raise UserError(
+                    f"checkpoint.{name}={path}: {error}; give the absolute path of an intact checkpoint"
+                ) from error
+    if restore_file and os.path.exists(last):
+        logger.warning(
+            f"checkpoint.restore_file={restore_file} is loaded, and {last} will be overwritten; "
+            "to resume from the latter remove restore_file"
+        )
 
 
-# -- saving ----------------------------------------------------------------------------------------------------------
+# -- in fairseq's training loop --------------------------------------------------------------------------------------
 
 
-class NotSaved(OSError):
-    """A checkpoint could not be written; ``filename`` names it."""
+def resume_from_intact_checkpoint():
+    """Resume from the checkpoint that ``checkpoint_changes`` chooses.
+
+    fairseq ends with a traceback if ``checkpoint_last.pt`` is damaged, and trains from scratch if it is missing.
+
+    Rank 0 alone searches and renames files, and sends the result to the others before any rank loads: all ranks load
+    the same file, or all stop.
+    """
+    from fairseq import checkpoint_utils
+
+    def make(previous):
+        def load(cfg, trainer, **passthrough_args):
+            if trainer.checkpoint_suffix or trainer.tpu or "://" in cfg.save_dir:
+                return previous(cfg, trainer, **passthrough_args)
+            changes = changes_from_rank_0(trainer)
+            cfg = copy.deepcopy(cfg)  # later checkpoints are to contain the user's settings
+            for name, value in changes.items():
+                cfg[name] = value
+            return previous(cfg, trainer, **passthrough_args)
+
+        return load
+
+    wrap_once(checkpoint_utils, "load_checkpoint", make)
 
 
-@contextmanager
-def writing(path: str, unfinished: str) -> Iterator[None]:
-    """An error of the system while this lasts removes the unfinished file, which would fill the disk further, and names ``path``."""
-    try:
-        yield
-    except Exception as error:
-        cause = error
-        while cause and not isinstance(cause, OSError):  # torch.save puts its own error on top
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
-            raise
-        with suppress(OSError):
-            os.remove(unfinished)
-        raise NotSaved(cause.errno, cause.strerror, path) from error
+def changes_from_rank_0(trainer) -> dict:
+    """``checkpoint_changes`` of rank 0, or its UserError, on every rank."""
+    from fairseq.distributed import utils as distributed_utils
 
-
-def go_on_without(error: NotSaved, trainer, epoch_itr) -> None:
-    """Training need not stop: the next save may find room. Only after the last one nothing would come."""
-    said = f"{error.filename}: cannot be written ({error.strerror}); make room there"
-    if is_last_save(trainer, epoch_itr):
-        raise UserError(f"{said}, then start the same command again: it resumes from the newest checkpoint") from error
-    logger.warning(f"{said}: training goes on, no older checkpoint is removed, and the next save tries again")
-
-
-def is_last_save(trainer, epoch_itr) -> bool:
-    limits = trainer.cfg.optimization
-    return (
-        0 < limits.max_update <= trainer.get_num_updates()
-        or 0 < limits.max_epoch < epoch_itr.next_epoch_idx
-        or 0 < limits.stop_time_hours < trainer.cumulative_training_time() / 3600
-        or stopping.agreed() is not None
-    )
+    result = {}
+    if trainer.data_parallel_rank == 0:
+        try:
+            result["changes"] = checkpoint_changes(trainer.cfg)
+        except UserError as error:
+            result["error"] = str(error)
+    if trainer.data_parallel_world_size > 1:
+        result = distributed_utils.broadcast_object(result, 0, trainer.data_parallel_process_group, trainer.device)
+    if "error" in result:
+        raise UserError(result["error"])
+    return result["changes"]

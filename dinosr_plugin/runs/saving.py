@@ -1,19 +1,50 @@
-"""Checkpoints: written, copied, found again and sent to the other ranks, whole or not at all."""
+"""Writing checkpoints: completely or not at all, and what happens when one cannot be written."""
 
-import copy
+import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import torch
-from omegaconf import OmegaConf
 
-from . import resuming as checkpoints
-from ..errors import UserError
 from ..compat.wrapping import wrap_once
+from ..errors import UserError
+from . import stopping
+from .resuming import LAST
+
+logger = logging.getLogger(__name__)
 
 
-def whole_copies_of_checkpoints():
-    """fairseq writes a checkpoint under a temporary name, but then copies it to ``checkpoint_last.pt``: a kill meanwhile leaves half a file there."""
+class NotSaved(OSError):
+    """A checkpoint could not be written; ``filename`` is its path."""
+
+
+@contextmanager
+def report_write_errors(path: str, unfinished: str) -> Iterator[None]:
+    """Within this context turn an error of the operating system into NotSaved for ``path``.
+
+    The file ``unfinished`` is removed, because it would fill the disk further.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = error
+        while cause and not isinstance(cause, OSError):  # torch.save raises an error of its own from it
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        with suppress(OSError):
+            os.remove(unfinished)
+        raise NotSaved(cause.errno, cause.strerror, path) from error
+
+
+def copy_checkpoints_atomically():
+    """Copy a checkpoint under a temporary name and rename it.
+
+    fairseq writes a checkpoint under a temporary name, but copies it to ``checkpoint_last.pt`` directly: if it is
+    killed meanwhile, half a file remains there.
+    """
     from fairseq.file_io import PathManager
 
     def make(previous):
@@ -21,8 +52,8 @@ def whole_copies_of_checkpoints():
             if "://" in dst_path:  # a remote store has no half-written files
                 return previous(src_path, dst_path, overwrite=overwrite)
             unfinished = f"{dst_path}.tmp"
-            with checkpoints.writing(dst_path, unfinished):
-                shutil.copyfile(src_path, unfinished)  # iopath, where installed, would hide the error of a full disk
+            with report_write_errors(dst_path, unfinished):
+                shutil.copyfile(src_path, unfinished)  # iopath, if installed, would hide the error of a full disk
                 os.replace(unfinished, dst_path)
             return True
 
@@ -31,10 +62,12 @@ def whole_copies_of_checkpoints():
     wrap_once(PathManager, "copy", make)
 
 
-def whole_checkpoints_written():
-    """fairseq tries three times to write into one open file, each time behind what the last left there: the third may leave a damaged checkpoint.
+def write_checkpoints_once():
+    """Write a checkpoint in one attempt, flushed to the disk, and remove the unfinished file if that fails.
 
-    Once is enough, since training goes on and saves again; its unfinished file goes. ``fsync``: a power cut after the renaming would leave zeros.
+    fairseq tries three times to write into one open file, each time after what the previous attempt left there: the
+    third may leave a damaged checkpoint. One attempt is enough, since training continues and saves again. Without
+    ``fsync`` a power cut after the renaming would leave zeros.
     """
     from fairseq import checkpoint_utils
 
@@ -46,105 +79,55 @@ def whole_checkpoints_written():
 
         return write
 
-    def name_the_file(previous):
+    def report_errors(previous):
         def save(obj, filename: str, async_write: bool = False):
-            with checkpoints.writing(filename, f"{filename}.tmp"):
+            with report_write_errors(filename, f"{filename}.tmp"):
                 previous(obj, filename, async_write=async_write)
 
         return save
 
     wrap_once(checkpoint_utils, "_torch_persistent_save", write_once)
-    wrap_once(checkpoint_utils, "torch_persistent_save", name_the_file)
+    wrap_once(checkpoint_utils, "torch_persistent_save", report_errors)
 
 
-def training_goes_on_without_room():
-    """fairseq ends in a traceback where a checkpoint cannot be written. An error leaves its function before older checkpoints are removed."""
+def survive_failed_saves():
+    """Continue training when a checkpoint cannot be written, where fairseq ends with a traceback.
+
+    The error leaves fairseq's function before older checkpoints are removed.
+    """
     from fairseq import checkpoint_utils
 
     def make(previous):
         def save(cfg, trainer, epoch_itr, val_loss):
-            memory = vars(checkpoint_utils.save_checkpoint)  # fairseq keeps the best loss there
-            before = dict(memory)
+            best = vars(checkpoint_utils.save_checkpoint)  # fairseq keeps the best loss in its function's attributes
+            before = dict(best)
             try:
                 return previous(cfg, trainer, epoch_itr, val_loss)
-            except checkpoints.NotSaved as error:
-                if not error.filename.endswith(checkpoints.LAST):  # this loss is in no checkpoint_best.pt: the next best is to be saved
-                    memory.pop("best", None)
-                    memory.update(before)
-                checkpoints.go_on_without(error, trainer, epoch_itr)
+            except NotSaved as error:
+                if not error.filename.endswith(LAST):
+                    # no checkpoint_best.pt has this loss: compare the next one with the best loss that was saved
+                    best.pop("best", None)
+                    best.update(before)
+                continue_after_failed_save(error, trainer, epoch_itr)
 
         return save
 
     wrap_once(checkpoint_utils, "save_checkpoint", make)
 
 
-def resume_from_a_whole_checkpoint():
-    """fairseq ends in a traceback where ``checkpoint_last.pt`` is damaged, and trains from the start where it is missing.
-
-    Rank 0 alone looks and renames, and says what it found before any rank loads: all load the same file, or all stop.
-    """
-    from fairseq import checkpoint_utils
-    from fairseq.distributed import utils as distributed_utils
-
-    def make(previous):
-        def load(cfg, trainer, **passthrough_args):
-            if trainer.checkpoint_suffix or trainer.tpu or "://" in cfg.save_dir:
-                return previous(cfg, trainer, **passthrough_args)
-            found = {}
-            if trainer.data_parallel_rank == 0:
-                try:
-                    found["changes"] = checkpoints.to_resume(trainer.cfg)
-                except UserError as error:
-                    found["error"] = str(error)
-            if trainer.data_parallel_world_size > 1:
-                found = distributed_utils.broadcast_object(found, 0, trainer.data_parallel_process_group, trainer.device)
-            if "error" in found:
-                raise UserError(found["error"])
-            cfg = copy.deepcopy(cfg)  # of this loading only: what is saved later says what was asked for
-            for name, value in found["changes"].items():
-                cfg[name] = value
-            return previous(cfg, trainer, **passthrough_args)
-
-        return load
-
-    wrap_once(checkpoint_utils, "load_checkpoint", make)
+def continue_after_failed_save(error: NotSaved, trainer, epoch_itr) -> None:
+    """Log a warning: the next save may succeed. Raises UserError if this was the last save of the run."""
+    message = f"{error.filename}: cannot be written ({error.strerror}); free some disk space"
+    if is_last_save(trainer, epoch_itr):
+        raise UserError(f"{message}, then run the same command again to resume from the newest checkpoint") from error
+    logger.warning(f"{message}: training continues, older checkpoints are kept, and the next save tries again")
 
 
-def broadcast_of_checkpoints():
-    """fairseq sends a loaded checkpoint to the other ranks as a pickle that torch >= 2.6 refuses: with placeholders for tensors, and its config.
-
-    Exactly the placeholders are allowed while it is sent, and the config goes as a plain dictionary.
-    """
-    from fairseq.distributed import utils as distributed_utils
-
-    def make(previous):
-        def broadcast(obj, *args, **kwargs):
-            if isinstance(obj, dict) and OmegaConf.is_config(obj.get("cfg")):
-                obj = {**obj, "cfg": OmegaConf.to_container(obj["cfg"])}
-            with torch.serialization.safe_globals([distributed_utils._TensorPlaceholder]):
-                return previous(obj, *args, **kwargs)
-
-        return broadcast
-
-    wrap_once(distributed_utils, "broadcast_object", make)
-
-
-def task_state_comes_back():
-    """fairseq puts the task's state into every checkpoint, and gives it back for decoding, but not to a training that goes on."""
-    from fairseq.distributed import utils as distributed_utils
-    from fairseq.trainer import Trainer
-
-    def make(previous):
-        def load_checkpoint(self, filename, *args, **kwargs):
-            extra_state = previous(self, filename, *args, **kwargs)
-            if extra_state is None or not getattr(self.task, "takes_state_back", False) or "://" in filename:
-                return extra_state
-            state = (checkpoints.read(filename).get("task_state") or {}) if self.data_parallel_rank == 0 else None
-            if self.data_parallel_world_size > 1:
-                state = distributed_utils.broadcast_object(state, 0, self.data_parallel_process_group, self.device)
-            self.task.load_state_dict(state)
-            return extra_state
-
-        return load_checkpoint
-
-    wrap_once(Trainer, "load_checkpoint", make)
+def is_last_save(trainer, epoch_itr) -> bool:
+    limits = trainer.cfg.optimization
+    return (
+        0 < limits.max_update <= trainer.get_num_updates()
+        or 0 < limits.max_epoch < epoch_itr.next_epoch_idx
+        or 0 < limits.stop_time_hours < trainer.cumulative_training_time() / 3600
+        or stopping.agreed() is not None
+    )

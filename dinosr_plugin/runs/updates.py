@@ -1,37 +1,68 @@
-"""What an update is, for every task of the plug-in: which batches count, and when a run ends early."""
-
-from typing import Dict, List
+"""What an update is, for every task of the plug-in: which batches count, and when a run stops early."""
 
 import torch
 
-from .. import compat
+from ..compat.wrapping import wrap_once
 from . import stopping
+from .memory import keep_freed_memory
 
 
 class WholeUpdates:
-    """Mixin before a fairseq task. A batch that fairseq hands a rank only because it has none left counts for nothing, wherever it stands
-    among an update's micro-batches; a signal to one rank ends all of them after the same update, with a checkpoint."""
+    """Mixin that precedes a fairseq task among the base classes.
+
+    A dummy batch, which fairseq gives to a rank that has no batch left, does not count, wherever it is among the
+    micro-batches of an update. A signal to one rank stops all of them after the same update, with a checkpoint.
+    """
 
     def begin_epoch(self, epoch: int, model: torch.nn.Module):
         stopping.listen()
-        compat.keep_freed_memory(model)
+        keep_freed_memory(model)
         super().begin_epoch(epoch, model)
 
     def begin_update(self, model: torch.nn.Module):
-        """Called by ``compat.training.whole_updates`` before the first micro-batch of an update."""
+        """Called by ``call_update_hooks`` before the first micro-batch of an update."""
 
     def end_update(self):
-        """Called by it when the update is over, was skipped, or has failed: fairseq has waited for the GPU by then."""
+        """Called by ``call_update_hooks`` after an update was made, was skipped or failed.
+
+        fairseq has waited for the GPU by then.
+        """
 
     def train_step(self, sample, model, criterion, optimizer, update_num: int, ignore_grad: bool = False):
-        """fairseq's forward and backward pass on a micro-batch; with ``ignore_grad``, for a dummy batch, all that it returns is 0."""
+        """fairseq's forward and backward pass on a micro-batch; all values are 0 for a dummy one (``ignore_grad``)."""
         loss, sample_size, log = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
         if ignore_grad:
             sample_size, log = 0, {name: value * 0 for name, value in log.items()}
         return loss, sample_size, {**log, "signals": stopping.received()}
 
-    def reduce_metrics(self, logging_outputs: List[Dict], criterion):
-        """Log an update, or a batch of a validation. The outputs are sums over ranks, the same on all: so are the decisions made here."""
+    def reduce_metrics(self, logging_outputs: list[dict], criterion):
+        """Log an update, or a batch of a validation.
+
+        The outputs are sums over ranks and so are the same on all ranks, and so are the decisions made here.
+        """
         super().reduce_metrics(logging_outputs, criterion)
         if criterion.training:
             stopping.agree_on_signal(sum(log.get("signals", 0) for log in logging_outputs) > 0)
+
+
+def call_update_hooks():
+    """Call ``begin_update`` and ``end_update`` of a task that has them, and put a rank's empty micro-batches first.
+
+    fairseq does not tell the task when an update begins or ends. What a skipped update collected would be added to the
+    next one. It also treats all micro-batches of a rank as dummies if the last one is empty.
+    """
+    from fairseq.trainer import Trainer
+
+    def make(previous):
+        def train_step(self, samples, raise_oom: bool = False):
+            if not hasattr(self.task, "begin_update"):  # a task of fairseq or of another plug-in
+                return previous(self, samples, raise_oom)
+            self.task.begin_update(self.get_model())
+            try:
+                return previous(self, sorted(samples, key=bool), raise_oom)
+            finally:
+                self.task.end_update()
+
+        return train_step
+
+    wrap_once(Trainer, "train_step", make)

@@ -115,7 +115,7 @@ class Decoding:
         processes = default_processes() if self.cfg.decoder_processes is None else self.cfg.decoder_processes
         generator = CTCGenerator(decoder, self.target_dictionary, blank, processes, self.emissions_file(models, blank))
         if self.batches is not None:
-            compat.through(self.batches, partial(generator.ahead, models))
+            compat.transform_batches(self.batches, partial(generator.ahead, models))
         return generator
 
     def emissions_file(self, models: Sequence, blank: int) -> EmissionReader | EmissionWriter | None:

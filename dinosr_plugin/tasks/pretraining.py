@@ -99,7 +99,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
     """
 
     cfg: DinoSRPretrainingConfig
-    takes_state_back = True  # when training goes on: compat.saving.task_state_comes_back
+    restores_state = True  # when a training resumes: runs.state.restore_task_state
 
     def __init__(self, cfg: DinoSRPretrainingConfig):
         super().__init__(cfg)

@@ -23,15 +23,15 @@ from fairseq.tasks.audio_pretraining import AudioPretrainingConfig
 from omegaconf import II
 from torch import Tensor
 
-from ..checkpoints.load import field_and_hop, ignores_padding, output_of, padded_waves
+from ..checkpoints.opening import reader_of
 from ..data.audio import SAMPLE_RATE
 from ..data.dataset import SpeechDataset
 from ..data.labels import FrameLabels, label_lines, read_labels
 from ..data.manifest import write_files
 from ..errors import UserError
 from ..models.encoder import Trunk
+from ..units.batches import BATCH_SAMPLES, Progress, plan_batches, prefetch
 from ..units.clustering import SAMPLE, SAMPLE_AT_LEAST, assign, cluster
-from ..units.features import BATCH_SAMPLES, Progress, ahead, plan_batches
 from ..units.frames import normalised
 from ..units.matching import changed_share, count_pairs, matching, normalised_mutual_information
 
@@ -244,7 +244,7 @@ def cluster_labels(
     model: Trunk, dataset: SpeechDataset, layer: int, normalize: bool, centroids: np.ndarray
 ) -> np.ndarray:
     """The cluster of every label's frame, (n,) int32 as the values of the first label set; -1 for utterances that cannot be read. On all ranks."""
-    labels, hop = dataset.labels[0], field_and_hop(model)[1]
+    labels, hop = dataset.labels[0], reader_of(model).grid.hop
     found = torch.zeros(len(labels.values), dtype=torch.int32)
     for row, frames in layer_frames(model, dataset, range(len(dataset)), layer, normalize, "new labels"):
         clusters = assign(frames, centroids)
@@ -283,18 +283,15 @@ def layer_frames(
 
     Batches are planned for all ranks together, so that their number does not change in which company an utterance is computed.
     """
-    sizes = {row: Samples(int(dataset.sizes[row])) for row in rows}
-    batches = plan_batches(sizes, sizes, BATCH_SAMPLES, ignores_padding(model))[rank() :: n_ranks()]
+    reader, sizes = reader_of(model), {row: Samples(int(dataset.sizes[row])) for row in rows}
+    batches = plan_batches(sizes, sizes, BATCH_SAMPLES, reader.pads)[rank() :: n_ranks()]
     progress = Progress(title, sum(sizes[row].samples for batch in batches for row in batch) / SAMPLE_RATE / 3600)
-    for batch, sources in ahead(lambda batch: [dataset[row]["source"] for row in batch], batches):
+    for batch, sources in prefetch(lambda batch: [dataset[row]["source"] for row in batch], batches):
         waves = {row: wave for row, wave in zip(batch, sources) if wave is not None}
         if waves:
-            x = (
-                output_of(model, *padded_waves(list(waves.values()), device_of(model)), layer).float().cpu()
-            )  # (B, F, D)
-            counts = model.frame_counts(torch.tensor([len(wave) for wave in waves.values()])).tolist()
-            frames = ((row, x[i, :count].numpy()) for i, (row, count) in enumerate(zip(waves, counts)))
-            yield from ((row, normalised(own) if normalize else own) for row, own in frames)
+            for row, frames in zip(waves, reader.read(list(waves.values()), [layer])):
+                x = frames.layers[0].numpy()  # (F, D)
+                yield row, normalised(x) if normalize else x
         progress.update(sum(sizes[row].samples for row in batch))
     logger.info(f"{title}: {progress.summary()}")
 

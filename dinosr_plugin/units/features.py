@@ -1,207 +1,110 @@
-"""Features of a whole manifest, from a checkpoint's layers or without learning (MFCC, log-Mel), into feature folders (``store``).
+"""Features of a whole manifest, from a checkpoint's layers or without learning (MFCC, log-Mel), into feature folders.
 
-One pass, whatever the number of layers: batches of utterances of about the same length, the longest first, so that memory is at its peak at once.
+One pass over the sound, whatever the number of layers, sets of codes and acoustic features that are asked for.
 """
 
-import math
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import (
-    Any,
-    NamedTuple,
-    TypeVar,
-)
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from tqdm import tqdm
 
-from ..checkpoints.load import Layer, LayerReader
-from ..data.acoustic import FEATURES, FRAME_HOP, FRAME_SAMPLES, trunk_frames
-from ..data.audio import SAMPLE_RATE, load_wave
-from ..data.manifest import duplicate_ids, raise_problems, read_manifest, utterance_id
+from ..checkpoints.opening import open_reader
+from ..checkpoints.readers import FrameReader, Layer
+from ..data.acoustic import FEATURES
 from ..errors import UserError
-from .store import FeatureWriter, first_few, require_unmixed
-
-BATCH_SAMPLES = 1_000_000  # about a minute of sound: 1.5 GB for a base model, on the CPU
-MAX_MINUTES = (
-    10.0  # of a recording that is read whole: attention takes time with the square of it, the convolutions gigabytes
+from ..modules.frame_grid import TRUNK, FrameGrid
+from .batches import (
+    BATCH_SAMPLES,
+    MAX_MINUTES,
+    Progress,
+    Utterance,
+    hours,
+    load_checked_wave,
+    plan_batches,
+    prefetch,
+    read_utterances,
+    require_files,
 )
-AHEAD = 2  # batches that are read from the disk while the model works
+from .store import CODE_DTYPES, FeatureWriter, require_unmixed
 
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
-
-
-class Utterance(NamedTuple):
-    name: str  # file name without its suffix, as in label and item files
-    path: Path
-    samples: int
+# ---- what can be computed of a model and of sound --------------------------------------------------------------------
 
 
-def read_utterances(manifest: str | Path, least: int = 1, max_minutes: float = math.inf) -> list[Utterance]:
-    """The rows of a manifest.
+@dataclass(frozen=True)
+class FeatureSpec:
+    """One kind of frames. ``grid``: their number and place in time; ``width``: D; ``source``: ``FolderInfo.source``."""
 
-    Raises UserError as ``read_manifest``, for names that occur twice, for what has less than ``least`` samples or takes more than ``max_minutes``.
-    """
-    split = read_manifest(Path(manifest))
-    if clashes := duplicate_ids(utterance.path for utterance in split.utterances):
-        raise_problems(clashes, split.root)
-    short = [utterance.path for utterance in split.utterances if utterance.samples < least]
-    if short:
-        said = f"{len(short)} file(s) have less than the {least} samples that one frame takes ({first_few(short)})"
-        raise UserError(f"{manifest}: {said}; take them out of the manifest")
-    long = [utterance.path for utterance in split.utterances if utterance.samples > max_minutes * 60 * SAMPLE_RATE]
-    if long:
-        said = f"{len(long)} file(s) are longer than {max_minutes:g} minutes ({first_few(long)}), and a model reads each as a whole"
-        raise UserError(
-            f"{manifest}: {said}; cut them at pauses into files of their own (`dinosr features` and `units` have --max-minutes)"
-        )
-    return [
-        Utterance(utterance_id(utterance.path), split.root / utterance.path, utterance.samples)
-        for utterance in split.utterances
-    ]
+    grid: FrameGrid
+    width: int
+    dtype: str
+    source: dict[str, Any]
+
+    def writer(
+        self, folder: str | Path, utterances: Sequence[Utterance], shard: int = 1, shards: int = 1
+    ) -> FeatureWriter:
+        names = [utterance.name for utterance in utterances]
+        lengths = [self.grid.count(utterance.samples) for utterance in utterances]
+        place = (self.grid.rate, self.grid.first_centre)
+        return FeatureWriter(folder, *place, self.width, self.dtype, self.source, names, lengths, shard, shards)
 
 
-def require_files(utterances: Sequence[Utterance], manifest: str | Path) -> None:
-    """Raises UserError for files that are gone, now rather than when their turn comes, hours from now."""
-    missing = [utterance.path for utterance in utterances if not utterance.path.is_file()]
-    if missing:
-        said = f"{len(missing)} of its {len(utterances)} files are not there ({first_few(missing)})"
-        raise UserError(f"{manifest}: {said}; bring them back, or make the manifest again with `dinosr manifest`")
+def layer_spec(reader: FrameReader, layer: Layer, dtype: str = "float32") -> FeatureSpec:
+    return FeatureSpec(reader.grid, reader.width, dtype, reader.source(layer))
 
 
-# ---- batches ----------------------------------------------------------------------------------------------------------------
+def code_spec(reader: FrameReader, code_set: str) -> FeatureSpec:
+    """Codes of all codebooks, (F, K), in the smallest type that they fit into."""
+    codes = reader.require_codes(code_set)
+    dtype = next(dtype for dtype in CODE_DTYPES if codes.size - 1 <= np.iinfo(dtype).max)
+    return FeatureSpec(reader.grid, codes.count, dtype, reader.code_source(code_set))
 
 
-def plan_batches(utterances: Sequence[Utterance], rows: Iterable[int], most: int, padding: bool) -> list[list[int]]:
-    """Rows in batches, the longest first, each of at most ``most`` samples with its padding (or of one utterance).
-
-    Without ``padding`` only utterances of exactly the same length share a batch.
-    """
-    batches: list[list[int]] = []
-    longest = 0
-    for row in sorted(rows, key=lambda row: -utterances[row].samples):
-        samples = utterances[row].samples
-        if not batches or (len(batches[-1]) + 1) * longest > most or not (padding or samples == longest):
-            batches.append([])
-            longest = samples
-        batches[-1].append(row)
-    return batches
+def acoustic_spec(kind: str, dtype: str = "float32") -> FeatureSpec:
+    """``mfcc`` or ``fbank``, frames of the trunk's grid. Raises UserError for other names."""
+    if kind not in FEATURES:
+        raise UserError(f"features '{kind}': unknown; choose one of {', '.join(FEATURES)}")
+    width = FEATURES[kind](np.zeros(TRUNK.field, dtype=np.float32)).shape[1]
+    return FeatureSpec(TRUNK, width, dtype, {"kind": kind})
 
 
-def whole_wave(utterance: Utterance) -> np.ndarray:
-    """(samples,) float32. Raises UserError as ``load_wave``, for a file of another length than the manifest says, and for NaN and infinity in it."""
-    wave = load_wave(utterance.path)
-    if len(wave) != utterance.samples:
-        said = f"{len(wave)} samples, but the manifest says {utterance.samples}"
-        raise UserError(f"{utterance.path}: {said}; make the manifest again with `dinosr manifest`")
-    if not np.isfinite(wave).all():  # its units would look like any others
-        raise UserError(
-            f"{utterance.path}: NaN or infinity in its samples; remove it or fetch it again; `dinosr check` lists all such files"
-        )
-    return wave
-
-
-def normalised(wave: np.ndarray, normalize: bool) -> torch.Tensor:
-    """(T,) as the model wants it; as fairseq's dataset does it."""
-    tensor = torch.from_numpy(wave)
-    return F.layer_norm(tensor, tensor.shape) if normalize else tensor
-
-
-def ahead(work: Callable[[Item], Answer], items: Iterable[Item], threads: int = 1) -> Iterator[tuple[Item, Answer]]:
-    """(item, work(item)) in order; ``AHEAD`` more are being worked on meanwhile, in threads."""
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[tuple[Item, Future[Answer]]] = deque()
-        try:
-            for item in items:
-                waiting.append((item, pool.submit(work, item)))
-                if len(waiting) > AHEAD:
-                    item, future = waiting.popleft()
-                    yield item, future.result()
-            while waiting:
-                item, future = waiting.popleft()
-                yield item, future.result()
-        finally:  # an error, or Ctrl-C: what has not begun does not
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def waves_in_batches(
-    utterances: Sequence[Utterance], rows: Iterable[int], normalize: bool, most: int, padding: bool
-) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
-    """(rows, their waveforms (T,) float32) of every batch of ``plan_batches``."""
-    return ahead(
-        lambda batch: [normalised(whole_wave(utterances[row]), normalize) for row in batch],
-        plan_batches(utterances, rows, most, padding),
-    )
-
-
-def layer_features(
-    reader: LayerReader,
+def read_rows(
     utterances: Sequence[Utterance],
     rows: Iterable[int],
-    layers: Sequence[Layer],
+    reader: FrameReader | None = None,
+    layers: Sequence[Layer] = (),
+    code_sets: Sequence[str] = (),
+    acoustic: Sequence[str] = (),
     batch_samples: int = BATCH_SAMPLES,
 ) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """(row, one (F, D) float32 array a layer) for all rows, in no order that means anything: for the disk, or for k-means at once."""
-    for batch, waves in waves_in_batches(utterances, rows, reader.normalize, batch_samples, reader.pads):
-        for row, given in zip(batch, reader.read(waves, layers), strict=True):
-            yield row, [x.numpy() for x in given]
+    """(row, arrays): (F, D) of every layer, (F, K) of every set of codes, (F, D) of every acoustic kind, in this order.
+
+    Rows come in no particular order. Each file is read once, by a thread that is ahead of the model.
+    """
+
+    def load(batch: list[int]) -> tuple[list[torch.Tensor], list[list[np.ndarray]]]:
+        waves = [load_checked_wave(utterances[row]) for row in batch]
+        prepared = [reader.prepare(torch.from_numpy(wave)) for wave in waves] if reader else []
+        return prepared, [[FEATURES[kind](wave) for kind in acoustic] for wave in waves]
+
+    batches = plan_batches(utterances, rows, batch_samples, padding=reader is not None and reader.pads)
+    for batch, (waves, acoustic_frames) in prefetch(load, batches, threads=1 if reader else 2):
+        read = reader.read(waves, layers, code_sets) if reader else [None] * len(batch)
+        for row, frames, others in zip(batch, read, acoustic_frames, strict=True):
+            own = [] if frames is None else [x.numpy() for x in frames.layers]
+            own += [] if frames is None else [frames.codes[name].numpy().T for name in code_sets]
+            yield row, own + others
 
 
-# ---- progress ---------------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Progress:
-    """A bar over hours of sound that says how many go by in an hour; and what remains to be said at the end."""
-
-    title: str
-    total: float  # hours in this shard
-    there: float = 0.0  # hours of them that an earlier run has done
-    done: float = 0.0  # hours by this one
-    began: float = field(default_factory=time.perf_counter)
-
-    def __post_init__(self):
-        form = "{desc}: {percentage:3.0f}%|{bar}| {n:.2f}/{total:.2f} h of sound [{elapsed}<{remaining}{postfix}]"
-        self.bar = tqdm(desc=self.title, total=self.total, initial=self.there, bar_format=form, disable=None)
-
-    @property
-    def speed(self) -> float:
-        """Hours of sound an hour."""
-        return self.done * 3600 / max(time.perf_counter() - self.began, 1e-9)
-
-    def update(self, samples: int) -> None:
-        more = samples / SAMPLE_RATE / 3600
-        self.done += more
-        self.bar.set_postfix_str(f"{self.speed:.0f} h/h", refresh=False)
-        self.bar.update(min(more, self.total - self.bar.n))  # rounding must not take it past the end
-
-    def summary(self) -> str:
-        self.bar.close()
-        if not self.done:
-            return f"all {self.there:.2f} h of sound were there already"
-        seconds = time.perf_counter() - self.began
-        before = f" ({self.there:.2f} h were there)" if self.there else ""
-        return f"{self.done:.2f} h of sound in {seconds:.1f} s: {self.speed:.0f} hours an hour{before}"
-
-
-def hours(utterances: Sequence[Utterance], rows: Iterable[int]) -> float:
-    return sum(utterances[row].samples for row in rows) / SAMPLE_RATE / 3600
-
-
-# ---- into folders -----------------------------------------------------------------------------------------------------------
+# ---- into folders ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Extracted:
-    """folders: one, or one a layer; summary: how much sound in what time."""
+    """``folders``: one, or one per layer; ``summary``: how much sound in what time."""
 
     folders: list[Path]
     summary: str
@@ -213,16 +116,20 @@ def write_rows(
     title: str,
     features: Callable[[list[int]], Iterable[tuple[int, list[np.ndarray]]]],
 ) -> Extracted:
-    """Ask ``features`` for the rows that any writer misses, and give each writer its part: (row, one array a writer)."""
-    rows = writers[0].rows
-    missing = sorted({row for writer in writers for row in writer.missing()})
-    progress = Progress(title, hours(utterances, rows), hours(utterances, rows) - hours(utterances, missing))
-    for row, arrays in features(missing):
-        for writer, array in zip(writers, arrays, strict=True):
-            writer.add(row, array)
-        progress.update(utterances[row].samples)
-    for writer in writers:
-        writer.close()
+    """Compute the rows that any writer lacks and give each writer its array: ``features(rows)`` yields
+    (row, one array per writer). The writers are closed at the end; after an error they keep what was added."""
+    with ExitStack() as stack:
+        for writer in writers:
+            stack.enter_context(writer)
+        rows = writers[0].rows
+        missing = sorted({row for writer in writers for row in writer.missing()})
+        progress = Progress(title, hours(utterances, rows), hours(utterances, rows) - hours(utterances, missing))
+        for row, arrays in features(missing):
+            for writer, array in zip(writers, arrays, strict=True):
+                writer.add(row, array)
+            progress.update(utterances[row].samples)
+        for writer in writers:
+            writer.close()
     return Extracted([writer.folder for writer in writers], progress.summary())
 
 
@@ -239,35 +146,46 @@ def extract(
     max_minutes: float = MAX_MINUTES,
     device: str | torch.device | None = None,
 ) -> Extracted:
-    """Features of every utterance of a manifest from a checkpoint's layers; what an earlier run has finished stays.
+    """Features of every utterance of a manifest from a checkpoint's layers; an earlier run's work is kept.
 
     Args:
-        out: becomes the feature folder; with layer ``all`` a folder of them, ``layer_0`` and so on.
-        layer: a number, from 0; ``last`` (``checkpoint.Layer``); ``all``.
-        weights: as ``LayerReader``.
+        out: becomes the feature folder; with layer ``all`` it contains one for each, ``layer_0`` and so on.
+        layer: a number, from 0; ``last`` (``readers.Layer``); ``all``.
+        weights: as ``open_reader``.
         dtype: ``float32``, or ``float16``: half the space, three digits.
-        shard, shards: makes this part (from 1) of so many, which other processes may make meanwhile.
-        batch_samples: sound in a batch at most; changes nothing but speed and memory.
+        shard, shards: compute this part (from 1) of so many; other processes may compute the others meanwhile.
+        batch_samples: samples in a batch at most; changes nothing but speed and memory.
         max_minutes: longer recordings are refused.
         device: None: the GPU if there is one.
 
     Raises:
         UserError: from the checkpoint, the manifest, its audio, or the folder.
     """
-    reader = LayerReader(checkpoint, weights, device or default_device())
-    utterances = read_utterances(manifest, reader.field, max_minutes)
+    reader = open_reader(checkpoint, weights, device or default_device())
+    utterances = read_utterances(manifest, reader.grid.field, max_minutes)
     layers = which_layers(layer, reader.n_layers)
     require_files(utterances, manifest)
     require_unmixed(Path(out), layers=layer == "all")
-    features = lambda rows: layer_features(reader, utterances, rows, layers, batch_samples)
-    with ExitStack() as stack:
-        folders = [Path(out) / f"layer_{one}" if layer == "all" else Path(out) for one in layers]
-        writers = [
-            layer_writer(reader, utterances, folder, one, dtype, shard, shards) for folder, one in zip(folders, layers)
-        ]
-        for writer in writers:
-            stack.enter_context(writer)
-        return write_rows(writers, utterances, f"{reader.name} layer {layer}", features)
+    writers = [
+        layer_spec(reader, one, dtype).writer(
+            Path(out) / f"layer_{one}" if layer == "all" else out, utterances, shard, shards
+        )
+        for one in layers
+    ]
+    features = lambda rows: read_rows(utterances, rows, reader, layers, batch_samples=batch_samples)
+    return write_rows(writers, utterances, f"{reader.name} layer {layer}", features)
+
+
+def extract_acoustic(
+    kind: str, manifest: str | Path, out: str | Path, dtype: str = "float32", shard: int = 1, shards: int = 1
+) -> Extracted:
+    """MFCC (``mfcc``) or log-Mel (``fbank``), ``data.acoustic``; arguments and errors as ``extract``."""
+    spec = acoustic_spec(kind, dtype)
+    utterances = read_utterances(manifest, spec.grid.field)
+    require_files(utterances, manifest)
+    require_unmixed(Path(out), layers=False)
+    writers = [spec.writer(out, utterances, shard, shards)]
+    return write_rows(writers, utterances, kind, lambda rows: read_rows(utterances, rows, acoustic=[kind]))
 
 
 def default_device() -> str:
@@ -285,93 +203,25 @@ def which_layers(layer: Layer, n_layers: int) -> list[Layer]:
     raise UserError(f"--layer {layer}: the model has layers 0 to {n_layers - 1}; give one of these, last, or all")
 
 
-def source_of(reader: LayerReader, layer: Layer) -> dict[str, Any]:
-    """``store.Meta.source`` of what a reader gives."""
-    return {
-        "kind": "model",
-        "checkpoint": reader.name,
-        "fingerprint": reader.fingerprint,
-        "weights": reader.weights,
-        "layer": layer,
-    }
-
-
-def layer_writer(
-    reader: LayerReader,
-    utterances: Sequence[Utterance],
-    folder: Path,
-    layer: Layer,
-    dtype: str,
-    shard: int,
-    shards: int,
-) -> FeatureWriter:
-    lengths = [reader.frames(utterance.samples) for utterance in utterances]
-    names = [utterance.name for utterance in utterances]
-    return FeatureWriter(
-        folder, SAMPLE_RATE / reader.hop, reader.width, dtype, source_of(reader, layer), names, lengths, shard, shards
-    )
-
-
-def extract_acoustic(
-    kind: str,
-    manifest: str | Path,
-    out: str | Path,
-    dtype: str = "float32",
-    shard: int = 1,
-    shards: int = 1,
-    threads: int = 2,
-) -> Extracted:
-    """MFCC (``mfcc``) or log-Mel (``fbank``) frames at the trunk's 50 Hz, ``data.acoustic``; arguments and errors as ``extract``."""
-    width = acoustic_width(kind)
-    utterances = read_utterances(manifest, FRAME_SAMPLES)
-    require_files(utterances, manifest)
-    require_unmixed(Path(out), layers=False)
-    lengths, names = (
-        [trunk_frames(utterance.samples) for utterance in utterances],
-        [utterance.name for utterance in utterances],
-    )
-
-    def features(rows: list[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
-        for row, frames in ahead(lambda row: FEATURES[kind](whole_wave(utterances[row])), rows, threads):
-            yield row, [frames]
-
-    with FeatureWriter(
-        out, SAMPLE_RATE / FRAME_HOP, width, dtype, {"kind": kind}, names, lengths, shard, shards
-    ) as writer:
-        return write_rows([writer], utterances, kind, features)
-
-
-def acoustic_width(kind: str) -> int:
-    """D of ``mfcc`` or ``fbank``. Raises UserError for other names."""
-    if kind not in FEATURES:
-        raise UserError(f"features '{kind}' are not known; choose one of {', '.join(FEATURES)}")
-    return FEATURES[kind](np.zeros(FRAME_SAMPLES, dtype=np.float32)).shape[1]
-
-
-# ---- without folders --------------------------------------------------------------------------------------------------------
+# ---- without folders -------------------------------------------------------------------------------------------------
 
 
 class LiveFeatures:
-    """Features of a manifest that are computed whenever they are asked for, and stored nowhere; used as a ``FeatureFolder`` is.
+    """Features of a manifest that are computed whenever they are read, and stored nowhere; used like a ``FeatureFolder``.
 
         LiveFeatures.of_layer("checkpoint_last.pt", "train.tsv", layer=3)
         LiveFeatures.of_sound("mfcc", "train.tsv")
 
     Attributes:
-        rate, width, source, utterances: as ``FeatureFolder``.
+        rate, first_centre, width, source, utterances: as ``FeatureFolder``.
     """
 
-    def __init__(
-        self,
-        utterances: Sequence[Utterance],
-        rate: float,
-        width: int,
-        source: dict[str, Any],
-        compute: Callable[[np.ndarray], np.ndarray],
-    ):
-        self.rate, self.width, self.source, self.compute = rate, width, source, compute
-        self.found = {utterance.name: utterance for utterance in utterances}
-        self.utterances = list(self.found)
+    def __init__(self, utterances: Sequence[Utterance], spec: FeatureSpec, compute: Callable[[np.ndarray], np.ndarray]):
+        self.spec, self.compute = spec, compute
+        self.rate, self.first_centre = spec.grid.rate, spec.grid.first_centre
+        self.width, self.source = spec.width, spec.source
+        self.by_name = {utterance.name: utterance for utterance in utterances}
+        self.utterances = list(self.by_name)
 
     @classmethod
     def of_layer(
@@ -383,27 +233,31 @@ class LiveFeatures:
         device: str | torch.device | None = None,
     ) -> "LiveFeatures":
         """One layer; arguments and errors as ``extract``."""
-        reader = LayerReader(checkpoint, weights, device or default_device())
+        reader = open_reader(checkpoint, weights, device or default_device())
         if layer == "all":
             raise UserError("--layer all: without feature folders one layer at a time; give a number or last")
         (layer,) = which_layers(layer, reader.n_layers)
-        utterances = read_utterances(manifest, reader.field, MAX_MINUTES)
-        compute = lambda wave: reader.read([normalised(wave, reader.normalize)], [layer])[0][0].numpy()
-        return cls(utterances, SAMPLE_RATE / reader.hop, reader.width, source_of(reader, layer), compute)
+        utterances = read_utterances(manifest, reader.grid.field, MAX_MINUTES)
+
+        def compute(wave: np.ndarray) -> np.ndarray:
+            return reader.read([reader.prepare(torch.from_numpy(wave))], [layer])[0].layers[0].numpy()
+
+        return cls(utterances, layer_spec(reader, layer), compute)
 
     @classmethod
     def of_sound(cls, kind: str, manifest: str | Path) -> "LiveFeatures":
         """MFCC or log-Mel; arguments and errors as ``extract_acoustic``."""
-        width = acoustic_width(kind)
-        return cls(
-            read_utterances(manifest, FRAME_SAMPLES), SAMPLE_RATE / FRAME_HOP, width, {"kind": kind}, FEATURES[kind]
-        )
+        spec = acoustic_spec(kind)
+        return cls(read_utterances(manifest, spec.grid.field), spec, FEATURES[kind])
 
     @classmethod
     def of_source(
         cls, source: Mapping[str, Any], manifest: str | Path, checkpoint: str | Path | None = None
     ) -> "LiveFeatures":
-        """What a ``source`` tells of, that of a folder or of a k-means file; a model's want its checkpoint. Raises UserError as the two above."""
+        """What the ``source`` of a folder or a k-means file describes; a model's layer requires its checkpoint.
+
+        Raises UserError as ``of_layer`` and ``of_sound``.
+        """
         kind = source.get("kind")
         if kind == "model" and checkpoint:
             return cls.of_layer(checkpoint, manifest, source["layer"], source["weights"])
@@ -411,25 +265,26 @@ class LiveFeatures:
             return cls.of_sound(kind, manifest)
         if kind == "model":
             raise UserError(
-                f"CHECKPOINT: not given; give {source['checkpoint']}, of which layer {source['layer']} is wanted, or a folder of that layer's features"
+                f"CHECKPOINT: not given; give {source['checkpoint']}, whose layer {source['layer']} is needed, "
+                "or a folder of that layer's features"
             )
         if kind in FEATURES:
             raise UserError(
-                f"{checkpoint}: no folder of features, and {kind} is wanted, which needs no checkpoint; leave it out"
+                f"{checkpoint}: not a folder of features, and {kind} is needed, which takes no checkpoint; leave it out"
             )
-        raise UserError("features of an unknown kind are wanted; give a folder of them")
+        raise UserError("the k-means file does not say what its features are; give a folder of them")
 
     def __len__(self) -> int:
-        return len(self.found)
+        return len(self.by_name)
 
     def __contains__(self, utt: str) -> bool:
-        return utt in self.found
+        return utt in self.by_name
 
     def __getitem__(self, utt: str) -> np.ndarray:
         """(n, D) float32. Raises UserError for another name, and for audio that cannot be read."""
-        if utt not in self.found:
-            raise UserError(f"{utt!r}: no such utterance in the manifest that features are computed of")
-        return self.compute(whole_wave(self.found[utt]))
+        if utt not in self.by_name:
+            raise UserError(f"{utt!r}: no such utterance in the manifest that features are computed from")
+        return self.compute(load_checked_wave(self.by_name[utt]))
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
         return ((utt, self[utt]) for utt in self.utterances)

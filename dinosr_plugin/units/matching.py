@@ -1,19 +1,19 @@
-"""New clusters in place of old labels: which number each takes over, so that most labels stay what they were, and how much then changes."""
+"""New clusters in place of old labels: the number that each takes over, so that most labels stay, and how many change."""
 
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from ..errors import UserError
-from ..evaluation.measures.quality.agreement import contingency
 from .clustering import Sums, assign
+from .counts import contingency
 
 PART = 1 << 24  # labels compared at a time
-TOLERANCE = 2  # frames that an utterance may have more or fewer than old labels
+TOLERANCE = 2  # frames by which an utterance and its old labels may differ
 
 
 def matching(counts: np.ndarray) -> np.ndarray:
-    """(k, k) frames of each old label (row) in each new cluster -> (k,) the old label that each new cluster takes over, one to one."""
+    """(k, k) frames of each old label (row) in each new cluster -> (k,) the old label of each new cluster, one to one."""
     from scipy.optimize import linear_sum_assignment
 
     old, new = linear_sum_assignment(counts, maximize=True)
@@ -23,7 +23,7 @@ def matching(counts: np.ndarray) -> np.ndarray:
 
 
 def count_pairs(old: np.ndarray, new: np.ndarray, k: int) -> np.ndarray:
-    """(n,), (n,) -> (k, k) int64, how often each old label meets each new cluster; where one of them is -1 there is none."""
+    """(n,), (n,) -> (k, k) int64, how often each old label and new cluster coincide; -1 in either means none."""
     counts = np.zeros((k, k), dtype=np.int64)
     for i in range(0, len(old), PART):
         some_old, some_new = old[i : i + PART], new[i : i + PART]
@@ -33,7 +33,7 @@ def count_pairs(old: np.ndarray, new: np.ndarray, k: int) -> np.ndarray:
 
 
 def changed_share(counts: np.ndarray, number_of: np.ndarray) -> float:
-    """Of the frames in ``counts``, those whose label is another one once the new clusters have the numbers of ``matching``."""
+    """Share of the frames in ``counts`` whose label changes when new clusters get the numbers of ``matching``."""
     return 1 - float(
         counts[number_of, np.arange(len(counts))].sum() / max(counts.sum(), 1)
     )  # a float of Python's: checkpoints hold it
@@ -48,11 +48,11 @@ def normalised_mutual_information(counts: np.ndarray) -> float:
 
 
 class OldLabels:
-    """Labels of the same speech from before, which k-means begins with and whose numbers its clusters take over.
+    """Earlier labels of the same speech: k-means starts from them, and its clusters take over their numbers.
 
     Attributes:
-        sums: of the frames under each label.
-        of_frames: utterance for utterance, (n,) labels of the frames; -1 for those past the last label.
+        sums: of the frames of each label.
+        of_frames: for each utterance (n,) labels of its frames; -1 past the last label.
     """
 
     def __init__(self, labels: Mapping[str, np.ndarray], k: int, width: int):
@@ -61,9 +61,9 @@ class OldLabels:
         self.of_frames: list[np.ndarray] = []
 
     def add(self, utt: str, frames: np.ndarray) -> None:
-        """(n, D) float32. Raises UserError for an utterance without labels, for labels that are not its own, and for one that is no number below k."""
+        """(n, D) float32. Raises UserError for an utterance without labels, of another length, or with a label above k - 1."""
         if utt not in self.labels:
-            raise UserError(f"--from-labels: {utt} has none; give labels of the speech that is clustered")
+            raise UserError(f"--from-labels: no labels for {utt}; give labels of the speech that is clustered")
         labels = np.asarray(self.labels[utt])
         if abs(len(labels) - len(frames)) > TOLERANCE:
             raise UserError(
@@ -78,13 +78,13 @@ class OldLabels:
         self.of_frames.append(np.pad(labels, (0, len(frames) - len(labels)), constant_values=-1))
 
     def means(self, sample: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(k, D) float32; for a label without frames one of the ``sample`` (n, D), drawn at random."""
+        """(k, D) float32; for a label without frames a random one of the ``sample`` (n, D)."""
         means, empty = self.sums.means().astype(np.float32), self.sums.counts == 0
         means[empty] = sample[rng.choice(len(sample), int(empty.sum()), replace=False)]
         return means
 
     def count_with(self, chunks: Iterable[np.ndarray], centroids: np.ndarray) -> np.ndarray:
-        """(k, k) int64: how often each label meets each new cluster in all frames, which come in ``chunks`` (n, D), in the order they were added."""
+        """(k, k) int64: how often each label and new cluster coincide; ``chunks`` (n, D) hold all frames in order."""
         labels, counts, start = np.concatenate(self.of_frames), np.zeros((self.k, self.k), dtype=np.int64), 0
         for chunk in chunks:
             counts += count_pairs(labels[start : start + len(chunk)], assign(chunk, centroids), self.k)

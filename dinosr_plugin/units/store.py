@@ -1,11 +1,12 @@
-"""Feature folders: the frames of a corpus from ONE layer, or of one kind (MFCC, codebook units ...), to be read many times without the model.
+"""Feature folders: the frames of a corpus from ONE layer or of one kind (MFCC, codebook units ...), on disk.
 
-    meta.json                 ``Meta``: rate, width, dtype, what made them, of which utterances
-    features_1_of_2.npy       (frames, D), the first half of the manifest's utterances, end to end; ``numpy.load`` reads it
-    features_1_of_2.tsv       ``utt<TAB>frames``, one line an utterance, in the same order
+    meta.json                 ``FolderInfo``: rate, width, dtype, what computed them, from which utterances
+    features_1_of_2.npy       (frames, D), the first half of the manifest's utterances, concatenated; for ``numpy.load``
+    features_1_of_2.tsv       ``utt<TAB>frames``, one line per utterance, in the same order
     features_2_of_2.npy, .tsv the second half
 
-A folder ``all`` layers were asked for holds such folders, ``layer_0``, ``layer_1`` ... Unfinished files begin with a dot.
+With ``--layer all`` a folder contains such folders, ``layer_0``, ``layer_1`` ... Names of unfinished files start with
+a dot.
 """
 
 import fcntl
@@ -21,25 +22,25 @@ from typing import IO, Any
 import numpy as np
 
 from ..data.manifest import read_lines, require_writable, unwritable, write_files
-from ..errors import UserError
+from ..errors import UserError, first_few
 
 DTYPES = ("float16", "float32")
 CODE_DTYPES = ("uint8", "uint16", "uint32")  # of units
 SAVE_SECONDS = 10.0  # work that a kill can cost
-SHOWN = 5  # names listed in a message
 
 
 @dataclass(frozen=True)
-class Meta:
-    """What a folder holds.
+class FolderInfo:
+    """What a folder contains.
 
-    rate: frames a second.
+    rate: frames per second.
+    first_centre: time of the centre of frame 0, in seconds; None in folders from before this was kept.
     width: D.
     dtype: one of ``DTYPES``, or of ``CODE_DTYPES`` for units.
-    shards: how many files the manifest is shared out among.
-    source: what made them: ``{"kind": "mfcc"}``, or ``{"kind": "model", "checkpoint", "fingerprint", "weights", "layer"}``; for units
-        ``{"kind": "codes", "checkpoint", "fingerprint", "weights"}``.
-    utterances, frames: how many, in all shards.
+    shards: number of files that the manifest is divided into.
+    source: what computed them: ``{"kind": "mfcc"}``, or for a layer ``{"kind": "model", "checkpoint", "fingerprint",
+        "weights", "layer"}``, for units ``{"kind": "codes", "checkpoint", "fingerprint", "weights"}``.
+    utterances, frames: total numbers, over all shards.
     digest: ``digest_of`` the utterances.
     """
 
@@ -51,6 +52,7 @@ class Meta:
     utterances: int
     frames: int
     digest: str
+    first_centre: float | None = None
 
 
 def digest_of(names: Sequence[str], lengths: Sequence[int]) -> str:
@@ -62,12 +64,12 @@ def digest_of(names: Sequence[str], lengths: Sequence[int]) -> str:
 
 
 def shard_rows(lengths: Sequence[int], shard: int, shards: int) -> range:
-    """The rows of the manifest that are shard number ``shard`` (from 1): neighbours, about as many frames as in every other shard.
+    """The manifest's rows of shard number ``shard`` (from 1): neighbours, about as many frames as in the other shards.
 
-    Raises UserError where there is no such shard, or fewer utterances than shards.
+    Raises UserError for a shard that does not exist, and for fewer utterances than shards.
     """
     if not 1 <= shard <= shards:
-        raise UserError(f"--shard {shard}/{shards}: the first number lies between 1 and the second")
+        raise UserError(f"--shard {shard}/{shards}: the first number must be between 1 and the second")
     if shards > len(lengths):
         raise UserError(
             f"--shard {shard}/{shards}: the manifest has only {len(lengths)} utterances; give a smaller second number"
@@ -86,13 +88,14 @@ class FeatureFolder:
     """A finished folder, opened: ``folder[utt]`` is (n, D), mapped into memory, in the file's dtype; iteration gives (utt, array) in order.
 
     Attributes:
-        meta: ``Meta``; ``rate``, ``width``, ``dtype`` and ``source`` are its.
+        meta: ``FolderInfo``; ``rate``, ``width``, ``dtype`` and ``source`` are its.
+        first_centre: time of the centre of frame 0, in seconds; half a frame for folders that do not say.
         utterances: names, in the manifest's order.
         lengths: (N,) int64, their frames.
         shards: the mapped arrays, each (frames, D), one after another in the manifest's order.
 
     Raises:
-        UserError: no such folder, shards missing (which), of another width or dtype than ``meta.json`` says, or damaged.
+        UserError: no such folder, missing shards, a width or dtype other than in ``meta.json``, or damaged.
     """
 
     def __init__(self, path: str | Path):
@@ -105,6 +108,7 @@ class FeatureFolder:
             np.dtype(self.meta.dtype),
             self.meta.source,
         )
+        self.first_centre = 0.5 / self.rate if self.meta.first_centre is None else self.meta.first_centre
         self.utterances: list[str] = []
         self.shards: list[np.ndarray] = []
         lengths: list[int] = []
@@ -116,7 +120,7 @@ class FeatureFolder:
             self.utterances += names
             lengths += own
         if digest_of(self.utterances, lengths) != self.meta.digest:
-            raise damaged(self.path, "its .tsv files do not name the utterances that meta.json tells of")
+            raise damaged(self.path, "its .tsv files and meta.json are about different utterances")
         self.lengths = np.array(lengths, dtype=np.int64)
         self.starts = np.cumsum(self.lengths) - self.lengths  # as if all shards were one array
         self.shard_starts = np.cumsum([0, *map(len, self.shards)])
@@ -147,35 +151,38 @@ class FeatureFolder:
         return self.shards[shard][start : start + length] if length else self.shards[0][:0]
 
 
-def read_meta(folder: Path) -> Meta:
-    """Raises UserError for a folder that is missing, holds a folder for each layer instead, or no features."""
+def read_meta(folder: Path) -> FolderInfo:
+    """Raise UserError for a folder that is missing, contains folders of layers instead, or no features."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; `dinosr features ... --out {folder}` makes it")
     path = folder / "meta.json"
     if not path.is_file():
         if inside := [str(layer) for layer in layer_folders(folder)]:
-            raise UserError(f"{folder}: holds a folder for each layer; give one of {first_few(inside)}")
-        raise UserError(f"{folder}: holds no features (no meta.json); `dinosr features ... --out {folder}` makes them")
+            raise UserError(f"{folder}: contains a folder for each layer; give one of {first_few(inside)}")
+        raise UserError(
+            f"{folder}: contains no features (no meta.json); `dinosr features ... --out {folder}` makes them"
+        )
     try:
-        return Meta(**json.loads(path.read_text(encoding="utf-8")))
+        return FolderInfo(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise damaged(folder, "meta.json cannot be read") from error
 
 
 def layer_folders(folder: str | Path) -> list[Path]:
-    """The folders of single layers in one that ``--layer all`` made, lowest first."""
+    """The folders of single layers inside one from ``--layer all``, lowest layer first."""
     found = [path.parent for path in Path(folder).glob("layer_*/meta.json") if path.parent.name[6:].isdigit()]
     return sorted(found, key=lambda path: int(path.name[6:]))
 
 
 def require_unmixed(folder: Path, layers: bool) -> None:
-    """Raises UserError where features of one kind would lie beside folders of layers: what reads the folder would take either."""
+    """Raise UserError if features of one kind would be mixed with folders of layers: readers could take either."""
     if layers and (folder / "meta.json").is_file():
         raise UserError(
-            f"{folder}: holds features already, of one layer or kind, and cannot hold a folder for each layer too; give another --out"
+            f"{folder}: contains features of one layer or kind already, no place for a folder per layer; "
+            "give another --out"
         )
     if not layers and layer_folders(folder):
-        raise UserError(f"{folder}: holds a folder for each layer, and cannot hold features itself; give another --out")
+        raise UserError(f"{folder}: contains a folder per layer, no place for features of its own; give another --out")
 
 
 def shard_file(folder: Path, shard: int, shards: int, suffix: str) -> Path:
@@ -187,7 +194,7 @@ def is_complete(folder: Path, shard: int, shards: int) -> bool:
 
 
 def missing_shards(folder: Path, shards: int) -> list[int]:
-    """Numbers, from 1, of the shards that are not there or not finished."""
+    """Numbers, from 1, of the shards that are missing or unfinished."""
     return [shard for shard in range(1, shards + 1) if not is_complete(folder, shard, shards)]
 
 
@@ -213,19 +220,15 @@ def map_shard(path: Path, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise damaged(path.parent, f"{path.name} cannot be read, or is cut short") from error
+        raise damaged(path.parent, f"{path.name} cannot be read, or is truncated") from error
     if array.ndim != 2 or array.shape[1] != shape[1] or array.dtype != dtype:
         raise damaged(
             path.parent,
-            f"{path.name} holds {array.dtype} of shape {array.shape}, but meta.json tells of {dtype} {shape[1]} wide",
+            f"{path.name} contains {array.dtype} of shape {array.shape}, meta.json says {dtype} of width {shape[1]}",
         )
     if array.shape != shape:
-        raise damaged(path.parent, f"{path.name} holds {array.shape[0]} frames, but its .tsv tells of {shape[0]}")
+        raise damaged(path.parent, f"{path.name} contains {array.shape[0]} frames, its .tsv says {shape[0]}")
     return array
-
-
-def first_few(items: Sequence) -> str:
-    return ", ".join(map(str, items[:SHOWN])) + (" ..." if len(items) > SHOWN else "")
 
 
 def damaged(folder: Path, what: str) -> UserError:
@@ -236,26 +239,29 @@ def damaged(folder: Path, what: str) -> UserError:
 
 
 class FeatureWriter:
-    """One shard in the making. Utterances come in any order; a writer made anew after a kill goes on where the last one was.
+    """Writes one shard, utterances in any order; after a kill a new writer resumes where the last one stopped.
 
-        with FeatureWriter(out, 50.0, 256, "float16", {"kind": "mfcc"}, names, lengths) as writer:
+        with FeatureWriter(out, 50.0, 0.0125, 256, "float16", {"kind": "mfcc"}, names, lengths) as writer:
             for row in writer.missing():
                 writer.add(row, features)  # (lengths[row], 256)
             writer.close()
 
     Args:
-        folder: made if need be; may hold other shards of the same features.
-        names, lengths: utterances and frames of the WHOLE manifest, whatever the shard.
+        folder: created if missing; may contain other shards of the same features.
+        rate, first_centre: as in ``FolderInfo``.
+        names, lengths: utterances and their frames of the WHOLE manifest, whatever the shard.
         shard, shards: as ``shard_rows``.
 
     Raises:
-        UserError: the folder cannot be written, has too little space for it, holds other features, or another process makes this shard.
+        UserError: the folder cannot be written, has too little space, or contains other features; another process
+            is writing this shard.
     """
 
     def __init__(
         self,
         folder: str | Path,
         rate: float,
+        first_centre: float,
         width: int,
         dtype: str,
         source: dict[str, Any],
@@ -281,7 +287,17 @@ class FeatureWriter:
         self.starts = np.cumsum(self.lengths) - self.lengths
         write_meta(
             self.folder,
-            Meta(float(rate), width, dtype, shards, source, len(lengths), int(sum(lengths)), digest_of(names, lengths)),
+            FolderInfo(
+                rate=float(rate),
+                width=width,
+                dtype=dtype,
+                shards=shards,
+                source=source,
+                utterances=len(lengths),
+                frames=int(sum(lengths)),
+                digest=digest_of(names, lengths),
+                first_centre=float(first_centre),
+            ),
         )
         self.npy = shard_file(self.folder, shard, shards, "npy")
         self.unfinished, self.marks_path = (
@@ -300,7 +316,7 @@ class FeatureWriter:
             raise unwritable(self.folder, error.strerror) from error
 
     def open(self) -> None:
-        """The unfinished file, at its final size, and beside it one with a byte an utterance, 1 for what it holds."""
+        """Open the unfinished file, at its final size, and a file of marks: a byte per utterance, 1 if it is written."""
         frames = int(self.lengths.sum())
         self.marks = open(os.open(self.marks_path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
         require_alone(self.marks, self.npy)
@@ -320,13 +336,13 @@ class FeatureWriter:
         self.saved_at = time.monotonic()
 
     def missing(self) -> list[int]:
-        """Rows of the manifest that are this shard's and not there yet."""
+        """Rows of the manifest that belong to this shard and are not written yet."""
         return [self.rows.start + int(i) for i in np.flatnonzero(~self.done)]
 
     def add(self, row: int, features: np.ndarray) -> None:
-        """Features (lengths[row], D) of a row of the manifest; one that is there already changes nothing.
+        """Write the features (lengths[row], D) of a row of the manifest; a row that is written already stays.
 
-        Raises UserError for NaN and infinity (in float16: beyond 65504), ValueError for another shape than was announced.
+        Raises UserError for NaN and infinity (in float16: beyond 65504), ValueError for an unexpected shape.
         """
         i = row - self.rows.start
         if self.done[i]:
@@ -335,7 +351,7 @@ class FeatureWriter:
             frames = np.ascontiguousarray(features, dtype=self.dtype)
         if frames.shape != (self.lengths[i], self.width):
             raise ValueError(
-                f"{self.names[i]}: {frames.shape} features where {(int(self.lengths[i]), self.width)} were announced"
+                f"{self.names[i]}: features of shape {frames.shape}, expected {(int(self.lengths[i]), self.width)}"
             )
         if not np.isfinite(frames).all():
             raise not_finite(self.names[i], np.isfinite(features).all())
@@ -350,7 +366,7 @@ class FeatureWriter:
             raise unwritable(self.folder, error.strerror) from error
 
     def save(self) -> None:
-        """What was added survives from here on, a power cut too: first the frames reach the disk, then their marks."""
+        """Make what was added survive a power cut: first the frames reach the disk, then their marks."""
         self.data.flush()
         os.fsync(self.data.fileno())
         for i in self.unsaved:
@@ -360,7 +376,7 @@ class FeatureWriter:
         self.unsaved, self.saved_at = [], time.monotonic()
 
     def close(self) -> None:
-        """Give the finished files their names. Raises UserError where utterances are missing."""
+        """Give the finished files their names. Raises UserError if utterances are missing."""
         if self.complete:
             return
         if missing := self.missing():
@@ -381,7 +397,7 @@ class FeatureWriter:
         return self
 
     def __exit__(self, *_) -> None:
-        """However it ends, what was added stays."""
+        """Keep what was added, however the block ends."""
         if hasattr(self, "data"):
             if not self.complete:
                 self.save()
@@ -389,13 +405,15 @@ class FeatureWriter:
             self.marks.close()
 
 
-def write_meta(folder: Path, meta: Meta) -> None:
-    """Raises UserError where the folder holds other features already, saying in what they differ."""
+def write_meta(folder: Path, info: FolderInfo) -> None:
+    """Raise UserError if the folder already contains other features, saying how they differ."""
     require_writable(folder)
     if not (folder / "meta.json").is_file():
-        write_files(folder, {"meta.json": json.dumps(asdict(meta), indent=1).splitlines()})
-    there, wanted = asdict(read_meta(folder)), asdict(meta)
+        write_files(folder, {"meta.json": json.dumps(asdict(info), indent=1).splitlines()})
+    there, wanted = asdict(read_meta(folder)), asdict(info)
     there, wanted = {**there.pop("source"), **there}, {**wanted.pop("source"), **wanted}
+    if there["first_centre"] is None:  # from before this was kept
+        del there["first_centre"], wanted["first_centre"]
     if differing := [name for name in wanted | there if there.get(name) != wanted.get(name)]:
         name = differing[0]
         how = (
@@ -403,11 +421,11 @@ def write_meta(folder: Path, meta: Meta) -> None:
             if name in ("utterances", "frames", "digest")
             else f"with {name} {there.get(name)}, not {wanted.get(name)}"
         )
-        raise UserError(f"{folder}: holds features {how}; remove it, or give another folder with --out")
+        raise UserError(f"{folder}: contains features {how}; remove it, or give another folder with --out")
 
 
 def create_array(path: Path, shape: tuple[int, int], dtype: np.dtype) -> None:
-    """An .npy file of this shape; its space is taken at once, so that a disk that is too small is known now. Raises OSError."""
+    """Create an .npy file of this shape; its space is allocated at once, so that a full disk shows now. Raises OSError."""
     try:
         with open(path, "wb") as file:
             np.lib.format.write_array_header_1_0(
@@ -424,7 +442,7 @@ def create_array(path: Path, shape: tuple[int, int], dtype: np.dtype) -> None:
 
 
 def require_alone(file: IO, path: Path) -> None:
-    """The system lets go of the lock when the process ends, however it ends."""
+    """Lock the file for this process; the system releases the lock when the process ends, however it ends."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

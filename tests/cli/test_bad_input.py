@@ -119,7 +119,7 @@ DATA_FAULTS = {  # name -> (function that damages the data, expected message)
     "malformed row": (edit("train.tsv", lambda lines: [*lines, "u9.wav 16000"]), "train.tsv line 8: .*dinosr manifest"),
     "duplicate id": (
         edit("train.tsv", lambda lines: [*lines, "x/u1.wav\t16000"]),
-        "train.tsv line 8: utterance id u1 stands on line 3 already; rename",
+        "train.tsv line 8: duplicate utterance id u1, already on line 3; rename",
     ),
     "zero bytes": (lambda data: (data / "corpus/u1.wav").write_bytes(b""), "corpus/u1.wav: zero bytes.*dinosr check"),
     "truncated": (

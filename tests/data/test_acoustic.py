@@ -1,4 +1,4 @@
-"""MFCC and log-Mel frames: on the trunk's grid, the same from run to run."""
+"""MFCC and log-Mel frames: their times, normalisation and reproducibility."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def noise(samples: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("kind, dimensions", [("mfcc", 39), ("fbank", 160)])
 @pytest.mark.parametrize("samples", [400, 559, 560, 719, 720, 880, 16_000, 16_001])
-def test_features_have_the_frames_of_the_trunk(kind, dimensions, samples):
+def test_there_are_as_many_frames_as_the_trunk_has(kind, dimensions, samples):
     features = FEATURES[kind](noise(samples))
     assert features.shape == (trunk_frames(samples), dimensions) and features.dtype == np.float32
     assert np.isfinite(features).all()
@@ -28,20 +28,39 @@ def test_features_do_not_depend_on_loudness_or_on_the_run():
         np.testing.assert_allclose(features(wave), features(0.5 * wave), atol=2e-2)
 
 
-def test_a_feature_frame_sits_where_the_trunk_frame_sits():
+def test_a_feature_frame_begins_where_the_trunk_frame_begins():
     wave = np.zeros(RATE, dtype=np.float32)
     wave[320 * 20 : 320 * 21] = noise(320)  # frame 20 covers [6400, 6800), the second half of its pair [6560, 6960)
     loudness = log_mel(wave).reshape(-1, 2, 80).mean(axis=(1, 2))
     assert np.argmax(loudness) == 20
-    assert np.flatnonzero(loudness > loudness.min() + 0.1).tolist() == [
-        19,
-        20,
-    ]  # frame 19 reaches to 6480, its pair to 6640
+    # frame 19 ends at sample 6480, its pair at 6640
+    assert np.flatnonzero(loudness > loudness.min() + 0.1).tolist() == [19, 20]
     assert np.argmax(mfcc(wave)[:, 0]) == 20
 
 
+@pytest.mark.parametrize("kind", FEATURES)
+def test_first_centre_is_the_middle_of_the_samples_that_frame_0_depends_on(kind):
+    """Frame i depends on samples 320 i to 320 i + 560, without normalisation and deltas, which are left out here."""
+    import kaldi_native_fbank as knf
+
+    extractor, options = (knf.OnlineMfcc, knf.MfccOptions) if kind == "mfcc" else (knf.OnlineFbank, knf.FbankOptions)
+    frames = lambda wave: acoustic._pairs(acoustic._kaldi_frames(extractor, options(), wave))  # (n, 2, bins)
+    wave = noise(1600)
+    reference = frames(wave)
+    changed = []
+    for sample in range(1600):
+        other = wave.copy()
+        other[sample] += 0.1
+        changed.append((frames(other) != reference).any(axis=(1, 2)))
+    for frame, samples in enumerate(np.array(changed).T[:3]):
+        first, last = np.flatnonzero(samples)[[0, -1]]
+        centre = FEATURES[kind].first_centre + frame / FEATURES[kind].rate
+        assert (first + last) / 2 / RATE == pytest.approx(centre, abs=1 / RATE)
+    assert FEATURES[kind].rate == 50 and FEATURES[kind].first_centre == pytest.approx(0.0175)
+
+
 def test_log_mel_is_normalised_per_bin_and_mfcc_is_centred():
-    wave = noise(400 + 199 * 160)  # 200 frames of 10 ms: an even number, none is repeated
+    wave = noise(400 + 199 * 160)  # 200 frames of 10 ms: an even number, so that none is repeated
     bins = log_mel(wave).reshape(200, 80)
     np.testing.assert_allclose(bins.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(bins.std(axis=0), 1, atol=1e-3)

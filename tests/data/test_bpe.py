@@ -1,4 +1,4 @@
-"""`dinosr manifest --bpe`: the pieces, their dictionary and labels, and what is said where they cannot be made."""
+"""`dinosr manifest --bpe`: pieces, dictionary and labels, and the messages where they cannot be made."""
 
 import sys
 from pathlib import Path
@@ -62,11 +62,11 @@ def test_model_dictionary_and_labels(corpus, tmp_path, capsys):
     assert list(counts)[20:] == new and len(counts) == 25
     assert f"{out}/bpe.model, dict.bpe.txt: 25 pieces" in printed.out
     assert [line for line in printed.err.splitlines() if "dict.bpe.txt" in line] == [
-        f"note: {symbol!r} occurs in dev but is no piece of bpe.model: last in dict.bpe.txt" for symbol in new
+        f"note: {symbol!r} occurs in dev but is not a piece of bpe.model; it is added to dict.bpe.txt" for symbol in new
     ]
     assert sum(map(int, counts.values())) == sum(
         len(line.split()) for line in lines(out / "train.bpe")
-    )  # dev does not count
+    )  # dev is not counted
 
 
 def test_fairseq_knows_every_piece(corpus, tmp_path):
@@ -87,7 +87,7 @@ def test_the_same_text_gives_the_same_files(corpus, tmp_path):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
 
 
-def test_another_manifest_takes_the_same_pieces(corpus, tmp_path):
+def test_another_manifest_with_the_same_pieces(corpus, tmp_path):
     together, apart = tmp_path / "together", tmp_path / "apart"
     manifest(corpus, together, 20)
     manifest(corpus, apart, 20, "--parts", "train")
@@ -107,22 +107,8 @@ def test_any_folder_and_libri_light(tmp_path, capsys):
         path.parent.mkdir(exist_ok=True)
         soundfile.write(path, np.full(3200, 0.1), 16000)
         path.with_suffix(".txt").write_text(text.lower())
-    assert (
-        main(
-            [
-                "manifest",
-                "folder",
-                str(tmp_path / "mine"),
-                "--out",
-                str(tmp_path / "f"),
-                "--valid-share",
-                "0",
-                "--bpe",
-                "20",
-            ]
-        )
-        == 0
-    )
+    command = ["manifest", "folder", str(tmp_path / "mine"), "--out", str(tmp_path / "f"), "--valid-share", "0"]
+    assert main([*command, "--bpe", "20"]) == 0
     assert bpe.words_of_pieces(lines(tmp_path / "f/train.bpe")[0]) == "hello world"
 
 
@@ -153,27 +139,27 @@ def fails(capsys, *arguments) -> str:
     return captured.err
 
 
-def test_the_number_that_is_told_works(corpus, tmp_path, capsys):
+def test_the_suggested_number_works(corpus, tmp_path, capsys):
     out = tmp_path / "out"
     for number, words in ((1000, "or less"), (5, "or more")):
         message = fails(capsys, "manifest", "librispeech", corpus, "--out", out, "--bpe", number)
         assert f"--bpe {number}: " in message and words in message
         assert not out.exists()
-        told = int(message.split("give ")[1].split()[0])
-        over = told + 1 if number > told else told - 1
-        assert words in fails(capsys, "manifest", "librispeech", corpus, "--out", out, "--bpe", over)
-        assert manifest(corpus, tmp_path / str(number), told) == 0
+        suggested = int(message.split("give ")[1].split()[0])
+        beyond = suggested + 1 if number > suggested else suggested - 1
+        assert words in fails(capsys, "manifest", "librispeech", corpus, "--out", out, "--bpe", beyond)
+        assert manifest(corpus, tmp_path / str(number), suggested) == 0
         capsys.readouterr()
 
 
-def test_what_cannot_be_is_told_before_any_audio_is_read(tmp_path, capsys, monkeypatch):
+def test_errors_are_reported_before_any_audio_is_read(tmp_path, capsys, monkeypatch):
     (tmp_path / "text").write_text("text " * 20)
     (tmp_path / "empty").touch()
     command = ("manifest", "librispeech", tmp_path / "nowhere", "--out", tmp_path / "out", "--bpe")
     for model, expected in (
         ("absent", "cannot be read"),
-        ("text", "not a model of sentencepiece"),
-        ("empty", "not a model of sentencepiece"),
+        ("text", "not a sentencepiece model"),
+        ("empty", "not a sentencepiece model"),
     ):
         message = fails(capsys, *command, tmp_path / model)
         assert str(tmp_path / model) in message and expected in message and "give a number of pieces" in message
@@ -192,7 +178,7 @@ def test_no_transcripts(tmp_path, capsys):
     assert "a.wav has no transcript" in message and not (tmp_path / "out").exists()
 
 
-def test_the_sign_of_pieces_in_a_transcript(corpus, tmp_path, capsys):
+def test_the_word_marker_of_pieces_in_a_transcript(corpus, tmp_path, capsys):
     transcript = corpus / "dev/2/1/2-1.trans.txt"
     transcript.write_text(transcript.read_text().replace("HELLO", "\u2581HELLO"))
     message = fails(capsys, "manifest", "librispeech", corpus, "--out", tmp_path / "out", "--bpe", 20)
@@ -206,12 +192,12 @@ WORDS = st.lists(st.text("AB'\u00c4\u1e9e\ufb01\u2460\u4e2d", min_size=1, max_si
 
 @settings(max_examples=25, deadline=None)
 @given(texts=st.lists(WORDS, min_size=1, max_size=5), other=WORDS)
-def test_pieces_give_the_words_back(texts, other):
-    """... whatever the letters are: no normalisation, and unknown characters are kept."""
+def test_pieces_are_converted_back_to_the_words(texts, other):
+    """For any letters: text is not normalised, and unknown characters are kept."""
     characters = set("".join(texts)) - {" "}
     try:
         model = bpe.train(texts, len(characters) + 2)
-    except UserError as error:  # texts of one character have no more pieces than that
+    except UserError as error:  # texts with a single character allow fewer pieces
         model = bpe.train(texts, int(str(error).split("give ")[1].split()[0]))
     processor = bpe.load(model, Path("bpe.model"))
     for text in (*texts, other):

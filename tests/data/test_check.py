@@ -1,4 +1,4 @@
-"""`dinosr check` and `validate_manifest`: a sound corpus passes, and every way to break it is told."""
+"""`dinosr check` and `validate_manifest`: an intact corpus passes, and every kind of damage is reported."""
 
 import shutil
 from pathlib import Path
@@ -42,7 +42,7 @@ def audio(tsv: Path, number: int) -> Path:
     return Path(root) / rows[number].split("\t")[0]
 
 
-# ---- dinosr check -----------------------------------------------------------------------------------------------------------
+# ---- dinosr check ----------------------------------------------------------------------------------------------------
 
 
 def test_a_good_manifest(tsv, capsys):
@@ -62,7 +62,7 @@ def test_a_good_manifest(tsv, capsys):
 
 
 def test_everything_at_once(tsv, capsys):
-    """One fault of each kind; one report names them all."""
+    """One fault of each kind; a single report lists them all."""
     first, second, third, fourth = (audio(tsv, number) for number in range(4))
     sf.write(first, np.zeros(4800), 16000)
     second.write_bytes(second.read_bytes()[:-9])
@@ -75,10 +75,10 @@ def test_everything_at_once(tsv, capsys):
     assert main(["check", str(tsv)]) == 1
     printed = capsys.readouterr().out
     for expected in (
-        "1-2-0000.flac: silent, every sample is zero",
+        "1-2-0000.flac: silent: every sample is zero",
         "1-2-0001.flac: unreadable or truncated",
         "3-4-0002.flac: 8000 Hz, 2 channel(s)",
-        "3-4-0002.flac: 3000 samples, but 6800 in line 4",
+        "3-4-0002.flac: 3000 samples, but 6800 on line 4",
         "3-4-0003.flac: no such file",
         "train.tsv line 6: 1 field(s)",
         "train.tsv line 7: 1 field(s)",
@@ -110,17 +110,18 @@ FAULTS = {
     "root": (lambda tsv: shutil.move(tsv.parent / "corpus", tsv.parent / "moved"), "its root folder"),
     "all files elsewhere": (
         lambda tsv: edit(tsv, lambda lines: [str(tsv.parent), *lines[1:]]),
-        "none of the 4 files is under",
+        "none of the 4 files exists under",
     ),
     "no rows": (lambda tsv: edit(tsv, lambda lines: lines[:1]), "train.tsv: empty manifest"),
     "zero bytes": (lambda tsv: audio(tsv, 1).write_bytes(b""), "1-2-0001.flac: zero bytes long"),
     "text": (lambda tsv: audio(tsv, 1).write_text("words " * 99), "1-2-0001.flac: unreadable"),
     "damage": (corrupt_the_middle, "3-4-0003.flac: unreadable or truncated"),
-    "nan": (replace_audio(np.array([0.1, np.nan]), subtype="FLOAT"), "3-4-0002.flac: holds NaN or infinite"),
-    "infinity": (replace_audio(np.array([0.1, np.inf]), subtype="FLOAT"), "3-4-0002.flac: holds NaN or infinite"),
+    "nan": (replace_audio(np.array([0.1, np.nan]), subtype="FLOAT"), "3-4-0002.flac: contains NaN or infinite"),
+    "infinity": (replace_audio(np.array([0.1, np.inf]), subtype="FLOAT"), "3-4-0002.flac: contains NaN or infinite"),
     "order of both labels": (
         lambda tsv: [edit(tsv.with_suffix(suffix), swapped) for suffix in (".ltr", ".wrd")],
-        "train.wrd and the *.trans.txt beside the audio disagree on 2 row(s), the first is line 1: 'TWO TWO' and 'ONE'",
+        "train.wrd and the *.trans.txt files next to the audio disagree on 2 row(s), "
+        "the first is line 1: 'TWO TWO' and 'ONE'",
     ),
     "order of letters": (
         lambda tsv: edit(tsv.with_suffix(".ltr"), swapped),
@@ -128,7 +129,7 @@ FAULTS = {
     ),
     "order, letters only": (
         lambda tsv: (tsv.with_suffix(".wrd").unlink(), edit(tsv.with_suffix(".ltr"), swapped)),
-        "train.ltr and the *.trans.txt beside the audio disagree on 2 row(s)",
+        "train.ltr and the *.trans.txt files next to the audio disagree on 2 row(s)",
     ),
     "no dictionary": (lambda tsv: (tsv.parent / "dict.ltr.txt").unlink(), "dict.ltr.txt: cannot be read"),
     "bad dictionary": (lambda tsv: (tsv.parent / "dict.ltr.txt").write_text("A\n"), "dict.ltr.txt line 1"),
@@ -145,7 +146,8 @@ FAULTS = {
     ),
     "units of other audio": (
         lambda tsv: tsv.with_suffix(".km").write_text("".join("1 " * n + "\n" for n in (15, 18, 10, 24))),
-        "train.km: units and audio of 1 row(s) differ by more than 0.1 s at 50 units a second, the first is line 3: 10 units for 0.42 s",
+        "train.km: units and audio of 1 row(s) differ by more than 0.1 s at 50 units per second, "
+        "the first is line 3: 10 units for 0.42 s",
     ),
     "labels that are not text": (
         lambda tsv: tsv.with_suffix(".wrd").write_bytes(b"\xff\n" * 4),
@@ -179,13 +181,13 @@ def test_sizes(tsv):
     assert "every file is shorter than min_sample_size=7801" in check_manifest(tsv, min_sample_size=7801).problems[0]
 
 
-def test_units_at_50_and_100_a_second_are_good(tsv):
+def test_units_at_50_and_100_per_second_pass(tsv):
     for rate in (50, 100):
         tsv.with_suffix(".km").write_text("".join("1 " * ((4800 + 1000 * n) * rate // 16000) + "\n" for n in range(4)))
         assert check_manifest(tsv).problems == []
 
 
-def test_no_manifest_is_an_error(tmp_path, capsys):
+def test_a_missing_manifest_is_an_error(tmp_path, capsys):
     assert main(["check", str(tmp_path / "none.tsv")]) == 1
     assert (
         capsys.readouterr().err
@@ -193,7 +195,7 @@ def test_no_manifest_is_an_error(tmp_path, capsys):
     )
 
 
-def test_workers_change_nothing(tsv):
+def test_the_number_of_workers_does_not_change_the_report(tsv):
     audio(tsv, 0).unlink()
     audio(tsv, 2).write_bytes(b"")
     assert check_manifest(tsv, workers=1) == check_manifest(tsv, workers=4)
@@ -207,14 +209,14 @@ def test_real_speech(librispeech_mini, tmp_path):
     assert "disagree on 2 row(s)" in check_manifest(tmp_path / "dev.tsv").problems[0]
 
 
-# ---- validate_manifest ------------------------------------------------------------------------------------------------------
+# ---- validate_manifest -----------------------------------------------------------------------------------------------
 
 
 def test_validate_accepts_what_manifest_writes(tsv):
     validate_manifest(tsv, "ltr", 7800)
     validate_manifest(tsv, None, None)
     for path in Path(tsv.parent / "corpus").rglob("*.flac"):
-        path.unlink()  # no audio is looked at
+        path.unlink()  # no audio file is opened
     validate_manifest(tsv, "ltr", 1)
 
 
@@ -235,10 +237,10 @@ INVALID = {
     "spaces for tab": (add_row("a.wav 16000"), "train.tsv line 6"),
     "negative": (add_row("a.wav\t-5"), "train.tsv line 6: .*'-5'"),
     "three fields": (add_row("a.wav\t5\t6"), "train.tsv line 6: 3 field"),
-    "duplicate": (add_row("x/1-2-0001.wav\t5"), "line 6: utterance id 1-2-0001 stands on line 3 already"),
+    "duplicate": (add_row("x/1-2-0001.wav\t5"), "line 6: duplicate utterance id 1-2-0001, already on line 3"),
     "same row twice": (
         lambda tsv: edit(tsv, lambda lines: [*lines, lines[1]]),
-        "line 6: utterance id 1-2-0000 stands on line 2",
+        "line 6: duplicate utterance id 1-2-0000, already on line 2",
     ),
     "too short": (
         lambda tsv: edit(tsv, lambda lines: [lines[0], *(line.split("\t")[0] + "\t799" for line in lines[1:])]),
@@ -262,7 +264,7 @@ INVALID = {
 
 
 @pytest.mark.parametrize("fault", INVALID)
-def test_validate_names_the_fault_in_one_line(tsv, fault):
+def test_validate_describes_the_fault_in_one_line(tsv, fault):
     breaks, expected = INVALID[fault]
     breaks(tsv)
     with pytest.raises(UserError, match=expected) as caught:
@@ -271,9 +273,9 @@ def test_validate_names_the_fault_in_one_line(tsv, fault):
 
 
 def test_validate_is_not_misled_by_equal_hashes(tsv, monkeypatch):
-    """Duplicates are looked for by hash first, and a name is asked only then."""
+    """Duplicates are searched by hash first; the ids themselves are compared only if two hashes are equal."""
     monkeypatch.setattr("dinosr_plugin.data.check.hash", lambda name: 7, raising=False)
     validate_manifest(tsv, None, None)
     edit(tsv, lambda lines: [*lines, lines[2]])
-    with pytest.raises(UserError, match="line 6: utterance id 1-2-0001 stands on line 3 already"):
+    with pytest.raises(UserError, match="line 6: duplicate utterance id 1-2-0001, already on line 3"):
         validate_manifest(tsv, None, None)

@@ -1,6 +1,6 @@
-"""``SpeechDataset`` at the scale of a long run: memory and time a row, full batches, and files that break in mid-training.
+"""``SpeechDataset`` in long runs: memory and time per row, full batches, and files that become unreadable.
 
-Crops, and what each kind of bad file is told, are in tests/tasks/test_pretraining.py.
+Crops, and the message for each kind of bad file, are tested in tests/tasks/test_pretraining.py.
 """
 
 import json
@@ -42,15 +42,15 @@ def write_rows(folder: Path, sizes, name="corpus/{:08d}.wav", split="train") -> 
     return manifest
 
 
-# ---- names and sizes --------------------------------------------------------------------------------------------------------
+# ---- names and sizes -------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.binary()))
 def test_file_names(names):
-    kept = FileNames()
+    stored = FileNames()
     for name in names:
-        kept.append(name)
-    assert [kept[index] for index in range(len(names))] == names
+        stored.append(name)
+    assert [stored[index] for index in range(len(names))] == names
 
 
 @pytest.mark.parametrize("level", [TextCompressionLevel.none, TextCompressionLevel.low])
@@ -80,7 +80,7 @@ def test_longest_utterance(tmp_path):
     assert longest_utterance(part, sys.maxsize) == max(dataset.sizes[part.indices])
 
 
-# ---- scale ------------------------------------------------------------------------------------------------------------------
+# ---- scale -----------------------------------------------------------------------------------------------------------
 
 
 def make_task(folder: Path, **fields) -> DinoSRPretrainingTask:
@@ -89,7 +89,7 @@ def make_task(folder: Path, **fields) -> DinoSRPretrainingTask:
 
 
 def allocated(work) -> tuple[float, float]:
-    """Bytes a row that Python and NumPy hold after ``work``, and held at most meanwhile."""
+    """Bytes per row that Python and NumPy have allocated after ``work``, and at most during it."""
     tracemalloc.start()
     try:
         result = work()
@@ -101,7 +101,10 @@ def allocated(work) -> tuple[float, float]:
 
 
 def test_memory_of_a_row(tmp_path):
-    """What a row takes beyond the bytes of its name: two whole numbers, and an eighth that growing needs. Python's objects take 220 in all."""
+    """A row takes the bytes of its name and two integers, plus an eighth for growing arrays.
+
+    Python objects would take 220 bytes.
+    """
     name = "speaker/a_book_of_some_title_librivox_64kb_mp3/chapter_{:08d}.flac"
     manifest = write_rows(tmp_path, range(32_000, 32_000 + ROWS), name)
     held, peak = allocated(lambda: SpeechDataset(str(manifest), 16000))
@@ -112,7 +115,10 @@ def test_memory_of_a_row(tmp_path):
 
 
 def test_loading_and_starting_an_epoch_take_seconds_at_most(tmp_path):
-    """In seconds of this process, which other work on the machine does not stretch: half a second here, where a million rows take five."""
+    """Measured in CPU time of this process, which other processes do not affect.
+
+    It is half a second here; a million rows take five seconds.
+    """
     write_rows(tmp_path, np.random.default_rng(0).integers(16_000, 500_000, ROWS))
     start = time.process_time()
     task = make_task(tmp_path)
@@ -123,8 +129,8 @@ def test_loading_and_starting_an_epoch_take_seconds_at_most(tmp_path):
 
 
 @pytest.mark.parametrize("pad", [False, True])
-def test_no_call_a_row_to_start_an_epoch(tmp_path, pad):
-    """A million calls of Python are what makes the start of an epoch slow."""
+def test_no_python_call_per_row_to_start_an_epoch(tmp_path, pad):
+    """A million Python calls would make the start of an epoch slow."""
     write_rows(tmp_path, np.random.default_rng(0).integers(16_000, 500_000, 5000))
     task = make_task(tmp_path, enable_padding=pad)
     task.load_dataset("train")
@@ -139,7 +145,7 @@ def test_no_call_a_row_to_start_an_epoch(tmp_path, pad):
 
 @pytest.mark.parametrize("options", [[], ["--padding"]])
 def test_batches_are_full_and_waste_little(tmp_path, options):
-    """The benchmark itself, on fewer rows."""
+    """Runs the benchmark on fewer rows."""
     record = tmp_path / "record.json"
     subprocess.run(
         [sys.executable, BENCHMARK, "--rows", "20000", "--json", record, *options],
@@ -152,7 +158,7 @@ def test_batches_are_full_and_waste_little(tmp_path, options):
     assert 0 < record["wasted"] < 0.005 and 0.93 < record["filled"] <= 1
 
 
-# ---- files that break in mid-training ---------------------------------------------------------------------------------------
+# ---- files that become unreadable ------------------------------------------------------------------------------------
 
 SIZES = [4000 + 100 * row for row in range(8)]
 
@@ -190,14 +196,14 @@ def batches(dataset: SpeechDataset, workers: int) -> list[dict]:
 
 @pytest.fixture
 def waits(monkeypatch) -> list:
-    """Nobody waits; the list tells for how long one would have, and may be given something to do meanwhile."""
+    """Replaces ``time.sleep``; the list contains the requested durations."""
     waited = []
     monkeypatch.setattr("time.sleep", waited.append)
     return waited
 
 
 class Meanwhile(list):
-    """Waits, of which the ``number``-th does ``work``."""
+    """A list of durations that calls ``work`` when the ``number``-th is added."""
 
     def __init__(self, number: int, work):
         self.number, self.work = number, work
@@ -209,7 +215,7 @@ class Meanwhile(list):
 
 
 @pytest.mark.parametrize("skip_bad_audio", [False, True])
-def test_a_file_that_comes_back_is_no_bad_file(manifest, monkeypatch, skip_bad_audio):
+def test_a_file_that_is_restored_is_not_a_bad_file(manifest, monkeypatch, skip_bad_audio):
     remove(manifest, 3)
     waited = Meanwhile(2, lambda: write_sound(manifest.parent / "3.wav", SIZES[3]))
     monkeypatch.setattr("time.sleep", waited.append)
@@ -240,27 +246,25 @@ def test_a_missing_file_is_tried_three_times(manifest, waits, caplog):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_more_than_max_bad_files_end_the_run_and_all_are_named(manifest, waits, workers):
+def test_more_than_max_bad_files_end_the_run_and_all_are_listed(manifest, waits, workers):
     remove(manifest, 0, 2, 3, 6)
     dataset = skipping(manifest, max_bad_files=4)
     for epoch in (1, 2, 3):  # the same four in each
         dataset.set_epoch(epoch)
         assert (
             sum(len(batch["id"]) for batch in batches(dataset, workers)) == 5
-        )  # rows 2 and 3 are a batch, which gets another row
+        )  # rows 2 and 3 are a batch, which is replaced by another row
     assert dataset.bad.tolist() == [row in (0, 2, 3, 6) for row in range(8)]
     remove(manifest, 7)
     with pytest.raises(UserError) as caught:
         batches(dataset, workers)
     message = str(caught.value)
-    assert (
-        message.startswith("task.max_bad_files=4: 5 files cannot be used; is the disk there?") and "\n" not in message
-    )
-    assert f"`dinosr check {manifest}` tells what is wrong" in message
+    assert message.startswith("task.max_bad_files=4: 5 files cannot be used. Check that the disk is mounted;")
+    assert "\n" not in message and f"`dinosr check {manifest}` shows what is wrong" in message
     assert message.endswith(f"Under {manifest.parent}: 0.wav, 2.wav, 3.wav, 6.wav, 7.wav")
 
 
-def test_none_is_no_limit_and_0_allows_none(manifest, waits):
+def test_none_means_no_limit_and_0_allows_no_bad_file(manifest, waits):
     remove(manifest, *range(7))
     assert [skipping(manifest)[row]["source"] is None for row in range(8)] == [True] * 7 + [False]
     with pytest.raises(UserError, match=r"max_bad_files=0: 1 files cannot be used.*: 5\.wav$"):
@@ -290,21 +294,21 @@ def test_the_number_of_workers_changes_no_batch(manifest, waits, pad):
                 assert torch.equal(ours["id"], reference["id"])
                 assert torch.equal(ours["net_input"]["source"], reference["net_input"]["source"])
     sources = [torch.cat([batch["net_input"]["source"] for batch in epochs[0, epoch]]) for epoch in (1, 2)]
-    assert (sources[0] != sources[1]).any(dim=1).all()  # cropped elsewhere in the second epoch, every one
+    assert (sources[0] != sources[1]).any(dim=1).all()  # every row is cropped at another place in the second epoch
 
 
-# ---- only the crop is read --------------------------------------------------------------------------------------------------
+# ---- only the crop is read -------------------------------------------------------------------------------------------
 
 
 class WholeFiles(SpeechDataset):
-    """torch's loader asks for items one by one, and each is a whole file."""
+    """Without ``__getitems__``, torch's loader requests items one by one, and each is a whole file."""
 
     __getitems__ = None
 
 
 @pytest.fixture
 def decoded(monkeypatch) -> list:
-    """Samples decoded by each read of this process."""
+    """Number of samples decoded by each read in this process."""
     samples, read = [], soundfile.SoundFile.read
 
     def noted(self, *args, **kwargs):
@@ -317,7 +321,7 @@ def decoded(monkeypatch) -> list:
 
 
 def write_sounds(folder: Path, suffix: str, **format) -> Path:
-    """Eight files of speech-like loudness and an offset, so that the whole and a part differ in mean and deviation."""
+    """Eight files of noise with varying loudness and offset: mean and deviation of a part differ from the whole."""
     for row, samples in enumerate(SIZES):
         envelope = 0.1 * np.sin(np.arange(samples) / 700) ** 2
         soundfile.write(
@@ -351,8 +355,8 @@ def test_crops_are_those_of_whole_files_to_the_last_bit(tmp_path, suffix, longes
 
 
 @pytest.mark.parametrize("suffix", [".flac", ".wav"])
-def test_a_file_is_read_whole_once(tmp_path, decoded, suffix):
-    """... whoever reads it: the epochs to come read no more than the crop."""
+def test_a_file_is_read_completely_once(tmp_path, decoded, suffix):
+    """Later epochs read no more than the crop, also of files that another process has read before."""
     dataset = SpeechDataset(str(write_sounds(tmp_path, suffix)), 16000, max_sample_size=1000, normalize=True)
     epochs = []
     for _ in range(2):
@@ -367,7 +371,7 @@ def test_a_file_is_read_whole_once(tmp_path, decoded, suffix):
     assert decoded == [1000] * 8
 
 
-def test_a_codec_with_a_memory_is_read_whole_each_time(tmp_path, decoded):
+def test_a_codec_with_memory_is_read_completely_each_time(tmp_path, decoded):
     manifest = write_sounds(tmp_path, ".ogg", format="OGG", subtype="OPUS")
     dataset = SpeechDataset(str(manifest), 16000, max_sample_size=1000)
     for _ in range(2):
@@ -376,20 +380,20 @@ def test_a_codec_with_a_memory_is_read_whole_each_time(tmp_path, decoded):
         assert sorted(decoded) == SIZES
 
 
-def test_damage_outside_the_crop_is_seen(tmp_path):
+def test_damage_outside_the_crop_is_detected(tmp_path):
     wave = np.zeros(9000, np.float32)
     wave[-1] = np.nan
     soundfile.write(tmp_path / "0.wav", wave, 16000, subtype="FLOAT")
     manifest = write_rows(tmp_path, [9000], name="{}.wav")
     dataset = SpeechDataset(str(manifest), 16000, max_sample_size=10)
     for _ in range(2):
-        with pytest.raises(UserError, match="0.wav: holds NaN"):
+        with pytest.raises(UserError, match="0.wav: contains NaN"):
             dataset.__getitems__([0])
 
 
 @pytest.mark.parametrize("normalize, workers", [(False, 0), (True, 0), (True, 2)])
 def test_a_file_that_goes_bad_after_it_was_read(manifest, waits, normalize, workers):
-    """Without the shortest of its batch the crop of the other is longer."""
+    """Without the shortest file of a batch, the crop of the other one is longer."""
     ours, reference = (
         kind(str(manifest), 16000, skip_bad_audio=True, normalize=normalize) for kind in (SpeechDataset, WholeFiles)
     )
@@ -406,8 +410,8 @@ def test_a_file_that_goes_bad_after_it_was_read(manifest, waits, normalize, work
         batches(ours, workers)
 
 
-def test_workers_stay_and_see_what_the_others_read(tmp_path):
-    """The trainer asks for an iterator before each epoch; it gets the same one, whose workers run on."""
+def test_workers_are_kept_and_share_what_they_read(tmp_path):
+    """The trainer requests an iterator before each epoch; it gets the same one, whose workers are kept."""
     write_sounds(tmp_path, ".flac")
     task = make_task(tmp_path, min_sample_size=720, max_sample_size=1000)
     task.load_dataset("train", data_selector=None)
@@ -427,7 +431,7 @@ def sounds(tmp_path_factory) -> str:
 
 
 @given(rows=st.lists(st.integers(0, 7), max_size=8, unique=True), known=st.sets(st.integers(0, 7)))
-def test_items_come_in_the_order_asked_for(sounds, rows, known):
+def test_items_are_in_the_requested_order(sounds, rows, known):
     dataset = SpeechDataset(sounds, 16000, max_sample_size=4250)
     for row in known:
         dataset[row]
@@ -440,7 +444,7 @@ def test_items_come_in_the_order_asked_for(sounds, rows, known):
 
 
 def test_loader_benchmark(tmp_path):
-    """What it counts, on a minute of noise, without workers."""
+    """Checks what the benchmark counts, on a minute of noise, without workers."""
     record = tmp_path / "record.json"
     command = [
         sys.executable,

@@ -1,4 +1,4 @@
-"""Frame labels: what is read, what is refused, and that a batch has the labels of its utterances."""
+"""Frame labels: valid and invalid label files, and the labels in a batch."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def line(samples: int, rate: int = 50, label: int = 1) -> str:
 
 @pytest.fixture
 def manifest(tmp_path):
-    """Four sounds whose labels, at 50 Hz, are the number of the frame; a second set at 50 Hz has the row's number."""
+    """Four audio files. Their labels (50 Hz) are the frame numbers; those of a second set are the row numbers."""
     rows = [str(tmp_path)]
     for row, samples in enumerate(SIZES):
         soundfile.write(tmp_path / f"{row}.wav", np.arange(samples, dtype=np.float32) / 2**15, 16_000, subtype="PCM_16")
@@ -41,7 +41,7 @@ def read(manifest, sizes=SIZES, rate=50, skipped=()) -> FrameLabels:
     return read_labels(manifest.with_suffix(".km"), count_classes(manifest.parent, "km"), sizes, rate, skipped)
 
 
-# ---- reading ----------------------------------------------------------------------------------------------------------------
+# ---- reading ---------------------------------------------------------------------------------------------------------
 
 
 def test_labels_of_every_utterance(manifest):
@@ -56,12 +56,12 @@ def test_skipped_rows_skip_their_labels(manifest):
     labels = read(manifest, [SIZES[0], *SIZES[2:]], skipped={1})
     assert [len(labels[index]) for index in range(3)] == [50, 75, 25]
     assert [len(text.split()) for text in label_lines(labels, {1})] == [50, 0, 75, 25]
-    write(manifest, line(SIZES[0]), "not looked at", line(SIZES[2]), line(SIZES[3]))
+    write(manifest, line(SIZES[0]), "ignored", line(SIZES[2]), line(SIZES[3]))
     read(manifest, [SIZES[0], *SIZES[2:]], skipped={1})
 
 
 @given(st.lists(st.lists(st.integers(0, 40_000), min_size=1, max_size=20), min_size=1, max_size=6))
-def test_what_is_written_is_read_again(tmp_path_factory, rows):
+def test_labels_survive_writing_and_reading(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("labels") / "train.km"
     path.write_text("".join(f"{' '.join(map(str, row))}\n" for row in rows))
     labels = read_labels(path, 40_001, [len(row) * 320 for row in rows], 50)
@@ -83,26 +83,25 @@ def test_tolerance(manifest, extra, good):
     if good:
         read(manifest)
         return
-    with pytest.raises(
-        UserError,
-        match=r"train\.km: labels and audio of 4 utterance\(s\) differ by more than 0\.1 s at task\.label_rate=50 \(line 1: ",
-    ):
+    expected = r"of 4 utterance\(s\) differ by more than 0\.1 s at task\.label_rate=50 \(line 1: "
+    with pytest.raises(UserError, match=r"train\.km: labels and audio " + expected):
         read(manifest)
 
 
-def test_labels_at_another_rate_than_given(manifest):
-    """One line of text that names the first few."""
+def test_labels_at_another_rate(manifest):
+    """The message is one line that lists the first few."""
     with pytest.raises(UserError) as caught:
         read(manifest, rate=100)
     assert str(caught.value) == (
-        f"{manifest.with_suffix('.km')}: labels and audio of 3 utterance(s) differ by more than 0.1 s at task.label_rate=100 "
-        "(line 1: 50 labels for 1.00 s; line 3: 75 labels for 1.50 s; line 4: 25 labels for 0.50 s); "
+        f"{manifest.with_suffix('.km')}: labels and audio of 3 utterance(s) differ by more than 0.1 s "
+        "at task.label_rate=100 (line 1: 50 labels for 1.00 s, line 3: 75 labels for 1.50 s, "
+        "line 4: 25 labels for 0.50 s); "
         "make the labels again with `dinosr kmeans apply`, or correct task.label_rate"
     )
 
 
-def test_a_rate_that_is_none(manifest):
-    with pytest.raises(UserError, match="task.label_rate=0: give the labels a second"):
+def test_an_invalid_rate(manifest):
+    with pytest.raises(UserError, match="task.label_rate=0: must be at least 1"):
         read(manifest, rate=0)
 
 
@@ -115,14 +114,14 @@ def test_an_utterance_without_labels(manifest):
 @pytest.mark.parametrize(
     "second, message",
     [
-        ("1 2 x", r"train\.km line 2: 'x' is no label, a whole number from 0 to 74; make the labels again"),
-        ("1.5", r"line 2: '1\.5' is no label"),
-        ("1 99999999999", r"line 2: '99999999999' is no label"),
+        ("1 2 x", r"train\.km line 2: 'x' is not a label, which is an integer from 0 to 74; make the labels again"),
+        ("1.5", r"line 2: '1\.5' is not a label"),
+        ("1 99999999999", r"line 2: '99999999999' is not a label"),
         ("1 75", r"line 2: label 75 is not in the dictionary, whose labels are 0 to 74"),
         ("-1", r"line 2: label -1 is not in the dictionary"),
     ],
 )
-def test_what_is_no_label(manifest, second, message):
+def test_invalid_labels(manifest, second, message):
     write(manifest, line(SIZES[0]), second, line(SIZES[2]), line(SIZES[3]))
     with pytest.raises(UserError, match=message):
         read(manifest)
@@ -147,17 +146,17 @@ def test_missing_files(manifest):
 
 
 @pytest.mark.parametrize("text", ["0 1\n2 1\n", "a 1\nb 1\n", "00 1\n1 1\n"])
-def test_dictionaries_that_do_not_count(manifest, text):
+def test_invalid_dictionaries(manifest, text):
     (manifest.parent / "dict.km.txt").write_text(text)
-    with pytest.raises(UserError, match=r"dict\.km\.txt: the labels of frames must be the numbers 0 to 1, each once"):
+    with pytest.raises(UserError, match=r"dict\.km\.txt: frame labels must be the numbers 0 to 1, each once"):
         count_classes(manifest.parent, "km")
 
 
-# ---- in batches -------------------------------------------------------------------------------------------------------------
+# ---- in batches ------------------------------------------------------------------------------------------------------
 
 
 def test_memory_of_a_label(manifest):
-    """Two bytes, and eight for each utterance."""
+    """Two bytes per label, and eight per utterance."""
     labels = read(manifest)
     assert labels.values.nbytes == 2 * sum(samples // 320 for samples in SIZES) and labels.ends.nbytes == 8 * len(SIZES)
 
@@ -178,9 +177,7 @@ def test_a_batch_has_the_labels_of_its_utterances(manifest):
         for row, (index, length) in enumerate([(3, 25), (0, 50), (2, 75)]):  # rows of the manifest
             assert inputs["labels"][0, row].tolist() == [*range(length), *[-1] * (75 - length)]
             assert set(inputs["labels"][1, row, :length].tolist()) == {index}
-            assert (
-                inputs["source"][row, 0] * 2**15 == inputs["label_starts"][row]
-            )  # what the sound says where it was cut
+            assert inputs["source"][row, 0] * 2**15 == inputs["label_starts"][row]  # samples are their own index
     assert len(batch["net_input"]["source"][0]) == 6400
 
 
@@ -189,8 +186,8 @@ def test_without_labels_a_batch_has_none(manifest):
     assert not {"labels", "label_starts", "label_rate"} & dataset.collater([dataset[0]])["net_input"].keys()
 
 
-def test_workers_see_what_is_written_into_the_labels(manifest):
-    """fairseq keeps its worker processes; relabelling must reach them."""
+def test_refreshed_labels_reach_the_workers(manifest):
+    """fairseq keeps its worker processes; refreshed labels must reach them."""
     dataset = SpeechDataset(str(manifest), 16_000, labels=["km"])
     loader = torch.utils.data.DataLoader(
         dataset, batch_size=2, collate_fn=dataset.collater, num_workers=1, persistent_workers=True

@@ -1,4 +1,7 @@
-"""`dinosr manifest`: what is written for good trees, and what is said about bad ones. Every tree is real audio in a temporary folder."""
+"""`dinosr manifest`: the files written for good corpora, and the messages about bad ones.
+
+Every corpus consists of real audio files in a temporary folder.
+"""
 
 import os
 import shutil
@@ -30,13 +33,13 @@ def write_sound(path: Path, samples: int = 3200, rate: int = 16000, channels: in
 
 
 def write_chapter(part: Path, speaker: int, chapter: int, texts: list[str]) -> Path:
-    """One chapter in LibriSpeech's layout; file number n is 3200 + 100 n samples long."""
+    """Writes a chapter in LibriSpeech's layout; file number n has 3200 + 100 n samples."""
     place = part / str(speaker) / str(chapter)
     names = [f"{speaker}-{chapter}-{number:04d}" for number in range(len(texts))]
     for number, name in enumerate(names):
         write_sound(place / f"{name}.flac", 3200 + 100 * number)
     lines = [f"{name} {text}\n" for name, text in zip(names, texts)]
-    (place / f"{speaker}-{chapter}.trans.txt").write_text("".join(reversed(lines)))  # their order must not matter
+    (place / f"{speaker}-{chapter}.trans.txt").write_text("".join(reversed(lines)))  # the order must not matter
     return place
 
 
@@ -56,14 +59,14 @@ def lines(path: Path) -> list[str]:
 
 
 def fails(capsys, *arguments) -> str:
-    """Run the command line, which must fail with an error and nothing else; returns what it says."""
+    """Runs the command, which must fail and print only an error message; returns the message."""
     assert main([str(argument) for argument in arguments]) == 1
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.startswith("error: ")
     return captured.err
 
 
-# ---- LibriSpeech ------------------------------------------------------------------------------------------------------------
+# ---- LibriSpeech -----------------------------------------------------------------------------------------------------
 
 
 def test_librispeech_files(librispeech, tmp_path, capsys):
@@ -120,7 +123,7 @@ def test_dictionary_without_a_training_part_counts_all(librispeech, tmp_path):
     assert "| 9" in lines(tmp_path / "dict.ltr.txt")
 
 
-def test_fairseq_reads_what_we_write(librispeech, tmp_path):
+def test_fairseq_reads_the_manifest(librispeech, tmp_path):
     main(["manifest", "librispeech", str(librispeech), "--out", str(tmp_path)])
     dataset = FileAudioDataset(str(tmp_path / "train.tsv"), sample_rate=16000)
     assert [len(dataset[index]["source"]) for index in range(3)] == [3200, 3200, 3300]
@@ -149,7 +152,7 @@ def test_librispeech_root_that_is_relative(librispeech, tmp_path, monkeypatch):
     assert lines(tmp_path / "out/dev.tsv")[0] == str(librispeech / "dev")
 
 
-def test_every_problem_is_told_at_once_and_nothing_is_written(librispeech, tmp_path, capsys):
+def test_all_problems_are_reported_together_and_nothing_is_written(librispeech, tmp_path, capsys):
     chapter = librispeech / "train/19/198"
     whole = (chapter / "19-198-0000.flac").read_bytes()
     (chapter / "19-198-0000.flac").write_bytes(whole[:-7])  # truncated
@@ -171,21 +174,21 @@ def test_every_problem_is_told_at_once_and_nothing_is_written(librispeech, tmp_p
     for expected in (
         "train/19/198/19-198-0000.flac: unreadable or truncated",
         "train/19/198/19-198-0001.flac: zero bytes long",
-        "train/19/198/19-198-0002.flac: no line in the *.trans.txt",
+        "train/19/198/19-198-0002.flac: no line in the chapter's *.trans.txt",
         "train/19/198/19-198-0003.flac: 8000 Hz, 2 channel(s)",
         "train/19/198/19-198-0004.wav: unreadable",
-        "train/19/198/19-198-0004.wav: no words in its transcript",
-        "train/19/198/19-198-0009: a transcript without audio",
-        "19-198.trans.txt line 6: a second line for 19-198-0000",
+        "train/19/198/19-198-0004.wav: its transcript is empty",
+        "train/19/198/19-198-0009: transcript without audio",
+        "19-198.trans.txt line 6: duplicate transcript of 19-198-0000",
         "train/19/198/19-198-0003.flac: same utterance id as dev/7/2/19-198-0003.flac",
-        "train/103/1: no *.trans.txt for its 1 file(s)",
+        "train/103/1: no *.trans.txt file for its 1 audio file(s)",
         "dev/7/2/19-198-0003.flac: no line",
     ):
         assert message.count(expected) == 1, expected
     assert f"error: {len(message.splitlines()) - 1} problem(s)" in message
 
 
-def test_long_lists_of_problems_are_cut_and_counted(tmp_path, capsys):
+def test_long_lists_of_problems_are_truncated_and_counted(tmp_path, capsys):
     for number in range(25):
         write_sound(tmp_path / f"in/{number}.wav", 100, rate=8000)
     message = fails(capsys, "manifest", "folder", tmp_path / "in", "--out", tmp_path / "out")
@@ -202,12 +205,12 @@ def test_missing_and_empty_roots(corpus, tmp_path, capsys):
 
 @pytest.mark.parametrize("out", ["file", "file/below"])
 def test_unwritable_out_is_one_line(librispeech, tmp_path, capsys, out):
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("not a folder")
     message = fails(capsys, "manifest", "librispeech", librispeech, "--out", tmp_path / out)
     assert "--out" in message and "not a folder" in message and len(message.splitlines()) == 1
 
 
-def test_nothing_is_left_of_a_set_that_cannot_be_finished(tmp_path):
+def test_no_file_is_left_of_a_set_that_cannot_be_completed(tmp_path):
     (tmp_path / "b.tsv").mkdir()
     (tmp_path / "b.tsv/x").touch()
     with pytest.raises(UserError, match="cannot write into"):
@@ -227,7 +230,7 @@ def test_real_corpus(librispeech_mini, tmp_path):
         assert f"{Path(path).stem} {text}\n" in transcript
 
 
-# ---- Libri-light ------------------------------------------------------------------------------------------------------------
+# ---- Libri-light -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -266,7 +269,7 @@ def test_librilight_with_a_part_missing(librilight, tmp_path, capsys):
     assert "no folder 9h" in fails(capsys, "manifest", "librilight", librilight, "--out", tmp_path / "out")
 
 
-# ---- any folder -------------------------------------------------------------------------------------------------------------
+# ---- any folder ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -321,17 +324,17 @@ def test_folder_without_validation(tree, tmp_path):
     assert list(make_folder(tree, tmp_path / "out", "--valid-share", "0")) == ["train"]
 
 
-def test_a_share_that_leaves_a_split_empty_names_one_that_does_not(tmp_path, capsys):
+def test_a_share_that_leaves_a_split_empty_suggests_another(tmp_path, capsys):
     for number in range(3):
         write_sound(tmp_path / f"in/{number}.wav")
     for share in ("0.0001", "0.9999"):
         message = fails(
             capsys, "manifest", "folder", tmp_path / "in", "--out", tmp_path / "out", "--valid-share", share
         )
-        advice = message.split("fills both is ")[1].split(";")[0]
+        advice = message.split("leaves neither empty is ")[1].split(";")[0]
         assert len(make_folder(tmp_path / "in", tmp_path / "out", "--valid-share", advice)) == 2
         capsys.readouterr()
-    assert "not between 0 and 1" in fails(
+    assert "must be at least 0 and less than 1" in fails(
         capsys, "manifest", "folder", tmp_path / "in", "--out", tmp_path / "out", "--valid-share", "1"
     )
 
@@ -344,22 +347,22 @@ def test_split_by_speaker_needs_folders(tmp_path, capsys):
 
 
 @given(st.sets(st.text("abc/", min_size=1, max_size=6), min_size=8), st.integers(0, 5), st.floats(0.2, 0.8))
-def test_each_path_is_split_by_itself(names, seed, share):
+def test_each_path_is_split_independently(names, seed, share):
     paths = sorted(f"{name}.wav" for name in names)
     try:
         every = dict(zip(paths, folder.split_names(paths, "file", share, seed)))
         some = dict(zip(paths[::2], folder.split_names(paths[::2], "file", share, seed)))
     except UserError:
-        return  # one side empty: refused
+        return  # one split would be empty
     assert all(every[path] == name for path, name in some.items())
 
 
-def test_transcripts_beside_the_audio(tree, tmp_path, capsys):
+def test_transcripts_next_to_the_audio(tree, tmp_path, capsys):
     for path in list(tree.rglob("*.*")):
         path.with_suffix(".txt").write_text(f"\ufeff Straße\n number\t{path.stem}  \n", encoding="utf-8")
     (tree / "README.txt").write_text("about")
     made = make_folder(tree, tmp_path / "out", "--valid-share", "0.3")
-    assert "1 .txt file(s) belong to no audio file" in capsys.readouterr().err
+    assert "1 .txt file(s) without an audio file of the same name were ignored: README.txt" in capsys.readouterr().err
     for name, paths in made.items():
         assert lines(tmp_path / f"out/{name}.wrd") == [f"Straße number {Path(path).stem}" for path in paths]
         assert lines(tmp_path / f"out/{name}.ltr")[0].startswith("S t r a ß e | n u m b e r | ")
@@ -377,26 +380,24 @@ def test_bad_transcripts(tmp_path, capsys):
     message = fails(capsys, "manifest", "folder", root, "--out", tmp_path / "out", "--valid-share", "0")
     assert "4 problem(s)" in message
     for expected in (
-        "b.wav: no words",
+        "b.wav: its transcript is empty",
         "c.txt: not UTF-8 text",
         "d.wav: '|' in its transcript",
-        "e.wav: no e.txt beside it",
+        "e.wav: no transcript e.txt in its folder",
     ):
         assert expected in message
 
 
-def test_duplicate_ids_and_names_that_no_manifest_can_hold(tmp_path, capsys):
+def test_duplicate_ids_and_invalid_names(tmp_path, capsys):
     root = tmp_path / "in"
     for name in ("one/a.wav", "two/a.flac", "b\tc.wav", "d .wav/e.wav", " f.wav"):
         write_sound(root / name)
     (root / os.fsdecode(b"\xff.wav")).write_bytes((root / "one/a.wav").read_bytes())
     message = fails(capsys, "manifest", "folder", root, "--out", tmp_path / "out", "--valid-share", "0")
     assert "two/a.flac: same utterance id as one/a.wav" in message
-    assert (
-        "'b\\tc.wav': a tab" in message
-        and "' f.wav': a tab, a line break, or a space" in message
-        and "not UTF-8" in message
-    )
+    for name in ("'b\\tc.wav'", "' f.wav'"):
+        assert f"{name}: the name contains a tab or a line break, or starts or ends with a space" in message
+    assert "the name is not UTF-8" in message
     assert "4 problem(s)" in message
 
 
@@ -406,7 +407,7 @@ def test_truncated_wav_and_ogg(tmp_path, capsys):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     sf.write(tmp_path / "in/d.wav", noise(0), 16000)
     message = fails(capsys, "manifest", "folder", tmp_path / "in", "--out", tmp_path / "out", "--valid-share", "0")
-    assert "4 problem(s)" in message and "a.wav: truncated" in message and "d.wav: holds no samples" in message
+    assert "4 problem(s)" in message and "a.wav: truncated" in message and "d.wav: contains no samples" in message
 
 
 def test_links_and_dot_files(tmp_path):
@@ -419,7 +420,7 @@ def test_links_and_dot_files(tmp_path):
     assert make_folder(root, tmp_path / "out", "--valid-share", "0") == {"train": ["a.WAV", "linked/x.wav"]}
 
 
-# ---- copies -----------------------------------------------------------------------------------------------------------------
+# ---- copies ----------------------------------------------------------------------------------------------------------
 
 
 def tone(rate: int, hertz: float, seconds: float = 1.0) -> np.ndarray:
@@ -457,54 +458,34 @@ def test_convert_does_not_change_the_split(tree, tmp_path):
     }
 
 
-def test_convert_leaves_nothing_behind_when_it_fails(tmp_path, capsys):
+def test_a_failed_conversion_leaves_nothing_behind(tmp_path, capsys):
     write_sound(tmp_path / "in/a.wav", rate=8000)
     sf.write(tmp_path / "in/b.wav", np.array([0.1, np.nan, 0.1]), 16000, subtype="FLOAT")
-    command = (
-        "manifest",
-        "folder",
-        tmp_path / "in",
-        "--out",
-        tmp_path / "out",
-        "--valid-share",
-        "0",
-        "--convert",
-        tmp_path / "copies",
-    )
-    assert "b.wav: holds NaN" in fails(capsys, *command)
+    command = ["manifest", "folder", tmp_path / "in", "--out", tmp_path / "out", "--valid-share", "0"]
+    command += ["--convert", tmp_path / "copies"]
+    assert "b.wav: contains NaN" in fails(capsys, *command)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-def test_convert_needs_a_folder_of_its_own(tmp_path, capsys):
+def test_convert_requires_a_new_folder(tmp_path, capsys):
     write_sound(tmp_path / "in/a.wav")
     write_sound(tmp_path / "full/b.wav")
+    command = ["manifest", "folder", tmp_path / "in", "--out", tmp_path / "out", "--valid-share", "0", "--convert"]
     for place, reason in (
         ("in", "overlaps"),
         ("in/copies", "overlaps"),
         (".", "overlaps"),
-        ("full", "exists already"),
+        ("full", "already exists"),
         ("full/b.wav/x", "not a folder"),
     ):
-        message = fails(
-            capsys,
-            "manifest",
-            "folder",
-            tmp_path / "in",
-            "--out",
-            tmp_path / "out",
-            "--valid-share",
-            "0",
-            "--convert",
-            tmp_path / place,
-        )
-        assert reason in message
+        assert reason in fails(capsys, *command, tmp_path / place)
     assert not (tmp_path / "out").exists()
 
 
-# ---- workers ----------------------------------------------------------------------------------------------------------------
+# ---- workers ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_number_of_workers_changes_nothing(tree, tmp_path):
+def test_the_number_of_workers_does_not_change_the_files(tree, tmp_path):
     outputs = []
     for workers in ("1", "2", "7"):
         out = tmp_path / f"out{workers}"
@@ -529,7 +510,7 @@ def test_map_files_passes_other_errors_on():
         audio.map_files(lambda item: (_ for _ in ()).throw(KeyboardInterrupt()), list(range(500)), workers=2, title="")
 
 
-# ---- small parts ------------------------------------------------------------------------------------------------------------
+# ---- small parts -----------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Z", "C"], exclude_characters="|"), min_size=1), min_size=1))
@@ -552,8 +533,8 @@ def test_read_manifest(librispeech, tmp_path):
     split = manifest.read_manifest(tmp_path / "dev.tsv")
     assert (split.name, split.root) == ("dev", librispeech / "dev")
     assert split.utterances == [
-        manifest.Utterance("7/2/7-2-0000.flac", 3200),
-        manifest.Utterance("7/2/7-2-0001.flac", 3300),
+        manifest.ManifestRow("7/2/7-2-0000.flac", 3200),
+        manifest.ManifestRow("7/2/7-2-0001.flac", 3300),
     ]
 
 

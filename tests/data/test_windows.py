@@ -1,4 +1,7 @@
-"""Windows: inside one utterance, in batches of one speaker, other ones in each epoch, the same ones whatever the workers, ranks and restarts."""
+"""Windows lie within one utterance and batches within one speaker; both differ from epoch to epoch.
+
+They do not depend on workers, ranks or restarts.
+"""
 
 import logging
 from collections import Counter
@@ -16,7 +19,7 @@ from dinosr_plugin.errors import UserError
 from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig, DinoSRPretrainingTask
 
 WINDOW = 500
-UNIT = 2.0**-15  # sample number n of every file is n * UNIT, exact in 16 bits: a window tells where it was cut
+UNIT = 2.0**-15  # sample n of every file is n * UNIT, exact in 16 bits, so that a window shows where it was cut
 SIZES = {
     "anna/a.wav": 2100,
     "anna/b.wav": 500,
@@ -28,7 +31,7 @@ SIZES = {
 
 
 @pytest.fixture(autouse=True)
-def no_waiting(monkeypatch):
+def do_not_wait(monkeypatch):
     monkeypatch.setattr("dinosr_plugin.data.windows.RETRY", 0)
 
 
@@ -68,8 +71,8 @@ def iterator(data, epoch=1, workers=0, shards=1, shard=0, batch=2, **fields):
     return task.get_batch_iterator(task.dataset("train"), **options)
 
 
-def heard(batches) -> list:
-    """For each batch its (file, first sample) pairs, after a look at every sample."""
+def windows_of(batches) -> list:
+    """(file, first sample) of all windows of each batch; checks every sample."""
     seen = []
     for batch in batches:
         starts = batch["net_input"]["source"][:, :1] / UNIT
@@ -78,7 +81,7 @@ def heard(batches) -> list:
     return seen
 
 
-# ---- where windows are ------------------------------------------------------------------------------------------------------
+# ---- position of windows ---------------------------------------------------------------------------------------------
 
 
 def test_windows_lie_inside_utterances_and_do_not_overlap(tmp_path):
@@ -91,7 +94,7 @@ def test_windows_lie_inside_utterances_and_do_not_overlap(tmp_path):
             item = dataset[index]
             assert item["id"] == index and torch.equal(item["source"] / UNIT, item["start"] + torch.arange(WINDOW))
             places.setdefault((epoch, item["row"]), []).append(item["start"])
-    for (epoch, row), starts in places.items():
+    for (_, row), starts in places.items():
         size = dataset.utterances.sizes[row]
         assert starts == list(range(starts[0], size - WINDOW + 1, WINDOW)) and len(starts) == size // WINDOW
         assert 0 <= starts[0] <= size % WINDOW
@@ -99,7 +102,7 @@ def test_windows_lie_inside_utterances_and_do_not_overlap(tmp_path):
     assert first[1] == {0} and all(len(first[row]) > 4 for row in (0, 2, 3, 4))  # b.wav is exactly one window
 
 
-def test_places_depend_on_seed_epoch_and_utterance_only(tmp_path):
+def test_starts_depend_on_seed_epoch_and_utterance_only(tmp_path):
     starts = lambda dataset: [dataset[index]["start"] for index in range(len(dataset))]
     one, same, other = (load(write(tmp_path), seed=seed) for seed in (1, 1, 2))
     same[7], same[3]
@@ -152,24 +155,22 @@ def test_only_the_window_is_read(tmp_path, monkeypatch):
     assert read == [WINDOW]
 
 
-def test_what_was_left_out_is_told(tmp_path, caplog):
+def test_utterances_left_out_are_logged(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         load(write(tmp_path))
-    assert (
-        f"{tmp_path}/train.tsv: 15 windows of 500 samples, from 5 utterances of 3 speaker(s); 1 shorter utterance(s) left out"
-        in caplog.text
-    )
+    assert f"{tmp_path}/train.tsv: 15 windows of 500 samples, from 5 utterances of 3 speaker(s); " in caplog.text
+    assert "1 shorter utterance(s) left out" in caplog.text
 
 
-# ---- batches ----------------------------------------------------------------------------------------------------------------
+# ---- batches ---------------------------------------------------------------------------------------------------------
 
 
 def test_batches_are_of_one_speaker(tmp_path):
-    """... full ones but the last of each; every window once an epoch, in other company each time."""
+    """All are full except the last of each speaker; each epoch has every window once, in other batches."""
     data, epochs = write(tmp_path), []
     batches = iterator(data)
     for _ in range(3):
-        seen = heard(batches.next_epoch_itr())
+        seen = windows_of(batches.next_epoch_itr())
         assert sorted(len(batch) for batch in seen) == [1, 1, 1] + [2] * 6
         speakers = [
             {name[0] in "de" and "bert" or name[0] in "ab" and "anna" or "cleo" for name, _ in batch} for batch in seen
@@ -191,7 +192,7 @@ def test_batches_are_of_one_speaker(tmp_path):
 
 
 def test_mixed_batches(tmp_path):
-    seen = heard(iterator(write(tmp_path), negatives="mixed", batch=4).next_epoch_itr())
+    seen = windows_of(iterator(write(tmp_path), negatives="mixed", batch=4).next_epoch_itr())
     assert sorted(map(len, seen)) == [3, 4, 4, 4] and any(len({name for name, _ in batch}) > 2 for batch in seen)
 
 
@@ -199,48 +200,47 @@ def test_a_batch_may_be_given_in_samples(tmp_path):
     task = make_task(write(tmp_path))
     task.load_dataset("train", data_selector=None)
     batches = task.get_batch_iterator(task.dataset("train"), max_tokens=4 * WINDOW + 499, seed=1).next_epoch_itr()
-    assert max(map(len, heard(batches))) == 4
+    assert max(map(len, windows_of(batches))) == 4
     with pytest.raises(UserError, match="dataset.max_tokens=499 .* 500 samples"):
         task.get_batch_iterator(task.dataset("train"), max_tokens=499, seed=1)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_resumed_epoch_is_the_same(tmp_path, workers):
-    """... also in its second epoch, from whichever batch on; workers, which outlive an epoch, change nothing."""
+    """Also a second epoch, from any batch on, and with workers, which are kept from epoch to epoch."""
     data = write(tmp_path)
     whole = iterator(data)
-    first, second = (heard(whole.next_epoch_itr()) for _ in range(2))
+    first, second = (windows_of(whole.next_epoch_itr()) for _ in range(2))
     parts = iterator(data, epoch=2, workers=workers)
     parts.load_state_dict({"epoch": 2, "iterations_in_epoch": 4, "shuffle": True, "version": 2})
-    assert heard(parts.next_epoch_itr()) == second[4:]
+    assert windows_of(parts.next_epoch_itr()) == second[4:]
     again = iterator(data, workers=workers)
-    assert [heard(again.next_epoch_itr()) for _ in range(2)] == [first, second]
+    assert [windows_of(again.next_epoch_itr()) for _ in range(2)] == [first, second]
 
 
 def test_ranks_share_an_epochs_batches(tmp_path):
     data = write(tmp_path)
-    whole = heard(iterator(data).next_epoch_itr())
+    whole = windows_of(iterator(data).next_epoch_itr())
     for shard in range(2):
         assert (
-            heard(batch for batch in iterator(data, shards=2, shard=shard).next_epoch_itr() if batch) == whole[shard::2]
+            windows_of(batch for batch in iterator(data, shards=2, shard=shard).next_epoch_itr() if batch)
+            == whole[shard::2]
         )
 
 
-# ---- what cannot work -------------------------------------------------------------------------------------------------------
+# ---- invalid input ---------------------------------------------------------------------------------------------------
 
 
 def test_a_manifest_without_speakers(tmp_path):
     write(tmp_path, {"anna/a.wav": 600, "b.wav": 600})
-    with pytest.raises(UserError, match=r"train.tsv: b.flac lies in no folder, .* or set task.negatives=mixed"):
+    with pytest.raises(UserError, match=r"train.tsv: b.flac is not in a folder, .* or set task.negatives=mixed"):
         load(tmp_path)
     assert len(load(tmp_path, negatives="mixed")) == 2
 
 
 def test_utterances_that_are_all_too_short(tmp_path):
-    with pytest.raises(
-        UserError,
-        match=r"train.tsv: every file is shorter than window_samples=500 .* the longest has 499 samples; lower window_samples",
-    ):
+    expected = r"every file is shorter than window_samples=500 .* the longest has 499 samples; lower window_samples"
+    with pytest.raises(UserError, match=r"train.tsv: " + expected):
         load(write(tmp_path, {"anna/a.wav": 499}))
     with pytest.raises(UserError, match="shorter than min_sample_size=501"):
         load(tmp_path, min_sample_size=501)
@@ -256,7 +256,7 @@ def test_utterances_that_are_all_too_short(tmp_path):
         ({"window_samples": 0}, "task.window_samples=0"),
     ],
 )
-def test_settings_that_do_not_go_with_windows(tmp_path, fields, named):
+def test_settings_that_exclude_windows(tmp_path, fields, named):
     with pytest.raises(UserError, match=named):
         make_task(tmp_path, **fields)
 
@@ -276,7 +276,7 @@ def break_file(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "how, told",
+    "how, message",
     [
         ("gone", "unreadable|no such"),
         ("stereo", "2 channel"),
@@ -285,17 +285,17 @@ def break_file(path: Path, how: str) -> None:
         ("NaN", "NaN"),
     ],
 )
-def test_a_bad_file(tmp_path, how, told, caplog):
-    """... is named, or with skip_bad_audio left out of its batches, whose other windows stay."""
+def test_a_bad_file(tmp_path, how, message, caplog):
+    """It raises an error or, with skip_bad_audio, is left out of its batches, which keep their other windows."""
     write(tmp_path)
     break_file(tmp_path / "anna/a.flac", how)
-    with pytest.raises(UserError, match=f"anna/a.flac: .*({told})"):
+    with pytest.raises(UserError, match=f"anna/a.flac: .*({message})"):
         load(tmp_path)[0]
     dataset = load(tmp_path, skip_bad_audio=True)
     batch = dataset.collater([dataset[index] for index in (0, 4, 1, 14)])
     assert batch["id"].tolist() == [4, 14] and [Path(file).name for file in batch["files"]] == ["b.flac", "f.flac"]
     assert "skipped" in caplog.text and dataset.utterances.bad.tolist() == [True, False, False, False, False]
-    alone = dataset.collater([dataset[0]])  # another window stands in
+    alone = dataset.collater([dataset[0]])  # replaced by another window
     assert (
         alone["net_input"]["source"].shape == (1, WINDOW)
         and "a.flac" not in alone["files"][0]
@@ -309,13 +309,13 @@ def test_read_window(tmp_path):
 
 
 def test_real_speech(librispeech_mini, tmp_path):
-    """Seeking in real FLAC files gives the samples that reading them whole gives."""
+    """Reading a window of a FLAC file of real speech gives the same samples as reading the whole file."""
     path = sorted((librispeech_mini / "dev").rglob("*.flac"))[0]
     whole, _ = soundfile.read(path, dtype="float32")
     for start in (0, 12345, len(whole) - 20480):
         assert torch.equal(read_window(path, len(whole), start, 20480), torch.from_numpy(whole[start : start + 20480]))
 
 
-def test_speech_dataset_is_what_windows_are_cut_from(tmp_path):
+def test_windows_are_cut_from_a_speech_dataset(tmp_path):
     assert type(load(write(tmp_path)).utterances) is SpeechDataset
     assert type(load(tmp_path, window_samples=None, min_sample_size=100)) is SpeechDataset

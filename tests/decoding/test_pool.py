@@ -97,7 +97,7 @@ def test_a_pipe_that_python_closes_itself_is_left_to_it(monkeypatch, version, cl
     """Closed twice, in two threads, it could be another file the second time."""
     reader, _ = multiprocessing.Pipe()
     monkeypatch.setattr(sys, "version_info", version)
-    compat.let_go_of_processes(SimpleNamespace(_call_queue=SimpleNamespace(_reader=reader)))
+    compat.unblock_pool(SimpleNamespace(_call_queue=SimpleNamespace(_reader=reader)))
     assert reader.closed == closed
 
 

@@ -163,7 +163,8 @@ def bytes_moved(model: DinoSR, make_loss) -> torch.Tensor:
 
 def test_passes_over_memory(monkeypatch):
     """With the base model's proportions, an eighth as wide, in half precision; between two lengths, so that weights fall out."""
-    monkeypatch.setattr(extractor, "wide", lambda y: y)  # as on a GPU: half precision is copied to float32 on CPUs only
+    # as on a GPU: half precision is copied to float32 on CPUs only
+    monkeypatch.setattr(extractor, "upcast_on_cpu", lambda y: y)
     changes = {
         "encoder_embed_dim": 96,
         "encoder_ffn_embed_dim": 384,

@@ -1,10 +1,10 @@
-"""Each frame normalised over its channels, with the unbiased variance, as CPC_audio does it."""
+"""Each frame is normalised over its channels with the unbiased variance, as in CPC_audio."""
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from dinosr_plugin.modules.channel_norm import ChannelNorm
+from dinosr_plugin.modules.channel_norm import ChannelNorm, channel_norm_reference
 
 
 @pytest.mark.parametrize("channels", [7, 64, 256])
@@ -16,13 +16,15 @@ def test_frames_have_mean_0_and_variance_1(channels):
     assert_close(y.var(1, unbiased=True), torch.ones(3, 11), rtol=0, atol=1e-4)
 
 
-def test_is_the_definition():
+def test_equals_the_reference():
+    """Values and gradients, also of quiet frames and of one that is zero, where epsilon matters."""
     torch.manual_seed(0)
     norm = ChannelNorm(6)
     for parameter in norm.parameters():
         torch.nn.init.normal_(parameter)
-    x = torch.randn(2, 6, 5) * torch.tensor([1e-3, 1e-2, 1, 10, 0])  # the last frame is zero
-    expected = (x - x.mean(1, keepdim=True)) / (x.var(1, unbiased=True, keepdim=True) + 1e-5).sqrt() * norm.weight[
-        :, None
-    ] + norm.bias[:, None]
-    assert_close(norm(x), expected, rtol=1e-5, atol=1e-6)
+    x = (torch.randn(2, 6, 5) * torch.tensor([1e-3, 1e-2, 1, 10, 0])).requires_grad_()
+    inputs, grad = (x, norm.weight, norm.bias), torch.randn(2, 6, 5)
+    output, expected = norm(x), channel_norm_reference(*inputs)
+    assert_close(output, expected, rtol=1e-5, atol=1e-6)
+    for fast, plain in zip(torch.autograd.grad(output, inputs, grad), torch.autograd.grad(expected, inputs, grad)):
+        assert_close(fast, plain, rtol=1e-4, atol=1e-4)

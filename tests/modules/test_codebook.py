@@ -1,4 +1,4 @@
-"""Online codebooks (facts 4): what moves, what does not, and that ranks and micro-batches count as one batch."""
+"""Online codebooks (DinoSR section 3.2): what moves, and that ranks and micro-batches count as one batch."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def clusters(n: int, spread: float = 0.01) -> torch.Tensor:
     return frames[:, torch.randperm(V * n)]
 
 
-def test_init():
+def test_initial_values():
     """Sums are instance-normalised over V for each dimension, counts are 1."""
     books = Codebooks(3, 64, 8)
     assert_close(books.sums.mean(1), torch.zeros(3, 8), atol=1e-5, rtol=0)
@@ -62,9 +62,9 @@ def test_update_formula():
     update(books, frames, decay=0.7)
     for k in range(K):
         for code in codes[k].unique():
-            own = frames[k, codes[k] == code]
-            assert_close(books.counts[k, code], 0.7 * counts[k, code] + 0.3 * len(own))
-            assert_close(books.sums[k, code], 0.7 * sums[k, code] + 0.3 * own.sum(0))
+            assigned = frames[k, codes[k] == code]
+            assert_close(books.counts[k, code], 0.7 * counts[k, code] + 0.3 * len(assigned))
+            assert_close(books.sums[k, code], 0.7 * sums[k, code] + 0.3 * assigned.sum(0))
 
 
 def test_a_code_without_frames_keeps_sum_and_count_bit_for_bit():
@@ -74,9 +74,8 @@ def test_a_code_without_frames_keeps_sum_and_count_bit_for_bit():
     for _ in range(20):
         update(books, frames_near(books, 2, 5))
     others = [code for code in range(V) if code != 2]
-    assert torch.equal(books.sums[:, others], sums[:, others]) and torch.equal(
-        books.counts[:, others], counts[:, others]
-    )
+    assert torch.equal(books.sums[:, others], sums[:, others])
+    assert torch.equal(books.counts[:, others], counts[:, others])
     assert not torch.equal(books.sums[:, 2], sums[:, 2])
 
 
@@ -98,7 +97,7 @@ def test_assigning_and_collecting_alone_move_nothing():
     books.step_(0.9)
     moved = books.sums.clone()
     assert not torch.equal(moved, sums)
-    books.step_(0.9)  # nothing was collected since
+    books.step_(0.9)  # without new statistics
     assert torch.equal(books.sums, moved)
 
 
@@ -113,7 +112,7 @@ def test_micro_batches_count_as_one_batch():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_float32_whatever_the_model(dtype):
+def test_float32_in_any_precision_of_the_model(dtype):
     books = torch.nn.Sequential(codebooks(revive_after=3)).to(dtype)[0]
     update(books, torch.randn(K, 30, D).to(dtype))
     for buffer in books.buffers():
@@ -151,7 +150,7 @@ def test_a_codeword_that_receives_frames_now_and_then_is_not_dead():
 
 @pytest.mark.parametrize("revive_after, raised", [(0, False), (3, True)])
 def test_revival_raises_the_number_of_active_codewords(revive_after, raised):
-    """Half of a codebook starts where no frame is ever: with revival it takes its share of the frames, without it never does."""
+    """Half of a codebook starts far from all frames: only with revival does it ever receive any."""
     torch.manual_seed(0)
     books = codebooks(revive_after=revive_after)
     books.sums[:, V // 2 :] += 100
@@ -176,7 +175,7 @@ def test_without_revival_the_dead_stay_dead():
 
 @pytest.mark.parametrize("seed", range(8))
 def test_start_from_frames(seed):
-    """No codeword is left unused, frames are near their codeword, and counts are those of one pass over the frames."""
+    """Every codeword is used, frames are near their codeword, and counts are those of one pass over the frames."""
     torch.manual_seed(seed)
     frames = clusters(50)
     books = codebooks()
@@ -185,13 +184,13 @@ def test_start_from_frames(seed):
     codes = books.assign(frames)
     assert all(len(row.unique()) == V for row in codes)
     assert (books.counts.sum(1) <= frames.size(1) + V).all() and (books.counts >= 1).all()
-    own = books.centroids().gather(1, codes.unsqueeze(-1).expand_as(frames))
-    assert (frames - own).norm(dim=-1).mean() < 0.5 * frames.norm(dim=-1).mean()
+    nearest = books.centroids().gather(1, codes.unsqueeze(-1).expand_as(frames))
+    assert (frames - nearest).norm(dim=-1).mean() < 0.5 * frames.norm(dim=-1).mean()
     assert books.pending is None and books.spare is None and (books.idle == 0).all()
 
 
 def test_start_from_frames_is_k_means():
-    """Two clusters that two codewords have taken: both sit on their mean and count its frames."""
+    """Two clusters and two codewords: each codeword is the mean of one cluster and counts its frames."""
     torch.manual_seed(0)
     frames = torch.cat([5 + torch.randn(1, 30, D), -5 + torch.randn(1, 70, D)], dim=1)
     books = Codebooks(1, 2, D)
@@ -201,7 +200,7 @@ def test_start_from_frames_is_k_means():
     assert_close(books.centroids()[0, order], torch.stack([frames[0, :30].mean(0), frames[0, 30:].mean(0)]))
 
 
-def test_a_seed_fixes_the_start():
+def test_the_start_is_determined_by_the_seed():
     frames = clusters(50)
     starts = []
     for seed in (7, 7, 8):
@@ -218,7 +217,7 @@ def test_start_from_fewer_frames_than_codewords():
     assert books.centroids().isfinite().all()
 
 
-# ---- two ranks ---------------------------------------------------------------------------------------------------------------
+# -- two ranks -------------------------------------------------------------------------------------------------------
 
 COLLECTIVES = ("all_reduce", "broadcast", "all_gather", "all_gather_into_tensor", "reduce", "gather")
 
@@ -233,7 +232,7 @@ def state(books: Codebooks) -> list:
 
 
 def one_of_two_ranks(rank: int, folder: str):
-    """What a rank does: half of every batch; then revival; then a start from its own frames."""
+    """One rank: half of every batch; then revival; then a start from its own frames."""
     torch.set_num_threads(1)
     calls = []
 
@@ -277,7 +276,7 @@ def two_ranks(tmp_path_factory):
 
 
 def test_two_ranks_end_with_the_codebooks_of_one(two_ranks):
-    """Facts 8: half a batch on each of two ranks = the whole batch on one."""
+    """Half a batch on each of two ranks equals the whole batch on one."""
     books = codebooks()
     for batch in two_rank_batches():
         update(books, batch)
@@ -287,7 +286,7 @@ def test_two_ranks_end_with_the_codebooks_of_one(two_ranks):
 
 
 def test_one_collective_a_step(two_ranks):
-    """Not one a codebook, nor one a micro-batch; with revival neither."""
+    """Not one for each codebook or micro-batch, also with revival."""
     for rank in two_ranks:
         assert rank["halves_calls"] == ["all_reduce"] * len(two_rank_batches())
         assert rank["revived_calls"] == ["all_reduce"] * 2
@@ -299,5 +298,5 @@ def test_ranks_revive_and_start_alike(two_ranks):
             assert torch.equal(first, second)
     books = codebooks()
     assert not torch.equal(two_ranks[0]["revived"][0][:, 0], books.sums[:, 0]), "nothing was revived"
-    # rank 0's frames are near codeword 2, and so are the revived codewords
+    # the frames of rank 0 are near codeword 2, and so are the revived codewords
     assert (two_ranks[0]["revived"][0][:, 0] - books.centroids()[:, 2]).abs().max() < 0.1

@@ -1,4 +1,4 @@
-"""conv_feature_layers is read, never evaluated."""
+"""conv_feature_layers is parsed, never evaluated."""
 
 import pytest
 from hypothesis import given
@@ -20,12 +20,12 @@ from dinosr_plugin.modules.conv_spec import MAX_LAYERS, parse_conv_layers
         ("([(8,4,2)] * 2 + [(4,2,2)]) * 2", [(8, 4, 2), (8, 4, 2), (4, 2, 2)] * 2),
     ],
 )
-def test_usual_strings(spec, layers):
+def test_common_strings(spec, layers):
     assert parse_conv_layers(spec) == layers
 
 
 @given(st.lists(st.tuples(*[st.integers(1, 2048)] * 3), min_size=1, max_size=20))
-def test_reads_back_what_python_writes(layers):
+def test_parses_the_repr_of_any_layers(layers):
     assert parse_conv_layers(repr(layers)) == layers
 
 
@@ -34,7 +34,7 @@ def test_reads_back_what_python_writes(layers):
     [
         "",
         "512",
-        "(512,10,5)",  # no list
+        "(512,10,5)",  # not a list
         "[]",
         "[(512,10)]",
         "[(512,10,5,1)]",
@@ -64,7 +64,7 @@ def test_reads_back_what_python_writes(layers):
         "[(1,1,1\0)]",
     ],
 )
-def test_anything_else_is_an_error_that_names_the_field(spec):
+def test_other_expressions_are_errors_that_name_the_field(spec):
     with pytest.raises(ValueError, match="conv_feature_layers="):
         parse_conv_layers(spec)
 
@@ -80,7 +80,7 @@ def test_anything_else_is_an_error_that_names_the_field(spec):
         "(" * 100000,
     ],
 )
-def test_bombs(spec):
+def test_expressions_that_would_exhaust_memory_or_the_stack(spec):
     with pytest.raises(ValueError):
         parse_conv_layers(spec)
     assert len(parse_conv_layers(f"[(1,1,1)] * {MAX_LAYERS}")) == MAX_LAYERS

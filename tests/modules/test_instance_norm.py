@@ -1,4 +1,4 @@
-"""Facts 4.2: over time, per utterance and channel, biased variance, eps 1e-5, valid frames only."""
+"""Instance normalisation (DinoSR's targets): over the valid frames, for each utterance and channel, eps 1e-5."""
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ def test_equals_torchs_without_padding():
     assert_close(instance_norm(x, torch.zeros(4, 30, dtype=torch.bool)), expected)
 
 
-def test_padded_frames_do_not_enter():
+def test_padded_frames_are_ignored():
     x = torch.randn(2, 3, 20, 8)
     sizes = [20, 13, 1]
     padding = torch.arange(20) >= torch.tensor(sizes).unsqueeze(1)
@@ -24,11 +24,11 @@ def test_padded_frames_do_not_enter():
         assert_close(normed[:, row, :n], instance_norm(x[:, row : row + 1, :n], None)[:, 0])
 
 
-def test_half_precision_comes_out_float32():
+def test_half_precision_becomes_float32():
     x = torch.randn(1, 2, 50, 4).half()
     assert_close(instance_norm(x, None), instance_norm(x.float(), None), rtol=0, atol=0)
 
 
-def test_constant_channels_and_wholly_padded_rows_are_finite():
+def test_constant_channels_and_fully_padded_rows_are_finite():
     padding = torch.tensor([[False] * 5, [True] * 5])
     assert instance_norm(torch.ones(2, 5, 3), padding).isfinite().all()

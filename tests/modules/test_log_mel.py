@@ -1,4 +1,4 @@
-"""The log-Mel front end: as many frames as the convolutions give, and nothing that depends on padding."""
+"""The log-Mel front end: as many frames as the convolutional one, and no influence of padding."""
 
 import kaldi_native_fbank as knf
 import pytest
@@ -14,14 +14,14 @@ def n_frames(samples: int) -> int:
 
 
 def features(*waves: torch.Tensor) -> torch.Tensor:
-    """A batch padded with zeros, as fairseq collates it: (B, dim, F)."""
+    """The features (B, dim, F) of a batch padded with zeros, as collated by fairseq."""
     source = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
     sizes = torch.tensor([n_frames(len(wave)) for wave in waves]).unsqueeze(1)
     return LogMel()(source, torch.arange(n_frames(source.size(1))) >= sizes)
 
 
 def speechlike(seconds: float, seed: int = 0) -> torch.Tensor:
-    """Noise whose spectrum and loudness change over time, variance 1."""
+    """Noise and chirps whose spectrum and loudness change over time, with variance 1."""
     generator = torch.Generator().manual_seed(seed)
     n = int(seconds * 16000)
     time = torch.arange(n) / 16000
@@ -32,14 +32,14 @@ def speechlike(seconds: float, seed: int = 0) -> torch.Tensor:
 
 
 def test_as_many_frames_as_the_convolutions():
-    layers = [(1, 10, 5)] + [(1, 3, 2)] * 4 + [(1, 2, 2)] * 2  # the paper's kernels and strides
+    layers = [(1, 10, 5)] + [(1, 3, 2)] * 4 + [(1, 2, 2)] * 2  # kernels and strides of wav2vec 2.0 and DinoSR
     convolutions = ConvFeatureExtractionModel(layers, mode="layer_norm")
     for samples in (400, 401, 719, 720, 721, 1039, 1040, 5000, 15999, 16000, 16080, 31999):
         wave = torch.randn(samples)
         assert features(wave).shape == (1, 160, convolutions(wave.unsqueeze(0)).size(2)), samples
 
 
-def test_padding_and_batch_mates_change_nothing():
+def test_features_do_not_depend_on_padding_or_the_batch():
     waves = [speechlike(seconds, seed) for seed, seconds in enumerate((1.0, 0.53, 1.7, 0.031))]
     together = features(*waves)
     for row, wave in enumerate(waves):
@@ -55,7 +55,7 @@ def test_mean_0_and_variance_1_in_each_bin():
 
 
 def kaldi(wave: torch.Tensor) -> torch.Tensor:
-    """(dim, F) from kaldi_native_fbank, two frames stacked and normalised."""
+    """(dim, F) from kaldi_native_fbank, stacked in pairs and normalised."""
     options = knf.FbankOptions()
     options.frame_opts.samp_freq = 16000
     options.frame_opts.dither = 0.0
@@ -79,7 +79,7 @@ def test_agrees_with_kaldi():
         assert (ours - theirs).abs().mean() < 0.05
 
 
-def test_a_tone_is_found_in_its_bin():
+def test_a_tone_is_in_its_bin():
     """1000 Hz is 1000 mel; bin centres are equally spaced in mel from 20 to 8000 Hz."""
     filters = mel_filters(80)
     assert filters.shape == (257, 80) and (filters >= 0).all()
@@ -95,7 +95,7 @@ def test_silence_is_finite(wave):
     assert features(wave).isfinite().all()
 
 
-def test_float32_whatever_the_model():
+def test_float32_in_any_precision_of_the_model():
     mel = LogMel().half()
     wave = speechlike(1.0).unsqueeze(0)
     padding = torch.zeros(1, n_frames(16000), dtype=torch.bool)

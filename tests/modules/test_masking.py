@@ -1,4 +1,4 @@
-"""Random spans: fairseq's counts, valid frames only, from torch's generator."""
+"""Random spans: fairseq's numbers of spans, on valid frames only, from torch's generator."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ rows = st.lists(st.integers(1, 60), min_size=1, max_size=6)
 
 @settings(deadline=None, max_examples=150)
 @given(rows, st.floats(0.01, 1.0), st.integers(1, 20), st.booleans(), st.integers(0, 5), st.integers(0, 2**31))
-def test_what_holds_for_every_mask(sizes, prob, length, same_count, extra, seed):
+def test_properties_of_every_mask(sizes, prob, length, same_count, extra, seed):
     sizes = torch.tensor(sizes)
     width = int(sizes.max()) + extra
     torch.manual_seed(seed)
@@ -22,16 +22,18 @@ def test_what_holds_for_every_mask(sizes, prob, length, same_count, extra, seed)
     assert mask.shape == (len(sizes), width) and mask.dtype == torch.bool
     assert not (mask & (torch.arange(width) >= sizes.unsqueeze(1))).any(), "a padded frame was masked"
     masked = mask.sum(1)
-    assert (masked < sizes).all(), "no frame left to predict from"
+    assert (masked < sizes).all(), "no unmasked frame remains"
     if same_count:
         assert len(set(masked.tolist())) == 1, "a row has more masked frames than another"
     else:
         assert ((masked > 0) | (sizes == 1)).all(), "a row without a masked frame"
     torch.manual_seed(seed)
-    assert torch.equal(mask, span_mask(sizes, width, prob, length, same_count)), "a seed does not fix the mask"
+    assert torch.equal(mask, span_mask(sizes, width, prob, length, same_count)), (
+        "the mask is not determined by the seed"
+    )
 
 
-def test_other_seeds_and_calls_give_other_masks():
+def test_masks_differ_between_seeds_calls_and_rows():
     sizes = torch.full((4,), 300)
     torch.manual_seed(1)
     first, second = (span_mask(sizes, 300, 0.65, 10) for _ in range(2))
@@ -41,9 +43,9 @@ def test_other_seeds_and_calls_give_other_masks():
     assert not torch.equal(first[0], first[1]), "rows share one mask"
 
 
-def test_masked_frames_lie_in_spans():
+def test_masked_frames_form_spans():
     mask = span_mask(torch.tensor([200, 400]), 400, 0.3, 10, same_count=False)
-    for row, size in zip(mask.int(), (200, 400)):
+    for row in mask.int():
         edges = torch.diff(torch.cat([torch.zeros(1), row, torch.zeros(1)]))
         lengths = (edges == -1).nonzero() - (edges == 1).nonzero()
         assert (lengths >= 10).all()
@@ -52,20 +54,20 @@ def test_masked_frames_lie_in_spans():
 @pytest.mark.parametrize("size", [1, 2, 5])
 @pytest.mark.parametrize("prob, length", [(0.8, 10), (0.65, 10), (0.5, 5), (1.0, 1)])
 def test_short_rows(size, prob, length):
-    """Shorter than a span: something is masked (but in a row of one frame), and something is not."""
+    """Shorter than a span: some frames are masked (unless there is only one), and some are not."""
     for seed in range(20):
         torch.manual_seed(seed)
         n = int(span_mask(torch.tensor([size]), size, prob, length).sum())
         assert min(1, size - 1) <= n <= size - 1
 
 
-def test_a_short_row_sets_the_count_of_all():
+def test_a_short_row_limits_the_count_of_all_rows():
     assert span_mask(torch.tensor([500, 3]), 500, 0.8, 10).sum(1).max() <= 2
 
 
 @pytest.mark.parametrize("prob, length", [(0.8, 10), (0.65, 10), (0.5, 5)])
 @pytest.mark.parametrize("same_count", [True, False])
-def test_share_of_masked_frames_is_fairseqs(prob, length, same_count):
+def test_as_many_masked_frames_as_in_fairseq(prob, length, same_count):
     """Mean share over 1600 rows of 500 frames; its standard error is below 0.1 %."""
     torch.manual_seed(0)
     ours = (
@@ -80,7 +82,7 @@ def test_share_of_masked_frames_is_fairseqs(prob, length, same_count):
         ]
     )
     assert ours.float().mean().item() == pytest.approx(theirs.mean(), abs=0.01)
-    # and along time: both begin thin and reach their level after one span
+    # and over time: the share rises during the first span
     ours, theirs = ours.float().mean(0), torch.tensor(theirs.mean(0))
     assert ours[0] == pytest.approx(theirs[0].item(), abs=0.03)
     assert ours[-length:].mean() == pytest.approx(theirs[-length:].mean().item(), abs=0.03)

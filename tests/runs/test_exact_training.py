@@ -1,4 +1,4 @@
-"""Ranks, micro-batches and interruptions change nothing: parameters, teacher, codebooks and optimiser, through fairseq's own trainer."""
+"""Parameters, teacher, codebooks and optimiser do not depend on ranks, micro-batches and interruptions."""
 
 import os
 import subprocess
@@ -8,23 +8,33 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from support.training import checkpoint, command, differences, train, train_on_two_ranks, write_corpus
 
-EXACT = ["task.max_sample_size=16000", "model.require_same_masks=false"]  # as many masked frames as other rows of *its* batch: depends on ranks
+# require_same_masks: the number of masked frames of a row depends on the other rows of its batch, and so on ranks
+EXACT = ["task.max_sample_size=16000", "model.require_same_masks=false"]
 
-SCHEDULE = ["lr_scheduler.phase_ratio=null", "+lr_scheduler.warmup_steps=2", "+lr_scheduler.hold_steps=3", "+lr_scheduler.decay_steps=6"]
+SCHEDULE = [
+    "lr_scheduler.phase_ratio=null",
+    "+lr_scheduler.warmup_steps=2",
+    "+lr_scheduler.hold_steps=3",
+    "+lr_scheduler.decay_steps=6",
+]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return write_corpus(tmp_path_factory.mktemp("data"))  # 7 batches: of two ranks the second has none at an epoch's end
+    """7 batches: at the end of an epoch the second of two ranks has none."""
+    return write_corpus(tmp_path_factory.mktemp("data"))
 
 
 def updates(n: int, *more: str) -> list[str]:
     return [*EXACT, f"optimization.max_update={n}", *SCHEDULE, *more]
 
 
-@pytest.mark.parametrize("setting", [[], ["model.revive_after=2", "model.codebook_size=24"], ["model.freeze_teacher_step=6"]])
+@pytest.mark.parametrize(
+    "setting", [[], ["model.revive_after=2", "model.codebook_size=24"], ["model.freeze_teacher_step=6"]]
+)
 def test_two_ranks_equal_one(data, tmp_path, setting):
     first, second = train_on_two_ranks(data, tmp_path / "two", *updates(9, *setting))
     assert not differences(first, second)
@@ -33,7 +43,7 @@ def test_two_ranks_equal_one(data, tmp_path, setting):
 
 
 def test_a_rank_without_a_batch_adds_nothing(data, tmp_path, monkeypatch):
-    """... and the check above sees it if it does."""
+    """If it did, the test above would fail."""
     monkeypatch.setattr("dinosr_plugin.models.dinosr.DinoSR.ignore_batch", lambda self, ignored: None)
     first, _ = train_on_two_ranks(data, tmp_path / "two", *updates(5))
     train(data, tmp_path / "one", *updates(5, "optimization.update_freq=[2]"))
@@ -43,9 +53,20 @@ def test_a_rank_without_a_batch_adds_nothing(data, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_resumed_run_is_bit_identical(data, tmp_path, precision):
-    """Mid-epoch, with micro-batches, dropout, LayerDrop, revived codewords, across the freeze of the teacher; under fp16 across overflows."""
-    setting = ["optimization.update_freq=[2]", "model.freeze_teacher_step=7", "model.revive_after=2", "model.codebook_size=24", "model.dropout=0.1"]
-    setting += ["model.encoder_layerdrop=0.2", "dataset.num_workers=1", f"common.bf16={precision == 'bf16'}", f"common.fp16={precision == 'fp16'}"]
+    """With micro-batches, dropout, LayerDrop, revival; in mid-epoch, across the teacher's freeze and fp16 overflows."""
+    setting = [
+        "optimization.update_freq=[2]",
+        "model.freeze_teacher_step=7",
+        "model.revive_after=2",
+        "model.codebook_size=24",
+        "model.dropout=0.1",
+    ]
+    setting += [
+        "model.encoder_layerdrop=0.2",
+        "dataset.num_workers=1",
+        f"common.bf16={precision == 'bf16'}",
+        f"common.fp16={precision == 'fp16'}",
+    ]
     setting += ["common.fp16_init_scale=67108864", "common.fp16_scale_window=3"] if precision == "fp16" else []
     train(data, tmp_path / "whole", *updates(11, *setting))
     for end in (2, 5, 6, 11):
@@ -55,22 +76,31 @@ def test_a_resumed_run_is_bit_identical(data, tmp_path, precision):
 
 
 def test_torchrun(data, tmp_path):
-    """The command of the README, and that it gives what two processes started by hand give."""
+    """The command in the README, with the same result as two processes started by hand."""
     torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run([*torchrun, *command(data, tmp_path / "two", *updates(4))], capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=tmp_path)
+    done = subprocess.run(
+        [*torchrun, *command(data, tmp_path / "two", *updates(4))],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     train(data, tmp_path / "one", *updates(4, "optimization.update_freq=[2]"))
-    assert not differences(checkpoint(tmp_path / "one")["model"], checkpoint(tmp_path / "two")["model"], rtol=1e-5, atol=1e-6)
+    assert not differences(
+        checkpoint(tmp_path / "one")["model"], checkpoint(tmp_path / "two")["model"], rtol=1e-5, atol=1e-6
+    )
 
 
 def test_one_collective_an_update_for_all_codebooks(data, tmp_path, monkeypatch):
-    """fairseq has three of its own: gradients, and the sample size with all figures, first those on the host, then those on the device."""
+    """fairseq makes three: gradients, and the sample size with the values to log, on the host and on the device."""
     for name in ("all_reduce", "broadcast", "all_gather", "all_gather_object", "broadcast_object_list"):
         monkeypatch.setattr(torch.distributed, name, noted(getattr(torch.distributed, name), tmp_path / "calls"))
     setting = ["optimization.update_freq=[2]", "model.codebook_init=normal", "model.revive_after=2"]
     train_on_two_ranks(data, tmp_path / "two", *updates(4, *setting, "common.log_interval=2"))
     calls = Counter((tmp_path / "calls").read_text().splitlines())
-    each_update = 2 * 4  # of two ranks, in 4 updates
+    each_update = 2 * 4  # two ranks, 4 updates
     assert calls == {
         "all_reduce from dinosr_plugin/modules/codebook.py": each_update,
         "all_reduce from fairseq/distributed/legacy_distributed_data_parallel.py": each_update,
@@ -80,7 +110,10 @@ def test_one_collective_an_update_for_all_codebooks(data, tmp_path, monkeypatch)
 
 
 def noted(function, path: Path):
-    """``function``, which writes its name and the file that called it (or fairseq's helper of the same name) to ``path``."""
+    """``function``, which also writes its name and its caller's file to ``path``.
+
+    If fairseq's helper of the same name is the caller, that helper's caller counts.
+    """
 
     def wrapper(*args, **kwargs):
         frame = sys._getframe(1)
@@ -94,7 +127,7 @@ def noted(function, path: Path):
 
 
 def test_two_ranks_resume_bit_for_bit(data, tmp_path):
-    """... across the end of an epoch, where one of them has no batch."""
+    """Across the end of an epoch, where one of them has no batch."""
     setting = ["model.dropout=0.1", "model.revive_after=2", "model.codebook_size=24"]
     train_on_two_ranks(data, tmp_path / "whole", *updates(7, *setting))
     for end in (3, 7):
@@ -104,7 +137,13 @@ def test_two_ranks_resume_bit_for_bit(data, tmp_path):
 
 
 def test_ranks_stay_bit_identical(data, tmp_path):
-    """50 updates on batches with other numbers of masked frames, with dropout, in which codewords die and are revived."""
-    setting = ["model.dropout=0.1", "model.encoder_layerdrop=0.1", "model.revive_after=2", "model.codebook_size=24", "optimization.update_freq=[2]"]
+    """50 updates with different numbers of masked frames and dropout, in which codewords die and are revived."""
+    setting = [
+        "model.dropout=0.1",
+        "model.encoder_layerdrop=0.1",
+        "model.revive_after=2",
+        "model.codebook_size=24",
+        "optimization.update_freq=[2]",
+    ]
     first, second = train_on_two_ranks(data, tmp_path, *updates(50, *setting))
     assert not differences(first, second)

@@ -1,4 +1,4 @@
-"""What happens in runs of days: validation, figures of each codebook, overflows, collapse, bad batches, signals, kills."""
+"""Runs of days: validation, logging, early stopping, overflows, collapse, bad batches, signals, kills."""
 
 import logging
 import multiprocessing
@@ -15,12 +15,22 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from dinosr_plugin.runs import stopping
-from dinosr_plugin.errors import UserError
-from dinosr_plugin.evaluation.training_log import read_training_log
 from fairseq.logging import progress_bar
 from fairseq.trainer import Trainer
-from support.training import checkpoint, command, differences, start_two_ranks, train, train_on_two_ranks, write_corpus
+
+from dinosr_plugin.errors import UserError
+from dinosr_plugin.evaluation.training_log import read_training_log
+from dinosr_plugin.runs import stopping
+from support.training import (
+    checkpoint,
+    command,
+    differences,
+    start_two_ranks,
+    tensors,
+    train,
+    train_on_two_ranks,
+    write_corpus,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +40,27 @@ def data(tmp_path_factory):
 
 
 def updates(n: int, *more: str) -> list[str]:
-    return [f"optimization.max_update={n}", "lr_scheduler.phase_ratio=null", "+lr_scheduler.warmup_steps=2", "+lr_scheduler.hold_steps=300", "+lr_scheduler.decay_steps=10", *more]
+    return [
+        f"optimization.max_update={n}",
+        "lr_scheduler.phase_ratio=null",
+        "+lr_scheduler.warmup_steps=2",
+        "+lr_scheduler.hold_steps=300",
+        "+lr_scheduler.decay_steps=10",
+        *more,
+    ]
 
 
 # -- validation ------------------------------------------------------------------------------------------------------
 
-VALIDATION = ["dataset.disable_validation=false", "dataset.validate_interval_updates=2", "checkpoint.save_interval_updates=2"]
+VALIDATION = [
+    "dataset.disable_validation=false",
+    "dataset.validate_interval_updates=2",
+    "checkpoint.save_interval_updates=2",
+]
 
 
 def test_validation_does_not_depend_on_batches_and_changes_nothing(data, tmp_path):
-    """Same masks every time, whole utterances, no codeword moved; the best checkpoint is the one with the lowest loss."""
+    """The same masks every time, whole utterances, no codeword moves; the best checkpoint has the lowest loss."""
     logs = []
     for size in (1, 5):
         run = tmp_path / str(size)
@@ -58,12 +79,15 @@ def test_validation_does_not_depend_on_batches_and_changes_nothing(data, tmp_pat
 
 
 LOSSES = [5.0, 4.0, 4.1, 3.5, 3.6, 3.7, 3.5, 3.4, 3.3, 3.2]
-"""Of the validations after updates 2, 4, ...: with patience 3 the seventh, after update 14, is the last."""
+"""Of the validations after updates 2, 4, ...; with a patience of 3 the seventh, after update 14, is the last."""
 
 
 @pytest.fixture
 def start(data, monkeypatch):
-    """``start(folder, *settings)``: a run with these losses; returns its updates. ``interrupt(n, how)``: happens in update n of the next run."""
+    """``start(folder, *settings)`` makes a run with these losses and returns its updates.
+
+    ``start.interrupt(n, function)``: the function is called in update n of the next run.
+    """
     interrupts, train_step = {}, Trainer.train_step
 
     def step(self, *args):
@@ -77,13 +101,15 @@ def start(data, monkeypatch):
         return train(data, folder, *updates(100, *VALIDATION, *patience)).get_num_updates()
 
     monkeypatch.setattr(Trainer, "train_step", step)
-    monkeypatch.setattr(fairseq_cli.train, "validate", lambda cfg, trainer, *_: [LOSSES[trainer.get_num_updates() // 2 - 1]])
+    monkeypatch.setattr(
+        fairseq_cli.train, "validate", lambda cfg, trainer, *_: [LOSSES[trainer.get_num_updates() // 2 - 1]]
+    )
     run.interrupt = interrupts.__setitem__
     return run
 
 
 class Killed(BaseException):
-    """As SIGKILL would: nothing is saved any more."""
+    """Like SIGKILL: nothing is saved any more."""
 
 
 def kill():
@@ -94,8 +120,11 @@ def terminate():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_early_stopping_goes_on_where_it_was(start, tmp_path):
-    """Killed, stopped by a signal in an update that is validated or in another, ended by its updates: the run stops where the undisturbed one does."""
+def test_early_stopping_resumes(start, tmp_path):
+    """However the run was interrupted, it ends after the same update as one that was not.
+
+    Killed, stopped by a signal (in an update with validation and in one without), or ended by max_update.
+    """
     assert start(tmp_path / "whole") == 14
     start.interrupt(7, kill)
     with pytest.raises(Killed):
@@ -113,7 +142,7 @@ def test_early_stopping_goes_on_where_it_was(start, tmp_path):
 
 
 def test_a_run_that_stopped_early_does_not_train_on(start, tmp_path):
-    """... unless it gets more patience; and the next run in the same process begins to count anew."""
+    """Unless its patience is raised; and the next run in the same process counts from zero."""
     assert start(tmp_path / "run") == 14
     before = (tmp_path / "run/checkpoint_last.pt").read_bytes()
     assert start(tmp_path / "run") == 14
@@ -127,9 +156,22 @@ def test_a_run_that_stopped_early_does_not_train_on(start, tmp_path):
 
 
 def test_figures_of_each_codebook_in_the_log_and_in_tensorboard(data, tmp_path):
-    train(data, tmp_path / "run", *updates(4, f"common.log_file={tmp_path}/log", f"common.tensorboard_logdir={tmp_path}/tb", "common.log_interval=2"))
+    train(
+        data,
+        tmp_path / "run",
+        *updates(
+            4, f"common.log_file={tmp_path}/log", f"common.tensorboard_logdir={tmp_path}/tb", "common.log_interval=2"
+        ),
+    )
     each = ["loss", "accuracy", "target_ppl", "pred_ppl", "active_codes"]
-    expected = {f"{name}_{k}" for name in each for k in range(2)} | {"loss", "accuracy", "target_ppl", "pred_ppl", "active_codes", "target_entropy"}
+    expected = {f"{name}_{k}" for name in each for k in range(2)} | {
+        "loss",
+        "accuracy",
+        "target_ppl",
+        "pred_ppl",
+        "active_codes",
+        "target_entropy",
+    }
     expected |= {"pred_variance", "ema_decay", "codebook_decay", "lr", "gnorm", "audio_seconds_per_second"}
     records = read_training_log(tmp_path / "log")
     assert [record["num_updates"] for record in records] == [2, 4]
@@ -158,36 +200,41 @@ def read_scalars(path) -> dict[str, float]:
 # -- half precision --------------------------------------------------------------------------------------------------
 
 
-def test_an_overflow_leaves_everything_as_it_was(data, tmp_path, monkeypatch):
-    """fp16: parameters, codebooks, teacher and counters of an update that was skipped; what it collected does not go into the next."""
-    seen, train_step = [], Trainer.train_step
+def test_an_overflow_changes_nothing(data, tmp_path, monkeypatch):
+    """fp16: a skipped update changes no parameter, codebook, teacher or counter, and adds nothing to the next one."""
+    steps, train_step = [], Trainer.train_step  # steps: whether it was skipped, names of tensors that changed
 
-    def watched(self, *args):
-        before = {name: value.clone() for name, value in flat(self).items()}
+    def recorded(self, *args):
+        before = {name: value.clone() for name, value in state_of(self).items()}
         output = train_step(self, *args)
-        seen.append((output is None, [name for name, value in flat(self).items() if not torch.equal(value, before[name])]))
+        changed = [name for name, value in state_of(self).items() if not torch.equal(value, before[name])]
+        steps.append((output is None, changed))
         return output
 
-    def flat(trainer):
-        from support.training import tensors
-
+    def state_of(trainer):
         return tensors({"model": trainer.get_model().state_dict(), "updates": trainer.get_num_updates()})
 
-    monkeypatch.setattr(Trainer, "train_step", watched)
-    trainer = train(data, tmp_path, *updates(3, "common.fp16=true", "common.fp16_init_scale=67108864", "optimization.update_freq=[2]", "model.codebook_init=normal"))
-    assert any(skipped for skipped, _ in seen) and trainer.get_num_updates() == 3
-    for skipped, changed in seen:
+    monkeypatch.setattr(Trainer, "train_step", recorded)
+    fp16 = ["common.fp16=true", "common.fp16_init_scale=67108864"]
+    trainer = train(data, tmp_path, *updates(3, *fp16, "optimization.update_freq=[2]", "model.codebook_init=normal"))
+    assert any(skipped for skipped, _ in steps) and trainer.get_num_updates() == 3
+    for skipped, changed in steps:
         assert skipped == (not changed), changed
         assert skipped or {"/model/_codebook0", "/model/_ema/layers.0.fc1.weight", "/updates"} <= set(changed)
     model = trainer.get_model()
-    assert model.codebooks.sums.dtype == model.codebooks.counts.dtype == torch.float32 and model.post_extract_proj.weight.dtype == torch.half
+    assert model.codebooks.sums.dtype == model.codebooks.counts.dtype == torch.float32
+    assert model.post_extract_proj.weight.dtype == torch.half
     assert all(value.dtype == torch.float32 for value in model.teacher.average().values())
 
 
 def loss_after_200_updates(data, folder, precision: str) -> float:
     """On masked frames, in nats, over the last 50 updates."""
     log = folder / f"{precision}.log"
-    train(data, folder / precision, *updates(200, f"common.{precision}=true", "common.log_interval=50", f"common.log_file={log}"))
+    train(
+        data,
+        folder / precision,
+        *updates(200, f"common.{precision}=true", "common.log_interval=50", f"common.log_file={log}"),
+    )
     return read_training_log(log)[-1]["loss_dinosr"]
 
 
@@ -207,7 +254,7 @@ def test_half_precision_learns_as_float32_does(data, tmp_path, loss_in_float32, 
 
 @pytest.fixture
 def silence(tmp_path):
-    """Files with nothing to tell apart: all frames of a batch are the same."""
+    """Files without any differences: all frames of a batch are the same."""
     rows = [str(tmp_path)]
     for n in range(8):
         soundfile.write(tmp_path / f"s{n}.wav", np.zeros(16000), 16000)
@@ -221,9 +268,10 @@ COLLAPSE = ["task.collapse_patience=3", "model.codebook_init=normal", "model.ins
 
 def test_a_collapse_is_logged_or_stops_the_run(silence, tmp_path, caplog):
     train(silence, tmp_path / "warn", *updates(6, *COLLAPSE))
-    said = [record.getMessage() for record in caplog.records if "has collapsed" in record.getMessage()]
-    assert len(said) == 4  # 2 codebooks, after 3 and after 6 updates
-    assert re.match(r"update 3: codebook 0 has collapsed \(all frames have one code, for 3 updates\); lower .*codebook 1: loss .*/s\d\.wav", said[0])
+    lines = [record.getMessage() for record in caplog.records if "has collapsed" in record.getMessage()]
+    assert len(lines) == 4  # 2 codebooks, after 3 and after 6 updates
+    fault = r"update 3: codebook 0 has collapsed \(all frames have one code, for 3 updates\)"
+    assert re.match(rf"{fault}; lower .*codebook 1: loss .*/s\d\.wav", lines[0])
     with pytest.raises(UserError, match=r"update 3: codebook 0 has collapsed .*task\.on_collapse=stop"):
         train(silence, tmp_path / "stop", *updates(6, *COLLAPSE, "task.on_collapse=stop"))
     assert checkpoint(tmp_path / "stop")["updates"] == 3
@@ -241,23 +289,24 @@ def test_the_files_behind_a_nan_are_named(data, tmp_path, caplog):
     (tmp_path / "train.tsv").write_text(f"{tmp_path}\nhuge.wav\t16000\n")
     with pytest.raises(FloatingPointError):
         train(tmp_path, tmp_path / "run", *updates(2))
-    said = [record.getMessage() for record in caplog.records if "the loss is nan" in record.getMessage()]
-    assert re.search(r"update 1: the loss is nan\. codebook 0: loss nan.* Files: .*huge\.wav; `dinosr check", said[0])
+    lines = [record.getMessage() for record in caplog.records if "the loss is nan" in record.getMessage()]
+    assert re.search(r"update 1: the loss is nan\. codebook 0: loss nan.* Files: .*huge\.wav; `dinosr check", lines[0])
 
 
-def test_of_an_update_only_the_batch_with_the_nan_is_named(data, tmp_path, caplog):
-    """The loss is looked at when the update is over; its two batches are told apart still, once each time that fairseq computes them."""
+def test_only_the_batch_with_the_nan_is_named(data, tmp_path, caplog):
+    """The loss is checked after the update, for each of its two batches, once each time that fairseq computes them."""
     for name, loudness in (("huge", 1e30), ("sound", 0.1)):
-        soundfile.write(tmp_path / f"{name}.wav", np.random.default_rng(0).normal(0, loudness, 16000).astype(np.float32), 16000, subtype="FLOAT")
+        sound = np.random.default_rng(0).normal(0, loudness, 16000).astype(np.float32)
+        soundfile.write(tmp_path / f"{name}.wav", sound, 16000, subtype="FLOAT")
     (tmp_path / "train.tsv").write_text(f"{tmp_path}\nhuge.wav\t16000\nsound.wav\t16000\n")
     with pytest.raises(FloatingPointError):
         train(tmp_path, tmp_path / "run", *updates(2), "dataset.batch_size=1", "optimization.update_freq=[2]")
-    said = [record.getMessage() for record in caplog.records if "the loss is" in record.getMessage()]
-    assert 1 <= len(said) <= 2 and all("huge.wav" in text and "sound.wav" not in text for text in said)
+    lines = [record.getMessage() for record in caplog.records if "the loss is" in record.getMessage()]
+    assert 1 <= len(lines) <= 2 and all("huge.wav" in text and "sound.wav" not in text for text in lines)
 
 
-def test_a_finished_run_stays_as_it_is(data, tmp_path):
-    """fairseq makes another update each time."""
+def test_a_finished_run_makes_no_further_update(data, tmp_path):
+    """fairseq makes one each time."""
     train(data, tmp_path / "run", *updates(3))
     before = checkpoint(tmp_path / "run")
     train(data, tmp_path / "run", *updates(3))
@@ -268,20 +317,20 @@ def test_a_finished_run_stays_as_it_is(data, tmp_path):
 
 
 def test_a_signal_ends_a_run_with_a_checkpoint(data, tmp_path):
-    """... from which the same command goes on; the loader's workers end too."""
+    """The same command resumes from it; the loader's workers end too."""
     log = tmp_path / "log"
     arguments = command(data, tmp_path / "run", *updates(10_000, f"common.log_file={log}", "dataset.num_workers=1"))
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path) as run:
         wait_for_updates(log, run.poll)
         run.send_signal(signal.SIGTERM)
-        said = run.communicate(timeout=60)[0]
+        log_text = run.communicate(timeout=60)[0]
     assert run.returncode == 128 + signal.SIGTERM
-    assert "SIGTERM: stopping after this update with a checkpoint" in said and "Traceback" not in said
+    assert "SIGTERM: stopping after this update with a checkpoint" in log_text and "Traceback" not in log_text
     assert checkpoint(tmp_path / "run")["updates"] == last_update(log) >= 3
 
 
 def test_a_signal_to_one_rank_ends_both(data, tmp_path):
-    """At the same update, so that none waits for the other."""
+    """After the same update, so that neither waits for the other."""
     setting = updates(10_000, f"common.log_file={tmp_path}/log")
     ranks = start_two_ranks(data, tmp_path / "two", *setting)
     wait_for_updates(tmp_path / "log", lambda: ranks[0].exitcode)
@@ -294,7 +343,7 @@ def test_a_signal_to_one_rank_ends_both(data, tmp_path):
 
 def wait_for_updates(log, ended) -> None:
     while not (log.exists() and last_update(log) >= 3):
-        assert ended() is None, "it ended by itself"
+        assert ended() is None, "the run ended by itself"
         time.sleep(0.1)
 
 
@@ -303,11 +352,16 @@ def last_update(log) -> int:
 
 
 def test_a_run_killed_twenty_times_is_the_same_run(data, tmp_path):
-    """SIGKILL at random moments, with a checkpoint every fourth update: weights, codebooks, teacher and optimiser at the end are bit-identical."""
-    setting = updates(400, "checkpoint.save_interval_updates=4", "checkpoint.keep_interval_updates=1", "model.dropout=0.1")
+    """SIGKILL at random moments, with a checkpoint every fourth update.
+
+    Weights, codebooks, teacher and optimiser are bit-identical at the end.
+    """
+    setting = updates(
+        400, "checkpoint.save_interval_updates=4", "checkpoint.keep_interval_updates=1", "model.dropout=0.1"
+    )
     fork, moments = multiprocessing.get_context("fork"), random.Random(0)
 
-    def start(name: str):  # all in children with one thread: sums over two threads are rounded otherwise
+    def start(name: str):  # children with one thread each: sums over two threads are rounded differently
         run = fork.Process(target=quietly_train, args=(data, tmp_path / name, setting))
         run.start()
         return run

@@ -199,14 +199,14 @@ BAD = {
     "text": (lambda path: path.write_text("words " * 4000), "unreadable or truncated .*; remove it"),
     "cut": (
         lambda path: path.write_bytes(path.read_bytes()[:9000]),
-        "[0-9]+ samples, but 4200 in the manifest; make that again",
+        "[0-9]+ samples, but 4200 in the manifest; make the manifest again",
     ),
     "longer": (write(ramp(4300)), "4300 samples, but 4200 in the manifest"),
     "8 kHz": (write(ramp(), 8000), "8000 Hz, 1 channel.* instead of 16000 Hz.*--convert"),
     "stereo": (write(ramp(channels=2)), "16000 Hz, 2 channel.*--convert"),
-    "no samples": (write(ramp(0)), "holds no samples"),
-    "NaN": (write(np.append(ramp()[:-1], np.nan)), "holds NaN or infinite"),
-    "infinity": (write(np.append(ramp()[:-1], np.inf)), "holds NaN or infinite"),
+    "no samples": (write(ramp(0)), "contains no samples"),
+    "NaN": (write(np.append(ramp()[:-1], np.nan)), "contains NaN or infinite"),
+    "infinity": (write(np.append(ramp()[:-1], np.inf)), "contains NaN or infinite"),
 }
 
 
@@ -256,7 +256,7 @@ def test_when_all_files_are_bad_training_stops(data):
         write(ramp(channels=2))(path)
     dataset = load(data, skip_bad_audio=True)
     with pytest.raises(
-        UserError, match=r"no file of a batch can be used.*train\.tsv.*is the disk there\?.*dinosr check"
+        UserError, match=r"no file of a batch can be used.*train\.tsv.*Check that the disk is mounted.*dinosr check"
     ):
         dataset.collater([dataset[0], dataset[1]])
 

@@ -13,22 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dinosr_plugin
-from dinosr_plugin.checkpoints.load import load_dinosr
+from dinosr_plugin.checkpoints.load import load_model
+from dinosr_plugin.checkpoints.opening import open_reader
+from dinosr_plugin.checkpoints.readers import HEAD, TEACHER, CodeSet, FrameReader
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.units import codes
-from dinosr_plugin.units.codes import (
-    CodeReader,
-    UnitWriter,
-    at_rate,
-    dedup,
-    read_units,
-    write_codebook_units,
-    write_kmeans_units,
-    write_units,
-)
-from dinosr_plugin.units.features import LiveFeatures, normalised, read_utterances
+from dinosr_plugin.units.batches import read_utterances
+from dinosr_plugin.units.codes import at_rate, dedup, read_codes, write_codebook_units, write_kmeans_units
+from dinosr_plugin.units.features import LiveFeatures, code_spec
 from dinosr_plugin.units.kmeans import KMeans, Meta
 from dinosr_plugin.units.store import FeatureFolder, FeatureWriter
+from dinosr_plugin.units.unit_files import UnitInfo, UnitWriter, info_path, read_info, read_units, write_units
 from support import paths
 from support.fairseq_models import fairseq_checkpoint
 from support.training import write_corpus
@@ -69,9 +63,7 @@ def test_rates(units):
 
 @pytest.mark.parametrize("wanted", [40, 75, 0, -50, 33.3])
 def test_rates_that_do_not_fit(wanted):
-    with pytest.raises(
-        UserError, match=f"--rate {wanted:g}: these units come 50 times a second; give a whole multiple"
-    ):
+    with pytest.raises(UserError, match=f"--rate {wanted:g}: not a whole multiple or fraction of these units' 50 Hz"):
         at_rate(np.arange(4), 50.0, wanted)
 
 
@@ -97,12 +89,12 @@ def test_the_text(tmp_path):
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("a\t1 2\nb 3\n", "line 2: no `utt<TAB>unit ids`; make it with `dinosr units`"),
-        ("\t1\n", "line 1: no `utt<TAB>unit ids`"),
-        ("a\t1\na\t2\n", "line 2: utterance 'a' stands there twice"),
-        ("a\t1 -2\n", "line 1: '-2' is no unit id"),
-        ("a\t1.0\n", "line 1: '1.0' is no unit id"),
-        ("a\t1 9999999999999999999\n", "line 1: '9999999999999999999' is no unit id"),
+        ("a\t1 2\nb 3\n", "line 2: expected `utt<TAB>unit ids`; make it with `dinosr units`"),
+        ("\t1\n", "line 1: expected `utt<TAB>unit ids`"),
+        ("a\t1\na\t2\n", "line 2: duplicate utterance 'a'"),
+        ("a\t1 -2\n", "line 1: '-2' is not a unit id"),
+        ("a\t1.0\n", "line 1: '1.0' is not a unit id"),
+        ("a\t1 9999999999999999999\n", "line 1: '9999999999999999999' is not a unit id"),
         ("", "no units in it"),
     ],
 )
@@ -144,14 +136,50 @@ def test_fairseq_preprocess_reads_it(tmp_path, monkeypatch):
     assert lines == ["7 7 100 3", "", "3"] and dictionary.unk() not in dataset[0].tolist()
 
 
+# ---- their place in time ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "rate, first_centre",
+    [
+        (None, 0.0125),
+        (50, 0.0125),
+        (100, 0.0075),
+        (25, 0.0125),
+        (200, 0.005),
+    ],  # the first of two copies is 5 ms earlier
+)
+def test_the_place_of_units_at_another_rate(corpus, tmp_path, rate, first_centre):
+    path = write_codebook_units(GOLDEN, corpus, tmp_path, codebooks=[0], rate=rate).files[0]
+    info = read_info(path)
+    assert (info.rate, info.size) == (rate or 50, 8) and info.first_centre == pytest.approx(first_centre)
+
+
+def test_units_without_repetitions_have_no_rate(corpus, tmp_path):
+    path = write_codebook_units(GOLDEN, corpus, tmp_path, codebooks=[0], deduplicate=True).files[0]
+    assert read_info(path).rate is None
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"rate": 0, "first_centre": 0}', '{"rate": "x", "first_centre": 0}', "{}"]
+)
+def test_a_damaged_info_file(tmp_path, text):
+    assert read_info(tmp_path / "a.units") is None
+    info_path(tmp_path / "a.units").write_text(text)
+    with pytest.raises(UserError, match="a.units.json: damaged; remove it and give --rate and --first-centre"):
+        read_info(tmp_path / "a.units")
+    write_units(tmp_path / "a.units", [], info=UnitInfo(50.0, 0.0125))
+    assert read_info(tmp_path / "a.units") == UnitInfo(50.0, 0.0125)
+
+
 # ---- of codebooks ------------------------------------------------------------------------------------------------------------
 
 
 def by_themselves(corpus: Path, predicted: bool) -> list:
     """(K, F) of each utterance alone, as ``dinosr quality`` counts them."""
-    model, cfg = load_dinosr(GOLDEN)
+    model, reader = load_model(GOLDEN).model, open_reader(GOLDEN)
     read = model.predicted_codes if predicted else model.codes
-    return [read(normalised(wave, cfg.task.normalize)[None])[:, 0].numpy() for wave in waves(corpus)]
+    return [read(reader.prepare(torch.from_numpy(wave))[None])[:, 0].numpy() for wave in waves(corpus)]
 
 
 @pytest.mark.parametrize("predicted", [False, True])
@@ -173,11 +201,12 @@ def test_units_of_codebooks(corpus, tmp_path, predicted, batch_samples):
 def test_one_codebook_other_forms(corpus, tmp_path, monkeypatch):
     """... of the same units take no second pass."""
     (whole,) = write_codebook_units(GOLDEN, corpus, tmp_path, codebooks=[1]).files
-    monkeypatch.setattr(CodeReader, "read", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(FrameReader, "read", lambda *_: pytest.fail("computed again"))
     (plain,) = write_codebook_units(
         GOLDEN, corpus, tmp_path, codebooks=[1], rate=25, deduplicate=True, plain=True
     ).files
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["codebook_1.txt", "codebook_1.units", "codes"]
+    names = ["codebook_1.txt", "codebook_1.units", "codebook_1.units.json", "codes"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     lines = plain.read_text().splitlines()
     for line, units in zip(lines, read_units(whole).values(), strict=True):
         assert line == " ".join(map(str, dedup(units[::2])))
@@ -195,15 +224,15 @@ def test_shards_make_the_same_files(corpus, tmp_path):
 
 
 def test_goes_on_after_a_kill(corpus, tmp_path, monkeypatch):
-    real, asked = CodeReader.read, []
+    real, asked = FrameReader.read, []
 
-    def read(self, batch):
+    def read(self, batch, *rest):
         asked.extend(len(wave) for wave in batch)
         if len(asked) == 4:
             raise KeyboardInterrupt
-        return real(self, batch)
+        return real(self, batch, *rest)
 
-    monkeypatch.setattr(CodeReader, "read", read)
+    monkeypatch.setattr(FrameReader, "read", read)
     with pytest.raises(KeyboardInterrupt):
         write_codebook_units(GOLDEN, corpus, tmp_path, batch_samples=1)
     assert not list(tmp_path.glob("*.units"))
@@ -219,7 +248,7 @@ def test_units_of_something_else_in_the_folder(corpus, tmp_path):
     write_codebook_units(GOLDEN, corpus, tmp_path)
     with pytest.raises(
         UserError,
-        match="codes: holds features with weights teacher, not student; remove it, or give another folder with --out",
+        match="codes: contains features with weights teacher, not student; remove it, or give another folder with --out",
     ):
         write_codebook_units(GOLDEN, corpus, tmp_path, predicted=True)
 
@@ -237,28 +266,31 @@ def test_weights_that_are_not_finite(corpus, tmp_path):
     "size, dtype", [(2, "uint8"), (256, "uint8"), (257, "uint16"), (65536, "uint16"), (65537, "uint32")]
 )
 def test_codebooks_of_any_size(size, dtype):
-    assert codes.code_dtype(size) == dtype
+    reader = open_reader(GOLDEN)
+    reader.code_sets = {TEACHER: CodeSet(3, size, (0, 1, 2))}
+    spec = code_spec(reader, TEACHER)
+    assert (spec.dtype, spec.width) == (dtype, 3)
 
 
-def test_reader(corpus):
-    reader = CodeReader(GOLDEN, device="cpu")
-    assert (reader.rate, reader.n_codebooks, reader.size, reader.field) == (50.0, 2, 8, 400)
-    streamed = list(reader.stream(read_utterances(corpus)))
-    assert [utt for utt, _ in streamed] == [f"train{n}" for n in range(5)] and streamed[2][1].shape == (2, 1)
+def test_codes_in_memory(corpus):
+    reader = open_reader(GOLDEN)
+    codes = read_codes(reader, read_utterances(corpus), [TEACHER, HEAD])
+    assert list(codes[TEACHER]) == list(codes[HEAD]) == [f"train{n}" for n in range(5)]
+    assert codes[TEACHER]["train2"].shape == (2, 1) and codes[HEAD]["train0"].shape == (2, reader.frames(9000))
 
 
 def test_bad_requests(corpus, tmp_path):
     with pytest.raises(UserError, match="--codebooks 2: .* has codebooks 0 to 1"):
         write_codebook_units(GOLDEN, corpus, tmp_path, codebooks=[0, 2])
-    with pytest.raises(UserError, match="--rate 40: these units come 50 times a second"):
+    with pytest.raises(UserError, match="--rate 40: not a whole multiple or fraction"):
         write_codebook_units(GOLDEN, corpus, tmp_path, rate=40)
     fairseq_checkpoint(tmp_path / "hubert.pt", "hubert")
     with pytest.raises(
-        UserError, match="holds HubertModel, which has no codebooks; give a DinoSR pre-training checkpoint"
+        UserError, match="contains HubertModel, which has no codebooks; give a DinoSR pre-training checkpoint"
     ):
         write_codebook_units(tmp_path / "hubert.pt", corpus, tmp_path)
     write_corpus(tmp_path, "short", [399])
-    with pytest.raises(UserError, match="less than the 400 samples"):
+    with pytest.raises(UserError, match="shorter than one frame, 400 samples"):
         write_codebook_units(GOLDEN, tmp_path / "short.tsv", tmp_path)
     assert not list(tmp_path.glob("*.units"))
 
@@ -271,7 +303,7 @@ def folder(tmp_path) -> Path:
     """Frames around four points, a known one each."""
     names, lengths = ["b", "a", "none"], [30, 20, 0]
     which = [np.random.default_rng(row).integers(0, 4, length) for row, length in enumerate(lengths)]
-    with FeatureWriter(tmp_path / "features", 50, 4, "float16", {"kind": "mfcc"}, names, lengths) as writer:
+    with FeatureWriter(tmp_path / "features", 50, 0.0125, 4, "float16", {"kind": "mfcc"}, names, lengths) as writer:
         for row, points in enumerate(which):
             writer.add(row, np.eye(4)[points] * 10 + np.random.default_rng(9).normal(size=(len(points), 4)))
         writer.close()
@@ -344,6 +376,7 @@ def test_on_the_gpu(corpus):
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
     on_cpu, on_gpu = (
-        dict(CodeReader(GOLDEN, device=device).stream(read_utterances(corpus))) for device in ("cpu", "cuda")
+        read_codes(open_reader(GOLDEN, device=device), read_utterances(corpus), [TEACHER])[TEACHER]
+        for device in ("cpu", "cuda")
     )
     assert all((on_cpu[utt] == on_gpu[utt]).mean() > 0.9 for utt in on_cpu)

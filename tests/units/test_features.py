@@ -15,12 +15,15 @@ import torch
 
 import dinosr_plugin
 from dinosr_plugin import cli
-from dinosr_plugin.checkpoints import load as loading
-from dinosr_plugin.checkpoints.load import LayerReader, load_dinosr
+from dinosr_plugin.checkpoints import opening
+from dinosr_plugin.checkpoints.load import Loaded, load_model
+from dinosr_plugin.checkpoints.opening import open_reader
+from dinosr_plugin.checkpoints.readers import FrameReader
 from dinosr_plugin.data.acoustic import FEATURES
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.units import features, store
-from dinosr_plugin.units.features import extract, extract_acoustic, plan_batches, read_utterances, which_layers
+from dinosr_plugin.units import batches, features, store
+from dinosr_plugin.units.batches import plan_batches, read_utterances
+from dinosr_plugin.units.features import extract, extract_acoustic, which_layers
 from dinosr_plugin.units.store import FeatureFolder, layer_folders
 from support import paths
 from support.fairseq_models import MODELS, fairseq_checkpoint, fine_tuned_checkpoint
@@ -72,6 +75,11 @@ def alone(path: Path, corpus: Path, layer=None) -> list:
     return [model.features(wave, layer).numpy() for wave in waves(corpus)]
 
 
+def normalized(wave: np.ndarray, normalize: bool) -> torch.Tensor:
+    tensor = torch.from_numpy(wave)
+    return torch.nn.functional.layer_norm(tensor, tensor.shape) if normalize else tensor
+
+
 def refused(*args, **settings) -> str:
     with pytest.raises(UserError) as error:
         extract(*args, **settings)
@@ -101,7 +109,7 @@ def test_last_layer_whatever_the_batch(checkpoint, corpus, tmp_path, batch_sampl
 def test_all_layers_in_one_pass(checkpoint, corpus, tmp_path):
     extract(checkpoint, corpus, tmp_path, layer="all")
     folders = layer_folders(tmp_path)
-    assert len(folders) == LayerReader(checkpoint).n_layers >= 3
+    assert len(folders) == open_reader(checkpoint).n_layers >= 3
     for number, folder in enumerate(folders):
         assert FeatureFolder(folder).meta.source["layer"] == number
         for (_, given), wanted in zip(FeatureFolder(folder), alone(checkpoint, corpus, number), strict=True):
@@ -119,10 +127,10 @@ def test_what_fairseq_itself_gives(corpus, tmp_path):
     source = torch.from_numpy(waves(corpus)[0])[None]
     for kind in MODELS:
         model = fairseq_checkpoint(tmp_path / "model.pt", kind)
-        reader = LayerReader(tmp_path / "model.pt")
+        reader = open_reader(tmp_path / "model.pt")
         with torch.no_grad():
             wanted = model.extract_features(source, None)
-        ours = reader.read([source[0]], ["last"])[0][0]
+        ours = reader.read([source[0]], ["last"])[0].layers[0]
         torch.testing.assert_close(ours, (wanted[0] if kind == "hubert" else wanted["x"])[0])
 
 
@@ -131,9 +139,9 @@ def test_what_fairseq_itself_gives(corpus, tmp_path):
 )
 def test_padding_shows_where_it_is_said_to(tmp_path, kind, pads):
     fairseq_checkpoint(tmp_path / "model.pt", kind)
-    reader = LayerReader(tmp_path / "model.pt")
+    reader = open_reader(tmp_path / "model.pt")
     short, long = torch.randn(9000), torch.randn(12000)
-    together, by_itself = reader.read([short, long], ["last"])[0][0], reader.read([short], ["last"])[0][0]
+    together, by_itself = reader.read([short, long], ["last"])[0].layers[0], reader.read([short], ["last"])[0].layers[0]
     assert reader.pads == pads == torch.allclose(together, by_itself, **CLOSE)
 
 
@@ -142,26 +150,26 @@ def test_padding_shows_where_it_is_said_to(tmp_path, kind, pads):
 
 def test_teacher(corpus, tmp_path):
     extract(GOLDEN, corpus, tmp_path, layer="all", weights="teacher")
-    model, cfg = load_dinosr(GOLDEN)
-    wave = features.normalised(waves(corpus)[0], cfg.task.normalize)[None]
+    model, cfg, _ = load_model(GOLDEN)
+    wave = normalized(waves(corpus)[0], cfg.task.normalize)[None]
     with torch.no_grad():
         _, results = model.teacher.model(model.encoder_inputs(wave, model.frame_padding(wave, None)), None)
     for folder, (wanted, _, _) in zip(layer_folders(tmp_path), results, strict=True):
         np.testing.assert_allclose(FeatureFolder(folder)["train0"], wanted[:, 0], **CLOSE)
         assert FeatureFolder(folder).meta.source["weights"] == "teacher"
-    student = LayerReader(GOLDEN).read([wave[0]], [0])[0][0]
+    student = open_reader(GOLDEN).read([wave[0]], [0])[0].layers[0]
     assert not np.allclose(FeatureFolder(layer_folders(tmp_path)[0])["train0"], student, atol=1e-3)
 
 
 def test_random_weights_are_the_same_every_time(checkpoint):
-    one, again, trained = LayerReader(checkpoint, "random"), LayerReader(checkpoint, "random"), LayerReader(checkpoint)
+    one, again, trained = open_reader(checkpoint, "random"), open_reader(checkpoint, "random"), open_reader(checkpoint)
     assert one.fingerprint == again.fingerprint != trained.fingerprint
 
 
 def test_no_teacher(tmp_path, corpus):
     fairseq_checkpoint(tmp_path / "model.pt", "hubert")
     said = refused(tmp_path / "model.pt", corpus, tmp_path / "out", weights="teacher")
-    assert "model.pt: holds HubertModel, which has no teacher; give a DinoSR" in said
+    assert "model.pt: contains HubertModel, which has no teacher; give a DinoSR" in said
     assert "weights both: choose one of student, teacher, random" in refused(
         GOLDEN, corpus, tmp_path / "out", weights="both"
     )
@@ -216,7 +224,7 @@ def test_older_checkpoints(tmp_path, corpus):
         None,
     )
     torch.save(state, tmp_path / "old.pt")
-    old, new = LayerReader(tmp_path / "old.pt"), LayerReader(tmp_path / "new.pt")
+    old, new = open_reader(tmp_path / "old.pt"), open_reader(tmp_path / "new.pt")
     assert old.fingerprint == new.fingerprint and type(old.trunk) is type(model)
 
 
@@ -251,23 +259,23 @@ def test_goes_on_with_what_is_missing(corpus, tmp_path, monkeypatch):
     expected = np.load(lost)
     lost.unlink()
     kept = store.shard_file(tmp_path / "layer_1", 1, 1, "npy").stat().st_mtime_ns
-    assert "0.00 h were there" not in extract(GOLDEN, corpus, tmp_path, layer="all").summary
+    assert "0.00 h were done before" not in extract(GOLDEN, corpus, tmp_path, layer="all").summary
     np.testing.assert_allclose(np.load(lost), expected, **CLOSE)
     assert store.shard_file(tmp_path / "layer_1", 1, 1, "npy").stat().st_mtime_ns == kept
-    monkeypatch.setattr(LayerReader, "read", lambda *_: pytest.fail("computed again"))
-    assert extract(GOLDEN, corpus, tmp_path, layer="all").summary == "all 0.00 h of sound were there already"
+    monkeypatch.setattr(FrameReader, "read", lambda *_: pytest.fail("computed again"))
+    assert extract(GOLDEN, corpus, tmp_path, layer="all").summary == "all 0.00 h of sound were done before"
 
 
 def test_an_error_in_the_middle_keeps_what_was_done(corpus, tmp_path, monkeypatch):
-    real, asked = LayerReader.read, []
+    real, asked = FrameReader.read, []
 
-    def read(self, batch, layers):
+    def read(self, batch, *rest):
         asked.extend(len(wave) for wave in batch)
         if len(asked) == 4:
             raise KeyboardInterrupt
-        return real(self, batch, layers)
+        return real(self, batch, *rest)
 
-    monkeypatch.setattr(LayerReader, "read", read)
+    monkeypatch.setattr(FrameReader, "read", read)
     with pytest.raises(KeyboardInterrupt):
         extract(GOLDEN, corpus, tmp_path, batch_samples=1)
     extract(GOLDEN, corpus, tmp_path, batch_samples=1)
@@ -286,15 +294,15 @@ def test_an_error_in_the_middle_keeps_what_was_done(corpus, tmp_path, monkeypatc
 
 SLOW = """
 import sys, time
-from dinosr_plugin.models.checkpoint import LayerReader
-from dinosr_plugin.units import features, store
+from dinosr_plugin.checkpoints.readers import FrameReader
+from dinosr_plugin.units import batches, features, store
 store.SAVE_SECONDS = 0
-real, calls = LayerReader.read, []
+real, calls = FrameReader.read, []
 def read(self, *args):
     calls.append(1)
     time.sleep(600 if len(calls) > 2 else 0)
     return real(self, *args)
-LayerReader.read = read
+FrameReader.read = read
 features.extract(*sys.argv[1:4], layer="all", batch_samples=1)
 """
 
@@ -306,11 +314,11 @@ def test_goes_on_after_a_kill(corpus, tmp_path, monkeypatch):
         while not (marks.is_file() and any(marks.read_bytes())) and time.monotonic() < deadline:
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
-    real, asked = LayerReader.read, []
+    real, asked = FrameReader.read, []
     monkeypatch.setattr(
-        LayerReader, "read", lambda self, batch, layers: (asked.extend(batch), real(self, batch, layers))[1]
+        FrameReader, "read", lambda self, batch, *rest: (asked.extend(batch), real(self, batch, *rest))[1]
     )
-    assert "h were there" in extract(GOLDEN, corpus, tmp_path, layer="all", batch_samples=1).summary
+    assert "h were done before" in extract(GOLDEN, corpus, tmp_path, layer="all", batch_samples=1).summary
     assert 4 <= len(asked) <= 5
     for number, folder in enumerate(layer_folders(tmp_path)):
         for (_, given), wanted in zip(FeatureFolder(folder), alone(GOLDEN, corpus, number), strict=True):
@@ -322,8 +330,8 @@ def test_another_models_folder(corpus, tmp_path):
     state = torch.load(GOLDEN, weights_only=True)
     state["model"]["post_extract_proj.bias"] += 1
     torch.save(state, tmp_path / GOLDEN.name)
-    assert "holds features with fingerprint" in refused(tmp_path / GOLDEN.name, corpus, tmp_path / "out")
-    assert "holds features with layer last, not 0; remove it, or give another folder with --out" in refused(
+    assert "contains features with fingerprint" in refused(tmp_path / GOLDEN.name, corpus, tmp_path / "out")
+    assert "contains features with layer last, not 0; remove it, or give another folder with --out" in refused(
         GOLDEN, corpus, tmp_path / "out", layer=0
     )
 
@@ -388,7 +396,7 @@ def test_long_recordings(tmp_path):
     )
     assert len(read_utterances(manifest, max_minutes=1 / 60)) == 3
     extract_acoustic("mfcc", manifest, tmp_path / "mfcc")
-    assert cli.units.MAX_MINUTES == features.MAX_MINUTES
+    assert cli.units.MAX_MINUTES == batches.MAX_MINUTES
 
 
 def test_sound_that_is_no_number(tmp_path):
@@ -401,8 +409,8 @@ def test_sound_that_is_no_number(tmp_path):
 
 
 def test_not_a_speech_model(tmp_path, corpus, monkeypatch):
-    monkeypatch.setattr(loading, "load_with_task", lambda path: (torch.nn.Linear(2, 2), None, None))
-    assert "holds Linear, which has no Transformer layers to read" in refused(GOLDEN, corpus, tmp_path)
+    monkeypatch.setattr(opening, "load_model", lambda path: Loaded(torch.nn.Linear(2, 2), None, None))
+    assert "contains Linear, which cannot be read" in refused(GOLDEN, corpus, tmp_path)
 
 
 def test_damaged_weights(tmp_path, corpus):
@@ -485,7 +493,7 @@ def test_fine_tuned(corpus, tmp_path, pretrained, task):
         FeatureFolder(tmp_path / "features"), alone(tmp_path / "tuned.pt", corpus), waves(corpus), strict=True
     ):
         np.testing.assert_allclose(given, wanted, **CLOSE)
-    source = features.normalised(wave, pretrained == "golden")
+    source = normalized(wave, pretrained == "golden")
     with torch.no_grad():
         inside = model.w2v_encoder.w2v_model.extract_features(source[None], None, mask=False)
         inside = (inside[0] if pretrained == "hubert" else inside["x"])[0]
@@ -501,10 +509,10 @@ def test_hubert_without_dictionaries(corpus, tmp_path):
     del state["task_state"]
     torch.save(state, tmp_path / "old.pt")
     wave = torch.randn(9000)
-    ours = LayerReader(tmp_path / "old.pt").read([wave], ["last"])[0][0]
+    ours = open_reader(tmp_path / "old.pt").read([wave], ["last"])[0].layers[0]
     with torch.no_grad():
         torch.testing.assert_close(ours, model.extract_features(wave[None], None)[0][0])
-    LayerReader(tmp_path / "old.pt", "random")
+    open_reader(tmp_path / "old.pt", "random")
 
 
 def test_data2vec_is_registered_by_the_loader(tmp_path, corpus):

@@ -325,7 +325,7 @@ def test_the_dictionary_is_found(folder, tmp_path):
     np.testing.assert_allclose(UnitLanguageModel(tmp_path / "lm.pt", device="cpu").score(units), expected)
     (folder / "data").rename(folder / "moved")
     try:
-        with pytest.raises(UserError, match="no dict.txt, its dictionary, in"):
+        with pytest.raises(UserError, match=r"no dict.txt \(its dictionary\) in"):
             UnitLanguageModel(tmp_path / "lm.pt")
         np.testing.assert_allclose(
             UnitLanguageModel(tmp_path / "lm.pt", folder / "moved/dict.txt", device="cpu").score(units), expected

@@ -29,7 +29,7 @@ def writer(
     source: dict = {"kind": "mfcc"},
     lengths=LENGTHS,
 ):
-    return FeatureWriter(folder, 50, width, dtype, source, NAMES, lengths, shard, shards)
+    return FeatureWriter(folder, 50, 0.0125, width, dtype, source, NAMES, lengths, shard, shards)
 
 
 def write(folder: Path, shards: int = 1, **changes) -> Path:
@@ -53,7 +53,8 @@ def refused(folder: Path) -> str:
 @pytest.mark.parametrize("dtype", store.DTYPES)
 def test_there_and_back(tmp_path, shards, dtype):
     features = FeatureFolder(write(tmp_path / "new" / "mfcc", shards, dtype=dtype))
-    assert (features.rate, features.width, features.dtype) == (50.0, 6, np.dtype(dtype))
+    assert (features.rate, features.first_centre) == (50.0, 0.0125)
+    assert (features.width, features.dtype) == (6, np.dtype(dtype))
     assert features.utterances == NAMES and len(features) == 5 and features.lengths.tolist() == LENGTHS
     for (name, array), expected, again in zip(features, FRAMES, NAMES, strict=True):
         assert name == again and (isinstance(array, np.memmap) or name == "none") and array.dtype == dtype
@@ -91,7 +92,7 @@ def test_shards_are_of_about_the_same_size():
 
 @pytest.mark.parametrize(
     "shard, shards, said",
-    [(0, 2, "the first number lies between"), (3, 2, "the first"), (1, 6, "only 5 utterances; give")],
+    [(0, 2, "the first number must be between"), (3, 2, "the first"), (1, 6, "only 5 utterances; give")],
 )
 def test_no_such_shard(tmp_path, shard, shards, said):
     with pytest.raises(UserError, match=f"--shard {shard}/{shards}: .*{said}"):
@@ -177,7 +178,7 @@ def test_a_folder_of_something_else(tmp_path, changes, said):
     write(tmp_path)
     with pytest.raises(UserError) as error:
         writer(tmp_path, **changes)
-    assert f"{tmp_path}: holds features {said}; remove it, or give another folder with --out" == str(error.value)
+    assert f"{tmp_path}: contains features {said}; remove it, or give another folder with --out" == str(error.value)
 
 
 def test_what_is_no_number(tmp_path):
@@ -198,7 +199,7 @@ def test_what_is_no_number(tmp_path):
 
 def test_no_folder(tmp_path):
     assert "no such folder; `dinosr features" in refused(tmp_path / "none")
-    assert "holds no features (no meta.json)" in refused(tmp_path)
+    assert "contains no features (no meta.json)" in refused(tmp_path)
 
 
 def test_a_folder_of_layers(tmp_path):
@@ -206,7 +207,7 @@ def test_a_folder_of_layers(tmp_path):
         write(tmp_path / f"layer_{layer}")
     (tmp_path / "layer_x").mkdir()
     assert [path.name for path in layer_folders(tmp_path)] == ["layer_0", "layer_9", "layer_10"]
-    assert f"holds a folder for each layer; give one of {tmp_path / 'layer_0'}, " in refused(tmp_path)
+    assert f"contains a folder for each layer; give one of {tmp_path / 'layer_0'}, " in refused(tmp_path)
 
 
 def test_missing_shards(tmp_path):
@@ -230,7 +231,7 @@ def test_damaged(tmp_path):
         ("features_1_of_1.npy", b"", "features_1_of_1.npy cannot be read"),
         ("features_1_of_1.tsv", b"c 5\n", "features_1_of_1.tsv line 1 is not `utt<TAB>frames`"),
         ("features_1_of_1.tsv", b"a\t5\nc\t3\nd\t8\nnone\t0\ne\t4\n", "do not name the utterances"),
-        ("features_1_of_1.tsv", b"a\t5\n", "holds 20 frames, but its .tsv tells of 5"),
+        ("features_1_of_1.tsv", b"a\t5\n", "contains 20 frames, its .tsv says 5"),
     ]:
         (folder / name).write_bytes(content)
         assert (
@@ -240,7 +241,7 @@ def test_damaged(tmp_path):
         )
         (folder / name).write_bytes(files[name])
     np.save(folder / "features_1_of_1.npy", np.zeros((20, 7), np.float32))
-    assert "holds float32 of shape (20, 7), but meta.json tells of float32 6 wide" in refused(folder)
+    assert "contains float32 of shape (20, 7), meta.json says float32 of width 6" in refused(folder)
 
 
 def test_a_disk_that_is_too_small(tmp_path, monkeypatch):
@@ -253,3 +254,14 @@ def test_a_disk_that_is_too_small(tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".*.unfinished"))  # it would hold what space there was
     with pytest.raises(UserError, match="cannot write into /proc/nowhere"):
         writer(Path("/proc/nowhere"))
+
+
+def test_a_folder_from_before_centres_were_kept(tmp_path):
+    """Half a frame is assumed, and what is missing can still be added."""
+    folder = write(tmp_path / "mfcc")
+    meta = json.loads((folder / "meta.json").read_text())
+    del meta["first_centre"]
+    (folder / "meta.json").write_text(json.dumps(meta))
+    assert FeatureFolder(folder).first_centre == 0.01
+    with writer(folder) as one:
+        assert one.missing() == []

@@ -1,15 +1,15 @@
-"""Any folder of audio: split into training and validation by a hash, transcripts from .txt files, copies in 16 kHz mono."""
+"""Manifests of any folder of audio: a split by hash, transcripts from .txt files, and optional 16 kHz mono copies."""
 
 import hashlib
 import os
 import shutil
 from pathlib import Path, PurePosixPath
 
-from ...errors import UserError
+from ...errors import UserError, first_few
 from ..audio import AudioError, Header, convert, find_audio, find_files, map_files, read_header, wrong_format
 from ..manifest import (
+    ManifestRow,
     Split,
-    Utterance,
     duplicate_ids,
     path_fault,
     raise_problems,
@@ -26,11 +26,22 @@ TRAIN, VALID = "train", "valid"
 def folder_splits(
     root: Path, split_by: str, valid_share: float, seed: int, converted: Path | None, workers: int
 ) -> tuple[list[Split], list[str]]:
-    """``train`` and ``valid`` of every wav, flac and ogg file under ``root``, and notes for the user.
+    """Splits ``train`` and ``valid`` of all wav, flac and ogg files under ``root``.
 
-    ``split_by``: "file" or "speaker" (see ``speaker_of``); ``valid_share``: share of the files or speakers in ``valid``, 0 for none.
-    ``converted``: a new folder for 16 kHz mono FLAC copies of all files, which becomes the manifests' root; None: no copies.
-    Raises UserError with every problem of the files; then no copy is left behind either.
+    Args:
+        root: the folder that contains the audio.
+        split_by: "file" or "speaker" (see ``speaker_of``).
+        valid_share: share of the files or speakers in ``valid``, 0 for none.
+        seed: determines the split.
+        converted: a new folder for 16 kHz mono FLAC copies of all files, which becomes the manifests' root; None for no
+            copies.
+        workers: number of threads.
+
+    Returns:
+        The splits that are not empty, and notes for the user.
+
+    Raises:
+        UserError: lists every problem of the files; no copies are left behind.
     """
     root = absolute(root)
     paths = find_audio(root)
@@ -47,15 +58,15 @@ def folder_splits(
         raise_problems(problems, root)
 
     if converted is None:
-        utterances = [Utterance(path, header.samples, words.get(path)) for path, header in zip(paths, headers)]
+        utterances = [ManifestRow(path, header.samples, words.get(path)) for path, header in zip(paths, headers)]
     else:
         utterances = convert_all(root, converted, paths, words, workers)
         root = converted
     return [Split(name, root, rows) for name in (TRAIN, VALID) if (rows := rows_of(name, utterances, names))], notes
 
 
-def rows_of(split: str, utterances: list[Utterance], names: list[str]) -> list[Utterance]:
-    """The utterances whose name in ``names`` is ``split``, sorted by path (a copy's new suffix can change the order)."""
+def rows_of(split: str, utterances: list[ManifestRow], names: list[str]) -> list[ManifestRow]:
+    """The utterances whose entry in ``names`` is ``split``, sorted by path: copies may change the order."""
     return sorted((u for u, name in zip(utterances, names) if name == split), key=lambda utterance: utterance.path)
 
 
@@ -65,67 +76,68 @@ def header_problems(paths: list[str], headers: list[Header | AudioError], any_fo
         if isinstance(header, AudioError):
             problems.append(f"{path}: {header}")
         elif not any_format and (fault := wrong_format(header)):
-            problems.append(f"{path}: {fault}; add --convert NEW_FOLDER to make 16 kHz mono copies of all files")
+            problems.append(f"{path}: {fault}; add --convert NEW_FOLDER, which makes 16 kHz mono copies of all files")
     return problems
 
 
-# ---- training or validation -------------------------------------------------------------------------------------------------
+# ---- training or validation ------------------------------------------------------------------------------------------
 
 
 def split_names(paths: list[str], split_by: str, valid_share: float, seed: int) -> list[str]:
-    """``train`` or ``valid`` for each path. A hash of the path (or speaker) and the seed decides for each by itself,
-    so that an added file moves no other.
+    """``train`` or ``valid`` for each path.
 
-    Raises UserError where one of the two would be empty, with a share that works.
+    A hash of the seed and the path (or speaker) decides for each independently, so that adding a file does not move
+    others. Raises UserError if one of the splits would be empty, and suggests a share that works.
     """
     if not 0 <= valid_share < 1:
-        raise UserError(f"--valid-share {valid_share}: not between 0 and 1 (1 excluded)")
+        raise UserError(f"--valid-share {valid_share}: must be at least 0 and less than 1")
     if split_by == "speaker" and (flat := [path for path in paths if "/" not in path]):
-        advice = "make one folder a speaker, or use --split-by file"
-        raise UserError(f"{flat[0]} lies in no speaker's folder ({len(flat)} file(s) like it); {advice}")
-    # without the suffix: --convert changes that, and must not change the split
+        advice = "put the files of each speaker into one folder, or use --split-by file"
+        raise UserError(f"{flat[0]} is not in a speaker's folder ({len(flat)} such file(s)); {advice}")
+    # without the suffix: --convert changes it, and must not change the split
     keys = [speaker_of(path) if split_by == "speaker" else str(PurePosixPath(path).with_suffix("")) for path in paths]
-    places = {key: place_of(key, seed) for key in set(keys)}
-    lowest, highest = min(places.values()), max(places.values())
-    if 0 < valid_share <= lowest:
-        raise UserError(
-            f"--valid-share {valid_share} of {len(places)} {split_by}(s) leaves valid empty; {remedy(places)}"
-        )
-    if valid_share > highest:
-        raise UserError(
-            f"--valid-share {valid_share} of {len(places)} {split_by}(s) leaves train empty; {remedy(places)}"
-        )
-    return [VALID if places[key] < valid_share else TRAIN for key in keys]
+    numbers = {key: hash_number(key, seed) for key in set(keys)}
+    for empty, name in (
+        (0 < valid_share <= min(numbers.values()), VALID),
+        (valid_share > max(numbers.values()), TRAIN),
+    ):
+        if empty:
+            what = f"--valid-share {valid_share} of {len(numbers)} {split_by}(s) leaves {name} empty"
+            raise UserError(f"{what}; {share_advice(numbers)}")
+    return [VALID if numbers[key] < valid_share else TRAIN for key in keys]
 
 
-def place_of(key: str, seed: int) -> float:
+def hash_number(key: str, seed: int) -> float:
     """A fixed pseudo-random number in [0, 1) for a path or speaker."""
     digest = hashlib.sha256(f"{seed}\t{key}".encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:4], "big") / 2**32
 
 
-def remedy(places: dict[str, float]) -> str:
-    if len(places) == 1:
+def share_advice(numbers: dict[str, float]) -> str:
+    if len(numbers) == 1:
         return "there is only one: use --valid-share 0"
-    lowest, second = sorted(places.values())[:2]
-    return f"a small share that fills both is {(lowest + second) / 2:.4g}; or try another --seed, or 0 for no valid.tsv"
+    lowest, second = sorted(numbers.values())[:2]
+    share = (lowest + second) / 2
+    return f"a small share that leaves neither empty is {share:.4g}; or try another --seed, or 0 for no valid.tsv"
 
 
-# ---- transcripts ------------------------------------------------------------------------------------------------------------
+# ---- transcripts -----------------------------------------------------------------------------------------------------
 
 
 def read_words(root: Path, paths: list[str], problems: list[str]) -> tuple[dict[str, str], list[str]]:
-    """(path -> words, notes) from the .txt of the same name beside each file; both empty where no file has one.
+    """(path -> words, notes) from .txt files with the names of the audio files; both are empty if there are none.
 
-    Some files with and some without goes to ``problems``; a .txt without audio is a note, it may be a README.
+    If only some audio files have a .txt, the others are added to ``problems``. A .txt without audio, which may be a
+    README, gets a note.
     """
     texts = set(find_files(root, (".txt",)))
-    beside = {path: str(PurePosixPath(path).with_suffix(".txt")) for path in paths}
-    matched = {path: text for path, text in beside.items() if text in texts}
+    expected = {path: str(PurePosixPath(path).with_suffix(".txt")) for path in paths}
+    matched = {path: text for path, text in expected.items() if text in texts}
     if not matched:
         return {}, []
+    advice = f"while {len(matched)} other file(s) have one; write it, or remove the audio file"
     problems += [
-        f"{path}: no {PurePosixPath(beside[path]).name} beside it, which {len(matched)} other file(s) have; write it, or remove the audio"
+        f"{path}: no transcript {PurePosixPath(expected[path]).name} in its folder, {advice}"
         for path in paths
         if path not in matched
     ]
@@ -138,31 +150,32 @@ def read_words(root: Path, paths: list[str], problems: list[str]) -> tuple[dict[
             continue
         if fault := words_fault(words[path]):
             problems.append(f"{path}: {fault}")
-    strangers = sorted(texts - set(matched.values()))
-    notes = (
-        [f"{len(strangers)} .txt file(s) belong to no audio file and were left out, the first is {strangers[0]}"]
-        if strangers
-        else []
-    )
-    return words, notes
+    others = sorted(texts - set(matched.values()))
+    note = f"{len(others)} .txt file(s) without an audio file of the same name were ignored: {first_few(others)}"
+    return words, [note] if others else []
 
 
-# ---- 16 kHz mono copies -----------------------------------------------------------------------------------------------------
+# ---- 16 kHz mono copies ----------------------------------------------------------------------------------------------
 
 
 def require_new_folder(converted: Path, root: Path) -> None:
-    """Copies go to a folder of their own: never over the originals, never among them, where the next run would find both."""
+    """Raises UserError unless the folder for copies is new, writable and does not overlap the folder of the originals.
+
+    Otherwise copies could overwrite originals, or a second run would find both.
+    """
     if converted.is_relative_to(root) or root.is_relative_to(converted):
         raise UserError(f"--convert {converted}: overlaps {root}; give a new folder outside it")
     if converted.exists() and not (converted.is_dir() and not any(converted.iterdir())):
-        raise UserError(f"--convert {converted}: exists already; give a new folder, or remove it first")
+        raise UserError(f"--convert {converted}: already exists; give a new folder, or remove it first")
     require_writable(converted)
 
 
-def convert_all(root: Path, converted: Path, paths: list[str], words: dict[str, str], workers: int) -> list[Utterance]:
-    """Copy every file as 16 kHz mono FLAC, in the order of ``paths``.
+def convert_all(
+    root: Path, converted: Path, paths: list[str], words: dict[str, str], workers: int
+) -> list[ManifestRow]:
+    """Copies every file as 16 kHz mono FLAC; returns the utterances in the order of ``paths``.
 
-    The folder gets its name only when all are there; a failure, or Ctrl-C, removes what was made.
+    The folder is written under a temporary name and renamed when it is complete; a failure, or Ctrl-C, removes it.
     """
     unfinished = converted.with_name(f".{converted.name}.{os.getpid()}")
     targets = [str(PurePosixPath(path).with_suffix(".flac")) for path in paths]
@@ -181,4 +194,4 @@ def convert_all(root: Path, converted: Path, paths: list[str], words: dict[str, 
         raise UserError(f"--convert {converted}: cannot be written ({error.strerror}); give another folder") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return [Utterance(target, count, words.get(path)) for path, target, count in zip(paths, targets, samples)]
+    return [ManifestRow(target, count, words.get(path)) for path, target, count in zip(paths, targets, samples)]

@@ -1,7 +1,10 @@
-"""LibriSpeech and the labelled part of Libri-light: SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN.flac beside SPEAKER-CHAPTER.trans.txt.
+"""Manifests of LibriSpeech and of the labelled part of Libri-light.
 
-LibriSpeech: Panayotov et al. 2015, https://www.openslr.org/12. Libri-light's limited-resource release (librispeech_finetuning.tgz):
-Kahn et al. 2020, https://arxiv.org/abs/1912.07875: 1h/0..5/{clean,other} are six times ten minutes, 9h/{clean,other} the other nine hours.
+Both contain SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN.flac and, in the same folder, SPEAKER-CHAPTER.trans.txt.
+
+LibriSpeech: Panayotov et al. 2015, https://www.openslr.org/12. Libri-light's limited-resource release
+(librispeech_finetuning.tgz): Kahn et al. 2020, https://arxiv.org/abs/1912.07875; 1h/0..5/{clean,other} are six sets of
+ten minutes each, 9h/{clean,other} are the other nine hours.
 """
 
 import os
@@ -11,10 +14,20 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ...errors import UserError
-from ..audio import SUFFIXES, AudioError, Header, find_audio, find_files, map_files, read_header, wrong_format
+from ..audio import (
+    MONO_COPIES,
+    SUFFIXES,
+    AudioError,
+    Header,
+    find_audio,
+    find_files,
+    map_files,
+    read_header,
+    wrong_format,
+)
 from ..manifest import (
+    ManifestRow,
     Split,
-    Utterance,
     duplicate_ids,
     path_fault,
     raise_problems,
@@ -28,9 +41,10 @@ LIBRILIGHT = {"train_10min": ("1h/0/",), "train_1h": ("1h/",), "train_10h": ("1h
 
 
 def librispeech_splits(root: Path, parts: list[str] | None, workers: int) -> list[Split]:
-    """One split for each LibriSpeech part under ``root`` (or for ``root`` itself, where that is a part), rooted at the part's folder.
+    """One split for each LibriSpeech part under ``root``, or for ``root`` itself if it is a part.
 
-    ``parts``: names of the parts to take, None for all. Raises UserError for a part that is not there, and with every problem of the files.
+    The root of a split is the part's folder. ``parts``: names of the parts to use, None for all. Raises UserError for a
+    missing part, and one that lists every problem of the files.
     """
     folders = find_parts(root, parts)
     base = folders[0].parent
@@ -41,23 +55,25 @@ def librispeech_splits(root: Path, parts: list[str] | None, workers: int) -> lis
 
 
 def joined(splits: list[Split], name: str, parts: list[str]) -> Split:
-    """Several parts as one split, for example the three training parts as the 960 hours; rooted at the folder that holds them.
+    """Several parts as one split, for example the three training parts as the 960 hours.
 
-    Raises UserError for a part that is not among the splits, or a name that one of them has.
+    The root of the split is the folder that contains the parts. Raises UserError for a part that is not among the
+    splits, or if ``name`` is the name of one of them.
     """
     chosen = {split.name: split for split in splits}
     missing = [part for part in parts if part not in chosen]
     if missing or name in chosen:
-        what = f"no part {missing[0]}" if missing else f"{name} is a part itself"
+        what = f"there is no part {missing[0]}" if missing else f"{name} is the name of a part; give another name"
         raise UserError(f"--join {name} {' '.join(parts)}: {what}; the parts are {', '.join(chosen)}")
     utterances = [replace(u, path=f"{part}/{u.path}") for part in parts for u in chosen[part].utterances]
     return Split(name, chosen[parts[0]].root.parent, sorted(utterances, key=lambda u: u.path))
 
 
 def librilight_splits(root: Path, workers: int) -> list[Split]:
-    """``train_10min`` (1h/0), ``train_1h`` (1h/*) and ``train_10h`` (1h/* and 9h) of the folder librispeech_finetuning, or of its parent.
+    """Splits ``train_10min`` (1h/0), ``train_1h`` (1h/*) and ``train_10h`` (1h/* and 9h).
 
-    Raises UserError where 1h/0 or 9h is missing, and with every problem of the files.
+    ``root`` is the folder librispeech_finetuning or its parent. Raises UserError if 1h/0 or 9h is missing, and one that
+    lists every problem of the files.
     """
     root = absolute(root)
     if (root / "librispeech_finetuning").is_dir():
@@ -65,7 +81,7 @@ def librilight_splits(root: Path, workers: int) -> list[Split]:
     for needed in ("1h/0", "9h"):
         if not (root / needed).is_dir():
             advice = "give the folder librispeech_finetuning of Libri-light's limited-resource release"
-            raise UserError(f"{root}: no folder {needed} in it; {advice}")
+            raise UserError(f"{root}: contains no folder {needed}; {advice}")
     hours = LIBRILIGHT["train_10h"]
     paths = [path for path in find_audio(root) if path.startswith(hours)]
     transcripts = [path for path in find_files(root, (TRANSCRIPTS,)) if path.startswith(hours)]
@@ -76,19 +92,22 @@ def librilight_splits(root: Path, workers: int) -> list[Split]:
     ]
 
 
-# ---- folders ----------------------------------------------------------------------------------------------------------------
+# ---- folders ---------------------------------------------------------------------------------------------------------
 
 
 def absolute(folder: Path) -> Path:
-    """Absolute, but not resolved: who reaches a corpus through a link wants that link in the manifest."""
+    """The absolute path, with symbolic links kept: a manifest of a corpus behind a link contains that link."""
     return Path(os.path.abspath(folder))
 
 
 def find_parts(root: Path, wanted: list[str] | None) -> list[Path]:
-    """Folders of the parts under ``root``, sorted by name. Raises UserError where there are none, or not those that are wanted."""
+    """Folders of the parts under ``root``, sorted by name.
+
+    Raises UserError if there are none, or if one of the ``wanted`` parts is missing.
+    """
     root = absolute(root)
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; give the folder that holds LibriSpeech's parts")
+        raise UserError(f"{root}: no such folder; give the folder that contains LibriSpeech's parts")
     if (root / "LibriSpeech").is_dir():
         root = root / "LibriSpeech"
     folders = (
@@ -97,32 +116,33 @@ def find_parts(root: Path, wanted: list[str] | None) -> list[Path]:
     names = [folder.name for folder in folders]
     if not folders:
         raise UserError(
-            f"{root}: no LibriSpeech part (SPEAKER/CHAPTER/*.flac) in it; give the folder that holds train-clean-100 and so on, "
-            "or use `dinosr manifest folder` for other layouts"
+            f"{root}: contains no LibriSpeech part (SPEAKER/CHAPTER/*.flac); give the folder that contains parts "
+            "such as train-clean-100, or use `dinosr manifest folder` for other layouts"
         )
     missing = sorted(set(wanted or []) - set(names))
     if missing:
-        raise UserError(f"{root}: no part {', '.join(missing)} in it; --parts can be any of: {', '.join(names)}")
+        raise UserError(f"{root}: contains no part {', '.join(missing)}; --parts can be any of: {', '.join(names)}")
     return [folder for folder in folders if wanted is None or folder.name in wanted]
 
 
 def is_part(folder: Path) -> bool:
-    """Whether audio lies three levels down: SPEAKER/CHAPTER/file."""
+    """Whether the folder contains audio three levels down: SPEAKER/CHAPTER/file."""
     return any(file.suffix.lower() in SUFFIXES for file in folder.glob("*/*/*"))
 
 
-def below(folder: str, utterances: Iterable[Utterance]) -> list[Utterance]:
+def below(folder: str, utterances: Iterable[ManifestRow]) -> list[ManifestRow]:
     """The utterances under ``folder/``, with paths relative to it."""
     return [replace(u, path=u.path.removeprefix(folder)) for u in utterances if u.path.startswith(folder)]
 
 
-# ---- utterances and their words ---------------------------------------------------------------------------------------------
+# ---- utterances and their words --------------------------------------------------------------------------------------
 
 
-def read_utterances(root: Path, paths: list[str], transcripts: list[str], workers: int) -> list[Utterance]:
-    """Audio headers and transcripts put together, sorted by path; raises one UserError with every problem found.
+def read_utterances(root: Path, paths: list[str], transcripts: list[str], workers: int) -> list[ManifestRow]:
+    """Reads and matches audio headers and transcripts; returns the utterances sorted by path.
 
-    ``paths`` and ``transcripts`` (the *.trans.txt files) are relative to ``root``.
+    ``paths`` and ``transcripts`` (the *.trans.txt files) are relative to ``root``. Raises one UserError that lists
+    every problem.
     """
     paths = sorted(paths)
     problems = duplicate_ids(paths)
@@ -132,18 +152,18 @@ def read_utterances(root: Path, paths: list[str], transcripts: list[str], worker
     problems += [f"{path}: {fault}" for path, header in zip(paths, headers) if (fault := header_fault(header))]
     if problems:
         raise_problems(problems, root)
-    return [Utterance(path, header.samples, words[path]) for path, header in zip(paths, headers)]
+    return [ManifestRow(path, header.samples, words[path]) for path, header in zip(paths, headers)]
 
 
 def header_fault(header: Header | AudioError) -> str | None:
     if isinstance(header, AudioError):
         return str(header)
     fault = wrong_format(header)
-    return fault and f"{fault}; `dinosr manifest folder --convert` makes 16 kHz mono copies"
+    return fault and f"{fault}; {MONO_COPIES}"
 
 
 def match_words(root: Path, paths: list[str], transcripts: list[str], problems: list[str]) -> dict[str, str]:
-    """Path -> words for every file whose chapter has a line for it; what does not match goes to ``problems``."""
+    """Path -> words for every file with a line in its chapter's transcript; mismatches are added to ``problems``."""
     chapters: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         chapters[str(PurePosixPath(path).parent)].append(path)
@@ -156,14 +176,17 @@ def match_words(root: Path, paths: list[str], transcripts: list[str], problems: 
         files, lines = chapters.get(chapter, []), texts.get(chapter)
         if lines is None:
             problems.append(
-                f"{chapter}: no *{TRANSCRIPTS} for its {len(files)} file(s); fetch it again, or remove the folder"
+                f"{chapter}: no *{TRANSCRIPTS} file for its {len(files)} audio file(s); "
+                "fetch the transcript again, or remove the folder"
             )
             continue
         names = {utterance_id(path): path for path in files}
         for name in sorted(names.keys() - lines.keys()):
-            problems.append(f"{names[name]}: no line in the *{TRANSCRIPTS} beside it; add one, or remove the file")
+            problems.append(
+                f"{names[name]}: no line in the chapter's *{TRANSCRIPTS}; add one, or remove the audio file"
+            )
         for name in sorted(lines.keys() - names.keys()):
-            problems.append(f"{chapter}/{name}: a transcript without audio; fetch the audio again, or remove the line")
+            problems.append(f"{chapter}/{name}: transcript without audio; fetch the audio again, or remove the line")
         matched = {names[name]: lines[name] for name in names.keys() & lines.keys()}
         problems += [f"{path}: {fault}" for path, text in sorted(matched.items()) if (fault := words_fault(text))]
         words.update(matched)
@@ -171,16 +194,16 @@ def match_words(root: Path, paths: list[str], transcripts: list[str], problems: 
 
 
 def read_transcripts(root: Path, transcript: str, problems: list[str]) -> dict[str, str]:
-    """Utterance id -> words, single spaces between them, of one *.trans.txt (path relative to ``root``).
+    """Utterance id -> words, separated by single spaces, of one *.trans.txt (path relative to ``root``).
 
-    An utterance with two lines, or a file that cannot be read, goes to ``problems``.
+    A duplicate utterance and a file that cannot be read are added to ``problems``.
     """
     words: dict[str, str] = {}
     try:
         for number, line in enumerate(read_lines(root / transcript, "fetch it again"), start=1):
             name, *text = line.split() or [""]
             if name in words:
-                problems.append(f"{transcript} line {number}: a second line for {name}; remove one of them")
+                problems.append(f"{transcript} line {number}: duplicate transcript of {name}; remove one of them")
             elif name:
                 words[name] = " ".join(text)
     except UserError as error:

@@ -1,10 +1,10 @@
-"""Embedded speech: a small spoken corpus with exact phone times, made without network from eSpeak NG.
+"""A small corpus of synthetic speech with exact phone times, spoken by eSpeak NG; no network access is needed.
 
-The folder looks like LibriSpeech (``part/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN.flac`` and ``.trans.txt``), with
-``train.phones.tsv`` and ``dev.phones.tsv`` beside the parts. The speakers of dev, and what they say, are not in train.
+The folder has LibriSpeech's layout (``part/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN.flac`` and ``.trans.txt``), with
+``train.phones.tsv`` and ``dev.phones.tsv`` next to the parts. Train and dev share neither speakers nor sentences.
 
-Speakers are worked on in parallel, each from random streams that depend on the seed and the speaker alone:
-the same seed gives the same bytes, whatever the number of processes.
+Speakers are synthesised in parallel, each from random streams that depend only on the seed and the speaker: the same
+seed gives the same bytes, whatever the number of processes.
 """
 
 import functools
@@ -24,24 +24,23 @@ import soundfile
 from scipy.signal import lfilter, resample_poly
 from tqdm import tqdm
 
-from dinosr_plugin.data.synth import espeak, grammar
-from dinosr_plugin.errors import UserError
+from ...errors import UserError
+from . import espeak, grammar
 
 SAMPLE_RATE = 16000  # Hz
 PARTS = ("train", "dev")
 
-_RECIPE = (
-    1  # raise it when the same parameters give other bytes, so that an older corpus is not taken for a finished one
-)
+_RECIPE = 1  # increase it when the same parameters give different bytes, so that an old corpus is not reused
 _SUMMARY = "corpus.json"
 _FIRST_SPEAKER = 1001
 _CHAPTER_LENGTH = 100  # utterances
-_LEAST_SECONDS = 5.0  # a speaker; less holds no sentence for certain
-_LEAST_DEV_MINUTES = 1.5  # below this an error rate says little
-_LARGEST_DEV_SHARE = 0.2
+_MIN_SECONDS = 5.0  # per speaker; a shorter time may not fit any sentence
+_MIN_DEV_MINUTES = 1.5  # with less, an error rate is unreliable
+_MAX_DEV_SHARE = 0.2
 
-# Voice, pitch, pitch range, words a minute. Men and women take turns and dev takes the first ones, so both are measured.
-# Chosen by measure: median F0 and spectra apart from one another, no clipping, every phone mapped (whispers have no F0).
+# Voice, pitch, pitch range, words per minute. Men and women alternate, and dev takes the first voices, so that both are
+# evaluated. The voices were chosen by measurement: their median F0 and spectra differ from one another, they do not
+# clip, and all their phones are mapped. Whispering voices are excluded because they have no F0.
 _VOICES = (
     ("en-us+m3", 46, 55, 136),
     ("en-us+f2", 50, 50, 132),
@@ -64,22 +63,22 @@ _VOICES = (
 
 @dataclass(frozen=True)
 class Speaker:
-    """A voice and the recording conditions that come with it."""
+    """A voice and its recording conditions."""
 
     number: int
     part: str
     voice: str
     pitch: int  # eSpeak's scale, 0 to 100
     pitch_range: int
-    rate: int  # words a minute
-    tilt: float  # coefficient of a first-order filter: above 0 dull, below 0 bright
+    rate: int  # words per minute
+    tilt: float  # coefficient of a first-order filter: positive is dull, negative is bright
     level_db: float  # of the utterance, dB re full scale
-    snr_db: float  # background noise below the utterance's level
+    snr_db: float  # level of the utterance above that of the background noise
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What one process does at a time: one speaker's share of the corpus."""
+    """The work of one process at a time: one speaker's part of the corpus."""
 
     speaker: Speaker
     seconds: float
@@ -101,96 +100,108 @@ class _Spoken:
 
 
 def synthesize(out: Path, minutes: float, speakers: int, seed: int, workers: int | None = None) -> dict:
-    """Write a corpus of about ``minutes`` minutes (within 5 %) by ``speakers`` speakers into the folder ``out``.
+    """Writes a corpus of about ``minutes`` minutes (within 5 %) by ``speakers`` speakers to the folder ``out``.
 
-    It grows in ``OUT.partial`` and takes its name when it is whole; a run that was killed leaves nothing to repair.
-    If ``out`` holds a finished corpus made with the same parameters, nothing is done.
+    It is written to ``OUT.partial``, which is renamed when it is complete, so that an interrupted run leaves nothing to
+    repair. If ``out`` contains a finished corpus with the same parameters, nothing is done.
 
     Args:
-        workers: processes, by default one a core; the result does not depend on it.
+        out: the folder to create.
+        minutes: total duration.
+        speakers: number of speakers, at least 2.
+        seed: determines the corpus, together with ``minutes`` and ``speakers``.
+        workers: number of processes, by default one per core; the result does not depend on it.
 
     Returns:
-        The contents of ``OUT/corpus.json``: parameters, minutes, utterances and words a part, speakers.
+        The content of ``OUT/corpus.json``: parameters; minutes, utterances and words per part; speakers.
 
     Raises:
-        UserError: unusable parameters, ``out`` taken by something else or not writable, eSpeak missing.
+        UserError: invalid parameters, ``out`` contains something else or is not writable, or eSpeak is missing.
     """
     _check_parameters(minutes, speakers)
-    espeak.wheel()  # if it is missing, say so before anything is written
+    espeak.library_paths()  # raises UserError, before anything is written, if eSpeak is missing
     out = Path(out)
     parameters = {"recipe": _RECIPE, "minutes": float(minutes), "speakers": speakers, "seed": seed}
     try:
         finished = _finished(out, parameters)
         if finished:
-            print(f"{out} is there already, made with the same parameters: nothing to do")
+            print(f"{out} already exists and was made with the same parameters: nothing to do")
             return finished
         partial = fresh_partial(out, {*PARTS, *(f"{part}.phones.tsv" for part in PARTS), _SUMMARY})
         summary = _fill(partial, _jobs(partial, minutes, speakers, seed), parameters, workers)
         partial.rename(out)
     except (OSError, soundfile.SoundFileError) as error:
-        raise UserError(f"cannot write the corpus to {out}: {error}; choose another --out or make room") from error
+        raise UserError(
+            f"cannot write the corpus to {out}: {error}; free disk space or choose another --out"
+        ) from error
     return summary
 
 
 def _check_parameters(minutes: float, speakers: int) -> None:
     if speakers < 2:
-        raise UserError(f"--speakers {speakers}: at least 2 are needed, since nobody speaks in both train and dev")
+        raise UserError(f"--speakers {speakers}: must be at least 2, because train and dev have different speakers")
     if not 0 < minutes < float("inf"):
-        raise UserError(f"--minutes {minutes}: give a positive number of minutes")
-    for part, share in _seconds_a_speaker(minutes, speakers).items():
-        if share < _LEAST_SECONDS:
+        raise UserError(f"--minutes {minutes}: must be a positive number")
+    for part, share in _seconds_per_speaker(minutes, speakers).items():
+        if share < _MIN_SECONDS:
             raise UserError(
-                f"--minutes {minutes:g} leaves {share:.1f} seconds for each speaker in {part}: "
-                f"at least {_LEAST_SECONDS:g} are needed, so raise --minutes or lower --speakers"
+                f"--minutes {minutes:g} gives each speaker in {part} {share:.1f} seconds, but at least "
+                f"{_MIN_SECONDS:g} are needed; raise --minutes or lower --speakers"
             )
 
 
 def _finished(out: Path, parameters: dict) -> dict | None:
-    """The summary of the corpus in ``out`` if it is the one asked for, None if the place is free."""
+    """The summary of the corpus in ``out`` if it has these parameters; None if ``out`` is missing or empty.
+
+    Raises UserError for any other content.
+    """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     try:
         summary = json.loads((out / _SUMMARY).read_text())
     except (OSError, ValueError):
         raise UserError(
-            f"{out} exists and is not a finished synthetic corpus: choose another --out or remove it"
+            f"{out} exists and is not a finished synthetic corpus; choose another --out or remove it"
         ) from None
     if summary.get("parameters") != parameters:
         raise UserError(
-            f"{out} holds a corpus made with {summary.get('parameters')}: choose another --out or remove it"
+            f"{out} contains a corpus made with {summary.get('parameters')}; choose another --out or remove it"
         )
     return summary
 
 
-def fresh_partial(out: Path, ours: set[str]) -> Path:
-    """An empty folder ``OUT.partial``; what a killed run left there (names in ``ours``) goes, anything else does not."""
+def fresh_partial(out: Path, expected: set[str]) -> Path:
+    """Creates an empty folder ``OUT.partial``, after removing the one of an interrupted run.
+
+    Raises UserError if it contains other names than ``expected``, which such a run does not write.
+    """
     partial = out.with_name(out.name + ".partial")
     if partial.exists():
-        if not partial.is_dir() or {entry.name for entry in partial.iterdir()} - ours:
-            raise UserError(f"{partial} is in the way and holds other things than an unfinished corpus: remove it")
+        if not partial.is_dir() or {entry.name for entry in partial.iterdir()} - expected:
+            raise UserError(f"{partial} exists and contains more than an unfinished corpus; move it or remove it")
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
     return partial
 
 
-# ---- who speaks, and how much ----
+# ---- speakers and their share of the corpus ----
 
 
 def _dev_speakers(speakers: int) -> int:
-    """About a sixth of them, at least two as soon as there are eight."""
+    """Number of speakers in dev: about a sixth of them, and at least two of eight or more."""
     return max(2 if speakers >= 8 else 1, round(speakers / 6))
 
 
-def _seconds_a_speaker(minutes: float, speakers: int) -> dict[str, float]:
-    """Part -> seconds of audio that each of its speakers owes."""
+def _seconds_per_speaker(minutes: float, speakers: int) -> dict[str, float]:
+    """Part -> seconds of audio per speaker."""
     dev_speakers = _dev_speakers(speakers)
-    wanted = max(minutes * dev_speakers / speakers, _LEAST_DEV_MINUTES if minutes >= 10 else 0.0)
-    dev_minutes = min(wanted, _LARGEST_DEV_SHARE * minutes)
+    dev_minutes = max(minutes * dev_speakers / speakers, _MIN_DEV_MINUTES if minutes >= 10 else 0.0)
+    dev_minutes = min(dev_minutes, _MAX_DEV_SHARE * minutes)
     return {"train": 60 * (minutes - dev_minutes) / (speakers - dev_speakers), "dev": 60 * dev_minutes / dev_speakers}
 
 
 def roster_speaker(index: int, part: str, seed: int) -> Speaker:
-    """The speaker at a place of the roster; beyond its end, a voice comes back with another pitch and rate."""
+    """Speaker number ``index``; when all voices are used, they are reused with another pitch and rate."""
     rng = random.Random(f"{seed}/speaker/{index}")
     voice, pitch, pitch_range, rate = _VOICES[index % len(_VOICES)]
     if index >= len(_VOICES):
@@ -210,7 +221,7 @@ def roster_speaker(index: int, part: str, seed: int) -> Speaker:
 
 
 def _jobs(folder: Path, minutes: float, speakers: int, seed: int) -> list[_Job]:
-    seconds = _seconds_a_speaker(minutes, speakers)
+    seconds = _seconds_per_speaker(minutes, speakers)
     parts = ["dev" if index < _dev_speakers(speakers) else "train" for index in range(speakers)]
     return [_Job(roster_speaker(index, part, seed), seconds[part], seed, folder) for index, part in enumerate(parts)]
 
@@ -219,7 +230,7 @@ def _jobs(folder: Path, minutes: float, speakers: int, seed: int) -> list[_Job]:
 
 
 def _speak_all(job: _Job) -> tuple[dict, list[str]]:
-    """Write one speaker's chapters: the speaker's entry of the summary, and lines of ``.phones.tsv``."""
+    """Writes one speaker's chapters; returns the speaker's entry of the summary, and lines of ``.phones.tsv``."""
     speaker = job.speaker
     counts = {"utterances": 0, "words": 0, "seconds": 0.0}
     rows: list[str] = []
@@ -240,7 +251,7 @@ def _speak_all(job: _Job) -> tuple[dict, list[str]]:
 
 
 def _utterances(job: _Job) -> Iterator[_Spoken]:
-    """Sentence after sentence until the speaker's seconds are reached within one; a sentence that overshoots is dropped."""
+    """Sentences until the speaker's duration is reached within one second; a sentence that exceeds it is dropped."""
     speaker = job.speaker
     texts = sentences(job.seed, speaker)
     rng = np.random.default_rng([job.seed % 2**64, speaker.number])
@@ -257,7 +268,7 @@ def _utterances(job: _Job) -> Iterator[_Spoken]:
 
 
 def sentences(seed: int, speaker: Speaker) -> Iterator[str]:
-    """Sentences without repetition. Every possible sentence belongs to one of the parts, so none is said in both."""
+    """Sentences without repetition. Every possible sentence is assigned to one part, so that the parts share none."""
     rng = random.Random(f"{seed}/sentences/{speaker.number}")
     said: set[str] = set()
     while True:
@@ -277,9 +288,9 @@ def _record(
 
 
 def microphone(wave: np.ndarray, speaker: Speaker, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-    """What a microphone makes of the synthesiser's sound: silence around it, a tilted spectrum, a level, noise.
+    """Simulates a recording of synthetic speech: adds silence, tilts the spectrum, sets the level, adds noise.
 
-    int16 samples at eSpeak's rate -> int16 samples at ``SAMPLE_RATE``, and how many of them come before the speech.
+    int16 samples at eSpeak's rate -> int16 samples at ``SAMPLE_RATE``, and the number of samples before the speech.
     """
     speech = resample_poly(wave / 32768.0, 320, 441)  # 22,050 to 16,000 Hz
     lead, tail = (int(SAMPLE_RATE * seconds) for seconds in rng.uniform(0.15, 0.40, size=2))
@@ -291,7 +302,7 @@ def microphone(wave: np.ndarray, speaker: Speaker, rng: np.random.Generator) -> 
 
 
 def _times(phones: list[espeak.Segment], lead: int, samples: int) -> list[tuple[float, float, str]]:
-    """Phones in seconds of the padded recording, from 0 to its end; the silence around the speech is ``SIL``."""
+    """(start, end, phone) in seconds, from 0 to the end of the recording; the silence around the speech is ``SIL``."""
     edges = [lead / SAMPLE_RATE + phone.start / espeak.SAMPLE_RATE for phone in phones]
     names = [phone.name for phone in phones]
     if names[0] == "SIL":
@@ -308,7 +319,7 @@ def _times(phones: list[espeak.Segment], lead: int, samples: int) -> list[tuple[
 
 
 def _fill(folder: Path, jobs: list[_Job], parameters: dict, workers: int | None) -> dict:
-    """Let everybody speak, then write the phone tables and the summary."""
+    """Synthesises all speakers, then writes the phone tables and the summary."""
     results = list(_run(jobs, min(workers or os.cpu_count() or 1, len(jobs))))
     for part in PARTS:
         with open(folder / f"{part}.phones.tsv", "w", encoding="utf-8") as table:
@@ -323,21 +334,21 @@ def _fill(folder: Path, jobs: list[_Job], parameters: dict, workers: int | None)
 
 
 def _totals(part: str, entries: list[dict]) -> dict:
-    mine = [entry for entry in entries if entry["part"] == part]
+    speakers = [entry for entry in entries if entry["part"] == part]
     return {
-        "speakers": len(mine),
-        "minutes": round(sum(entry["seconds"] for entry in mine) / 60, 3),
-        "utterances": sum(entry["utterances"] for entry in mine),
-        "words": sum(entry["words"] for entry in mine),
+        "speakers": len(speakers),
+        "minutes": round(sum(entry["seconds"] for entry in speakers) / 60, 3),
+        "utterances": sum(entry["utterances"] for entry in speakers),
+        "words": sum(entry["words"] for entry in speakers),
     }
 
 
 def _run(jobs: list[_Job], workers: int) -> Iterator[tuple[dict, list[str]]]:
-    """Results in the order of the jobs, under a progress bar."""
+    """Results in the order of the jobs, with a progress bar."""
     bar = functools.partial(tqdm, total=len(jobs), desc="speaking", unit="speaker")
     if workers == 1:
         yield from bar(map(_speak_all, jobs))
         return
-    # Ctrl-C is for this process alone, which then ends the others: one message instead of one a process
+    # Only this process handles Ctrl-C, and then ends the others: one message instead of one per process
     with multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         yield from bar(pool.imap(_speak_all, jobs))

@@ -1,8 +1,8 @@
-"""Everyday English sentences from a small grammar: a closed vocabulary in which every word comes back often.
+"""Everyday English sentences from a small grammar with a closed vocabulary, in which every word occurs often.
 
-The grammar is a context-free one. A word in capitals names a rule, any other word is spoken as it stands;
-``|`` separates alternatives, which are equally likely. Words that English spells alike and says differently
-(read, live, close, wind, tear, use) are left out, so that the spelling settles the pronunciation.
+The grammar is context-free. A word in capitals is the name of a rule, all other words are spoken; ``|`` separates
+alternatives, which are equally likely. Homographs (read, live, close, wind, tear, use) are left out, so that the
+spelling determines the pronunciation.
 """
 
 import random
@@ -28,8 +28,10 @@ OWNER: my | your | his | her | our | their | the boy's | the girl's | the teache
 
 THING: ARTICLE NOUN | ARTICLE NOUN | ARTICLE LOOK NOUN | ARTICLE LOOK NOUN | OWNER NOUN | OWNER LOOK NOUN
 ARTICLE: the | the | this | that | one | another
-NOUN: book | dog | cat | house | garden | table | chair | box | ship | bird | horse | fish | orange | cup | shoe | letter
-NOUN: treasure | toy | coin | key | door | window | bridge | cheese | sugar | fire | flower | tree | stone | bag | bottle
+NOUN: book | dog | cat | house | garden | table | chair | box | ship | bird | horse | fish | orange | cup | shoe
+NOUN: letter
+NOUN: treasure | toy | coin | key | door | window | bridge | cheese | sugar | fire | flower | tree | stone | bag
+NOUN: bottle
 NOUN: measure | television | egg | chicken | tooth | thumb | earth | voice | noise
 LOOK: red | green | blue | yellow | black | white | big | small | long | heavy | new | good | bad | beautiful | broken
 LOOK: huge | cold | warm | unusual | cheap
@@ -47,13 +49,15 @@ HOW: slowly | quickly | usually | never | always | often
 ASK: did | would | could | should | why did | when did | where did | how could
 WAS: was | is | looked | seemed | wasn't
 WERE: were | stood
-QUALITY: red | green | blue | old | new | good | bad | big | small | long | heavy | beautiful | broken | cold | warm | huge
+QUALITY: red | green | blue | old | new | good | bad | big | small | long | heavy | beautiful | broken | cold | warm
+QUALITY: huge
 QUALITY: quiet | strange | very LOOK | too LOOK | rather LOOK
 
 PLACE: WHERE the SPOT | WHERE the SPOT | WHERE the SPOT | WHERE OWNER SPOT | here | over there | at home | outside
 WHERE: in | near | under | behind | by | from | around | between
 SPOT: house | garden | school | river | table | garage | church | village | beach | bridge | water
-TIME: today | yesterday | last night | this morning | in the evening | on monday | on thursday | again | at once | every year
+TIME: today | yesterday | last night | this morning | in the evening | on monday | on thursday | again | at once
+TIME: every year
 TIME: before dinner | after lunch | a month ago | all day
 JOIN: and | but | because | so | when | while | before
 AND: and | or
@@ -61,7 +65,7 @@ AND: and | or
 
 
 def _parse(text: str) -> dict[str, list[list[str]]]:
-    """Rule name -> its alternatives, each a list of words; lines of the same name add up."""
+    """Rule name -> its alternatives, each a list of words; lines with the same name are joined."""
     rules: dict[str, list[list[str]]] = {}
     for line in filter(None, text.splitlines()):
         name, alternatives = line.split(":")
@@ -77,7 +81,7 @@ VOCABULARY: tuple[str, ...] = tuple(
 
 
 def word_class(rule: str) -> frozenset[str]:
-    """The words that a rule can be by itself, without those that come with others: ``word_class("ARTICLE")``."""
+    """The alternatives of a rule that are single words, such as ``word_class("ARTICLE")``."""
     return frozenset(choice[0] for choice in _RULES[rule] if len(choice) == 1 and choice[0] not in _RULES)
 
 
@@ -88,13 +92,13 @@ def _expand(symbol: str, rng: random.Random) -> list[str]:
 
 
 def _repeats_itself(words: list[str]) -> bool:
-    """A word comes twice close together ("mary and mary"), or a long one anywhere ("the garden in the garden")."""
+    """Whether a word is repeated within three words ("mary and mary"), or a long one anywhere in the sentence."""
     long = [word for word in words if len(word) > 4]
     return len(set(long)) < len(long) or any(word in words[i + 1 : i + 3] for i, word in enumerate(words))
 
 
 def sentence(rng: random.Random) -> str:
-    """One sentence of ``MIN_WORDS`` to ``MAX_WORDS`` words in lower case, all of them in ``VOCABULARY``.
+    """One sentence of ``MIN_WORDS`` to ``MAX_WORDS`` words of ``VOCABULARY``, in lower case.
 
     The same state of ``rng`` gives the same sentence on every machine.
     """
@@ -108,5 +112,5 @@ _QUESTION_WORDS = ("did", "would", "could", "should", "why", "where", "who", "ho
 
 
 def punctuated(words: str) -> str:
-    """The sentence with the mark that tells a speech synthesiser how to end it: the voice rises in a question."""
+    """The sentence with the final punctuation, which makes the synthesiser's voice rise at the end of a question."""
     return words + ("?" if words.startswith(_QUESTION_WORDS) else ".")

@@ -1,12 +1,12 @@
-"""A small benchmark of words and grammar, spoken by the voices of ``dinosr synth``, in the layout of ZeroSpeech 2021's dataset.
+"""A small benchmark of words and grammar, spoken by the voices of ``dinosr synth``, in ZeroSpeech 2021's layout.
 
     lexical/dev/gold.csv, *.wav      a word and a non-word, in each voice
-    syntactic/dev/gold.csv, *.wav    a sentence and one that breaks a rule, in each voice
+    syntactic/dev/gold.csv, *.wav    a grammatical and an ungrammatical sentence, in each voice
     lexical.tsv, syntactic.tsv       manifests of the two
 
-Both sides of a pair are recorded alike (silence around them, noise), so that nothing but the speech tells them apart. The voices are the
-third and following of ``dinosr synth`` with the same seed, which are training speakers of its corpora of up to 14 speakers; the sentences that
-are right belong to its dev part: no corpus made with this seed trains on them.
+Both sides of a pair have the same recording conditions (silence around them, noise), so that they differ in the speech
+only. The voices are those of ``dinosr synth`` with the same seed, from the third on; these are training speakers in its
+corpora of up to 14 speakers. The grammatical sentences belong to its dev part: no corpus with this seed trains on them.
 """
 
 import csv
@@ -24,111 +24,91 @@ from ...errors import UserError
 from ..manifest import unwritable, write_files
 from . import espeak, grammar
 from .corpus import SAMPLE_RATE, Speaker, fresh_partial, microphone, roster_speaker, sentences
-from .minimal_pairs import sentence_pairs, word_pairs
+from .minimal_pairs import Phones, SentencePair, sentence_pairs, word_pairs
 
-_FIRST_VOICE = 2  # of the roster: two are dev speakers in corpora of 8 to 14
+_FIRST_VOICE = 2  # index of the first voice used: two are dev speakers in corpora of 8 to 14 speakers
 _FILES = {"lexical", "syntactic", "lexical.tsv", "syntactic.tsv"}
 
 
 @dataclass(frozen=True)
 class Item:
-    """One side of a pair: what is said, and its fields in gold.csv but for file name and voice."""
+    """One side of a pair: its text, and its fields in gold.csv except for file name and voice."""
 
     text: str
     fields: dict[str, str | int]
 
 
-Pair = tuple[Item, Item]  # the right one first
+Pair = tuple[Item, Item]  # the correct one first
 
 
 def make_benchmark(out: Path, pairs: int, voices: int, seed: int) -> dict[str, int]:
-    """Write the benchmark into the new folder ``out``; the same parameters give the same bytes (but for the folder's name in the manifests).
+    """Writes the benchmark to the new folder ``out``.
 
-    It grows in ``OUT.partial`` and takes its name when it is whole.
+    The same parameters give the same bytes, except for the folder's name in the manifests. The benchmark is written to
+    ``OUT.partial``, which is renamed when it is complete.
 
     Args:
-        pairs: of sentences, and at most so many of words: the vocabulary has about 200.
-        voices: in which each pair is spoken.
+        out: the folder to create.
+        pairs: number of sentence pairs, and maximum number of word pairs, of which the vocabulary has about 200.
+        voices: number of voices that speak each pair.
+        seed: determines the pairs and the voices.
 
     Returns:
         {"lexical": pairs, "syntactic": pairs}.
 
     Raises:
-        UserError: ``out`` is there already or cannot be written, eSpeak is missing.
+        UserError: ``out`` already exists or cannot be written, or eSpeak is missing.
     """
-    espeak.wheel()  # if it is missing, say so before anything is written
+    espeak.library_paths()  # raises UserError, before anything is written, if eSpeak is missing
     out = Path(out).absolute()
     if out.exists():
-        raise UserError(f"{out}: is there already; give another folder with --out, or remove it")
+        raise UserError(f"{out}: already exists; give another folder with --out, or remove it")
     speakers = [roster_speaker(_FIRST_VOICE + index, "dev", seed) for index in range(voices)]
     sets = {"lexical": lexical_pairs(pairs, seed), "syntactic": syntactic_pairs(pairs, sentences(seed, speakers[0]))}
     try:
         partial = fresh_partial(out, _FILES)
-        for name, own in sets.items():
-            rows = list(speak_set(partial / name / "dev", name, own, speakers, seed))
+        for name, items in sets.items():
+            rows = list(speak_set(partial / name / "dev", name, items, speakers, seed))
             write_files(partial / name / "dev", {"gold.csv": table_lines([fields for fields, _ in rows])})
-            write_files(
-                partial,
-                {
-                    f"{name}.tsv": [
-                        str(out / name / "dev"),
-                        *sorted(f"{fields['filename']}.wav\t{samples}" for fields, samples in rows),
-                    ]
-                },
-            )
+            manifest_rows = sorted(f"{fields['filename']}.wav\t{samples}" for fields, samples in rows)
+            write_files(partial, {f"{name}.tsv": [str(out / name / "dev"), *manifest_rows]})
         partial.rename(out)
     except (OSError, soundfile.SoundFileError) as error:
         raise unwritable(out, str(error)) from error
-    return {name: len(own) for name, own in sets.items()}
+    return {name: len(items) for name, items in sets.items()}
 
 
 def lexical_pairs(count: int, seed: int) -> list[Pair]:
+    def item(number: int, word: str, frequency: int | str, phones: Phones, correct: int) -> Item:
+        sounds = {"phones": " ".join(phones), "length": len(phones)}
+        return Item(word, {"id": number, "frequency": frequency, "word": word, **sounds, "correct": correct})
+
     return [
         (
-            Item(
-                pair.word,
-                {
-                    "id": number,
-                    "frequency": pair.frequency,
-                    "word": pair.word,
-                    "phones": " ".join(pair.phones),
-                    "length": len(pair.phones),
-                    "correct": 1,
-                },
-            ),
-            Item(
-                pair.non_word,
-                {
-                    "id": number,
-                    "frequency": "",
-                    "word": pair.non_word,
-                    "phones": " ".join(pair.non_phones),
-                    "length": len(pair.non_phones),
-                    "correct": 0,
-                },
-            ),
+            item(number, pair.word, pair.frequency, pair.phones, 1),
+            item(number, pair.non_word, "", pair.non_phones, 0),
         )
         for number, pair in enumerate(word_pairs(count, seed), start=1)
     ]
 
 
 def syntactic_pairs(count: int, texts: Iterator[str]) -> list[Pair]:
-    def item(pair, number: int, text: str, correct: int) -> Item:
+    def item(pair: SentencePair, number: int, text: str, correct: int) -> Item:
         return Item(
             grammar.punctuated(text),
             {"id": number, "type": pair.type, "subtype": pair.subtype, "transcription": text, "correct": correct},
         )
 
-    found = enumerate(sentence_pairs(count, texts), start=1)
-    return [(item(pair, number, pair.sentence, 1), item(pair, number, pair.non_sentence, 0)) for number, pair in found]
+    pairs = enumerate(sentence_pairs(count, texts), start=1)
+    return [(item(pair, number, pair.sentence, 1), item(pair, number, pair.non_sentence, 0)) for number, pair in pairs]
 
 
 def speak_set(
     folder: Path, name: str, pairs: list[Pair], speakers: list[Speaker], seed: int
 ) -> Iterator[tuple[dict, int]]:
-    """Write every side of every pair in every voice; yields its row of gold.csv and its samples.
+    """Writes both sides of every pair in every voice; yields each row of gold.csv and its number of samples.
 
-    Which of a pair is said first is drawn: what eSpeak says depends a little on what it said before.
+    Which side is spoken first is random, because eSpeak's output depends slightly on the preceding utterance.
     """
     folder.mkdir(parents=True)
     with tqdm(desc=name, total=len(speakers) * len(pairs), unit="pair", disable=None) as bar:
@@ -137,9 +117,8 @@ def speak_set(
                 for number, pair in enumerate(pairs):
                     for side in np.random.default_rng([seed % 2**64, speaker.number, number]).permutation(2):
                         wave, _ = talker.speak(pair[side].text)
-                        rng = np.random.default_rng(
-                            [seed % 2**64, speaker.number, number, len(name)]
-                        )  # the same for both sides
+                        # the same for both sides
+                        rng = np.random.default_rng([seed % 2**64, speaker.number, number, len(name)])
                         recorded, _ = microphone(wave, speaker, rng)
                         file = file_name(seed, name, speaker, pair[side])
                         soundfile.write(folder / f"{file}.wav", recorded, SAMPLE_RATE, subtype="PCM_16")
@@ -148,14 +127,14 @@ def speak_set(
 
 
 def file_name(seed: int, name: str, speaker: Speaker, item: Item) -> str:
-    """As the benchmark's: letters that do not give away which is which."""
+    """Hexadecimal digits, as in the original benchmark, which do not reveal which side is correct."""
     return hashlib.sha256(
         f"{seed}/{name}/{speaker.number}/{item.fields['id']}/{item.fields['correct']}".encode()
     ).hexdigest()[:12]
 
 
 def table_lines(rows: list[dict]) -> list[str]:
-    """A .csv table's lines, its columns first, sorted by pair and voice as the benchmark's, the right side before the wrong one."""
+    """Lines of gold.csv with a header, sorted by pair and voice as in the benchmark, the correct side first."""
     text = io.StringIO()
     writer = csv.DictWriter(
         text,

@@ -1,0 +1,1 @@
+"""What is measured of features and units, a folder per family of measures."""

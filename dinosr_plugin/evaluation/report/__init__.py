@@ -1,6 +1,6 @@
 """``dinosr report``: one page of what a checkpoint learned, with baselines beside every figure.
 
-Measuring is ``comparison``'s. Here: ``inputs``, what is reported on; ``pictures``; ``words``, what the page says; ``page``, its HTML.
+``inputs``: what is reported on; ``comparison`` measures; ``pictures``; ``words``: the texts; ``page``: the HTML.
 """
 
 import json
@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ...data.manifest import write_files
-from ..comparison import compare
+from ..comparison import Comparison, measures_for
+from ..layers import MAX_BYTES
 from .inputs import about, read_inputs, why_no_abx
 from .page import page
 from .pictures import code_pictures, layer_pictures, map_pictures, training_pictures
@@ -23,28 +24,31 @@ def write_report(
     log: str | Path | None = None,
     abx: bool = True,
     clusters: int | None = None,
-    notes: Sequence[str] = (),
+    skip_missing: bool = False,
+    cache: str | Path | None = None,
+    max_bytes: float = MAX_BYTES,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Measure, draw, and write ``report.html`` (which needs nothing beside it), its pictures and ``figures.json`` into ``out``.
+    """Measure, draw, and write ``report.html`` (self-contained), its pictures and ``figures.json`` into ``out``.
 
-    What takes long is kept in ``out/work``: the same command goes on where it was killed.
+    The checkpoint is loaded once; the sound is read once for the trained and once for the untrained model. Finished
+    rows are kept in ``out/work``: the same command resumes.
 
     Args:
-        checkpoint: a DinoSR pre-training checkpoint; of another model the page tells of its layers only.
+        checkpoint: a DinoSR pre-training checkpoint; for another model the page is about its layers only.
         manifest, phones: the speech that is measured on, with its phone alignment.
         train: manifest of the speech that k-means is fitted on.
         log: TensorBoard's folder or the JSON log of the training, ``training_log.read_training_log``.
         abx: with ABX errors.
-        clusters: as ``comparison.compare``.
-        notes: what stands on top of the page besides its own.
-        say: is told what is being done.
+        clusters, cache, max_bytes: as ``Comparison``.
+        skip_missing: leave out utterances without alignment.
+        say: receives lines about the progress.
 
     Raises:
         UserError: from the checkpoint, manifests, audio, alignment, log or folder.
     """
-    inputs, own_notes = read_inputs(Path(checkpoint), Path(manifest), Path(phones), Path(train), Path(out), log)
-    notes = [*notes, *own_notes]
+    inputs = read_inputs(Path(checkpoint), Path(manifest), Path(phones), Path(train), Path(out), log, skip_missing)
+    notes = list(inputs.notes)
     if abx and (why := why_no_abx(inputs)):
         notes.append(why)
         abx = False
@@ -52,29 +56,24 @@ def write_report(
         notes.append("no ABX: it was left out (--no-abx)")
     for note in notes:
         say(f"note: {note}")
-    head = about(inputs)
-    say(f"figures of every layer and codebook, and of the baselines; finished ones are kept in {inputs.out / 'work'}")
-    rows = compare(
-        inputs.checkpoint,
-        inputs.train,
-        inputs.manifest,
-        inputs.phones,
-        inputs.speakers,
-        inputs.out / "work",
-        abx,
-        clusters,
-    )
-    figures = {**head, "rows": rows, "notes": notes}
-    pictures = {"layers": layer_pictures(inputs, figures), **training_pictures(inputs, figures)}
-    if figures["model"]["codebooks"]:
-        say("units of every codebook")
-        for section, own in code_pictures(inputs, figures).items():
-            pictures.setdefault(section, []).extend(own)
-    say("map of frames")
-    pictures["map"] = map_pictures(inputs, figures)
+    work = inputs.out / "work"
+    measures = measures_for(inputs.speech, abx)
+    with Comparison(inputs.reader, train, inputs.speech, measures, work, clusters, cache, max_bytes) as comparison:
+        say(f"measuring every layer, every codebook and the baselines; finished rows are kept in {work}")
+        figures = {**about(inputs), "rows": comparison.rows(), "notes": notes}
+        pictures = {"layers": layer_pictures(inputs, figures), **training_pictures(inputs, figures)}
+        if figures["model"]["codebooks"]:
+            say("drawing the units of every codebook")
+            for section, own in code_pictures(inputs, figures, comparison).items():
+                pictures.setdefault(section, []).extend(own)
+        say("drawing a map of frames")
+        pictures["map"] = map_pictures(inputs, figures, comparison)
     written = {
         "figures.json": json.dumps(figures, indent=1).splitlines(),
         "report.html": page(figures, pictures).splitlines(),
     }
     write_files(inputs.out, written)
     return inputs.out / "report.html"
+
+
+__all__: Sequence[str] = ["write_report"]

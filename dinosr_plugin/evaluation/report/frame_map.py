@@ -2,7 +2,6 @@
 
 import importlib.util
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +9,9 @@ from tqdm import tqdm
 
 from ...data.audio import SAMPLE_RATE
 from ...errors import UserError
-from ...units.features import LiveFeatures, Utterance
-from ..phones import PhoneAlignment
+from ...units.features import LiveFeatures
+from ...units.store import FeatureFolder
+from ..speech import Speech
 
 FRAMES = 3000
 SPEAKERS = 7  # more would be too many colours
@@ -28,53 +28,46 @@ class FrameMap(NamedTuple):
     speakers: np.ndarray
 
 
-def frame_map(
-    features: LiveFeatures,
-    utterances: Sequence[Utterance],
-    phones: PhoneAlignment,
-    speakers: Mapping[str, str],
-    seed: int = 0,
-) -> FrameMap:
-    """Frames of every phone and speaker in equal parts, as far as there are any, laid out by t-SNE (van der Maaten and Hinton 2008).
+def frame_map(features: FeatureFolder | LiveFeatures, speech: Speech, seed: int = 0) -> FrameMap:
+    """Frames of every phone and speaker in equal parts, as far as possible, placed by t-SNE (van der Maaten and Hinton
+    2008).
 
-    Of many speakers, the ``SPEAKERS`` with the most speech. Neighbourhoods mean something in such a map; distances between far groups, their sizes
-    and the axes do not.
+    Of many speakers, the ``SPEAKERS`` with the most speech. Only neighbourhoods mean something in such a map, not the
+    distances between far groups, their sizes, or the axes.
 
     Raises UserError from the audio, or for an utterance without alignment.
     """
     rng = np.random.default_rng(seed)
-    chosen = choose(utterances, speakers, rng)
-    found = {
-        utt: features[utt] for utt in tqdm(chosen, desc="frames for the map", unit="utt", disable=None)
-    }  # (n, D) each
-    phone_of = np.concatenate([phones.frame_phones(utt, len(found[utt]), features.rate) for utt in chosen])
-    speaker_of = np.repeat([speakers[utt] for utt in chosen], [len(found[utt]) for utt in chosen])
+    chosen = choose(speech, rng)
+    frames = {utt: features[utt] for utt in tqdm(chosen, desc="frames for the map", unit="utt", disable=None)}  # (n, D)
+    place = (features.rate, features.first_centre)
+    phone_of = np.concatenate([speech.phones.frame_phones(utt, len(frames[utt]), *place) for utt in chosen])
+    speaker_of = np.repeat([speech.speakers[utt] for utt in chosen], [len(frames[utt]) for utt in chosen])
     sample = balanced(np.char.add(np.char.add(phone_of.astype(str), " "), speaker_of), FRAMES, rng)
-    return FrameMap(
-        project(np.concatenate([found[utt] for utt in chosen])[sample], seed), phone_of[sample], speaker_of[sample]
-    )
+    points = project(np.concatenate([frames[utt] for utt in chosen])[sample], seed)
+    return FrameMap(points, phone_of[sample], speaker_of[sample])
 
 
 def require_library() -> None:
-    """Raise UserError before any work where scikit-learn is missing."""
+    """Raise UserError before any work if scikit-learn is missing."""
     if importlib.util.find_spec("sklearn") is None:
-        raise UserError("the map of frames takes the package scikit-learn: pip install scikit-learn")
+        raise UserError("the map of frames requires the package scikit-learn: pip install scikit-learn")
 
 
-def choose(utterances: Sequence[Utterance], speakers: Mapping[str, str], rng: np.random.Generator) -> list[str]:
+def choose(speech: Speech, rng: np.random.Generator) -> list[str]:
     """Names of random utterances of the speakers with the most speech, 20 minutes at most."""
-    spoken: Counter = Counter()
-    for utterance in utterances:
-        spoken[speakers[utterance.name]] += utterance.samples
-    heard = {speaker for speaker, _ in spoken.most_common(SPEAKERS)}
-    own = [utterance for utterance in utterances if speakers[utterance.name] in heard]
-    order = rng.permutation(len(own))
-    total = np.cumsum([own[i].samples for i in order])
-    return [own[i].name for i in order[: max(1, int(np.searchsorted(total, SOUND)))]]
+    samples: Counter = Counter()
+    for utterance in speech.utterances:
+        samples[speech.speakers[utterance.name]] += utterance.samples
+    frequent = {speaker for speaker, _ in samples.most_common(SPEAKERS)}
+    theirs = [utterance for utterance in speech.utterances if speech.speakers[utterance.name] in frequent]
+    order = rng.permutation(len(theirs))
+    total = np.cumsum([theirs[i].samples for i in order])
+    return [theirs[i].name for i in order[: max(1, int(np.searchsorted(total, SOUND)))]]
 
 
 def balanced(groups: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
-    """Indices of at most ``most`` items of groups (N,), in order: one of every group in turn until enough are chosen or none is left."""
+    """Indices of at most ``most`` items of groups (N,), in order: one of each group in turn until there are enough."""
     shuffled = rng.permutation(len(groups))
     shuffled = shuffled[np.argsort(groups[shuffled], kind="stable")]
     _, starts, sizes = np.unique(groups[shuffled], return_index=True, return_counts=True)

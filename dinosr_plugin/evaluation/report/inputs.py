@@ -1,101 +1,102 @@
-"""What is reported on: everything is read, and what can be wrong is found, before the minutes of work."""
+"""What is reported on: everything is read, and errors are found, before the minutes of work."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ...checkpoints.load import LayerReader
+from ...checkpoints.opening import open_reader
+from ...checkpoints.readers import TEACHER, FrameReader
 from ...data.manifest import require_writable
 from ...errors import UserError
-from ...units.features import MAX_MINUTES, Utterance, hours, read_utterances
-from ..codebooks import updates_of
-from ..measures.abx.items import make_items, manifest_speakers
+from ...units.batches import hours, read_utterances
+from ..history import updates_of
+from ..measures.abx.items import make_items
 from ..phones import PhoneAlignment
+from ..speech import Speech
 from ..training_log import read_pretraining_log
 from .frame_map import require_library
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is reported on. ``speakers``: utterance -> speaker. ``records``: of the training log, empty where none was given."""
+    """What is reported on. ``records``: of the training log, empty without one; ``notes``: for the user."""
 
-    checkpoint: Path
-    manifest: Path
+    reader: FrameReader
+    speech: Speech
     train: Path
     train_hours: float
     out: Path
-    phones: PhoneAlignment
-    utterances: Sequence[Utterance]
-    speakers: Mapping[str, str]
     records: Sequence[Mapping[str, float]]
+    notes: Sequence[str] = ()
 
 
 def read_inputs(
-    checkpoint: Path, manifest: Path, phones: Path, train: Path, out: Path, log: str | Path | None
-) -> tuple[Inputs, list[str]]:
-    """All that can be wrong is found before the minutes of work."""
+    checkpoint: Path,
+    manifest: Path,
+    phones: Path,
+    train: Path,
+    out: Path,
+    log: str | Path | None,
+    skip_missing: bool = False,
+) -> Inputs:
+    """Raises UserError for whatever is wrong with one of them."""
     require_writable(out)
     require_library()
     alignment = PhoneAlignment.read(phones)
-    utterances, heard = read_utterances(manifest, max_minutes=MAX_MINUTES), read_utterances(train)
-    alignment.require(utterance.name for utterance in utterances)
+    speech, notes = Speech.read(manifest, alignment, skip_missing)
+    fitted = read_utterances(train)
     records = read_pretraining_log(log) if log is not None else []
-    notes = (
-        [] if log is not None else ["no training log was given (--log): nothing is told of the course of the training"]
-    )
-    return Inputs(
-        checkpoint,
-        manifest,
-        train,
-        hours(heard, range(len(heard))),
-        out,
-        alignment,
-        utterances,
-        manifest_speakers(manifest),
-        records,
-    ), notes
+    if log is None:
+        notes.append("no training log was given (--log): the page does not show the course of the training")
+    train_hours = hours(fitted, range(len(fitted)))
+    return Inputs(open_reader(checkpoint), speech, train, train_hours, out, records, notes)
 
 
 def why_no_abx(inputs: Inputs) -> str | None:
-    """What keeps a corpus from being compared, if anything does; one speaker alone can be."""
+    """Why a corpus cannot be compared, None if it can; one speaker alone can."""
+    speech = inputs.speech
     try:
-        make_items(inputs.phones, inputs.speakers)
+        make_items(speech.phones, {utt: speech.speakers[utt] for utt in speech.names})
     except UserError as error:
         return f"no ABX: {error}"
     return None
 
 
-def about(inputs: Inputs) -> dict:
+def about(inputs: Inputs) -> dict[str, Any]:
     """The head of the page: which model, measured on what."""
-    reader = LayerReader(inputs.checkpoint)
+    reader, speech = inputs.reader, inputs.speech
+    codes = reader.code_sets.get(TEACHER)
     model = {
-        "name": type(reader.trunk).__name__,
-        "parameters": sum(p.numel() for p in reader.trunk.parameters()),
+        "name": type(reader.model).__name__,
+        "parameters": sum(p.numel() for p in reader.model.parameters()),
         "layers": reader.n_layers,
+        "layer_kind": reader.layer_kind,
         "width": reader.width,
-        "codebooks": reader.trunk.n_codebooks if reader.codebook_size else 0,
-        "codebook_size": reader.codebook_size,
+        "rate": reader.rate,
+        "first_centre_ms": 1000 * reader.first_centre,
+        "codebooks": codes.count if codes else 0,
+        "codebook_size": codes.size if codes else None,
     }
-    speech = {
-        "manifest": inputs.manifest.name,
-        "utterances": len(inputs.utterances),
-        "hours": hours(inputs.utterances, range(len(inputs.utterances))),
-        "speakers": len({inputs.speakers[utterance.name] for utterance in inputs.utterances}),
-        "phones": len(inputs.phones.names),
-        "alignment": inputs.phones.path.name,
+    measured = {
+        "manifest": speech.manifest.name,
+        "utterances": len(speech.utterances),
+        "hours": speech.hours,
+        "speakers": len({speech.speakers[utt] for utt in speech.names}),
+        "phones": len(speech.phones.names),
+        "alignment": speech.phones.path.name,
     }
-    fitted = {"manifest": inputs.train.name, "hours": inputs.train_hours}
     return {
-        "checkpoint": inputs.checkpoint.name,
-        "updates": known_updates(inputs.checkpoint),
+        "checkpoint": reader.name,
+        "updates": known_updates(reader.path),
         "model": model,
-        "measured_on": speech,
-        "fitted_on": fitted,
+        "measured_on": measured,
+        "fitted_on": {"manifest": inputs.train.name, "hours": inputs.train_hours},
     }
 
 
 def known_updates(checkpoint: Path) -> int | None:
-    """None where a checkpoint that could be loaded does not tell: one of an old fairseq."""
+    """None for a checkpoint that does not say it: one of an old fairseq."""
     try:
         return updates_of(checkpoint)
     except UserError:

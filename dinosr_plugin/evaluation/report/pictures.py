@@ -1,20 +1,22 @@
-"""The report's pictures: section of the page -> what it shows. Figures that they bring go into the dictionary ``figures``."""
+"""The report's pictures: section of the page -> what it shows. Their figures are added to the dictionary ``figures``."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ...checkpoints.readers import TEACHER
 from ...data.acoustic import log_mel
 from ...data.audio import SAMPLE_RATE
-from ...units.codes import CodeReader
-from ...units.features import LiveFeatures, whole_wave
-from ..measures.quality.units import count_units, phone_lengths
-from ..phones import FIRST_CENTRE
+from ...units.batches import load_checked_wave
+from ..comparison import Comparison
+from ..measures.quality.measure import UnitQualityMeasure
+from ..measures.quality.units import phone_lengths
 from ..plots import frame_map as map_plots
 from ..plots import layers as layer_plots
 from ..plots import plot_code_by_phone, style
 from ..plots import training as training_plots
 from ..plots import units as unit_plots
+from ..speech import Speech
 from ..training_log import curve
 from .frame_map import frame_map
 from .inputs import Inputs
@@ -46,36 +48,34 @@ def layer_pictures(inputs: Inputs, figures: dict) -> list[Picture]:
     return [Picture(path, f"{title} over the layers, with baselines") for path, title in drawn if path]
 
 
-def code_pictures(inputs: Inputs, figures: dict) -> dict[str, list[Picture]]:
-    """Everything that needs the units themselves: what they mean, how often and how long they are, and how they follow speech."""
-    reader = CodeReader(inputs.checkpoint)
-    codes = dict(reader.stream(inputs.utterances))  # utterance -> (K, n)
-    counts = [
-        count_units({utt: own[k] for utt, own in codes.items()}, inputs.phones, None, reader.rate, reader.size)
-        for k in range(reader.n_codebooks)
-    ]
-    counts = np.stack([own.by_phone for own in counts])  # (K, n_phones, V)
+def code_pictures(inputs: Inputs, figures: dict, comparison: Comparison) -> dict[str, list[Picture]]:
+    """What needs the units themselves: their meaning, frequency and duration, and how they follow speech."""
+    reader, codes = inputs.reader, comparison.codes(TEACHER)  # utterance -> (n, K)
+    counter = UnitQualityMeasure()
+    sources = [comparison.code_source(TEACHER, k) for k in range(codes.width)]
+    counts = np.stack([counter.count(source, inputs.speech).by_phone for source in sources])  # (K, n_phones, V)
     which = best_row(figures["rows"], "teacher", "pnmi", max)["index"]
     figures["code_counts"] = counts.sum(axis=1).tolist()
     use = Picture(
         unit_plots.plot_code_use(counts.sum(axis=1), inputs.out / "code_use.png"),
         "Share of the frames of each code by rank, for every codebook",
     )
+    units = [frames[:, which] for _, frames in codes]
     return {
         "meaning": meaning_pictures(inputs, counts, which),
-        "example": [example_picture(inputs, figures, codes, counts, reader.rate)],
-        "durations": [durations_picture(inputs, figures, [own[which] for own in codes.values()], which, reader.rate)],
+        "example": [example_picture(inputs, figures, codes, counts)],
+        "durations": [durations_picture(inputs, figures, units, which, reader.rate)],
         "use": [use],
     }
 
 
 def meaning_pictures(inputs: Inputs, counts: np.ndarray, which: int) -> list[Picture]:
-    """The best codebook's heat map to look at, the others' to open."""
+    """The best codebook's heat map, and those of the others, folded away."""
     return [
         Picture(
             plot_code_by_phone(
                 counts[k],
-                inputs.phones.names,
+                inputs.speech.phones.names,
                 inputs.out / f"code_by_phone_{k}.png",
                 f"P(phone | code) of codebook {k}",
             ),
@@ -89,7 +89,7 @@ def meaning_pictures(inputs: Inputs, counts: np.ndarray, which: int) -> list[Pic
 
 def durations_picture(inputs: Inputs, figures: dict, codes: Sequence[np.ndarray], which: int, rate: float) -> Picture:
     units = np.concatenate([run_lengths(own) for own in codes]) * 1000 / rate  # ms
-    phones = phone_lengths(inputs.phones, [utterance.name for utterance in inputs.utterances])
+    phones = phone_lengths(inputs.speech.phones, inputs.speech.names)
     figures["durations"] = {"codebook": which, "unit": lengths(units), "phone": lengths(phones)}
     path = unit_plots.plot_durations(
         units, phones, inputs.out / "durations.png", f"How long units of codebook {which} and phones last"
@@ -107,66 +107,60 @@ def run_lengths(units: np.ndarray) -> np.ndarray:
     return np.diff(edges)
 
 
-def example_picture(
-    inputs: Inputs, figures: dict, codes: Mapping[str, np.ndarray], counts: np.ndarray, rate: float
-) -> Picture:
-    names = inputs.phones.names
+def example_picture(inputs: Inputs, figures: dict, codes: Mapping[str, np.ndarray], counts: np.ndarray) -> Picture:
+    names = inputs.speech.phones.names
     groups = style.phone_groups(names, counts[0].sum(axis=1))
-    stretch = choose_stretch(inputs, codes, rate)
+    place = (inputs.reader.rate, inputs.reader.first_centre)
+    stretch = choose_stretch(inputs.speech, codes, *place)
     figures["example"] = {"utterance": stretch.utt, "start": stretch.start, "end": stretch.end}
     of_units = [[groups[phone] for phone in table.argmax(axis=0)] for table in counts]
     path = unit_plots.plot_stretch(stretch, dict(zip(names, groups)), of_units, inputs.out / "example.png")
     return Picture(path, f"Waveform, log-Mel picture, phones and units of a stretch of {stretch.utt}", wide=True)
 
 
-def choose_stretch(inputs: Inputs, codes: Mapping[str, np.ndarray], rate: float) -> unit_plots.Stretch:
-    """The middle of an utterance of the middle length, among those that are long enough."""
-    by_length = sorted(inputs.utterances, key=lambda utterance: utterance.samples)
+def choose_stretch(
+    speech: Speech, codes: Mapping[str, np.ndarray], rate: float, first_centre: float
+) -> unit_plots.Stretch:
+    """The middle of an utterance of median length, among those that are long enough. codes: utterance -> (n, K)."""
+    by_length = sorted(speech.utterances, key=lambda utterance: utterance.samples)
     enough = [utterance for utterance in by_length if utterance.samples >= SECONDS * SAMPLE_RATE] or by_length[-1:]
     chosen = enough[len(enough) // 2]
     length = chosen.samples / SAMPLE_RATE
     start, end = max(0.0, (length - SECONDS) / 2), min(length, (length + SECONDS) / 2)
-    wave = whole_wave(chosen)
-    mel = log_mel(wave).reshape(
-        -1, 80
-    )  # (n, 160), two frames of 10 ms in each -> (2 n, 80); the first covers 0 to 25 ms
+    wave = load_checked_wave(chosen)
+    mel = log_mel(wave).reshape(-1, 80)  # (n, 160), two frames of 10 ms each -> (2 n, 80); the first covers 0 to 25 ms
     first, last = (round((time - 0.0075) * 100) for time in (start, end))
-    starts, phones = inputs.phones.segments[chosen.name]
+    starts, phones = speech.phones.segments[chosen.name]
     segments = [
-        (s / 1e6, e / 1e6, inputs.phones.names[phone])
-        for s, e, phone in zip(starts, inputs.phones.ends[chosen.name], phones)
+        (s / 1e6, e / 1e6, speech.phones.names[phone])
+        for s, e, phone in zip(starts, speech.phones.ends[chosen.name], phones)
     ]
     within = lambda parts: [part for part in parts if part[0] < end and part[1] > start]
     return unit_plots.Stretch(
         utt=chosen.name,
-        speaker=inputs.speakers[chosen.name],
+        speaker=speech.speakers[chosen.name],
         start=start,
         end=end,
         wave=wave[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)],
         mel=mel[max(0, first) : last].T,
         phones=within(segments),
-        units=[within(runs(own, rate)) for own in codes[chosen.name]],
+        units=[within(runs(own, rate, first_centre)) for own in codes[chosen.name].T],
     )
 
 
-def runs(units: np.ndarray, rate: float) -> list[tuple[float, float, int]]:
-    """(start, end, unit) of each run of equal units, in seconds; a frame reaches half way to the next one's centre."""
+def runs(units: np.ndarray, rate: float, first_centre: float) -> list[tuple[float, float, int]]:
+    """(start, end, unit) of each run of equal units, in seconds; a frame reaches halfway to the next one's centre."""
     lengths = run_lengths(units)
     edges = np.concatenate([[0], np.cumsum(lengths)])
-    times = FIRST_CENTRE + (edges - 0.5) / rate
+    times = first_centre + (edges - 0.5) / rate
     return [(float(start), float(end), int(units[first])) for start, end, first in zip(times, times[1:], edges)]
 
 
-def map_pictures(inputs: Inputs, figures: dict) -> list[Picture]:
+def map_pictures(inputs: Inputs, figures: dict, comparison: Comparison) -> list[Picture]:
     layer = best_row(figures["rows"], "layer", "pnmi", max)["index"]
-    found = frame_map(
-        LiveFeatures.of_layer(inputs.checkpoint, inputs.manifest, layer),
-        inputs.utterances,
-        inputs.phones,
-        inputs.speakers,
-    )
+    found = frame_map(comparison.features(layer), inputs.speech)
     figures["map"] = {"layer": layer, "frames": len(found.points)}
-    names, out, title = inputs.phones.names, inputs.out, f"{len(found.points):,} frames of layer {layer} by"
+    names, out, title = inputs.speech.phones.names, inputs.out, f"{len(found.points):,} frames of layer {layer} by"
     groups = style.phone_groups(names, np.bincount(found.phones, minlength=len(names)))
     by_phone = map_plots.plot_map_of_phones(
         found.points, found.phones, names, groups, out / "map_phones.png", f"{title} phone"
@@ -181,7 +175,7 @@ def map_pictures(inputs: Inputs, figures: dict) -> list[Picture]:
 
 
 def training_pictures(inputs: Inputs, figures: dict) -> dict[str, list[Picture]]:
-    """Nothing without a log; of what an older log lacks, nothing."""
+    """Nothing without a log, and nothing that an older log lacks."""
     records, out = inputs.records, inputs.out
     if not records:
         return {}

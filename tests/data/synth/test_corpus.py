@@ -1,4 +1,6 @@
-"""The synthetic corpus: the same bytes for the same seed, LibriSpeech's layout, and phone times that fit the sound."""
+"""The synthetic corpus: the same bytes for the same seed, LibriSpeech's layout, and phone times that match the
+audio.
+"""
 
 import hashlib
 import itertools
@@ -18,49 +20,8 @@ from dinosr_plugin.data.synth import espeak, grammar
 from dinosr_plugin.errors import UserError
 
 MINUTES, SPEAKERS, SEED = 1.5, 6, 7
-ARPABET = set(
-    [
-        "AA",
-        "AE",
-        "AH",
-        "AO",
-        "AW",
-        "AY",
-        "B",
-        "CH",
-        "D",
-        "DH",
-        "EH",
-        "ER",
-        "EY",
-        "F",
-        "G",
-        "HH",
-        "IH",
-        "IY",
-        "JH",
-        "K",
-        "L",
-        "M",
-        "N",
-        "NG",
-        "OW",
-        "OY",
-        "P",
-        "R",
-        "S",
-        "SH",
-        "T",
-        "TH",
-        "UH",
-        "UW",
-        "V",
-        "W",
-        "Y",
-        "Z",
-        "ZH",
-    ]
-)
+PHONES = "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH"
+ARPABET = set(PHONES.split())
 VOWELS = {"AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW"}
 
 
@@ -103,26 +64,26 @@ def test_bytes_do_not_depend_on_the_number_of_processes(corpus, tmp_path):
     assert digests(tmp_path / "again") == digests(corpus)
 
 
-def test_another_seed_gives_other_sentences_and_other_sound(corpus, tmp_path):
+def test_another_seed_gives_other_sentences_and_audio(corpus, tmp_path):
     synth.synthesize(tmp_path / "other", MINUTES, SPEAKERS, SEED + 1, workers=2)
     assert not set(digests(corpus).values()) & set(digests(tmp_path / "other").values())
     assert not set(transcripts(corpus, "train").values()) & set(transcripts(tmp_path / "other", "train").values())
 
 
-def test_a_talker_does_not_hear_the_others():
+def test_an_instance_of_espeak_does_not_affect_another():
     def say(voice):
         with espeak.Espeak(voice) as talker:
             return talker.speak("the boy found seven green birds.")[0]
 
-    first = say("en-us+klatt4")  # its noise comes from the library's random state
+    first = say("en-us+klatt4")  # its noise depends on the library's random state
     say("en-us+f2")
     np.testing.assert_array_equal(say("en-us+klatt4"), first)
 
 
-# ---- what lies in the folder ----
+# ---- content of the folder ----
 
 
-def test_layout_is_librispeechs(corpus):
+def test_layout_is_that_of_librispeech(corpus):
     assert sorted(entry.name for entry in corpus.iterdir()) == [
         "corpus.json",
         "dev",
@@ -151,18 +112,18 @@ def test_audio_is_16_khz_mono_16_bit_neither_clipped_nor_digitally_silent(corpus
         assert frames.std(axis=1).min() > 1e-4
 
 
-def test_total_length_and_sentence_lengths_are_as_promised(corpus):
+def test_total_duration_and_sentence_durations(corpus):
     seconds = np.array([len(wave) / 16000 for wave in audio(corpus).values()])
     assert seconds.sum() / 60 == pytest.approx(MINUTES, rel=0.05)
     assert seconds.min() > 1 and seconds.max() < 8 and 2.8 < seconds.mean() < 4.2
 
 
-def test_many_speakers_with_little_to_say_still_add_up(tmp_path):
+def test_many_speakers_with_few_sentences_have_the_total_duration(tmp_path):
     summary = synth.synthesize(tmp_path / "corpus", 2, 12, SEED)
     assert sum(part["minutes"] for part in summary["parts"].values()) == pytest.approx(2, rel=0.05)
 
 
-def test_summary_counts_what_is_there(corpus):
+def test_summary_counts_the_corpus(corpus):
     summary = json.loads((corpus / "corpus.json").read_text())
     assert summary["parameters"]["seed"] == SEED and len(summary["speakers"]) == SPEAKERS
     for part in synth.PARTS:
@@ -183,12 +144,12 @@ def test_dev_has_its_share(speakers):
     dev = synth._dev_speakers(speakers)
     assert dev >= (2 if speakers >= 8 else 1) and speakers - dev >= 1
     for minutes in (10, 20, 300):
-        seconds = synth._seconds_a_speaker(minutes, speakers)
+        seconds = synth._seconds_per_speaker(minutes, speakers)
         assert seconds["dev"] * dev + seconds["train"] * (speakers - dev) == pytest.approx(60 * minutes)
         assert 90 <= seconds["dev"] * dev <= 0.2001 * 60 * minutes
 
 
-def test_sentences_of_the_parts_stay_apart_whoever_speaks():
+def test_parts_share_no_sentence_for_any_speaker():
     said = {
         part: {
             words
@@ -211,7 +172,7 @@ def test_transcripts_are_sentences_of_the_grammar(corpus):
             assert 3 <= len(text.split()) <= 14
 
 
-def test_vocabulary_is_small_and_its_words_come_back():
+def test_vocabulary_is_small_and_its_words_are_frequent():
     rng = random.Random(0)
     sentences = [grammar.sentence(rng) for _ in range(4000)]
     counts = defaultdict(int)
@@ -240,7 +201,7 @@ def pronounced(talker: espeak.Espeak, accent: str, text: str) -> list[str]:
 
 
 def test_every_voice_can_say_every_word_in_known_phones():
-    """An unknown mnemonic is a KeyError in `phones`; words alone and in sentences, where they change one another."""
+    """An unknown mnemonic raises KeyError. Words are tested alone and in sentences, which change some phones."""
     rng = random.Random(3)
     texts = [*grammar.VOCABULARY, *(grammar.punctuated(grammar.sentence(rng)) for _ in range(40))]
     for voice, pitch, pitch_range, rate in synth._VOICES:
@@ -275,13 +236,13 @@ def test_pronunciations(accent, word, expected):
 
 
 def test_a_stop_begins_with_its_closure():
-    """300 samples of vowel, 200 of silence that eSpeak counts to the vowel, then the release."""
+    """300 samples of vowel, 200 of silence that eSpeak reports as part of the vowel, then the release."""
     wave = np.concatenate([np.full(300, 9000), np.zeros(200), np.full(100, 9000)]).astype(np.int16)
     segments = [espeak.Segment(0, 500, "a"), espeak.Segment(500, 600, "t")]
     assert espeak.phones(segments, wave, "en-us") == [espeak.Segment(0, 300, "AE"), espeak.Segment(300, 600, "T")]
 
 
-def test_l_said_within_its_vowel_gets_a_part_of_it():
+def test_l_pronounced_within_its_vowel_gets_part_of_it():
     segments = [espeak.Segment(0, 5000, "3:"), espeak.Segment(5000, 5000, "l"), espeak.Segment(5000, 7000, "_:")]
     found = espeak.phones(segments, np.full(7000, 9000, np.int16), "en-us")
     assert [(phone.name, phone.start, phone.end) for phone in found] == [
@@ -304,7 +265,7 @@ def test_alignment_covers_every_utterance_without_gaps(corpus):
 
 
 def measured(corpus: Path, shift: float = 0.0) -> dict[str, tuple[float, float]]:
-    """Phone -> median level in dB and median spectral centroid in Hz, with the times moved by ``shift`` seconds."""
+    """Phone -> median level in dB and median spectral centroid in Hz, with the times shifted by ``shift`` seconds."""
     found = defaultdict(list)
     for part in synth.PARTS:
         waves = audio(corpus, part)
@@ -320,7 +281,7 @@ def measured(corpus: Path, shift: float = 0.0) -> dict[str, tuple[float, float]]
     return {phone: tuple(np.median(values, axis=0)) for phone, values in found.items()}
 
 
-def test_phones_lie_where_their_sound_is(corpus):
+def test_phone_times_match_the_audio(corpus):
     sound = measured(corpus)
     for vowel in VOWELS & set(sound):
         assert sound["SIL"][0] < sound[vowel][0] - 20
@@ -328,12 +289,12 @@ def test_phones_lie_where_their_sound_is(corpus):
         for sibilant in ("S", "SH"):
             assert sound[sibilant][1] > 2000 + sound[vowel][1]
     moved = measured(corpus, shift=0.08)
-    assert moved["S"][1] < sound["S"][1] - 1000  # the check above would notice a misplaced alignment
+    assert moved["S"][1] < sound["S"][1] - 1000  # the checks above would detect a shifted alignment
     assert moved["SIL"][0] > sound["SIL"][0] + 1
 
 
-def test_boundaries_of_s_and_vowel_lie_within_20_ms_of_the_change_in_the_sound(corpus):
-    """Where S meets a vowel, the zero-crossing rate falls or rises; the alignment must say the same moment."""
+def test_boundaries_of_s_and_vowel_are_within_25_ms_of_the_change_in_the_audio(corpus):
+    """Between S and a vowel the zero-crossing rate falls or rises; the alignment must have a boundary there."""
     errors = []
     for part in synth.PARTS:
         waves = audio(corpus, part)
@@ -347,7 +308,7 @@ def test_boundaries_of_s_and_vowel_lie_within_20_ms_of_the_change_in_the_sound(c
 
 
 def step_in_crossings(wave: np.ndarray) -> int:
-    """The sample that best divides ``wave`` into a part with many zero crossings and a part with few."""
+    """The sample that best separates a part of ``wave`` with many zero crossings from a part with few."""
     crossings = np.abs(np.diff(np.signbit(wave).astype(float)))
     mass, size = np.cumsum(crossings), np.arange(1, len(crossings) + 1)
     rest = np.maximum(len(crossings) - size, 1)
@@ -366,7 +327,7 @@ def mean_spectrum(wave: np.ndarray) -> np.ndarray:
 
 
 def median_pitch(wave: np.ndarray) -> float:
-    """Hz, from the autocorrelation of the loud and periodic frames."""
+    """Median pitch in Hz, from the autocorrelation of the loud and periodic frames."""
     found = []
     for start in range(0, len(wave) - 1024, 480):
         frame = wave[start : start + 1024] - wave[start : start + 1024].mean()
@@ -378,7 +339,7 @@ def median_pitch(wave: np.ndarray) -> float:
 
 
 def portrait(wave: np.ndarray) -> np.ndarray:
-    """A speaker in 21 numbers: the mean spectrum, and the pitch (an octave weighs as much as 20 dB)."""
+    """21 numbers that describe a speaker: the mean spectrum and the pitch (an octave counts as much as 20 dB)."""
     return np.append(mean_spectrum(wave), 20 * np.log2(median_pitch(wave)))
 
 
@@ -387,15 +348,15 @@ def recorded(index: int, seed: int = SEED, sentences: int = 6) -> list[np.ndarra
     return [spoken.wave / 32768 for spoken in itertools.islice(synth._utterances(job), sentences)]
 
 
-def test_at_least_twelve_speakers_are_further_from_one_another_than_from_themselves():
+def test_speakers_differ_more_from_one_another_than_from_themselves():
     halves = []
     for index in range(len(synth._VOICES)):
         waves = recorded(index, sentences=14)
         halves.append([portrait(np.concatenate(waves[half::2])) for half in range(2)])
-    own = [np.linalg.norm(first - second) for first, second in halves]
+    within = [np.linalg.norm(first - second) for first, second in halves]
     between = [np.linalg.norm(a[0] - b[0]) for a, b in itertools.combinations(halves, 2)]
     assert len(halves) >= 12
-    assert min(between) > np.median(own) and np.median(between) > 3 * np.median(own)
+    assert min(between) > np.median(within) and np.median(between) > 3 * np.median(within)
     nearest = [min(range(len(halves)), key=lambda j: np.linalg.norm(first - halves[j][1])) for first, _ in halves]
     assert np.mean(np.array(nearest) == np.arange(len(halves))) > 0.9
 
@@ -404,7 +365,7 @@ def test_men_and_women_differ_in_pitch():
     assert median_pitch(np.concatenate(recorded(1))) > 1.4 * median_pitch(np.concatenate(recorded(0)))
 
 
-def test_speakers_beyond_the_roster_are_new_ones():
+def test_speakers_beyond_the_number_of_voices_differ():
     size = len(synth._VOICES)
     first, again = synth.roster_speaker(1, "train", SEED), synth.roster_speaker(size + 1, "train", SEED)
     assert again.voice == first.voice and abs(again.pitch - first.pitch) >= 10 and abs(again.rate - first.rate) >= 10
@@ -415,10 +376,10 @@ def test_speakers_beyond_the_roster_are_new_ones():
     assert all(0 <= s.pitch <= 100 and 80 <= s.rate <= 450 for s in many)
 
 
-# ---- again, and what goes wrong ----
+# ---- repeated runs and errors ----
 
 
-def test_a_finished_corpus_is_left_as_it_is(corpus, capsys):
+def test_a_finished_corpus_is_not_changed(corpus, capsys):
     before = {path: path.stat().st_mtime_ns for path in corpus.rglob("*")}
     summary = synth.synthesize(corpus, MINUTES, SPEAKERS, SEED)
     assert summary == json.loads((corpus / "corpus.json").read_text())
@@ -439,11 +400,11 @@ def test_other_contents_are_never_touched(corpus, tmp_path):
     assert (tmp_path / "corpus.partial" / "dear.txt").read_text() == "dear reader"
 
 
-def test_what_a_killed_run_left_is_cleared_away(tmp_path):
+def test_files_of_an_interrupted_run_are_removed(tmp_path):
     leftover = tmp_path / "corpus.partial" / "train" / "1" / "1"
     leftover.mkdir(parents=True)
     (leftover / "1-1-0000.flac").write_bytes(b"half a file")
-    (tmp_path / "corpus").mkdir()  # an empty folder is as good as none
+    (tmp_path / "corpus").mkdir()  # an empty folder counts as free
     synth.synthesize(tmp_path / "corpus", 0.5, 2, SEED, workers=1)
     synth.synthesize(tmp_path / "clean", 0.5, 2, SEED, workers=1)
     assert digests(tmp_path / "corpus") == digests(tmp_path / "clean")
@@ -454,7 +415,7 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path):
     ("minutes", "speakers", "message"),
     [(5, 1, "at least 2"), (0.1, 2, "raise --minutes"), (0, 4, "positive"), (float("nan"), 4, "positive")],
 )
-def test_unusable_parameters(tmp_path, minutes, speakers, message):
+def test_invalid_parameters(tmp_path, minutes, speakers, message):
     with pytest.raises(UserError, match=message):
         synth.synthesize(tmp_path / "corpus", minutes, speakers, SEED)
     assert not list(tmp_path.iterdir())
@@ -467,7 +428,7 @@ def test_without_the_wheel(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_place_that_cannot_be_written(tmp_path, monkeypatch):
+def test_an_unwritable_folder(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write") as error:
         synth.synthesize(tmp_path / "file" / "corpus", 0.5, 2, SEED)
@@ -488,8 +449,8 @@ def test_an_unknown_voice_is_named(voice):
         espeak.Espeak(voice)
 
 
-def test_the_librarys_chatter_stays_in(capfd):
+def test_output_of_the_library_is_suppressed(capfd):
     with espeak._silent_stderr():
-        os.write(2, b"chatter from C")
-    os.write(2, b"python's own")
-    assert capfd.readouterr().err == "python's own"
+        os.write(2, b"output of C")
+    os.write(2, b"output of Python")
+    assert capfd.readouterr().err == "output of Python"

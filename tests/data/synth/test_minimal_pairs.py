@@ -1,4 +1,4 @@
-"""Non-words can be said and are no words; sentences are broken as their type says."""
+"""Non-words are pronounceable and not words; ungrammatical sentences break the rule of their type."""
 
 import random
 from collections import Counter
@@ -44,7 +44,7 @@ def test_the_same_seed_gives_the_same_words(words):
     assert [pair.word for pair in word_pairs(10, SEED + 1)] != [pair.word for pair in words[:10]]
 
 
-def test_letters_that_nobody_can_say():
+def test_unpronounceable_spellings():
     with espeak.Espeak("en-us") as talker:
         assert pronounced(talker, "garden") == ("G", "AA", "R", "D", "AH", "N")
         assert all(isinstance(pronounced(talker, text), tuple) for text in ("gxrdvn", "tmzr", "q"))
@@ -91,9 +91,9 @@ def test_rules(subtype, right, wrong):
     assert broken(right.split(), rule) == (wrong and wrong.split())
 
 
-def test_every_class_has_words_and_every_word_is_known():
+def test_the_classes_of_rules_are_not_empty_and_in_the_vocabulary():
     for rule in minimal_pairs._RULES:
         assert all(words and words <= set(grammar.VOCABULARY) for words in rule.classes), rule.subtype
-        assert (rule.order is None) != (rule.instead is None)
-        if rule.instead:
-            assert rule.classes[-1] <= set(rule.instead)
+        assert (rule.order is None) != (rule.replacement is None)
+        if rule.replacement:
+            assert rule.classes[-1] <= set(rule.replacement)

@@ -1,4 +1,4 @@
-"""The small benchmark: its layout, what its files agree in, the same bytes for the same seed; and its way through the measures."""
+"""The small benchmark: layout, consistency of its files, reproducibility, and evaluation with the measures."""
 
 import csv
 import hashlib
@@ -57,17 +57,17 @@ def test_layout(benchmark, name):
     assert cli.main(["check", str(benchmark / f"{name}.tsv")]) == 0
 
 
-def test_sides_of_a_pair_are_recorded_alike(benchmark):
+def test_sides_of_a_pair_have_the_same_recording_conditions(benchmark):
     rows = gold(benchmark, "lexical")
     for right, wrong in zip(rows[::2], rows[1::2]):
         assert (right["id"], right["voice"], right["length"]) == (wrong["id"], wrong["voice"], wrong["length"])
         one, other = (
             soundfile.read(benchmark / "lexical/dev" / f"{row['filename']}.wav")[0][:1600] for row in (right, wrong)
         )
-        np.testing.assert_array_equal(one, other)  # the same background before the speech, of at least 0.15 s
+        np.testing.assert_array_equal(one, other)  # the same background noise before the speech, of at least 0.15 s
 
 
-def test_the_right_sentences_are_in_no_training_corpus(benchmark):
+def test_grammatical_sentences_are_not_in_any_training_corpus(benchmark):
     said = {row["transcription"] for row in gold(benchmark, "syntactic") if row["correct"] == "1"}
     dev = synth.sentences(SEED, synth.roster_speaker(2, "dev", SEED))
     assert said <= {next(dev) for _ in range(3000)}
@@ -80,8 +80,8 @@ def test_the_same_seed_gives_the_same_bytes(benchmark, tmp_path):
     assert not set(digests(tmp_path / "other").values()) & set(digests(benchmark).values())
 
 
-def test_its_gold_files_are_read(benchmark, tmp_path):
-    """Who knows the answers has them all right."""
+def test_the_measures_read_its_gold_files(benchmark, tmp_path):
+    """Scores that equal the correct answers give 100 %."""
     for name, measure in (("lexical", lexical), ("syntactic", syntactic)):
         scores = tmp_path / f"{name}.txt"
         scores.write_text("".join(f"{row['filename']} {row['correct']}\n" for row in gold(benchmark, name)))
@@ -89,16 +89,16 @@ def test_its_gold_files_are_read(benchmark, tmp_path):
         assert (found["pairs"], found["score"]) == (PAIRS, 100.0)
 
 
-def test_a_killed_run_is_begun_again_and_nothing_is_overwritten(benchmark, tmp_path, capsys):
+def test_an_interrupted_run_starts_again_and_nothing_is_overwritten(benchmark, tmp_path, capsys):
     partial = tmp_path / "bench.partial/lexical/dev"
     partial.mkdir(parents=True)
     (partial / "half.wav").write_bytes(b"RIFF")
     assert cli.main(["zerospeech-synth", "--out", str(tmp_path / "bench"), "--pairs", "2", "--voices", "1"]) == 0
     assert "2 pairs of words, 2 of sentences, each in 1 voices" in capsys.readouterr().out
     assert not (tmp_path / "bench.partial").exists() and len(list((tmp_path / "bench/lexical/dev").glob("*.wav"))) == 4
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         make_benchmark(benchmark, PAIRS, VOICES, SEED)
     (tmp_path / "other.partial").mkdir()
     (tmp_path / "other.partial/mine").write_text("")
-    with pytest.raises(UserError, match="in the way"):
+    with pytest.raises(UserError, match="contains more than an unfinished corpus"):
         make_benchmark(tmp_path / "other", 1, 1, 0)

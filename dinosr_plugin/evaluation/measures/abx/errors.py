@@ -212,6 +212,7 @@ def abx(
     max_speakers: int | None = MAX_SPEAKERS,
     seed: int = 0,
     skip_missing: bool = False,
+    last_frame: str = "drop",
     workers: int | None = None,
 ) -> AbxResult:
     """ABX errors within and across speakers.
@@ -232,6 +233,7 @@ def abx(
         max_speakers: at most so many other speakers' groups X, drawn at random, for each group A; None: all.
         seed: of both draws.
         skip_missing: leave out items whose utterance has no features; otherwise they are an error.
+        last_frame: ``drop`` (default, the published protocol) or ``keep``, as ``segments.cut``.
         workers: threads; None: one a CPU, 16 at most. They change no figure.
 
     Memory, besides the features: 16 * n ** 2 bytes for the largest context, of n items, or 64 MB where that is more; and for each worker about
@@ -248,7 +250,7 @@ def abx(
     for name, value in (("max_group", max_group), ("max_speakers", max_speakers)):
         if value is not None and value < 1:
             raise UserError(f"{name} is {value}; give a number above 0, or none to take all")
-    segments = cut(features, items, rate, distance, skip_missing)
+    segments = cut(features, items, rate, distance, skip_missing, last_frame)
     within, across = (Tally(*_names(segments)) for _ in range(2))
     contexts = list(_contexts(segments, max_group, max_speakers, np.random.default_rng(seed)))
     bar = tqdm(

@@ -9,9 +9,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import NamedTuple
 
-from ....data.manifest import read_lines, read_rows, speaker_of, utterance_id, write_files
+from ....data.manifest import read_lines, write_files
 from ....errors import UserError
 from ...phones import PHONE_CLASSES, PhoneAlignment
+from ...speech import librispeech_speaker
 
 HEADER = "#file onset offset #phone prev-phone next-phone speaker"
 SILENCE = PHONE_CLASSES["silence"]
@@ -83,24 +84,6 @@ def _line(path: Path, item: Item) -> str:
                 f"{path}: {name!r} cannot stand in an .item file, where white space separates the columns; rename it in the alignment"
             )
     return f"{item.utt} {item.onset:.6f} {item.offset:.6f} {item.phone} {item.previous} {item.following} {item.speaker}"
-
-
-# ---- speakers ---------------------------------------------------------------------------------------------------------------
-
-
-def librispeech_speaker(utt: str) -> str:
-    """``SPEAKER-CHAPTER-NNNN`` -> ``SPEAKER``. Raises UserError for an utterance of another name."""
-    speaker, *rest = utt.split("-")
-    if not speaker or len(rest) != 2:
-        raise UserError(
-            f"utterance {utt!r} is not named SPEAKER-CHAPTER-NUMBER as in LibriSpeech; give the manifest, whose folders tell the speaker"
-        )
-    return speaker
-
-
-def manifest_speakers(tsv: str | Path) -> dict[str, str]:
-    """Utterance -> speaker, by the folders of a manifest's paths; files in no folder are one speaker's. Raises UserError for a bad manifest."""
-    return {utterance_id(path): speaker_of(path) or "unknown" for _, path, _ in read_rows(Path(tsv))}
 
 
 # ---- from an alignment ------------------------------------------------------------------------------------------------------

@@ -10,6 +10,9 @@ from ....errors import UserError
 from .items import Item
 
 DISTANCES = ("angular", "onehot", "edit")
+LAST_FRAMES = ("drop", "keep")
+"""The frame whose centre is the last one inside an item: zerospeech-libriabx2, and so the published figures, drop it;
+fastabx keeps it. At 50 Hz that is a frame of about eleven in a triphone."""
 MOST_OUTSIDE = 0.05  # of the items may lie past the end of their features; more than that, and the rate is wrong
 LEAST_COVERED, FROM_UTTERANCES = (
     0.6,
@@ -36,18 +39,26 @@ class Segments:
 
 
 def cut(
-    features: Mapping[str, np.ndarray], items: Sequence[Item], rate: float, distance: str, skip_missing: bool
+    features: Mapping[str, np.ndarray],
+    items: Sequence[Item],
+    rate: float,
+    distance: str,
+    skip_missing: bool,
+    last_frame: str = "drop",
 ) -> Segments:
-    """Cut the items out of the features by the protocol's rule, at ``rate`` frames a second.
+    """Cut the items out of the features by the protocol's rule, at ``rate`` frames per second.
 
-    From frame ``max(0, ceil(rate * onset - 0.5))`` up to, and without, ``min(n, floor(rate * offset - 0.5))``. The published rule has 100 for
-    the rate; its scorer puts any other rate in the same place. An item is left out where that gives no frame.
+    From frame ``max(0, ceil(rate * onset - 0.5))`` up to ``floor(rate * offset - 0.5)``, which is left out with
+    ``last_frame="drop"`` and included with ``"keep"``; never past the n frames of the utterance. The published rule
+    has 100 for the rate; its scorer applies it to any other rate. An item without a frame is left out.
     For edit distance, repetitions of a unit become one.
 
     Raises:
-        UserError: utterances without features (unless they are skipped), features of a wrong form, NaN or infinity in them,
-            more than 5 % of the items past the end of their features, or no item left.
+        UserError: utterances without features (unless they are skipped), features of another shape, NaN or infinity in
+            them, more than 5 % of the items past the end of their features, or no item left.
     """
+    if last_frame not in LAST_FRAMES:
+        raise UserError(f"last frame '{last_frame}': unknown; choose one of {', '.join(LAST_FRAMES)}")
     if not 0 < rate < float("inf"):
         raise UserError(f"a frame rate of {rate} Hz; give the frames a second of the features, 50 for the trunk")
     arrays = _known(features, items, skip_missing)
@@ -58,7 +69,7 @@ def cut(
             continue
         array = arrays[item.utt]
         start = max(0, math.ceil(rate * item.onset - 0.5))
-        end = min(len(array), math.floor(rate * item.offset - 0.5))
+        end = min(len(array), math.floor(rate * item.offset - 0.5) + (last_frame == "keep"))
         outside += start >= len(array)
         if start < end:
             kept.append(item)

@@ -12,29 +12,6 @@ from ....errors import UserError
 LOG_FLOOR = 1e-8  # stands inside both logarithms of the published measurement
 
 
-def contingency(phones: np.ndarray, codes: np.ndarray, n_phones: int, n_codes: int) -> np.ndarray:
-    """Count how often each phone meets each code; tables of several utterances may simply be added.
-
-    Args:
-        phones: (N,) integers in [0, n_phones), one a frame. Silence is a phone like any other and is kept.
-        codes: (N,) integers in [0, n_codes), one a frame.
-
-    Returns:
-        (n_phones, n_codes) int64, rows are phones.
-
-    Raises:
-        ValueError: lengths differ, or a value is out of range (a silent drop would change every figure).
-    """
-    phones, codes = np.asarray(phones), np.asarray(codes)
-    if phones.shape != codes.shape or phones.ndim != 1:
-        raise ValueError(f"phones {phones.shape} and codes {codes.shape} must be two vectors of the same length")
-    for name, values, n in (("phones", phones, n_phones), ("codes", codes, n_codes)):
-        if values.size and not (values.min() >= 0 and values.max() < n):
-            raise ValueError(f"{name} range from {values.min()} to {values.max()}, outside [0, {n})")
-    pairs = phones.astype(np.int64) * n_codes + codes
-    return np.bincount(pairs, minlength=n_phones * n_codes).reshape(n_phones, n_codes)  # (n_phones, n_codes)
-
-
 @dataclass(frozen=True)
 class Quality:
     """Agreement of one codebook with phones. Purities and PNMI rise with ``n_codes``: compare at equal ``n_codes`` only."""

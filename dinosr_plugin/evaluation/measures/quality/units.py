@@ -1,13 +1,13 @@
-"""Figures of one set of units: agreement with phones, what they tell about the speaker, bits a second, lengths.
+"""Figures of one set of units: agreement with phones, information about the speaker, bit rates, durations.
 
-Conventions, the same for every figure and every set of units:
+Conventions, the same for every set of units:
 
-- Silence is a phone like any other and is kept, and so is every frame: one whose centre lies in no segment, or past the last one, gets the
-  phone before it, one before the first segment the first phone (``PhoneAlignment.frame_phones``).
-- The centre of frame i lies at 12.5 ms + i / rate, whatever the rate: units that `dinosr units --rate` thins out stay where they were, and of those
-  that it repeats the first does.
-- Ties: purity sums the maximum, whoever holds it; none is broken.
-- ``n_codes`` is the size of the codebook; of units from a file, which do not tell it, the largest id + 1.
+- Silence is a phone like any other and is kept, and so is every frame: one whose centre is in no segment, or past the
+  last one, counts for the phone before it; one before the first segment for the first phone.
+- The centre of frame i is at ``first_centre + i / rate`` seconds, both from the source of the units: 12.5 ms + 20 ms * i
+  for the trunk, 5 ms + 10 ms * i for CPC. PNMI depends on it (``ALIGNMENTS``, ``pnmi_by_lag``).
+- Ties: purity sums the maximum, whichever code or phone has it.
+- ``n_codes`` is the size of the codebook; for units from a file that does not say it, the largest id + 1.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,26 +15,40 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from ....errors import UserError
 from ....units.codes import dedup
+from ....units.counts import contingency
 from ...phones import PhoneAlignment
-from .agreement import Quality, contingency, entropy_bits, pnmi
+from .agreement import Quality, entropy_bits, pnmi
+
+ALIGNMENTS = ("centres", "published")
+"""``centres``: a frame counts for the phone at its centre. ``published``: as the code of HuBERT, DinoSR and SpidR does
+it, units are repeated to 100 Hz, and unit i is compared with label i of a 10 ms alignment, the phone at 10 i + 5 ms."""
+PUBLISHED_RATE = 100.0  # labels per second
+LAGS = tuple(range(-40, 41, 10))  # ms
 
 
 @dataclass(frozen=True)
 class UnitQuality:
-    """All figures of one set of units. ``quality``: its agreement with phones."""
+    """All figures of one set of units.
+
+    quality: agreement with phones.
+    speaker_pnmi: I(speaker; unit) / H(speaker), "SNMI" in Spin (Chang et al. 2023); 0 for one speaker, None if unknown.
+    bit_rate: rate * entropy of the units, bits per second (ZeroSpeech 2019: Dunbar et al. 2019).
+    run_bit_rate: the same with each run of equal units counted once.
+    unit_ms: mean length of a run of equal units; a run ends with its utterance.
+    phone_ms: mean length of a phone in the same utterances; adjacent segments of one name count as one phone.
+    """
 
     quality: Quality
-    speaker_pnmi: (
-        float | None
-    )  # I(speaker; unit) / H(speaker), "SNMI" in Spin (Chang et al. 2023); 0 with one speaker, None where nobody knows them
-    bit_rate: float  # bits a second of the units as they come: rate * entropy (ZeroSpeech 2019: Dunbar et al. 2019)
-    run_bit_rate: float  # the same with each run of equal units once: runs a second * entropy of their distribution
-    unit_ms: float  # mean length of a run of equal units; a run ends with its utterance
-    phone_ms: float  # mean length of a phone in the same utterances; two neighbours of one name that touch are one phone, as a run of units is
+    speaker_pnmi: float | None
+    bit_rate: float
+    run_bit_rate: float
+    unit_ms: float
+    phone_ms: float
 
     def as_dict(self) -> dict:
-        """All in one, plain numbers or None, ready for JSON."""
+        """Plain numbers or None, ready for JSON."""
         figures = asdict(self)
         return {**figures.pop("quality"), **figures}
 
@@ -45,9 +59,9 @@ class UnitCounts:
 
     Attributes:
         by_phone: (n_phones, n_codes) int64 frames, rows in the order of ``PhoneAlignment.names``.
-        by_speaker: (n_speakers, n_codes) int64 frames; None where nobody knows the speakers.
+        by_speaker: (n_speakers, n_codes) int64 frames; None if the speakers are not known.
         runs: (n_codes,) int64, runs of equal units.
-        rate: units a second.
+        rate: units per second.
         phone_ms: as in ``UnitQuality``.
     """
 
@@ -58,12 +72,12 @@ class UnitCounts:
     phone_ms: float
 
     def figures(self) -> UnitQuality:
-        """Raises UserError where there is no frame."""
+        """Raises UserError for counts without a frame."""
         quality = Quality.from_counts(self.by_phone)
         seconds, runs = quality.frames / self.rate, int(self.runs.sum())
         return UnitQuality(
             quality=quality,
-            speaker_pnmi=None if self.by_speaker is None else pnmi(self.by_speaker / quality.frames),
+            speaker_pnmi=None if self.by_speaker is None else pnmi(self.by_speaker / self.by_speaker.sum()),
             bit_rate=self.rate * entropy_bits(self.by_phone.sum(axis=0)),
             run_bit_rate=runs / seconds * entropy_bits(self.runs),
             unit_ms=1000 * seconds / runs,
@@ -76,35 +90,70 @@ def count_units(
     phones: PhoneAlignment,
     speakers: Mapping[str, str] | None,
     rate: float,
+    first_centre: float,
     n_codes: int | None = None,
+    alignment: str = "centres",
 ) -> UnitCounts:
     """Count units against phones and speakers.
 
     Args:
-        units: utterance -> (n,) integers from 0, ``rate`` a second; or pairs of these.
-        speakers: utterance -> speaker, of these utterances at least; None where nobody knows them.
+        units: utterance -> (n,) integers from 0; or pairs of these.
+        speakers: utterance -> speaker, of these utterances at least; None if they are not known.
+        rate, first_centre: units per second, and the centre of unit 0 in seconds.
         n_codes: size of the codebook; None: the largest unit + 1.
+        alignment: one of ``ALIGNMENTS``. With ``published`` the frames counted are those of 10 ms.
 
     Raises:
-        UserError: an utterance without alignment.
+        UserError: an utterance without alignment; ``published`` for a rate that does not divide 100.
         ValueError: a unit outside [0, n_codes).
     """
     units = dict(units)
     phones.require(units)
+    if alignment == "published":
+        units, rate, first_centre = repeated_to_labels(units, phones, rate)
     if n_codes is None:
         n_codes = 1 + max((int(ids.max()) for ids in units.values() if len(ids)), default=0)
-    row_of = (
-        {name: row for row, name in enumerate(sorted({speakers[utt] for utt in units}))} if speakers is not None else {}
-    )
+    names = sorted({speakers[utt] for utt in units}) if speakers is not None else []
+    row_of = {name: row for row, name in enumerate(names)}
     by_phone = np.zeros((len(phones.names), n_codes), dtype=np.int64)
     by_speaker = np.zeros((len(row_of), n_codes), dtype=np.int64)
     runs = np.zeros(n_codes, dtype=np.int64)
     for utt, ids in units.items():
-        by_phone += contingency(phones.frame_phones(utt, len(ids), rate), ids, *by_phone.shape)
+        by_phone += contingency(phones.frame_phones(utt, len(ids), rate, first_centre), ids, *by_phone.shape)
         runs += np.bincount(dedup(ids), minlength=n_codes)
         if speakers is not None:
             by_speaker[row_of[speakers[utt]]] += np.bincount(ids, minlength=n_codes)
-    return UnitCounts(by_phone, by_speaker if speakers is not None else None, runs, rate, mean_phone_ms(phones, units))
+    by_speaker = by_speaker if speakers is not None else None
+    return UnitCounts(by_phone, by_speaker, runs, rate, mean_phone_ms(phones, units))
+
+
+def repeated_to_labels(
+    units: Mapping[str, np.ndarray], phones: PhoneAlignment, rate: float
+) -> tuple[dict[str, np.ndarray], float, float]:
+    """(units at 100 Hz, 100, 0.005): each unit repeated, as many as the utterance has labels of 10 ms at most."""
+    times = PUBLISHED_RATE / rate
+    if not times.is_integer():
+        raise UserError(f"--alignment published: {rate:g} units per second do not divide 100; use --alignment centres")
+    ends = {utt: round(int(phones.ends[utt][-1]) * PUBLISHED_RATE / 1e6) for utt in units}  # labels
+    return {utt: np.repeat(ids, int(times))[: ends[utt]] for utt, ids in units.items()}, PUBLISHED_RATE, 0.005
+
+
+def pnmi_by_lag(
+    units: Mapping[str, np.ndarray],
+    phones: PhoneAlignment,
+    rate: float,
+    first_centre: float,
+    alignment: str = "centres",
+) -> dict[int, float]:
+    """Lag in ms -> PNMI if every frame counts for the phone that many ms after its centre.
+
+    A model whose units follow the sound late has its peak at a negative lag, one that is early at a positive one.
+    """
+    if alignment == "published":
+        units, rate, first_centre = repeated_to_labels(units, phones, rate)
+    centre = lambda lag: first_centre + lag / 1000
+    counts = {lag: count_units(units, phones, None, rate, centre(lag)) for lag in LAGS}
+    return {lag: Quality.from_counts(own.by_phone).pnmi for lag, own in counts.items()}
 
 
 def mean_phone_ms(phones: PhoneAlignment, utts: Iterable[str]) -> float:
@@ -114,7 +163,7 @@ def mean_phone_ms(phones: PhoneAlignment, utts: Iterable[str]) -> float:
 
 
 def phone_lengths(phones: PhoneAlignment, utts: Iterable[str]) -> np.ndarray:
-    """(N,) ms, of every phone in these utterances, silence included; neighbours of one name that touch are one."""
+    """(N,) ms, of every phone in these utterances, silence included; adjacent segments of one name count as one."""
     lengths = [np.zeros(0)]
     for utt in utts:
         (starts, names), ends = phones.segments[utt], phones.ends[utt]  # microseconds

@@ -1,0 +1,66 @@
+"""What Python users call: a checkpoint in, features and units of waveforms out.
+
+import dinosr_plugin
+
+model = dinosr_plugin.load("checkpoint_last.pt")
+features = model.features(waveform)  # (F, D)
+units = model.units(waveform)  # (K, F)
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .checkpoints.opening import open_reader
+from .checkpoints.readers import TEACHER, FrameReader
+from .errors import UserError
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> "SpeechModel":
+    """A pre-trained or fine-tuned checkpoint, ready for waveforms. Raises UserError as ``open_reader`` does."""
+    return SpeechModel(open_reader(path, device=device))
+
+
+@dataclass(frozen=True)
+class SpeechModel:
+    """Waveforms in, features and units out.
+
+    A waveform is 1-D, float, at 16 kHz, a NumPy array or a tensor; it is normalized as in training. Frame i is centred
+    at ``reader.first_centre + i / reader.rate`` seconds.
+    """
+
+    reader: FrameReader
+
+    def features(self, waveform: np.ndarray | Tensor, layer: int | None = None) -> Tensor:
+        """(T,) -> (F, D) float32: the output of ``layer`` (from 0), or of the whole model.
+
+        Raises UserError for a waveform that is too short or of another form, and for a layer that does not exist.
+        """
+        if layer is not None and not 0 <= layer < self.reader.n_layers:
+            raise UserError(f"layer={layer}: the model has layers 0 to {self.reader.n_layers - 1}")
+        return self.reader.read([self.wave(waveform)], ["last" if layer is None else layer])[0].layers[0]
+
+    def units(self, waveform: np.ndarray | Tensor) -> Tensor:
+        """(T,) -> (K, F) int64: the teacher's code of every frame in each of the K codebooks, lowest layer first.
+
+        Raises UserError as ``features``, and for a model without codebooks.
+        """
+        self.reader.require_codes(TEACHER)
+        return self.reader.read([self.wave(waveform)], [], [TEACHER])[0].codes[TEACHER]
+
+    def wave(self, waveform: np.ndarray | Tensor) -> Tensor:
+        """(T,) float32 as the model expects it. Raises UserError for anything but 1-D floats, and if too short."""
+        wave = torch.as_tensor(waveform)
+        if wave.dim() != 1 or not wave.is_floating_point():
+            raise UserError(
+                f"waveform: {wave.dim()}-D {wave.dtype}, expected 1-D float; "
+                "average the channels, divide 16-bit integers by 32768"
+            )
+        if len(wave) < self.reader.grid.field:
+            raise UserError(
+                f"waveform: {len(wave)} samples, fewer than the {self.reader.grid.field} of a frame; give a longer one"
+            )
+        return self.reader.prepare(wave.to(torch.float32))

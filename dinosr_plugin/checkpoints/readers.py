@@ -1,0 +1,301 @@
+"""Any model read frame by frame: layers and units of waveforms, with their rate and their place in time.
+
+Everything that measures, cuts units or exports reads models through a ``FrameReader``. A new kind of model is one
+adapter: a subclass that says where its layers are and how it runs, and a line in ``opening.ADAPTERS``.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..models.cpc import CPC
+from ..models.dinosr import DinoSR
+from ..models.encoder import Trunk
+from ..modules import frame_grid
+from ..modules.frame_grid import FrameGrid
+from .weights import fingerprint
+
+WEIGHTS = ("student", "teacher", "random")
+TEACHER, HEAD = "teacher", "head"  # names of DinoSR's sets of codes
+Layer = int | str
+"""Number of a layer, from 0, for its output; "last" for the model's output, which a pre-LN model normalizes again."""
+
+
+class CodeSet(NamedTuple):
+    """Units that a model assigns by itself.
+
+    ``count``: codebooks, K; ``size``: units in each, V; ``layers``: the layer (from 0) that each codebook belongs to.
+    """
+
+    count: int
+    size: int
+    layers: tuple[int, ...]
+
+
+class Frames(NamedTuple):
+    """Of one utterance: ``layers``: (F, D) float32 of each layer; ``codes``: set -> (K, F) int64. On the CPU."""
+
+    layers: list[Tensor]
+    codes: dict[str, Tensor]
+
+
+class FrameReader(ABC):
+    """Layers and codes of one model.
+
+    Attributes:
+        name: of the checkpoint's file; ``weights``: one of ``WEIGHTS``; ``fingerprint``: SHA-256 of the weights.
+        grid: number, rate and centres of the frames; ``rate`` (Hz) and ``first_centre`` (seconds) are its.
+        n_layers, width: number of layers; D.
+        pads: whether utterances of different lengths may share a batch: padding changes nothing.
+        normalize: whether the model expects recordings of mean 0 and variance 1.
+        code_sets: name -> ``CodeSet``; empty for a model without units of its own.
+    """
+
+    layer_kind: ClassVar[str] = "Transformer layers"
+    batch_first: ClassVar[bool] = False  # whether the layers' own outputs are (B, F, D) and not (F, B, D)
+
+    def __init__(
+        self,
+        model: nn.Module,
+        path: str | Path,
+        weights: str = "student",
+        normalize: bool = False,
+        rebuild: Callable[[], nn.Module] | None = None,
+    ):
+        """
+        Args:
+            model: the part that turns waveforms into features (``trunk_of``), in eval mode, on its device.
+            path: of its checkpoint, for messages.
+            rebuild: builds the model anew, with random weights; None: ``untrained`` is not needed.
+        """
+        self.model, self.path, self.weights = model, Path(path), weights
+        self.normalize, self.rebuild = normalize, rebuild
+        kind = type(model).__name__
+        if weights == "teacher" and getattr(model, "teacher", None) is None:
+            remedy = "give a DinoSR pre-training checkpoint or read the student"
+            raise UserError(f"{path}: contains {kind}, which has no teacher; {remedy}")
+        layers = self.find_layers()
+        if not isinstance(layers, nn.ModuleList):
+            raise UserError(f"{path}: contains {kind}, which has no layers to read; give a speech model's checkpoint")
+        self.name, self.layers, self.n_layers = self.path.name, layers, len(layers)
+        self.grid = self.find_grid()
+        self.rate, self.first_centre = self.grid.rate, self.grid.first_centre
+        self.width, self.pads = self.find_width(), self.ignores_padding()
+        self.code_sets: Mapping[str, CodeSet] = self.find_code_sets()
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint([self.model])
+
+    # ---- what an adapter says --------------------------------------------------------------------------------------
+
+    def find_layers(self) -> nn.ModuleList | None:
+        """The layers, lowest first; None for a model that has none."""
+        return getattr(getattr(self.model, "encoder", None), "layers", None)
+
+    @abstractmethod
+    def find_grid(self) -> FrameGrid: ...
+
+    def find_width(self) -> int:
+        return self.model.encoder.layer_norm.normalized_shape[0]
+
+    def find_code_sets(self) -> Mapping[str, CodeSet]:
+        return {}
+
+    @abstractmethod
+    def ignores_padding(self) -> bool:
+        """Whether the features of an utterance are the same, within rounding, however far it is padded."""
+
+    @abstractmethod
+    def run(self, source: Tensor, padding_mask: Tensor | None, stop: int | None) -> Tensor:
+        """Unmasked speech (B, T), padding (B, T) bool or None -> output (B, F, D) after layer ``stop``, or the last."""
+
+    def run_with_codes(
+        self, source: Tensor, padding_mask: Tensor | None, stop: int | None, code_sets: Sequence[str]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """As ``run``, with codes (K, B, F) int64 of the sets asked for."""
+        return self.run(source, padding_mask, stop), {}
+
+    # ---- reading ---------------------------------------------------------------------------------------------------
+
+    def frames(self, samples: int) -> int:
+        """Number of frames of so many samples at 16 kHz."""
+        return self.grid.count(samples)
+
+    @torch.no_grad()
+    def read(self, waves: Sequence[Tensor], layers: Sequence[Layer], code_sets: Sequence[str] = ()) -> list[Frames]:
+        """Waveforms (T,) at 16 kHz, as ``prepare`` returns them -> layers and codes of each, in one pass.
+
+        Utterances of different lengths require ``pads``.
+        """
+        numbers = [layer for layer in layers if layer != "last"]
+        stop = max(numbers) if numbers and "last" not in layers and not code_sets else None
+        with self.recorded(numbers) as outputs:
+            outputs["last"], codes = self.run_with_codes(*padded_waves(waves, self.device), stop, code_sets)
+        on_cpu = [outputs[layer].float().cpu() for layer in layers]  # (B, F, D); fairseq may pad with more frames
+        codes = {name: own.cpu() for name, own in codes.items()}  # (K, B, F)
+        lengths = [self.frames(len(wave)) for wave in waves]
+        return [
+            Frames([x[row, :n] for x in on_cpu], {name: own[:, row, :n] for name, own in codes.items()})
+            for row, n in enumerate(lengths)
+        ]
+
+    @contextmanager
+    def recorded(self, numbers: Sequence[int]) -> Iterator[dict[Layer, Tensor]]:
+        """A dictionary that the outputs (B, F, D) of these layers are put into."""
+        outputs: dict[Layer, Tensor] = {}
+
+        def hook(number: int) -> Callable[..., None]:
+            def record(layer, inputs, output) -> None:
+                outputs[number] = output[0] if self.batch_first else output[0].transpose(0, 1)
+
+            return record
+
+        hooks = [self.layers[number].register_forward_hook(hook(number)) for number in numbers]
+        try:
+            yield outputs
+        finally:
+            for one in hooks:
+                one.remove()
+
+    def prepare(self, wave: Tensor) -> Tensor:
+        """(T,) float32 at 16 kHz as the model expects it: normalized as fairseq's dataset does, or unchanged."""
+        return F.layer_norm(wave, wave.shape) if self.normalize else wave
+
+    def source(self, layer: Layer) -> dict[str, Any]:
+        """``store.FolderInfo.source`` of a layer's features."""
+        return {
+            "kind": "model",
+            "checkpoint": self.name,
+            "fingerprint": self.fingerprint,
+            "weights": self.weights,
+            "layer": layer,
+        }
+
+    def code_source(self, code_set: str) -> dict[str, Any]:
+        """``store.FolderInfo.source`` of the units of a set."""
+        weights = "student" if code_set == HEAD else code_set
+        return {"kind": "codes", "checkpoint": self.name, "fingerprint": self.fingerprint, "weights": weights}
+
+    def require_codes(self, code_set: str) -> CodeSet:
+        """Raise UserError for a model without these codes."""
+        if code_set not in self.code_sets:
+            kind = type(self.model).__name__
+            raise UserError(
+                f"{self.path}: contains {kind}, which has no codebooks; give a DinoSR pre-training checkpoint"
+            )
+        return self.code_sets[code_set]
+
+    def untrained(self) -> "FrameReader":
+        """The same model with random weights, the same ones every time. The file is not read again."""
+        if self.rebuild is None:
+            raise ValueError("this reader cannot build its model anew")
+        torch.manual_seed(0)
+        model = trunk_of(self.rebuild()).eval().to(self.device)
+        return type(self)(model, self.path, "random", self.normalize, self.rebuild)
+
+
+def trunk_of(model: nn.Module) -> nn.Module:
+    """The part that turns waveforms into features: the model itself, or the pre-trained one inside a CTC model."""
+    return model.w2v_encoder.w2v_model if hasattr(model, "w2v_encoder") else model
+
+
+def padded_waves(waves: Sequence[Tensor], device: str | torch.device = "cpu") -> tuple[Tensor, Tensor | None]:
+    """B waveforms (T,) -> source (B, longest T), zero-padded, and padding_mask (B, T) bool, None without padding."""
+    source = nn.utils.rnn.pad_sequence(list(waves), batch_first=True)
+    lengths = torch.tensor([len(wave) for wave in waves])
+    mask = torch.arange(source.size(1)) >= lengths.unsqueeze(1)
+    return source.to(device), mask.to(device) if bool(mask.any()) else None
+
+
+# ---- this plug-in's models -------------------------------------------------------------------------------------------
+
+
+class TrunkReader(FrameReader):
+    """Models on the common trunk: the unmasked student."""
+
+    model: Trunk
+    batch_first = True
+
+    def find_grid(self) -> FrameGrid:
+        return FrameGrid.of_convolutions(self.model.conv_layers)
+
+    def ignores_padding(self) -> bool:
+        """Not if the first convolution is normalized over time, padding included (``extractor_mode=default``)."""
+        return self.model.cfg.front_end == "fbank" or self.model.cfg.extractor_mode == "layer_norm"
+
+    def run(self, source: Tensor, padding_mask: Tensor | None, stop: int | None) -> Tensor:
+        return self.model.extract_features(source, padding_mask, mask=False, layer=stop)["x"]
+
+
+class DinoSRReader(TrunkReader):
+    """DinoSR, its teacher, and codes: ``teacher``: the codebooks' assignments; ``head``: the student's predictions."""
+
+    model: DinoSR
+
+    def find_code_sets(self) -> Mapping[str, CodeSet]:
+        if self.model.teacher is None:  # fine-tuned
+            return {}
+        K = self.model.n_codebooks
+        codes = CodeSet(K, int(self.model.cfg.codebook_size), tuple(range(self.n_layers - K, self.n_layers)))
+        return {TEACHER: codes, HEAD: codes}
+
+    def find_layers(self) -> nn.ModuleList:
+        return self.model.teacher.model.layers if self.weights == "teacher" else self.model.encoder.layers
+
+    def run(self, source: Tensor, padding_mask: Tensor | None, stop: int | None) -> Tensor:
+        return self.run_with_codes(source, padding_mask, stop, ())[0]
+
+    def run_with_codes(
+        self, source: Tensor, padding_mask: Tensor | None, stop: int | None, code_sets: Sequence[str]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Front end once for student and teacher; the teacher runs only if it is read or its codes are asked for."""
+        model, codes = self.model, {}
+        padding = model.frame_padding(source, padding_mask)  # (B, F)
+        inputs = model.encoder_inputs(source, padding)  # (B, F, D)
+        mask = padding if bool(padding.any()) else None
+        if self.weights == "teacher":
+            x, _ = model.teacher.model(inputs, mask, stop)
+        if self.weights != "teacher" or HEAD in code_sets:
+            student, results = model.encoder(inputs, mask, stop)
+            x = x if self.weights == "teacher" else student
+            if HEAD in code_sets:
+                codes[HEAD] = model.logits(model.head_inputs(student, results)).argmax(-1)  # (K, B, F)
+        if TEACHER in code_sets:
+            targets = model.targets(inputs, mask)  # (K, B, F, D)
+            codes[TEACHER] = model.codebooks.assign(targets.flatten(1, 2)).view(targets.shape[:3])
+        return x, codes
+
+
+class CPCReader(FrameReader):
+    """CPC's recurrent layers, with or without clusters. Nothing of the future enters a frame's c_t."""
+
+    model: CPC
+    layer_kind = "recurrent layers"
+
+    def find_layers(self) -> nn.ModuleList:
+        return self.model.context.layers
+
+    def find_grid(self) -> FrameGrid:
+        return frame_grid.CPC
+
+    def find_width(self) -> int:
+        return self.model.cfg.context_dim
+
+    def ignores_padding(self) -> bool:
+        return self.model.cfg.encoder_norm != "instance"
+
+    def run(self, source: Tensor, padding_mask: Tensor | None, stop: int | None) -> Tensor:
+        return self.model.extract_features(source, padding_mask, layer=stop)["x"]

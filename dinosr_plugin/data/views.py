@@ -1,0 +1,145 @@
+"""Views: several differently transformed copies of each utterance in a batch, for objectives that compare them.
+
+Spin compares the frames of an utterance with those of a speaker-perturbed copy (Chang, Liu and Glass, Interspeech
+2023); SSRL gives its student a short augmented crop and its teacher a long clean one (Cai et al., IEEE TASLPRO 33,
+2025). Each view has a chain of transforms:
+
+    ViewDataset(dataset, [[], [Gain(-6, 6)]], seed=1)  # the utterance as it is, and a copy with a random gain
+
+A new transform is a callable with the signature of ``Transform``; nothing else has to change. A view depends only on
+the seed, the epoch, the utterance and the number of the view: batch size, order, workers, ranks and resuming never
+change it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from fairseq.data import BaseWrapperDataset, FairseqDataset
+from torch import Tensor
+
+from ..errors import UserError
+
+
+class Transform(Protocol):
+    """One step of a view, such as a gain, a crop, noise or another pitch."""
+
+    def __call__(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(T,) float32, read-only -> (T',) float32, T' >= 1. All random numbers come from ``rng``."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Multiplies the waveform by 10^(g/20), with g in dB drawn uniformly between ``low`` and ``high``.
+
+    The random gain of audiomentations (``Gain``, whose default is -12 to 12 dB). The result is not clipped.
+    """
+
+    low: float  # dB
+    high: float  # dB
+
+    def __post_init__(self):
+        if not -np.inf < self.low <= self.high < np.inf:
+            raise UserError(f"Gain: low={self.low}, high={self.high}: give two finite gains in dB, the lower one first")
+
+    def __call__(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return wave * np.float32(10 ** ((self.low + (self.high - self.low) * rng.random()) / 20))
+
+
+class ViewDataset(BaseWrapperDataset):
+    """The utterances of ``dataset``, whose batches contain K views of each.
+
+    Items, sizes, order, batches, the handling of bad files and the reading of crops are those of ``dataset``. Views are
+    made by ``collater``, that is in the loader's workers, from the waveforms that a batch of ``dataset`` contains. An
+    utterance longer than ``max_sample_size`` is cropped first, to the same part for all views, so that views whose
+    transforms keep the length match frame by frame. Views that are crops of the whole utterance are made without
+    ``max_sample_size``.
+
+    ``normalize`` of ``dataset`` applies before the transforms. ``max_tokens`` counts the samples of utterances, not of
+    views. Frame labels belong to the utterance before the transforms.
+
+    Args:
+        dataset: a ``SpeechDataset`` with ``pad``, a ``WindowDataset``, or any fairseq dataset whose batches contain
+            ``id`` and ``net_input`` with ``source`` (B, T) and, if waveforms are padded, ``padding_mask`` (B, T). An
+            ``id`` must have the same waveform in all batches of an epoch. In a mixture of corpora, wrap each corpus.
+        views: for each of the K views its transforms, in order of application; none for the utterance as it is.
+        seed: determines the views, together with epoch, utterance and number of the view.
+
+    Raises:
+        UserError: ``dataset`` does not pad, so that crops depend on the other utterances of a batch.
+    """
+
+    def __init__(self, dataset: FairseqDataset, views: Sequence[Sequence[Transform]], seed: int):
+        super().__init__(dataset)
+        if not getattr(dataset, "pad", True):
+            raise UserError(
+                "task.enable_padding=False: views must not depend on the batch; set task.enable_padding=True"
+            )
+        self.views = views
+        self.seed = seed
+        # In shared memory because fairseq keeps the loader's worker processes from epoch to epoch.
+        self.epoch = torch.ones((), dtype=torch.long).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        super().set_epoch(epoch)
+        self.epoch.fill_(epoch)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """A batch's items, read together where ``dataset`` can do that."""
+        read_together = getattr(self.dataset, "__getitems__", None)
+        return read_together(indices) if read_together else [self.dataset[index] for index in indices]
+
+    def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
+        return self.dataset.num_tokens_vec(indices)
+
+    @property
+    def supports_fetch_outside_dataloader(self) -> bool:
+        return self.dataset.supports_fetch_outside_dataloader
+
+    def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Items -> the batch of ``dataset``, with views in ``net_input`` instead of the waveforms.
+
+        ``source`` becomes a list of K tensors (B, T_k) float32, padded with zeros to the longest of each view, and
+        ``padding_mask`` a list of K tensors (B, T_k) bool, True for padding. Views of equal length can be encoded in
+        one pass: ``torch.cat(source)`` is (K*B, T), view by view. ``{}`` for no items, as from ``dataset``.
+        """
+        batch = self.dataset.collater(samples)
+        if not batch:
+            return batch
+        waves = unpad(batch["net_input"]["source"], batch["net_input"].get("padding_mask"))
+        made = [
+            pad([self.make_view(wave, utterance, view) for wave, utterance in zip(waves, batch["id"].tolist())])
+            for view in range(len(self.views))
+        ]
+        sources, masks = zip(*made)
+        return {**batch, "net_input": {**batch["net_input"], "source": list(sources), "padding_mask": list(masks)}}
+
+    def make_view(self, wave: np.ndarray, utterance: int, view: int) -> np.ndarray:
+        """(T,) -> (T',): view number ``view`` of the utterance with this ``id`` in the current epoch."""
+        # spawn_key keeps these streams apart from those of the crops, which are seeded with [seed, epoch, utterance]
+        entropy = np.random.SeedSequence(self.seed, spawn_key=(int(self.epoch), utterance, view))
+        rng = np.random.default_rng(entropy)
+        for transform in self.views[view]:
+            wave = transform(wave, rng)
+            wave.flags.writeable = False
+        return wave
+
+
+def unpad(source: Tensor, padding_mask: Tensor | None) -> list[np.ndarray]:
+    """(B, T) float32 and its mask (B, T), or None -> B waveforms (T_b,), read-only."""
+    lengths = [source.size(1)] * len(source) if padding_mask is None else (~padding_mask).sum(1).tolist()
+    waves = [row[:length] for row, length in zip(source.numpy(), lengths)]
+    for wave in waves:
+        wave.flags.writeable = False
+    return waves
+
+
+def pad(waves: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """B waveforms (T_b,) -> (B, T) float32, padded with zeros to the longest, and (B, T) bool, True for padding."""
+    lengths = torch.tensor([len(wave) for wave in waves])
+    source = np.zeros((len(waves), int(lengths.max())), dtype=np.float32)
+    for row, wave in zip(source, waves):
+        row[: len(wave)] = wave
+    return torch.from_numpy(source), torch.arange(source.shape[1]) >= lengths[:, None]

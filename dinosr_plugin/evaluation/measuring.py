@@ -1,0 +1,85 @@
+"""The engine: sources, measures, and the table of both.
+
+A source is something to be measured, features or units with their place in time. A measure turns a source into
+figures. ``measure_all`` fills a table of both, which resumes where a run was interrupted.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import UserError
+from .speech import Speech
+from .table import Column, RowTable
+
+
+@dataclass(frozen=True)
+class Source:
+    """Features, units, or both, of the same speech.
+
+    Attributes:
+        name: of its row.
+        rate: frames per second.
+        first_centre: time of the centre of frame 0, in seconds.
+        features: utterance -> (n, D) numbers; None for units alone.
+        units: utterance -> (n,) integers from 0; None for features alone.
+        n_codes: number of different units; None: the largest unit + 1.
+        unit_distance: of units in ABX, ``onehot`` or ``edit``.
+        digest: identifies what is measured, where a table outlives the run.
+    """
+
+    name: str
+    rate: float
+    first_centre: float
+    features: Mapping[str, np.ndarray] | None = None
+    units: Mapping[str, np.ndarray] | None = None
+    n_codes: int | None = None
+    unit_distance: str = "onehot"
+    digest: str = ""
+
+
+class Measure(Protocol):
+    """Figures of a source. ``columns``: what they are, for the table."""
+
+    columns: Sequence[Column]
+
+    def __call__(self, source: Source, speech: Speech) -> dict[str, Any]:
+        """Figures by the keys of ``columns``, ready for JSON; None for what does not apply. Raises UserError."""
+        ...
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row to be: ``key`` identifies it in a table; ``head``: its first columns; ``make``: its source, when needed."""
+
+    key: str
+    head: Mapping[str, Any]
+    make: Callable[[], Source]
+
+
+def measure_all(
+    entries: Iterable[Entry], speech: Speech, measures: Sequence[Measure], table: RowTable
+) -> list[dict[str, Any]]:
+    """A row for each entry: its head and the figures of every measure. Rows that the table has are not measured again.
+
+    Raises UserError as sources and measures do, with the source's name in front.
+    """
+    rows = []
+    for entry in entries:
+        row = table.get(entry.key)
+        if row is None:
+            row = table.add(entry.key, {**entry.head, **figures_of(entry.make(), speech, measures)})
+        rows.append(row)
+    return rows
+
+
+def figures_of(source: Source, speech: Speech, measures: Sequence[Measure]) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for measure in measures:
+        try:
+            figures |= measure(source, speech)
+        except UserError as error:
+            raise UserError(f"{source.name}: {error}") from error
+    return figures

@@ -1,0 +1,148 @@
+"""Sources from files: feature folders and unit files, with their place in time; and whether they fit an alignment."""
+
+import hashlib
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError, first_few
+from ..units.store import FeatureFolder, layer_folders
+from ..units.unit_files import read_info, read_labelled_units
+from .measuring import Source
+from .phones import PhoneAlignment
+
+SUFFIXES = (".units", ".km")
+RATES = (12.5, 25.0, 50.0, 100.0)  # usual ones, units per second
+TOLERANCE = 0.1  # relative difference of two durations of the same speech: alignments may leave out the ends
+
+
+def expand(path: Path) -> list[Path]:
+    """The layers inside a folder from `dinosr features --layer all`, the unit files inside a folder, or the path itself."""
+    if not path.is_dir() or (path / "meta.json").is_file():
+        return [path]
+    return layer_folders(path) or unit_files_in(path) or [path]
+
+
+def unit_files_in(folder: Path) -> list[Path]:
+    """Its ``.units`` and ``.km`` files, numbers in their names in numerical order."""
+    files = [file for file in folder.iterdir() if file.suffix in SUFFIXES and file.is_file()]
+    return sorted(
+        files,
+        key=lambda file: [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)],
+    )
+
+
+def open_features(path: Path) -> Source:
+    """A feature folder. Raises UserError as ``FeatureFolder``."""
+    features = FeatureFolder(path)
+    digest = hashlib.sha256((path / "meta.json").read_bytes()).hexdigest()
+    return Source(str(path), features.rate, features.first_centre, features=features, digest=digest)
+
+
+def open_units(
+    path: Path,
+    rate: float | None = None,
+    first_centre: float | None = None,
+    tsv: str | Path | None = None,
+    default_rate: float | None = None,
+    unit_distance: str = "onehot",
+) -> Source:
+    """A unit file.
+
+    Args:
+        rate, first_centre: given by the user; None: as the file beside the units says (``unit_files.UnitInfo``).
+            Without such a file the rate is ``default_rate`` and the first centre half a frame.
+        tsv: manifest that names the utterances of files without names.
+
+    Raises:
+        UserError: as ``read_labelled_units``; no rate; units without repetitions, which have none.
+    """
+    units, info = read_labelled_units(path, tsv), read_info(path)
+    if info is not None and info.rate is None:
+        raise UserError(f"{path}: each run of units is written once, so they have no rate; make them without --dedup")
+    if rate is None:
+        rate = info.rate if info else default_rate
+        first_centre = info.first_centre if info and first_centre is None else first_centre
+    if rate is None:
+        raise UserError(f"{path}: --rate HZ is required, the units per second (of a DinoSR model: 50)")
+    return Source(
+        name=str(path),
+        rate=rate,
+        first_centre=0.5 / rate if first_centre is None else first_centre,
+        units=units,
+        n_codes=None,
+        unit_distance=unit_distance,
+        digest=hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
+
+
+def short_names(files: Sequence[Path]) -> list[str]:
+    """Names for a table: without folder and suffix if they stay different, else the whole paths."""
+    stems = [file.stem for file in files]
+    return stems if len(set(stems)) == len(stems) else [str(file) for file in files]
+
+
+# ---- does it fit the alignment? --------------------------------------------------------------------------------------
+
+
+def aligned_units(
+    name: str | Path,
+    units: Mapping[str, np.ndarray],
+    phones: PhoneAlignment,
+    rate: float,
+    skip_missing: bool = False,
+    corpus: Collection[str] | None = None,
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The units of the utterances that the alignment has too, and notes about the others for the user.
+
+    Args:
+        name: of the units, for messages.
+        rate: units per second.
+        skip_missing: leave out utterances that only one side has.
+        corpus: utterances of the alignment that should have units; None: all.
+
+    Raises:
+        UserError: no utterance in common; utterances that only one side has, unless they are skipped; another rate.
+    """
+    shared = {utt: ids for utt, ids in units.items() if utt in phones.segments}
+    if not shared:
+        ours, theirs = next(iter(units)), next(iter(phones.segments))
+        none = f"none of its {len(units)} utterances ({ours}, ...) is in {phones.path} ({theirs}, ...)"
+        raise UserError(f"{name}: {none}; give the alignment of the same corpus")
+    aligned = [utt for utt in phones.segments if corpus is None or utt in corpus]
+    missing = {
+        f"have no alignment in {phones.path}": (len(units), [utt for utt in units if utt not in shared]),
+        f"of {phones.path} have no units": (len(aligned), [utt for utt in aligned if utt not in shared]),
+    }
+    notes = [
+        f"{name}: {len(utts)} of {count} utterances {what} ({first_few(utts)})"
+        for what, (count, utts) in missing.items()
+        if utts
+    ]
+    if notes and not skip_missing:
+        raise UserError(
+            f"{'; '.join(notes)}; give both for the same utterances, or leave these out with --skip-missing"
+        )
+    require_rate(name, shared, phones, rate)
+    return shared, [f"{note}; left out" for note in notes]
+
+
+def require_rate(name: str | Path, units: Mapping[str, np.ndarray], phones: PhoneAlignment, rate: float) -> None:
+    """Raise UserError if units of ``rate`` Hz are over 10 % longer or shorter than the alignment of their utterances."""
+    count, seconds = sum(map(len, units.values())), sum(int(phones.ends[utt][-1]) for utt in units) / 1e6
+    if count == 0 or abs(count / rate / seconds - 1) <= TOLERANCE:  # without any unit ``Quality`` says so
+        return
+    found = count / seconds
+    near = min(RATES, key=lambda usual: abs(np.log(usual / found)))
+    if not any((ids[1:] == ids[:-1]).any() for ids in units.values()):
+        likely = "no unit is repeated, so these are deduplicated, which have no rate; make them again without --dedup"
+    elif abs(near / found - 1) <= TOLERANCE:
+        likely = f"try --rate {near:g}"
+    else:
+        likely = "not a usual rate (deduplicated units have none); give the right one, or the alignment of this speech"
+    raise UserError(
+        f"{name}: {count} units for the {seconds:.1f} s in {phones.path} are {found:.1f} per second, not {rate:g} "
+        f"(--rate); {likely}"
+    )

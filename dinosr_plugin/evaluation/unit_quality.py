@@ -1,0 +1,104 @@
+"""Quality of unit files: what `dinosr quality` does with files and folders of units."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints.formats import is_torch_file
+from ..data.manifest import write_files
+from ..errors import UserError
+from .measures.quality.measure import LagMeasure, UnitQualityMeasure
+from .measures.quality.units import UnitCounts
+from .measuring import Measure, Source, figures_of
+from .phones import PhoneAlignment
+from .plots import plot_code_by_phone
+from .sources import aligned_units, expand, open_units, short_names
+from .speech import Speech, manifest_speakers, speakers_of
+from .table import Column
+
+NAME = Column("name", "units of")
+DEFAULT_RATE = 50.0  # units per second of a file that does not say it
+
+
+def is_checkpoint(path: str | Path) -> bool:
+    """Whether a path is a checkpoint rather than units. Raises UserError if it cannot be read."""
+    if Path(path).is_dir():
+        return False
+    try:
+        return is_torch_file(path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); give a checkpoint, a file of units, or a folder of these"
+        ) from error
+
+
+def unit_files(path: str | Path) -> list[Path]:
+    """The file itself, or the unit files of a folder. Raises UserError for a folder without any."""
+    path = Path(path)
+    files = expand(path)
+    if files == [path] and path.is_dir():
+        raise UserError(f"{path}: contains no .units or .km file; `dinosr units` and `dinosr kmeans apply` write them")
+    return files
+
+
+@dataclass(frozen=True)
+class MeasuredUnits:
+    """``row``: ``{"name", **figures}``; ``counts``: behind them."""
+
+    row: dict[str, Any]
+    counts: UnitCounts
+
+
+def measure_files(
+    paths: Sequence[str | Path],
+    phones: PhoneAlignment,
+    tsv: str | Path | None,
+    rate: float | None = None,
+    first_centre: float | None = None,
+    skip_missing: bool = False,
+    alignment: str = "centres",
+    lags: bool = False,
+) -> tuple[list[MeasuredUnits], list[str]]:
+    """Figures of unit files and folders of them, and notes for the user.
+
+    Args:
+        tsv: manifest of the speech, None for none: names the utterances of units without names, and the speakers, and
+            says which part of the alignment counts.
+        rate, first_centre: as ``open_units``.
+        skip_missing: as ``aligned_units``.
+        alignment: one of ``quality.units.ALIGNMENTS``.
+        lags: add PNMI over lags.
+
+    Raises:
+        UserError: as ``unit_files``, ``open_units``, ``aligned_units`` and ``speakers_of``.
+    """
+    files = [file for path in paths for file in unit_files(path)]
+    corpus = None if tsv is None else manifest_speakers(tsv).keys()
+    quality = UnitQualityMeasure(alignment)
+    others: list[Measure] = [LagMeasure(alignment)] if lags else []
+    measured, notes = [], []
+    for name, file in zip(short_names(files), files):
+        source: Source = open_units(file, rate, first_centre, tsv, DEFAULT_RATE)
+        units, own_notes = aligned_units(file, source.units, phones, source.rate, skip_missing, corpus)
+        speakers = speakers_of(list(units), tsv)
+        if speakers is None:
+            own_notes.append(f"{file}: speakers unknown, as names are not LibriSpeech's; give --manifest")
+        source, speech = replace(source, name=name, units=units), Speech(phones, speakers)
+        counts = quality.count(source, speech)
+        row = {"name": name, **counts.figures().as_dict(), **figures_of(source, speech, others)}
+        measured.append(MeasuredUnits(row, counts))
+        notes += own_notes
+    return measured, notes
+
+
+def write_unit_quality(out: Path, measured: Sequence[MeasuredUnits], phone_names: Sequence[str]) -> list[Path]:
+    """``quality.json`` with all rows, and ``code_by_phone.png`` of the one with the highest PNMI, in folder ``out``."""
+    best = max(measured, key=lambda one: one.row["pnmi"])
+    write_files(out, {"quality.json": [json.dumps({"rows": [one.row for one in measured]}, indent=1)]})
+    title = f"P(phone | code) of {best.row['name']}"
+    return [
+        out / "quality.json",
+        plot_code_by_phone(best.counts.by_phone, phone_names, out / "code_by_phone.png", title),
+    ]

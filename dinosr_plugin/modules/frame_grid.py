@@ -1,0 +1,45 @@
+"""Where frames lie in time: the one formula for their number, their rate and their centres."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+SAMPLE_RATE = 16_000  # Hz
+
+
+class FrameGrid(NamedTuple):
+    """Frames of a front end without padding: frame i covers samples ``[hop * i, hop * i + field)`` at 16 kHz.
+
+    ``field``: samples that a frame covers, the shortest sound with a frame; ``hop``: samples between frames.
+    """
+
+    field: int
+    hop: int
+
+    @classmethod
+    def of_convolutions(cls, layers: Iterable[tuple[int, int, int]]) -> "FrameGrid":
+        """Of stacked convolutions (channels, kernel, stride), bottom layer first."""
+        field, hop = 1, 1
+        for _, kernel, stride in layers:
+            field += (kernel - 1) * hop
+            hop *= stride
+        return cls(field, hop)
+
+    def count(self, samples: int) -> int:
+        """Number of frames of so many samples; 0 if there are too few for one."""
+        return max(0, (samples - self.field) // self.hop + 1)
+
+    @property
+    def rate(self) -> float:
+        """Frames per second."""
+        return SAMPLE_RATE / self.hop
+
+    @property
+    def first_centre(self) -> float:
+        """Time of the centre of frame 0, in seconds; that of frame i is ``first_centre + i / rate``."""
+        return self.field / 2 / SAMPLE_RATE
+
+
+TRUNK = FrameGrid(field=400, hop=320)
+"""Of wav2vec 2.0's convolutions and all that shares their frames: 50 Hz, centre of frame 0 at 12.5 ms."""
+CPC = FrameGrid(field=159, hop=160)
+"""Of CPC's padded convolutions, whose frame i is centred on samples 160 i + 79.5: 100 Hz, 4.97 ms."""

@@ -1,0 +1,22 @@
+"""What keeps a training alive: resuming, stopping, saving, whole updates; and what makes it cheaper: memory and Adam.
+
+``install()`` adds all of it to fairseq's trainer and training loop; importing ``dinosr_plugin.tasks`` calls it. It
+holds for every task of the plug-in. Sharded checkpoints (``checkpoint_suffix``) and remote stores are left to fairseq.
+"""
+
+from . import fused_adam, resuming, saving, state, stopping, updates
+
+
+def install():
+    """Wrap fairseq's functions once, the later wrappers around the earlier ones. Calling it again changes nothing."""
+    fused_adam.use_fused_adam()
+    saving.copy_checkpoints_atomically()
+    saving.write_checkpoints_once()
+    saving.survive_failed_saves()
+    resuming.resume_from_intact_checkpoint()
+    state.restore_task_state()
+    stopping.leave_finished_runs()
+    stopping.stop_after_saving()
+    state.restore_early_stopping()  # around resume_from_intact_checkpoint
+    updates.call_update_hooks()
+    state.restore_half_precision()

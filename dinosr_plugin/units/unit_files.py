@@ -1,0 +1,202 @@
+"""Text files of discrete units, with or without the names of the utterances, and what is known about them.
+
+codebook_0.units        ``utt<TAB>space-separated ids``, one line per row of the manifest
+codebook_0.units.json   ``UnitInfo``: rate, place in time, number of units
+codebook_0.txt          the ids alone: what ``fairseq-preprocess --only-source --trainpref codebook_0.txt`` reads
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from ..data.manifest import (
+    duplicate_ids,
+    read_lines,
+    read_rows,
+    require_writable,
+    unwritable,
+    utterance_id,
+    write_files,
+)
+from ..errors import UserError
+
+MAX_DIGITS = 18  # that fit into int64 whatever they are
+
+
+@dataclass(frozen=True)
+class UnitInfo:
+    """What is known about the units of a file.
+
+    rate: units per second; None for units without repetitions, which have no rate.
+    first_centre: time of the centre of unit 0, in seconds.
+    size: number of different units; None if unknown.
+    """
+
+    rate: float | None
+    first_centre: float
+    size: int | None = None
+
+    def at_rate(self, rate: float) -> "UnitInfo":
+        """After ``codes.at_rate``: of a unit that is repeated, each copy stands for its part of the time; of units of
+        which some are left out, the others stay in place."""
+        if self.rate is None or rate <= self.rate:
+            return UnitInfo(rate, self.first_centre, self.size)
+        return UnitInfo(rate, self.first_centre - 0.5 / self.rate + 0.5 / rate, self.size)
+
+
+def info_path(path: str | Path) -> Path:
+    return Path(f"{path}.json")
+
+
+def info_file(path: str | Path, info: UnitInfo) -> dict[str, list[str]]:
+    """Name and lines of the ``UnitInfo`` file of a unit file."""
+    return {info_path(path).name: [json.dumps(asdict(info))]}
+
+
+def read_info(path: str | Path) -> UnitInfo | None:
+    """The ``UnitInfo`` of a unit file; None if it has none. Raises UserError if it is damaged."""
+    beside = info_path(path)
+    if not beside.is_file():
+        return None
+    try:
+        info = UnitInfo(**json.loads(beside.read_text(encoding="utf-8")))
+        if info.rate is not None and not info.rate > 0:
+            raise ValueError("rate")
+        return UnitInfo(info.rate and float(info.rate), float(info.first_centre), info.size)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{beside}: damaged; remove it and give --rate and --first-centre, or make the units again"
+        ) from error
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+class UnitWriter:
+    """A unit file that gets its name when it is complete: ``with UnitWriter(path) as out: out.add("utt", units)``.
+
+    ``plain`` leaves out the names, for ``fairseq-preprocess``. Raises UserError if the file cannot be written.
+    """
+
+    def __init__(self, path: str | Path, plain: bool = False):
+        self.path, self.plain = Path(path), plain
+        self.unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        require_writable(self.path.parent)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file: TextIO = open(self.unfinished, "w", encoding="utf-8", newline="\n")  # noqa: SIM115
+        except OSError as error:
+            raise unwritable(self.path, error.strerror) from error
+
+    def add(self, utt: str, units: np.ndarray) -> None:
+        """Write one line; ``units`` (n,) integers, n may be 0."""
+        try:
+            self.file.write(("" if self.plain else f"{utt}\t") + " ".join(map(str, units.tolist())) + "\n")
+        except OSError as error:
+            raise unwritable(self.path, error.strerror) from error
+
+    def __enter__(self) -> "UnitWriter":
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        try:
+            self.file.close()
+            if kind is None:
+                os.replace(self.unfinished, self.path)
+        except OSError as error:
+            raise unwritable(self.path, error.strerror) from error
+        finally:
+            self.unfinished.unlink(missing_ok=True)
+
+
+def write_units(
+    path: str | Path, units: Iterable[tuple[str, np.ndarray]], plain: bool = False, info: UnitInfo | None = None
+) -> Path:
+    """(utt, (n,) integers) for each utterance -> a unit file; other arguments and errors as ``write_unit_files``."""
+    return write_unit_files([Path(path)], ((utt, [ids]) for utt, ids in units), plain, info)[0]
+
+
+def write_unit_files(
+    paths: list[Path],
+    units: Iterable[tuple[str, list[np.ndarray]]],
+    plain: bool = False,
+    info: UnitInfo | None = None,
+) -> list[Path]:
+    """Several unit files at once, all of them or none: (utt, one (n,) array per file) for each utterance.
+
+    ``info`` is written beside each. Raises UserError if a file cannot be written.
+    """
+    with ExitStack() as stack:
+        writers = [stack.enter_context(UnitWriter(path, plain)) for path in paths]
+        for utt, own in units:
+            for writer, ids in zip(writers, own, strict=True):
+                writer.add(utt, ids)
+        for path in paths if info and not plain else ():
+            write_files(path.parent, info_file(path, info))
+    return paths
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_units(path: str | Path) -> dict[str, np.ndarray]:
+    """A file with names: utterance -> (n,) int64, in the file's order.
+
+    Raises:
+        UserError: no such file, empty, a line that is not ``utt<TAB>ids``, an invalid id, a duplicate utterance.
+    """
+    units: dict[str, np.ndarray] = {}
+    for number, line in enumerate(read_lines(Path(path), "make it with `dinosr units`"), start=1):
+        utt, tab, ids = line.partition("\t")
+        if not utt or not tab:
+            raise UserError(
+                f"{path} line {number}: expected `utt<TAB>unit ids`; make it with `dinosr units` "
+                "(`--plain` and `dinosr kmeans apply` leave out the names)"
+            )
+        if utt in units:
+            raise UserError(f"{path} line {number}: duplicate utterance {utt!r}; make it again with `dinosr units`")
+        units[utt] = parse_ids(ids, f"{path} line {number}")
+    if not units:
+        raise UserError(f"{path}: no units in it; make it with `dinosr units`")
+    return units
+
+
+def read_labelled_units(path: str | Path, tsv: str | Path | None) -> dict[str, np.ndarray]:
+    """A file with names, or without (a line for each row of the manifest ``tsv``): utterance -> (n,) int64.
+
+    Raises:
+        UserError: as ``read_units``; ids alone without a manifest, or with one of another number of rows.
+    """
+    path = Path(path)
+    lines = list(read_lines(path, "give a file that `dinosr units` or `dinosr kmeans apply` wrote"))
+    if not lines or "\t" in lines[0]:
+        return read_units(path)
+    if tsv is None:
+        raise UserError(f"{path}: unit ids without names of utterances; give --manifest, whose rows they belong to")
+    names = [utterance_id(row) for _, row, _ in read_rows(Path(tsv))]
+    if clashes := duplicate_ids(row for _, row, _ in read_rows(Path(tsv))):
+        raise UserError(f"{tsv}: {clashes[0]}")
+    if len(lines) != len(names):
+        raise UserError(
+            f"{path}: {len(lines)} lines, but {tsv} has {len(names)} rows; give the manifest they were made from"
+        )
+    return {
+        utt: parse_ids(line, f"{path} line {number}") for number, (utt, line) in enumerate(zip(names, lines), start=1)
+    }
+
+
+def parse_ids(text: str, where: str) -> np.ndarray:
+    """``"3 3 17"`` -> (n,) int64. Raises UserError for anything but whole numbers from 0; ``where`` starts the message."""
+    words = text.split()
+    wrong = next((word for word in words if not (word.isascii() and word.isdigit()) or len(word) > MAX_DIGITS), None)
+    if wrong is not None:
+        raise UserError(
+            f"{where}: {wrong!r} is not a unit id, a whole number from 0; make the file again with `dinosr units`"
+        )
+    return np.array(words, dtype=np.int64)
