@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 
-from hydra.errors import CompactHydraException
 
-
-class UserError(CompactHydraException, ValueError):
+class UserError(ValueError):
     """An error that the user can fix: the message is one line that names the file or field and the remedy.
 
-    Hydra prints a ``CompactHydraException`` without a traceback; ``compat.messages.one_line_errors`` does the same
-    for the other command-line programs. The exit status is 1 in both cases.
+    ``compat.messages`` makes Hydra and the other command-line programs print it without a traceback. The exit status is
+    1 in both cases.
     """
 
 

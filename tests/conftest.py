@@ -10,6 +10,10 @@ import pytest
 from hypothesis import settings
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter as LoaderIterator
 
+import dinosr_plugin
+
+dinosr_plugin.register()  # whichever test is collected first
+
 settings.register_profile("search", deadline=None)  # 200 ms an example is no fault where other programs take the CPU
 settings.register_profile("repeatable", settings.get_profile("search"), derandomize=True)
 settings.load_profile(

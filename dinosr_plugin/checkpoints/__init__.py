@@ -1,1 +1,3 @@
 """Checkpoints: any file in (``load``), any model read frame by frame (``readers``)."""
+
+from .. import compat  # noqa: F401  (before fairseq is imported)

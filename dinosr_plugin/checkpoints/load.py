@@ -8,6 +8,7 @@ from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
 from omegaconf import DictConfig
 
+from .. import register
 from ..errors import UserError
 from ..interop.cpc_audio import read_cpc_audio
 from ..interop.fairseq_models import make_self_contained
@@ -36,6 +37,7 @@ def load_model(path: str | Path) -> Loaded:
             raise UserError(f"{path}: not a PyTorch file; give a checkpoint that a training saved")
         state = read_cpc_audio(path) or checkpoint_utils.load_checkpoint_to_cpu(str(path))
         make_self_contained(state)
+        register()  # the task of the checkpoint, too
         models, cfg, task = checkpoint_utils.load_model_ensemble_and_task([str(path)], state=state)
     except UserError:
         raise

@@ -1,14 +1,16 @@
-"""The ``dinosr`` command: one sub-command a tool. Parsing and printing only; the work is done where each ``run_*`` imports it from.
+"""The ``dinosr`` command: one sub-command for each tool.
 
-Exit status: 0 done, 1 for something the user can mend (``error: ...`` on stderr) or a manifest with problems,
-2 for a wrong command line, 130 after Ctrl-C.
+This package parses arguments and prints results. The work is done by the rest of the package, which each ``run_*``
+function imports when it is called: ``dinosr --help`` imports neither torch nor fairseq.
+
+Exit status: 0 for success; 1 for an error that the user can fix (``error: ...`` on stderr), and for a manifest with
+problems; 2 for an invalid command line; 130 after Ctrl-C.
 """
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import Optional
 
 from ..errors import UserError
 from .bench import add_bench
@@ -28,7 +30,7 @@ COMMANDS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one sub-command (``arguments`` default to the process's own); returns the exit status."""
+    """Run one sub-command and return the exit status; ``arguments`` default to those of the process."""
     options = make_parser().parse_args(arguments)
     try:
         return options.run(options)
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # `dinosr check ... | head` has seen enough; Python must not complain when it closes stdout
+    except BrokenPipeError:  # `dinosr check ... | head` has closed the pipe; Python must not report it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -45,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dinosr",
-        description="Speech representations by clustering: corpora, features, units, what was learned, language models, transcription. Training is fairseq's: fairseq-hydra-train with common.user_dir=$(dinosr path).",
+        description="Speech representations by clustering: prepare corpora, extract features and units, measure what "
+        "was learned, score language models of units, transcribe. Models are trained with fairseq: "
+        "fairseq-hydra-train with common.user_dir=$(dinosr path).",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in COMMANDS:

@@ -1,4 +1,4 @@
-"""``python -m dinosr_plugin.cli``: the command where the package is not installed."""
+"""``python -m dinosr_plugin.cli``: the ``dinosr`` command without an installation."""
 
 import sys
 

@@ -1,15 +1,17 @@
-"""Speed and memory: ``dinosr bench``, a front of tests/benchmarks."""
+"""Speed and memory: ``dinosr bench``, which runs the scripts in tests/benchmarks."""
 
 import argparse
-import importlib
+import importlib.util
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 from ..errors import UserError
 from .parsing import add_command
 
-FOLDER = Path(__file__).parents[2] / "tests/benchmarks"
-SCRIPTS = {
+CHECKOUT = Path(__file__).parents[2]
+SCRIPTS = {  # benchmark -> script in tests/benchmarks
     "step": "step",
     "data": "loader",
     "codebook": "codebook",
@@ -17,32 +19,34 @@ SCRIPTS = {
     "kmeans": "kmeans",
     "abx": "abx",
 }
-"""Benchmark -> the file that does it."""
+PACKAGES = {  # benchmark -> (module, package that provides it), where the module is not a requirement of the plug-in
+    "decode": ("flashlight", "flashlight-text"),
+    "kmeans": ("sklearn", "scikit-learn"),
+    "abx": ("zrc_abx2", "zerospeech-libriabx2"),
+}
 
 
 def add_bench(commands) -> None:
-    what = "a training step, the data loader, codebooks, decoders, k-means, ABX"
-    text = f"how fast, and with how much memory: {what}, each beside others that do the same; in a checkout of the repository"
+    text = (
+        "measure speed and memory of a training step, the data loader, codebooks, decoders, k-means or ABX, "
+        "compared with other implementations; requires a checkout of the repository"
+    )
     parser = add_command(commands, "bench", run_bench, text)
     parser.add_argument(
-        "benchmark", choices=SCRIPTS, help="what to measure; `dinosr bench WHAT --help` tells its options"
+        "benchmark", choices=SCRIPTS, help="what to measure; `dinosr bench WHAT --help` lists its options"
     )
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="options of that benchmark")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="options of the benchmark")
 
 
 def run_bench(options: argparse.Namespace) -> int:
-    script = FOLDER / f"{SCRIPTS[options.benchmark]}.py"
+    script = CHECKOUT / f"tests/benchmarks/{SCRIPTS[options.benchmark]}.py"
     if not script.is_file():
         raise UserError(
-            f"{script}: not there; benchmarks come with a checkout of the repository: clone it, and `pip install -e` that"
+            f"{script}: no such file; benchmarks are part of the repository: clone it and run `pip install -e .` there"
         )
-    if str(FOLDER) not in sys.path:
-        sys.path.insert(0, str(FOLDER))
-    try:
-        module = importlib.import_module(script.stem)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"dinosr bench {options.benchmark}: no package {error.name}; {script} says what it needs"
-        ) from None
-    module.main(options.arguments)
-    return 0
+    module, package = PACKAGES.get(options.benchmark, (None, None))
+    if module and importlib.util.find_spec(module) is None:
+        raise UserError(f"dinosr bench {options.benchmark}: package {package} is missing; pip install {package}")
+    path = os.pathsep.join([str(CHECKOUT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run([sys.executable, script, *options.arguments], env={**os.environ, "PYTHONPATH": path})
+    return done.returncode if done.returncode >= 0 else 128 - done.returncode  # as a shell reports a signal

@@ -1,4 +1,4 @@
-"""Sound in: ``dinosr path``, ``manifest``, ``check``, ``synth``."""
+"""Corpora and manifests: ``dinosr path``, ``manifest``, ``check``, ``synth``."""
 
 import argparse
 from collections.abc import Callable
@@ -7,13 +7,12 @@ from pathlib import Path
 from ..errors import UserError
 from .parsing import add_command, add_workers, pieces_or_model, positive, print_notes, whole_number, workers
 
-# ---- dinosr path -------------------------------------------------------------------------------------------------------------
+# ---- dinosr path -----------------------------------------------------------------------------------------------------
 
 
 def add_path(commands) -> None:
-    add_command(
-        commands, "path", run_path, "print the folder of this package, for fairseq: common.user_dir=$(dinosr path)"
-    )
+    text = "print the folder of this package, for fairseq: common.user_dir=$(dinosr path)"
+    add_command(commands, "path", run_path, text)
 
 
 def run_path(options: argparse.Namespace) -> int:
@@ -21,11 +20,14 @@ def run_path(options: argparse.Namespace) -> int:
     return 0
 
 
-# ---- dinosr manifest ---------------------------------------------------------------------------------------------------------
+# ---- dinosr manifest -------------------------------------------------------------------------------------------------
 
 
 def add_manifest(commands) -> None:
-    text = "list a corpus for fairseq: .tsv, and .ltr, .wrd and dict.ltr.txt where its words are known, .bpe on demand"
+    text = (
+        "list the audio files of a corpus for fairseq: .tsv; with .ltr, .wrd and dict.ltr.txt if there are "
+        "transcripts, and .bpe on request"
+    )
     parser = commands.add_parser("manifest", help=text, description=text[0].upper() + text[1:] + ".")
     corpora = parser.add_subparsers(title="corpora", metavar="CORPUS", required=True)
     add_librispeech(corpora)
@@ -43,21 +45,21 @@ def add_corpus(
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder for the manifests, made if need be; files of the same names are replaced",
+        help="folder for the manifests, created if necessary; existing files of the same names are replaced",
     )
     parser.add_argument(
         "--bpe",
         type=pieces_or_model,
         metavar="N",
-        help="also write word pieces, .bpe: learn N of them from the training transcripts with sentencepiece (bpe.model, dict.bpe.txt), "
-        "or give the bpe.model of another manifest to use its pieces",
+        help="also write word pieces (.bpe): N pieces, learned with sentencepiece from the training transcripts "
+        "(bpe.model, dict.bpe.txt); or the path of an existing bpe.model",
     )
     add_workers(parser)
     return parser
 
 
 def check_out_and_bpe(options: argparse.Namespace) -> None:
-    """Raise UserError now rather than after an hour of reading, for an --out or a --bpe that cannot be."""
+    """Raise UserError for an impossible --out or --bpe before the audio is read, which can take an hour."""
     from ..data.bpe import require_possible
     from ..data.manifest import require_writable
 
@@ -71,15 +73,16 @@ def add_librispeech(corpora) -> None:
         corpora,
         "librispeech",
         run_librispeech,
-        "one manifest with labels for each part of LibriSpeech, named after the part",
-        "folder that holds the parts (train-clean-100, dev-clean, ...), or one part (SPEAKER/CHAPTER/*.flac)",
+        "one manifest with transcripts for each part of LibriSpeech, named after the part",
+        "folder that contains the parts (train-clean-100, dev-clean, ...), or one part (SPEAKER/CHAPTER/*.flac)",
     )
-    parser.add_argument("--parts", nargs="+", metavar="PART", help="take these parts only (default: all under ROOT)")
+    parser.add_argument("--parts", nargs="+", metavar="PART", help="parts to list (default: all under ROOT)")
     parser.add_argument(
         "--join",
         nargs="+",
         metavar=("NAME", "PART"),
-        help="also write NAME.tsv and its labels, the PARTs as one: --join train train-clean-100 train-clean-360 train-other-500",
+        help="also write NAME.tsv and its transcripts, which contain all the PARTs: "
+        "--join train train-clean-100 train-clean-360 train-other-500",
     )
 
 
@@ -91,7 +94,7 @@ def run_librispeech(options: argparse.Namespace) -> int:
     names = [split.name for split in splits]
     if options.join:
         if len(options.join) < 2:
-            raise UserError(f"--join {options.join[0]}: name the parts to join after it")
+            raise UserError(f"--join {options.join[0]}: no parts to join; list them after the name")
         splits.append(joined(splits, options.join[0], options.join[1:]))
     return write(options, splits, [name for name in names if name.startswith("train")] or names)
 
@@ -101,8 +104,8 @@ def add_librilight(corpora) -> None:
         corpora,
         "librilight",
         run_librilight,
-        "train_10min, train_1h and train_10h of Libri-light's limited-resource release, with labels",
-        "the folder librispeech_finetuning of that release, or its parent",
+        "train_10min, train_1h and train_10h of Libri-light's limited-resource training sets, with transcripts",
+        "the folder librispeech_finetuning of that release, or its parent folder",
     )
 
 
@@ -118,36 +121,37 @@ def add_folder(corpora) -> None:
         corpora,
         "folder",
         run_folder,
-        "train and valid manifests of any folder of .wav, .flac and .ogg files; with labels where every file has its words in a UTF-8 .txt "
-        "of the same name beside it (letters are kept as they are, runs of white space become one space)",
-        "folder that holds the audio, at any depth",
+        "training and validation manifests of any folder of .wav, .flac and .ogg files; with transcripts if every "
+        "audio file has a UTF-8 .txt file of the same name next to it (letters are not changed, white space is "
+        "reduced to single spaces)",
+        "folder that contains the audio files, at any depth",
     )
     parser.add_argument(
         "--split-by",
         choices=("file", "speaker"),
         default="file",
-        help="what goes to valid as a whole: a file, or a speaker (the first folder under ROOT; in LibriSpeech's layout "
-        "its own speakers) (default: %(default)s)",
+        help="unit that is assigned to training or validation: a file, or all files of a speaker (the first folder "
+        "under ROOT; in LibriSpeech's layout, the speaker's folder) (default: %(default)s)",
     )
     parser.add_argument(
         "--valid-share",
         type=float,
         default=0.05,
         metavar="SHARE",
-        help="share of the files or speakers that goes to valid; 0: no valid.tsv (default: %(default)s)",
+        help="share of the files or speakers used for validation; 0: no valid.tsv (default: %(default)s)",
     )
     parser.add_argument(
         "--seed",
         type=int,
         default=0,
         metavar="N",
-        help="another number gives another split; for one number an added file moves no other (default: %(default)s)",
+        help="random seed of the split; with the same seed, new files do not move the others (default: %(default)s)",
     )
     parser.add_argument(
         "--convert",
         type=Path,
         metavar="NEW_DIR",
-        help="write all files as 16 kHz mono 16-bit FLAC into this new folder and list those (mean of the channels, "
+        help="convert all files to 16 kHz mono 16-bit FLAC in this new folder and list those (channels are averaged; "
         "polyphase resampling)",
     )
 
@@ -164,7 +168,7 @@ def run_folder(options: argparse.Namespace) -> int:
 
 
 def write(options: argparse.Namespace, splits: list, counted: list[str]) -> int:
-    """Write the splits and tell what was written; the dictionaries' counts come from the splits named in ``counted``."""
+    """Write the splits and print what was written; symbols are counted in the splits named in ``counted``."""
     from ..data.bpe import bpe_files
     from ..data.manifest import write_splits
 
@@ -173,33 +177,35 @@ def write(options: argparse.Namespace, splits: list, counted: list[str]) -> int:
     for split in splits:
         print(f"{options.out}/{split.describe()}")
     if files:
-        print(f"{options.out}/bpe.model, dict.bpe.txt: {len(files['dict.bpe.txt'])} pieces; .bpe beside each .ltr")
+        print(f"{options.out}/bpe.model, dict.bpe.txt: {len(files['dict.bpe.txt'])} pieces; .bpe next to each .ltr")
     return 0
 
 
-# ---- dinosr check ------------------------------------------------------------------------------------------------------------
+# ---- dinosr check ----------------------------------------------------------------------------------------------------
 
 
 def add_check(commands) -> None:
-    text = "read a manifest, its labels and all of its audio, and list every problem; exit status 1 where there is one"
+    text = (
+        "read a manifest, its labels and all its audio, and list every problem; the exit status is 1 if there are any"
+    )
     parser = add_command(commands, "check", run_check, text)
     parser.add_argument(
         "manifest",
         type=Path,
         metavar="MANIFEST",
-        help="a .tsv file; .ltr, .bpe, .wrd, .phn, .km and their dictionaries beside it are checked with it",
+        help="a .tsv file; .ltr, .bpe, .wrd, .phn, .km files and dictionaries in the same folder are also checked",
     )
     parser.add_argument(
         "--min-sample-size",
         type=whole_number,
         metavar="N",
-        help="the training's task.min_sample_size, in samples (16000 a second): tells how many files it would skip",
+        help="task.min_sample_size of the training, in samples at 16 kHz: report how many files it would skip",
     )
     parser.add_argument(
         "--max-sample-size",
         type=whole_number,
         metavar="N",
-        help="the training's task.max_sample_size, in samples: tells how many files it would crop",
+        help="task.max_sample_size of the training, in samples at 16 kHz: report how many files it would crop",
     )
     add_workers(parser)
 
@@ -216,21 +222,20 @@ def run_check(options: argparse.Namespace) -> int:
     return 1 if report.problems else 0
 
 
-# ---- dinosr synth ------------------------------------------------------------------------------------------------------------
+# ---- dinosr synth ----------------------------------------------------------------------------------------------------
 
 
 def add_synth(commands) -> None:
-    parser = add_command(
-        commands, "synth", run_synth, "make a small synthetic corpus with known words and phones, to try things on"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the corpus, made if need be")
-    parser.add_argument("--minutes", type=positive, required=True, metavar="M", help="minutes of speech to make")
+    text = "generate a small synthetic corpus with known words and phone times, for trying things out"
+    parser = add_command(commands, "synth", run_synth, text)
     parser.add_argument(
-        "--speakers", type=whole_number, required=True, metavar="S", help="number of different voices, 2 or more"
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the corpus, created if necessary"
     )
+    parser.add_argument("--minutes", type=positive, required=True, metavar="M", help="amount of speech, in minutes")
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="another number gives another corpus (default: %(default)s)"
+        "--speakers", type=whole_number, required=True, metavar="S", help="number of voices, at least 2"
     )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default: %(default)s)")
 
 
 def run_synth(options: argparse.Namespace) -> int:

@@ -11,24 +11,28 @@ def add_language_model(parser: argparse.ArgumentParser) -> None:
         "lm",
         type=Path,
         metavar="LM",
-        help="a checkpoint of fairseq-train --task language_modeling, or of fairseq-hydra-train",
+        help="language model checkpoint, trained with fairseq-train --task language_modeling or with "
+        "fairseq-hydra-train",
     )
     parser.add_argument(
-        "units", type=Path, metavar="UNITS", help="a file of `dinosr units`, with the utterances' names"
+        "units", type=Path, metavar="UNITS", help="unit file with utterance names, written by `dinosr units`"
     )
     parser.add_argument(
         "--dict",
         type=Path,
         metavar="FILE",
-        help="the model's dict.txt (default: beside LM, or in the folder it was trained on)",
+        help="dict.txt of the language model (default: the one in the folder of LM, or in its training data)",
     )
 
 
-# ---- dinosr lm-score ---------------------------------------------------------------------------------------------------------
+# ---- dinosr lm-score -------------------------------------------------------------------------------------------------
 
 
 def add_lm_score(commands) -> None:
-    text = "how likely a language model of units finds every utterance: sum of natural-log probabilities, end included, not divided by the length"
+    text = (
+        "score every utterance with a language model of units: sum of natural-log probabilities, including the end of "
+        "the utterance, not normalised by length"
+    )
     parser = add_command(commands, "lm-score", run_lm_score, text)
     add_language_model(parser)
     parser.add_argument(
@@ -36,7 +40,8 @@ def add_lm_score(commands) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="a line `utterance score` for each, as ZeroSpeech's lexical/dev.txt and syntactic/dev.txt",
+        help="output file: one line `utterance score` per utterance, as in ZeroSpeech's lexical/dev.txt and "
+        "syntactic/dev.txt",
     )
 
 
@@ -48,11 +53,11 @@ def run_lm_score(options: argparse.Namespace) -> int:
     return 0
 
 
-# ---- dinosr lm-features ------------------------------------------------------------------------------------------------------
+# ---- dinosr lm-features ----------------------------------------------------------------------------------------------
 
 
 def add_lm_features(commands) -> None:
-    text = "write what a layer of a language model of units makes of every utterance, for ZeroSpeech's sSIMI"
+    text = "write the hidden states of a language model of units for every utterance, for ZeroSpeech's sSIMI"
     parser = add_command(commands, "lm-features", run_lm_features, text)
     add_language_model(parser)
     parser.add_argument(
@@ -60,14 +65,14 @@ def add_lm_features(commands) -> None:
         type=whole_number,
         default=2,
         metavar="L",
-        help="from 1; the baseline's LSTM takes its second (default: %(default)s)",
+        help="layer, counted from 1; the ZeroSpeech baseline uses the second layer of its LSTM (default: %(default)s)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder for a .npy file of each utterance: semantic/dev/librispeech or semantic/dev/synthetic",
+        help="folder for one .npy file per utterance, such as semantic/dev/librispeech or semantic/dev/synthetic",
     )
 
 
@@ -81,32 +86,39 @@ def run_lm_features(options: argparse.Namespace) -> int:
     return 0
 
 
-# ---- dinosr zerospeech -------------------------------------------------------------------------------------------------------
+# ---- dinosr zerospeech -----------------------------------------------------------------------------------------------
 
 
 def add_zerospeech(commands) -> None:
-    text = "ZeroSpeech 2021's measures of a language model of units: sWUGGY (words), sBLIMP (grammar) and sSIMI (meaning), those of them that the submission holds"
+    text = (
+        "evaluate a language model of units with the ZeroSpeech 2021 measures sWUGGY (words), sBLIMP (grammar) and "
+        "sSIMI (meaning), as far as the submission contains their files"
+    )
     parser = add_command(commands, "zerospeech", run_zerospeech, text)
     parser.add_argument(
         "dataset",
         type=Path,
         metavar="DATASET",
-        help="the benchmark's folder: lexical/dev/gold.csv, syntactic/dev/gold.csv, semantic/dev/gold.csv and pairs.csv",
+        help="folder of the benchmark: lexical/dev/gold.csv, syntactic/dev/gold.csv, semantic/dev/gold.csv and "
+        "pairs.csv",
     )
     parser.add_argument(
         "submission",
         type=Path,
         metavar="SUBMISSION",
-        help="lexical/dev.txt, syntactic/dev.txt (`dinosr lm-score`), semantic/dev/librispeech and synthetic (`dinosr lm-features`)",
+        help="folder with lexical/dev.txt and syntactic/dev.txt (`dinosr lm-score`), and semantic/dev/librispeech and "
+        "semantic/dev/synthetic (`dinosr lm-features`)",
     )
-    parser.add_argument("--set", dest="subset", choices=("dev", "test"), default="dev", help="(default: %(default)s)")
+    parser.add_argument(
+        "--set", dest="subset", choices=("dev", "test"), default="dev", help="set to evaluate (default: %(default)s)"
+    )
     parser.add_argument(
         "--pooling",
         choices=("min", "max", "mean"),
         default="min",
-        help="of sSIMI's features over time (default: %(default)s)",
+        help="pooling of the sSIMI features over time (default: %(default)s)",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="a .json file of the same figures")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the figures to this .json file")
 
 
 def run_zerospeech(options: argparse.Namespace) -> int:
@@ -125,43 +137,45 @@ def run_zerospeech(options: argparse.Namespace) -> int:
     return 0
 
 
-# ---- dinosr zerospeech-synth -------------------------------------------------------------------------------------------------
+# ---- dinosr zerospeech-synth -----------------------------------------------------------------------------------------
 
 
 def add_zerospeech_synth(commands) -> None:
-    text = "make a small benchmark for `dinosr zerospeech` with the voices of `dinosr synth`: words and non-words, sentences and ones that break a rule"
+    text = (
+        "generate a small benchmark for `dinosr zerospeech` with the voices of `dinosr synth`: pairs of words and "
+        "non-words, and of grammatical and ungrammatical sentences"
+    )
     parser = add_command(commands, "zerospeech-synth", run_zerospeech_synth, text)
     parser.add_argument(
         "--out",
         type=Path,
         required=True,
         metavar="DIR",
-        help="new folder for it: gold files and audio in the benchmark's layout, lexical.tsv, syntactic.tsv",
+        help="new folder for the gold files and the audio, in the layout of the benchmark, and for the manifests "
+        "lexical.tsv and syntactic.tsv",
     )
     parser.add_argument(
         "--pairs",
         type=whole_number,
         default=160,
         metavar="N",
-        help="of sentences, and as many of words if the vocabulary has them (default: %(default)s)",
+        help="pairs of sentences, and pairs of words if the vocabulary is large enough (default: %(default)s)",
     )
     parser.add_argument(
         "--voices",
         type=whole_number,
         default=4,
         metavar="V",
-        help="that say each pair: from the third speaker of `dinosr synth` with the same seed on (default: %(default)s)",
+        help="voices that read each pair: the speakers of `dinosr synth` with the same seed, from the third one on "
+        "(default: %(default)s)",
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="another number gives other pairs (default: %(default)s)"
-    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default: %(default)s)")
 
 
 def run_zerospeech_synth(options: argparse.Namespace) -> int:
     from ..data.synth.pairs import make_benchmark
 
     made = make_benchmark(options.out, options.pairs, options.voices, options.seed)
-    print(
-        f"{options.out}: {made['lexical']} pairs of words, {made['syntactic']} of sentences, each in {options.voices} voices"
-    )
+    pairs = f"{made['lexical']} pairs of words, {made['syntactic']} of sentences"
+    print(f"{options.out}: {pairs}, each in {options.voices} voices")
     return 0

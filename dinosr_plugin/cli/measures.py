@@ -1,4 +1,4 @@
-"""What was learned, in figures: ``dinosr quality``, ``abx``."""
+"""Measures of what was learned: ``dinosr quality``, ``abx``."""
 
 import argparse
 from pathlib import Path
@@ -11,8 +11,8 @@ from .parsing import add_cache, add_command, add_skip_missing, cache_of, positiv
 
 def add_quality(commands) -> None:
     text = (
-        "what discrete units tell about phones and speakers (PNMI, purity), their bit rate and duration; "
-        "of unit files, or of a checkpoint's codebooks"
+        "measure discrete units: their information about phones and speakers (PNMI, purity), bit rate and durations; "
+        "of unit files, or of the codebooks of a checkpoint"
     )
     parser = add_command(commands, "quality", run_quality, text)
     parser.add_argument(
@@ -36,9 +36,7 @@ def add_quality(commands) -> None:
         help="manifest of the speech: required for checkpoints (use speakers that were not trained on) and .km files; "
         "its folders name the speakers; the alignment may cover more",
     )
-    add_skip_missing(
-        parser, "leave out utterances that have only units (or a row in the manifest) or only an alignment"
-    )
+    add_skip_missing(parser, "skip utterances that have only units (or a row in the manifest) or only an alignment")
     parser.add_argument(
         "--out",
         type=Path,
@@ -50,20 +48,21 @@ def add_quality(commands) -> None:
         "--rate",
         type=positive,
         metavar="HZ",
-        help="units per second (default: from the .json file beside the units, else 50)",
+        help="units per second (default: from the .json file of the units, else 50)",
     )
     units.add_argument(
         "--first-centre",
         type=positive,
         metavar="SECONDS",
-        help="time of the centre of the first unit (default: the model's own, from the .json file beside the units; "
+        help="time of the centre of the first unit (default: the model's own, from the .json file of the units; "
         "else half a unit)",
     )
     units.add_argument(
         "--alignment",
         choices=("centres", "published"),
-        help="centres: a unit counts for the phone at its centre; published: units are repeated to 100 Hz, and unit i is "
-        "compared with label i of a 10 ms alignment, as in the figures of HuBERT, DinoSR and SpidR (default: centres)",
+        help="centres: a unit counts for the phone at its centre; published: units are repeated to 100 Hz, and unit "
+        "i is compared with label i of a 10 ms alignment, as in the figures of HuBERT, DinoSR and SpidR (default: "
+        "centres)",
     )
     units.add_argument(
         "--lags", action="store_true", help="also print PNMI for units shifted by -40 to +40 ms, and its peak"
@@ -165,6 +164,7 @@ def run_quality_of_checkpoints(options: argparse.Namespace) -> int:
 
 
 def refuse(options: argparse.Namespace, reason: str, *names: str) -> None:
+    """Raise UserError with this reason if one of these options is set."""
     for name in names:
         if getattr(options, name):
             raise UserError(f"--{name.replace('_', '-')}: {reason}")
@@ -175,8 +175,8 @@ def refuse(options: argparse.Namespace, reason: str, *names: str) -> None:
 
 def add_abx(commands) -> None:
     text = (
-        "ABX error of features or units, within and across speakers, as in ZeroSpeech 2021: share of triples in which X "
-        "is closer to B, another phone, than to A, the same phone"
+        "compute the ABX error of features or units, within and across speakers, as in ZeroSpeech 2021: share of "
+        "triples in which X is closer to B, another phone, than to A, the same phone"
     )
     parser = add_command(commands, "abx", run_abx, text)
     parser.add_argument(
@@ -187,8 +187,10 @@ def add_abx(commands) -> None:
         help="folders written by `dinosr features`, unit files, or folders of several of these",
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--items", type=Path, metavar="FILE", help="an .item file of the benchmark")
-    what.add_argument("--phones", type=Path, metavar="TSV", help="a phone alignment instead: compare its triphones")
+    what.add_argument("--items", type=Path, metavar="FILE", help=".item file of the benchmark")
+    what.add_argument(
+        "--phones", type=Path, metavar="TSV", help="phone alignment, from which items are made: its triphones"
+    )
     made = parser.add_argument_group("items from --phones")
     made.add_argument(
         "--manifest",
@@ -206,7 +208,7 @@ def add_abx(commands) -> None:
         "--min-count",
         type=whole_number,
         metavar="N",
-        help="leave out phones that a speaker says less often in a context (default: 1)",
+        help="skip phones that a speaker says less often in a context (default: 1)",
     )
     made.add_argument(
         "--silence",
@@ -223,13 +225,13 @@ def add_abx(commands) -> None:
     parser.add_argument(
         "--distance",
         choices=("onehot", "edit"),
-        help="between units (default: onehot); between features it is the angle",
+        help="distance between units (default: onehot); between features it is the angle",
     )
     parser.add_argument(
         "--rate",
         type=positive,
         metavar="HZ",
-        help="units per second of unit files (default: from the .json file beside the units)",
+        help="units per second of unit files (default: from the .json file of the units)",
     )
     parser.add_argument(
         "--last-frame",
@@ -241,10 +243,12 @@ def add_abx(commands) -> None:
     parser.add_argument(
         "--no-sampling",
         action="store_true",
-        help="compare all items, not random ones, 10 per group and 5 other speakers at most",
+        help="compare all items, instead of a random sample of 10 per group and 5 other speakers",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of that sampling (default: %(default)s)")
-    add_skip_missing(parser, "leave out items whose utterance has no features")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="random seed of the sample (default: %(default)s)"
+    )
+    add_skip_missing(parser, "skip items whose utterance has no features")
     parser.add_argument("--tables", action="store_true", help="also print the errors of every phone pair and speaker")
     parser.add_argument(
         "--out",
@@ -286,7 +290,7 @@ def run_abx(options: argparse.Namespace) -> int:
 
 
 def abx_items(options: argparse.Namespace) -> list:
-    """Read from --items, or made from --phones and kept with --write-items."""
+    """Read the items from --items, or make them from --phones and write them to --write-items."""
     from ..data.manifest import require_writable
     from ..evaluation.measures.abx.items import make_items, read_items, write_items
     from ..evaluation.phones import PhoneAlignment

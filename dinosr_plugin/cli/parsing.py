@@ -1,4 +1,4 @@
-"""What the sub-commands share: values, common options, notes."""
+"""What the sub-commands share: types of arguments, common options, notes."""
 
 import argparse
 import sys
@@ -7,21 +7,21 @@ from pathlib import Path
 
 
 def add_command(commands, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-    """A sub-command whose one-line help is also its description."""
+    """Add a sub-command; ``text`` is both its one-line help and its description."""
     parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.set_defaults(run=run)
     return parser
 
 
 def whole_number(text: str) -> int:
-    """An argparse type: a whole number above 0."""
+    """An argparse type: an integer above 0."""
     value = int(text)
     if value < 1:
         raise ValueError
     return value
 
 
-whole_number.__name__ = "whole number above 0"  # argparse puts it into its message
+whole_number.__name__ = "positive integer"  # argparse's message: invalid positive integer value: '0'
 
 
 def positive(text: str) -> float:
@@ -32,26 +32,26 @@ def positive(text: str) -> float:
     return value
 
 
-positive.__name__ = "number above 0"
+positive.__name__ = "positive number"
 
 
 def finite(text: str) -> float:
-    """An argparse type: a number, of either sign."""
+    """An argparse type: a finite number, positive or negative."""
     value = float(text)
     if not abs(value) < float("inf"):
         raise ValueError
     return value
 
 
-finite.__name__ = "number"
+finite.__name__ = "finite number"
 
 
 def pieces_or_model(text: str) -> int | Path:
-    """An argparse type: how many word pieces to learn, or the model to take them from."""
+    """An argparse type: the number of word pieces to learn, or the path of a model that contains them."""
     return whole_number(text) if text.isdecimal() else Path(text)
 
 
-pieces_or_model.__name__ = "whole number above 0, or bpe.model"
+pieces_or_model.__name__ = "positive integer or bpe.model"
 
 
 def add_skip_missing(parser: argparse.ArgumentParser, text: str) -> None:
@@ -63,7 +63,7 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=whole_number,
         metavar="N",
-        help="threads that read files (default: one a CPU, 16 at most); changes the time, not the result",
+        help="threads that read files; they do not change the result (default: one per CPU, at most 16)",
     )
 
 

@@ -1,4 +1,4 @@
-"""Everything at a glance: ``dinosr report``."""
+"""All measures on one page: ``dinosr report``."""
 
 import argparse
 import sys
@@ -12,52 +12,57 @@ def add_report(commands) -> None:
         commands,
         "report",
         run_report,
-        "one HTML page with pictures of what a checkpoint learned, baselines beside every figure",
+        "write an HTML page with plots of what a checkpoint has learned, and baselines for every figure",
     )
     parser.add_argument(
         "checkpoint",
         type=Path,
         metavar="CHECKPOINT",
-        help="a DinoSR pre-training checkpoint; of other speech models the page tells of the layers only",
+        help="DinoSR pre-training checkpoint; for other speech models the page covers only the layers",
     )
     parser.add_argument(
         "--manifest",
         type=Path,
         required=True,
         metavar="TSV",
-        help="the speech to measure on; speakers that were not trained on",
+        help="manifest of the speech to measure on; use speakers not seen in training",
     )
     parser.add_argument(
-        "--phones", type=Path, required=True, metavar="TSV", help="its phone alignment: utt, start, end, phone"
+        "--phones",
+        type=Path,
+        required=True,
+        metavar="TSV",
+        help="phone alignment of that speech: utt, start, end, phone",
     )
     parser.add_argument(
         "--train",
         type=Path,
         required=True,
         metavar="TSV",
-        help="the training manifest, on which k-means is fitted for comparison",
+        help="training manifest, on which k-means is fitted for comparison",
     )
     parser.add_argument(
         "--log",
         type=Path,
         metavar="PATH",
-        help="the run's TensorBoard folder (common.tensorboard_logdir) or JSON log (common.log_file): adds the course of the training",
+        help="TensorBoard folder (common.tensorboard_logdir) or JSON log (common.log_file) of the training: add its "
+        "curves",
     )
-    parser.add_argument("--no-abx", action="store_true", help="leave ABX out, which takes the longest")
+    parser.add_argument("--no-abx", action="store_true", help="skip ABX, which takes the longest")
     parser.add_argument(
         "--clusters",
         type=whole_number,
         metavar="N",
-        help="of k-means; for a checkpoint without codebooks (others: as many as a codebook has codes)",
+        help="clusters of k-means, required for a checkpoint without codebooks (default: the size of the codebooks)",
     )
-    add_skip_missing(parser, "go on without the utterances of the manifest that have no alignment")
+    add_skip_missing(parser, "skip utterances of the manifest that have no alignment")
     add_cache(parser)
     parser.add_argument(
         "--out",
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder for report.html, its pictures and figures.json; what is killed goes on there",
+        help="folder for report.html, its plots and figures.json; an interrupted run resumes there",
     )
 
 

@@ -1,7 +1,8 @@
 """Workarounds for a fairseq, torch, NumPy or Python version: one function each, with its reason.
 
-``apply()`` runs them all; importing ``dinosr_plugin`` calls it. No other package contains workarounds. What the plug-in
-adds to fairseq's training loop (resuming, stopping, saving) is not a workaround: see ``dinosr_plugin.runs``.
+Importing this package applies all of them. Each package that imports fairseq therefore imports this one first. No other
+package contains workarounds. What the plug-in adds to fairseq's training loop (resuming, stopping, saving) is not a
+workaround: see ``dinosr_plugin.runs``.
 """
 
 from . import data, language_models, messages, training, versions
@@ -17,6 +18,7 @@ def apply():
     versions.broadcast_checkpoints()
     versions.build_hubert_ctc()
     messages.one_line_errors()
+    messages.one_line_errors_in_hydra()
     messages.one_line_worker_errors()
     messages.one_line_save_dir_error()
     messages.open_log_file_once()
@@ -26,3 +28,6 @@ def apply():
     training.keep_waveforms_float32()
     training.half_precision_on_cpu()
     training.overflow_on_cpu()
+
+
+apply()

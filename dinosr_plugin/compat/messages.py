@@ -26,6 +26,17 @@ def one_line_errors():
     wrap_once(sys, "excepthook", make)
 
 
+def one_line_errors_in_hydra():
+    """Hydra prints its own ``CompactHydraException`` without a traceback; here it prints a ``UserError`` that way too.
+
+    ``UserError`` does not derive from Hydra's class because importing Hydra would delay every command.
+    """
+    from hydra import errors
+    from hydra._internal import utils
+
+    utils.CompactHydraException = (errors.CompactHydraException, UserError)  # used with isinstance only
+
+
 def one_line_worker_errors():
     """torch adds the traceback of a data loader's worker process to the message of its error.
 

@@ -11,6 +11,7 @@ items one by one and read whole files each time: ``AddTargetDataset`` of fine-tu
 ``SubsampleDataset`` (``task.subsample``).
 """
 
+from .. import compat  # noqa: F401  # isort: skip  (before fairseq is imported)
 import logging
 import time
 from array import array

@@ -6,15 +6,16 @@ from array import array
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from ..errors import UserError, first_few
 from .audio import SAMPLE_RATE
 from .manifest import read_dictionary, read_lines
+
+if TYPE_CHECKING:  # torch is imported where it is used: `dinosr check` reads labels without it
+    from torch import Tensor
 
 TOLERANCE = 0.1  # seconds by which labels may be shorter or longer than their audio; the value of fairseq
 REMAKE = "make the labels again with `dinosr kmeans apply`"
@@ -31,14 +32,14 @@ class FrameLabels:
         classes: number of classes; labels are 0 to classes - 1.
     """
 
-    values: Tensor
+    values: "Tensor"
     ends: np.ndarray
     classes: int
 
     def __len__(self) -> int:
         return len(self.ends)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> "Tensor":
         """(L,), a view."""
         return self.values[self.ends[index - 1] if index else 0 : self.ends[index]]
 
@@ -101,6 +102,8 @@ def read_labels(
             f"{path}: labels and audio of {len(misfits)} utterance(s) differ by more than {TOLERANCE} s "
             f"at task.label_rate={rate} ({first_few(misfits)}); {REMAKE}, or correct task.label_rate"
         )
+    import torch
+
     shared = torch.from_numpy(np.frombuffer(values, dtype=values.typecode)).share_memory_()
     return FrameLabels(shared, np.array(ends, dtype=np.int64), classes)
 
@@ -119,8 +122,10 @@ def parse_labels(line: str, classes: int) -> np.ndarray:
     return labels
 
 
-def collate_labels(sets: Sequence[FrameLabels], utterances: Sequence[int]) -> Tensor:
+def collate_labels(sets: Sequence[FrameLabels], utterances: Sequence[int]) -> "Tensor":
     """Labels of B utterances in S sets, padded with -1: (S, B, L) int64."""
+    from torch.nn.utils.rnn import pad_sequence
+
     rows = [labels[index] for labels in sets for index in utterances]
     padded = pad_sequence(rows, batch_first=True, padding_value=-1).long()  # (S * B, L)
     return padded.unflatten(0, (len(sets), len(utterances)))

@@ -11,6 +11,7 @@ the seed, the epoch, the utterance and the number of the view: batch size, order
 change it.
 """
 
+from .. import compat  # noqa: F401  # isort: skip  (before fairseq is imported)
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol

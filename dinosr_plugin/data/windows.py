@@ -5,6 +5,7 @@ the next. Here none does, the frame labels of a window are those of its utteranc
 disk. The windows of an utterance start at a different sample in each epoch, so that no part of it is always left out.
 """
 
+from .. import compat  # noqa: F401  # isort: skip  (before fairseq is imported)
 import logging
 import time
 from pathlib import Path

@@ -1,5 +1,7 @@
 """CTC decoders, the generator that calls them, and a reader for the output of ``fairseq-generate``."""
 
+from .. import compat  # noqa: F401  # isort: skip  (before fairseq is imported)
+
 import torch
 from fairseq.data import Dictionary
 

@@ -1,1 +1,3 @@
 """Models of other projects: fairseq's own, CPC_audio."""
+
+from .. import compat  # noqa: F401  (before fairseq is imported)

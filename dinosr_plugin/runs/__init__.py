@@ -1,7 +1,7 @@
 """What keeps a training alive: resuming, stopping, saving, whole updates; and what makes it cheaper: memory and Adam.
 
-``install()`` adds all of it to fairseq's trainer and training loop; importing ``dinosr_plugin`` calls it. It holds for
-every task of the plug-in. Sharded checkpoints (``checkpoint_suffix``) and remote stores are left to fairseq.
+``install()`` adds all of it to fairseq's trainer and training loop; importing ``dinosr_plugin.tasks`` calls it. It
+holds for every task of the plug-in. Sharded checkpoints (``checkpoint_suffix``) and remote stores are left to fairseq.
 """
 
 from . import fused_adam, resuming, saving, state, stopping, updates

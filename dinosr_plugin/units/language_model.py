@@ -9,6 +9,7 @@ eos`` gives the same sum): the end of an utterance precedes the next utterance. 
 model that was trained with ``--add-bos-token`` begin with ``<s> </s>``.
 """
 
+from .. import compat  # noqa: F401  # isort: skip  (before fairseq is imported)
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,11 +1,12 @@
-"""How fast is ABX, and does it agree with the published scorer? Both on the same items and features, in turn, in one process; run by hand.
+"""Speed of ABX, and its agreement with the published scorer, on the same items and features in one process.
 
-    pip install zerospeech-libriabx2    # an empty module stands in for the torchaudio that it imports
+    pip install zerospeech-libriabx2    # an empty module replaces the torchaudio that it imports
     dinosr bench abx data/dev.tsv dev.phones.tsv [--features mfcc fbank wide] [--rounds 3] [--width 768] [--sampled]
 
-Features are MFCC, log-Mel, and log-Mel projected at random to the width of a base model. Each scorer runs as it does by default: on all cores. One
-row a round, as a machine with other work varies; CPU seconds, of all threads, vary less. Reading is excluded for ours (the features are in memory)
-and included for the other (a thousandth of its time).
+The features are MFCC, log-Mel, and log-Mel projected at random to the width of a base model. The scorers alternate,
+each with its default settings, on all cores. Each round is one row, because wall time varies on a machine with other
+work; CPU seconds, of all threads, vary less. Reading the features is excluded for ours (they are in memory) and
+included for the other scorer (a thousandth of its time).
 """
 
 import argparse
@@ -21,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from records import run_script
 
 from dinosr_plugin.evaluation.measures.abx.errors import abx
 from dinosr_plugin.evaluation.measures.abx.items import Item, make_items, manifest_speakers, write_items
@@ -60,7 +62,7 @@ def published(features: dict, items: list[Item], folder: Path, sampled: bool) ->
 
 
 def compare(name: str, features: dict, items: list[Item], rounds: int, sampled: bool) -> Iterator[list[dict]]:
-    """The two rows of every round."""
+    """Yields the two rows of each round."""
     with tempfile.TemporaryDirectory() as folder:
         for utt, array in features.items():
             np.save(Path(folder, f"{utt}.npy"), array)
@@ -85,19 +87,21 @@ def compare(name: str, features: dict, items: list[Item], rounds: int, sampled: 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="dinosr bench abx", description=__doc__.splitlines()[0])
-    parser.add_argument("manifest", type=Path)
-    parser.add_argument("phones", type=Path, help=".phones.tsv of the same corpus")
+    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="a .tsv file; its folders name the speakers")
+    parser.add_argument("phones", type=Path, metavar="PHONES", help="phone alignment of the same speech (.phones.tsv)")
     parser.add_argument(
         "--features",
         nargs="+",
         choices=("mfcc", "fbank", "wide"),
         default=["mfcc", "fbank", "wide"],
-        help="default: all",
+        help="features to compare (default: all)",
     )
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--width", type=int, default=768, help="of the random projection (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of both scorers (default: %(default)s)")
+    parser.add_argument("--width", type=int, default=768, help="width of the random projection (default: %(default)s)")
     parser.add_argument(
-        "--sampled", action="store_true", help="10 items a group, 5 other speakers: what is published; the draws differ"
+        "--sampled",
+        action="store_true",
+        help="sample 10 items per group and 5 other speakers, the published default; the two samples differ",
     )
     given = parser.parse_args(arguments)
     if importlib.util.find_spec("torchaudio") is None:
@@ -115,4 +119,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,10 +1,12 @@
-"""How long do assignment and update of the codebooks take, and which share of a training step is that?
+"""Time of the assignment and update of the codebooks, and their share of a training step.
 
-    dinosr bench codebook [--size base] [--frames 10000] [--rows 2] [--seconds 8] [--precision fp32] [--threads 2] [--device cpu] [--rounds 5] [--json FILE]
+    dinosr bench codebook [--size base] [--frames 10000] [--rows 2] [--seconds 8] [--precision fp32] [--threads 2]
+                          [--device cpu] [--rounds 5] [--json FILE]
 
-Ours, and a loop over codebooks with a one-hot row of V for every frame, on as many frames as the step masks and on ``--frames``, in turn with the
-step itself and a step on a single utterance. What one step takes longer than the other is what utterances add; a step that masks as many frames as
-``--frames`` is taken to have as many utterances as that needs, and what does not grow with them, optimiser and teacher's average, only once.
+Compares our codebooks with a loop over codebooks that uses a one-hot row of V for every frame. Both process as many
+frames as the step masks, and ``--frames``. They alternate with the step itself and with a step on a single utterance;
+the difference of the two steps is the time per additional utterance. A step that masks ``--frames`` frames is estimated
+from the number of utterances that this needs. What does not grow with them (optimiser, teacher's average) counts once.
 """
 
 import argparse
@@ -16,7 +18,7 @@ from statistics import median
 
 import torch
 from plain_dinosr import moved, nearest
-from records import add_json, write_record
+from records import add_json, run_script, write_record
 from step import add_batch, check_device
 from turns import Program, served, summary, take_turns
 from updates import Update, config, make_update
@@ -69,7 +71,7 @@ def make_plain(job: dict):
 
 
 def made_up(job: dict) -> torch.Tensor:
-    """(K, N, D), as instance norm leaves them."""
+    """(K, N, D) normal frames, distributed like the output of instance norm."""
     n_codebooks, _, dim = job["shape"]
     return torch.randn(n_codebooks, job["frames"], dim, generator=torch.Generator().manual_seed(0)).to(job["device"])
 
@@ -78,13 +80,13 @@ WORK = {"update": make_update, "ours": make_ours, "one-hot loop": make_plain}
 
 
 def masked_frames(cfg, rows: int, seconds: float) -> int:
-    """How many frames a step on such a batch masks."""
-    frames = 1 + (round(16_000 * seconds) - 400) // 320  # both front ends
+    """Number of frames that a step on such a batch masks."""
+    frames = 1 + (round(16_000 * seconds) - 400) // 320  # for both front ends
     return int(span_mask(torch.full((rows,), frames), frames, cfg.model.mask_prob, cfg.model.mask_length).sum())
 
 
 def seconds_a_row(one: list[dict], all_rows: list[dict], rows: int) -> float:
-    """What each utterance adds to a step: of rounds of steps on one of them and on ``rows``, the median."""
+    """Seconds that each utterance adds to a step: median over rounds of steps on one utterance and on ``rows``."""
     return median(b["wall"] - a["wall"] for a, b in zip(one, all_rows)) / (rows - 1)
 
 
@@ -130,9 +132,11 @@ def measure(given: argparse.Namespace) -> dict:
 
 def show(record: dict) -> None:
     settings, shape = record["settings"], " x ".join(map(str, record["shape"]))
-    batch = f"{settings['rows']} x {settings['seconds']:g} s, {settings['precision']}, {settings['device']}, {settings['threads']} threads"
+    batch = f"{settings['rows']} x {settings['seconds']:g} s, {settings['precision']}, {settings['device']}, "
+    f"{settings['threads']} threads"
     print(
-        f"{shape}; a step ({settings['size']}, {batch}) masks {record['masked']} frames and takes {record['step']['wall']:.2f} s, ",
+        f"{shape}; a step ({settings['size']}, {batch}) masks {record['masked']} frames and takes "
+        f"{record['step']['wall']:.2f} s, ",
         end="",
     )
     print(f"each utterance more {record['seconds_a_row']:.2f} s")
@@ -152,11 +156,11 @@ def main(arguments: list[str] | None = None) -> None:
         return
     parser = argparse.ArgumentParser(prog="dinosr bench codebook", description=__doc__.splitlines()[0])
     add_batch(parser)
-    parser.add_argument("--frames", type=whole_number, default=10_000, help="default: %(default)s")
+    parser.add_argument("--frames", type=whole_number, default=10_000, help="masked frames (default: %(default)s)")
     add_json(parser)
     given = parser.parse_args(arguments)
     if given.rows < 2:
-        parser.error("--rows: at least 2, as this step is compared with one on a single utterance")
+        parser.error("--rows: at least 2, because the step is compared with one on a single utterance")
     check_device(given.device)
     record = measure(given)
     show(record)
@@ -164,4 +168,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

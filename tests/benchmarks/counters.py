@@ -1,6 +1,7 @@
-"""What a piece of work costs whatever else the machine does: operators, bytes, FLOPs, collectives. Twice the same work gives the same figures.
+"""The cost of work, independent of the machine's load: operators, bytes, FLOPs, collectives.
 
-Code that torch.compile has compiled is seen as what it calls outside of itself: its FLOPs and operators are not counted.
+The same work always has the same cost. The operators and FLOPs inside code compiled by torch.compile are not counted,
+only the operators that it calls.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,7 @@ aten = torch.ops.aten
 def convolution_backward(
     grad, x, w, _bias, _stride, _padding, _dilation, transposed, _output_padding, _groups, wanted, out_shape=None, **_
 ) -> int:
-    """As much as the forward pass for each of the two gradients; torch's own formula counts grouped convolutions as if they were not."""
+    """Each of the two gradients costs as much as the forward pass. torch's own formula ignores the groups."""
     return (wanted[0] + wanted[1]) * conv_flop_count(x, w, grad, transposed)
 
 
@@ -36,15 +37,17 @@ FORMULAS = flop_registry | {  # torch 2.13 has none for attention on a CPU
 
 
 class Calls(TorchDispatchMode):
-    """Counts the operators that torch hands to a device, in the backward pass and custom Functions too: all but views, which do nothing.
+    """Counts the operators that torch dispatches to a device, except views, which do no work.
 
-    torch's own ``FlopCounterMode`` also keeps account of modules, and cannot where a model under ``no_grad`` is given what has a gradient.
+    The backward pass and custom autograd Functions are included. torch's own ``FlopCounterMode`` also tracks modules,
+    which fails when a model under ``no_grad`` receives an input that requires a gradient.
 
     Attributes:
-        operators: so many.
-        flops: of all matrix products, convolutions and attentions, a multiplication and an addition being two. What works element by element has none.
-        allocated: bytes of the tensors that they made anew; not what an operator takes and gives back by itself.
-        collectives, collective_bytes: calls of torch.distributed, and the bytes of the tensors handed to them.
+        operators: number of operators.
+        flops: of all matrix products, convolutions and attentions; a multiplication and an addition count as two.
+            Element-wise operators have none.
+        allocated: bytes of new output tensors; not the temporary memory inside an operator.
+        collectives, collective_bytes: calls of torch.distributed, and the bytes of the tensors passed to them.
     """
 
     def __init__(self):
@@ -53,7 +56,7 @@ class Calls(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        with self:  # what autograd has taken apart already, except in inference mode
+        with self:  # done by autograd, except in inference mode
             output = func.decompose(*args, **kwargs)
         if output is not NotImplemented:
             return output

@@ -1,16 +1,17 @@
-"""What a manifest of a million rows costs before the first batch is read: seconds, memory, and samples wasted by batching.
+"""Cost of a manifest of a million rows before the first batch is read: seconds, memory, and samples wasted by batching.
 
     python tests/benchmarks/data_scale.py --rows 1000000 [--padding] [--json FILE]
 
-Writes a manifest of LibriLight's shape (names of about 75 bytes, lengths from 1 to 35 s) into a temporary folder, without any
-audio, and takes it through the real task in a fresh process. Printed for each step: its seconds, the process's memory after it,
-and the highest memory until then. And:
+Writes a manifest like that of Libri-light (names of about 75 bytes, lengths from 1 to 35 s) to a temporary folder,
+without any audio, and loads it with the pre-training task in a fresh process. Prints the seconds of each step, the
+memory of the process after it, and the highest memory so far. Then:
 
-    bytes a row   what the dataset and one epoch's batches add to the process's memory; "peak": with what is let go of again
-    worker grows  what a loader worker (a fork) comes to own of it after it has looked at every row's file name
-    wasted        samples cut away because another file of the batch is shorter, of all samples after the crop to max_sample_size;
-                  with --padding: zeros appended, of all samples in the batches
-    filled        samples of the average batch, of max_tokens
+    bytes a row   memory that the dataset and the batches of one epoch add to the process; "peak" includes temporary
+                  memory
+    worker grows  memory that a loader worker (a fork) no longer shares after reading the file name of every row
+    wasted        samples removed because another file of the batch is shorter, as a share of all samples after the
+                  crop to max_sample_size; with --padding: zeros added, as a share of all samples in the batches
+    filled        samples of the average batch, as a share of max_tokens
 """
 
 import argparse
@@ -23,7 +24,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from records import add_json, write_record
+from records import add_json, run_script, write_record
 
 MAX_TOKENS = 3_800_000
 MAX_SAMPLE_SIZE = 320_000
@@ -31,7 +32,7 @@ MIN_SAMPLE_SIZE = 32_000
 
 
 def write_manifest(folder: Path, rows: int, seed: int = 0) -> None:
-    """``train.tsv`` with ``rows`` rows: lengths are gamma distributed, 14 s on average, a fifth above 20 s, as speech cut at pauses has it."""
+    """Write ``train.tsv``: lengths are gamma distributed, like speech split at pauses; mean 14 s, 20 % above 20 s."""
     samples = (np.random.default_rng(seed).gamma(4, 3.5, rows).clip(1, 35) * 16000).astype(int)
     with open(folder / "train.tsv", "w", encoding="utf-8") as file:
         file.write(f"{folder}\n")
@@ -43,13 +44,13 @@ def write_manifest(folder: Path, rows: int, seed: int = 0) -> None:
 
 
 def memory(field: str, file: str = "/proc/self/status") -> int:
-    """Bytes of a field of this process's account: VmRSS (now), VmHWM (highest so far)."""
+    """Bytes of a field of /proc/self/status: VmRSS (now), VmHWM (highest so far)."""
     line = next(line for line in Path(file).read_text().splitlines() if line.startswith(field + ":"))
     return int(line.split()[1]) * 1024
 
 
 class Steps(list):
-    """Steps done, each with its seconds and the memory after it."""
+    """A list of steps, each with its seconds and the memory after it."""
 
     def add(self, name: str, work):
         start = time.perf_counter()
@@ -60,7 +61,10 @@ class Steps(list):
 
 
 def wasted(batches: list, sizes: np.ndarray, pad: bool) -> tuple[float, float]:
-    """(share of samples wasted, samples of the average batch) of batches of rows; ``sizes``: (rows,), after the crop to max_sample_size."""
+    """(share of wasted samples, samples of the average batch) for batches of row numbers.
+
+    ``sizes``: (rows,) samples after the crop to max_sample_size.
+    """
     of_batches = [sizes[batch] for batch in batches]
     heard = sum(int(batch.sum()) for batch in of_batches)
     shape = sum(len(batch) * int(batch.max() if pad else batch.min()) for batch in of_batches)
@@ -68,7 +72,7 @@ def wasted(batches: list, sizes: np.ndarray, pad: bool) -> tuple[float, float]:
 
 
 def growth_of_a_worker(dataset) -> int:
-    """Bytes that a fork of this process comes to own when it looks at all file names."""
+    """Bytes that a fork of this process no longer shares with it after reading all file names."""
     reader, writer = os.pipe()
     if os.fork() == 0:
         before = memory("Private_Dirty", "/proc/self/smaps_rollup")
@@ -81,10 +85,9 @@ def growth_of_a_worker(dataset) -> int:
 
 
 def measure(folder: Path, pad: bool) -> dict:
-    """The record of one manifest, in this process."""
+    """The measurements of one manifest, in this process."""
     from omegaconf import OmegaConf
 
-    import dinosr_plugin  # noqa: F401  (registers the task)
     from dinosr_plugin.data.check import validate_manifest
     from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig, DinoSRPretrainingTask
 
@@ -107,7 +110,7 @@ def measure(folder: Path, pad: bool) -> dict:
     first = steps.add("batch iterator", lambda: batches(1))
     epoch_1 = steps.add("start epoch 1", first.next_epoch_itr)
     frozen = first.frozen_batches
-    epoch_1.take(0)  # as if it were over
+    epoch_1.take(0)  # as if the epoch had ended
     second = steps.add("batch iterator of epoch 2", lambda: batches(2))
     steps.add("start epoch 2", second.next_epoch_itr)
     dataset = task.dataset("train")
@@ -135,7 +138,8 @@ def show(record: dict) -> None:
     )
     print(f"a loader worker grows by {record['worker_bytes_a_row']:.0f}")
     print(
-        f"{record['batches']} batches of at most {MAX_TOKENS} samples: {record['filled']:.1%} filled, {record['wasted']:.3%} wasted"
+        f"{record['batches']} batches of at most {MAX_TOKENS} samples: {record['filled']:.1%} filled, "
+        f"{record['wasted']:.3%} wasted"
     )
 
 
@@ -146,7 +150,7 @@ def in_fresh_process(folder: Path, pad: bool) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="cost of a large manifest, without audio")
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the manifest (default: %(default)s)")
     parser.add_argument(
         "--padding", action="store_true", help="pad batches (task.enable_padding) instead of cropping them"
     )
@@ -164,4 +168,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,7 +1,9 @@
-"""How fast and how good is each decoder? All of them on the same emissions, in this process and in a pool; run by hand.
+"""Speed and error rate of each decoder, on the same emissions, in this process and in a pool.
 
-fairseq-generate data --task dinosr_finetuning --user-dir $(dinosr path) --path CHECKPOINT --gen-subset dev --emissions dev.npz --cpu
-dinosr bench decode dev.npz --lexicon data/train.wrd --lm words.arpa --letters letters.arpa [--lm-weight 2] [--beam 50]
+    fairseq-generate data --task dinosr_finetuning --user-dir $(dinosr path) --path CHECKPOINT --gen-subset dev \\
+        --emissions dev.npz --cpu
+    dinosr bench decode dev.npz --lexicon data/train.wrd --lm words.arpa --letters letters.arpa [--lm-weight 2]
+                        [--beam 50]
 """
 
 import argparse
@@ -9,6 +11,7 @@ import time
 from pathlib import Path
 
 import torch
+from records import run_script
 
 from dinosr_plugin.decoding import SearchOptions, build_decoder
 from dinosr_plugin.decoding.emissions import EmissionReader
@@ -28,7 +31,7 @@ COLUMNS = [
 
 
 def timed(decoder, tables: list, processes: int) -> tuple:
-    """Hypotheses of all utterances, and the seconds that they took."""
+    """The hypotheses of all utterances, and the seconds that decoding took."""
     with DecoderPool(decoder, processes) as pool:
         start = time.perf_counter()
         begun = [pool.submit(table[None], torch.tensor([len(table)])) for table in tables]
@@ -49,12 +52,12 @@ def measure(name: str, kind: str, options: SearchOptions, emissions: EmissionRea
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="dinosr bench decode", description=__doc__.splitlines()[0])
-    parser.add_argument("emissions", type=Path)
-    parser.add_argument("--lexicon", required=True, help="train.wrd")
-    parser.add_argument("--lm", required=True, help="n-gram model of words")
-    parser.add_argument("--letters", required=True, help="n-gram model of letters")
-    parser.add_argument("--lm-weight", type=float, default=2.0, help="of both (default: %(default)s)")
-    parser.add_argument("--beam", type=int, default=50, help="default: %(default)s")
+    parser.add_argument("emissions", type=Path, metavar="EMISSIONS", help="file of `fairseq-generate ... --emissions`")
+    parser.add_argument("--lexicon", required=True, metavar="FILE", help="lexicon or train.wrd")
+    parser.add_argument("--lm", required=True, metavar="FILE", help="n-gram model of words")
+    parser.add_argument("--letters", required=True, metavar="FILE", help="n-gram model of letters")
+    parser.add_argument("--lm-weight", type=float, default=2.0, help="weight of both models (default: %(default)s)")
+    parser.add_argument("--beam", type=int, default=50, help="beam size (default: %(default)s)")
     given = parser.parse_args(arguments)
     emissions = EmissionReader(given.emissions)
     torch.set_num_threads(1)
@@ -77,4 +80,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

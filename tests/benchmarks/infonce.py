@@ -1,16 +1,18 @@
-"""How fast is InfoNCE, all steps at once? Against a loop over steps, rows and anchors, and one over steps only; run by hand.
+"""Speed of InfoNCE for all steps at once, compared with loops over steps, rows and anchors, or over steps only.
 
-    python tests/benchmarks/infonce.py [--rows 8] [--width 256] [--negatives 128] [--threads 1] [--device cpu] [--json FILE]
+    python tests/benchmarks/infonce.py [--rows 8] [--width 256] [--negatives 128] [--threads 1] [--device cpu]
+                                       [--json FILE]
 
-The sizes are those of the papers: windows of 128 frames, 12 steps, 116 anchors. Forward and backward, without encoder and predictors. The
-loop over steps multiplies and sums all candidates of a step, as CPC_audio does. All give the same loss (asserted). On the CPU the ratio is of CPU time.
+The sizes are those of the papers: windows of 128 frames, 12 steps, 116 anchors. Forward and backward pass, without
+encoder and predictors. The loop over steps multiplies and sums all candidates of a step, like CPC_audio. All give the
+same loss (asserted). On a CPU the ratio is of CPU time.
 """
 
 import argparse
 import time
 
 import torch
-from records import add_json, write_record
+from records import add_json, run_script, write_record
 from torch import Tensor
 
 from dinosr_plugin.evaluation.table import format_table
@@ -27,7 +29,7 @@ COLUMNS = [
 
 
 def loss_of(logits: Tensor) -> Tensor:
-    """(..., 1 + N) -> sum over all of the cross-entropy with the first."""
+    """(..., 1 + N) -> sum of all cross-entropies; the first candidate is the right one."""
     return (logits.logsumexp(-1) - logits[..., 0]).sum()
 
 
@@ -46,7 +48,7 @@ def loop_over_steps(predictions: Tensor, frames: Tensor, negatives: Tensor) -> T
 
 def loop_over_anchors(predictions: Tensor, frames: Tensor, negatives: Tensor) -> Tensor:
     false = [row.unbind() for row in frames.flatten(0, 1)[negatives].unbind()]  # [row][t] is (N, D)
-    said, seen = (
+    predicted, seen = (
         [row.unbind() for row in x.flatten(0, -3).unbind()] for x in (predictions, frames)
     )  # [k * B + row][t] and [row][t] are (D,)
     total = 0.0
@@ -54,12 +56,12 @@ def loop_over_anchors(predictions: Tensor, frames: Tensor, negatives: Tensor) ->
         for row in range(len(frames)):
             for t in range(ANCHORS):
                 candidates = torch.cat([seen[row][t + k].unsqueeze(0), false[row][t]])  # (1 + N, D)
-                total = total + loss_of(candidates @ said[(k - 1) * len(frames) + row][t] / frames.size(-1))
+                total = total + loss_of(candidates @ predicted[(k - 1) * len(frames) + row][t] / frames.size(-1))
     return total
 
 
 def timed(function, inputs: tuple, times: int, wait) -> dict:
-    """Mean milliseconds of forward and backward, after one call that counts not; and the loss."""
+    """Mean milliseconds of forward and backward pass, after one call that is not measured; and the loss."""
     for call in range(times + 1):
         if call == 1:
             wait()
@@ -107,11 +109,12 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     records = measure(given.rows, given.width, given.negatives, given.device)
     print(
-        f"{given.rows} windows, width {given.width}, {given.negatives} negatives, {given.threads} thread(s), {given.device}"
+        f"{given.rows} windows, width {given.width}, {given.negatives} negatives, {given.threads} thread(s), "
+        f"{given.device}"
     )
     print(format_table(records, COLUMNS))
     write_record(given.json, records)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

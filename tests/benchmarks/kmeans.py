@@ -1,11 +1,13 @@
-"""How fast and how good is the k-means? Against scikit-learn's MiniBatchKMeans on the same frames in one process; run by hand.
+"""Speed and inertia of k-means, compared with scikit-learn's MiniBatchKMeans on the same frames in one process.
 
-    dinosr bench kmeans [FRAMES.npy] [--held-out MORE.npy] [--clusters 100 500] [--threads 1] [--runs 3] [--hubert] [--json FILE]
+    dinosr bench kmeans [FRAMES.npy] [--held-out MORE.npy] [--clusters 100 500] [--threads 1] [--runs 3] [--hubert]
+                        [--json FILE]
 
-FRAMES.npy: (n, D) float32, such as a shard of a feature folder; without it, 300,000 made-up frames of 192 dimensions. Needs scikit-learn.
-scikit-learn runs with its defaults, with batches of 10,000, and with ``--hubert`` as HuBERT's learn_kmeans.py calls it (20 starts, minutes);
-never does it compute the labels of all frames. Inertia is the mean squared distance of all frames to their nearest centroid, that of the
-held-out ones beside it. Both sides get the frames in memory; runs alternate, each with a seed of its own. Ratios are of CPU time, within a run.
+FRAMES.npy: (n, D) float32, such as a shard of a feature folder; without it, 300,000 synthetic frames of 192
+dimensions. Requires scikit-learn, which runs with its defaults, with batches of 10,000, and with ``--hubert`` as in
+HuBERT's learn_kmeans.py (20 initialisations, minutes). It never computes the labels of all frames. Inertia is the mean
+squared distance of all frames to their nearest centroid; that of held-out frames is next to it. Both implementations
+get the frames in memory. Runs alternate, each with its own seed. Ratios are of CPU time, within a run.
 """
 
 import argparse
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-from records import add_json, write_record
+from records import add_json, run_script, write_record
 from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
@@ -30,7 +32,7 @@ COLUMNS += [("inertia", "inertia", ".5g"), ("held_out", "held out", ".5g")]
 
 
 class Frames(dict):
-    """An array as if it were the features of utterances of 1,000 frames."""
+    """An array as features of utterances of 1,000 frames each."""
 
     def __init__(self, frames: np.ndarray):
         super().__init__({f"{i:09d}": frames[i : i + 1000] for i in range(0, len(frames), 1000)})
@@ -38,7 +40,7 @@ class Frames(dict):
 
 
 def made_up(n: int = 300_000, width: int = 192) -> np.ndarray:
-    """Overlapping clusters of many sizes, most of the variance in few dimensions, as layers have it."""
+    """Overlapping clusters of many sizes, with most of the variance in few dimensions, like the layers of a model."""
     rng = np.random.default_rng(0)
     scale = np.exp(-np.arange(width) / 20).astype(np.float32)
     centres = rng.normal(size=(1000, width)).astype(np.float32)
@@ -57,7 +59,7 @@ def mean_distance(frames: np.ndarray, centroids: np.ndarray) -> float:
 
 
 def timed(name: str, k: int, frames: np.ndarray, held_out: np.ndarray, fit) -> dict:
-    """``fit`` gives (k, D) centroids."""
+    """Measure ``fit``, which returns (k, D) centroids."""
     wall, cpu = time.perf_counter(), time.process_time()
     centroids = fit()
     record = {"name": name, "k": k, "seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
@@ -78,7 +80,7 @@ def measure(frames: np.ndarray, held_out: np.ndarray, k: int, seed: int, hubert:
 
 
 def summary(runs: list) -> dict:
-    """One k-means, all its runs: means, and how its CPU time compares with ours of the same run."""
+    """All runs of one k-means: means, and the ratio of its CPU time to ours in the same run."""
     means = {key: float(np.mean([row[key] for row in runs])) for key in ("seconds", "cpu", "inertia", "held_out")}
     ratios = [row["ratio"] for row in runs]
     return {
@@ -93,17 +95,19 @@ def summary(runs: list) -> dict:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="dinosr bench kmeans", description=__doc__.splitlines()[0])
-    parser.add_argument("frames", type=Path, nargs="?", metavar="FRAMES.npy")
-    parser.add_argument("--clusters", type=int, nargs="+", default=[100, 500], help="default: 100 500")
-    parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--runs", type=int, default=3, help="seeds from 0 (default: %(default)s)")
+    parser.add_argument("frames", type=Path, nargs="?", metavar="FRAMES.npy", help="frames (default: synthetic)")
+    parser.add_argument(
+        "--clusters", type=int, nargs="+", default=[100, 500], help="numbers of clusters (default: 100 500)"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="threads (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=3, help="runs, with seeds from 0 (default: %(default)s)")
     parser.add_argument(
         "--held-out",
         type=Path,
         metavar="MORE.npy",
-        help="as FRAMES.npy, of other speakers; without it, every tenth frame is held out",
+        help="frames of other speakers (default: every tenth frame of FRAMES.npy)",
     )
-    parser.add_argument("--hubert", action="store_true", help="with HuBERT's 20 starts too")
+    parser.add_argument("--hubert", action="store_true", help="also run scikit-learn with HuBERT's 20 initialisations")
     add_json(parser)
     given = parser.parse_args(arguments)
     frames = np.load(given.frames).astype(np.float32, copy=False) if given.frames else made_up()
@@ -111,7 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
     frames = frames if given.held_out else np.delete(frames, np.s_[::10], axis=0)
     faiss.omp_set_num_threads(given.threads)
     with threadpool_limits(given.threads):
-        fit_kmeans(Frames(frames), 2, seed=0)  # imports, and memory that is touched for the first time
+        fit_kmeans(Frames(frames), 2, seed=0)  # not measured: imports, and first use of the memory
         runs = [
             [measure(frames, held_out, k, seed, given.hubert) for seed in range(given.runs)] for k in given.clusters
         ]
@@ -122,4 +126,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

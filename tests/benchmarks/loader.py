@@ -1,28 +1,30 @@
-"""Does the loader hold up the step? Its throughput alone, and the share of a training that is spent waiting for it.
+"""Does training wait for the data loader? Its throughput alone, and the share of a training spent waiting for it.
 
     dinosr bench data [MANIFEST.tsv | --synth] [--hours 0.5] [--workers 0 1 2] [--rounds 3] [--updates 0] [--json FILE]
 
-Without a manifest, or with ``--synth``, on noise of the loudness of speech. The corpus is read as it is and as copies in the other format of
-FLAC and WAV, through the iterator that fairseq's trainer uses, with all of it in the operating system's memory. The ways of reading alternate
-in this process, their order turns in each round:
+Without a manifest, or with ``--synth``, the corpus is noise with the loudness contour of speech. The corpus is read in
+its own format and as copies in the other one of FLAC and WAV, through the iterator of fairseq's trainer, with all
+files in the operating system's cache. The following ways of reading alternate in this process, in another order in
+each round:
 
-    fairseq        FileAudioDataset: each file as a whole, each time
-    first epoch    SpeechDataset, which has not seen the files yet, and reads them as a whole too
-    later epochs   SpeechDataset, which reads the crop only
-    whole file     (windows) each window's file as a whole
+    fairseq        FileAudioDataset: reads each file as a whole, each time
+    first epoch    SpeechDataset in its first epoch, in which it also reads whole files
+    later epochs   SpeechDataset in later epochs, in which it reads only the crop
+    whole file     (windows) reads the whole file for each window
     window only    (windows) WindowDataset
 
-What is read: ``whole`` utterances, padded; ``crop``: of ``--crop`` seconds at most, without padding, normalised over the whole utterance;
-``windows`` of 1.28 s, eight of a speaker in a batch. Columns:
+What is read: ``whole`` utterances, padded; ``crop``: at most ``--crop`` seconds, without padding, normalised over the
+whole utterance; ``windows`` of 1.28 s, eight of one speaker per batch. Columns:
 
-    x realtime     hours of audio in the batches, an hour of wall time: the median, the least and the most of the rounds
-    of the first   the same, in each round, over that of the way that stands first: the median
-    cpu s / h      with 0 workers: CPU seconds for an hour of audio in the batches; less is better
-    decoded        samples decoded for each sample in the batches, counted: the same on any machine
+    x realtime     hours of audio in the batches per hour of wall time: median, least and most of the rounds
+    of the first   the same, divided by that of the first way in the same round: the median
+    cpu s / h      with 0 workers: CPU seconds per hour of audio in the batches; less is better
+    decoded        samples decoded per sample in the batches, which does not depend on the machine
 
-Then the start of an epoch: milliseconds until its first batch, with workers that stay, as in training, and with new ones each epoch.
-With ``--updates`` also trainings of the tiny DinoSR by fairseq's trainer: milliseconds a step and milliseconds it waited for
-its batch, in the epochs after the first, with whole files and with crops only. On a GPU where there is one, unless ``--cpu``.
+Then the start of an epoch: milliseconds until its first batch, with persistent workers, as in training, and with new
+workers in each epoch. With ``--updates`` also trainings of the tiny DinoSR with fairseq's trainer: milliseconds per
+step, and milliseconds of waiting for its batch, in the epochs after the first, with whole files and with crops only.
+They run on a GPU if there is one, unless ``--cpu`` is set.
 """
 
 import argparse
@@ -39,7 +41,7 @@ import numpy as np
 import soundfile as sf
 import torch
 from fairseq.data import FileAudioDataset, data_utils, iterators
-from records import add_json, write_record
+from records import add_json, run_script, write_record
 
 from dinosr_plugin.cli.parsing import positive, whole_number
 from dinosr_plugin.data.dataset import SpeechDataset
@@ -68,7 +70,7 @@ COLUMNS += [
 ]
 STARTS = [
     ("workers", "workers", "d"),
-    ("stay", "start of epoch, workers that stay: ms", ".1f"),
+    ("stay", "start of epoch, persistent workers: ms", ".1f"),
     ("anew", "new workers: ms", ".1f"),
 ]
 STEPS = [
@@ -81,11 +83,11 @@ STEPS = [
 STEPS += [("idle", "idle share", ".2%"), ("worst", "longest wait, ms", ".1f")]
 
 
-# ---- corpora ----------------------------------------------------------------------------------------------------------------
+# ---- corpora ---------------------------------------------------------------------------------------------------------
 
 
 def speech_like(folder: Path, hours: float) -> Path:
-    """A manifest of noise whose loudness rises and falls 4 times a second, in files of 2 to 30 s, ten to a speaker."""
+    """A manifest of noise whose loudness rises and falls 4 times per second, in files of 2 to 30 s, ten per speaker."""
     rng = np.random.default_rng(0)
     rows, left = [str(folder)], hours * 3600 * RATE
     while left > 0:
@@ -100,7 +102,7 @@ def speech_like(folder: Path, hours: float) -> Path:
 
 
 def part(manifest: Path, folder: Path, hours: float) -> Path:
-    """A manifest of random utterances of another one, in its order."""
+    """Write a manifest of random utterances of another one, in the same order."""
     rows = [(name, samples) for _, name, samples in read_rows(manifest) if samples >= SHORTEST]
     order = np.random.default_rng(0).permutation(len(rows))
     enough = 1 + np.searchsorted(np.cumsum([rows[row][1] for row in order]), hours * 3600 * RATE)
@@ -110,7 +112,7 @@ def part(manifest: Path, folder: Path, hours: float) -> Path:
 
 
 def copies(manifest: Path, folder: Path, suffix: str) -> Path:
-    """The same sounds, 16 bits, in another format."""
+    """Write the same audio, 16 bits, in another format; returns its manifest."""
     root, rows = read_root(manifest), [str(folder)]
     for _, name, samples in read_rows(manifest):
         path = Path(name).with_suffix(suffix)
@@ -127,7 +129,7 @@ def write(folder: Path, rows: Sequence[str]) -> Path:
 
 
 def in_both_formats(manifest: Path, folder: Path) -> dict[str, Path]:
-    """Manifests of the corpus in FLAC and in WAV; one of them may be what was given."""
+    """Manifests of the corpus in FLAC and in WAV; one of them may be the original."""
     suffixes = {Path(name).suffix for _, name, _ in read_rows(manifest)}
     return {
         suffix[1:]: manifest if suffixes == {suffix} else copies(manifest, folder / suffix[1:], suffix)
@@ -135,18 +137,18 @@ def in_both_formats(manifest: Path, folder: Path) -> dict[str, Path]:
     }
 
 
-# ---- ways of reading --------------------------------------------------------------------------------------------------------
+# ---- ways of reading -------------------------------------------------------------------------------------------------
 
 
 class WholeFileWindows(WindowDataset):
-    """Reads a window's file as a whole, and cuts."""
+    """Reads the whole file of a window, then cuts the window."""
 
     def read(self, row: int, start: int) -> torch.Tensor:
         return self.utterances[row]["source"][start : start + self.window]
 
 
 def ways(what: str, manifest: Path, crop: int) -> dict[str, tuple]:
-    """Name -> (dataset, what to do before an epoch)."""
+    """Name -> (dataset, function to call before an epoch)."""
     forget = lambda dataset: dataset.scales.zero_()
     keep = lambda dataset: None
     if what == "windows":
@@ -167,7 +169,7 @@ def ways(what: str, manifest: Path, crop: int) -> dict[str, tuple]:
 
 
 def iterator(dataset, order, workers: int, stay: bool = True) -> iterators.EpochBatchIterator:
-    """As fairseq's trainer has it, in batches of the rows that ``order`` would have."""
+    """The iterator of fairseq's trainer, with the batches of the dataset ``order``."""
     with data_utils.numpy_seed(1):
         size = {"max_sentences": WINDOWS} if isinstance(order, WindowDataset) else {"max_tokens": BATCH}
         batches = order.batch_by_size(order.ordered_indices(), **size)
@@ -182,7 +184,7 @@ def iterator(dataset, order, workers: int, stay: bool = True) -> iterators.Epoch
 
 
 def epoch(batches: iterators.EpochBatchIterator) -> dict:
-    """One pass."""
+    """Measure one epoch."""
     wall, cpu, samples = time.perf_counter(), time.process_time(), 0
     for batch in batches.next_epoch_itr():
         samples += batch["net_input"]["source"].numel()
@@ -195,7 +197,7 @@ def epoch(batches: iterators.EpochBatchIterator) -> dict:
 
 
 def count_decoded(work: Callable[[], dict]) -> float:
-    """Samples that this process decodes meanwhile, a sample in the batches."""
+    """Samples that this process decodes during ``work``, per sample in the batches."""
     read, decoded = sf.SoundFile.read, []
 
     def counted(self, *args, **kwargs):
@@ -209,12 +211,12 @@ def count_decoded(work: Callable[[], dict]) -> float:
 
 
 def compare(name: str, what: str, manifest: Path, crop: int, workers: int, rounds: int) -> list[dict]:
-    """A row of the table for each way."""
+    """One row of the table for each way of reading."""
     datasets = ways(what, manifest, crop)
     runs, decoded = {way: [] for way in datasets}, {}
     order = list(datasets.values())[-1][0]
     batches = {way: iterator(dataset, order, workers) for way, (dataset, _) in datasets.items()}
-    for turn in range(-1, rounds):  # turn -1: workers start, files come into memory, the last way gets to know them
+    for turn in range(-1, rounds):  # -1: starts workers, fills the cache and is the first epoch
         for way in rotated(list(datasets), turn):
             dataset, prepare = datasets[way]
             prepare(dataset)
@@ -250,13 +252,13 @@ def rotated(items: list, by: int) -> list:
 
 
 def stop_workers(batches: iterators.EpochBatchIterator) -> None:
-    """Now: left to the garbage collector this takes 5 s each."""
+    """Stop them at once: left to the garbage collector, each takes 5 s."""
     running = getattr(batches.dataloader, "_iterator", None)
     if running is not None:
         running._shutdown_workers()
 
 
-# ---- the start of an epoch --------------------------------------------------------------------------------------------------
+# ---- the start of an epoch -------------------------------------------------------------------------------------------
 
 
 def starts(manifest: Path, crop: int, workers: int, rounds: int) -> dict:
@@ -269,7 +271,7 @@ def starts(manifest: Path, crop: int, workers: int, rounds: int) -> dict:
             start = time.perf_counter()
             epoch_batches = batches.next_epoch_itr()
             next(epoch_batches)
-            if turn:  # in the first one all workers are new
+            if turn:  # all workers are new in the first epoch
                 found[kind].append(1000 * (time.perf_counter() - start))
             for _ in epoch_batches:
                 pass
@@ -277,11 +279,11 @@ def starts(manifest: Path, crop: int, workers: int, rounds: int) -> dict:
     return {"workers": workers, **{kind: statistics.median(times) for kind, times in found.items()}}
 
 
-# ---- in training ------------------------------------------------------------------------------------------------------------
+# ---- in training -----------------------------------------------------------------------------------------------------
 
 
 def make_trainer(manifest: Path, workers: int, cpu: bool):
-    """fairseq's, of the tiny DinoSR, and its iterator, as ``fairseq-hydra-train`` makes them."""
+    """fairseq's trainer of the tiny DinoSR and its iterator, as ``fairseq-hydra-train`` makes them."""
     from fairseq import tasks
     from fairseq.trainer import Trainer
     from updates import composed
@@ -301,7 +303,7 @@ def make_trainer(manifest: Path, workers: int, cpu: bool):
 
 
 def updates(trainer, batches) -> Iterator[dict]:
-    """Train for ever: of each update its epoch, the seconds that it waited for its batch and those until the next one began to wait."""
+    """Train without end; yields for each update its epoch, and the seconds of waiting for its batch and of the step."""
     while True:
         grouped = iterators.GroupedIterator(batches.next_epoch_itr(), 1)
         trainer.begin_epoch(batches.epoch)
@@ -318,7 +320,7 @@ def updates(trainer, batches) -> Iterator[dict]:
 
 
 def idle(manifest: Path, workers: int, n_updates: int, cpu: bool) -> list[dict]:
-    """A row for whole files and one for crops: ``n_updates`` of each, after an epoch and ``WARM`` updates that do not count."""
+    """One row for whole files and one for crops: ``n_updates`` of each, after an epoch and ``WARM`` other updates."""
     rows = []
     for way, hidden in (("whole files", None), ("crops", SpeechDataset.__getitems__)):
         with mock.patch.object(SpeechDataset, "__getitems__", hidden):
@@ -345,40 +347,54 @@ def idle(manifest: Path, workers: int, n_updates: int, cpu: bool) -> list[dict]:
     return rows
 
 
-# ---- the command ------------------------------------------------------------------------------------------------------------
+# ---- the command -----------------------------------------------------------------------------------------------------
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="dinosr bench data", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "manifest", type=Path, nargs="?", metavar="MANIFEST.tsv", help="16 kHz mono; without it, noise as with --synth"
+        "manifest",
+        type=Path,
+        nargs="?",
+        metavar="MANIFEST.tsv",
+        help="manifest of 16 kHz mono audio (default: noise, as with --synth)",
     )
-    parser.add_argument("--synth", action="store_true", help="make a corpus of noise")
+    parser.add_argument("--synth", action="store_true", help="generate a corpus of noise")
     parser.add_argument(
-        "--hours", type=positive, default=0.5, help="of audio, drawn at random from the manifest (default: %(default)s)"
+        "--hours",
+        type=positive,
+        default=0.5,
+        help="hours of audio, drawn at random from the manifest (default: %(default)s)",
     )
     parser.add_argument(
-        "--crop", type=positive, default=4, metavar="SECONDS", help="longest crop (default: %(default)s)"
+        "--crop", type=positive, default=4, metavar="SECONDS", help="longest crop, in seconds (default: %(default)s)"
     )
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="default: 0 1 2")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2],
+        metavar="N",
+        help="numbers of loader workers (default: 0 1 2)",
+    )
     parser.add_argument(
         "--what",
         nargs="+",
         default=["whole", "crop", "windows"],
         choices=["whole", "crop", "windows"],
-        help="default: all",
+        help="what to read (default: all)",
     )
     parser.add_argument(
-        "--rounds", type=whole_number, default=3, help="epochs timed of each way (default: %(default)s)"
+        "--rounds", type=whole_number, default=3, help="measured epochs of each way of reading (default: %(default)s)"
     )
     parser.add_argument(
-        "--updates", type=int, default=0, help="updates timed of each training; 0, the default: no trainings"
+        "--updates", type=int, default=0, help="measured updates of each training (default: 0, no training)"
     )
-    parser.add_argument("--cpu", action="store_true", help="train on the CPU, even where there is a GPU")
+    parser.add_argument("--cpu", action="store_true", help="train on the CPU, even if there is a GPU")
     add_json(parser)
     options = parser.parse_args(arguments)
     if options.synth and options.manifest:
-        parser.error("--synth makes a corpus of its own: give either it or a manifest")
+        parser.error("--synth: generates a corpus; give either --synth or a manifest")
     if min(*options.workers, options.updates) < 0:
         parser.error("--workers and --updates: at least 0")
     return options
@@ -424,4 +440,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,10 +1,12 @@
-"""DinoSR as plainly as it can be written, standing for the released code: what ``dinosr bench step`` holds ours against.
+"""DinoSR in its plainest form, in place of the released code: the reference of ``dinosr bench step``.
 
-fairseq's own extractor, Transformer and moving average; a loop over codebooks, each with a one-hot row of V for every frame, its own collectives
-and perplexities (32 collectives for 8 codebooks); the codebooks move within the forward pass. With the same weights and mask, and no dropout, its
-loss and codebooks are ours. What differs from the released code: frames are not padded to an even number, which would change what it computes.
+It uses fairseq's feature extractor, Transformer and moving average, and a loop over codebooks, each with a one-hot row
+of V for every frame and with its own collectives and perplexities (32 collectives for 8 codebooks). The codebooks are
+updated in the forward pass. With the same weights and mask, and without dropout, its loss and codebooks equal ours.
+Unlike in the released code, frames are not padded to an even number, which would change the result.
 """
 
+import dinosr_plugin.tasks  # noqa: F401  # isort: skip  (registers them; before fairseq, which it imports quietly)
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -22,7 +24,7 @@ from dinosr_plugin.modules.log_mel import LogMel
 
 
 class PlainDinoSR(BaseFairseqModel):
-    """``head_layers=matching`` is not there; ``codebook_init`` and ``revive_after`` do nothing: they cost a step next to nothing."""
+    """``head_layers=matching`` is not supported; ``codebook_init`` and ``revive_after``, of little cost, are ignored."""
 
     def __init__(self, cfg: DinoSRConfig):
         super().__init__()

@@ -1,19 +1,34 @@
-"""``--json FILE``: what a benchmark measured, for other programs."""
+"""Code that the benchmark scripts share: ``--json FILE``, the measurements for other programs, and the exit status."""
 
 import argparse
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from dinosr_plugin.data.manifest import require_writable, write_files
 from dinosr_plugin.errors import UserError
 
 
+def run_script(main: Callable[[], None]) -> None:
+    """Call ``main`` with the exit statuses of the ``dinosr`` command: 1 after a UserError, 130 after Ctrl-C."""
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=record_file, metavar="FILE", help="write the record here too")
+    parser.add_argument("--json", type=record_file, metavar="FILE", help="also write the measurements to this file")
 
 
 def record_file(text: str) -> Path:
-    """An argparse type. What cannot be written is an error now, rather than after minutes of measuring; a folder that is not there is made then."""
+    """An argparse type: a file that can be written, so that a wrong path is reported before minutes of measuring.
+
+    A missing folder is created when the file is written.
+    """
     path = Path(text)
     try:
         require_writable(path.parent, "--json")
@@ -25,6 +40,6 @@ def record_file(text: str) -> Path:
 
 
 def write_record(path: Path | None, record) -> None:
-    """None: nobody wants it."""
+    """Write the record as JSON; without a path do nothing."""
     if path is not None:
         write_files(path.parent, {path.name: [json.dumps(record, indent=1)]})

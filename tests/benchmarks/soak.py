@@ -1,8 +1,9 @@
-"""Does memory grow? Resident memory of a training at 200 and at 2,000 updates, on a few seconds of sound; run by hand.
+"""Does memory grow? Resident memory of a training after 200 and after 2,000 updates, on a few seconds of audio.
 
     python tests/benchmarks/soak.py [--updates 2000] [--json FILE]
 
-Two loader workers, gradient accumulation, a checkpoint and a validation every 500 updates: all that goes on in a long run, 3 to 10 minutes on 2 cores.
+Two loader workers, gradient accumulation, a checkpoint and a validation every 500 updates, as in a long run. Takes 3
+to 10 minutes on 2 cores.
 """
 
 import argparse
@@ -14,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from data_scale import memory  # noqa: E402
 from fairseq.trainer import Trainer  # noqa: E402
-from records import add_json, write_record  # noqa: E402
+from records import add_json, run_script, write_record  # noqa: E402
 
 from support import training as runs  # noqa: E402
 
@@ -65,4 +66,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,10 +1,11 @@
-"""How long does a training update take, and what does it cost? Of any models, in turn, beside the machine's own rate of matrix products.
+"""Time and cost of a training update: of any models, in turn, together with the machine's own rate of matrix products.
 
-    dinosr bench step [--size base] [--models ours plain data2vec] [--rows 2] [--seconds 8] [--precision fp32] [--threads 2] [--device cpu]
-                      [--rounds 5] [--profile] [--json FILE]
+    dinosr bench step [--size base] [--models ours plain data2vec] [--rows 2] [--seconds 8] [--precision fp32]
+                      [--threads 2] [--device cpu] [--rounds 5] [--profile] [--json FILE]
 
-MODEL is ours (the DinoSR of this plug-in), plain (plain_dinosr.py), data2vec (fairseq's own), hubert or cpc (of this plug-in); ours@DIR is that of
-another checkout, ours,model.dropout=0 sets fields of its config. How to read it: README.md beside this file.
+MODEL is ours (the DinoSR of this plug-in), plain (plain_dinosr.py), data2vec (fairseq's), hubert or cpc (of this
+plug-in). ours@DIR is that of another checkout; ours,model.dropout=0 sets fields of its config. README.md in this folder
+explains the output.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from records import add_json, write_record
+from records import add_json, run_script, write_record
 from turns import Program, served, summary, take_turns
 from updates import CONFIG_OF, make_update
 
@@ -52,7 +53,7 @@ COUNTS += [("collectives", "collectives", "d"), ("collective_gb", "their GB", ".
 
 
 def make_products(job: dict):
-    """The machine's own rate: square products into the same memory."""
+    """The machine's own rate: products of square matrices, written to the same memory."""
     a, b, out = (torch.randn(SIDE, SIDE).to(job["device"], DTYPES[job["precision"]]) for _ in range(3))
 
     def work():
@@ -74,14 +75,14 @@ def competitor(text: str) -> tuple[str, dict, Path | None]:
     (where, *fields) = text.split(",")
     model, _, checkout = where.partition("@")
     if model not in CONFIG_OF:
-        raise argparse.ArgumentTypeError(f"{model}: no model of {', '.join(CONFIG_OF)}")
+        raise argparse.ArgumentTypeError(f"{model}: no such model; choose one of {', '.join(CONFIG_OF)}")
     if checkout and not Path(checkout, "dinosr_plugin").is_dir():
-        raise argparse.ArgumentTypeError(f"{checkout}: no checkout of this project")
+        raise argparse.ArgumentTypeError(f"{checkout}: no checkout of this project; give its folder")
     return text, {"model": model, "fields": fields}, Path(checkout).resolve() if checkout else None
 
 
 def measure(given: argparse.Namespace) -> dict:
-    """The record of one sitting: the machine, and a row for each model."""
+    """The measurements: of the machine, and one row for each model."""
     batch = {"size": given.size, "rows": given.rows, "seconds": given.seconds}
     how = {"precision": given.precision, "device": given.device, "threads": given.threads}
     with ExitStack() as stack:
@@ -110,7 +111,7 @@ def measure(given: argparse.Namespace) -> dict:
 
 
 def collectives_of(name: str, model: dict, checkout: Path | None, size: str) -> dict:
-    """Of an update in a world of two processes, on a second of sound: real ones, counted by the first."""
+    """The collectives of an update in two real processes, on 1.5 seconds of audio, counted by the first one."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         job = {
             "size": size,
@@ -136,9 +137,8 @@ def collectives_of(name: str, model: dict, checkout: Path | None, size: str) -> 
 def show(record: dict) -> None:
     settings = record["settings"]
     batch = f"{settings['size']}, {settings['rows']} x {settings['seconds']:g} s, {settings['precision']}"
-    print(
-        f"{batch}, {settings['device']}, {settings['threads']} threads; {SIDE}-cubed products at {record['rate'] / 1e9:.0f} GFLOP/s"
-    )
+    rate = f"{SIDE}-cubed products at {record['rate'] / 1e9:.0f} GFLOP/s"
+    print(f"{batch}, {settings['device']}, {settings['threads']} threads; {rate}")
     giga = {"allocated_gb": "allocated", "collective_gb": "collective_bytes", "peak_gb": "peak", "model_gb": "model"}
     rows = [
         row | {to: row[key] / 1e9 for to, key in giga.items()} | {"teraflop": row["flops"] / 1e12}
@@ -155,9 +155,12 @@ def main(arguments: list[str] | None = None) -> None:
         return
     parser = argparse.ArgumentParser(prog="dinosr bench step", description=__doc__.splitlines()[0])
     add_batch(parser)
-    which = f"of {', '.join(CONFIG_OF)}, of another checkout, with other fields (default: ours plain data2vec, at tiny size ours plain)"
+    which = (
+        f"models to measure, out of {', '.join(CONFIG_OF)}; @DIR: of another checkout; FIELD=VALUE: fields of the "
+        "config (default: ours plain data2vec; at tiny size ours plain)"
+    )
     parser.add_argument("--models", nargs="+", type=competitor, metavar="MODEL[@DIR][,FIELD=VALUE]", help=which)
-    parser.add_argument("--profile", action="store_true", help="print torch's profile of one more step of each")
+    parser.add_argument("--profile", action="store_true", help="also print torch's profile of one step of each model")
     add_json(parser)
     given = parser.parse_args(arguments)
     given.models = given.models or [competitor(name) for name in DINOSR_AND_PEERS if given.size in CONFIG_OF[name]]
@@ -168,29 +171,32 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def add_batch(parser: argparse.ArgumentParser) -> None:
-    """Options that say what a step is, and on what."""
+    """Options for the batch, the number format and the machine."""
     parser.add_argument(
         "--size",
         choices=("base", "tiny"),
         default="base",
-        help="examples/config/pretraining/dinosr_SIZE.yaml (default: %(default)s)",
+        help="size of the model: examples/config/pretraining/dinosr_SIZE.yaml (default: %(default)s)",
     )
     parser.add_argument("--rows", type=whole_number, default=2, help="utterances in the batch (default: %(default)s)")
-    parser.add_argument("--seconds", type=positive, default=8.0, help="of each (default: 8)")
-    parser.add_argument("--precision", choices=DTYPES, default="fp32", help="default: %(default)s")
+    parser.add_argument("--seconds", type=positive, default=8.0, help="seconds of audio per utterance (default: 8)")
+    parser.add_argument("--precision", choices=DTYPES, default="fp32", help="number format (default: %(default)s)")
     parser.add_argument(
-        "--threads", type=whole_number, default=len(os.sched_getaffinity(0)), help="default: one a CPU, %(default)s"
+        "--threads",
+        type=whole_number,
+        default=len(os.sched_getaffinity(0)),
+        help="threads (default: one per CPU, %(default)s)",
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device (default: %(default)s)")
     parser.add_argument(
-        "--rounds", type=whole_number, default=5, help="measured, after two to warm up (default: %(default)s)"
+        "--rounds", type=whole_number, default=5, help="measured rounds, after two for warm-up (default: %(default)s)"
     )
 
 
 def check_device(device: str) -> None:
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no GPU here; --device cpu")
+        raise UserError("--device cuda: torch finds no GPU; use --device cpu")
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,7 +1,8 @@
-"""Programs that work in turn: each in a process of its own, kept alive, doing its work once whenever it is told to.
+"""Programs that work in turn: each in its own process, which stays alive and does its work once on each command.
 
-A comparison on one machine wants that: only one works at a time, all meet the same other load, and each has its own peak of memory. The talk is
-a line of JSON each way over a pipe: a command, one of ``COMMANDS``, and its reply.
+For a comparison on one machine: only one program works at a time, all have the same other load, and each has its own
+peak memory. They communicate over a pipe, with one line each way: a command, one of ``COMMANDS``, and its reply in
+JSON.
 """
 
 import contextlib
@@ -27,11 +28,11 @@ Work = Callable[[], None]
 
 
 class Program:
-    """``python SCRIPT --serve JOB``, which must call ``served``.
+    """A process ``python SCRIPT --serve JOB``, which must call ``served``.
 
     Args:
-        job: what it is to do; anything that JSON can hold. ``work`` is the name of it, ``threads`` how many it may use.
-        checkout: take the plug-in from there instead.
+        job: its work, in values that JSON can represent: ``work`` is its name, ``threads`` the number of threads.
+        checkout: folder of the checkout whose plug-in it imports; None: this one.
     """
 
     def __init__(self, name: str, script: Path, job: dict, checkout: Path | None = None):
@@ -44,14 +45,14 @@ class Program:
         )
 
     def tell(self, command: str) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it ended: the reply says so
+        with contextlib.suppress(BrokenPipeError):  # the process ended, which ``reply`` reports
             print(command, file=self.process.stdin, flush=True)
 
     def reply(self) -> dict:
-        """Raises UserError for one that the program raised, and where it ended."""
+        """Raises UserError if the program raised one, or ended."""
         line = self.process.stdout.readline()
         if not line:
-            raise UserError(f"{self.name}: ended with status {self.process.wait()}; what it printed stands above")
+            raise UserError(f"{self.name}: ended with status {self.process.wait()}; see its output above")
         reply = json.loads(line)
         if "error" in reply:
             raise UserError(f"{self.name}: {reply['error']}")
@@ -65,18 +66,21 @@ class Program:
         return self
 
     def __exit__(self, *_) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it ended already
+        with contextlib.suppress(BrokenPipeError):  # the process has already ended
             self.process.stdin.close()  # ends its loop
         try:
             self.process.wait(10)
-        except subprocess.TimeoutExpired:  # in the middle of its work
+        except subprocess.TimeoutExpired:  # it is still working
             self.process.kill()
             self.process.wait()
         self.process.stdout.close()
 
 
 def served(arguments: Sequence[str], makers: dict[str, Callable[[dict], Work]]) -> bool:
-    """Whether these are the arguments of a ``Program``; then it has worked by now, until its pipe closed. ``makers``: of work, by name."""
+    """Whether these are the arguments of a ``Program``; if so, this serves its commands until the pipe closes.
+
+    ``makers``: name of the work -> function that makes it from the job.
+    """
     if list(arguments[:1]) != ["--serve"]:
         return False
     job = json.loads(arguments[1])
@@ -85,10 +89,10 @@ def served(arguments: Sequence[str], makers: dict[str, Callable[[dict], Work]]) 
 
 
 def serve(make: Callable[[dict], Work], job: dict) -> None:
-    """In the program: make the work, then obey until the pipe closes."""
+    """In the program: make the work, then execute commands until the pipe closes."""
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not get between the replies
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who asks; the pipe closes then
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # keeps the output of libraries apart from the replies
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which closes the pipe
     torch.set_num_threads(job["threads"])
     before = memory("VmRSS")
     work = None
@@ -102,9 +106,9 @@ def serve(make: Callable[[dict], Work], job: dict) -> None:
 
 
 def timed(work: Work, before: int) -> dict:
-    """Once: wall and CPU seconds (of all threads), pages touched for the first time, and the highest memory so far.
+    """Work once: wall and CPU seconds (of all threads), page faults, and the highest memory so far.
 
-    ``peak``: bytes of the process (on a GPU: that were allocated there); ``model``: what of it came after the imports.
+    ``peak``: bytes of the process, or on a GPU those allocated there; ``model``: the part allocated after the imports.
     """
     faults, wall, cpu = page_faults(), time.perf_counter(), time.process_time()
     work()
@@ -121,7 +125,7 @@ def page_faults() -> int:
 
 
 def profiled(work: Work, before: int) -> dict:
-    """Once, under torch's profiler: its table of operators by their own time."""
+    """Work once under torch's profiler; returns its table of operators, sorted by their own time."""
     from torch.profiler import ProfilerActivity, profile
 
     cuda = torch.cuda.is_initialized()
@@ -137,7 +141,7 @@ COMMANDS = {"run": timed, "count": lambda work, before: count(work), "profile": 
 
 
 def take_turns(programs: Sequence[Program], rounds: int, warm_up: int = 2) -> dict[str, list[dict]]:
-    """Every program once a round, for so many rounds after those of the warm-up: what ``timed`` gave each, by name."""
+    """Run every program once per round; returns name -> results of ``timed``, without the rounds of the warm-up."""
     turns = [(n >= warm_up, program) for n in range(warm_up + rounds) for program in programs]
     results = {program.name: [] for program in programs}
     for counts, program in tqdm(turns, desc="turns", unit="turn", disable=None):
@@ -148,7 +152,10 @@ def take_turns(programs: Sequence[Program], rounds: int, warm_up: int = 2) -> di
 
 
 def summary(name: str, times: list[dict], first: list[dict]) -> dict:
-    """Of all rounds of one program: median, least and most wall seconds; how many times those of the first of the same round they are, and by CPU seconds."""
+    """All rounds of one program: median, least and most wall seconds, and their ratio to the first program's.
+
+    The ratios are medians over the rounds, of wall and of CPU seconds in the same round.
+    """
     walls = [record["wall"] for record in times]
     ratios = {key: median(mine[key] / theirs[key] for mine, theirs in zip(times, first)) for key in ("wall", "cpu")}
     return {

@@ -1,9 +1,11 @@
-"""Whole training updates, as fairseq's trainer makes them, of this plug-in's models and of those that they are compared with.
+"""Whole training updates by fairseq's trainer, of the models of this plug-in and of those that they are compared with.
 
-An update: gradients to zero, forward and backward pass, the gradients' norm, the optimiser's step, and what ends an update (teacher, codebooks), on
-made-up sound that is always the same. LayerDrop is off: with it, no two updates do the same work. All else is as the config of that size has it.
+An update resets the gradients, runs forward and backward pass, computes the norm of the gradients, and steps the
+optimiser, the teacher and the codebooks. Its input is synthetic and always the same. LayerDrop is off, because with it
+no two updates do the same work. All other fields are those of the config of that size.
 """
 
+import dinosr_plugin.tasks  # noqa: F401  # isort: skip  (registers them; before fairseq, which it imports quietly)
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,21 +38,21 @@ CONFIG_OF = {  # by model and size
 }
 ADAM = {"_name": "adam", "adam_betas": "(0.9,0.98)", "adam_eps": 1e-6, "weight_decay": 0.01}
 TASK = {"_name": "audio_pretraining", "data": "none"}
-INSTEAD = {  # of parts of the config: peers train with fairseq's own Adam and task, whatever ours trains with
+INSTEAD = {  # parts of the config that are replaced: peers train with fairseq's own Adam and task
     "plain": {"optimizer": ADAM, "task": TASK},
     "data2vec": {"optimizer": ADAM, "task": TASK, "criterion": {"_name": "model"}},
 }
-LABELS = 500  # of HuBERT
+LABELS = 500  # classes of HuBERT
 
 
 @dataclass
 class Update:
-    """What to measure: a model, its batch, how it computes.
+    """What to measure: a model, its batch, and its number format and device.
 
     Attributes:
-        model: of ``CONFIG_OF``.
-        fields: of the config, as ``model.dropout=0``, set on top of it.
-        rank, meeting: one of two processes that train together and find each other through this file; None: one alone.
+        model: a key of ``CONFIG_OF``.
+        fields: fields of the config to change, such as ``model.dropout=0``.
+        rank, meeting: rank in a training of two processes, and the file through which they connect; None: one process.
     """
 
     model: str
@@ -66,7 +68,7 @@ class Update:
 
 
 def make_update(job: dict) -> Callable[[], None]:
-    """``job``: the fields of ``Update``. Gives one that makes an update whenever it is called."""
+    """Returns a function that makes one update. ``job``: the fields of ``Update``."""
     update = Update(**job)
     cfg = config(update)
     metrics.reset()
@@ -74,20 +76,18 @@ def make_update(job: dict) -> Callable[[], None]:
     utils.set_torch_seed(cfg.common.seed)
     if update.meeting:
         distributed.distributed_init(cfg)
-        torch.Tensor.cuda = lambda self: self  # fairseq's data2vec counts on a GPU wherever there are ranks
+        torch.Tensor.cuda = lambda self: self  # fairseq's data2vec assumes a GPU if there are ranks
     if update.model in INSTEAD:
         Adam.step = inspect.unwrap(Adam.step)
     task = tasks.setup_task(cfg.task)
     trainer = Trainer(cfg, task, build_model(update.model, cfg, task), task.build_criterion(cfg.criterion))
-    trainer.save_checkpoint = lambda *_: None  # fairseq saves one where it crashes
+    trainer.save_checkpoint = lambda *_: None  # fairseq saves one after a crash
     trainer.begin_epoch(1)  # what a task does before the first update
     sample = batch(update, cfg)
 
     def work():
         if trainer.train_step([sample]) is None:
-            raise UserError(
-                f"{update.model}: no update was made (an overflow of {update.precision}, or no memory left)"
-            )
+            raise UserError(f"{update.model}: no update was made (overflow of {update.precision}, or out of memory)")
 
     return work
 
@@ -96,14 +96,14 @@ def config(update: Update):
     """The training config of that size."""
     name = CONFIG_OF[update.model].get(update.size)
     if name is None:
-        raise UserError(f"there is none of size {update.size}; leave it out")
+        raise UserError(f"{update.model}: has no size {update.size}; omit this model")
     return composed(name, [*settings(update), *update.fields], INSTEAD.get(update.model, {}))
 
 
 def composed(name: str, fields: Sequence[str], instead: Mapping[str, dict] = MappingProxyType({})):
-    """A training config, as ``fairseq-hydra-train`` composes it, with these fields set and these parts replaced.
+    """A training config, composed as in ``fairseq-hydra-train``, with these fields set and these parts replaced.
 
-    Raises UserError where there is no such config, or no such field in it.
+    Raises UserError for an unknown config, or an unknown field.
     """
     hydra_init(name)
     try:
@@ -119,7 +119,7 @@ def composed(name: str, fields: Sequence[str], instead: Mapping[str, dict] = Map
 
 
 def settings(update: Update) -> list[str]:
-    """Fields of the config that the benchmark sets."""
+    """The fields of the config that the benchmark sets."""
     precision = [f"common.{name}={str(name == update.precision).lower()}" for name in ("fp16", "bf16")]
     fields = [
         "task.data=none",
@@ -150,11 +150,11 @@ def build_model(name: str, cfg, task):
         return PlainDinoSR(cfg.model)
     if name == "data2vec":
         return data2vec(cfg)
-    return models.build_model(cfg.model, task)  # not the task's: it wants data
+    return models.build_model(cfg.model, task)  # not task.build_model, which requires data
 
 
 def data2vec(cfg):
-    """fairseq's own, at the size of DinoSR's config: every field that both have."""
+    """fairseq's data2vec at the size of DinoSR's config: with the values of all fields that both have."""
     same = {
         name: cfg.model[name]
         for name in Data2VecAudioConfig.__dataclass_fields__
@@ -164,7 +164,7 @@ def data2vec(cfg):
 
 
 def batch(update: Update, cfg) -> dict:
-    """Noise, normalised as speech is; of HuBERT with random labels, of CPC cut into windows."""
+    """Noise of unit variance, like normalised speech; with random labels for HuBERT, cut into windows for CPC."""
     noise = torch.Generator().manual_seed(0)
     rows, samples = update.rows, round(16_000 * update.seconds)
     if update.model == "cpc":

@@ -1,4 +1,5 @@
-"""Bad input ends in one line that names the file or field and what to do, with a status that is not 0, and leaves no checkpoint.
+"""Bad input ends in one line that names the file or field and what to do, with a status that is not 0, and leaves no
+checkpoint.
 
 The programs themselves run once each; the other cases call what they call, in this process.
 """
@@ -67,7 +68,7 @@ def overrides(stage: str, data: Path, more=()) -> list[str]:
 
 
 def train(stage: str, data: Path, more=()) -> Path:
-    """What ``fairseq-hydra-train --config-dir examples/config/STAGE`` does, in this process; returns the last checkpoint."""
+    """Train as ``fairseq-hydra-train --config-dir examples/config/STAGE``, in this process; returns the checkpoint."""
     name = CONFIG_NAMES[stage]
     hydra_init(name)
     with initialize_config_dir(version_base="1.1", config_dir=str(CONFIGS / stage)):
@@ -108,7 +109,7 @@ def nothing(data: Path) -> None:
 
 
 NOISE = np.full(16500, 0.1)
-DATA_FAULTS = {  # what breaks the data, what the line says
+DATA_FAULTS = {  # name -> (function that damages the data, expected message)
     "missing root": (
         lambda data: (data / "corpus").rename(data / "moved"),
         r"train.tsv: its root folder .*corpus does not exist; .*dinosr manifest",

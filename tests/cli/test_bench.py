@@ -1,9 +1,11 @@
-"""`dinosr bench` and what its step benchmark is made of (tests/benchmarks)."""
+"""`dinosr bench`, and what the benchmarks of a training step consist of (tests/benchmarks)."""
 
 import dataclasses
+import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,10 +14,10 @@ from torch import nn
 
 from dinosr_plugin import cli
 from dinosr_plugin.cli import bench
+from dinosr_plugin.errors import UserError
 from dinosr_plugin.models.dinosr import DinoSR, DinoSRConfig
-from support.paths import BENCHMARKS
+from support.paths import BENCHMARKS, REPOSITORY
 
-FOLDER = BENCHMARKS
 SMALL = dict(
     encoder_layers=3, encoder_embed_dim=16, encoder_ffn_embed_dim=32, encoder_attention_heads=2, conv_pos_groups=2
 )
@@ -34,22 +36,84 @@ TINY_CONV = dict(conv_feature_layers="[(16,10,5)] + [(16,3,2)] * 4 + [(16,2,2)] 
 
 @pytest.fixture(autouse=True)
 def benchmarks(monkeypatch):
-    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.syspath_prepend(BENCHMARKS)
 
 
-# ---- the command ---------------------------------------------------------------------------------------------------------------
+# ---- the command -----------------------------------------------------------------------------------------------------
 
 
 NEEDS = {"decode": "flashlight.lib.text", "kmeans": "sklearn"}
 
 
-@pytest.mark.parametrize("name", bench.SCRIPTS)
-def test_every_benchmark_is_there_and_has_help(name, capsys):
+def main_of(name: str) -> Callable[[list[str]], None]:
+    """The function that `dinosr bench NAME` calls in another process."""
     pytest.importorskip(NEEDS.get(name, "torch"))
+    return importlib.import_module(bench.SCRIPTS[name]).main
+
+
+class Started:
+    """Replaces ``subprocess.run``: remembers the command and returns a status."""
+
+    def __init__(self, status: int = 0):
+        self.status, self.commands, self.environments = status, [], []
+
+    def __call__(self, command, env) -> subprocess.CompletedProcess:
+        self.commands.append(command)
+        self.environments.append(env)
+        return subprocess.CompletedProcess(command, self.status)
+
+
+@pytest.fixture
+def started(monkeypatch) -> Started:
+    started = Started()
+    monkeypatch.setattr(subprocess, "run", started)
+    monkeypatch.setattr(bench, "PACKAGES", {})
+    return started
+
+
+@pytest.mark.parametrize("name", bench.SCRIPTS)
+def test_every_benchmark_has_help(name, capsys):
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["bench", name, "--help"])
+        main_of(name)(["--help"])
     assert stopped.value.code == 0
     assert capsys.readouterr().out.startswith(f"usage: dinosr bench {name} ")
+
+
+@pytest.mark.parametrize("name", bench.SCRIPTS)
+def test_the_script_of_the_checkout_is_started(name, started):
+    assert cli.main(["bench", name, "a.tsv", "--rounds", "1"]) == 0
+    (command,), (environment,) = started.commands, started.environments
+    assert command == [sys.executable, BENCHMARKS / f"{bench.SCRIPTS[name]}.py", "a.tsv", "--rounds", "1"]
+    assert command[1].is_file() and environment["PYTHONPATH"].startswith(str(REPOSITORY))
+
+
+@pytest.mark.parametrize("status, expected", [(0, 0), (1, 1), (2, 2), (130, 130), (-9, 137)])
+def test_exit_status_of_the_script(status, expected, started):
+    started.status = status
+    assert cli.main(["bench", "step"]) == expected
+
+
+@pytest.mark.parametrize("error, status", [(UserError("a.tsv: missing; add it"), 1), (KeyboardInterrupt(), 130)])
+def test_errors_in_a_script(error, status):
+    from records import run_script
+
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as stopped:
+        run_script(main)
+    assert stopped.value.code == (f"error: {error}" if status == 1 else status)  # Python prints a string, status 1
+
+
+def test_a_script_prints_its_error_in_one_line():
+    """The real command; no config has the field."""
+    arguments = ["bench", "step", "--size", "tiny", "--models", "ours,model.nonsense=1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "dinosr_plugin.cli", *arguments], capture_output=True, text=True, timeout=600
+    )
+    *_, last = done.stderr.splitlines()
+    assert done.returncode == 1 and last.startswith("error: ") and "model.nonsense" in last
+    assert "Traceback" not in done.stderr
 
 
 def test_a_record_is_written_into_a_new_folder(tmp_path):
@@ -63,48 +127,42 @@ def test_a_record_is_written_into_a_new_folder(tmp_path):
 
 @pytest.mark.parametrize("name", ["step", "data", "codebook", "kmeans"])
 @pytest.mark.parametrize(
-    "place, said",
+    "place, message",
     [
         ("file/new/record.json", "file is not a folder; give another folder with --json"),
         ("", "is a folder; give a file"),
     ],
 )
-def test_a_record_that_cannot_be_written_is_refused_before_the_work(name, place, said, tmp_path, capsys):
-    pytest.importorskip(NEEDS.get(name, "torch"))
+def test_a_record_that_cannot_be_written_is_refused_before_the_work(name, place, message, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["bench", name, "--json", str(tmp_path / place)])
+        main_of(name)(["--json", str(tmp_path / place)])
     assert stopped.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith(said)
-
-
-def test_arguments_go_to_the_benchmark(monkeypatch):
-    import abx
-
-    given = []
-    monkeypatch.setattr(abx, "main", given.append)
-    assert cli.main(["bench", "abx", "a.tsv", "--rounds", "1"]) == 0
-    assert given == [["a.tsv", "--rounds", "1"]]
+    assert capsys.readouterr().err.splitlines()[-1].endswith(message)
 
 
 def test_an_installed_package_has_no_benchmarks(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(bench, "FOLDER", tmp_path / "tests/benchmarks")
+    monkeypatch.setattr(bench, "CHECKOUT", tmp_path)
     assert cli.main(["bench", "step"]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: {tmp_path / 'tests/benchmarks/step.py'}: not there") and said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {tmp_path / 'tests/benchmarks/step.py'}: no such file")
+    assert message.count("\n") == 1
 
 
-def test_a_package_that_is_missing(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
-    monkeypatch.delitem(sys.modules, "kmeans", raising=False)
-    assert cli.main(["bench", "kmeans"]) == 1
-    assert "sklearn.cluster" in capsys.readouterr().err
+@pytest.mark.parametrize("name", bench.PACKAGES)
+def test_a_missing_package(name, monkeypatch, capsys):
+    module, package = bench.PACKAGES[name]
+    monkeypatch.setitem(sys.modules, module, None)
+    assert cli.main(["bench", name]) == 1
+    assert capsys.readouterr().err == (
+        f"error: dinosr bench {name}: package {package} is missing; pip install {package}\n"
+    )
 
 
 @pytest.mark.parametrize("model", ["nonsense", "ours@/nowhere"])
-def test_models_that_are_none(model, capsys):
+def test_unknown_models(model, capsys):
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["bench", "step", "--models", model])
+        main_of("step")(["--models", model])
     assert stopped.value.code == 2
     assert f"{model.split('@')[-1]}: no " in capsys.readouterr().err
 
@@ -189,24 +247,19 @@ def test_share_of_the_codebooks(tmp_path):
 
 def test_codebooks_are_compared_with_a_smaller_step(capsys):
     with pytest.raises(SystemExit):
-        cli.main(["bench", "codebook", "--rows", "1"])
+        main_of("codebook")(["--rows", "1"])
     assert "--rows: at least 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [["--workers", "0", "-1"], ["--updates", "-1"]])
 def test_the_loader_takes_no_negative_numbers(options, capsys):
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["bench", "data", *options])
+        main_of("data")(options)
     assert stopped.value.code == 2
     assert "--workers and --updates: at least 0" in capsys.readouterr().err
 
 
-def test_a_field_that_no_config_has(capsys):
-    assert cli.main(["bench", "step", "--size", "tiny", "--models", "ours,model.nonsense=1"]) == 1
-    assert "model.nonsense" in capsys.readouterr().err
-
-
-# ---- plain DinoSR is ours ------------------------------------------------------------------------------------------------------
+# ---- plain DinoSR is ours --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -249,7 +302,7 @@ def test_plain_dinosr_computes_what_ours_does(method):
         torch.testing.assert_close(plain.teacher.fp32_params[name], average, rtol=1e-5, atol=1e-5)
 
 
-# ---- counters ------------------------------------------------------------------------------------------------------------------
+# ---- counters --------------------------------------------------------------------------------------------------------
 
 
 def count_flops(work) -> int:

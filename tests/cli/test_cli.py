@@ -1,4 +1,4 @@
-"""The `dinosr` command itself: help, exit statuses, what goes to which stream."""
+"""The `dinosr` command: help, exit statuses, and output streams."""
 
 import subprocess
 import sys
@@ -74,31 +74,34 @@ def test_every_option_has_help(command, capsys):
         ["synth", "--out", "x", "--minutes", "-1", "--speakers", "2"],
     ],
 )
-def test_a_wrong_command_line_ends_with_2(arguments, capsys):
+def test_exit_status_of_an_invalid_command_line(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
     assert stopped.value.code == 2
     assert "usage: dinosr" in capsys.readouterr().err
 
 
-def test_messages_of_the_number_types(capsys):
+def test_messages_for_invalid_numbers(capsys):
     with pytest.raises(SystemExit):
         cli.main(["check", "a.tsv", "--workers", "0"])
-    assert "invalid whole number above 0 value: '0'" in capsys.readouterr().err
+    assert "invalid positive integer value: '0'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "error, status, said",
-    [(UserError("a.tsv: gone; make it"), 1, "error: a.tsv: gone; make it\n"), (KeyboardInterrupt(), 130, "")],
+    "error, status, message",
+    [
+        (UserError("a.tsv: no such file; create it"), 1, "error: a.tsv: no such file; create it\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
 )
-def test_how_a_tool_ends(error, status, said, monkeypatch, capsys):
+def test_exit_status_of_errors(error, status, message, monkeypatch, capsys):
     def run(options):
         raise error
 
     monkeypatch.setattr(corpora, "run_path", run)
     assert cli.main(["path"]) == status
     captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", said)
+    assert (captured.out, captured.err) == ("", message)
 
 
 def test_other_errors_keep_their_traceback(monkeypatch):
@@ -107,7 +110,7 @@ def test_other_errors_keep_their_traceback(monkeypatch):
         cli.main(["path"])
 
 
-def test_synth_passes_its_options_on(monkeypatch):
+def test_options_of_synth(monkeypatch):
     from dinosr_plugin.data.synth import corpus as synth
 
     calls = []
@@ -116,7 +119,7 @@ def test_synth_passes_its_options_on(monkeypatch):
     assert calls == [(Path("corpus"), 1.5, 3, 7)]
 
 
-def test_a_reader_that_stops_early(tmp_path):
+def test_a_pipe_that_is_closed_early(tmp_path):
     """`dinosr check ... | head`: no traceback when the pipe closes."""
     tsv = tmp_path / "a.tsv"
     tsv.write_text(f"{tmp_path}\n" + "no tab\n" * 20000)
@@ -130,8 +133,8 @@ def test_a_reader_that_stops_early(tmp_path):
     assert process.wait(timeout=120) == 1
 
 
-def test_forms_of_transcripts():
-    """The parser names them itself, so that `dinosr --help` need not load torch."""
+def test_formats_of_transcripts():
+    """The parser has its own list, so that `dinosr --help` does not import torch."""
     from dinosr_plugin.decoding import transcribe
 
     assert tuple(transcribe.FORMATS) == decoding.FORMATS

@@ -59,7 +59,7 @@ def test_without_lexicon_there_are_no_word_scores(emissions, tmp_path, capsys):
     assert dinosr([*arguments, "--lm-weights", "0", "1"]) == 0
     assert "best: --lm-weight 1 --beam 50: WER 0.00" in capsys.readouterr().out
     assert dinosr([*arguments, "--word-scores", "1"]) == 1
-    assert "--word-scores: letters or pieces have none" in capsys.readouterr().err
+    assert "--word-scores: only used with a lexicon" in capsys.readouterr().err
 
 
 @needs_flashlight

@@ -320,4 +320,4 @@ def test_measure_and_the_command(corpus, table, tmp_path, capsys):
     assert cli.main([*given, "--log", str(tmp_path / "empty.log")]) == 1
     assert "empty.log: contains no training loss" in capsys.readouterr().err
     assert cli.main([*given[:-2], "--log", "none.log"]) == 1
-    assert "--log: wants --out" in capsys.readouterr().err
+    assert "--log: requires --out" in capsys.readouterr().err

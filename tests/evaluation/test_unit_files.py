@@ -221,11 +221,11 @@ def test_other_bad_input(data, capsys):
     assert "empty.units: no units in it" in said(data, capsys, data / "empty.units")
     assert "binary.units: not UTF-8" in said(data, capsys, data / "binary.units")
     assert "no frame to measure" in said(data, capsys, data / "silent.units")
-    assert "all.units: no checkpoint, but" in said(data, capsys, data / "zip.units", data / "all.units")
-    assert "--train: goes with checkpoints" in said(data, capsys, data / "all.units", "--train", data / "all.tsv")
-    assert "--rate: goes with files of units" in said(data, capsys, data / "zip.units", "--rate", 50)
-    assert "--manifest: not given" in said(data, capsys, data / "zip.units")
-    assert "--abx: wants --train" in said(data, capsys, data / "zip.units", "--manifest", data / "all.tsv", "--abx")
+    assert "all.units: not a checkpoint, but" in said(data, capsys, data / "zip.units", data / "all.units")
+    assert "--train: only used with checkpoints" in said(data, capsys, data / "all.units", "--train", data / "all.tsv")
+    assert "--rate: only used with unit files" in said(data, capsys, data / "zip.units", "--rate", 50)
+    assert "--manifest: required for checkpoints" in said(data, capsys, data / "zip.units")
+    assert "--abx: requires --train" in said(data, capsys, data / "zip.units", "--manifest", data / "all.tsv", "--abx")
 
 
 # ---- of checkpoints ----------------------------------------------------------------------------------------------------------

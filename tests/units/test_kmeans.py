@@ -740,7 +740,7 @@ def test_next_round_from_the_command_line(speech, tmp_path, capsys):
         (
             lambda folder: (folder / "dict.km.txt").write_text("0 1\n1 1\n2 1\n"),
             [],
-            "dict.km.txt: 3 labels, but --clusters 4; give --clusters 3",
+            "dict.km.txt: contains 3 labels, but --clusters is 4; give --clusters 3",
         ),
         (
             lambda folder: (folder / "dict.km.txt").unlink(),
@@ -751,7 +751,7 @@ def test_next_round_from_the_command_line(speech, tmp_path, capsys):
         (lambda folder: (folder / "train.km").unlink(), [], "train.km: cannot be read"),
         (lambda folder: (folder / "train.km").write_text("0 1\n"), [], "train.km: 1 lines, but"),
         (lambda folder: (folder / "train.km").write_text("0 1\n" * 4), [], "has 2 of them and"),
-        (lambda folder: None, ["--restarts", "3"], "--restarts 3: --from-labels is one start; leave it out"),
+        (lambda folder: None, ["--restarts", "3"], "--restarts 3: not used with --from-labels; omit one of the two"),
     ],
 )
 def test_old_labels_that_cannot_be_used(speech, tmp_path, capsys, broken, words, message):
@@ -781,17 +781,17 @@ def test_old_labels_that_cannot_be_used(speech, tmp_path, capsys, broken, words,
 @pytest.mark.parametrize(
     "words, message",
     [
-        ([], "give a folder of features or a checkpoint, or --mfcc or --fbank instead"),
-        (["CHECKPOINT", "--mfcc", "--manifest", "TSV"], "or --mfcc or --fbank instead"),
-        (["CHECKPOINT"], "no folder of features; for a checkpoint name the .tsv file with --manifest"),
-        (["CHECKPOINT", "--layer", "1"], "name the .tsv file with --manifest"),
+        ([], "give either a folder of features or a checkpoint, or one of --mfcc and --fbank"),
+        (["CHECKPOINT", "--mfcc", "--manifest", "TSV"], "or one of --mfcc and --fbank"),
+        (["CHECKPOINT"], "not a folder of features; for a checkpoint give the .tsv file with --manifest"),
+        (["CHECKPOINT", "--layer", "1"], "give the .tsv file with --manifest"),
         (["absent.pt", "--manifest", "TSV"], "absent.pt: no such checkpoint"),
-        (["FOLDER", "--manifest", "TSV"], "a folder, which takes neither --manifest nor --layer nor --weights"),
-        (["FOLDER", "--layer", "0"], "a folder, which takes neither"),
-        (["--mfcc"], "--mfcc: without speech; name the .tsv file with --manifest"),
+        (["FOLDER", "--manifest", "TSV"], "is a folder of features; omit --manifest, --layer and --weights"),
+        (["FOLDER", "--layer", "0"], "is a folder of features; omit"),
+        (["--mfcc"], "--mfcc: no speech; give the .tsv file with --manifest"),
         (
             ["--fbank", "--manifest", "TSV", "--weights", "teacher"],
-            "--weights: of a checkpoint, not of --fbank; leave it out",
+            "--weights: not used with --fbank; omit the option",
         ),
         (
             ["CHECKPOINT", "--manifest", "TSV", "--layer", "all"],

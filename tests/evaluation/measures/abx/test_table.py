@@ -169,14 +169,14 @@ def test_one_speaker(corpus, capsys):
     captured = capsys.readouterr()
     assert words(captured.out)[2][4] == "-"
     assert (
-        "note: flat.tsv: its folders tell of one speaker, unknown; nothing to compare across speakers\n" in captured.err
+        "note: flat.tsv: contains only one speaker, unknown; no error across speakers\n" in captured.err
     )
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "FEATURES: not given"),
+        ([], "FEATURES: required without --write-items"),
         (["absent"], "absent: no such folder or file"),
         (["some.units"], "some.units: a file of units wants --rate HZ"),
         (["all", "--rate", "50"], "--rate and --distance are of files of units"),
@@ -218,7 +218,7 @@ def test_how_items_are_made_is_not_asked_of_a_file(corpus, capsys):
     write_items("some.item", [Item("anna0", 0, 1, "AE", "K", "T", "anna")])
     for option in (["--min-count", "2"], ["--manifest", "some.tsv"], ["--write-items", "x.item"]):
         assert dinosr_abx("all", "--items", "some.item", *option) == 1
-        assert "with --items leave them out" in capsys.readouterr().err
+        assert "omit them with --items" in capsys.readouterr().err
 
 
 def test_a_source_that_fails_is_named(corpus):
