@@ -193,12 +193,12 @@ def cluster(
 
     rng, components = np.random.default_rng(seed), principal_components(frames)
     reduced = components(frames)
-    size, n = first_frames(len(frames), k), len(frames)
-    spare = reduced[:size]
+    first, n = first_frames(len(frames), k), len(frames)
+    spare = reduced[:first]
     with tqdm(desc=f"k-means on a sample, k = {k}", unit="step", disable=None) as bar:
         centroids = best_start(spare, k, init, restarts, rng) if start is None else components(start)
         last = np.inf
-        for size in sizes(size if start is None else n, n):
+        for size in sizes(first if start is None else n, n):
             sums = step(chunked(reduced[:size]), centroids)
             centroids = move(centroids, sums, spare, rng, STRIDE)
             bar.update()

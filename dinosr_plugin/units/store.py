@@ -302,7 +302,7 @@ class FeatureWriter:
     def open(self) -> None:
         """The unfinished file, at its final size, and beside it one with a byte an utterance, 1 for what it holds."""
         frames = int(self.lengths.sum())
-        self.marks = open(os.open(self.marks_path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        self.marks = open(os.open(self.marks_path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")  # noqa: SIM115 (closed by close)
         require_alone(self.marks, self.npy)
         marks = self.marks.read()
         if self.unfinished.is_file() and len(marks) == len(self.done):
@@ -313,7 +313,7 @@ class FeatureWriter:
             self.marks.seek(0)
             self.marks.write(bytes(len(self.done)))
             self.marks.flush()
-        self.data = open(self.unfinished, "r+b")
+        self.data = open(self.unfinished, "r+b")  # noqa: SIM115 (closed by close)
         self.head = (
             os.path.getsize(self.unfinished) - frames * self.width * self.dtype.itemsize
         )  # bytes before the first frame

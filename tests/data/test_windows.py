@@ -91,7 +91,7 @@ def test_windows_lie_inside_utterances_and_do_not_overlap(tmp_path):
             item = dataset[index]
             assert item["id"] == index and torch.equal(item["source"] / UNIT, item["start"] + torch.arange(WINDOW))
             places.setdefault((epoch, item["row"]), []).append(item["start"])
-    for (epoch, row), starts in places.items():
+    for (_, row), starts in places.items():
         size = dataset.utterances.sizes[row]
         assert starts == list(range(starts[0], size - WINDOW + 1, WINDOW)) and len(starts) == size // WINDOW
         assert 0 <= starts[0] <= size % WINDOW

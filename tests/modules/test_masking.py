@@ -43,7 +43,7 @@ def test_other_seeds_and_calls_give_other_masks():
 
 def test_masked_frames_lie_in_spans():
     mask = span_mask(torch.tensor([200, 400]), 400, 0.3, 10, same_count=False)
-    for row, size in zip(mask.int(), (200, 400)):
+    for row in mask.int():
         edges = torch.diff(torch.cat([torch.zeros(1), row, torch.zeros(1)]))
         lengths = (edges == -1).nonzero() - (edges == 1).nonzero()
         assert (lengths >= 10).all()

@@ -26,10 +26,10 @@ def writer(
     shards: int = 1,
     width: int = 6,
     dtype: str = "float32",
-    source: dict = {"kind": "mfcc"},
+    source: dict | None = None,
     lengths=LENGTHS,
 ):
-    return FeatureWriter(folder, 50, width, dtype, source, NAMES, lengths, shard, shards)
+    return FeatureWriter(folder, 50, width, dtype, source or {"kind": "mfcc"}, NAMES, lengths, shard, shards)
 
 
 def write(folder: Path, shards: int = 1, **changes) -> Path:
