@@ -11,4 +11,4 @@ compat.apply()
 from . import criterions, models, tasks  # noqa: E402,F401  (after compat: fairseq is imported with it)
 from .checkpoints.load import load  # noqa: E402,F401
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

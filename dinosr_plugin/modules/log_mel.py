@@ -33,6 +33,9 @@ class LogMel(nn.Module):
     convolutional extractor gives. No parameters; float32 inside, whatever the precision of the model.
     """
 
+    window: Tensor
+    filters: Tensor
+
     def __init__(self, n_mels: int = 80):
         super().__init__()
         self.dim = 2 * n_mels
