@@ -19,7 +19,7 @@ supported() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] 
 find_python() {
     local candidate
     if [ -n "${PYTHON:-}" ]; then
-        supported "$PYTHON" || fail "PYTHON=$PYTHON is not Python 3.11, 3.12 or 3.13; set it to one of these, or unset it to search for one"
+        supported "$PYTHON" || fail "PYTHON=$PYTHON is not Python 3.11, 3.12 or 3.13; set it to one of these, or unset it"
         command -v "$PYTHON"
         return
     fi
@@ -33,8 +33,9 @@ find_python() {
 }
 
 pip_install() {
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >>"$log" 2>&1 ||
-        { tail -n 15 "$log" >&2; fail "pip could not install: $* (whole log: $log). Check the network and the disk, then start again"; }
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >>"$log" 2>&1 && return
+    tail -n 15 "$log" >&2
+    fail "pip could not install: $* (whole log: $log). Check the network and the disk, then start again"
 }
 
 set_up() {
@@ -45,18 +46,21 @@ set_up() {
         return
     fi
     python=$(find_python) || exit 1
-    command -v c++ >/dev/null || command -v g++ >/dev/null || fail "no C++ compiler: fairseq may have to be built from source; install one (Debian: apt-get install g++)"
+    command -v c++ >/dev/null || command -v g++ >/dev/null ||
+        fail "no C++ compiler: fairseq may have to be built from source; install one (Debian: apt-get install g++)"
     started=$SECONDS
     log=$venv/set-up.log
     say "making the environment $venv (some minutes, once; log: $log)"
-    "$python" -m venv "$venv" || fail "cannot make a virtual environment in $venv (Debian: apt-get install python3-venv)"
+    "$python" -m venv "$venv" ||
+        fail "cannot make a virtual environment in $venv (Debian: apt-get install python3-venv)"
     : >"$log"
     pip_install --upgrade pip
     say "1 of 3: PyTorch"
     # fairseq requires torch at build time: with build isolation pip would download a second one, of several GB
     pip_install "${DINOSR_TORCH:-torch==2.13.0}" numpy "cython<4" "setuptools<81" wheel
     say "2 of 3: fairseq, compiled here where there is no wheel"
-    # no debug symbols: a quarter less to compile. (Its extensions cannot be compiled side by side: they share build files.)
+    # Without debug symbols it compiles in three quarters of the time. (Its extensions cannot be compiled in parallel:
+    # they share build files.)
     CFLAGS=-g0 pip_install --no-build-isolation "fairseq-fixed==0.12.3.1"
     say "3 of 3: dinosr_plugin and its requirements"
     pip_install --editable "$repository[test]"
