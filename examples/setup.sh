@@ -19,7 +19,8 @@ supported() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] 
 find_python() {
     local candidate
     if [ -n "${PYTHON:-}" ]; then
-        supported "$PYTHON" || fail "PYTHON=$PYTHON is not Python 3.11, 3.12 or 3.13; set it to one of these, or unset it"
+        supported "$PYTHON" ||
+            fail "PYTHON=$PYTHON is not Python 3.11, 3.12 or 3.13; set it to one of these, or unset it"
         command -v "$PYTHON"
         return
     fi
