@@ -3,7 +3,8 @@
 # Afterwards "$venv/bin" contains python, dinosr and fairseq's commands. Sourced by quickstart/run.sh, tests/run.sh and
 # tests/lint.sh.
 #
-#   PYTHON=PROGRAM    Python 3.11, 3.12 or 3.13 to make it with (default: python3 if it is one of these, else a search)
+#   PYTHON=PROGRAM    Python 3.11, 3.12 or 3.13 to make it with (default: python3 if it is one of these, else a search);
+#                     an environment that exists keeps its version
 #   DINOSR_VENV=DIR   where the environment is (default: .venv in the checkout)
 #   DINOSR_TORCH=SPEC what to install as torch (default: torch==2.13.0, which the tests ran with)
 #   PIP_EXTRA_INDEX_URL, PIP_CACHE_DIR, ...   pip's own settings work as usual
@@ -46,14 +47,16 @@ set_up() {
         say "using the environment $venv"
         return
     fi
-    python=$(find_python) || exit 1
     command -v c++ >/dev/null || command -v g++ >/dev/null ||
         fail "no C++ compiler: fairseq may have to be built from source; install one (Debian: apt-get install g++)"
     started=$SECONDS
     log=$venv/set-up.log
     say "making the environment $venv (some minutes, once; log: $log)"
-    "$python" -m venv "$venv" ||
-        fail "cannot make a virtual environment in $venv (Debian: apt-get install python3-venv)"
+    if ! { supported "$venv/bin/python" && "$venv/bin/python" -m pip --version >/dev/null 2>&1; }; then
+        python=$(find_python) || exit 1
+        "$python" -m venv "$venv" ||
+            fail "cannot make a virtual environment in $venv (Debian: apt-get install python3-venv)"
+    fi
     : >"$log"
     pip_install --upgrade pip
     say "1 of 3: PyTorch"

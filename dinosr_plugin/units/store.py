@@ -338,7 +338,7 @@ class FeatureWriter:
                 f"{self.names[i]}: {frames.shape} features where {(int(self.lengths[i]), self.width)} were announced"
             )
         if not np.isfinite(frames).all():
-            raise not_finite(self.names[i], np.isfinite(features).all())
+            raise not_finite(self.names[i], bool(np.isfinite(features).all()))
         try:
             self.data.seek(self.head + int(self.starts[i]) * self.width * self.dtype.itemsize)
             self.data.write(frames.data if frames.size else b"")
