@@ -158,7 +158,7 @@ def test_the_waveform_is_not_rounded_for_models_that_want_it_whole():
     ours[0].takes_float32 = True
     for model, expected in ((ours, torch.float32), (other, torch.bfloat16)):
         trainer = SimpleNamespace(
-            cfg=SimpleNamespace(common=SimpleNamespace(fp16=False, bf16=True)), get_model=lambda model=model: model
+            cfg=SimpleNamespace(common=SimpleNamespace(fp16=False, bf16=True)), get_model=lambda: model
         )
         sample = Trainer._fp_convert_sample(
             trainer, {"net_input": {"source": torch.zeros(1, 8), "other": torch.zeros(1)}}

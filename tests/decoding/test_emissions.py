@@ -15,8 +15,7 @@ META = Meta(
 )
 
 
-def write(path, tables=None):
-    tables = tables or (torch.randn(7, 6), torch.randn(5, 6))
+def write(path, tables=(torch.randn(7, 6), torch.randn(5, 6))):
     writer = EmissionWriter(path, META)
     for row in reversed(range(len(tables))):  # batches come in any order
         writer.add(row, tables[row])

@@ -26,10 +26,10 @@ def writer(
     shards: int = 1,
     width: int = 6,
     dtype: str = "float32",
-    source: dict | None = None,
+    source: dict = {"kind": "mfcc"},
     lengths=LENGTHS,
 ):
-    return FeatureWriter(folder, 50, width, dtype, source or {"kind": "mfcc"}, NAMES, lengths, shard, shards)
+    return FeatureWriter(folder, 50, width, dtype, source, NAMES, lengths, shard, shards)
 
 
 def write(folder: Path, shards: int = 1, **changes) -> Path:
