@@ -19,10 +19,6 @@ class Codebooks(nn.Module):
         revive_after: a codeword that received no frame for so many updates moves to a random frame; 0: never (the paper).
     """
 
-    sums: Tensor
-    counts: Tensor
-    idle: Tensor
-
     def __init__(self, n_codebooks: int, codebook_size: int, dim: int, revive_after: int = 0):
         super().__init__()
         self.revive_after = revive_after
@@ -32,9 +28,8 @@ class Codebooks(nn.Module):
         self.register_buffer("sums", sums, persistent=False)
         self.register_buffer("counts", torch.ones(n_codebooks, codebook_size), persistent=False)
         self.register_buffer("idle", torch.zeros(n_codebooks, codebook_size), persistent=False)
-        self.pending: Tensor | None = None  # (K, V, D + 1): sums and counts of the frames seen since the last step
-        # (K, V, D + 1): frames seen since the last step that dead codewords may move to, and ones
-        self.spare: Tensor | None = None
+        self.pending = None  # (K, V, D + 1): sums and counts of the frames seen since the last step
+        self.spare = None  # (K, V, D + 1): frames seen since the last step that dead codewords may move to, and ones
 
     def _apply(self, fn, recurse=True):
         # follow the model's device, never its dtype: half precision would freeze a moving average
@@ -65,7 +60,6 @@ class Codebooks(nn.Module):
         self.counts.fill_(1)
         for _ in range(iterations):
             self.collect(frames, self.assign(frames))
-            assert self.pending is not None
             self._move(self.pending, decay=0.0)
             self._replace(self.pending[..., -1] == 0, random_frames(frames, self.sums.size(1)))
             self.forget_()
@@ -108,7 +102,7 @@ class Codebooks(nn.Module):
         if self.revive_after and spare is not None:
             self._revive(spare)
 
-    def _over_ranks(self, pending: Tensor, spare: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _over_ranks(self, pending: Tensor, spare: Tensor | None):
         """Sum of the statistics, and rank 0's spare frames (zeros if it has none), in one collective."""
         if not self.revive_after:
             dist.all_reduce(pending)

@@ -24,8 +24,6 @@ class EmaTeacher(nn.Module):
         copied: prefixes of the parameters that are copied from the student instead of averaged.
     """
 
-    model: nn.Module
-
     def __init__(self, model: nn.Module, student: nn.Module, copied: Iterable[str] = ()):
         super().__init__()
         model.load_state_dict(student.state_dict())
@@ -66,8 +64,7 @@ class EmaTeacher(nn.Module):
     @torch.no_grad()
     def step_(self, student: nn.Module, decay: float):
         """average <- decay * average + (1 - decay) * student; ``copied`` parameters are taken over."""
-        averaged: tuple[list[Tensor], list[Tensor]] = ([], [])
-        copied: tuple[list[Tensor], list[Tensor]] = ([], [])
+        averaged, copied = ([], []), ([], [])
         for name, p in student.named_parameters():
             mine, theirs = copied if name.startswith(self.copied) else averaged
             mine.append(self._average[name])

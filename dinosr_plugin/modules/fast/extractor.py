@@ -6,7 +6,6 @@ which is as long as all others together, nothing; it, LayerNorm and GELU, cheap 
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +30,7 @@ class ConvExtractor(nn.Module):
         for i, (channels, kernel, stride) in enumerate(conv_layers):
             convolution = nn.Conv1d(before, channels, kernel, stride, bias=bias)
             nn.init.kaiming_normal_(convolution.weight)
-            layer: list[nn.Module] = [convolution]
+            layer = [convolution]
             if norm == "layer_norm":
                 layer += [
                     nn.Identity(),
@@ -43,13 +42,14 @@ class ConvExtractor(nn.Module):
             before = channels
 
     def forward(self, source: Tensor) -> Tensor:
-        layers: list[Any] = list(self.conv_layers)
-        first, *others = layers
+        first, *others = self.conv_layers
         x, convolution = (
             source.unfold(1, first[0].kernel_size[0], first[0].stride[0]),
             (first[0].weight.flatten(1), first[0].bias),
         )  # (B, F, k) view
-        norms = [parameters_of(layer[2][1] if isinstance(layer[-1], nn.Sequential) else None) for layer in layers]
+        norms = [
+            parameters_of(layer[2][1] if isinstance(layer[-1], nn.Sequential) else None) for layer in self.conv_layers
+        ]
         if isinstance(first[-1], nn.GroupNorm) or not others:
             x, convolution = F.linear(x, *convolution), (None, None)
         if isinstance(first[-1], nn.GroupNorm):
@@ -73,7 +73,7 @@ def group_norm(y: Tensor, norm: nn.GroupNorm) -> Tensor:
 def normalised(y: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float):
     """LayerNorm over the last dimension -> (its output, mean, 1 / deviation); y itself without weight. In float32 whatever the precision, rounded once:
     fairseq's ``Fp32LayerNorm``."""
-    if weight is None or bias is None:
+    if weight is None:
         return y, None, None
     x = wide(y)
     n, mean, rstd = torch.native_layer_norm(x, weight.shape, weight.to(x.dtype), bias.to(x.dtype), eps)
@@ -102,8 +102,7 @@ class NormGeluConvolution(torch.autograd.Function):
             raise ValueError(
                 f"{x.size(1)} frames are fewer than the {weight.size(2)} of a convolution's kernel: the sound is too short"
             )
-        output: Any = None
-        matrices: Any = None
+        output = matrices = None
         for given, made in portions(x, weight, stride):
             y = x[given] if first_weight is None else F.linear(x[given], first_weight, first_bias)
             with torch.autocast(y.device.type, enabled=False):  # in the precision of y, as the backward pass
@@ -122,15 +121,14 @@ class NormGeluConvolution(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor):
-        x, first_weight, first_bias, norm_weight, norm_bias, weight = ctx.saved_tensors
-        grad_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
-        sums: Any = None
-        first: list[Any] = [None if p is None else p.to(grad.dtype) for p in (first_weight, first_bias)]
+        x, first_weight, first_bias, *norm, weight = ctx.saved_tensors
+        grad_x, sums = torch.zeros_like(x) if ctx.needs_input_grad[0] else None, None
+        first = [None if p is None else p.to(grad.dtype) for p in (first_weight, first_bias)]
         matrices = as_matrices(weight.to(grad.dtype), ctx.stride)
         for given, made in portions(x, weight, ctx.stride):
             part = x[given].to(grad.dtype)
             y = part if first_weight is None else F.linear(part, *first)
-            grad_y, grads = gradients(grad[made].contiguous(), y, norm_weight, norm_bias, ctx.eps, matrices, ctx.stride)
+            grad_y, grads = gradients(grad[made].contiguous(), y, *norm, ctx.eps, matrices, ctx.stride)
             if first_weight is None:
                 grads = [None, None, *grads]
             else:
@@ -190,7 +188,7 @@ def added(sums: list[Tensor | None] | None, terms: list[Tensor | None]) -> list[
     """Sums, in float32 at least, and what comes on top of them."""
     if sums is None:
         return [None if term is None else term.to(torch.promote_types(term.dtype, torch.float32)) for term in terms]
-    return [None if term is None or total is None else total.add_(term) for total, term in zip(sums, terms)]
+    return [None if term is None else total.add_(term) for total, term in zip(sums, terms)]
 
 
 def gelu(x: Tensor, spare: bool) -> Tensor:
