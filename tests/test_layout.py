@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,44 @@ def test_no_code_from_strings_and_no_shell(path):
 def test_no_torchaudio(path):
     """Its releases are tied to torch's, and since 2.9 it reads no audio by itself."""
     assert "torchaudio" not in {name.split(".")[0] for name in imports(path)}
+
+
+# ---- optional packages ----------------------------------------------------------------------------------------------
+
+OPTIONAL = {  # distribution -> what is imported
+    "espeakng-loader": "espeakng_loader",
+    "flashlight-text": "flashlight",
+    "sentencepiece": "sentencepiece",
+    "scikit-learn": "sklearn",
+    "tensorboard": "tensorboard",
+}
+
+
+def test_all_optional_packages_are_checked():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    used = [requirement for name in ("synth", "decode", "bpe", "report") for requirement in extras[name]]
+    assert {re.match(r"[\w-]+", requirement)[0] for requirement in used} == set(OPTIONAL)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_optional_packages_are_imported_late(path):
+    """Inside functions only: the rest of the package works without them."""
+    inside = {
+        node
+        for function in ast.walk(TREES[path])
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+    }
+    early = [node for node in ast.walk(TREES[path]) if node not in inside]
+    names = {alias.name for node in early if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in early if isinstance(node, ast.ImportFrom) and not node.level}
+    assert not {name.split(".")[0] for name in names} & set(OPTIONAL.values())
+
+
+def test_gpl_code_is_loaded_by_the_synthetic_corpus_only():
+    """eSpeak NG's licence is GPL-3, that of this package MIT."""
+    users = [path for path in SOURCES if "espeakng_loader" in imports(path)]
+    assert users == [PACKAGE / "data" / "synth" / "espeak.py"]
 
 
 def test_workarounds_stand_in_compat_only():

@@ -319,7 +319,7 @@ def require_writable(out: Path, option: str = "--out") -> None:
         raise unwritable(out, f"{existing} is read-only", option)
 
 
-def unwritable(out: Path, reason: str, option: str = "--out") -> UserError:
+def unwritable(out: Path, reason: str | None, option: str = "--out") -> UserError:
     return UserError(f"cannot write into {out}: {reason}; give another folder with {option}")
 
 

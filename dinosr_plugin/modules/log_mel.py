@@ -37,6 +37,9 @@ class LogMel(nn.Module):
     computed in float32 in any precision of the model.
     """
 
+    window: Tensor
+    filters: Tensor
+
     def __init__(self, n_mels: int = 80):
         super().__init__()
         self.dim = 2 * n_mels

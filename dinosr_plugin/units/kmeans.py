@@ -118,7 +118,7 @@ def fit_kmeans(
     old = OldLabels(old_labels, k, features.width) if old_labels is not None else None
     reservoir, sample = read_sample(features, utterances, k, seed, passes > 0 or old is not None, max_bytes, old)
     centroids, inertia = cluster(
-        sample, k, seed, init, restarts, old and old.means(sample, np.random.default_rng(seed))
+        sample, k, seed, init, restarts, old.means(sample, np.random.default_rng(seed)) if old is not None else None
     )
     measured, spare = len(sample), sample[: first_frames(len(sample), k)].copy()
     del sample

@@ -318,7 +318,7 @@ class FeatureWriter:
     def open(self) -> None:
         """Open the unfinished file, at its final size, and a file of marks: a byte per utterance, 1 if it is written."""
         frames = int(self.lengths.sum())
-        self.marks = open(os.open(self.marks_path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        self.marks = open(os.open(self.marks_path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")  # noqa: SIM115 (closed by close)
         require_alone(self.marks, self.npy)
         marks = self.marks.read()
         if self.unfinished.is_file() and len(marks) == len(self.done):
@@ -329,7 +329,7 @@ class FeatureWriter:
             self.marks.seek(0)
             self.marks.write(bytes(len(self.done)))
             self.marks.flush()
-        self.data = open(self.unfinished, "r+b")
+        self.data = open(self.unfinished, "r+b")  # noqa: SIM115 (closed by close)
         self.head = (
             os.path.getsize(self.unfinished) - frames * self.width * self.dtype.itemsize
         )  # bytes before the first frame
@@ -354,7 +354,7 @@ class FeatureWriter:
                 f"{self.names[i]}: features of shape {frames.shape}, expected {(int(self.lengths[i]), self.width)}"
             )
         if not np.isfinite(frames).all():
-            raise not_finite(self.names[i], np.isfinite(features).all())
+            raise not_finite(self.names[i], bool(np.isfinite(features).all()))
         try:
             self.data.seek(self.head + int(self.starts[i]) * self.width * self.dtype.itemsize)
             self.data.write(frames.data if frames.size else b"")

@@ -69,13 +69,15 @@ def timed(name: str, k: int, frames: np.ndarray, held_out: np.ndarray, fit) -> d
 
 def measure(frames: np.ndarray, held_out: np.ndarray, k: int, seed: int, hubert: bool) -> list:
     rows = []
-    for name, given in OURS.items():
-        rows.append(
-            timed(name, k, frames, held_out, lambda: fit_kmeans(Frames(frames), k, seed=seed, **given).centroids)
-        )
-    for name, given in {**SCIKIT, **({"scikit-learn, as HuBERT": HUBERT} if hubert else {})}.items():
-        model = MiniBatchKMeans(k, random_state=seed, init="k-means++", compute_labels=False, **given)
-        rows.append(timed(name, k, frames, held_out, lambda: model.fit(frames).cluster_centers_))
+    for name, options in OURS.items():
+
+        def fit(options=options):
+            return fit_kmeans(Frames(frames), k, seed=seed, **options).centroids
+
+        rows.append(timed(name, k, frames, held_out, fit))
+    for name, options in {**SCIKIT, **({"scikit-learn, as HuBERT": HUBERT} if hubert else {})}.items():
+        model = MiniBatchKMeans(k, random_state=seed, init="k-means++", compute_labels=False, **options)
+        rows.append(timed(name, k, frames, held_out, lambda model=model: model.fit(frames).cluster_centers_))
     return [{**row, "ratio": row["cpu"] / rows[0]["cpu"]} for row in rows]
 
 

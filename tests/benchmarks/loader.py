@@ -224,7 +224,7 @@ def compare(name: str, what: str, manifest: Path, crop: int, workers: int, round
     if workers == 0:
         for way, (dataset, prepare) in datasets.items():
             prepare(dataset)
-            decoded[way] = count_decoded(lambda: epoch(batches[way]))
+            decoded[way] = count_decoded(lambda way=way: epoch(batches[way]))
     for each in batches.values():
         stop_workers(each)
     rows, first = [], None

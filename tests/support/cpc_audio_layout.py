@@ -42,7 +42,7 @@ def reference(
     for i, shape in enumerate(SHAPES):
         encoder[f"conv{i}"] = nn.Conv1d(CHANNELS if i else 1, CHANNELS, *shape)
         encoder[f"batchNorm{i}"] = NORMS[norm](CHANNELS)
-        for name, value in encoder[f"batchNorm{i}"].state_dict().items():
+        for value in encoder[f"batchNorm{i}"].state_dict().values():
             value.copy_(1 + torch.rand_like(value.float()))
     context = nn.ModuleDict({"baseNet": recurrent(CHANNELS, width, num_layers=layers, batch_first=True)})
     return nn.ModuleDict({"gEncoder": encoder, "gAR": context}).eval()

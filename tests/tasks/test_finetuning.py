@@ -102,10 +102,10 @@ def test_a_checkpoint_brings_its_dictionary_where_the_data_has_none(data):
 def test_faulty_dictionaries(data):
     (data / "dict.ltr.txt").write_text("A\n")
     with pytest.raises(UserError, match=r"dict\.ltr\.txt"):
-        make_task(data).target_dictionary
+        _ = make_task(data).target_dictionary
     (data / "dict.ltr.txt").unlink()
     with pytest.raises(UserError, match=r"dict\.ltr\.txt: no such file"):
-        make_task(data).target_dictionary
+        _ = make_task(data).target_dictionary
 
 
 # -- data ------------------------------------------------------------------------------------------------------------

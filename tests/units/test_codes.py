@@ -190,10 +190,9 @@ def test_units_of_codebooks(corpus, tmp_path, predicted, batch_samples):
     for k, path in enumerate(paths):
         units = read_units(path)
         assert list(units) == [f"train{n}" for n in range(5)]
-        for given, wanted in zip(units.values(), by_themselves(corpus, predicted), strict=True):
-            assert (
-                given.shape == wanted[k].shape and (given != wanted[k]).mean() <= 0.04
-            )  # a tie may fall the other way: none did here
+        for utterance, alone in zip(units.values(), by_themselves(corpus, predicted), strict=True):
+            assert utterance.shape == alone[k].shape
+            assert (utterance != alone[k]).mean() <= 0.04  # a tie may fall the other way: none did here
     if not predicted:
         np.testing.assert_array_equal(units["train1"], dinosr_plugin.load(GOLDEN).units(waves(corpus)[1])[1])
 

@@ -225,7 +225,7 @@ def test_older_checkpoints(tmp_path, corpus):
     )
     torch.save(state, tmp_path / "old.pt")
     old, new = open_reader(tmp_path / "old.pt"), open_reader(tmp_path / "new.pt")
-    assert old.fingerprint == new.fingerprint and type(old.trunk) is type(model)
+    assert old.fingerprint == new.fingerprint and type(old.model) is type(model)
 
 
 # ---- files, shards, kills ----------------------------------------------------------------------------------------------------
@@ -489,11 +489,11 @@ def test_fine_tuned(corpus, tmp_path, pretrained, task):
     )
     (tmp_path / "pretrained.pt").unlink(missing_ok=True)
     extract(tmp_path / "tuned.pt", corpus, tmp_path / "features")
-    for (_, given), wanted, wave in zip(
-        FeatureFolder(tmp_path / "features"), alone(tmp_path / "tuned.pt", corpus), waves(corpus), strict=True
+    for (_, given), wanted in zip(
+        FeatureFolder(tmp_path / "features"), alone(tmp_path / "tuned.pt", corpus), strict=True
     ):
         np.testing.assert_allclose(given, wanted, **CLOSE)
-    source = normalized(wave, pretrained == "golden")
+    source = normalized(waves(corpus)[-1], pretrained == "golden")
     with torch.no_grad():
         inside = model.w2v_encoder.w2v_model.extract_features(source[None], None, mask=False)
         inside = (inside[0] if pretrained == "hubert" else inside["x"])[0]
@@ -518,6 +518,6 @@ def test_hubert_without_dictionaries(corpus, tmp_path):
 def test_data2vec_is_registered_by_the_loader(tmp_path, corpus):
     """In a process where nobody has imported it."""
     fairseq_checkpoint(tmp_path / "data2vec.pt", "data2vec_audio")
-    code = "import sys, dinosr_plugin; print(dinosr_plugin.load(sys.argv[1]).path)"
+    code = "import sys, dinosr_plugin; print(dinosr_plugin.load(sys.argv[1]).reader.path)"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "data2vec.pt")], capture_output=True, text=True)
     assert done.returncode == 0 and "data2vec.pt" in done.stdout, done.stderr

@@ -152,7 +152,7 @@ def library_paths() -> tuple[str, str]:
         import espeakng_loader
     except ImportError:
         raise UserError(
-            "eSpeak NG, which speaks the synthetic corpus, is not installed; pip install espeakng-loader"
+            'the synthetic corpus requires eSpeak NG (GPL-3), which is not installed: pip install "dinosr-plugin[synth]"'
         ) from None
     return espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
 

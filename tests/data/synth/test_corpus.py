@@ -423,7 +423,7 @@ def test_invalid_parameters(tmp_path, minutes, speakers, message):
 
 def test_without_the_wheel(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
-    with pytest.raises(UserError, match="pip install espeakng-loader"):
+    with pytest.raises(UserError, match=r"pip install \"dinosr-plugin\[synth\]\""):
         synth.synthesize(tmp_path / "corpus", 1, 2, SEED)
     assert not list(tmp_path.iterdir())
 
