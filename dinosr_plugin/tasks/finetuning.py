@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from .. import compat
 from ..data.dataset import SpeechDataset, longest_utterance
 from ..errors import UserError
-from ..models.hubert import adopt_fairseqs_hubert
+from ..interop.fairseq_models import adopt_fairseqs_hubert
 from ..runs.updates import WholeUpdates
 from .generation import Decoding, DecodingConfig
 from .pretraining import require_data, split_names
