@@ -152,7 +152,7 @@ PRETRAINING_FAULTS = {
     "one frame": (["task.min_sample_size=400"], "task.min_sample_size=400 .*raise it"),
     "top layers": (
         ["model.average_top_k_layers=3"],
-        "model.average_top_k_layers=3 must lie between 1 and model.encoder_layers=2",
+        "model.average_top_k_layers=3 must be between 1 and model.encoder_layers=2",
     ),
     "codebook": (["model.codebook_size=1"], "model.codebook_size=1 must be at least 2"),
     "mask nothing": (["model.mask_prob=0"], "model.mask_prob=0.0 masks nothing.*raise it"),

@@ -328,7 +328,7 @@ def test_base_is_the_papers_recipe():
     for group, values in FACTS.items():
         assert {key: base[group].get(key) for key in values} == values, group
     rest = set(OmegaConf.load(BASE).model) - set(FACTS["model"])
-    assert rest == {"n_mels", "checkpoint_activations", "mask_channel_length", "codebook_update"}, (
+    assert rest == {"start_from", "n_mels", "checkpoint_activations", "mask_channel_length", "codebook_update"}, (
         "none of them changes the paper's model"
     )
 
@@ -370,7 +370,7 @@ def test_hubert_base_is_fairseqs_recipe(name, updates):
                 assert ours[group][field] == theirs[group][field], f"{group}.{field}"
     assert ours.distributed_training.distributed_world_size == theirs.distributed_training.distributed_world_size
     defaults = MODEL_DATACLASS_REGISTRY["hubert"].__dataclass_fields__
-    only_ours = {"front_end", "n_mels", "num_classes", "pos_conv_depth", "require_same_masks"}
+    only_ours = {"start_from", "front_end", "n_mels", "num_classes", "pos_conv_depth", "require_same_masks"}
     for field in (
         OmegaConf.load(HUBERT[name]).model.keys() - only_ours - {"_name", "pred_masked_weight", "pred_nomask_weight"}
     ):
@@ -459,7 +459,7 @@ BIG_FACTS = {"model": {"encoder_channels": 512, "context_dim": 512, "context_lay
 @pytest.mark.parametrize("name", ["cpc_small", "cpc_big", "deepcluster_small", "deepcluster_big"])
 def test_cpc_is_the_papers_recipe(name):
     """Facts 2 to 6 and 9 of the paper and its code; the clusters are counted in the labels' dictionary."""
-    cfg = OmegaConf.to_container(composed(CPC[name], *(["model.cpc_path=x"] if "deep" in name else [])), resolve=True)
+    cfg = OmegaConf.to_container(composed(CPC[name], *(["model.start_from=x"] if "deep" in name else [])), resolve=True)
     facts = OmegaConf.merge(CPC_FACTS, DEEPCLUSTER_FACTS if "deep" in name else {}, BIG_FACTS if "big" in name else {})
     for group, values in OmegaConf.to_container(facts).items():
         assert {key: cfg[group].get(key) for key in values} == values, group

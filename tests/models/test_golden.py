@@ -36,18 +36,18 @@ def test_five_training_steps(golden):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     for i, step in enumerate(golden["steps"]):
         output = model(step["source"], mask_indices=step["mask"])
-        loss = output["losses"]["dinosr"]
+        loss = output.losses["dinosr"]
         optimizer.zero_grad()
-        (loss / output["sample_size"]).backward()
+        (loss / output.sample_size).backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), float("inf"))
         optimizer.step()
-        model.set_num_updates(i + 1)
-        assert output["sample_size"] == step["sample_size"]
+        model.end_update(i + 1)
+        assert output.sample_size == step["sample_size"]
         close(loss.detach(), step["loss_sum"])
         close(norm, step["grad_norm"])
-        close(FIGURES["target_ppl"](output["codebook_sums"]).mean(), step["target_ppl"])
-        close(FIGURES["pred_ppl"](output["codebook_sums"]).mean(), step["pred_ppl"])
-        close(output["ema_decay"], step["ema_decay"])
+        close(FIGURES["target_ppl"](output.codebook_sums).mean(), step["target_ppl"])
+        close(FIGURES["pred_ppl"](output.codebook_sums).mean(), step["pred_ppl"])
+        close(output.scalars["ema_decay"], step["ema_decay"])
         close(model.codebooks.sums, step["codebook_sums"])
         close(model.codebooks.counts, step["codebook_counts"])
     state = model.state_dict()

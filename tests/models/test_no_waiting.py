@@ -93,7 +93,7 @@ def test_cpc_asks_for_no_value(corpus):
 
 def test_deep_clustering_asks_for_no_value(corpus):
     train(
-        CPCDeepCluster(CPCDeepClusterConfig(**CPC_SIZES, num_classes=[3], cpc_path=None)),
+        CPCDeepCluster(CPCDeepClusterConfig(**CPC_SIZES, num_classes=[3], start_from=None)),
         corpus,
         window_samples=4000,
         labels="km",

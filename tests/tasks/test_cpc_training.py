@@ -50,7 +50,7 @@ def trained(data, tmp_path_factory) -> Path:
 
 def deepcluster(data, save_dir, cpc, *overrides):
     return train(
-        data, save_dir, f"model.cpc_path={cpc}", "optimization.max_update=12", *overrides, config="deepcluster_tiny"
+        data, save_dir, f"model.start_from={cpc}", "optimization.max_update=12", *overrides, config="deepcluster_tiny"
     )
 
 
@@ -58,6 +58,7 @@ def test_what_is_logged(trained):
     """... for training and validation: every step, and their mean; chance is ln 9 of 8 negatives."""
     lines = [json.loads(line) for line in trained.with_name("log").read_text().splitlines() if line.startswith('{"')]
     first, valid = lines[0], next(line for line in lines if "valid_loss" in line)
+    assert float(first["anchors"]) == 2 * 16 and float(valid["valid_anchors"]) > 0 and "masked_frames" not in first
     for k in range(1, 5):
         assert (
             math.isclose(float(first[f"loss_{k}"]), math.log(9), rel_tol=0.02)
@@ -95,7 +96,7 @@ def test_every_config_trains(data, trained, tmp_path, objective, size):
     given = (
         []
         if objective == "cpc"
-        else [f"model.cpc_path={trained}", *(["model.context_layers=2"] if size == "big" else [])]
+        else [f"model.start_from={trained}", *(["model.context_layers=2"] if size == "big" else [])]
     )
     here = [
         "common.cpu=true",
@@ -180,7 +181,7 @@ def test_deepcluster_goes_on_from_cpc_audio(data, tmp_path, norm, context):
 
 
 def test_two_ranks_equal_one_in_deepcluster(data, trained, tmp_path):
-    setting = [f"model.cpc_path={trained}", "optimization.max_update=5"]
+    setting = [f"model.start_from={trained}", "optimization.max_update=5"]
     first, _ = train_on_two_ranks(data, tmp_path / "two", *setting, config="deepcluster_tiny")
     train(data, tmp_path / "one", *setting, "optimization.update_freq=[2]", config="deepcluster_tiny")
     assert not differences(checkpoint(tmp_path / "one")["model"], first, rtol=1e-5, atol=1e-6)
@@ -229,11 +230,11 @@ def test_windows_are_checked_before_anything_is_read(data, tmp_path, setting, to
 def test_a_checkpoint_of_another_model(data, tmp_path):
     other = write_corpus(tmp_path / "other")
     train(other, tmp_path / "dinosr", "optimization.max_update=10")
-    with pytest.raises(UserError, match="holds DinoSR, which is no CPC"):
+    with pytest.raises(UserError, match="contains DinoSR, which is not a CPC model"):
         deepcluster(data, tmp_path / "run", tmp_path / "dinosr/checkpoint_last.pt")
     with pytest.raises(UserError, match="no such checkpoint"):
         deepcluster(data, tmp_path / "run", tmp_path / "none.pt")
-    with pytest.raises(UserError, match="model.cpc_path: not given; add model.cpc_path=FILE"):
+    with pytest.raises(UserError, match="model.start_from: not given; add model.start_from=FILE"):
         train(data, tmp_path / "run", config="deepcluster_tiny")
 
 

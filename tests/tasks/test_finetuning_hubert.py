@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 import dinosr_plugin  # noqa: F401  (registers the models)
 from dinosr_plugin.checkpoints.load import LayerReader, load_recogniser, trunk_of
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.models.hubert import Hubert, adopt_fairseqs_hubert
+from dinosr_plugin.interop.fairseq_models import adopt_fairseqs_hubert
+from dinosr_plugin.models.hubert import Hubert
 from dinosr_plugin.units.features import extract
 from dinosr_plugin.units.store import FeatureFolder
 from support.fairseq_models import fairseq_checkpoint  # noqa: E402

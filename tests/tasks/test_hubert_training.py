@@ -118,8 +118,8 @@ def test_validation_does_not_depend_on_batches(corpus, tmp_path):
     [
         ("task.labels=null", r"task\.labels: not given, but model=dinosr_hubert predicts labels; add task\.labels=km"),
         ("task.labels=ltr", r"dict\.ltr\.txt: no such file; `dinosr kmeans apply` writes it"),
-        ("model.num_classes=[5]", r"model\.num_classes=\[5\]: task\.labels=km has \[6\]; leave it empty"),
-        ("model.num_classes=[6,9]", r"model\.num_classes=\[6, 9\]: task\.labels=km has \[6\]"),
+        ("model.num_classes=[5]", r"model\.num_classes=\[5\]: the label sets of task\.labels have \[6\] labels; leave it empty"),
+        ("model.num_classes=[6,9]", r"model\.num_classes=\[6, 9\]: the label sets of task\.labels have \[6\]"),
         (
             "task.label_rate=100",
             r"train\.km: labels and audio of 6 utterance\(s\) differ by more than 0\.1 s at task\.label_rate=100",
@@ -127,7 +127,7 @@ def test_validation_does_not_depend_on_batches(corpus, tmp_path):
         ("task.relabel_every=1", r"task\.relabel_layer=None: give the layer"),
         (
             "task.relabel_layer=0 task.relabel_every=1 task.subsample=0.5",
-            "not with task.multi_corpus_keys or task.subsample",
+            "cannot be combined with task.multi_corpus_keys or task.subsample",
         ),
         ("dataset.disable_validation=false dataset.valid_subset=dev", r"dev\.tsv: cannot be read"),
     ],

@@ -16,8 +16,9 @@ from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.training_log import read_training_log
 from dinosr_plugin.modules.frame_labels import labels_of_frames
 from dinosr_plugin.tasks import relabelling
+from dinosr_plugin.tasks.config import check_relabelling
 from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig
-from dinosr_plugin.tasks.relabelling import check_relabelling, draw_frames, frames_of_labels
+from dinosr_plugin.tasks.relabelling import draw_frames, frames_of_labels
 from support.training import checkpoint, differences, train, train_on_two_ranks, write_corpus
 
 CLASSES = 6
@@ -240,11 +241,11 @@ def test_a_run_that_goes_on_keeps_its_labels(data, tmp_path, every):
         ({"relabel_every": 1, "relabel_layer": 5}, r"task\.relabel_layer=5: give the layer"),
         (
             {"relabel_every": 1, "relabel_layer": 0, "labels": None},
-            "there are no labels to begin with; add task.labels=km",
+            "there are no labels to start with; add task.labels=km",
         ),
         (
             {"relabel_every": 1, "relabel_layer": 0, "subsample": 0.5},
-            "not with task.multi_corpus_keys or task.subsample",
+            "cannot be combined with task.multi_corpus_keys or task.subsample",
         ),
     ],
 )
@@ -266,5 +267,5 @@ def test_a_model_that_has_diverged(data, tmp_path):
     model = trainer.get_model()
     with torch.no_grad():
         model.post_extract_proj.bias.fill_(float("nan"))
-    with pytest.raises(UserError, match=r"task\.relabel_layer=0: gives NaN or infinity"):
+    with pytest.raises(UserError, match=r"task\.relabel_layer=0: returns NaN or infinity"):
         relabelling.relabel(model, {"train": trainer.task.dataset("train")}, "train", 0, False, [1])
