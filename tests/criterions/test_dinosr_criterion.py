@@ -44,8 +44,22 @@ def test_scalars_and_the_number_of_units_are_logged():
 def test_averages_go_by_frames():
     """A rank with 300 frames counts three times one with 100."""
     figures = reduced(
-        {"loss": 100.0, "loss_a": 50.0, "mean_accuracy": 0.2 * 100, "sample_size": 100, "units_masked_frames": 100, "samples": 16000},
-        {"loss": 900.0, "loss_a": 90.0, "mean_accuracy": 0.6 * 300, "sample_size": 300, "units_masked_frames": 300, "samples": 32000},
+        {
+            "loss": 100.0,
+            "loss_a": 50.0,
+            "mean_accuracy": 0.2 * 100,
+            "sample_size": 100,
+            "units_masked_frames": 100,
+            "samples": 16000,
+        },
+        {
+            "loss": 900.0,
+            "loss_a": 90.0,
+            "mean_accuracy": 0.6 * 300,
+            "sample_size": 300,
+            "units_masked_frames": 300,
+            "samples": 32000,
+        },
     )
     assert figures["loss"] == pytest.approx(1000 / 400)
     assert figures["loss_a"] == pytest.approx(140 / 400)
@@ -61,7 +75,13 @@ def test_each_objective_names_its_units():
 def test_a_sum_of_logs_reduces_to_the_same():
     """fairseq sums the logs over ranks before it reduces them."""
     logs = [DinoSRCriterion(None)(model, SAMPLE)[2] for _ in range(2)]
-    logs[1] = {**logs[1], "loss": torch.tensor(1.0), "sample_size": 9, "units_anchors": 9, "mean_accuracy": torch.tensor(3.0)}
+    logs[1] = {
+        **logs[1],
+        "loss": torch.tensor(1.0),
+        "sample_size": 9,
+        "units_anchors": 9,
+        "mean_accuracy": torch.tensor(3.0),
+    }
     summed = {key: logs[0][key] + logs[1][key] for key in logs[0]}
     assert DinoSRCriterion(None).logging_outputs_can_be_summed()
     assert reduced(*logs) == pytest.approx(reduced(summed))

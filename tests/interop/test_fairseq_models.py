@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from fairseq.models import MODEL_DATACLASS_REGISTRY
 from fairseq.models.wav2vec import Wav2Vec2Config, Wav2Vec2Model
 
 from dinosr_plugin.checkpoints.load import load_model
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.interop.fairseq_models import to_trunk, trunk_state
-from dinosr_plugin.models.encoder import Trunk, TrunkConfig
+from dinosr_plugin.models.encoder import Trunk
 from support.fairseq_models import MODELS, SIZES, fairseq_checkpoint
 
 
@@ -29,11 +30,9 @@ def test_settings(tmp_path, kind):
     fairseq_checkpoint(tmp_path / "x.pt", kind)
     loaded, cfg = load_model(tmp_path / "x.pt")
     settings, state = trunk_state(loaded, "x.pt")
-    changed = {"conv_feature_layers", "conv_pos"}  # the same written in another way
-    for name in settings.keys() - changed:
-        assert settings[name] == cfg.model.get(name, getattr(TrunkConfig(), name)) or (
-            name in ("extractor_mode",) and settings[name] == "default"
-        ), name
+    defaults = MODEL_DATACLASS_REGISTRY[cfg.model._name]()
+    for name in settings.keys() - {"conv_feature_layers", "conv_pos"}:  # the same values, written in another way
+        assert settings[name] == cfg.model.get(name, getattr(defaults, name, 1)), name  # HuBERT has no pos_conv_depth
     assert settings["conv_feature_layers"] == str([(16, 10, 5)] + [(16, 3, 2)] * 4 + [(16, 2, 2)] * 2)
     assert settings["conv_pos"] == (15 if kind == "data2vec_audio" else 10)  # 5 kernels of at least 3
     assert {name.partition(".")[0] for name in state} == {
@@ -61,6 +60,8 @@ def test_other_models_are_returned_as_they_are():
 def test_trunks_of_another_kind(change, message):
     sizes = {name: value for name, value in SIZES.items() if name != "final_dim"}
     model = Wav2Vec2Model(Wav2Vec2Config(**{**sizes, **change}))
-    with pytest.raises(UserError, match=f"^x.pt: contains Wav2Vec2Model with .*{message}.*; give a checkpoint") as error:
+    with pytest.raises(
+        UserError, match=f"^x.pt: contains Wav2Vec2Model with .*{message}.*; give a checkpoint"
+    ) as error:
         trunk_state(model, "x.pt")
     assert "\n" not in str(error.value)

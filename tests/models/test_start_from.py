@@ -161,7 +161,9 @@ def test_settings_without_parameters_may_differ(tiny):
 
 def test_models_of_another_kind(tiny):
     cpc = CPC(CPCConfig(encoder_channels=16, context_dim=16))
-    with pytest.raises(UserError, match="x.pt: contains CPC, which does not have the trunk of DinoSR; give a checkpoint"):
+    with pytest.raises(
+        UserError, match="x.pt: contains CPC, which does not have the trunk of DinoSR; give a checkpoint"
+    ):
         tiny().start_from(cpc, "x.pt")
     with pytest.raises(UserError, match="x.pt: contains DinoSR, which is not a CPC model; give a checkpoint"):
         cpc.start_from(tiny(), "x.pt")
