@@ -56,7 +56,8 @@ class CollapseWatch:
             what = "all frames have one code" if one_code[k] else "the student predicts the same for every frame"
             message = (
                 f"update {number}: codebook {k} has collapsed ({what}, for {self.updates[k]} updates); lower the "
-                "learning rate, slow down the teacher (model.ema_decay), or start the codebooks from frames (model.codebook_init=frames)"
+                "learning rate, slow down the teacher (model.ema_decay), or start the codebooks from frames "
+                "(model.codebook_init=frames)"
             )
             logger.warning(f"{message}. {describe(sums)}. Last batch: {', '.join(files)}")
             if self.action == "stop":
@@ -64,7 +65,7 @@ class CollapseWatch:
 
 
 def warn_of_bad_loss(loss: float, sums: dict[str, Tensor], number: int, files: list[str]) -> None:
-    """Name the files of a batch whose loss is NaN or infinite. fairseq skips such an update (fp16) or stops all ranks."""
+    """Name the files of a batch with a NaN or infinite loss. fairseq skips such an update (fp16) or stops all ranks."""
     figures = f" {describe(sums)}." if sums else ""
     logger.warning(
         f"update {number}: the loss is {loss}.{figures} Files: {', '.join(files)}; "

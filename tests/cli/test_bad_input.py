@@ -193,7 +193,7 @@ FINETUNING_FAULTS = {
     "w2v_path text": (
         lambda data: (data / "x").write_text("hello"),
         ["model.w2v_path=DATA/x"],
-        "model.w2v_path=.*/x: no fairseq checkpoint, or cut short .*; give",
+        "model.w2v_path=.*/x: not a fairseq checkpoint, or truncated .*; give",
     ),
     "w2v_path folder": (
         nothing,

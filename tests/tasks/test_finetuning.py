@@ -217,7 +217,7 @@ def test_normalisation_must_be_that_of_pretraining(data):
     cfg = OmegaConf.create(
         {"_name": "wav2vec_ctc", "w2v_path": "pretrained.pt", "w2v_args": pretrained, "normalize": False, "data": ""}
     )
-    with pytest.raises(UserError, match="task.normalize=False: pre-training of pretrained.pt had True"):
+    with pytest.raises(UserError, match="task.normalize=False: pre-training of pretrained.pt used True"):
         make_task(data, normalize=False).build_model(cfg)
 
 
