@@ -16,7 +16,7 @@ MEAN, UNITS, SUMS = "mean_", "units_", "codebook_"
 """Prefixes in a logging output: of scalars times sample size, of the number of units, and of sums over codebooks."""
 
 SINGLY = ("loss", "accuracy", "target_ppl", "pred_ppl", "active_codes")
-"""Figures that are logged for each codebook too, as ``loss_0``, ``loss_1``, ...; all are logged as means over codebooks."""
+"""Figures also logged for each codebook, as ``loss_0``, ``loss_1``, ...; all are logged as means over codebooks."""
 
 
 @dataclass

@@ -127,14 +127,14 @@ def lengths_after(lengths: Tensor, kernel: int, stride: int, padding: int) -> Te
 
 
 class Context(nn.Module):
-    """Recurrent layers, each a separate module so that its output can be read. The state of every row starts at zero."""
+    """Recurrent layers, each a separate module so that its output can be read; every row starts with a zero state."""
 
     def __init__(self, kind: str, layers: int, before: int, width: int):
         super().__init__()
         self.layers = nn.ModuleList(RECURRENT[kind](before if i == 0 else width, width) for i in range(layers))
 
     def forward(self, x: Tensor, layer: int | None = None):
-        """x (B, F, C) -> c (B, F, D), and layer_results as of the trunk: for each layer (output (F, B, D), None, None)."""
+        """x (B, F, C) -> c (B, F, D), and for each layer (output (F, B, D), None, None) as in the trunk."""
         x, layer_results = x.transpose(0, 1), []
         for recurrent in self.layers[: None if layer is None else layer + 1]:
             x, _ = recurrent(x)

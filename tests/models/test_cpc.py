@@ -29,7 +29,7 @@ def paper() -> CPC:
     return CPC(CPCConfig())
 
 
-# ---- sizes (facts 3) --------------------------------------------------------------------------------------------------------
+# ---- sizes (facts 3) -----------------------------------------------------------------------------------------------
 
 
 def test_numbers_of_parameters(paper):
@@ -85,7 +85,7 @@ def test_losses_of_an_untrained_model(reduction, expected, predictor):
     assert "loss_0" not in output.scalars and "loss_13" not in output.scalars and 0 <= output.scalars["accuracy"] < 0.1
 
 
-# ---- the loss ---------------------------------------------------------------------------------------------------------------
+# ---- the loss ------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -150,7 +150,7 @@ def test_negatives_depend_on_seed_and_window():
     assert loss(3, [8, 9]) == loss(3, [8, 9]) and len({loss(3, [8, 9]), loss(4, [8, 9]), loss(3, [9, 8])}) == 3
 
 
-# ---- features ---------------------------------------------------------------------------------------------------------------
+# ---- features ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("context", ["lstm", "gru"])
@@ -214,7 +214,7 @@ def test_layers():
     assert_close(whole["x"], stacked(whole["features"])[0])
 
 
-# ---- what cannot work -------------------------------------------------------------------------------------------------------
+# ---- what cannot work ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_windows_that_cannot_be_learned_from():
     for samples in (0, 798, 1119):
         with pytest.raises(
             UserError,
-            match=rf"task.window_samples={samples}: {(samples + 1) // 160} frames, but at least model.steps \+ 1 = 5 are",
+            match=rf"task.window_samples={samples}: {(samples + 1) // 160} frames, but at least model.steps \+ 1 = 5",
         ):
             model.count_anchors(samples)
     assert cpc().count_anchors(10**6) == 6246

@@ -46,7 +46,7 @@ def test_loss_of_an_untrained_model():
 
 @pytest.mark.parametrize("alpha", [12.0, 1.0, 0.0])
 def test_joint_loss(alpha):
-    """Of CPC's, which stays what it is, and alpha times the mean cross-entropy of the frames that have K frames after them."""
+    """The unchanged loss of CPC plus alpha times the mean cross-entropy of the frames with K frames after them."""
     model, inputs = model_of(alpha=alpha), windows()
     output = model(**inputs)
     c = model.extract_features(inputs["source"])["x"][:, :16]

@@ -50,7 +50,7 @@ def average(model: DinoSR) -> torch.Tensor:
     return flat(model.teacher.average().values())
 
 
-# ---- size and loss -----------------------------------------------------------------------------------------------------------
+# ---- size and loss -------------------------------------------------------------------------------------------------
 
 
 def test_base_size():
@@ -129,7 +129,7 @@ def test_a_batch_without_masked_frames_is_no_accident(tiny):
     assert torch.equal(model.codebooks.sums, sums)
 
 
-# ---- targets -----------------------------------------------------------------------------------------------------------------
+# ---- targets -------------------------------------------------------------------------------------------------------
 
 
 def codes_at(model: DinoSR, frames: torch.Tensor, mask: torch.Tensor, source=SOURCE, padding_mask=None) -> torch.Tensor:
@@ -197,7 +197,7 @@ def test_no_gradient_reaches_the_targets(tiny):
     assert not model.targets(model.encoder_inputs(SOURCE, model.frame_padding(SOURCE, None)), None).requires_grad
 
 
-# ---- what moves, and when ----------------------------------------------------------------------------------------------------
+# ---- what moves, and when ------------------------------------------------------------------------------------------
 
 
 def test_codebooks_move_in_training_only(tiny):
@@ -238,7 +238,10 @@ def test_loading_a_checkpoint_moves_nothing(tiny):
 
 @pytest.mark.parametrize("unmasked_weight", [0.0, 0.4])
 def test_four_micro_batches_are_one_batch_four_times_as_large(tiny, unmasked_weight):
-    """update_freq=[4]: fairseq tells the number of updates before every micro-batch; parameters, codebooks and teacher take the same course."""
+    """update_freq=[4]: parameters, codebooks and teacher change in the same way.
+
+    fairseq calls ``set_num_updates`` before every micro-batch.
+    """
     whole, parts = (tiny(unmasked_weight=unmasked_weight) for _ in range(2))
     optimizers = {model: torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9) for model in (whole, parts)}
     generator = torch.Generator().manual_seed(8)
@@ -261,7 +264,10 @@ def test_four_micro_batches_are_one_batch_four_times_as_large(tiny, unmasked_wei
 
 
 def test_codebooks_may_move_with_every_forward_pass(tiny):
-    """codebook_update=per_forward, the released code: the second micro-batch meets other codebooks; teacher and parameters do not move in between."""
+    """codebook_update=per_forward, as in the released code.
+
+    The second micro-batch meets other codebooks; teacher and parameters do not move in between.
+    """
     model, other = tiny(codebook_update="per_forward"), tiny()
     start, teacher = model.codebooks.sums.clone(), average(model)
     moved = []
@@ -313,9 +319,9 @@ def front_end(model: DinoSR) -> torch.Tensor:
 
 @pytest.mark.parametrize("zero_gradients", [False, True])
 def test_freezing(tiny, zero_gradients):
-    """From freeze_teacher_step on, teacher and front end stay bit for bit, whatever momentum and weight decay would do.
+    """From freeze_teacher_step on, teacher and front end stay bit for bit, despite momentum and weight decay.
 
-    ``zero_gradients``: fairseq's fp16 optimiser and its DDP put zeros where a parameter has no gradient, and Adam acts on them.
+    ``zero_gradients``: fairseq's fp16 optimiser and its DDP replace a missing gradient by zeros, which Adam acts on.
     """
     model = tiny(freeze_teacher_step=3)
     optimizer = adam(model)
@@ -358,7 +364,7 @@ def test_never_frozen(tiny):
     assert not torch.equal(average(model), before[0]) and not torch.equal(front_end(model), before[1])
 
 
-# ---- variants ----------------------------------------------------------------------------------------------------------------
+# ---- variants ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("head_layers", ["last", "matching"])
@@ -384,7 +390,7 @@ def test_variants(tiny, head_layers, target, codebook_init, layerdrop):
 
 
 def test_matching_heads_read_the_layer_of_their_codebook(tiny):
-    """The head of codebook 0 (the teacher's layer L-K) sees nothing of the student's layers above it; the last head sees them all."""
+    """The head of codebook 0 (the teacher's layer L-K) reads no layer above it; the last head depends on all layers."""
     model = tiny(head_layers="matching")
     masks = model.frame_masks(SOURCE, None, MASK, None)
     x, layer_results = model.encode_masked(model.encoder_inputs(SOURCE, masks.padding), masks)
@@ -449,7 +455,7 @@ def test_checkpoint_activations_change_no_figure(tiny):
         assert_close(plain, recomputed)
 
 
-# ---- checkpoints -------------------------------------------------------------------------------------------------------------
+# ---- checkpoints ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("revive_after", [0, 5])
@@ -567,7 +573,7 @@ def test_layers_above_the_last_wanted_go(tiny):
     assert len(model.encoder.layers) == 2
 
 
-# ---- settings ----------------------------------------------------------------------------------------------------------------
+# ---- settings ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

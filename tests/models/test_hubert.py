@@ -1,4 +1,4 @@
-"""The HuBERT objective: fairseq's own model and criterion on the same inputs, masks and labels; and what each setting means."""
+"""The HuBERT objective: parity with fairseq's model and criterion on the same inputs, masks and labels; settings."""
 
 import math
 from unittest import mock
@@ -134,7 +134,7 @@ def test_labels_at_100_hz():
 
 
 def test_padded_batches():
-    """... where fairseq's HuBERT gives what it gives without padding: layer norm in the front end, one positional convolution."""
+    """... with layer norm and one positional convolution, for which fairseq's HuBERT does not depend on padding."""
     shared = {"extractor_mode": "layer_norm", "untie_final_proj": True}
     theirs, ours = fairseqs([12, 9], **shared), build(**shared)
     ours.load_state_dict(theirs.state_dict())
@@ -148,7 +148,7 @@ def test_padded_batches():
     compare(ours, theirs, source, labels, masked, 50, 0.0, padding_mask)
 
 
-# ---- without fairseq --------------------------------------------------------------------------------------------------------
+# ---- without fairseq -----------------------------------------------------------------------------------------------
 
 
 def forward(model: Hubert, samples: int = 9000, labels=None, **inputs):

@@ -48,7 +48,7 @@ def train_once(model: DinoSR) -> DinoSR:
     return model
 
 
-# ---- what is taken over -----------------------------------------------------------------------------------------------
+# ---- what is taken over --------------------------------------------------------------------------------------------
 
 
 def test_dinosr_from_dinosr_is_the_same_model(tiny):
@@ -131,7 +131,7 @@ def test_cpc_from_cpc():
         CPC(CPCConfig(**{**sizes, "steps": 3})).start_from(source, "x.pt")
 
 
-# ---- what does not fit ------------------------------------------------------------------------------------------------
+# ---- what does not fit ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_models_of_another_kind(tiny):
         Objective().start_from(tiny(), "x.pt")
 
 
-# ---- the masks that all objectives with a trunk share -------------------------------------------------------------------
+# ---- the masks that all objectives with a trunk share --------------------------------------------------------------
 
 
 def test_padded_frames_are_never_masked(tiny, batch):

@@ -61,7 +61,7 @@ def test_stays_in_eval_mode():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_average_stays_float32_in_half_precision(dtype):
-    """A decay of 0.9999 moves nothing that is kept in 16 bits; the model's weights are a rounded copy of the average."""
+    """A decay of 0.9999 would not move 16-bit numbers; the model's weights are a rounded copy of the average."""
     student = network()
     student.teacher = teacher = EmaTeacher(network(), student)
     start = {name: value.clone() for name, value in teacher.average().items()}
@@ -148,7 +148,7 @@ def test_annealed_decay_without_annealing():
     assert annealed_decay(0.9, 0.8, 0, 0) == 0.8
 
 
-# ---- buffers ------------------------------------------------------------------------------------------------------------
+# ---- buffers -------------------------------------------------------------------------------------------------------
 
 
 def with_batch_norm() -> nn.Module:

@@ -1,4 +1,4 @@
-"""CPC and CPC+DeepCluster through fairseq's own trainer: ranks, interruptions, what is logged, and checkpoints that are read again."""
+"""CPC and CPC+DeepCluster through fairseq's own trainer: ranks, interruptions, the log, and loading checkpoints."""
 
 import json
 import math
@@ -20,7 +20,7 @@ LENGTHS = [7000, 10000, 3300, 3199, 12345, 8000]  # samples, of each speaker: 2 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Two speakers of 11 windows, so 6 batches of 2 each; a validation of one; labels of 5 clusters at 100 Hz for all."""
+    """Two speakers with 11 windows, so 6 batches of 2 each; one in validation; labels of 5 clusters at 100 Hz."""
     folder = tmp_path_factory.mktemp("data")
     rows = {"train": [], "valid": []}
     for split, speaker in (("train", "anna"), ("train", "bert"), ("valid", "cleo")):
@@ -118,8 +118,11 @@ def test_every_config_trains(data, trained, tmp_path, objective, size):
 
 
 def test_two_ranks_equal_one(data, tmp_path):
-    """Each with every second batch, as one rank with two batches an update: an anchor's negatives are of its own batch. 5 updates and the end of
-    an epoch, 12 batches, with the smaller last ones of the speakers."""
+    """Two ranks with a batch each train as one rank with two batches per update.
+
+    The negatives of an anchor are drawn from its own batch. The run has 5 updates and the end of an epoch of 12
+    batches, with the smaller last batches of the speakers.
+    """
     first, second = train_on_two_ranks(data, tmp_path / "two", "optimization.max_update=8", config="cpc_tiny")
     assert not differences(first, second)
     train(data, tmp_path / "one", "optimization.max_update=8", "optimization.update_freq=[2]", config="cpc_tiny")
@@ -127,7 +130,7 @@ def test_two_ranks_equal_one(data, tmp_path):
 
 
 def test_two_ranks_validate_the_same_model(data, tmp_path):
-    """The running averages of batch norm are each rank's own while training: both take those of the first, which are saved."""
+    """In training each rank has its own running averages of batch norm; for validation both take those of rank 0."""
     setting = ["model.encoder_norm=batch", "lr_scheduler.warmup_steps=0", "optimization.max_update=3"]
     first, second = train_on_two_ranks(data, tmp_path, *setting, config="cpc_tiny")
     assert first["encoder.norms.0.running_mean"].any() and not differences(first, second)
@@ -135,7 +138,7 @@ def test_two_ranks_validate_the_same_model(data, tmp_path):
 
 
 def test_deepcluster_goes_on_from_cpc(data, trained, tmp_path):
-    """With all weights of CPC, its predictors too; then resumed bit for bit, and read again without the CPC checkpoint."""
+    """With all weights of CPC, predictors included; it resumes bit for bit, and loads without the CPC checkpoint."""
     moved = tmp_path / "cpc.pt"
     moved.write_bytes(trained.read_bytes())
     model = deepcluster(data, tmp_path / "start", moved, "optimization.lr=[0.0]").get_model()
@@ -153,11 +156,15 @@ def test_deepcluster_goes_on_from_cpc(data, trained, tmp_path):
     assert not differences(again.state_dict(), checkpoint(tmp_path / "whole")["model"])
     moved.unlink()
     assert load_model(tmp_path / "whole/checkpoint_last.pt")[0].cfg.num_classes == [5]
+    state = torch.load(tmp_path / "whole/checkpoint_last.pt", weights_only=False)
+    state["cfg"]["model"]["cpc_path"] = state["cfg"]["model"].pop("start_from")  # the field's earlier name
+    torch.save(state, tmp_path / "earlier.pt")
+    assert not differences(load_model(tmp_path / "earlier.pt")[0].state_dict(), state["model"])
 
 
 @pytest.mark.parametrize("norm, context", [("channel", "lstm"), ("batch", "gru")])
 def test_deepcluster_goes_on_from_cpc_audio(data, tmp_path, norm, context):
-    """A checkpoint in its layout, with all its weights; and one whose predictors ``cpc`` does not have, with new ones."""
+    """With all weights of a checkpoint in its layout; with new predictors if ``cpc`` does not have their kind."""
     model = reference(norm, {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[context])
     setting = [
         "optimization.lr=[0.0]",
@@ -239,7 +246,7 @@ def test_a_checkpoint_of_another_model(data, tmp_path):
 
 
 def test_layers_are_read_from_a_checkpoint(trained):
-    """``dinosr features``: whole utterances, padded together or alone, at 100 frames a second, without normalisation."""
+    """``dinosr features``: whole utterances, padded together or alone, at 100 frames per second, not normalised."""
     torch.manual_seed(0)
     waves = [torch.randn(n) for n in (4000, 159, 2560, 4001)]
     reader = LayerReader(trained)

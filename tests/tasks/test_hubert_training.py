@@ -1,4 +1,4 @@
-"""Training ``dinosr_hubert`` through fairseq: label sets, their sizes, figures in the log, ranks, resuming, validation, bad settings."""
+"""Training ``dinosr_hubert`` through fairseq: label sets, the log, ranks, resuming, validation, invalid settings."""
 
 import numpy as np
 import pytest
@@ -118,7 +118,10 @@ def test_validation_does_not_depend_on_batches(corpus, tmp_path):
     [
         ("task.labels=null", r"task\.labels: not given, but model=dinosr_hubert predicts labels; add task\.labels=km"),
         ("task.labels=ltr", r"dict\.ltr\.txt: no such file; `dinosr kmeans apply` writes it"),
-        ("model.num_classes=[5]", r"model\.num_classes=\[5\]: the label sets of task\.labels have \[6\] labels; leave it empty"),
+        (
+            "model.num_classes=[5]",
+            r"model\.num_classes=\[5\]: the label sets of task\.labels have \[6\] labels; leave it empty",
+        ),
         ("model.num_classes=[6,9]", r"model\.num_classes=\[6, 9\]: the label sets of task\.labels have \[6\]"),
         (
             "task.label_rate=100",

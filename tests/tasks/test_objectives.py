@@ -20,7 +20,7 @@ from dinosr_plugin.models.objective import DataNeeds, Objective, ObjectiveConfig
 from support.fairseq_models import fairseq_checkpoint
 from support.training import checkpoint, differences, train, train_on_two_ranks, write_corpus
 
-# ---- a new objective -------------------------------------------------------------------------------------------------
+# ---- a new objective -----------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -138,7 +138,7 @@ def test_an_update_that_overflows_has_no_end(data, tmp_path):
     assert calls[:3] == ["begin", "batch", "begin"]
 
 
-# ---- data that an objective needs, and settings that it cannot use -----------------------------------------------------
+# ---- data that an objective needs, and settings that it cannot use -------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_data_that_this_task_does_not_supply(data, tmp_path, monkeypatch, needs)
         train_model({"_name": "toy"}, data, tmp_path, *PLAIN)
 
 
-# ---- model.start_from --------------------------------------------------------------------------------------------------
+# ---- model.start_from ----------------------------------------------------------------------------------------------
 
 
 TRUNK = [
@@ -229,7 +229,7 @@ def test_hubert_from_wav2vec2_and_dinosr_from_that(data, tmp_path):
 
 
 def test_a_run_that_started_from_a_checkpoint_resumes(data, tmp_path):
-    """Bit for bit: what it saved replaces the weights it started with; and to load what it saved takes no other file."""
+    """Bit for bit: what it saved replaces the weights it started with. What it saved loads without any other file."""
     train(data, tmp_path / "first", "optimization.max_update=2", *SCHEDULE)
     source = tmp_path / "first/checkpoint_last.pt"
     setting = [*SCHEDULE, f"model.start_from={source}", "model.dropout=0.1", "model.revive_after=2"]

@@ -241,7 +241,7 @@ def test_many_bad_files_do_not_flood_the_log(data, caplog):
 
 
 def test_a_batch_without_a_good_file_gets_another(data, no_sleep):
-    """The first batch of an epoch too, which fairseq's trainer keeps as its dummy batch: an empty one would crash it."""
+    """The first batch of an epoch too: fairseq's trainer keeps it as its dummy batch, which must not be empty."""
     for i in (6, 7):
         (data / f"train{i}.wav").unlink()
     iterator = batch_iterator(data, max_sample_size=None, skip_bad_audio=True)

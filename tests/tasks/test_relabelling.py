@@ -51,7 +51,7 @@ def run(data, save_dir, updates: int, *more: str, ranks: int = 1):
     return (train if ranks == 1 else train_on_two_ranks)(data, save_dir, *settings, config="hubert_tiny")
 
 
-# ---- frames and labels ------------------------------------------------------------------------------------------------------
+# ---- frames and labels ---------------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 200), st.sampled_from([50, 100]))
@@ -72,11 +72,11 @@ def test_frames_are_drawn_without_replacement(counts, wanted, seed):
     assert sorted(int(place) for row in rows for place in places[row][1]) == list(range(len(drawn)))
 
 
-# ---- in training ------------------------------------------------------------------------------------------------------------
+# ---- in training ---------------------------------------------------------------------------------------------------
 
 
 def test_labels_are_the_clusters_of_the_layer_and_the_log_says_so(data, tmp_path, caplog):
-    """Every frame with the label of its nearest centroid: so frames of one label are nearer to their mean than to others', as k-means leaves it."""
+    """Every frame has the label of its nearest centroid, so it is closer to the mean of its label than to others."""
     with caplog.at_level(logging.INFO):
         trainer = run(data, tmp_path, 6, "task.relabel_layer=1", f"common.log_file={tmp_path}/log")
     assert "new labels from layer 1: " in caplog.text
@@ -125,7 +125,7 @@ def test_the_head_survives(data, tmp_path):
 
 @pytest.mark.parametrize("rate", [50, 100])
 def test_kills_change_nothing(data, tmp_path, rate, monkeypatch):
-    """Stopped before, in the middle of and after a relabelling, at an epoch's end and in its middle: bit for bit the same."""
+    """Bit for bit the same if stopped before, during and after a refresh, at the end or in the middle of an epoch."""
     if rate == 100:
         shutil.copytree(data, tmp_path / "data", dirs_exist_ok=True)
         for split in ("train", "valid"):
@@ -196,7 +196,7 @@ def test_unreadable_files_keep_their_labels(data, tmp_path):
     assert torch.equal(labels[3], old[3]) and not torch.equal(labels[2], old[2])
 
 
-# ---- what goes wrong --------------------------------------------------------------------------------------------------------
+# ---- what goes wrong -----------------------------------------------------------------------------------------------
 
 
 def test_labels_that_are_gone_or_another_runs(data, tmp_path):
