@@ -302,7 +302,7 @@ class DinoSR(Trunk):
         """Take over the trunk, and of a DinoSR model also teacher, codebooks and prediction heads.
 
         From another kind of model the teacher starts as a copy of the student. Codebooks and heads that do not match
-        those of the source start anew, which is logged.
+        those of the source start untrained, which is logged.
         """
         super().start_from(source, file)
         if not isinstance(source, DinoSR) or source.teacher is None:
@@ -313,7 +313,7 @@ class DinoSR(Trunk):
         differing = [name for name in CODEBOOK_FIELDS if getattr(source.cfg, name) != getattr(self.cfg, name)]
         if differing:
             fields = ", ".join(f"model.{name}={getattr(source.cfg, name)}" for name in differing)
-            logger.warning(f"{file}: was trained with {fields}, so that codebooks and prediction heads start anew")
+            logger.warning(f"{file}: was trained with {fields}, so that codebooks and prediction heads start untrained")
             return
         self.heads.load_state_dict(source.heads.state_dict())
         for ours, theirs in zip(self.codebooks.buffers(), source.codebooks.buffers()):

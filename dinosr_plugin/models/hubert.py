@@ -179,12 +179,14 @@ class Hubert(Trunk):
         """Take over the trunk, and of a model trained on label sets of the same sizes also the prediction heads."""
         super().start_from(source, file)
         if not isinstance(source, Hubert) or source.final_proj is None:
-            logger.info(f"{file}: has no prediction heads for labels; they start anew")
+            logger.info(f"{file}: has no prediction heads for labels; they start untrained")
             return
         differing = [name for name in HEAD_FIELDS if getattr(source.cfg, name) != getattr(self.cfg, name)]
         if differing:
             fields = ", ".join(f"model.{name}={getattr(source.cfg, name)}" for name in differing)
-            logger.warning(f"{file}: was trained with {fields}, so that projections and label embeddings start anew")
+            logger.warning(
+                f"{file}: was trained with {fields}, so that projections and label embeddings start untrained"
+            )
             return
         self.final_proj.load_state_dict(source.final_proj.state_dict())
         self.label_embs_concat.data.copy_(source.label_embs_concat)

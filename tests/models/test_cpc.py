@@ -64,7 +64,7 @@ def test_frames_of_an_utterance(samples, frames):
 
 
 def test_predictors_have_their_default_initialisation(paper):
-    """Each of the K matrices is as if it were a layer of its own."""
+    """Each of the K matrices is initialised as a separate layer."""
     weight = paper.predictors.project.weight
     assert weight.shape == (12 * 256, 256) and abs(weight.abs().max() - 1 / 16) < 1e-3
     assert_close(weight.std(), torch.tensor(1 / 16 / 3**0.5), rtol=0.01, atol=0)
@@ -218,7 +218,7 @@ def test_layers():
 
 
 @pytest.mark.parametrize(
-    "changes, named",
+    "changes, message",
     [
         ({"steps": 0}, "steps=0"),
         ({"n_negatives": -1}, "n_negatives=-1"),
@@ -227,8 +227,8 @@ def test_layers():
         ({"predictor_dropout": 1.5}, "predictor_dropout=1.5"),
     ],
 )
-def test_settings_that_cannot_work(changes, named):
-    with pytest.raises(UserError, match=named):
+def test_settings_that_cannot_work(changes, message):
+    with pytest.raises(UserError, match=message):
         cpc(**changes)
 
 

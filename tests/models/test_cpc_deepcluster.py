@@ -68,10 +68,10 @@ def test_joint_loss(alpha):
 
 
 def test_alpha_0_teaches_the_classifier_nothing():
-    for alpha, taught in ((0.0, False), (12.0, True)):
+    for alpha, learns in ((0.0, False), (12.0, True)):
         model = model_of(alpha=alpha)
         sum(model(**windows()).losses.values()).backward()
-        assert bool(model.classifier.weight.grad.any()) == taught and model.encoder.convolutions[0].weight.grad.any()
+        assert bool(model.classifier.weight.grad.any()) == learns and model.encoder.convolutions[0].weight.grad.any()
     losses = [model_of(alpha=alpha)(**windows()).losses["cpc"] for alpha in (0.0, 12.0)]
     assert torch.equal(*losses)
 

@@ -73,7 +73,7 @@ def test_loss_is_the_cross_entropy_summed_over_frames_and_averaged_over_codebook
     logits, codes = torch.randn(2, 7, 16), torch.randint(16, (2, 7))
     output = model.losses(logits, codes, torch.ones(7, dtype=torch.bool))
     expected = torch.stack(
-        [torch.nn.functional.cross_entropy(row, own, reduction="sum") for row, own in zip(logits, codes)]
+        [torch.nn.functional.cross_entropy(row, labels, reduction="sum") for row, labels in zip(logits, codes)]
     ).mean()
     assert_close(output.losses["dinosr"], expected)
     assert output.sample_size == 7
@@ -82,7 +82,7 @@ def test_loss_is_the_cross_entropy_summed_over_frames_and_averaged_over_codebook
 
 
 def test_unmasked_frames_count_with_their_weight(tiny):
-    """They add a loss of their own and move the codebooks; the loss of the masked stays."""
+    """They add a separate loss and move the codebooks; the loss of masked frames does not change."""
     plain, weighted = tiny(), tiny(unmasked_weight=0.5)
     outputs = [model(SOURCE, mask_indices=MASK) for model in (plain, weighted)]
     assert_close(outputs[0].losses["dinosr"], outputs[1].losses["dinosr"])
@@ -415,7 +415,7 @@ def test_target_layer_is_the_layers_output(tiny):
 
 
 def test_codebooks_start_from_the_first_batch_of_a_run(tiny):
-    """... and not when a run goes on, whose codebooks come from the checkpoint."""
+    """... and not when a run resumes, whose codebooks come from the checkpoint."""
     model = tiny(codebook_init="frames")
     output = model(SOURCE, mask_indices=mask_of(*range(N_FRAMES - 1)))
     assert (output.codebook_sums["codes"] > 0).all()
@@ -439,8 +439,8 @@ def test_half_precision(tiny, dtype):
     before = average(model)
     model.end_update(1)
     state = model.state_dict()
-    kept = [*state["_ema"].values(), *(value for name, value in state.items() if name.startswith("_codebook"))]
-    assert all(value.dtype == torch.float32 for value in kept)
+    averages = [*state["_ema"].values(), *(value for name, value in state.items() if name.startswith("_codebook"))]
+    assert all(value.dtype == torch.float32 for value in averages)
     moved = average(model) - before
     assert 0 < moved.abs().max() < 1
 
@@ -460,7 +460,7 @@ def test_checkpoint_activations_change_no_figure(tiny):
 
 @pytest.mark.parametrize("revive_after", [0, 5])
 def test_state_dict_round_trip(tiny, tmp_path, revive_after):
-    """Bit for bit, teacher, codebooks and idle counters included; training goes on as if it had not stopped."""
+    """Bit for bit, teacher, codebooks and idle counters included; training resumes as if it had not stopped."""
     model, other = tiny(revive_after=revive_after), tiny(seed=1, revive_after=revive_after)
     for number in (1, 2):
         update(model, adam(model), number)
@@ -487,7 +487,7 @@ def test_state_dict_round_trip(tiny, tmp_path, revive_after):
 def test_checkpoint_names(tiny):
     """Facts 6; the parameters are those of fairseq's data2vec audio model."""
     names = set(tiny().state_dict())
-    own = {
+    expected = {
         "_ema",
         "_codebook0",
         "_codebook1",
@@ -497,7 +497,7 @@ def test_checkpoint_names(tiny):
         "heads.0.weight",
         "heads.1.bias",
     }
-    assert own <= names
+    assert expected <= names
     assert {
         "feature_extractor.conv_layers.0.0.weight",
         "feature_extractor.conv_layers.6.2.1.bias",
@@ -517,7 +517,7 @@ def without(name):
 
 
 @pytest.mark.parametrize(
-    "damage, named",
+    "damage, message",
     [
         (without("_ema"), "_ema"),
         (without("_codebook1"), "_codebook1"),
@@ -528,11 +528,11 @@ def without(name):
         (lambda state: state.update({"_codebook2": torch.zeros(16, 32)}), "_codebook2"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_names_what(tiny, damage, named):
+def test_a_checkpoint_that_does_not_fit_names_what(tiny, damage, message):
     model = tiny()
     state = copy.deepcopy(model.state_dict())
     damage(state)
-    with pytest.raises(RuntimeError, match=named):
+    with pytest.raises(RuntimeError, match=message):
         model.load_state_dict(state)
 
 
@@ -552,7 +552,7 @@ def test_fine_tuning_takes_a_pretraining_checkpoint(tiny):
     model.load_state_dict(state, strict=True)
     assert torch.equal(flat(model.encoder.parameters()), flat(pretrained.encoder.parameters()))
     assert not any(name.startswith(("heads", "_")) for name in model.state_dict())
-    model.set_num_updates(1)  # fairseq goes on telling
+    model.set_num_updates(1)  # fairseq still calls it
     again = tiny(seed=2)
     again.remove_pretraining_modules()
     again.load_state_dict(model.state_dict(), strict=True)

@@ -68,7 +68,7 @@ def test_released_checkpoint_format():
         features = model.extract_features(expected["source"])
     torch.testing.assert_close(features["x"], expected["features"], rtol=1e-5, atol=1e-5)
     assert len(features["layer_results"]) == len(expected["layer_outputs"])
-    for (output, _, _), wanted in zip(features["layer_results"], expected["layer_outputs"]):
-        torch.testing.assert_close(output.transpose(0, 1), wanted, rtol=1e-5, atol=1e-5)
-    for codes, wanted in zip(model.codes(expected["source"]), expected["teacher_codes"]):
-        assert torch.equal(codes.view(-1), wanted.view(-1).long())
+    for (output, _, _), reference in zip(features["layer_results"], expected["layer_outputs"]):
+        torch.testing.assert_close(output.transpose(0, 1), reference, rtol=1e-5, atol=1e-5)
+    for codes, reference in zip(model.codes(expected["source"]), expected["teacher_codes"]):
+        assert torch.equal(codes.view(-1), reference.view(-1).long())

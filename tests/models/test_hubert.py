@@ -88,14 +88,14 @@ def compare(ours: Hubert, theirs: HubertModel, source, labels, masked, rate, pen
     gradients = dict(theirs.named_parameters())
     assert gradients.keys() == dict(ours.named_parameters()).keys()
     for name, parameter in ours.named_parameters():
-        wanted = gradients[name].grad
+        reference = gradients[name].grad
         if name.endswith("k_proj.bias"):  # 0 but for rounding: it moves all scores of a query alike
-            assert parameter.grad.abs().max() < 1e-5 and wanted.abs().max() < 1e-5, name
-        elif wanted is None:
+            assert parameter.grad.abs().max() < 1e-5 and reference.abs().max() < 1e-5, name
+        elif reference is None:
             assert parameter.grad is None or not parameter.grad.any(), name
         else:
-            scale = float(wanted.abs().max())
-            assert_close(parameter.grad, wanted, rtol=1e-5, atol=1e-5 * scale, msg=lambda text: f"{name}: {text}")
+            scale = float(reference.abs().max())
+            assert_close(parameter.grad, reference, rtol=1e-5, atol=1e-5 * scale, msg=lambda text: f"{name}: {text}")
     return log, expected_log
 
 

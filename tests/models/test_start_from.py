@@ -79,7 +79,7 @@ def test_codebooks_that_were_taken_over_are_not_placed_again(tiny, codebook_init
 
 
 @pytest.mark.parametrize("change", [{"codebook_size": 8}, {"average_top_k_layers": 1}, {"target": "layer"}])
-def test_codebooks_that_differ_start_anew(tiny, change, caplog):
+def test_codebooks_that_differ_start_untrained(tiny, change, caplog):
     """... and heads with them; the teacher is taken over."""
     source, model = train_once(tiny(seed=1)), tiny(**change)
     heads = [p.clone() for p in model.heads.parameters()]

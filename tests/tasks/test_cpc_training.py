@@ -42,7 +42,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory) -> Path:
-    """A checkpoint of CPC after an epoch, with its log beside it."""
+    """A checkpoint of CPC after an epoch, with its log next to it."""
     folder = tmp_path_factory.mktemp("cpc")
     train(data, folder, "optimization.max_update=12", f"common.log_file={folder}/log", config="cpc_tiny")
     return folder / "checkpoint_last.pt"
@@ -93,7 +93,7 @@ def test_a_resumed_run_is_bit_identical(data, tmp_path, setting):
 @pytest.mark.parametrize("size", ["small", "big", "tiny"])
 def test_every_config_trains(data, trained, tmp_path, objective, size):
     """... with less of everything, on a CPU."""
-    given = (
+    start = (
         []
         if objective == "cpc"
         else [f"model.start_from={trained}", *(["model.context_layers=2"] if size == "big" else [])]
@@ -107,7 +107,7 @@ def test_every_config_trains(data, trained, tmp_path, objective, size):
         data,
         tmp_path,
         *here,
-        *given,
+        *start,
         "optimization.max_epoch=1",
         "optimization.max_update=3",
         config=f"{objective}_{size}",
@@ -172,19 +172,19 @@ def test_deepcluster_goes_on_from_cpc_audio(data, tmp_path, norm, context):
         f"model.context={context}",
         "optimization.max_update=5",
     ]
-    given = save(tmp_path, model, linear_predictors(steps=4))
-    ours = deepcluster(data, tmp_path / "linear", given, *setting).get_model().eval()
-    cpc, _ = load_model(given)
+    source = save(tmp_path, model, linear_predictors(steps=4))
+    ours = deepcluster(data, tmp_path / "linear", source, *setting).get_model().eval()
+    cpc, _ = load_model(source)
     learned = {
         name: value for name, value in cpc.state_dict().items() if "running" not in name and "tracked" not in name
     }
     assert not differences(learned, {name: ours.state_dict()[name] for name in learned})
-    given = save(tmp_path, model, {"wPrediction.predictors.0.weight_ih_l0": torch.zeros(64, 16)})
-    ours = deepcluster(data, tmp_path / "other", given, *setting, "model.steps=3").get_model()
+    source = save(tmp_path, model, {"wPrediction.predictors.0.weight_ih_l0": torch.zeros(64, 16)})
+    ours = deepcluster(data, tmp_path / "other", source, *setting, "model.steps=3").get_model()
     learned = {name: value for name, value in learned.items() if not name.startswith("predictors.")}
     assert not differences(learned, {name: ours.state_dict()[name] for name in learned}) and ours.predictors.steps == 3
     with pytest.raises(UserError, match="model.context_layers=2, not 4; set model.context_layers=2"):
-        deepcluster(data, tmp_path / "size", given, *setting, "model.context_layers=4")
+        deepcluster(data, tmp_path / "size", source, *setting, "model.context_layers=4")
 
 
 def test_two_ranks_equal_one_in_deepcluster(data, trained, tmp_path):
@@ -208,28 +208,28 @@ def test_training_ends_when_the_joint_loss_gets_no_better(data, trained, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "setting, told",
+    "setting, message",
     [
         ("model.context_dim=24", "model.context_dim=16, not 24; set model.context_dim=16"),
         ("model.encoder_norm=batch", "encoder_norm=channel, not batch"),
         ("model.steps=3", "steps=4, not 3"),
     ],
 )
-def test_a_cpc_checkpoint_of_another_size(data, trained, tmp_path, setting, told):
-    with pytest.raises(UserError, match=told):
+def test_a_cpc_checkpoint_of_another_size(data, trained, tmp_path, setting, message):
+    with pytest.raises(UserError, match=message):
         deepcluster(data, tmp_path, trained, setting)
 
 
 @pytest.mark.parametrize(
-    "setting, told",
+    "setting, message",
     [
         ("task.window_samples=null", "task.window_samples: not given"),
         ("task.window_samples=700", "task.window_samples=700: 4 frames"),
     ],
 )
-def test_windows_are_checked_before_anything_is_read(data, tmp_path, setting, told):
+def test_windows_are_checked_before_anything_is_read(data, tmp_path, setting, message):
     """fairseq would leave a crash.pt."""
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         train(data, tmp_path / "run", setting, "task.data=/nowhere", config="cpc_tiny")
     assert not list(tmp_path.rglob("*.pt"))
 

@@ -1,4 +1,4 @@
-"""Labels made anew in training: matched to the old ones, the same on any number of ranks, and no kill changes them."""
+"""Refreshed labels: matched to the old ones, the same on any number of ranks, and unchanged by kills."""
 
 import logging
 import shutil
@@ -113,7 +113,7 @@ def test_features_are_those_that_the_tools_read(data, tmp_path, normalize):
 
 
 def test_the_head_survives(data, tmp_path):
-    """Labels that are made anew again and again from a model that does not change stay what they are."""
+    """Labels that are refreshed repeatedly from the same model do not change."""
     trainer = run(data, tmp_path, 6)
     task, model = trainer.task, trainer.get_model()
     labels = task.dataset("train").labels[0].values
