@@ -87,6 +87,13 @@ def test_nothing_imports_the_command_line(path):
     assert "cli" not in {room(name) for name in imports(path)}
 
 
+def test_tasks_do_not_ask_what_a_model_has():
+    """They call the methods of ``Objective``, whose defaults do nothing."""
+    for path in files_of("tasks"):
+        asked = [ast.unparse(call) for call in ast.walk(TREES[path]) if isinstance(call, ast.Call)]
+        assert not [call for call in asked if call.startswith(("hasattr(model", "getattr(model"))], path
+
+
 FORBIDDEN_CALLS = {"eval", "exec", "__import__", "os.system", "os.popen", "pickle.load", "pickle.loads"}
 
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from .. import register
 from ..errors import UserError
 from ..interop.cpc_audio import read_cpc_audio
-from ..interop.fairseq_models import make_self_contained
+from ..interop.fairseq_checkpoints import make_self_contained
 from .formats import is_torch_file
 
 

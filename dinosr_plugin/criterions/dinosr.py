@@ -1,9 +1,8 @@
-"""From a model's loss dictionary to fairseq's loss, sample size and log."""
+"""From the ``Output`` of an objective to fairseq's loss, sample size and log."""
 
 from dataclasses import dataclass, field
 from typing import Dict
 
-import torch
 from fairseq import utils
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
@@ -11,12 +10,13 @@ from fairseq.logging import metrics
 from torch import Tensor
 
 from ..modules.codebook_figures import FIGURES
+from ..modules.output import Output
 
-SUMS = "codebook_"
-"""Prefix of the sums over codebooks in a logging output. Meters get an underscore in front: fairseq does not print those."""
+MEAN, UNITS, SUMS = "mean_", "units_", "codebook_"
+"""Prefixes in a logging output: of scalars times sample size, of the number of units, and of sums over codebooks."""
 
 SINGLY = ("loss", "accuracy", "target_ppl", "pred_ppl", "active_codes")
-"""Figures that are logged for each codebook too, as ``loss_0``, ``loss_1``, ...; all are logged as the mean over codebooks."""
+"""Figures also logged for each codebook, as ``loss_0``, ``loss_1``, ...; all are logged as means over codebooks."""
 
 
 @dataclass
@@ -28,67 +28,59 @@ class DinoSRCriterionConfig(FairseqDataclass):
 
 @register_criterion("dinosr", dataclass=DinoSRCriterionConfig)
 class DinoSRCriterion(FairseqCriterion):
-    """For every objective of the plug-in: the model returns ``losses`` (summed), ``sample_size``, and what to log: scalars, and
-    ``codebook_sums`` as ``modules.codebook_figures`` has them."""
+    """The criterion of every objective of the plug-in, whose model returns an ``Output``."""
 
     def __init__(self, task, loss_weights=None):
         super().__init__(task)
         self.loss_weights = loss_weights or {}
 
     def forward(self, model, sample, reduce=True):
-        """-> (loss summed over frames, frames, logging output), as fairseq's trainer wants it."""
-        output = model(**sample["net_input"])
-        losses = {name: self.loss_weights.get(name, 1.0) * loss for name, loss in output["losses"].items()}
+        """-> (loss summed over units, number of units, logging output), as fairseq's trainer expects."""
+        output: Output = model(**sample["net_input"])
+        losses = {name: self.loss_weights.get(name, 1.0) * loss for name, loss in output.losses.items()}
         loss = sum(losses.values())
-        sample_size = output["sample_size"]
         log = {
             "loss": loss.detach(),
-            "sample_size": sample_size,
-            "ntokens": sample_size,
+            "sample_size": output.sample_size,
+            "ntokens": output.sample_size,
             "nsentences": sample["id"].numel(),
             "samples": sample["net_input"]["source"].numel(),
+            f"{UNITS}{output.unit}": output.sample_size,
         }
         if len(losses) > 1:
-            log.update({f"loss_{name}": value.detach() for name, value in losses.items()})
-        for name in self.scalars(output):  # weighted by frames, so that ranks and micro-batches average rightly
-            log[f"mean_{name}"] = output[name] * sample_size
-        log.update({SUMS + name: value for name, value in output.get("codebook_sums", {}).items()})
-        return loss, sample_size, log
-
-    @staticmethod
-    def scalars(output: dict) -> list[str]:
-        return [
-            k
-            for k, v in output.items()
-            if k != "sample_size" and (isinstance(v, float) or torch.is_tensor(v) and v.dim() == 0)
-        ]
+            log |= {f"loss_{name}": value.detach() for name, value in losses.items()}
+        # weighted by units, so that the average over ranks and micro-batches is that over units
+        log |= {f"{MEAN}{name}": value * output.sample_size for name, value in output.scalars.items()}
+        log |= {f"{SUMS}{name}": value for name, value in output.codebook_sums.items()}
+        return loss, output.sample_size, log
 
     @staticmethod
     def reduce_metrics(logging_outputs: list[dict]) -> None:
-        """Sum over ranks and micro-batches; losses are nats per masked frame."""
+        """Log the sums over ranks and micro-batches; losses are nats per unit."""
 
         def total(key):
-            return sum(log.get(key, 0) for log in logging_outputs)
+            return utils.item(sum(log.get(key, 0) for log in logging_outputs))
 
-        frames = max(utils.item(total("sample_size")), 1)
+        sample_size = max(total("sample_size"), 1)
         for key in logging_outputs[0]:
             if key == "loss" or key.startswith("loss_"):
-                metrics.log_scalar(key, utils.item(total(key)) / frames, frames, round=4)
-            elif key.startswith("mean_"):
-                metrics.log_scalar(key[len("mean_") :], utils.item(total(key)) / frames, frames, round=6)
+                metrics.log_scalar(key, total(key) / sample_size, sample_size, round=4)
+            elif key.startswith(MEAN):
+                metrics.log_scalar(key.removeprefix(MEAN), total(key) / sample_size, sample_size, round=6)
+            elif key.startswith(UNITS):
+                metrics.log_scalar(key.removeprefix(UNITS), total(key), round=1)
         log_codebooks(codebook_sums(logging_outputs))
-        seconds = utils.item(total("samples")) / 16000
-        metrics.log_scalar("masked_frames", utils.item(total("sample_size")), round=1)
+        seconds = total("samples") / 16000
         metrics.log_scalar("audio_seconds", seconds, round=1)
         metrics.log_speed("audio_seconds_per_second", seconds, round=1)
 
     def logging_outputs_can_be_summed(self) -> bool:
-        """Yes: fairseq adds them up over ranks in the collective that it needs for the sample size anyway."""
+        """Yes: fairseq sums them over ranks in the collective that it needs for the sample size anyway."""
         return True
 
 
 def codebook_sums(logging_outputs: list[dict]) -> dict[str, Tensor]:
-    """The model's sums over frames, over micro-batches and ranks, on the CPU; empty where it has none."""
+    """The model's sums over frames, over micro-batches and ranks, on the CPU; empty for a model without codebooks."""
     return {
         key[len(SUMS) :]: sum(log[key] for log in logging_outputs).cpu()
         for key in logging_outputs[0]
@@ -97,13 +89,15 @@ def codebook_sums(logging_outputs: list[dict]) -> dict[str, Tensor]:
 
 
 def log_codebooks(sums: dict[str, Tensor]) -> None:
-    """Figures of all frames between two lines of the log, or of a whole validation: sums add up, and the figures are made when fairseq asks.
+    """Log the sums, from which the figures are computed when fairseq asks for them.
+
+    So the figures are those of all frames between two lines of the log, or of a whole validation.
 
     Args:
         sums: as ``codebook_sums``, on the CPU; empty for a model without codebooks.
     """
     for name, value in sums.items():
-        metrics.log_scalar(f"_{SUMS}{name}", value)
+        metrics.log_scalar(f"_{SUMS}{name}", value)  # fairseq does not print meters that begin with an underscore
     if not sums:
         return
     names = list(sums)
@@ -116,7 +110,7 @@ def log_codebooks(sums: dict[str, Tensor]) -> None:
         return value
 
     for figure in FIGURES:
-        if figure != "loss":  # logged above, as fairseq's own
+        if figure != "loss":  # fairseq's own figure of this name is logged above
             metrics.log_derived(figure, logged(figure, slice(None)))
         if figure in SINGLY:
             for k in range(len(sums["frames"])):

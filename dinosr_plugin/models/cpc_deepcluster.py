@@ -1,29 +1,21 @@
-"""CPC and deep clustering (Krishna & Ganapathy, ICASSP 2022): CPC goes on, and a linear classifier of c_t learns the clusters that k-means
-found in the c_t of before: L = L_cpc + alpha * L_clus."""
+"""CPC with deep clustering (Krishna and Ganapathy, ICASSP 2022).
 
-import logging
-from dataclasses import dataclass, field
+Training of a CPC model continues, while a linear classifier of c_t learns the clusters that k-means found in the c_t
+of the earlier model: L = L_cpc + alpha * L_clus.
+"""
+
+from dataclasses import dataclass, field, replace
 from typing import List, Optional
 
 import torch.nn.functional as F
-from fairseq.models import register_model
+from fairseq.models import BaseFairseqModel, register_model
 from omegaconf import MISSING
 from torch import Tensor, nn
 
 from ..errors import UserError
 from ..modules.frame_labels import SAMPLE_RATE, labels_of_frames
 from .cpc import CPC, CPCConfig
-
-logger = logging.getLogger(__name__)
-
-SIZES = ("encoder_channels", "encoder_norm", "context", "context_layers", "context_dim")
-"""What a checkpoint to start from must have in common."""
-PREDICTOR_SIZES = {
-    "linear": ("predictor", "steps"),
-    "transformer": ("predictor", "steps", "predictor_positions"),
-    "none": (),
-}
-"""... by the kind of its predictors."""
+from .objective import DataNeeds, Output, fill_num_classes, require_same_fields
 
 
 @dataclass
@@ -31,18 +23,19 @@ class CPCDeepClusterConfig(CPCConfig):
     num_classes: List[int] = field(
         default_factory=list,
         metadata={
-            "help": "number of clusters, one number in brackets (50 in the paper); empty: as many as dict.LABELS.txt of task.labels has"
+            "help": "number of clusters, one number in brackets (50 in the paper); empty: as many as dict.LABELS.txt "
+            "of task.labels lists"
         },
     )
     alpha: float = field(
         default=12.0,
-        metadata={"help": "weight of the clusters' cross-entropy; 12 with cpc_reduction=sum is 1 with mean"},
+        metadata={"help": "weight of the clusters' cross-entropy; 12 with cpc_reduction=sum equals 1 with mean"},
     )
-    cpc_path: Optional[str] = field(
+    start_from: Optional[str] = field(
         default=MISSING,
         metadata={
-            "help": "checkpoint of model=cpc to start from, or of CPC_audio; or of cpc_deepcluster (or CPC_DeepCluster), whose classifier is taken over too: "
-            "match the labels to the old ones"
+            "help": "checkpoint of model=cpc or of CPC_audio to start from; or of cpc_deepcluster or CPC_DeepCluster, "
+            "whose classifier is taken over too: match the labels to the old ones; null: random weights"
         },
     )
 
@@ -51,59 +44,51 @@ class CPCDeepClusterConfig(CPCConfig):
 class CPCDeepCluster(CPC):
     """CPC with a classifier of the anchors' c_t."""
 
+    needs = DataNeeds(windows=True, labels=True)
+
     def __init__(self, cfg: CPCDeepClusterConfig):
         super().__init__(cfg)
         if len(cfg.num_classes) != 1 or cfg.num_classes[0] < 2:
             raise UserError(
-                f"model.num_classes={list(cfg.num_classes)}: one label set of at least 2 clusters is wanted; name one in task.labels"
+                f"model.num_classes={list(cfg.num_classes)}: one label set of at least 2 clusters is required; "
+                "set task.labels to one label set"
             )
         if cfg.alpha < 0:
             raise UserError(
-                f"model.alpha={cfg.alpha} must not be negative: the classifier would unlearn the clusters; 12 in the paper"
+                f"model.alpha={cfg.alpha} must not be negative: the classifier would unlearn the clusters; "
+                "use 12 as in the paper"
             )
         self.classifier = nn.Linear(cfg.context_dim, cfg.num_classes[0])
 
+    @classmethod
+    def configure(cls, cfg: CPCDeepClusterConfig, label_sizes: list[int]) -> None:
+        fill_num_classes(cfg, label_sizes)
+
+    def start_from(self, source: BaseFairseqModel, file: str) -> None:
+        """As CPC; of a model with a classifier, which must have as many clusters, that is taken over too."""
+        if isinstance(source, CPCDeepCluster):
+            theirs, ours = ({"num_classes": list(model.cfg.num_classes)} for model in (source, self))
+            require_same_fields(file, theirs, ours)
+        super().start_from(source, file)
+
     def learn(
         self, z: Tensor, c: Tensor, utterances: Tensor, labels: Tensor, label_starts: Tensor, label_rate: int
-    ) -> dict:
-        """As of CPC, with ``losses`` "clusters": alpha times the cross-entropy summed over anchors; ``cluster_loss``, its mean without alpha,
-        and ``cluster_accuracy``.
+    ) -> Output:
+        """As CPC, with the loss "clusters": alpha times the cross-entropy summed over anchors.
 
-        labels, label_starts, label_rate: as in ``modules.frame_labels``; an anchor's label is the one in whose time it begins: label
-        floor((start + 160 t) / 160) at 100 labels a second.
+        The scalars ``cluster_loss``, its mean without alpha, and ``cluster_accuracy`` are added.
+
+        Args:
+            labels, label_starts, label_rate: as in ``modules.frame_labels``. The label of an anchor is the one during
+                which the anchor begins: label floor((start + 160 t) / 160) at 100 labels per second.
         """
         output = super().learn(z, c, utterances)
-        half = SAMPLE_RATE // (
-            2 * label_rate
-        )  # the nearest beginning, half a label earlier, is that of the label which the frame begins in
+        # the label that begins nearest to a time half a label earlier is the one during which the frame begins
+        half = SAMPLE_RATE // (2 * label_rate)
         targets = labels_of_frames(labels, label_starts - half, label_rate, self.hop, c.size(1))[0]  # (B, W)
         logits = self.classifier(c).float()  # (B, W, V)
         nll = F.cross_entropy(logits.transpose(1, 2), targets, reduction="sum")
-        output["losses"]["clusters"] = self.cfg.alpha * nll
-        right = (logits.argmax(-1) == targets).float().mean()
-        return {**output, "cluster_loss": nll.detach() / output["sample_size"], "cluster_accuracy": right}
-
-    def start_from_checkpoint(self) -> None:
-        """Take over the weights of ``cpc_path``, unless it is null. Raises UserError for another model, and for one of another size."""
-        from ..checkpoints.load import load_model
-
-        if self.cfg.cpc_path is None:
-            return
-        given, _ = load_model(self.cfg.cpc_path)
-        if not isinstance(given, CPC):
-            raise UserError(
-                f"{self.cfg.cpc_path}: holds {type(given).__name__}, which is no CPC; give model.cpc_path a checkpoint of model=cpc"
-            )
-        for name in (
-            SIZES + PREDICTOR_SIZES[str(given.cfg.predictor)] + ("num_classes",) * isinstance(given, CPCDeepCluster)
-        ):
-            theirs, own = getattr(given.cfg, name), getattr(self.cfg, name)
-            if theirs != own:
-                raise UserError(
-                    f"{self.cfg.cpc_path}: was trained with model.{name}={theirs}, not {own}; set model.{name}={theirs}"
-                )
-        if given.predictors is None:
-            logger.warning(
-                f"{self.cfg.cpc_path}: no predictors that model=cpc has: encoder and context network go on from there, new predictors start untrained"
-            )
-        self.load_state_dict({**self.state_dict(), **given.state_dict()})
+        accuracy = (logits.argmax(-1) == targets).float().mean()
+        scalars = {"cluster_loss": nll.detach() / output.sample_size, "cluster_accuracy": accuracy}
+        losses = {**output.losses, "clusters": self.cfg.alpha * nll}
+        return replace(output, losses=losses, scalars={**output.scalars, **scalars})

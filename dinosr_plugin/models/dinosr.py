@@ -1,7 +1,8 @@
-"""DinoSR: self-distillation and online clustering (Liu, Chang, Auli, Hsu, Glass; NeurIPS 2023, arXiv 2305.10005).
+"""DinoSR: self-distillation and online clustering (Liu, Chang, Auli, Hsu and Glass, NeurIPS 2023, arXiv 2305.10005).
 
-A student sees masked speech; an EMA teacher sees the same speech unmasked. Each of the teacher's top K layers is clustered
-online by its own codebook; the student predicts, at masked frames, the codeword of the teacher's frame in every codebook.
+A student sees masked speech; a teacher, the moving average of the student, sees the same speech unmasked. Each of the
+teacher's top K layers is clustered online by its own codebook. At masked frames the student predicts, for every
+codebook, the codeword of the teacher's frame.
 """
 
 import logging
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from fairseq.dataclass import ChoiceEnum
-from fairseq.models import register_model
+from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -19,95 +20,117 @@ from ..modules.codebook_figures import codebook_sums
 from ..modules.ema import EmaTeacher, annealed_decay
 from ..modules.instance_norm import instance_norm
 from .encoder import Encoder, Trunk, TrunkConfig
+from .objective import Output
 
 logger = logging.getLogger(__name__)
+
+CODEBOOK_FIELDS = ("average_top_k_layers", "codebook_size", "target", "instance_norm_target_layer", "head_layers")
+"""Settings that two models must share for one to take over codebooks and prediction heads of the other."""
 
 
 @dataclass
 class DinoSRConfig(TrunkConfig):
     average_top_k_layers: int = field(
-        default=8, metadata={"help": "K: the teacher's top K layers are targets, one codebook each"}
+        default=8, metadata={"help": "K: the teacher's top K layers are the targets, with one codebook each"}
     )
     codebook_size: int = field(default=256, metadata={"help": "V: codewords in a codebook"})
     codebook_init_decay: float = field(
         default=0.9, metadata={"help": "decay of the codebooks' moving averages at the start"}
     )
-    codebook_end_decay: float = field(default=0.9, metadata={"help": "the same at codebook_end_decay_step"})
+    codebook_end_decay: float = field(
+        default=0.9, metadata={"help": "decay of the codebooks from codebook_end_decay_step on"}
+    )
     codebook_end_decay_step: int = field(
-        default=0, metadata={"help": "update at which the codebooks' decay has gone linearly to its end"}
+        default=0, metadata={"help": "update at which the decay of the codebooks, which changes linearly, ends"}
     )
     codebook_update: ChoiceEnum(["per_update", "per_forward"]) = field(
         default="per_update",
         metadata={
-            "help": "when the codebooks move: per_update: once, by the frames of all micro-batches (update_freq); "
-            "per_forward: after every micro-batch, as the released code does"
+            "help": "when the codebooks move: per_update: once, with the frames of all micro-batches (update_freq); "
+            "per_forward: after every micro-batch, as in the released code"
         },
     )
     codebook_init: ChoiceEnum(["normal", "frames"]) = field(
         default="normal",
         metadata={
-            "help": "normal: random codewords (the paper); frames: k-means on the first batch, which leaves few codewords unused"
+            "help": "normal: random codewords (the paper); frames: k-means on the first batch, which leaves few "
+            "codewords unused"
         },
     )
     revive_after: int = field(
         default=0,
         metadata={
-            "help": "a codeword without frames for so many updates moves to a random frame; 0: never (the paper)"
+            "help": "a codeword that received no frames for this many updates moves to a random frame; "
+            "0: never (the paper)"
         },
     )
     head_layers: ChoiceEnum(["last", "matching"]) = field(
         default="last",
         metadata={
-            "help": "last: all heads read the student's last layer (the paper); matching: the layer of their codebook (SpidR)"
+            "help": "input of the prediction heads: last: the student's last layer (the paper); "
+            "matching: for each head the layer of its codebook (SpidR)"
         },
     )
     target: ChoiceEnum(["ffn", "layer"]) = field(
         default="ffn",
-        metadata={
-            "help": "what is clustered: ffn: a layer's feed-forward output (the paper); layer: the layer's output"
-        },
+        metadata={"help": "what is clustered: ffn: the feed-forward output of a layer (the paper); layer: its output"},
     )
     unmasked_weight: float = field(
         default=0.0,
         metadata={
-            "help": "weight of a frame that is not masked beside one that is; it then moves the codebooks too; 0: not learned from (the paper)"
+            "help": "weight of the loss of an unmasked frame relative to a masked one; if it is above 0, unmasked "
+            "frames move the codebooks too; 0: only masked frames are learned from (the paper)"
         },
     )
-    instance_norm_target_layer: bool = field(default=True, metadata={"help": "instance norm over time of the targets"})
+    instance_norm_target_layer: bool = field(
+        default=True, metadata={"help": "normalise the targets of each utterance over time"}
+    )
     ema_decay: float = field(default=0.999, metadata={"help": "decay of the teacher at the start"})
-    ema_end_decay: float = field(default=0.9999, metadata={"help": "decay of the teacher at ema_anneal_end_step"})
+    ema_end_decay: float = field(default=0.9999, metadata={"help": "decay of the teacher from ema_anneal_end_step on"})
     ema_anneal_end_step: int = field(
-        default=30000, metadata={"help": "update at which the teacher's decay has gone linearly to its end"}
+        default=30000, metadata={"help": "update at which the decay of the teacher, which changes linearly, ends"}
     )
     freeze_teacher_step: int = field(
-        default=200001, metadata={"help": "from this update on the teacher does not move; -1: never frozen"}
+        default=200001, metadata={"help": "update from which on the teacher does not move; -1: it is never frozen"}
     )
     freeze_pre_enc_modules: bool = field(
         default=True,
-        metadata={"help": "from freeze_teacher_step on, front end, its LayerNorm and projection do not move either"},
+        metadata={"help": "freeze front end, its LayerNorm and projection as well from freeze_teacher_step on"},
     )
 
 
 def check_config(cfg: DinoSRConfig):
-    """Raises UserError for settings that cannot work, naming the field."""
+    """Raise UserError for settings that cannot work, naming the field."""
     if not 1 <= cfg.average_top_k_layers <= cfg.encoder_layers:
         raise UserError(
-            f"model.average_top_k_layers={cfg.average_top_k_layers} must lie between 1 and model.encoder_layers={cfg.encoder_layers}"
+            f"model.average_top_k_layers={cfg.average_top_k_layers} must be between 1 and "
+            f"model.encoder_layers={cfg.encoder_layers}"
         )
     if cfg.codebook_size < 2:
         raise UserError(f"model.codebook_size={cfg.codebook_size} must be at least 2")
     if cfg.mask_prob <= 0:
         raise UserError(
-            f"model.mask_prob={cfg.mask_prob} masks nothing, and only masked frames are learned from: raise it (0.8 in the paper)"
+            f"model.mask_prob={cfg.mask_prob} masks nothing, and only masked frames are learned from; "
+            "raise it (0.8 in the paper)"
         )
     for name in ("codebook_init_decay", "codebook_end_decay", "ema_decay", "ema_end_decay"):
         if not 0 <= getattr(cfg, name) <= 1:
-            raise UserError(f"model.{name}={getattr(cfg, name)} must lie between 0 and 1")
+            raise UserError(f"model.{name}={getattr(cfg, name)} must be between 0 and 1")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DinoSROutput(Output):
+    """``Output`` with ``codes`` and ``predictions`` (K, N) int64: of the teacher and of the student, masked frames."""
+
+    codes: Tensor
+    predictions: Tensor
 
 
 @register_model("dinosr", dataclass=DinoSRConfig)
 class DinoSR(Trunk):
-    """The student (this module's parameters), its teacher and their codebooks."""
+    """The student (the parameters of this module), its teacher and their codebooks."""
+
+    reports_codebooks = True
 
     def __init__(self, cfg: DinoSRConfig):
         super().__init__(cfg)
@@ -116,10 +139,11 @@ class DinoSR(Trunk):
         self.heads = nn.ModuleList(nn.Linear(cfg.encoder_embed_dim, cfg.codebook_size) for _ in range(self.n_codebooks))
         self.teacher = EmaTeacher(Encoder(cfg), self.encoder, copied=["pos_conv."])
         self.codebooks = Codebooks(self.n_codebooks, cfg.codebook_size, cfg.encoder_embed_dim, cfg.revive_after)
+        self.places_codewords = cfg.codebook_init == "frames"  # the first batch of a run does
         self.num_updates = 0
-        self.held = None  # (parameter, its value) of what was frozen
-        self.update_begun = False  # a forward pass of training has been since the last update ended
-        self.ignores_batch = False
+        self.update_begun = False  # a batch of training came since the last begin_update or end_update
+        self.batch_skipped = False
+        self.held = None  # (parameter, its value) of what is frozen
 
     def forward(
         self,
@@ -130,50 +154,36 @@ class DinoSR(Trunk):
         features_only: bool = False,
         layer: int | None = None,
         utterances: Tensor | None = None,
-        **_,
-    ) -> dict:
-        """One masked prediction; ``features_only`` gives ``extract_features`` instead.
+    ) -> DinoSROutput | dict:
+        """One masked prediction; with ``features_only``, ``extract_features``.
 
         Args:
             source: (B, T) float waveform at 16 kHz.
             padding_mask: (B, T) bool or None.
-            mask: with ``features_only``, mask frames; a prediction always does.
+            mask: with ``features_only``, mask frames; a prediction always masks.
             mask_indices: (B, F) bool, the frames to mask; None draws them.
             layer: as in ``extract_features``.
-            utterances: (B,) int64, their numbers in the manifest; as in ``draw_mask``.
+            utterances: (B,) int64, numbers of the utterances, as in ``draw_mask``.
 
-        Returns: ``losses`` {"dinosr": scalar, summed over masked frames, mean over codebooks} and, where ``unmasked_weight`` is not 0,
-        "unmasked", summed over the others and weighted; ``sample_size`` masked frames; ``codes`` and ``predictions`` (K, N) int64 of the
-        masked frames; ``codebook_sums`` over them, as ``modules.codebook_figures``; and scalars to log.
+        Returns:
+            ``losses``: "dinosr", summed over masked frames and averaged over codebooks, and, if ``unmasked_weight`` is
+            above 0, "unmasked", summed over the other frames and weighted. ``sample_size``: masked frames.
+            ``codebook_sums`` over masked frames.
         """
         if features_only:
             return self.extract_features(source, padding_mask, mask=mask, layer=layer)
-        padding, sizes = self.frame_padding(source, padding_mask), self.frame_sizes(source, padding_mask)
-        inputs = self.encoder_inputs(source, padding)
-        n_frames = inputs.size(1)
-        masked = self.draw_mask(sizes, n_frames, utterances) if mask_indices is None else mask_indices.cpu()
-        learned = (
-            masked if self.cfg.unmasked_weight == 0 else torch.arange(n_frames) < sizes.unsqueeze(1)
-        )  # (B, F), N of them true
-        frames = (
-            learned.flatten().nonzero().squeeze(1).to(inputs.device, non_blocking=True)
-        )  # (N,): found on the CPU, so that a GPU is never waited for
-        padding = padding if bool((sizes < n_frames).any()) else None
-        student = (
-            self.student(inputs, masked.to(inputs.device, non_blocking=True), padding)
-            .flatten(1, 2)
-            .index_select(1, frames)
-        )  # (1 or K, N, D)
-        targets = self.targets(inputs.detach(), padding).flatten(1, 2).index_select(1, frames)  # (K, N, D)
-        if self.training and self.starts_codebooks():
-            self.codebooks.start_from_(targets)
-        codes = self.codebooks.assign(targets)
-        if self.training:
-            self.learn_codes(targets, codes)
-        return self.losses(self.logits(student), codes, masked[learned])
+        masks = self.frame_masks(source, padding_mask, mask_indices, utterances)
+        learned = masks.masked if self.cfg.unmasked_weight == 0 else masks.valid  # (B, F), N of them true
+        frames = learned.flatten().nonzero().squeeze(1).to(source.device, non_blocking=True)  # (N,)
+        inputs = self.encoder_inputs(source, masks.padding)
+        student = self.head_inputs(*self.encode_masked(inputs, masks))  # (1 or K, B, F, D)
+        targets = self.targets(inputs.detach(), masks.padding if masks.any_padding else None)  # (K, B, F, D)
+        student, targets = (x.flatten(1, 2).index_select(1, frames) for x in (student, targets))  # (1 or K, N, D)
+        codes = self.assign_codes(targets)
+        return self.losses(self.logits(student), codes, masks.masked[learned])
 
     def encoder_inputs(self, source: Tensor, padding: Tensor) -> Tensor:
-        """Projected features (B, F, D), shared by student and teacher; without gradient once they are frozen."""
+        """Projected frames (B, F, D), shared by student and teacher; without gradient once they are frozen."""
         frozen = self.is_frozen(self.num_updates + 1) and self.cfg.freeze_pre_enc_modules
         if frozen and self.training and self.held is None:
             modules = (self.feature_extractor, self.layer_norm, self.post_extract_proj)
@@ -181,12 +191,8 @@ class DinoSR(Trunk):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             return self.project(self.extract_frames(source, padding))
 
-    def student(self, inputs: Tensor, masked: Tensor, padding: Tensor | None) -> Tensor:
-        """What the heads read, for the masked input: (1, B, F, D), or (K, B, F, D) if each head reads its own layer."""
-        return self.head_inputs(*self.encoder(self.apply_mask(self.dropout_input(inputs), masked), padding))
-
-    def head_inputs(self, x: Tensor, layer_results) -> Tensor:
-        """Output x (B, F, D) and layer results of the student -> (1 or K, B, F, D)."""
+    def head_inputs(self, x: Tensor, layer_results: list) -> Tensor:
+        """Output x (B, F, D) and layer results of the student -> (1, B, F, D), or (K, B, F, D) for matching layers."""
         if self.cfg.head_layers == "last":
             return x.unsqueeze(0)
         return torch.stack([output for output, _, _ in layer_results[-self.n_codebooks :]]).transpose(1, 2)
@@ -199,47 +205,57 @@ class DinoSR(Trunk):
         x = x.transpose(1, 2).float()  # (K, F, B, D) -> (K, B, F, D)
         return instance_norm(x, padding) if self.cfg.instance_norm_target_layer else x
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Student's frames (1 or K, ..., D) -> (K, ..., V) float32."""
-        return torch.stack(
-            [head(own) for head, own in zip(self.heads, x.expand(self.n_codebooks, *x.shape[1:]))]
-        ).float()
-
-    def starts_codebooks(self) -> bool:
-        """Whether this is the first forward pass of a run whose codewords start from frames."""
-        return self.cfg.codebook_init == "frames" and self.num_updates == 0 and not self.update_begun
+    def assign_codes(self, targets: Tensor) -> Tensor:
+        """Targets (K, N, D) -> their codes (K, N) int64; in training the codebooks collect them."""
+        if self.training and self.places_codewords and self.num_updates == 0 and not self.update_begun:
+            self.codebooks.start_from_(targets)
+        codes = self.codebooks.assign(targets)
+        if self.training:
+            self.learn_codes(targets, codes)
+        return codes
 
     def learn_codes(self, targets: Tensor, codes: Tensor):
-        """Codebooks take note of targets (K, N, D) and their codes (K, N), and move if they do so with every forward pass."""
-        if self.ignores_batch:  # every rank takes part in the sum over ranks, with nothing to add
+        """Add targets (K, N, D) with codes (K, N) to the codebooks, which move at once if codebook_update says so."""
+        if self.batch_skipped:  # every rank takes part in the sum over ranks, with nothing to add
             targets, codes = targets[:, :0], codes[:, :0]
         self.codebooks.collect(targets, codes)
         self.update_begun = True
         if self.cfg.codebook_update == "per_forward":
             self.codebooks.step_(self.codebook_decay(self.num_updates + 1))
 
-    def losses(self, logits: Tensor, codes: Tensor, masked: Tensor) -> dict:
-        """Cross-entropy of logits (K, N, V) against codes (K, N), of which masked (N,) bool, on the CPU, are masked, and what to watch."""
+    def logits(self, x: Tensor) -> Tensor:
+        """Student's frames (1 or K, ..., D) -> (K, ..., V) float32."""
+        x = x.expand(self.n_codebooks, *x.shape[1:])
+        return torch.stack([head(frames) for head, frames in zip(self.heads, x)]).float()
+
+    def losses(self, logits: Tensor, codes: Tensor, masked: Tensor) -> DinoSROutput:
+        """Cross-entropy of logits (K, N, V) against codes (K, N).
+
+        masked (N,) bool, on the CPU: which of the frames are masked.
+        """
         log_probs = F.log_softmax(logits, dim=-1)
         nll = -log_probs.gather(-1, codes.unsqueeze(-1)).squeeze(-1).mean(0)  # (N,)
         losses = {}
         if self.cfg.unmasked_weight > 0:
-            chosen, others = (
+            masked, others = (
                 which.nonzero().squeeze(1).to(nll.device, non_blocking=True) for which in (masked, ~masked)
             )
             losses["unmasked"] = self.cfg.unmasked_weight * nll[others].sum()
-            nll, log_probs, codes = nll[chosen], log_probs[:, chosen], codes[:, chosen]
-        losses = {"dinosr": nll.sum(), **losses}
-        sample_size = codes.size(1)
-        return {
-            "losses": losses,
-            "sample_size": sample_size,
-            "codes": codes,
-            "predictions": log_probs.detach().argmax(-1),
-            "codebook_sums": codebook_sums(log_probs.detach(), codes),
-            "ema_decay": self.ema_decay(self.num_updates + 1),
-            "codebook_decay": self.codebook_decay(self.num_updates + 1),
-        }
+            nll, log_probs, codes = nll[masked], log_probs[:, masked], codes[:, masked]
+        return DinoSROutput(
+            losses={"dinosr": nll.sum(), **losses},
+            sample_size=codes.size(1),
+            unit="masked_frames",
+            scalars={
+                "ema_decay": self.ema_decay(self.num_updates + 1),
+                "codebook_decay": self.codebook_decay(self.num_updates + 1),
+            },
+            codebook_sums=codebook_sums(log_probs.detach(), codes),
+            codes=codes,
+            predictions=log_probs.detach().argmax(-1),
+        )
+
+    # ---- updates -------------------------------------------------------------------------------------------------
 
     def is_frozen(self, update: int) -> bool:
         return 0 <= self.cfg.freeze_teacher_step <= update
@@ -256,34 +272,61 @@ class DinoSR(Trunk):
             self.cfg.codebook_init_decay, self.cfg.codebook_end_decay, update, self.cfg.codebook_end_decay_step
         )
 
+    def set_num_updates(self, num_updates: int):
+        """Note the number of updates made so far."""
+        super().set_num_updates(num_updates)
+        self.num_updates = num_updates
+
     def begin_update(self):
-        """What an update that never ended has collected is dropped: one skipped for an fp16 overflow, or out of memory."""
         self.codebooks.forget_()
         self.update_begun = False
 
-    def ignore_batch(self, ignored: bool):
-        """Whether the next batch is a dummy, which fairseq gives a rank that has none left in an epoch: codebooks learn nothing from it."""
-        self.ignores_batch = ignored
+    def skip_batch(self, skipped: bool):
+        self.batch_skipped = skipped
 
-    def set_num_updates(self, num_updates: int):
-        """Updates done so far. Where their number changes after a training step, that update ends: teacher and codebooks move.
-
-        fairseq calls this before every forward pass, several times in an update with ``update_freq`` > 1, and when it loads a
-        checkpoint; ``dinosr_pretraining`` calls it after the optimiser's step, so that checkpoints hold the update's end.
-        """
-        super().set_num_updates(num_updates)
-        ends = self.update_begun and num_updates != self.num_updates and self.teacher is not None
-        self.num_updates = num_updates
-        if not ends:
-            return
+    def end_update(self, n_updates: int):
+        """Move codebooks and teacher, so that a checkpoint saved now contains those of this update."""
+        self.set_num_updates(n_updates)
         self.update_begun = False
         for p, value in (
             self.held or ()
-        ):  # optimisers move parameters without gradient too: momentum, weight decay (fp16, DDP)
+        ):  # optimisers move parameters without gradient too, with momentum or weight decay
             p.data.copy_(value)
-        self.codebooks.step_(self.codebook_decay(num_updates))
-        if self.ema_decay(num_updates) < 1:
-            self.teacher.step_(self.encoder, self.ema_decay(num_updates))
+        self.codebooks.step_(self.codebook_decay(n_updates))
+        if self.ema_decay(n_updates) < 1:
+            self.teacher.step_(self.encoder, self.ema_decay(n_updates))
+
+    # ---- starting from a checkpoint, fine-tuning -----------------------------------------------------------------
+
+    def start_from(self, source: BaseFairseqModel, file: str) -> None:
+        """Take over the trunk, and of a DinoSR model also teacher, codebooks and prediction heads.
+
+        From another kind of model the teacher starts as a copy of the student. Codebooks and heads that do not match
+        those of the source start untrained, which is logged.
+        """
+        super().start_from(source, file)
+        if not isinstance(source, DinoSR) or source.teacher is None:
+            self.teacher.restore_(self.encoder.state_dict())
+            logger.info(f"{file}: has no teacher and no codebooks; the teacher starts as a copy of the student")
+            return
+        self.teacher.restore_(source.teacher.average())
+        differing = [name for name in CODEBOOK_FIELDS if getattr(source.cfg, name) != getattr(self.cfg, name)]
+        if differing:
+            fields = ", ".join(f"model.{name}={getattr(source.cfg, name)}" for name in differing)
+            logger.warning(f"{file}: was trained with {fields}, so that codebooks and prediction heads start untrained")
+            return
+        self.heads.load_state_dict(source.heads.state_dict())
+        for ours, theirs in zip(self.codebooks.buffers(), source.codebooks.buffers()):
+            ours.copy_(theirs)
+        self.places_codewords = False
+
+    def remove_pretraining_modules(self, last_layer: int | None = None):
+        """Remove what fine-tuning does not need: heads, teacher, codebooks, and the layers above ``last_layer``."""
+        self.heads = self.teacher = self.codebooks = None
+        if last_layer is not None:
+            self.encoder.layers = self.encoder.layers[: last_layer + 1]
+
+    # ---- codes ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def codes(self, source: Tensor, padding_mask: Tensor | None = None) -> Tensor:
@@ -296,18 +339,12 @@ class DinoSR(Trunk):
 
     @torch.no_grad()
     def predicted_codes(self, source: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """The student heads' codes of unmasked speech: source (B, T) -> (K, B, F) int64; -1 for padded frames."""
+        """The codes that the student predicts for unmasked speech: source (B, T) -> (K, B, F) int64; -1 for padding."""
         features = self.extract_features(source, padding_mask)
         codes = self.logits(self.head_inputs(features["x"], features["layer_results"])).argmax(-1)
         return codes if features["padding_mask"] is None else codes.masked_fill(features["padding_mask"], -1)
 
-    def remove_pretraining_modules(self, last_layer: int | None = None):
-        """What fine-tuning does not need goes: heads, teacher, codebooks, and the layers above ``last_layer``."""
-        self.heads = self.teacher = self.codebooks = None
-        if last_layer is not None:
-            self.encoder.layers = self.encoder.layers[: last_layer + 1]
-
-    # Checkpoints have the names of the released ones: `_ema` (nested), `_codebook{k}` and `_codebook_cnts{k}`.
+    # ---- checkpoints: the names of the released ones, `_ema` (nested), `_codebook{k}` and `_codebook_cnts{k}` -----
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -350,7 +387,7 @@ class DinoSR(Trunk):
         buffers = {}
         for k in range(self.n_codebooks):
             buffers |= {f"_codebook{k}": self.codebooks.sums[k], f"_codebook_cnts{k}": self.codebooks.counts[k]}
-        if prefix + "_codebook_idle" in state_dict:  # of training with revive_after only
+        if prefix + "_codebook_idle" in state_dict:  # only with revive_after
             buffers["_codebook_idle"] = self.codebooks.idle
         for name, buffer in buffers.items():
             value = state_dict.pop(prefix + name, None)

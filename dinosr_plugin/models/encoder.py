@@ -1,15 +1,17 @@
-"""The trunk that all objectives share: waveform -> front end -> projection -> mask -> positional convolutions -> Transformer.
+"""The trunk: waveform -> front end -> projection -> mask -> positional convolutions -> Transformer.
 
-Parameter names are those of fairseq's wav2vec 2.0 / data2vec audio models, so that released checkpoints load. Unlike
-fairseq's encoder, features do not depend on padding (every positional convolution sees zeros past the end, as it does for
-an utterance alone) and LayerDrop draws from torch's generator (so that a seed fixes it).
+It is shared by all objectives with masked prediction. Parameter names are those of fairseq's wav2vec 2.0 and data2vec
+audio models, so that released checkpoints load. Unlike in fairseq's encoder, features do not depend on padding (every
+positional convolution sees zeros past the end, as it does for an unpadded utterance), and LayerDrop draws from torch's
+generator, so that a seed determines it.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from fairseq import utils
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.dataclass import ChoiceEnum
 from fairseq.models import BaseFairseqModel
 from fairseq.models.wav2vec.wav2vec2 import TransformerSentenceEncoderLayer, make_conv_pos
 from fairseq.modules import GradMultiply, LayerNorm, SamePad, TransposeLast
@@ -25,21 +27,24 @@ from ..modules.fast.extractor import ConvExtractor
 from ..modules.fast.gelu_linear import gelu_linear
 from ..modules.log_mel import LogMel
 from ..modules.masking import row_generators, span_mask
+from .objective import Objective, ObjectiveConfig, require_same_fields
 
 
 @dataclass
-class TrunkConfig(FairseqDataclass):
+class TrunkConfig(ObjectiveConfig):
     front_end: ChoiceEnum(["conv", "fbank"]) = field(
         default="conv",
         metadata={
-            "help": "conv: convolutions on the waveform, as in the paper; fbank: log-Mel frames, for small data and machines"
+            "help": "conv: convolutions on the waveform, as in the paper; fbank: log-Mel frames, "
+            "for small data and small machines"
         },
     )
     n_mels: int = field(default=80, metadata={"help": "Mel bins of front_end=fbank"})
     extractor_mode: ChoiceEnum(["default", "layer_norm"]) = field(
         default="layer_norm",
         metadata={
-            "help": "normalisation of front_end=conv: layer_norm after every layer, or default: one group norm after the first"
+            "help": "normalisation in front_end=conv: layer_norm: layer norm after every layer; "
+            "default: one group norm after the first layer"
         },
     )
     conv_feature_layers: str = field(
@@ -48,7 +53,7 @@ class TrunkConfig(FairseqDataclass):
     )
     conv_bias: bool = field(default=False, metadata={"help": "bias in the convolutions of front_end=conv"})
     feature_grad_mult: float = field(
-        default=1.0, metadata={"help": "factor on the gradient that reaches the front end; 0: not trained"}
+        default=1.0, metadata={"help": "factor on the gradient of the front end; 0: it is not trained"}
     )
     dropout_input: float = field(
         default=0.0, metadata={"help": "dropout after the projection of the front end's features"}
@@ -70,14 +75,15 @@ class TrunkConfig(FairseqDataclass):
         default=0.0, metadata={"help": "dropout after the activation of the feed-forward blocks"}
     )
     encoder_layerdrop: float = field(
-        default=0.0, metadata={"help": "probability that a Transformer layer is left out in training"}
+        default=0.0, metadata={"help": "probability that a Transformer layer is skipped in training"}
     )
     checkpoint_activations: bool = field(
         default=False, metadata={"help": "recompute activations in the backward pass to save memory"}
     )
 
     conv_pos: int = field(
-        default=128, metadata={"help": "positional convolutions: total kernel, shared out among pos_conv_depth layers"}
+        default=128,
+        metadata={"help": "total kernel of the positional convolutions, divided among pos_conv_depth layers"},
     )
     conv_pos_groups: int = field(default=16, metadata={"help": "groups of the positional convolutions"})
     pos_conv_depth: int = field(default=1, metadata={"help": "number of stacked positional convolutions"})
@@ -86,7 +92,9 @@ class TrunkConfig(FairseqDataclass):
         default=0.65, metadata={"help": "share of frames to mask (counted without overlap of spans)"}
     )
     mask_length: int = field(default=10, metadata={"help": "frames in a masked span"})
-    require_same_masks: bool = field(default=True, metadata={"help": "as many masked frames in every row of a batch"})
+    require_same_masks: bool = field(
+        default=True, metadata={"help": "mask the same number of frames in every row of a batch"}
+    )
     mask_channel_prob: float = field(default=0.0, metadata={"help": "share of channels to set to zero (fine-tuning)"})
     mask_channel_length: int = field(
         default=10, metadata={"help": "channels in a masked span; less than encoder_embed_dim"}
@@ -110,9 +118,9 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor, padding_mask: Tensor | None = None, layer: int | None = None):
         """x (B, F, D), padding_mask (B, F) bool -> (x, layer_results).
 
-        ``layer`` (from 0) stops after that layer. layer_results: for each layer a tuple (output (F, B, D), None, feed-forward
-        block's output before the residual sum (F, B, D)), fairseq's convention; a layer that LayerDrop left out gives what
-        went into it, and None.
+        ``layer`` (from 0) stops after that layer. layer_results: for each layer a tuple (output (F, B, D), None, output
+        of the feed-forward block before the residual sum (F, B, D)), which is fairseq's convention; for a layer skipped
+        by LayerDrop the output is its input, and the feed-forward output is None.
         """
         x = self.add_positions(x, padding_mask)
         if not self.layer_norm_first:
@@ -146,10 +154,10 @@ class Encoder(nn.Module):
 
 
 def positional_convolutions(cfg: TrunkConfig) -> nn.Module:
-    """One weight-normed convolution (wav2vec 2.0), or ``pos_conv_depth`` plain ones, each with LayerNorm and GELU (data2vec)."""
+    """One convolution with weight norm (wav2vec 2.0), or ``pos_conv_depth`` with LayerNorm and GELU (data2vec)."""
+    kernel = positional_kernel(cfg)
     if cfg.pos_conv_depth == 1:
-        return make_conv_pos(cfg.encoder_embed_dim, cfg.conv_pos, cfg.conv_pos_groups)
-    kernel = max(3, cfg.conv_pos // cfg.pos_conv_depth)
+        return make_conv_pos(cfg.encoder_embed_dim, kernel, cfg.conv_pos_groups)
     return nn.Sequential(
         *[
             nn.Sequential(
@@ -171,11 +179,19 @@ def positional_convolutions(cfg: TrunkConfig) -> nn.Module:
     )
 
 
+def positional_kernel(cfg: TrunkConfig) -> int:
+    """Kernel of each positional convolution, in frames."""
+    return cfg.conv_pos if cfg.pos_conv_depth == 1 else max(3, cfg.conv_pos // cfg.pos_conv_depth)
+
+
 class TransformerLayer(TransformerSentenceEncoderLayer):
-    """fairseq's layer, its parameters, names and initial values, on (B, F, D)."""
+    """fairseq's layer with its parameters, their names and their initial values, for tensors (B, F, D)."""
 
     def forward(self, x: Tensor, padding_mask: Tensor | None):
-        """x (B, F, D), padding_mask (B, F) bool or None -> (output (B, F, D), feed-forward block's output before the residual sum (B, F, D))."""
+        """x (B, F, D), padding_mask (B, F) bool or None -> output, and the feed-forward output before the residual sum.
+
+        Both are (B, F, D).
+        """
         if self.layer_norm_first:
             x = x + self.drop(self.attend(self.self_attn_layer_norm(x), padding_mask))
             y = self.feed_forward(self.final_layer_norm(x))
@@ -186,9 +202,8 @@ class TransformerLayer(TransformerSentenceEncoderLayer):
 
     def attend(self, x: Tensor, padding_mask: Tensor | None) -> Tensor:
         projections = (self.self_attn.q_proj, self.self_attn.k_proj, self.self_attn.v_proj)
-        heads = (
-            project(x).unflatten(2, (self.self_attn.num_heads, -1)).transpose(1, 2) for project in projections
-        )  # (B, H, F, D / H)
+        # (B, F, D) -> (B, H, F, D / H)
+        heads = (project(x).unflatten(2, (self.self_attn.num_heads, -1)).transpose(1, 2) for project in projections)
         attended = attention(*heads, padding_mask, self.self_attn.dropout_module.p if self.training else 0.0)
         return self.self_attn.out_proj(attended.transpose(1, 2).flatten(2))
 
@@ -219,22 +234,21 @@ def transformer_layer(cfg: TrunkConfig) -> nn.Module:
 
 
 def check_trunk_config(cfg: TrunkConfig):
-    """Raises UserError for settings that cannot work, naming the field."""
-    if cfg.encoder_attention_heads < 1 or cfg.encoder_embed_dim % cfg.encoder_attention_heads:
-        raise UserError(
-            f"model.encoder_embed_dim={cfg.encoder_embed_dim} is no multiple of model.encoder_attention_heads={cfg.encoder_attention_heads}: change one"
-        )
-    if cfg.conv_pos_groups < 1 or cfg.encoder_embed_dim % cfg.conv_pos_groups:
-        raise UserError(
-            f"model.encoder_embed_dim={cfg.encoder_embed_dim} is no multiple of model.conv_pos_groups={cfg.conv_pos_groups}: change one"
-        )
+    """Raise UserError for settings that cannot work, naming the field."""
+    for name in ("encoder_attention_heads", "conv_pos_groups"):
+        parts = getattr(cfg, name)
+        if parts < 1 or cfg.encoder_embed_dim % parts:
+            raise UserError(
+                f"model.encoder_embed_dim={cfg.encoder_embed_dim} is not a multiple of model.{name}={parts}; change one"
+            )
     if not 0 <= cfg.mask_prob <= 1 or cfg.mask_length < 1:
         raise UserError(
-            f"model.mask_prob={cfg.mask_prob} must lie in [0, 1] and model.mask_length={cfg.mask_length} be at least 1"
+            f"model.mask_prob={cfg.mask_prob} must be in [0, 1] and model.mask_length={cfg.mask_length} at least 1"
         )
     if cfg.mask_channel_prob > 0 and not 0 < cfg.mask_channel_length < cfg.encoder_embed_dim:
         raise UserError(
-            f"model.mask_channel_length={cfg.mask_channel_length} must be less than the model's width {cfg.encoder_embed_dim}: lower it, or set model.mask_channel_prob=0"
+            f"model.mask_channel_length={cfg.mask_channel_length} must be less than the model's width "
+            f"{cfg.encoder_embed_dim}; lower it, or set model.mask_channel_prob=0"
         )
     if cfg.front_end == "conv":
         try:
@@ -243,10 +257,30 @@ def check_trunk_config(cfg: TrunkConfig):
             raise UserError(f"model.{error}") from None
 
 
-class Trunk(BaseFairseqModel):
-    """What every objective builds on; an objective adds its heads, its targets and its loss."""
+@dataclass(frozen=True)
+class FrameMasks:
+    """Which frames of a batch exist, and which are masked.
 
-    takes_float32 = True  # waveforms, whatever the precision of the model: compat.training.keep_waveforms_float32
+    ``valid`` and ``masked`` are on the CPU: frames are selected by index there, so that a GPU is never waited for.
+
+    Attributes:
+        valid: (B, F) bool, frames before the end of their utterance.
+        masked: (B, F) bool, frames to mask, a part of ``valid``.
+        padding: (B, F) bool on the device of the model, frames that are not valid.
+        any_padding: whether there are any.
+    """
+
+    valid: Tensor
+    masked: Tensor
+    padding: Tensor
+    any_padding: bool
+
+
+class Trunk(Objective):
+    """The trunk; a subclass adds an objective: its heads, its targets and its loss."""
+
+    # waveforms stay float32 whatever the precision of the model: compat.training.keep_waveforms_float32
+    takes_float32 = True
 
     def __init__(self, cfg: TrunkConfig):
         super().__init__()
@@ -255,7 +289,7 @@ class Trunk(BaseFairseqModel):
         if cfg.front_end == "fbank":
             self.feature_extractor = LogMel(cfg.n_mels)
             dim = self.feature_extractor.dim
-            self.conv_layers = [(dim, 400, 320)]  # its rate and field, for frame_counts
+            self.conv_layers = [(dim, 400, 320)]  # window and hop, for frame_counts
         else:
             self.conv_layers = parse_conv_layers(cfg.conv_feature_layers)
             self.feature_extractor = ConvExtractor(self.conv_layers, cfg.extractor_mode, cfg.conv_bias)
@@ -263,20 +297,51 @@ class Trunk(BaseFairseqModel):
         self.post_extract_proj = nn.Linear(dim, cfg.encoder_embed_dim)
         self.mask_emb = nn.Parameter(torch.empty(cfg.encoder_embed_dim).uniform_())
         self.encoder = Encoder(cfg)
-        # log-Mel frames are normalised already; a LayerNorm over their bins would take away the frame's energy
+        # log-Mel frames are normalised already; a LayerNorm over their bins would remove the frame's energy
         self.layer_norm = LayerNorm(dim) if cfg.front_end == "conv" else nn.Identity()
         self.dropout_input = nn.Dropout(cfg.dropout_input)
 
-    @classmethod
-    def build_model(cls, cfg: TrunkConfig, task=None):
-        """Build a new model instance (fairseq's entry point)."""
-        return cls(cfg)
+    # ---- the training protocol -----------------------------------------------------------------------------------
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.encoder.layers)
+
+    def check(self, task_cfg: Any) -> None:
+        """Raise UserError if utterances may have fewer than two frames, one to mask and one to leave."""
+        for name, samples in (
+            ("min_sample_size", task_cfg.min_sample_size or 0),
+            ("max_sample_size", task_cfg.max_sample_size),
+        ):
+            if samples is not None and self.frame_counts(torch.tensor(samples)) < 2:
+                raise UserError(
+                    f"task.{name}={samples} allows utterances of fewer than 2 frames, too few to mask one; "
+                    "raise it (720 is enough for the usual front ends)"
+                )
+
+    def start_from(self, source: BaseFairseqModel, file: str) -> None:
+        """Take over front end, projection, mask embedding and encoder of another trunk of the same size."""
+        if not isinstance(source, Trunk):
+            raise UserError(
+                f"model.start_from={file}: contains {type(source).__name__}, which does not have the trunk of "
+                f"{type(self).__name__}; give a checkpoint of dinosr, dinosr_hubert, wav2vec 2.0, HuBERT or data2vec"
+            )
+        require_same_fields(file, trunk_sizes(source), trunk_sizes(self))
+        for name in ("feature_extractor", "layer_norm", "post_extract_proj", "encoder"):
+            self.get_submodule(name).load_state_dict(source.get_submodule(name).state_dict())
+        self.mask_emb.data.copy_(source.mask_emb)
+
+    # ---- frames --------------------------------------------------------------------------------------------------
 
     def frame_counts(self, samples: Tensor) -> Tensor:
-        """Number of frames that an utterance of so many samples has; int64 in and out, 0 where it is too short for one."""
+        """Number of frames of utterances of so many samples; int64 in and out, 0 for one that is too short."""
         for _, kernel, stride in self.conv_layers:
             samples = torch.div(samples - kernel, stride, rounding_mode="floor") + 1
         return samples.clamp(min=0)
+
+    def n_frames(self, source: Tensor) -> int:
+        """F of a waveform (B, T)."""
+        return int(self.frame_counts(torch.tensor(source.size(1))))
 
     def frame_padding(self, source: Tensor, padding_mask: Tensor | None) -> Tensor:
         """padding_mask (B, T) over samples, or None -> (B, F) bool over frames."""
@@ -284,45 +349,56 @@ class Trunk(BaseFairseqModel):
         n_samples = source.new_full((B,), T, dtype=torch.long) if padding_mask is None else (~padding_mask).sum(1)
         return torch.arange(self.n_frames(source), device=source.device) >= self.frame_counts(n_samples).unsqueeze(1)
 
-    def n_frames(self, source: Tensor) -> int:
-        """F of a waveform (B, T)."""
-        return int(self.frame_counts(torch.tensor(source.size(1))))
-
     def frame_sizes(self, source: Tensor, padding_mask: Tensor | None) -> Tensor:
-        """Number of frames of each utterance, (B,) int64 on the CPU: a GPU is waited for only where there is a padding_mask."""
+        """Number of frames of each utterance, (B,) int64 on the CPU.
+
+        A GPU is waited for only if there is a padding_mask.
+        """
         n_samples = torch.full((len(source),), source.size(1)) if padding_mask is None else (~padding_mask).sum(1).cpu()
         return self.frame_counts(n_samples)
 
     def extract_frames(self, source: Tensor, padding: Tensor) -> Tensor:
-        """Waveform (B, T) -> front end's frames (B, F, C)."""
+        """Waveform (B, T), padding (B, F) bool -> frames of the front end (B, F, C)."""
         if self.cfg.front_end == "fbank":
-            frames = self.feature_extractor(source, padding).transpose(1, 2).to(self.mask_emb.dtype)
-        elif self.cfg.feature_grad_mult > 0:
-            frames = GradMultiply.apply(
-                self.feature_extractor(source.to(self.mask_emb.dtype)), self.cfg.feature_grad_mult
-            )
-        else:
-            with torch.no_grad():
-                frames = self.feature_extractor(source.to(self.mask_emb.dtype))
-        return frames
+            return self.feature_extractor(source, padding).transpose(1, 2).to(self.mask_emb.dtype)
+        source = source.to(self.mask_emb.dtype)
+        if self.cfg.feature_grad_mult > 0:
+            return GradMultiply.apply(self.feature_extractor(source), self.cfg.feature_grad_mult)
+        with torch.no_grad():
+            return self.feature_extractor(source)
 
     def project(self, frames: Tensor) -> Tensor:
-        """Front end's frames (B, F, C) -> (B, F, D)."""
+        """Frames of the front end (B, F, C) -> (B, F, D)."""
         return self.post_extract_proj(self.layer_norm(frames))
+
+    # ---- masks ---------------------------------------------------------------------------------------------------
 
     def draw_mask(self, sizes: Tensor, n_frames: int, utterances: Tensor | None = None) -> Tensor:
         """Random spans of valid frames: sizes (B,) int64 on the CPU -> (B, n_frames) bool on the CPU.
 
-        With ``utterances`` (B,) int64 a row's spans depend on its number and the last torch.manual_seed only (fairseq sets
-        that anew in every update), so that neither ranks nor micro-batches nor a resumed run draw others; only as many of
-        them as other rows have stay where ``require_same_masks`` says so, in training.
+        With ``utterances`` (B,) int64, the spans of a row depend only on its number and the last torch.manual_seed
+        (fairseq sets a new seed for every update), so that they are the same for any number of ranks and micro-batches
+        and in a resumed run. In training with ``require_same_masks``, every row keeps only as many masked frames as the
+        row with the fewest.
         """
         generators = None if utterances is None else row_generators(torch.initial_seed(), utterances.tolist())
         same_count = self.cfg.require_same_masks and self.training
         return span_mask(sizes, n_frames, self.cfg.mask_prob, self.cfg.mask_length, same_count, generators)
 
+    def frame_masks(
+        self, source: Tensor, padding_mask: Tensor | None, mask_indices: Tensor | None, utterances: Tensor | None
+    ) -> FrameMasks:
+        """The masks of a batch. ``mask_indices`` (B, F) bool: frames to mask instead of random ones."""
+        sizes, n_frames = self.frame_sizes(source, padding_mask), self.n_frames(source)
+        valid = torch.arange(n_frames) < sizes.unsqueeze(1)
+        masked = self.draw_mask(sizes, n_frames, utterances) if mask_indices is None else mask_indices.cpu() & valid
+        return FrameMasks(valid, masked, self.frame_padding(source, padding_mask), not bool(valid.all()))
+
     def apply_mask(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Masked frames become the learned vector, masked channels zero: x (B, F, D), mask (B, F) bool or None (no frame masked)."""
+        """Replace masked frames by the learned vector and masked channels by zero.
+
+        x (B, F, D), mask (B, F) bool or None (no frame is masked) -> (B, F, D).
+        """
         if mask is not None:
             x = torch.where(mask.unsqueeze(-1), self.mask_emb, x)
         if self.cfg.mask_channel_prob > 0:
@@ -333,9 +409,17 @@ class Trunk(BaseFairseqModel):
             x = x.masked_fill(channels.to(x.device).unsqueeze(1), 0)
         return x
 
+    # ---- the encoder ---------------------------------------------------------------------------------------------
+
+    def encode_masked(self, inputs: Tensor, masks: FrameMasks) -> tuple[Tensor, list]:
+        """Projected frames (B, F, D) -> output of the encoder for masked input, (B, F, D), and its layer results."""
+        masked = masks.masked.to(inputs.device, non_blocking=True)
+        x = self.apply_mask(self.dropout_input(inputs), masked)
+        return self.encoder(x, masks.padding if masks.any_padding else None)
+
     def extract_features(
         self, source: Tensor, padding_mask: Tensor | None = None, mask: bool = False, layer: int | None = None
-    ):
+    ) -> dict[str, Any]:
         """Features for fine-tuning and analysis.
 
         Args:
@@ -344,7 +428,9 @@ class Trunk(BaseFairseqModel):
             mask: mask frames and channels (fine-tuning).
             layer: stop after this Transformer layer, from 0; None runs all.
 
-        Returns: ``x`` (B, F, D); ``padding_mask`` (B, F) bool or None where nothing is padded; ``layer_results`` as ``Encoder``.
+        Returns:
+            ``x`` (B, F, D); ``padding_mask`` (B, F) bool, or None if nothing is padded; ``layer_results`` as of
+            ``Encoder``.
         """
         padding, sizes = self.frame_padding(source, padding_mask), self.frame_sizes(source, padding_mask)
         x = self.dropout_input(self.project(self.extract_frames(source, padding)))
@@ -353,3 +439,19 @@ class Trunk(BaseFairseqModel):
         padding = padding if bool((sizes < x.size(1)).any()) else None
         x, layer_results = self.encoder(x, padding, layer)
         return {"x": x, "padding_mask": padding, "layer_results": layer_results}
+
+
+def trunk_sizes(trunk: Trunk) -> dict[str, Any]:
+    """The settings that determine a trunk's parameters and what it computes from them; name of the field -> value."""
+    cfg = trunk.cfg
+    sizes: dict[str, Any] = {"front_end": str(cfg.front_end)}
+    if cfg.front_end == "fbank":
+        sizes["n_mels"] = cfg.n_mels
+    else:
+        sizes |= {"extractor_mode": str(cfg.extractor_mode), "conv_feature_layers": trunk.conv_layers}
+        sizes["conv_bias"] = cfg.conv_bias
+    sizes |= {"encoder_layers": trunk.n_layers, "activation_fn": str(cfg.activation_fn)}
+    for name in ("encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads", "layer_norm_first"):
+        sizes[name] = getattr(cfg, name)
+    sizes |= {"pos_conv_depth": cfg.pos_conv_depth, "conv_pos_groups": cfg.conv_pos_groups}
+    return sizes | {"conv_pos": cfg.pos_conv_depth * positional_kernel(cfg)}

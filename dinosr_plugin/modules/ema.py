@@ -1,6 +1,7 @@
 """The teacher: an exponential moving average of the student's encoder (DinoSR section 3.1)."""
 
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,37 +17,51 @@ def annealed_decay(start: float, end: float, step: int, steps: int) -> float:
 class EmaTeacher(nn.Module):
     """Averages ``student`` into ``model``, in float32 whatever the precision of the student.
 
-    The average is no part of ``parameters()`` nor of this module's state dict: it has no gradient, and checkpoints keep
-    it as one nested dictionary (``average()``), the layout of the released model.
+    The average is neither among ``parameters()`` nor in this module's state dict: it has no gradient, and checkpoints
+    keep it as one nested dictionary (``average()``), which is the layout of the released model.
+
+    The model stays in eval mode. With batch norm it therefore uses the running averages of the student, not those of
+    its own outputs; what it normalises with is either a copy of the student's current buffers, or a moving average of
+    them like the weights.
 
     Args:
-        model: a module of the student's architecture; takes the student's weights at once and stays in eval mode.
-        copied: prefixes of the parameters that are copied from the student instead of averaged.
+        model: a module of the student's architecture; its weights are overwritten with the student's.
+        copied: prefixes of the parameters and buffers that are copied from the student instead of averaged.
+        buffers: whether floating-point buffers, such as batch norm's ``running_mean`` and ``running_var``, are copied
+            from the student or averaged. Integer buffers are always copied.
     """
 
-    def __init__(self, model: nn.Module, student: nn.Module, copied: Iterable[str] = ()):
+    def __init__(
+        self,
+        model: nn.Module,
+        student: nn.Module,
+        copied: Iterable[str] = (),
+        buffers: Literal["copy", "average"] = "copy",
+    ):
         super().__init__()
         model.load_state_dict(student.state_dict())
         model.requires_grad_(False).eval()
         self.__dict__["model"] = model  # not registered: see the class's docstring
         self.copied = tuple(copied)
+        self.averages_buffers = buffers == "average"
         self._average = {name: p.data for name, p in model.named_parameters()}
+        persistent = model.state_dict().keys()
+        self._average |= {name: buffer for name, buffer in model.named_buffers() if name in persistent}
 
     def _apply(self, fn, recurse=True):
         self.model._apply(fn)
-        parameters = dict(self.model.named_parameters())
-        for name, tensor in self._average.items():
-            p = parameters[name]
-            if p.dtype == torch.float32:
-                self._average[name] = p.data.copy_(
-                    tensor
-                )  # back from half precision the model's weights are rounded ones
+        tensors = tensors_of(self.model)
+        for name, average in self._average.items():
+            tensor = tensors[name]
+            if tensor.dtype == average.dtype:
+                # back from half precision, the model's weights are the rounded ones
+                self._average[name] = tensor.copy_(average)
             else:
-                self._average[name] = tensor.to(p.device)
+                self._average[name] = average.to(tensor.device)
         return self
 
     def average(self) -> dict[str, Tensor]:
-        """Parameter name inside the encoder -> float32 tensor."""
+        """Name of a parameter or persistent buffer of the model -> its average, in float32 (integers as they are)."""
         return dict(self._average)
 
     @torch.no_grad()
@@ -63,12 +78,16 @@ class EmaTeacher(nn.Module):
 
     @torch.no_grad()
     def step_(self, student: nn.Module, decay: float):
-        """average <- decay * average + (1 - decay) * student; ``copied`` parameters are taken over."""
+        """average <- decay * average + (1 - decay) * student; what is to be copied is copied."""
         averaged, copied = ([], []), ([], [])
-        for name, p in student.named_parameters():
-            mine, theirs = copied if name.startswith(self.copied) else averaged
-            mine.append(self._average[name])
-            theirs.append(p.data.float())
+        parameters = dict(student.named_parameters())
+        for name, theirs in tensors_of(student).items():
+            if name not in self._average:  # a buffer that is not persistent
+                continue
+            is_averaged = name in parameters or (self.averages_buffers and theirs.is_floating_point())
+            ours, others = averaged if is_averaged and not name.startswith(self.copied) else copied
+            ours.append(self._average[name])
+            others.append(theirs.to(self._average[name].dtype))
         torch._foreach_mul_(averaged[0], decay)
         torch._foreach_add_(averaged[0], averaged[1], alpha=1 - decay)
         if copied[0]:
@@ -76,7 +95,12 @@ class EmaTeacher(nn.Module):
         self._write_model()
 
     def _write_model(self):
-        """The model's weights are the average itself; a rounded copy where it runs in half precision, a copy after a deepcopy."""
-        for name, p in self.model.named_parameters():
-            if p.data_ptr() != self._average[name].data_ptr():
-                p.data.copy_(self._average[name])
+        """Write the average into the model, where they are not the same memory (half precision, after a deepcopy)."""
+        for name, tensor in tensors_of(self.model).items():
+            if name in self._average and tensor.data_ptr() != self._average[name].data_ptr():
+                tensor.copy_(self._average[name])
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters, then buffers, by name, as tensors without gradient."""
+    return {name: p.data for name, p in model.named_parameters()} | dict(model.named_buffers())

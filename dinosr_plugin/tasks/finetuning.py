@@ -1,7 +1,7 @@
 """CTC fine-tuning of a pre-trained model, and decoding with ``fairseq-generate``.
 
-fairseq's own parts stay in use: its ``FileAudioDataset``, ``wav2vec_ctc`` model and ``ctc`` criterion. This task adds what they lack:
-checks that end in one line, batches that fit audio, and a generator for models without an autoregressive decoder.
+It uses fairseq's ``FileAudioDataset``, ``wav2vec_ctc`` model and ``ctc`` criterion, and adds what they lack: checks
+with one-line messages, batch sizes that suit audio, and a generator for models without an autoregressive decoder.
 """
 
 import logging
@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from .. import compat
 from ..data.dataset import SpeechDataset, longest_utterance
 from ..errors import UserError
-from ..models.hubert import adopt_fairseqs_hubert
+from ..interop.fairseq_models import adopt_fairseqs_hubert
 from ..runs.updates import WholeUpdates
 from .generation import Decoding, DecodingConfig
 from .pretraining import require_data, split_names
@@ -28,13 +28,13 @@ from .pretraining import require_data, split_names
 logger = logging.getLogger(__name__)
 
 FAIRSEQ_MAX_TOKENS = 12_000
-"""What fairseq-generate assumes when neither --max-tokens nor --batch-size is given: right for text, 0.75 s of audio."""
+"""fairseq-generate's default if neither --max-tokens nor --batch-size is given: suits text, but is 0.75 s of audio."""
 
 AUDIO_MAX_TOKENS = 1_600_000
-"""Used in its place: 100 s of audio at 16 kHz in a batch."""
+"""Used instead: 100 s of audio at 16 kHz in a batch."""
 
 FRAME_FIELD, FRAME_HOP = 400, 320
-"""Samples that a frame of the trunk sees, and between frames; only for the warning about transcripts that do not fit."""
+"""Samples that a frame of the trunk covers, and samples between frames; for the warning about long transcripts only."""
 
 
 @dataclass
@@ -42,20 +42,22 @@ class DinoSRFinetuningConfig(DecodingConfig):
     labels: Optional[str] = field(
         default="ltr",
         metadata={
-            "help": "extension of the label files: DATA/SPLIT.LABELS holds the transcripts, DATA/dict.LABELS.txt the symbols"
+            "help": "extension of the label files: DATA/SPLIT.LABELS contains the transcripts, DATA/dict.LABELS.txt "
+            "the symbols"
         },
     )
     normalize: bool = field(
         default=False,
         metadata={
-            "help": "scale each utterance to zero mean and unit variance; must be what pre-training used. "
-            "Decoding takes it from the checkpoint, whatever is given here"
+            "help": "scale each utterance to zero mean and unit variance; must be the same as in pre-training. "
+            "Decoding uses the value in the checkpoint, whatever is set here"
         },
     )
     max_sample_size: Optional[int] = field(
         default=None,
         metadata={
-            "help": "leave out utterances of more samples than this (they are not cropped: the transcript would not match)"
+            "help": "leave out utterances of more samples than this (they are not cropped, because the transcript "
+            "would not match)"
         },
     )
     min_sample_size: Optional[int] = field(
@@ -65,10 +67,12 @@ class DinoSRFinetuningConfig(DecodingConfig):
 
 @register_task("dinosr_finetuning", dataclass=DinoSRFinetuningConfig)
 class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
-    """Letters (or any symbols) from speech with CTC; the blank is the dictionary's ``<s>``, index 0, as in fairseq's criterion.
+    """Letters (or other symbols) from speech with CTC.
+
+    The blank is the dictionary's ``<s>``, index 0, as in fairseq's criterion.
 
     Raises:
-        UserError: wherever the user can mend something; the message names the file or field.
+        UserError: whenever the user can fix the problem; the message names the file or field.
     """
 
     cfg: DinoSRFinetuningConfig
@@ -88,19 +92,20 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         path = self.dictionary_path
         if not path.is_file():
             raise UserError(
-                f"{path}: no such file; task.data (the DATA argument) must hold the dictionary of the {self.cfg.labels} labels"
+                f"{path}: no such file; task.data (the DATA argument) must contain the dictionary of the "
+                f"{self.cfg.labels} labels"
             )
         try:
             return Dictionary.load(str(path))
         except (ValueError, RuntimeError) as error:
-            raise UserError(f"{path}: not a dictionary, whose lines are 'symbol count': {error}") from error
+            raise UserError(f"{path}: not a dictionary with lines 'symbol count': {error}") from error
 
     @property
     def dictionary_path(self) -> Path:
         return Path(self.cfg.target_dictionary or self.cfg.data) / f"dict.{self.cfg.labels}.txt"
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a checkpoint's dictionary, after a check that the data folder's one, where there is one, is the same."""
+        """Take over a checkpoint's dictionary, after a check that the one in the data folder, if any, is the same."""
         saved = state_dict.get("target_dictionary")
         if saved is not None and self.dictionary_path.is_file():
             check_same_dictionary(self.load_target_dictionary(), saved, self.dictionary_path)
@@ -113,7 +118,8 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
 
         Args:
             split: ``SPLIT.tsv`` and ``SPLIT.{labels}`` are read from the data folder.
-            task_cfg: the configuration saved in the checkpoint when decoding; ``normalize``, ``sample_rate`` and ``labels`` come from it.
+            task_cfg: in decoding, the configuration saved in the checkpoint, from which ``normalize``, ``sample_rate``
+                and ``labels`` are taken.
         """
         from ..data.check import validate_manifest
 
@@ -122,9 +128,10 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
             raise UserError("--path: the checkpoint was trained without labels; give one made by fine-tuning")
         if task_cfg.labels != self.cfg.labels:
             raise UserError(
-                f"--labels {self.cfg.labels}: the checkpoint was fine-tuned on {task_cfg.labels}; give --labels {task_cfg.labels}"
+                f"--labels {self.cfg.labels}: the checkpoint was fine-tuned on {task_cfg.labels}; "
+                f"give --labels {task_cfg.labels}"
             )
-        # The check compares labels with the dictionary beside them, which a dictionary from elsewhere replaces.
+        # The check compares labels with the dictionary next to them, which target_dictionary replaces.
         labels = None if self.cfg.target_dictionary else task_cfg.labels
         for name in split_names(split, task_cfg.multi_corpus_keys):
             validate_manifest(Path(self.cfg.data) / f"{name}.tsv", labels, self.cfg.min_sample_size)
@@ -142,17 +149,15 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
     def get_batch_iterator(
         self, dataset: FairseqDataset, max_tokens: int | None = None, max_sentences: int | None = None, **kwargs
     ):
-        """fairseq's batches, with a size that suits audio and without leaving utterances out.
+        """fairseq's batches, with a size that suits audio, and with all utterances.
 
         Args: as ``FairseqTask.get_batch_iterator``; ``max_tokens`` counts samples of audio.
         """
-        # With fairseq's default of 8 the last batch is dropped unless its size is a multiple of 8: decoding would skip utterances.
+        # With fairseq's default of 8 the last batch is dropped unless its size is a multiple of 8.
         kwargs["required_batch_size_multiple"] = 1
         longest = longest_utterance(dataset, self.max_positions()[0])
         if not longest:
-            raise UserError(
-                f"task.max_sample_size={self.cfg.max_sample_size}: no utterance is as short as that; raise it"
-            )
+            raise UserError(f"task.max_sample_size={self.cfg.max_sample_size}: every utterance is longer; raise it")
         max_tokens = audio_batch_size(longest, max_tokens, max_sentences)
         self.batches = super().get_batch_iterator(dataset, max_tokens=max_tokens, max_sentences=max_sentences, **kwargs)
         return self.batches
@@ -164,7 +169,7 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         if OmegaConf.is_missing(model_cfg, "w2v_path"):
             raise UserError("model.w2v_path: not given; add model.w2v_path=FILE, a pre-trained checkpoint")
         path = model_cfg.get("w2v_path")
-        from_disk = path and model_cfg.get("w2v_args") is None  # else the saved configuration has all that is needed
+        from_disk = path and model_cfg.get("w2v_args") is None  # else the saved configuration is sufficient
         if from_disk and not PathManager.exists(path):
             raise UserError(f"model.w2v_path={path}: no such file; give a pre-trained checkpoint")
         try:
@@ -174,7 +179,7 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
             if "normalization" not in str(error):
                 raise
             ours = bool(self.cfg.normalize)
-            raise UserError(f"task.normalize={ours}: pre-training of {path} had {not ours}; use the same") from error
+            raise UserError(f"task.normalize={ours}: pre-training of {path} used {not ours}; use the same") from error
         except UserError:
             raise
         except Exception:
@@ -183,35 +188,37 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
             raise
 
 
-def check_same_dictionary(own: Dictionary, saved: Dictionary, path: Path) -> None:
+def check_same_dictionary(ours: Dictionary, saved: Dictionary, path: Path) -> None:
     """Raise ``UserError`` unless two dictionaries give every symbol the same index."""
-    if own == saved:
+    if ours == saved:
         return
-    index = next((i for i, (a, b) in enumerate(zip(own.symbols, saved.symbols)) if a != b), min(len(own), len(saved)))
-    theirs, ours = (d.symbols[index] if index < len(d) else "nothing" for d in (saved, own))
+    pairs = enumerate(zip(ours.symbols, saved.symbols))
+    index = next((i for i, (a, b) in pairs if a != b), min(len(ours), len(saved)))
+    here, there = (d.symbols[index] if index < len(d) else "nothing" for d in (ours, saved))
     raise UserError(
-        f"{path} ({len(own)} symbols) is not the dictionary in the checkpoint ({len(saved)} symbols): index {index} is "
-        f"{ours!r} in the file, {theirs!r} in the checkpoint; use the data folder (or the --labels) of the fine-tuning"
+        f"{path} ({len(ours)} symbols) is not the dictionary in the checkpoint ({len(saved)} symbols): index {index} "
+        f"is {here!r} in the file, {there!r} in the checkpoint; use the data folder (or the --labels) of the "
+        "fine-tuning"
     )
 
 
 def require_checkpoint(path: str) -> None:
-    """Raise ``UserError`` where fairseq cannot load a checkpoint."""
+    """Raise ``UserError`` if fairseq cannot load a checkpoint."""
     try:
         load_checkpoint_to_cpu(path)
-    except Exception as error:  # torch, pickle, zipfile and fairseq each have their own
+    except Exception as error:  # torch, pickle, zipfile and fairseq raise different classes
         reason = f"{type(error).__name__} {error}".splitlines()[0].strip()
         raise UserError(
-            f"model.w2v_path={path}: no fairseq checkpoint, or cut short ({reason}); give a pre-trained checkpoint"
+            f"model.w2v_path={path}: not a fairseq checkpoint, or truncated ({reason}); give a pre-trained checkpoint"
         ) from error
 
 
 def warn_of_crowded_targets(split: str, labels: Sequence[Sequence[str]], sizes: Sequence[int]) -> None:
-    """Warn of transcripts that have no CTC alignment, for want of frames.
+    """Warn of transcripts that have no CTC alignment, because there are too few frames.
 
     Args:
         split: for the message.
-        labels: one list of symbols an utterance.
+        labels: a list of symbols for each utterance.
         sizes: samples of each utterance.
     """
     crowded = [
@@ -227,21 +234,22 @@ def warn_of_crowded_targets(split: str, labels: Sequence[Sequence[str]], sizes: 
 
 
 def frames_needed(label: Sequence[str]) -> int:
-    """Frames that CTC needs for a label: one a symbol, and a blank between equal neighbours."""
+    """Frames that CTC needs for a label: one per symbol, and one for a blank between equal neighbours."""
     return len(label) + sum(a == b for a, b in zip(label, label[1:]))
 
 
 def audio_batch_size(longest: int, max_tokens: int | None, max_sentences: int | None) -> int | None:
-    """The ``max_tokens`` to use: fairseq's default for text is replaced, what the user chose is kept.
+    """The ``max_tokens`` to use: fairseq's default for text is replaced, the user's choice is kept.
 
     Raises:
-        UserError: the longest utterance (samples) does not fit in a batch; fairseq would stop with a failed assertion.
+        UserError: the longest utterance (samples) does not fit in a batch, for which fairseq would fail an assertion.
     """
     if max_tokens == FAIRSEQ_MAX_TOKENS and max_sentences is None:
         max_tokens = max(AUDIO_MAX_TOKENS, longest)
         logger.info("batches of up to %d samples of audio (change it with --max-tokens or --batch-size)", max_tokens)
     if max_tokens is not None and longest > max_tokens:
         raise UserError(
-            f"dataset.max_tokens={max_tokens} is less than the longest utterance, {longest} samples; raise it or set task.max_sample_size"
+            f"dataset.max_tokens={max_tokens} is less than the longest utterance, {longest} samples; raise it or set "
+            "task.max_sample_size"
         )
     return max_tokens

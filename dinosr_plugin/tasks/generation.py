@@ -1,4 +1,4 @@
-"""What of the fine-tuning task ``fairseq-generate`` needs: its fields, and the generator that they describe."""
+"""The part of the fine-tuning task that ``fairseq-generate`` needs: its settings, and the generator they describe."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ UNSUPPORTED_GENERATION = {
     "prefix_size": 0,
     "constraints": None,
 }
-"""Options of fairseq-generate that mean nothing for CTC, with the value that they must keep."""
+"""Options of fairseq-generate that have no meaning for CTC, with the value that they must keep."""
 
 
 @dataclass
@@ -34,27 +34,31 @@ class DecodingConfig(AudioFinetuningConfig):
     decoder: ChoiceEnum(list(DECODERS)) = field(
         default="best_path",
         metadata={
-            "help": "how fairseq-generate turns frames into text; best_path: likeliest symbol of each frame, no language model; "
-            "beam: likeliest text, a language model of symbols if lm or --lm-path is given; lexicon: words of the lexicon, a language model of words "
-            "if lm is given. The searches keep --beam hypotheses (fairseq's default of 5 is little: 50 to 500) and need flashlight-text"
+            "help": "how fairseq-generate turns frames into text; best_path: most probable symbol of each frame, "
+            "without a language model; beam: most probable text, with a language model of symbols if lm or --lm-path "
+            "is given; lexicon: words of the lexicon, with a language model of words if lm is given. The searches keep "
+            "--beam hypotheses (fairseq's default of 5 is too few; use 50 to 500) and require flashlight-text"
         },
     )
     lm: Optional[str] = field(
         default=None,
         metadata={
-            "help": "n-gram model that KenLM reads (.arpa, .bin), whose log10 probabilities count --lm-weight times (0.5 to 2 is usual)"
+            "help": "n-gram model in a format that KenLM reads (.arpa, .bin), whose log10 probabilities are multiplied "
+            "by --lm-weight (0.5 to 2 is usual)"
         },
     )
     lexicon: Optional[str] = field(
         default=None,
         metadata={
-            "help": "for decoder=lexicon: lines 'word l e t t e r s |', or transcripts (train.wrd), whose words are spelt letter by letter"
+            "help": "for decoder=lexicon: file with lines 'word l e t t e r s |', or transcripts (train.wrd), whose "
+            "words are spelled letter by letter"
         },
     )
     word_score: float = field(
         default=0.0,
         metadata={
-            "help": "for decoder=lexicon: added for each word; above 0 makes up for words that a language model deletes"
+            "help": "for decoder=lexicon: added for each word; above 0 compensates for words that a language model "
+            "deletes"
         },
     )
     sil_weight: float = field(
@@ -64,43 +68,45 @@ class DecodingConfig(AudioFinetuningConfig):
     beam_threshold: float = field(
         default=50.0,
         metadata={
-            "help": "for decoder=beam and lexicon: drop hypotheses this far (natural logarithm) behind the best; less is faster"
+            "help": "for decoder=beam and lexicon: drop hypotheses whose score is more than this (natural logarithm) "
+            "below the best; lower is faster"
         },
     )
     beam_size_token: int = field(
         default=100,
         metadata={
-            "help": "for decoder=beam and lexicon: only the likeliest so many symbols of each frame are tried; less is faster"
+            "help": "for decoder=beam and lexicon: number of most probable symbols of each frame that are tried; lower "
+            "is faster"
         },
     )
     emissions: Optional[str] = field(
         default=None,
         metadata={
-            "help": "file (.npz) that fairseq-generate writes what the network gives to, or, where there is such a file, takes it from: decode many "
-            "times without the network. `dinosr tune-lm` reads it too"
+            "help": "file (.npz) for the output of the network: written if it does not exist, otherwise read, to "
+            "decode many times without the network. `dinosr tune-lm` reads it too"
         },
     )
     decoder_processes: Optional[int] = field(
         default=None,
         metadata={
-            "help": "for decoder=beam and lexicon: processes that search while the network works; 0: search in between "
-            "(default: one a CPU, 16 at most); changes the time, not the result"
+            "help": "for decoder=beam and lexicon: processes that search while the network computes; 0: search in the "
+            "main process (default: one per CPU, at most 16); affects the time, not the result"
         },
     )
 
 
 class Decoding:
-    """A part of a fairseq task for CTC models, which has ``cfg``, ``target_dictionary``, ``blank_symbol`` and ``datasets``."""
+    """Mixin of a fairseq task for CTC models with ``cfg``, ``target_dictionary``, ``blank_symbol`` and ``datasets``."""
 
-    batches: EpochBatchIterator | None = None  # those made last
+    batches: EpochBatchIterator | None = None  # the latest
 
     def build_generator(
         self, models: Sequence, args: Any, seq_gen_cls=None, extra_gen_cls_kwargs=None, **kwargs
     ) -> CTCGenerator:
-        """What ``fairseq-generate`` decodes with; ``task.decoder`` chooses the decoder.
+        """The generator of ``fairseq-generate``; ``task.decoder`` selects its decoder.
 
         Args:
-            models: those that will be run.
+            models: the models that will be run.
             args: fairseq's ``GenerationConfig``.
             extra_gen_cls_kwargs: ``lm_model`` is fairseq's language model, if any.
             seq_gen_cls: part of fairseq's calling convention.
@@ -119,12 +125,12 @@ class Decoding:
         return generator
 
     def emissions_file(self, models: Sequence, blank: int) -> EmissionReader | EmissionWriter | None:
-        """``task.emissions``: opened for reading where it is there, after a check that it is of these models and data; else begun."""
+        """``task.emissions``: a reader, after a check that the file belongs to these models and data, or a writer."""
         if self.cfg.emissions is None:
             return None
         (dataset,) = self.datasets.values()
         if self.cfg.multi_corpus_keys is not None:
-            raise UserError("--emissions: not for several corpora at once; decode one after the other")
+            raise UserError("--emissions: not supported for several corpora at once; decode them one after the other")
         meta = self.describe(dataset, models, blank)
         if Path(self.cfg.emissions).exists():
             reader = EmissionReader(self.cfg.emissions)
@@ -134,8 +140,8 @@ class Decoding:
             self.batches.num_shards > 1 or sum(map(len, self.batches.frozen_batches)) < len(dataset)
         ):
             raise UserError(
-                f"--emissions {self.cfg.emissions}: is of whole manifests, and some utterances would be left out; "
-                "leave out --max-sample-size, --distributed-world-size or whatever does that, or --emissions"
+                f"--emissions {self.cfg.emissions}: must contain whole manifests, but some utterances would be left "
+                "out; remove --max-sample-size, --distributed-world-size or any other cause, or --emissions"
             )
         return EmissionWriter(self.cfg.emissions, meta)
 
@@ -143,7 +149,7 @@ class Decoding:
         sounds, rows = dataset.dataset, range(len(dataset))
         return EmissionMetadata(
             model=fingerprint(models),
-            symbols=list(self.target_dictionary.symbols),  # a copy: fairseq-generate adds the words it meets
+            symbols=list(self.target_dictionary.symbols),  # a copy: fairseq-generate adds the words it encounters
             blank=blank,
             root=str(sounds.root_dir),
             files=[sounds.name(row) for row in rows],
@@ -157,14 +163,15 @@ def check_generation_options(args: Any) -> None:
     for name, only in UNSUPPORTED_GENERATION.items():
         if getattr(args, name, only) != only:
             raise UserError(
-                f"--{name.replace('_', '-')}: not for CTC models, which have no autoregressive decoder; leave it out"
+                f"--{name.replace('_', '-')}: not supported for CTC models, which have no autoregressive decoder; "
+                "remove it"
             )
     if str(getattr(args, "print_alignment", None)) == "soft":
         raise UserError("--print-alignment soft: CTC has no attention; use --print-alignment hard")
 
 
 def search_options(cfg: DecodingConfig, args: Any) -> SearchOptions:
-    """What the user set in the task and as options of ``fairseq-generate`` (its ``GenerationConfig``)."""
+    """The settings of the task and the options of ``fairseq-generate`` (its ``GenerationConfig``)."""
     of_task = {
         name: getattr(cfg, name)
         for name in ("lm", "lexicon", "word_score", "sil_weight", "beam_threshold", "beam_size_token")

@@ -1,101 +1,64 @@
-"""Pre-training on unlabelled speech: fairseq's audio task with checks that speak before an hour is lost."""
+"""Pre-training on unlabelled speech: fairseq's audio task, with checks of settings and data before training starts."""
 
-import json
-from dataclasses import dataclass, field
+import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from fairseq.data import FairseqDataset
-from fairseq.dataclass import ChoiceEnum
+from fairseq.models import MODEL_REGISTRY
 from fairseq.tasks import register_task
-from fairseq.tasks.audio_pretraining import AudioPretrainingTask
+from fairseq.tasks.audio_pretraining import AudioPretrainingConfig, AudioPretrainingTask
 from omegaconf import OmegaConf
 
 from .. import compat
+from ..checkpoints.load import load_model, trunk_of
 from ..criterions.dinosr import codebook_sums
 from ..data.dataset import SpeechDataset, longest_utterance
 from ..data.labels import count_classes, label_kinds
 from ..data.windows import WindowDataset
 from ..errors import UserError
+from ..interop.fairseq_models import to_trunk
+from ..models.objective import Objective
 from ..runs.updates import WholeUpdates
-from .relabelling import Relabelling, RelabellingConfig, check_relabelling
+from .config import (
+    BadFilesConfig,
+    CollapseConfig,
+    LabelConfig,
+    LengthConfig,
+    RelabellingConfig,
+    WindowConfig,
+    check_needs,
+    check_relabelling,
+    check_windows,
+)
+from .relabelling import Relabelling
 from .watch import CollapseWatch, warn_of_bad_loss
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
-class DinoSRPretrainingConfig(RelabellingConfig):
-    max_sample_size: Optional[int] = field(
-        default=320_000,
-        metadata={
-            "help": "crop longer utterances to so many samples (16000 a second), at random; "
-            "null: never, and a batch may get as long as the longest file"
-        },
-    )
-    min_sample_size: Optional[int] = field(
-        default=3_200,
-        metadata={
-            "help": "leave out utterances of fewer samples than this (the paper: 32000, 2 s); masking needs two frames, 720 samples"
-        },
-    )
-    skip_bad_audio: bool = field(
-        default=False,
-        metadata={
-            "help": "leave out files that cannot be read, are not mono at sample_rate, have another length than the manifest says or hold NaN, "
-            "and log their number and the first names; false: stop at the first one, and name it"
-        },
-    )
-    max_bad_files: Optional[int] = field(
-        default=100,
-        metadata={
-            "help": "skip_bad_audio=true: stop, and name them all, when more different files of a manifest than this were left out since the start, "
-            "counted by each rank for itself over all its loader workers; null: never. A few torn files among a million do no harm, "
-            "a hundred mean a failing disk or a wrong manifest"
-        },
-    )
-    window_samples: Optional[int] = field(
-        default=None,
-        metadata={
-            "help": "cut utterances into windows of so many samples (CPC: 20480), each inside one utterance, at another place in every epoch; "
-            "shorter utterances are left out; null: whole utterances, or crops of them"
-        },
-    )
-    negatives: ChoiceEnum(["same_speaker", "mixed"]) = field(
-        default="same_speaker",
-        metadata={
-            "help": "with window_samples: same_speaker: a batch holds windows of one speaker, as the folders tell them; mixed: of anybody. "
-            "CPC's false frames are of the same batch, that of one rank and micro-batch"
-        },
-    )
-    labels: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "for models that predict frame labels: extension of the label files beside the manifests, such as km; several with commas: km,km2"
-        },
-    )
-    label_rate: int = field(default=50, metadata={"help": "labels a second; 50: one for each frame of the trunk"})
-    on_collapse: ChoiceEnum(["warn", "stop"]) = field(
-        default="warn",
-        metadata={
-            "help": "what to do where nothing is learned any more (see collapse_patience): log it, or stop with a checkpoint, on all ranks"
-        },
-    )
-    collapse_patience: int = field(
-        default=1000,
-        metadata={
-            "help": "so many updates in a row must a codebook's frames have (nearly) one code, or the student predict the same for "
-            "every frame, to be called a collapse"
-        },
-    )
+class DinoSRPretrainingConfig(
+    LengthConfig,
+    BadFilesConfig,
+    WindowConfig,
+    LabelConfig,
+    RelabellingConfig,
+    CollapseConfig,
+    AudioPretrainingConfig,
+):
+    """The settings for all objectives that need no more than windows and labels; the others are fairseq's."""
 
 
 @register_task("dinosr_pretraining", dataclass=DinoSRPretrainingConfig)
 class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
-    """fairseq's ``audio_pretraining`` on manifests that were validated.
+    """Trains an ``Objective`` on validated manifests, as fairseq's ``audio_pretraining``.
 
     Raises:
-        UserError: wherever the user can mend something; the message is one line that names the file or field.
+        UserError: whenever the user can fix the problem; the message is one line that names the file or field.
     """
 
     cfg: DinoSRPretrainingConfig
@@ -106,13 +69,14 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         check_windows(cfg)
         self.watch = CollapseWatch(cfg.on_collapse, cfg.collapse_patience)
         self.relabelling = Relabelling(cfg)
-        self.trained_on = None  # the split
-        self.micro_batches = []  # of this update: loss, logging output, files
+        self.trained_on = None  # name of the split
+        self.micro_batches = []  # loss, logging output and files of each, in this update
 
     def load_dataset(self, split: str, task_cfg: DinoSRPretrainingConfig | None = None, **kwargs) -> None:
-        """Load ``<data>/<split>.tsv``, after a check of its text.
+        """Load ``<data>/<split>.tsv`` after a check of its text.
 
-        What is not trained on is padded, not cropped to the shortest of its batch: a validation does not depend on the size of batches.
+        Splits other than the training split are padded instead of cropped to the shortest utterance of a batch, so
+        that a validation does not depend on the batch size.
         """
         from ..data.check import validate_manifest
 
@@ -120,23 +84,21 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         field, shortest = self.shortest()
         for name in split_names(split, self.cfg.multi_corpus_keys):
             validate_manifest(Path(self.cfg.data) / f"{name}.tsv", None, shortest, field)
+        if "data_selector" in kwargs:  # fairseq's trainer passes it for the training split
+            self.trained_on = split
+        training = split == self.trained_on
         options = {
             "seed": self.cfg.seed,
             "skip_bad_audio": self.cfg.skip_bad_audio,
             "max_bad_files": self.cfg.max_bad_files,
-        }
-        options |= {
             "labels": label_kinds(self.cfg.labels),
             "label_rate": self.cfg.label_rate,
             "min_sample_size": shortest,
+            "pad": self.cfg.enable_padding or not training,
         }
-        if "data_selector" in kwargs:  # fairseq's trainer gives it for the split that it trains on
-            self.trained_on = split
-        training = split == self.trained_on
-        options["pad"] = self.cfg.enable_padding or not training
 
-        def make(**given):
-            utterances = SpeechDataset(**{**given, **options})
+        def make(**arguments):
+            utterances = SpeechDataset(**{**arguments, **options})
             if self.cfg.window_samples is None:
                 return utterances
             return WindowDataset(
@@ -147,61 +109,67 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
             super().load_dataset(split, task_cfg, **kwargs)
 
     def shortest(self) -> tuple[str, int | None]:
-        """The field that says how short an utterance may be, and its samples; None: any number."""
+        """The field that limits how short an utterance may be, and its samples; None: there is no limit."""
         windows = self.cfg.window_samples is not None and self.cfg.window_samples >= (self.cfg.min_sample_size or 0)
         name = "window_samples" if windows else "min_sample_size"
         return name, getattr(self.cfg, name)
 
     def get_batch_iterator(self, dataset: FairseqDataset, max_tokens: int | None = None, epoch: int = 1, **kwargs):
         """fairseq's batches of all utterances. ``max_tokens`` counts samples of audio, after cropping."""
-        # With fairseq's default of 8 the last batch is dropped unless its size is a multiple of 8: some would never be heard.
+        # With fairseq's default of 8, the last batch would be dropped unless its size is a multiple of 8.
         kwargs["required_batch_size_multiple"] = 1
-        if self.cfg.labels:  # new or restored at the epoch's beginning: without a buffer the loader's workers read the first batches before that
+        if self.cfg.labels:
+            # Labels are refreshed or restored at the beginning of an epoch. Without a buffer, the loader's workers
+            # would read the first batches before that.
             kwargs["data_buffer_size"] = max(1, kwargs.get("data_buffer_size", 0))
         longest = longest_utterance(dataset, self.max_positions()[0])
         if max_tokens is not None and longest > max_tokens:
             raise UserError(
-                f"dataset.max_tokens={max_tokens} is less than the longest utterance, {longest} samples after cropping; "
-                "raise it or lower task.max_sample_size"
+                f"dataset.max_tokens={max_tokens} is less than the longest utterance, {longest} samples after "
+                "cropping; raise it or lower task.max_sample_size"
             )
         for corpus in getattr(
             dataset, "datasets", {}
-        ).values():  # of several mixed corpora; fairseq tells only the mixture
+        ).values():  # fairseq sets the epoch of a mixture, not of its parts
             corpus.set_epoch(epoch)
         return super().get_batch_iterator(dataset, max_tokens=max_tokens, epoch=epoch, **kwargs)
 
+    # -- the model -----------------------------------------------------------------------------------------------------
+
     def build_model(self, model_cfg: Any, from_checkpoint: bool = False):
-        """The model, after a check that the shortest utterance has the two frames that masking needs."""
-        if not from_checkpoint:
-            require_data(self.cfg)
-            if OmegaConf.is_missing(model_cfg, "cpc_path"):
-                raise UserError(
-                    "model.cpc_path: not given; add model.cpc_path=FILE, a checkpoint of model=cpc, or null to start without"
-                )
-            if "num_classes" in model_cfg:
-                self.count_classes(model_cfg)
-        model = super().build_model(model_cfg, from_checkpoint)
-        if not from_checkpoint and hasattr(model, "frame_counts"):
-            check_shortest(model, self.shortest(), ("max_sample_size", self.cfg.max_sample_size))
-            check_relabelling(self.cfg, getattr(model.cfg, "encoder_layers", 0))
-        if not from_checkpoint and hasattr(model, "count_anchors"):
-            model.count_anchors(self.cfg.window_samples)  # says now what is wrong with it
-        if not from_checkpoint and hasattr(model, "start_from_checkpoint"):
-            model.start_from_checkpoint()
+        """The model, with the weights of ``model.start_from`` if it is set, after a check of all settings.
+
+        A model that fairseq builds ``from_checkpoint`` needs neither data nor that file, and nothing is checked.
+        """
+        if from_checkpoint:
+            return super().build_model(model_cfg, from_checkpoint)
+        require_data(self.cfg)
+        objective = objective_class(model_cfg._name)
+        if OmegaConf.is_missing(model_cfg, "start_from"):
+            raise UserError(
+                "model.start_from: not given; add model.start_from=FILE, a checkpoint to start from, or null to start "
+                "with random weights"
+            )
+        check_needs(self.cfg, objective, model_cfg._name)
+        kinds = label_kinds(self.cfg.labels)
+        objective.configure(model_cfg, [count_classes(Path(self.cfg.data), kind) for kind in kinds])
+        model = super().build_model(model_cfg)
+        model.check(self.cfg)
+        check_relabelling(self.cfg, model.n_layers)
+        if model_cfg.get("start_from") is not None:
+            self.start_from(model, model_cfg.start_from)
         return model
 
-    def count_classes(self, model_cfg: Any) -> None:
-        """Put the sizes of the label sets into the model's config, and so into its checkpoints. Raises UserError where there are none."""
-        kinds = label_kinds(self.cfg.labels)
-        if not kinds:
-            raise UserError(
-                f"task.labels: not given, but model={model_cfg._name} predicts labels; add task.labels=km, the extension of the label files"
+    def start_from(self, model: Objective, file: str) -> None:
+        """Give the model the weights in a checkpoint of this plug-in, of fairseq's speech models or of CPC_audio."""
+        loaded, cfg, _ = load_model(file)
+        normalize = bool(cfg.task.get("normalize", False))
+        if normalize != bool(self.cfg.normalize):
+            logger.warning(
+                f"model.start_from={file}: was trained with task.normalize={str(normalize).lower()}; use the same here"
             )
-        sizes = [count_classes(Path(self.cfg.data), kind) for kind in kinds]
-        given = list(model_cfg.num_classes) or sizes
-        if len(given) != len(sizes) or any(a < b for a, b in zip(given, sizes)):
-            raise UserError(f"model.num_classes={given}: task.labels={self.cfg.labels} has {sizes}; leave it empty")
-        model_cfg.num_classes = given
+        model.start_from(to_trunk(trunk_of(loaded), file), file)
+        logger.info(f"the model starts with the weights of {file}")
 
     # -- an update -----------------------------------------------------------------------------------------------------
 
@@ -214,16 +182,14 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         super().begin_valid_epoch(epoch, model)
         share_running_averages(model)
 
-    def begin_update(self, model: torch.nn.Module):
+    def begin_update(self, model: Objective):
         self.micro_batches.clear()
-        if hasattr(model, "begin_update"):
-            model.begin_update()
+        model.begin_update()
 
     def train_step(self, sample, model, criterion, optimizer, update_num: int, ignore_grad: bool = False):
-        """fairseq's forward and backward pass on a micro-batch; codebooks learn nothing from a dummy batch."""
+        """fairseq's forward and backward pass on a micro-batch; ``ignore_grad``: it is a dummy and does not count."""
         self.update, self.files = update_num + 1, sample.get("files", [])
-        if hasattr(model, "ignore_batch"):
-            model.ignore_batch(ignore_grad)
+        model.skip_batch(ignore_grad)
         loss, sample_size, log = super().train_step(
             number_utterances(sample), model, criterion, optimizer, update_num, ignore_grad
         )
@@ -231,42 +197,56 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         return loss, sample_size, log
 
     def end_update(self):
-        """Name the files behind a loss that is NaN or infinite: not before, as a GPU would have to be waited for in the midst of the update."""
+        """Name the files of a batch whose loss is NaN or infinite.
+
+        This happens only after the update, because reading the loss means waiting for the GPU.
+        """
         for loss, log, files in self.micro_batches:
             if not torch.isfinite(loss):
                 warn_of_bad_loss(loss.item(), codebook_sums([log]), self.update, files)
         self.micro_batches.clear()
 
     def valid_step(self, sample, model, criterion):
-        """fairseq's, with masks that depend on the utterances only."""
+        """fairseq's, with masks that depend only on the utterances."""
         return super().valid_step(number_utterances(sample), model, criterion)
 
     def reduce_metrics(self, logging_outputs: list[dict], criterion):
-        """Log an update, or a batch of a validation, and look for a collapse."""
+        """Log an update or a batch of a validation, and watch for a collapse."""
         super().reduce_metrics(logging_outputs, criterion)
         sums = codebook_sums(logging_outputs)
         if sums and criterion.training:
             self.watch.update(sums, self.update, self.files)
 
     def optimizer_step(self, optimizer, model, update_num):
-        """End of an update: the model hears of it at once, not before the next one, so that checkpoints hold its end."""
+        """The optimiser's step, and the end of the update for the model, before a checkpoint may be saved."""
         super().optimizer_step(optimizer, model, update_num)
-        model.set_num_updates(update_num + 1)
+        model.end_update(update_num + 1)
+
+
+def objective_class(model: str) -> type[Objective]:
+    """The objective that is registered with this name. Raises UserError for other models."""
+    objective = MODEL_REGISTRY.get(model)
+    if objective is None or not issubclass(objective, Objective):
+        names = sorted(name for name, known in MODEL_REGISTRY.items() if issubclass(known, Objective))
+        raise UserError(f"model={model}: task=dinosr_pretraining cannot train it; choose one of {', '.join(names)}")
+    if objective.needs.views or objective.needs.speakers:
+        data = "views" if objective.needs.views else "speakers"
+        raise UserError(f"model={model}: needs {data}, which task=dinosr_pretraining does not supply; use its own task")
+    return objective
 
 
 def number_utterances(sample: dict[str, Any]) -> dict[str, Any]:
-    """The batch, with the utterances' numbers among the model's inputs: its masks, drawn on the CPU, depend on them.
+    """The batch, with the numbers of the utterances among the inputs of the model, whose masks depend on them.
 
-    They come from a list, which fairseq leaves on the CPU: whoever reads ``id``, a tensor, waits for the GPU. fairseq's own datasets have no list.
+    The numbers come from a list, which fairseq leaves on the CPU, where masks are drawn; reading the tensor ``id``
+    would mean waiting for the GPU. fairseq's own datasets do not supply the list.
     """
-    return {
-        **sample,
-        "net_input": {**sample["net_input"], "utterances": torch.as_tensor(sample.get("numbers", sample["id"]))},
-    }
+    numbers = torch.as_tensor(sample.get("numbers", sample["id"]))
+    return {**sample, "net_input": {**sample["net_input"], "utterances": numbers}}
 
 
 def share_running_averages(model: torch.nn.Module) -> None:
-    """Those of batch norm are each rank's own; all ranks take rank 0's, and so validate the model that is saved."""
+    """Give all ranks the running averages of batch norm of rank 0, which are saved, so that all validate one model."""
     if dist.is_initialized():
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm1d):
@@ -275,45 +255,13 @@ def share_running_averages(model: torch.nn.Module) -> None:
 
 
 def require_data(cfg: Any) -> None:
-    """Raise UserError where ``task.data`` was not given."""
+    """Raise UserError if ``task.data`` is not given."""
     if OmegaConf.is_missing(cfg, "data") or not cfg.data:
         raise UserError("task.data: not given; add task.data=DIR, the folder that `dinosr manifest` wrote")
 
 
 def split_names(split: str, multi_corpus_keys: str | None) -> list[str]:
-    """File names behind a split: itself, or those of ``key:file,key:file`` when several corpora are mixed."""
+    """File names of a split: its own, or those in ``key:file,key:file`` when several corpora are mixed."""
     if multi_corpus_keys is None:
         return [split]
     return [part.split(":")[-1].strip() for part in split.split(",")]
-
-
-NOT_WITH_WINDOWS = [
-    ("normalize", False, "a window is read by itself, without its utterance"),
-    ("multi_corpus_keys", None, "batches are of one manifest's speakers"),
-    ("subsample", 1, "batches are of one manifest's speakers"),
-    ("relabel_every", 0, "DeepCluster's rounds are runs of their own"),
-]
-"""Field, what it must be, why."""
-
-
-def check_windows(cfg: DinoSRPretrainingConfig) -> None:
-    """Raise UserError for settings that windows cannot have."""
-    if cfg.window_samples is None:
-        return
-    if cfg.window_samples < 1:
-        raise UserError(f"task.window_samples={cfg.window_samples}: at least 1; 20480 in the papers")
-    for name, wanted, because in NOT_WITH_WINDOWS:
-        if (value := getattr(cfg, name)) != wanted:
-            raise UserError(
-                f"task.{name}={value} does not go with task.window_samples: {because}; set task.{name}={json.dumps(wanted)}"
-            )
-
-
-def check_shortest(model: torch.nn.Module, shortest: tuple[str, int | None], longest: tuple[str, int | None]) -> None:
-    """Raise UserError where the fields, name and samples, allow utterances of fewer than two frames: one to mask, one to see."""
-    for name, samples in ((shortest[0], shortest[1] or 0), longest):
-        if samples is not None and model.frame_counts(torch.tensor(samples)) < 2:
-            raise UserError(
-                f"task.{name}={samples} allows utterances of fewer than 2 frames, too few to mask one; "
-                "raise it (720 are enough for the usual front ends)"
-            )

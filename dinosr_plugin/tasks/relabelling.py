@@ -1,26 +1,25 @@
-"""Labels that keep up with the model (``task.relabel_every``): clusters of one of its layers, made anew at the start of every Nth epoch.
+"""Refreshed labels (``task.relabel_every``): clusters of one of the model's layers, at the start of every Nth epoch.
 
-HuBERT (Hsu et al. 2021) ends training, clusters, and starts another model with another head. Here the model goes on and its head survives,
-because every new cluster gets the number of the old one with which it shares most frames: the matching that keeps most labels as they are.
+HuBERT (Hsu et al. 2021) ends training, clusters, and trains another model with a new head. Here training of the same
+model continues, and its head stays useful, because every new cluster gets the number of the old cluster with which it
+shares most frames: the matching that leaves most labels unchanged.
 
-All ranks take part and have the same labels afterwards, whatever their number: features of an utterance do not depend on who computes them.
-Labels lie in ``<save_dir>/labels``, and checkpoints say which of these files they were trained on: a run that was killed before, during or
-after a relabelling goes on as if it had not been. Validation splits get labels from the same clusters.
+All ranks take part and have the same labels afterwards, whatever their number, because the features of an utterance do
+not depend on who computes them. Labels are saved in ``<save_dir>/labels``, and checkpoints record which of these files
+they were trained on, so that a run that was killed before, during or after a refresh resumes as if it had not been.
+Validation splits get labels from the same clusters.
 """
 
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from fairseq.logging import metrics
-from fairseq.tasks.audio_pretraining import AudioPretrainingConfig
-from omegaconf import II
 from torch import Tensor
 
 from ..checkpoints.opening import reader_of
@@ -34,43 +33,22 @@ from ..units.batches import BATCH_SAMPLES, Progress, plan_batches, prefetch
 from ..units.clustering import SAMPLE, SAMPLE_AT_LEAST, assign, cluster
 from ..units.frames import standardize
 from ..units.matching import changed_share, count_pairs, matching, normalised_mutual_information
+from .config import RelabellingConfig
 
 logger = logging.getLogger(__name__)
 
-SPREAD = 4  # the utterances that the k-means sees have so many times the frames that it sees: more voices in the same number of frames
+SPREAD = 4
+"""The utterances from which k-means gets its frames have this many times as many: more voices in as many frames."""
 
 
-@dataclass
-class RelabellingConfig(AudioPretrainingConfig):
-    relabel_every: int = field(
-        default=0,
-        metadata={
-            "help": "so many epochs after the last time, make the first label set anew from the model itself; its clusters are matched to the old; 0: never"
-        },
-    )
-    relabel_layer: Optional[int] = field(
-        default=None,
-        metadata={"help": "from what this Transformer layer gives, from 0; the paper: 5, the middle one of 12"},
-    )
-    relabel_normalize: bool = field(
-        default=False,
-        metadata={
-            "help": "bring each utterance's features to mean 0 and variance 1 first, as `dinosr kmeans fit --normalize`"
-        },
-    )
-    save_dir: str = field(
-        default=II("checkpoint.save_dir"), metadata={"help": "in whose folder labels/ the new labels lie"}
-    )
-
-
-# ---- when, and which labels a checkpoint was trained on ---------------------------------------------------------------------
+# ---- when, and which labels a checkpoint was trained on --------------------------------------------------------------
 
 
 class Relabelling:
-    """Called at the start of every epoch, also of one that a resumed run goes on with.
+    """Called at the start of every epoch, also of one in which a run resumes.
 
     Attributes:
-        epoch: at whose start the labels in memory were made; 0: they are those of the label files.
+        epoch: the epoch at whose start the labels in memory were made; 0: they are those of the label files.
     """
 
     def __init__(self, cfg: RelabellingConfig):
@@ -83,17 +61,18 @@ class Relabelling:
         """Give all splits the labels of this epoch.
 
         Args:
-            splits: those with labels, by name; ``trained_on``: the one that is clustered.
-            state: what checkpoints keep. ``relabelled``: ``{"epoch": ..., "digests": {split: ...}}`` of the labels last used.
+            splits: datasets with labels, by name. ``trained_on``: the name of the one that is clustered.
+            state: saved in checkpoints. ``relabelled``: ``{"epoch": ..., "digests": {split: ...}}`` of the current
+                labels.
 
         Raises:
-            UserError: the labels that a checkpoint was trained on are not there any more, or were made by another run.
+            UserError: the labels that a checkpoint was trained on are missing, or were made by another run.
         """
         due = self.due(epoch)
         known = state.get("relabelled", {"epoch": 0, "digests": {}})
         if known["epoch"] > epoch:
-            state.pop("relabelled")  # a new run from an old one's checkpoint
-        elif known["epoch"] > self.epoch == 0:  # of a run that goes on, perhaps with another relabel_every
+            state.pop("relabelled")  # a new run that starts from a checkpoint of an old one
+        elif known["epoch"] > self.epoch == 0:  # a run that resumes, perhaps with another relabel_every
             self.epoch = known["epoch"]
             for split, dataset in splits.items():
                 self.restore(self.path(split), dataset, known["digests"].get(split))
@@ -112,7 +91,7 @@ class Relabelling:
                 write_files(self.path(trained_on).parent, lines)
 
     def due(self, epoch: int) -> int:
-        """The last epoch up to this one whose start makes labels anew; 0: none so far."""
+        """The last epoch up to this one at whose start labels are refreshed; 0: none so far."""
         if self.cfg.relabel_every == 0:
             return 0
         last = epoch - (epoch - 1) % self.cfg.relabel_every
@@ -123,7 +102,10 @@ class Relabelling:
 
     @staticmethod
     def restore(path: Path, dataset: SpeechDataset, expected: str | None) -> None:
-        remedy = "put back the labels that the checkpoint was trained on, or start from the label files in another checkpoint.save_dir"
+        remedy = (
+            "put back the labels that the checkpoint was trained on, or start from the label files in another "
+            "checkpoint.save_dir"
+        )
         if not path.is_file():
             raise UserError(f"{path}: no such file; {remedy}")
         labels = read_labels(
@@ -139,35 +121,16 @@ def digest(labels: FrameLabels) -> str:
     return hashlib.sha256(labels.values.numpy()).hexdigest()
 
 
-def check_relabelling(cfg: RelabellingConfig, n_layers: int) -> None:
-    """Raise UserError where labels cannot be made anew."""
-    if cfg.relabel_every < 0:
-        raise UserError(f"task.relabel_every={cfg.relabel_every}: give a number of epochs, or 0 for never")
-    if cfg.relabel_every == 0:
-        return
-    if not cfg.labels:
-        raise UserError(
-            f"task.relabel_every={cfg.relabel_every}: there are no labels to begin with; add task.labels=km, or set it to 0"
-        )
-    if cfg.relabel_layer is None or not 0 <= cfg.relabel_layer < n_layers:
-        raise UserError(
-            f"task.relabel_layer={cfg.relabel_layer}: give the layer to cluster, 0 to {n_layers - 1}; the paper takes the middle one"
-        )
-    if cfg.multi_corpus_keys is not None or cfg.subsample < 1:
-        raise UserError(
-            f"task.relabel_every={cfg.relabel_every}: not with task.multi_corpus_keys or task.subsample; train on one whole manifest"
-        )
-
-
-# ---- new labels -------------------------------------------------------------------------------------------------------------
+# ---- new labels ------------------------------------------------------------------------------------------------------
 
 
 def relabel(
     model: Trunk, splits: dict[str, SpeechDataset], trained_on: str, layer: int, normalize: bool, seed: list[int]
 ) -> None:
-    """Overwrite the first label set of every split: clusters of ``layer``'s output, as many as there were, matched to the old labels.
+    """Overwrite the first label set of every split with clusters of a layer's output, matched to the old labels.
 
-    An utterance whose file cannot be read (``skip_bad_audio``) keeps its labels.
+    There are as many clusters as labels before. An utterance whose file cannot be read (``skip_bad_audio``) keeps its
+    labels.
     """
     training, train = model.training, splits[trained_on]
     model.eval()
@@ -191,11 +154,10 @@ def relabel(
 def new_centroids(
     model: Trunk, dataset: SpeechDataset, layer: int, normalize: bool, k: int, seed: list[int]
 ) -> np.ndarray:
-    """(k, D) float32, the same on all ranks: rank 0's k-means on a random sample of frames that all ranks have computed."""
+    """(k, D) float32, the same on all ranks: k-means, on rank 0, of a random sample of frames computed by all ranks."""
     rows, places = draw_frames(frame_counts(model, dataset), max(SAMPLE * k, SAMPLE_AT_LEAST), seed)
-    sample = torch.zeros(
-        sum(len(place) for _, place in places.values()), model.cfg.encoder_embed_dim + 1
-    )  # the last column: it was computed
+    # the last column is 1 for the frames that were computed
+    sample = torch.zeros(sum(len(place) for _, place in places.values()), model.cfg.encoder_embed_dim + 1)
     for row, frames in layer_frames(model, dataset, rows, layer, normalize, "frames for k-means"):
         positions, place = places[row]
         sample[place] = torch.cat([torch.from_numpy(frames[positions]), torch.ones(len(place), 1)], dim=1)
@@ -203,11 +165,12 @@ def new_centroids(
     sample = sample[sample[:, -1] == 1, :-1].numpy()
     if len(sample) < k:
         raise UserError(
-            f"task.relabel_every: {len(sample)} frames are too few for the {k} clusters of the labels; train on more audio"
+            f"task.relabel_every: {len(sample)} frames are too few for the {k} clusters of the labels; train on more "
+            "audio"
         )
     if not np.isfinite(sample).all():
         raise UserError(
-            f"task.relabel_layer={layer}: gives NaN or infinity; the model has diverged, lower optimization.lr"
+            f"task.relabel_layer={layer}: returns NaN or infinity; the model has diverged, lower optimization.lr"
         )
     centroids = torch.zeros(k, sample.shape[1])
     if rank() == 0:
@@ -222,9 +185,10 @@ def draw_frames(
 
     Args:
         counts: (utterances,) frames of each.
-        wanted: frames to draw; fewer where there are no more.
+        wanted: frames to draw; fewer if there are no more.
 
-    Returns: the utterances, and for each (its frames, their places in the sample, which is in random order).
+    Returns:
+        The utterances, and for each (its frames, their places in the sample, which is in random order).
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(counts))
@@ -243,7 +207,10 @@ def draw_frames(
 def cluster_labels(
     model: Trunk, dataset: SpeechDataset, layer: int, normalize: bool, centroids: np.ndarray
 ) -> np.ndarray:
-    """The cluster of every label's frame, (n,) int32 as the values of the first label set; -1 for utterances that cannot be read. On all ranks."""
+    """The cluster of every label's frame, (n,) int32 in the order of the first label set's values, on all ranks.
+
+    -1 for utterances that cannot be read.
+    """
     labels, hop = dataset.labels[0], reader_of(model).grid.hop
     found = torch.zeros(len(labels.values), dtype=torch.int32)
     for row, frames in layer_frames(model, dataset, range(len(dataset)), layer, normalize, "new labels"):
@@ -262,7 +229,7 @@ def frames_of_labels(n_labels: int, n_frames: int, rate: int, hop: int) -> np.nd
     return np.minimum((2 * SAMPLE_RATE * i + rate * hop) // (2 * rate * hop), n_frames - 1)
 
 
-# ---- features, by all ranks -------------------------------------------------------------------------------------------------
+# ---- features, by all ranks ------------------------------------------------------------------------------------------
 
 
 def frame_counts(model: Trunk, dataset: SpeechDataset) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a loss does not show: codebooks of which one code is left, a student that predicts the same everywhere, a batch whose loss is NaN."""
+"""What a loss does not show: codebooks with one code left, a student with the same prediction everywhere, NaN."""
 
 import logging
 
@@ -11,10 +11,10 @@ from ..runs import stopping
 logger = logging.getLogger(__name__)
 
 ONE_CODE = 1.1
-"""Perplexity below which (nearly) all frames have one code."""
+"""Perplexity of the codes below which (nearly) all frames have one code."""
 
 SAME_PREDICTION = 0.01
-"""Variance of the predictions, in units of 1 / V, below which they do not depend on the frame. An untrained student has about 0.3."""
+"""Variance of the predictions, in units of 1 / V, below which they do not depend on the frame; untrained: about 0.3."""
 
 
 def describe(sums: dict[str, Tensor]) -> str:
@@ -30,7 +30,8 @@ class CollapseWatch:
     """Counts for how many updates in a row a codebook, or what is predicted of it, has been collapsed.
 
     Args:
-        action: "warn" logs it, every ``patience`` updates; "stop" ends the run. The figures are sums over ranks, so all ranks stop at once.
+        action: "warn" logs it every ``patience`` updates; "stop" ends the run. The figures are sums over ranks, so that
+            all ranks stop after the same update.
         patience: updates.
     """
 
@@ -40,7 +41,13 @@ class CollapseWatch:
         self.updates = None  # (K,) int64
 
     def update(self, sums: dict[str, Tensor], number: int, files: list[str]) -> None:
-        """After an update: its sums over frames (``modules.codebook_figures``, over all ranks), its number, this rank's last batch."""
+        """Look at an update.
+
+        Args:
+            sums: its sums over frames of all ranks, as of ``modules.codebook_figures``.
+            number: its number, from 1.
+            files: those of this rank's last batch.
+        """
         one_code = FIGURES["target_ppl"](sums) < ONE_CODE
         same = FIGURES["pred_variance"](sums) < SAME_PREDICTION / sums["codes"].size(-1)
         collapsed = ((one_code | same) & (sums["frames"] > 0)).cpu()
@@ -48,8 +55,9 @@ class CollapseWatch:
         for k in (collapsed & (self.updates % self.patience == 0)).nonzero().flatten().tolist():
             what = "all frames have one code" if one_code[k] else "the student predicts the same for every frame"
             message = (
-                f"update {number}: codebook {k} has collapsed ({what}, for {self.updates[k]} updates); lower the learning rate, "
-                "slow the teacher (model.ema_decay), or start the codebooks from frames (model.codebook_init=frames)"
+                f"update {number}: codebook {k} has collapsed ({what}, for {self.updates[k]} updates); lower the "
+                "learning rate, slow down the teacher (model.ema_decay), or start the codebooks from frames "
+                "(model.codebook_init=frames)"
             )
             logger.warning(f"{message}. {describe(sums)}. Last batch: {', '.join(files)}")
             if self.action == "stop":
@@ -57,8 +65,9 @@ class CollapseWatch:
 
 
 def warn_of_bad_loss(loss: float, sums: dict[str, Tensor], number: int, files: list[str]) -> None:
-    """Name the files behind a loss that is NaN or infinite. fairseq skips such an update (fp16), or stops all ranks."""
+    """Name the files of a batch with a NaN or infinite loss. fairseq skips such an update (fp16) or stops all ranks."""
     figures = f" {describe(sums)}." if sums else ""
     logger.warning(
-        f"update {number}: the loss is {loss}.{figures} Files: {', '.join(files)}; `dinosr check MANIFEST` tells whether they are sound"
+        f"update {number}: the loss is {loss}.{figures} Files: {', '.join(files)}; "
+        "`dinosr check MANIFEST` shows whether they are valid"
     )

@@ -373,10 +373,10 @@ def update_seconds(config: Path, warm_up: int = 2, timed: int = 6) -> float:
     for update in range(warm_up + timed):
         started = time.time()
         output = model(torch.randn(settings.dataset.max_tokens // width, width))
-        (output["losses"]["dinosr"] / output["sample_size"]).backward()
+        (output.losses["dinosr"] / output.sample_size).backward()
         optimizer.step()
         optimizer.zero_grad()
-        model.set_num_updates(update + 1)
+        model.end_update(update + 1)
         times.append(time.time() - started)
     return statistics.median(times[warm_up:])
 

@@ -11,19 +11,19 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from fairseq.data.data_utils import compute_mask_indices
-from fairseq.models import BaseFairseqModel
 from fairseq.models.wav2vec.wav2vec2 import ConvFeatureExtractionModel, TransformerEncoder, Wav2Vec2Config
 from fairseq.modules import EMAModule, EMAModuleConfig, LayerNorm
 from fairseq.utils import index_put
 from torch import Tensor, nn
 
 from dinosr_plugin.models.dinosr import DinoSRConfig
+from dinosr_plugin.models.objective import Objective, Output
 from dinosr_plugin.modules.conv_spec import parse_conv_layers
 from dinosr_plugin.modules.ema import annealed_decay
 from dinosr_plugin.modules.log_mel import LogMel
 
 
-class PlainDinoSR(BaseFairseqModel):
+class PlainDinoSR(Objective):
     """``head_layers=matching`` is not supported; ``codebook_init`` and ``revive_after``, of little cost, are ignored."""
 
     def __init__(self, cfg: DinoSRConfig):
@@ -58,7 +58,10 @@ class PlainDinoSR(BaseFairseqModel):
             self.teacher.step(self.encoder)
         self.num_updates = num_updates
 
-    def forward(self, source: Tensor, mask_indices: Tensor | None = None, **_) -> dict:
+    def end_update(self, n_updates: int):
+        self.set_num_updates(n_updates)
+
+    def forward(self, source: Tensor, mask_indices: Tensor | None = None, **_) -> Output:
         """source (B, T), mask_indices (B, F) bool or None -> losses and what to log, as ours; nothing is padded."""
         features = self.feature_extractor(source.to(self.mask_emb.dtype)).transpose(1, 2)
         features = self.post_extract_proj(self.layer_norm(features))
@@ -109,12 +112,8 @@ class PlainDinoSR(BaseFairseqModel):
         losses = {"dinosr": loss[masked].sum()}
         if self.cfg.unmasked_weight > 0:
             losses["unmasked"] = self.cfg.unmasked_weight * loss[~masked].sum()
-        return {
-            "losses": losses,
-            "sample_size": int(masked.sum()),
-            "target_ppl": target_ppl / len(targets),
-            "pred_ppl": pred_ppl / len(targets),
-        }
+        perplexities = {"target_ppl": target_ppl / len(targets), "pred_ppl": pred_ppl / len(targets)}
+        return Output(losses, int(masked.sum()), "masked_frames", perplexities)
 
 
 @torch.no_grad()

@@ -57,7 +57,7 @@ def test_codebooks_of_another_size_are_named(tmp_path):
 
 def test_a_model_for_measuring():
     """In eval mode, with its whole config; a string does as well as a path."""
-    model, cfg = load_model(str(WHOLE))
+    model, cfg, _ = load_model(str(WHOLE))
     assert isinstance(model, DinoSR) and not model.training
     assert cfg.model._name == "dinosr" and cfg.task.normalize in (True, False)
     assert isinstance(load_dinosr(WHOLE)[0], DinoSR)
@@ -72,7 +72,7 @@ def test_codebooks_are_asked_for(monkeypatch):
 def test_features_and_units_from_python():
     """A numpy array, in double precision too, or a tensor; normalised as the checkpoint says."""
     speech_model = dinosr_plugin.load(str(WHOLE))
-    model, cfg = load_model(WHOLE)
+    model, cfg, _ = load_model(WHOLE)
     wave = np.random.default_rng(0).normal(0.1, 0.3, 8000)
     features, units = speech_model.features(wave), speech_model.units(wave)
     assert torch.equal(features, speech_model.features(torch.from_numpy(wave).float())) and not features.requires_grad
@@ -95,7 +95,7 @@ def test_field_and_hop():
 
 
 def test_fingerprint_is_of_the_teacher_too():
-    model, same = load_model(WHOLE)[0], load_model(WHOLE)[0]
+    model, same, _ = load_model(WHOLE)[0], load_model(WHOLE)[0]
     assert fingerprint([model]) == fingerprint([same])
     same.teacher.model.layers[0].fc1.bias.data += 1e-6
     assert fingerprint([model]) != fingerprint([same])

@@ -153,7 +153,7 @@ PRETRAINING_FAULTS = {
     "one frame": (["task.min_sample_size=400"], "task.min_sample_size=400 .*raise it"),
     "top layers": (
         ["model.average_top_k_layers=3"],
-        "model.average_top_k_layers=3 must lie between 1 and model.encoder_layers=2",
+        "model.average_top_k_layers=3 must be between 1 and model.encoder_layers=2",
     ),
     "codebook": (["model.codebook_size=1"], "model.codebook_size=1 must be at least 2"),
     "mask nothing": (["model.mask_prob=0"], "model.mask_prob=0.0 masks nothing.*raise it"),
@@ -194,7 +194,7 @@ FINETUNING_FAULTS = {
     "w2v_path text": (
         lambda data: (data / "x").write_text("hello"),
         ["model.w2v_path=DATA/x"],
-        "model.w2v_path=.*/x: no fairseq checkpoint, or cut short .*; give",
+        "model.w2v_path=.*/x: not a fairseq checkpoint, or truncated .*; give",
     ),
     "w2v_path folder": (
         nothing,

@@ -287,14 +287,14 @@ def test_plain_dinosr_computes_what_ours_does(method):
         for model, optimizer in zip((ours, plain), optimizers):
             output = model(source, mask_indices=mask)
             optimizer.zero_grad()
-            (sum(output["losses"].values()) / output["sample_size"]).backward()
+            (sum(output.losses.values()) / output.sample_size).backward()
             optimizer.step()
-            model.set_num_updates(update + 1)
+            model.end_update(update + 1)
             outputs.append(output)
-        assert outputs[0]["sample_size"] == outputs[1]["sample_size"]
-        assert outputs[0]["losses"].keys() == outputs[1]["losses"].keys()
-        for name in outputs[0]["losses"]:
-            torch.testing.assert_close(outputs[1]["losses"][name], outputs[0]["losses"][name], rtol=1e-5, atol=1e-5)
+        assert outputs[0].sample_size == outputs[1].sample_size
+        assert outputs[0].losses.keys() == outputs[1].losses.keys()
+        for name in outputs[0].losses:
+            torch.testing.assert_close(outputs[1].losses[name], outputs[0].losses[name], rtol=1e-5, atol=1e-5)
     for k in range(ours.n_codebooks):
         torch.testing.assert_close(plain.sums[k], ours.codebooks.sums[k], rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(plain.counts[k], ours.codebooks.counts[k], rtol=1e-5, atol=1e-5)

@@ -1,22 +1,22 @@
-"""From a model's dictionary to fairseq's loss, sample size and log."""
+"""From the output of an objective to fairseq's loss, sample size and log."""
 
 import pytest
 import torch
 from fairseq.logging import metrics
 
 from dinosr_plugin.criterions.dinosr import DinoSRCriterion
+from dinosr_plugin.modules.output import Output
 
 SAMPLE = {"id": torch.tensor([3, 8]), "net_input": {"source": torch.zeros(2, 16000)}}
 
 
 def model(source):
-    return {
-        "losses": {"dinosr": torch.tensor(6.0, requires_grad=True), "other": torch.tensor(2.0)},
-        "sample_size": 4,
-        "codes": torch.zeros(1, 4),
-        "accuracy": torch.tensor(0.5),
-        "ema_decay": 0.999,
-    }
+    return Output(
+        losses={"dinosr": torch.tensor(6.0, requires_grad=True), "other": torch.tensor(2.0)},
+        sample_size=4,
+        unit="anchors",
+        scalars={"accuracy": torch.tensor(0.5), "ema_decay": 0.999},
+    )
 
 
 def reduced(*logs) -> dict:
@@ -34,17 +34,32 @@ def test_losses_are_weighted_by_name():
     assert DinoSRCriterion(None)(model, SAMPLE)[0].item() == 8.0
 
 
-def test_scalars_are_logged_and_nothing_else():
+def test_scalars_and_the_number_of_units_are_logged():
     log = DinoSRCriterion(None)(model, SAMPLE)[2]
     assert {name for name in log if name.startswith("mean_")} == {"mean_accuracy", "mean_ema_decay"}
     assert (log["nsentences"], log["samples"], log["ntokens"], log["sample_size"]) == (2, 32000, 4, 4)
+    assert {name: log[name] for name in log if name.startswith("units_")} == {"units_anchors": 4}
 
 
 def test_averages_go_by_frames():
     """A rank with 300 frames counts three times one with 100."""
     figures = reduced(
-        {"loss": 100.0, "loss_a": 50.0, "mean_accuracy": 0.2 * 100, "sample_size": 100, "samples": 16000},
-        {"loss": 900.0, "loss_a": 90.0, "mean_accuracy": 0.6 * 300, "sample_size": 300, "samples": 32000},
+        {
+            "loss": 100.0,
+            "loss_a": 50.0,
+            "mean_accuracy": 0.2 * 100,
+            "sample_size": 100,
+            "units_masked_frames": 100,
+            "samples": 16000,
+        },
+        {
+            "loss": 900.0,
+            "loss_a": 90.0,
+            "mean_accuracy": 0.6 * 300,
+            "sample_size": 300,
+            "units_masked_frames": 300,
+            "samples": 32000,
+        },
     )
     assert figures["loss"] == pytest.approx(1000 / 400)
     assert figures["loss_a"] == pytest.approx(140 / 400)
@@ -52,10 +67,21 @@ def test_averages_go_by_frames():
     assert figures["masked_frames"] == 400 and figures["audio_seconds"] == 3
 
 
+def test_each_objective_names_its_units():
+    figures = reduced({"loss": 1.0, "sample_size": 3, "units_anchors": 3, "samples": 16000})
+    assert figures["anchors"] == 3 and "masked_frames" not in figures
+
+
 def test_a_sum_of_logs_reduces_to_the_same():
     """fairseq sums the logs over ranks before it reduces them."""
     logs = [DinoSRCriterion(None)(model, SAMPLE)[2] for _ in range(2)]
-    logs[1] = {**logs[1], "loss": torch.tensor(1.0), "sample_size": 9, "mean_accuracy": torch.tensor(3.0)}
+    logs[1] = {
+        **logs[1],
+        "loss": torch.tensor(1.0),
+        "sample_size": 9,
+        "units_anchors": 9,
+        "mean_accuracy": torch.tensor(3.0),
+    }
     summed = {key: logs[0][key] + logs[1][key] for key in logs[0]}
     assert DinoSRCriterion(None).logging_outputs_can_be_summed()
     assert reduced(*logs) == pytest.approx(reduced(summed))

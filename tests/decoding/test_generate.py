@@ -204,13 +204,13 @@ def test_emissions_are_of_whole_manifests(recogniser, tmp_path):
         ["--max-sample-size", "10000", "--skip-invalid-size-inputs-valid-test"],
         ["--distributed-world-size", "2", "--distributed-no-spawn"],
     ):
-        with pytest.raises(UserError, match="--emissions .*train.npz: is of whole manifests"):
+        with pytest.raises(UserError, match="--emissions .*train.npz: must contain whole manifests"):
             run(recogniser, tmp_path, "--emissions", tmp_path / "train.npz", *less)
     assert not (tmp_path / "train.npz").exists()
 
 
 def test_a_size_limit_that_leaves_no_utterances(recogniser, tmp_path):
-    with pytest.raises(UserError, match="task.max_sample_size=100: no utterance is as short as that"):
+    with pytest.raises(UserError, match="task.max_sample_size=100: every utterance is longer"):
         run(recogniser, tmp_path, "--max-sample-size", "100", "--skip-invalid-size-inputs-valid-test")
 
 

@@ -327,7 +327,7 @@ def test_base_is_the_papers_recipe():
     for group, values in FACTS.items():
         assert {key: base[group].get(key) for key in values} == values, group
     rest = set(OmegaConf.load(BASE).model) - set(FACTS["model"])
-    assert rest == {"n_mels", "checkpoint_activations", "mask_channel_length", "codebook_update"}, (
+    assert rest == {"start_from", "n_mels", "checkpoint_activations", "mask_channel_length", "codebook_update"}, (
         "none of them changes the paper's model"
     )
 
@@ -372,7 +372,7 @@ def test_hubert_base_is_fairseqs_recipe(name, updates):
                 assert ours[group][field] == theirs[group][field], f"{group}.{field}"
     assert ours.distributed_training.distributed_world_size == theirs.distributed_training.distributed_world_size
     defaults = MODEL_DATACLASS_REGISTRY["hubert"].__dataclass_fields__
-    only_ours = {"front_end", "n_mels", "num_classes", "pos_conv_depth", "require_same_masks"}
+    only_ours = {"start_from", "front_end", "n_mels", "num_classes", "pos_conv_depth", "require_same_masks"}
     for field in (
         OmegaConf.load(HUBERT[name]).model.keys() - only_ours - {"_name", "pred_masked_weight", "pred_nomask_weight"}
     ):
@@ -461,7 +461,7 @@ BIG_FACTS = {"model": {"encoder_channels": 512, "context_dim": 512, "context_lay
 @pytest.mark.parametrize("name", ["cpc_small", "cpc_big", "deepcluster_small", "deepcluster_big"])
 def test_cpc_is_the_papers_recipe(name):
     """The values of the paper and its code; the number of clusters comes from the dictionary of the labels."""
-    cfg = OmegaConf.to_container(composed(CPC[name], *(["model.cpc_path=x"] if "deep" in name else [])), resolve=True)
+    cfg = OmegaConf.to_container(composed(CPC[name], *(["model.start_from=x"] if "deep" in name else [])), resolve=True)
     facts = OmegaConf.merge(CPC_FACTS, DEEPCLUSTER_FACTS if "deep" in name else {}, BIG_FACTS if "big" in name else {})
     for group, values in OmegaConf.to_container(facts).items():
         assert {key: cfg[group].get(key) for key in values} == values, group

@@ -86,11 +86,11 @@ def test_what_goes_where(noting):
     assert [re.search(r"--config-name (\S+)", call).group(1) for call in trainings] == ["cpc_big"] + 3 * [
         "deepcluster_big"
     ]
-    assert trainings[0].endswith("common.seed=3 model.steps=5 a=1 b=2") and "cpc_path" not in trainings[0]
+    assert trainings[0].endswith("common.seed=3 model.steps=5 a=1 b=2") and "start_from" not in trainings[0]
     for training, before in zip(trainings[1:], ("cpc", "round1", "round2")):
         assert (
             f"task.data={noting}/out/{before}/labels " in training
-            and f"model.cpc_path=out/{before}/checkpoint_best.pt " in training
+            and f"model.start_from=out/{before}/checkpoint_best.pt " in training
         )
         assert training.endswith("common.seed=3 model.steps=5 c=3")
     fits = [call for call in made if call.startswith("dinosr kmeans fit")]

@@ -51,7 +51,7 @@ def mask_of(cfg, rows: int, samples: int) -> torch.Tensor:
 
 
 def loss_of(model: DinoSR, cfg, rows: int, samples: int) -> torch.Tensor:
-    return sum(model(torch.randn(rows, samples), mask_indices=mask_of(cfg, rows, samples))["losses"].values())
+    return sum(model(torch.randn(rows, samples), mask_indices=mask_of(cfg, rows, samples)).losses.values())
 
 
 def test_parameters():

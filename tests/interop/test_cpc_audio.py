@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from dinosr_plugin.checkpoints.load import LayerReader, load, load_model
+from dinosr_plugin.checkpoints.load import load, load_model
+from dinosr_plugin.checkpoints.opening import open_reader
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.models.cpc import CPC
 from dinosr_plugin.models.cpc_deepcluster import CPCDeepCluster
@@ -52,22 +53,22 @@ def test_gives_the_references_features(tmp_path, wave, norm, recurrent, layers, 
     if form == "before torch 1.6":
         state = torch.load(path, weights_only=True)
         torch.save(state, path, _use_new_zipfile_serialization=False)
-    ours, cfg = load_model(path)
+    ours, cfg, _ = load_model(path)
     assert type(ours) is CPC and not ours.training and cfg.task.normalize is False
     z, c = encode(model, wave)
     read = ours.extract_features(wave.unsqueeze(0))
     assert_close(read["features"][0], z, rtol=0, atol=1e-5)
     assert_close(read["x"][0], c, rtol=0, atol=1e-5)
     assert_close(load(path).features(wave), c, rtol=0, atol=1e-5)
-    reader = LayerReader(path)
+    reader = open_reader(path)
     assert (reader.n_layers, reader.width, reader.hop) == (layers, width, 160)
-    assert_close(reader.read([wave], [layers - 1])[0][0], c, rtol=0, atol=1e-5)
+    assert_close(reader.read([wave], [layers - 1])[0].layers[0], c, rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
 def test_linear_predictors(tmp_path, wave):
     model, state = reference(width=24), linear_predictors(24)
-    ours, cfg = load_model(save(tmp_path, model, state))
+    ours, cfg, _ = load_model(save(tmp_path, model, state))
     assert (cfg.model.predictor, cfg.model.steps, cfg.model.n_negatives) == ("linear", 12, 64)
     c = encode(model, wave)[1]
     given = ours.predictors(c.unsqueeze(0))
@@ -78,7 +79,7 @@ def test_linear_predictors(tmp_path, wave):
 @torch.no_grad()
 def test_transformer_predictors(tmp_path):
     state = transformer_predictors(anchors=9)
-    ours, cfg = load_model(save(tmp_path, reference(), state))
+    ours, cfg, _ = load_model(save(tmp_path, reference(), state))
     assert (cfg.model.predictor, cfg.model.steps, cfg.model.predictor_positions) == ("transformer", 12, 9)
     c = torch.randn(9, CHANNELS)
     given = ours.predictors(c.unsqueeze(0))
@@ -100,7 +101,7 @@ def test_transformer_predictors(tmp_path):
 def test_other_predictors_are_left_out(tmp_path, wave, criterion):
     """The features need none; nothing is learned without."""
     model = reference()
-    ours, cfg = load_model(save(tmp_path, model, criterion))
+    ours, cfg, _ = load_model(save(tmp_path, model, criterion))
     assert cfg.model.predictor == "none" and ours.predictors is None
     assert_close(ours.extract_features(wave.unsqueeze(0))["x"][0], encode(model, wave)[1], rtol=0, atol=1e-5)
     with pytest.raises(UserError, match="model.predictor=none"):
@@ -110,7 +111,7 @@ def test_other_predictors_are_left_out(tmp_path, wave, criterion):
 @torch.no_grad()
 def test_classifier_of_the_fork(tmp_path):
     classifier = {"classifier.weight": torch.randn(50, CHANNELS), "classifier.bias": torch.randn(50)}
-    ours, _ = load_model(save(tmp_path, reference(), linear_predictors(), cpc_classifier=classifier))
+    ours, *_ = load_model(save(tmp_path, reference(), linear_predictors(), cpc_classifier=classifier))
     assert type(ours) is CPCDeepCluster and ours.cfg.num_classes == [50]
     assert torch.equal(ours.classifier.weight, classifier["classifier.weight"]) and torch.equal(
         ours.classifier.bias, classifier["classifier.bias"]
@@ -120,7 +121,7 @@ def test_classifier_of_the_fork(tmp_path):
 def test_same_weights_have_the_same_fingerprint(tmp_path):
     """... at every reading, so that a features folder goes on."""
     path = save(tmp_path, reference(), {})
-    assert LayerReader(path).fingerprint == LayerReader(path).fingerprint
+    assert open_reader(path).fingerprint == open_reader(path).fingerprint
 
 
 # ---- what is not ------------------------------------------------------------------------------------------------------------
@@ -129,7 +130,7 @@ def test_same_weights_have_the_same_fingerprint(tmp_path):
 def test_without_options(tmp_path, caplog):
     """They are not needed for any size: a warning says what cannot be known."""
     with caplog.at_level(logging.WARNING):
-        _, cfg = load_model(save(tmp_path, reference(), linear_predictors(), args=None))
+        _, cfg, _ = load_model(save(tmp_path, reference(), linear_predictors(), args=None))
     assert cfg.model.n_negatives == 128
     assert [record.message for record in caplog.records if "no checkpoint_args.json beside it" in record.message]
 

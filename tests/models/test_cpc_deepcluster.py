@@ -36,17 +36,17 @@ def test_loss_of_an_untrained_model():
     with torch.no_grad():
         output = model(**windows(2, 20480, 50, 300))
     assert_close(
-        sum(output["losses"].values()) / output["sample_size"],
+        sum(output.losses.values()) / output.sample_size,
         torch.tensor(12 * math.log(129) + 12 * math.log(50)),
         rtol=0.02,
         atol=0,
     )
-    assert_close(output["cluster_loss"], torch.tensor(math.log(50)), rtol=0.02, atol=0)
+    assert_close(output.scalars["cluster_loss"], torch.tensor(math.log(50)), rtol=0.02, atol=0)
 
 
 @pytest.mark.parametrize("alpha", [12.0, 1.0, 0.0])
 def test_joint_loss(alpha):
-    """Of CPC's, which stays what it is, and alpha times the mean cross-entropy of the frames that have K frames after them."""
+    """The unchanged loss of CPC plus alpha times the mean cross-entropy of the frames with K frames after them."""
     model, inputs = model_of(alpha=alpha), windows()
     output = model(**inputs)
     c = model.extract_features(inputs["source"])["x"][:, :16]
@@ -57,22 +57,22 @@ def test_joint_loss(alpha):
         ]
     )
     logits = c @ model.classifier.weight.T + model.classifier.bias
-    assert output["sample_size"] == 32 and set(output["losses"]) == {"cpc", "clusters"}
+    assert output.sample_size == 32 and set(output.losses) == {"cpc", "clusters"}
     expected = F.cross_entropy(logits.reshape(32, 5), picked.reshape(32))
-    assert_close(output["losses"]["clusters"] / 32, alpha * expected)
+    assert_close(output.losses["clusters"] / 32, alpha * expected)
     assert_close(
-        (output["cluster_loss"], output["cluster_accuracy"]),
+        (output.scalars["cluster_loss"], output.scalars["cluster_accuracy"]),
         (expected.detach(), (logits.argmax(-1) == picked).float().mean()),
     )
-    assert_close(output["losses"]["cpc"] / 32, sum(output[f"loss_{k}"] for k in range(1, 5)))
+    assert_close(output.losses["cpc"] / 32, sum(output.scalars[f"loss_{k}"] for k in range(1, 5)))
 
 
 def test_alpha_0_teaches_the_classifier_nothing():
-    for alpha, taught in ((0.0, False), (12.0, True)):
+    for alpha, learns in ((0.0, False), (12.0, True)):
         model = model_of(alpha=alpha)
-        sum(model(**windows())["losses"].values()).backward()
-        assert bool(model.classifier.weight.grad.any()) == taught and model.encoder.convolutions[0].weight.grad.any()
-    losses = [model_of(alpha=alpha)(**windows())["losses"]["cpc"] for alpha in (0.0, 12.0)]
+        sum(model(**windows()).losses.values()).backward()
+        assert bool(model.classifier.weight.grad.any()) == learns and model.encoder.convolutions[0].weight.grad.any()
+    losses = [model_of(alpha=alpha)(**windows()).losses["cpc"] for alpha in (0.0, 12.0)]
     assert torch.equal(*losses)
 
 

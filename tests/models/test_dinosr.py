@@ -32,9 +32,9 @@ def update(model: DinoSR, optimizer, number: int, source=SOURCE, mask=MASK, **in
     """Update ``number`` (from 1), and the call that ends it."""
     output = model(source, mask_indices=mask, **inputs)
     optimizer.zero_grad()
-    (output["losses"]["dinosr"] / max(output["sample_size"], 1)).backward()
+    (output.losses["dinosr"] / max(output.sample_size, 1)).backward()
     optimizer.step()
-    model.set_num_updates(number)
+    model.end_update(number)
     return output
 
 
@@ -50,7 +50,7 @@ def average(model: DinoSR) -> torch.Tensor:
     return flat(model.teacher.average().values())
 
 
-# ---- size and loss -----------------------------------------------------------------------------------------------------------
+# ---- size and loss -------------------------------------------------------------------------------------------------
 
 
 def test_base_size():
@@ -65,7 +65,7 @@ def test_chance_loss(tiny):
     model = tiny(codebook_size=256)
     with torch.no_grad():
         output = model(torch.randn(4, 16000))
-    assert output["losses"]["dinosr"].item() / output["sample_size"] == pytest.approx(math.log(256), rel=0.05)
+    assert output.losses["dinosr"].item() / output.sample_size == pytest.approx(math.log(256), rel=0.05)
 
 
 def test_loss_is_the_cross_entropy_summed_over_frames_and_averaged_over_codebooks(tiny):
@@ -73,25 +73,24 @@ def test_loss_is_the_cross_entropy_summed_over_frames_and_averaged_over_codebook
     logits, codes = torch.randn(2, 7, 16), torch.randint(16, (2, 7))
     output = model.losses(logits, codes, torch.ones(7, dtype=torch.bool))
     expected = torch.stack(
-        [torch.nn.functional.cross_entropy(row, own, reduction="sum") for row, own in zip(logits, codes)]
+        [torch.nn.functional.cross_entropy(row, labels, reduction="sum") for row, labels in zip(logits, codes)]
     ).mean()
-    assert_close(output["losses"]["dinosr"], expected)
-    assert output["sample_size"] == 7
-    assert_close(output["codebook_sums"]["nll"].mean().float(), expected)
-    assert torch.equal(output["predictions"], logits.argmax(-1)) and torch.equal(output["codes"], codes)
+    assert_close(output.losses["dinosr"], expected)
+    assert output.sample_size == 7
+    assert_close(output.codebook_sums["nll"].mean().float(), expected)
+    assert torch.equal(output.predictions, logits.argmax(-1)) and torch.equal(output.codes, codes)
 
 
 def test_unmasked_frames_count_with_their_weight(tiny):
-    """They add a loss of their own and move the codebooks; the loss of the masked stays."""
+    """They add a separate loss and move the codebooks; the loss of masked frames does not change."""
     plain, weighted = tiny(), tiny(unmasked_weight=0.5)
     outputs = [model(SOURCE, mask_indices=MASK) for model in (plain, weighted)]
-    assert_close(outputs[0]["losses"]["dinosr"], outputs[1]["losses"]["dinosr"])
-    assert outputs[0]["losses"].keys() == {"dinosr"} and outputs[1]["losses"].keys() == {"dinosr", "unmasked"}
-    assert outputs[1]["sample_size"] == 12 and torch.equal(outputs[0]["codes"], outputs[1]["codes"])
-    rest = plain(SOURCE, mask_indices=MASK | mask_of(0))[
-        "losses"
-    ]  # another mask, another student: only the scale can be compared
-    assert 0.7 < outputs[1]["losses"]["unmasked"] / (0.5 * rest["dinosr"]) * 14 / (2 * N_FRAMES - 12) < 1.4
+    assert_close(outputs[0].losses["dinosr"], outputs[1].losses["dinosr"])
+    assert outputs[0].losses.keys() == {"dinosr"} and outputs[1].losses.keys() == {"dinosr", "unmasked"}
+    assert outputs[1].sample_size == 12 and torch.equal(outputs[0].codes, outputs[1].codes)
+    # with another mask the student differs: only the scale can be compared
+    rest = plain(SOURCE, mask_indices=MASK | mask_of(0)).losses
+    assert 0.7 < outputs[1].losses["unmasked"] / (0.5 * rest["dinosr"]) * 14 / (2 * N_FRAMES - 12) < 1.4
     assert (
         plain.codebooks.pending[..., -1].sum() == 2 * (12 + 14)
         and weighted.codebooks.pending[..., -1].sum() == 2 * 2 * N_FRAMES
@@ -108,13 +107,13 @@ def test_same_seed_same_loss(tiny):
 
 
 def update_loss(model: DinoSR, number: int) -> float:
-    return update(model, adam(model), number, mask=None)["losses"]["dinosr"].item()
+    return update(model, adam(model), number, mask=None).losses["dinosr"].item()
 
 
 def test_it_learns(tiny):
     model = tiny()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    losses = [update(model, optimizer, number)["losses"]["dinosr"].item() for number in range(1, 61)]
+    losses = [update(model, optimizer, number).losses["dinosr"].item() for number in range(1, 61)]
     assert losses[-1] < 0.7 * losses[0]
 
 
@@ -125,17 +124,17 @@ def test_a_batch_without_masked_frames_is_no_accident(tiny):
     update(model, optimizer, 1)
     sums = model.codebooks.sums.clone()
     output = update(model, optimizer, 2, source=torch.randn(1, 400), mask=None)
-    assert output["sample_size"] == 0 and output["losses"]["dinosr"] == 0
-    assert all(figure(output["codebook_sums"]).isfinite().all() for figure in FIGURES.values())
+    assert output.sample_size == 0 and output.losses["dinosr"] == 0
+    assert all(figure(output.codebook_sums).isfinite().all() for figure in FIGURES.values())
     assert torch.equal(model.codebooks.sums, sums)
 
 
-# ---- targets -----------------------------------------------------------------------------------------------------------------
+# ---- targets -------------------------------------------------------------------------------------------------------
 
 
 def codes_at(model: DinoSR, frames: torch.Tensor, mask: torch.Tensor, source=SOURCE, padding_mask=None) -> torch.Tensor:
     """Codes (K, n) of the teacher at ``frames``, from a training step that masks ``mask``."""
-    codes = model(source, padding_mask, mask_indices=mask)["codes"]
+    codes = model(source, padding_mask, mask_indices=mask).codes
     whole = codes.new_full((len(codes), *mask.shape), -1)
     whole[:, mask] = codes
     return whole[:, frames]
@@ -179,8 +178,8 @@ def test_training_on_a_padded_batch_is_training_on_each_utterance(tiny, batch):
     mask = MASK.clone()
     together = model(source, padding_mask, mask_indices=mask)
     parts = [model(source[:1], mask_indices=mask[:1]), model(source[1:, :4000], mask_indices=mask[1:, :12])]
-    assert together["sample_size"] == sum(part["sample_size"] for part in parts)
-    assert_close(together["losses"]["dinosr"], sum(part["losses"]["dinosr"] for part in parts), rtol=1e-4, atol=1e-4)
+    assert together.sample_size == sum(part.sample_size for part in parts)
+    assert_close(together.losses["dinosr"], sum(part.losses["dinosr"] for part in parts), rtol=1e-4, atol=1e-4)
 
 
 def test_targets_are_the_feed_forward_outputs_of_the_top_layers_lowest_first(tiny):
@@ -198,7 +197,7 @@ def test_no_gradient_reaches_the_targets(tiny):
     assert not model.targets(model.encoder_inputs(SOURCE, model.frame_padding(SOURCE, None)), None).requires_grad
 
 
-# ---- what moves, and when ----------------------------------------------------------------------------------------------------
+# ---- what moves, and when ------------------------------------------------------------------------------------------
 
 
 def test_codebooks_move_in_training_only(tiny):
@@ -209,12 +208,12 @@ def test_codebooks_move_in_training_only(tiny):
         model(SOURCE)
         model.codes(SOURCE)
         model.predicted_codes(SOURCE)
-    model.set_num_updates(1)
+    model.end_update(1)
     assert torch.equal(model.codebooks.sums, start)
     model.train()
     model(SOURCE)
     assert torch.equal(model.codebooks.sums, start), "codes are those of the codebooks before the update"
-    model.set_num_updates(2)
+    model.end_update(2)
     assert not torch.equal(model.codebooks.sums, start)
 
 
@@ -222,7 +221,7 @@ def test_the_teacher_moves_once_an_update(tiny):
     model = tiny()
     update(model, adam(model), 1)
     once, sums = average(model), model.codebooks.sums.clone()
-    for number in (1, 1, 2):  # fairseq tells the number again before the next forward pass
+    for number in (1, 1, 2):  # fairseq repeats the number before every micro-batch
         model.set_num_updates(number)
         assert torch.equal(average(model), once) and torch.equal(model.codebooks.sums, sums)
     update(model, adam(model), 3)
@@ -239,7 +238,10 @@ def test_loading_a_checkpoint_moves_nothing(tiny):
 
 @pytest.mark.parametrize("unmasked_weight", [0.0, 0.4])
 def test_four_micro_batches_are_one_batch_four_times_as_large(tiny, unmasked_weight):
-    """update_freq=[4]: fairseq tells the number of updates before every micro-batch; parameters, codebooks and teacher take the same course."""
+    """update_freq=[4]: parameters, codebooks and teacher change in the same way.
+
+    fairseq calls ``set_num_updates`` before every micro-batch.
+    """
     whole, parts = (tiny(unmasked_weight=unmasked_weight) for _ in range(2))
     optimizers = {model: torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9) for model in (whole, parts)}
     generator = torch.Generator().manual_seed(8)
@@ -253,16 +255,19 @@ def test_four_micro_batches_are_one_batch_four_times_as_large(tiny, unmasked_wei
             for row in rows:
                 model.set_num_updates(number)
                 output = model(source[row], mask_indices=mask[row])
-                (sum(output["losses"].values()) / mask.sum()).backward()
+                (sum(output.losses.values()) / mask.sum()).backward()
             optimizers[model].step()
-            model.set_num_updates(number + 1)
+            model.end_update(number + 1)
     expected, state = whole.state_dict(), parts.state_dict()
     for name, value in {**expected.pop("_ema"), **expected}.items():
         assert_close({**state["_ema"], **state}[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_codebooks_may_move_with_every_forward_pass(tiny):
-    """codebook_update=per_forward, the released code: the second micro-batch meets other codebooks; teacher and parameters do not move in between."""
+    """codebook_update=per_forward, as in the released code.
+
+    The second micro-batch meets other codebooks; teacher and parameters do not move in between.
+    """
     model, other = tiny(codebook_update="per_forward"), tiny()
     start, teacher = model.codebooks.sums.clone(), average(model)
     moved = []
@@ -279,7 +284,7 @@ def test_codebooks_may_move_with_every_forward_pass(tiny):
     other.codebooks.step_(other.codebook_decay(1))
     assert torch.equal(other.codebooks.sums, moved[0])
     torch.optim.SGD(model.parameters(), lr=0.01).step()
-    model.set_num_updates(1)
+    model.end_update(1)
     assert torch.equal(model.codebooks.sums, moved[1]) and not torch.equal(average(model), teacher)
 
 
@@ -288,7 +293,7 @@ def test_the_pretraining_task_ends_an_update_at_once(tiny):
     model = tiny()
     optimizer = adam(model)
     model.set_num_updates(0)
-    model(SOURCE, mask_indices=MASK)["losses"]["dinosr"].backward()
+    model(SOURCE, mask_indices=MASK).losses["dinosr"].backward()
     before = average(model)
     DinoSRPretrainingTask.optimizer_step(object.__new__(DinoSRPretrainingTask), optimizer, model, update_num=0)
     assert model.num_updates == 1
@@ -301,7 +306,7 @@ def test_teacher_formula_in_training(tiny):
     optimizer = adam(model)
     for number, decay in ((1, 0.6), (2, 0.7), (3, 0.8), (4, 0.9), (5, 0.9)):
         before = {name: value.clone() for name, value in model.teacher.average().items()}
-        assert update(model, optimizer, number)["ema_decay"] == pytest.approx(decay)
+        assert update(model, optimizer, number).scalars["ema_decay"] == pytest.approx(decay)
         for name, p in model.encoder.named_parameters():
             expected = p.detach() if name.startswith("pos_conv.") else decay * before[name] + (1 - decay) * p.detach()
             assert_close(model.teacher.average()[name], expected)
@@ -314,9 +319,9 @@ def front_end(model: DinoSR) -> torch.Tensor:
 
 @pytest.mark.parametrize("zero_gradients", [False, True])
 def test_freezing(tiny, zero_gradients):
-    """From freeze_teacher_step on, teacher and front end stay bit for bit, whatever momentum and weight decay would do.
+    """From freeze_teacher_step on, teacher and front end stay bit for bit, despite momentum and weight decay.
 
-    ``zero_gradients``: fairseq's fp16 optimiser and its DDP put zeros where a parameter has no gradient, and Adam acts on them.
+    ``zero_gradients``: fairseq's fp16 optimiser and its DDP replace a missing gradient by zeros, which Adam acts on.
     """
     model = tiny(freeze_teacher_step=3)
     optimizer = adam(model)
@@ -327,7 +332,7 @@ def test_freezing(tiny, zero_gradients):
         after = average(model), front_end(model), flat(model.encoder.parameters()), model.codebooks.sums.clone()
         same = [torch.equal(old, new) for old, new in zip(before, after)]
         assert same == ([False, False, False, False] if number < 3 else [True, True, False, False]), number
-        assert (output["ema_decay"] == 1) == (number >= 3)
+        assert (output.scalars["ema_decay"] == 1) == (number >= 3)
 
 
 def fill_gradients(model: DinoSR):
@@ -359,7 +364,7 @@ def test_never_frozen(tiny):
     assert not torch.equal(average(model), before[0]) and not torch.equal(front_end(model), before[1])
 
 
-# ---- variants ----------------------------------------------------------------------------------------------------------------
+# ---- variants ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("head_layers", ["last", "matching"])
@@ -377,18 +382,19 @@ def test_variants(tiny, head_layers, target, codebook_init, layerdrop):
     optimizer = adam(model)
     for number in range(1, 5):
         output = update(model, optimizer, number)
-        assert output["losses"]["dinosr"].isfinite() and output["sample_size"] == 12
-        assert output["codes"].shape == output["predictions"].shape == (2, 12)
-        assert output["codes"].min() >= 0 and output["codes"].max() < 16
+        assert output.losses["dinosr"].isfinite() and output.sample_size == 12
+        assert output.codes.shape == output.predictions.shape == (2, 12)
+        assert output.codes.min() >= 0 and output.codes.max() < 16
     assert all(p.grad is not None for p in model.heads.parameters())
     assert model.codes(SOURCE).shape == model.predicted_codes(SOURCE).shape == (2, 2, N_FRAMES)
 
 
 def test_matching_heads_read_the_layer_of_their_codebook(tiny):
-    """The head of codebook 0 (the teacher's layer L-K) sees nothing of the student's layers above it; the last head sees them all."""
+    """The head of codebook 0 (the teacher's layer L-K) reads no layer above it; the last head depends on all layers."""
     model = tiny(head_layers="matching")
-    masked = model.student(model.encoder_inputs(SOURCE, model.frame_padding(SOURCE, None)), MASK, None)
-    logits = model.logits(masked[:, MASK])
+    masks = model.frame_masks(SOURCE, None, MASK, None)
+    x, layer_results = model.encode_masked(model.encoder_inputs(SOURCE, masks.padding), masks)
+    logits = model.logits(model.head_inputs(x, layer_results)[:, MASK])
 
     def reaches(head: int, layer: int) -> bool:
         return (
@@ -409,10 +415,10 @@ def test_target_layer_is_the_layers_output(tiny):
 
 
 def test_codebooks_start_from_the_first_batch_of_a_run(tiny):
-    """... and not when a run goes on, whose codebooks come from the checkpoint."""
+    """... and not when a run resumes, whose codebooks come from the checkpoint."""
     model = tiny(codebook_init="frames")
     output = model(SOURCE, mask_indices=mask_of(*range(N_FRAMES - 1)))
-    assert (output["codebook_sums"]["codes"] > 0).all()
+    assert (output.codebook_sums["codes"] > 0).all()
     resumed = tiny(codebook_init="frames")
     resumed.set_num_updates(10)
     sums = resumed.codebooks.sums.clone()
@@ -425,16 +431,16 @@ def test_half_precision(tiny, dtype):
     """Loss, teacher and codebooks in float32 (facts 3, 4.4, 4.6) whatever the weights are."""
     model = tiny().to(dtype)
     output = model(SOURCE.to(dtype), mask_indices=MASK)
-    assert output["losses"]["dinosr"].dtype == torch.float32 and output["losses"]["dinosr"].isfinite()
-    output["losses"]["dinosr"].backward()
+    assert output.losses["dinosr"].dtype == torch.float32 and output.losses["dinosr"].isfinite()
+    output.losses["dinosr"].backward()
     with torch.no_grad():
         for p in model.encoder.parameters():
             p.add_(0.5)
     before = average(model)
-    model.set_num_updates(1)
+    model.end_update(1)
     state = model.state_dict()
-    kept = [*state["_ema"].values(), *(value for name, value in state.items() if name.startswith("_codebook"))]
-    assert all(value.dtype == torch.float32 for value in kept)
+    averages = [*state["_ema"].values(), *(value for name, value in state.items() if name.startswith("_codebook"))]
+    assert all(value.dtype == torch.float32 for value in averages)
     moved = average(model) - before
     assert 0 < moved.abs().max() < 1
 
@@ -444,17 +450,17 @@ def test_checkpoint_activations_change_no_figure(tiny):
     for checkpointing in (False, True):
         model = tiny(checkpoint_activations=checkpointing)
         output = update(model, adam(model), 1)
-        results.append([output["losses"]["dinosr"], model.codebooks.sums, flat(model.parameters()), average(model)])
+        results.append([output.losses["dinosr"], model.codebooks.sums, flat(model.parameters()), average(model)])
     for plain, recomputed in zip(*results):
         assert_close(plain, recomputed)
 
 
-# ---- checkpoints -------------------------------------------------------------------------------------------------------------
+# ---- checkpoints ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("revive_after", [0, 5])
 def test_state_dict_round_trip(tiny, tmp_path, revive_after):
-    """Bit for bit, teacher, codebooks and idle counters included; training goes on as if it had not stopped."""
+    """Bit for bit, teacher, codebooks and idle counters included; training resumes as if it had not stopped."""
     model, other = tiny(revive_after=revive_after), tiny(seed=1, revive_after=revive_after)
     for number in (1, 2):
         update(model, adam(model), number)
@@ -481,7 +487,7 @@ def test_state_dict_round_trip(tiny, tmp_path, revive_after):
 def test_checkpoint_names(tiny):
     """Facts 6; the parameters are those of fairseq's data2vec audio model."""
     names = set(tiny().state_dict())
-    own = {
+    expected = {
         "_ema",
         "_codebook0",
         "_codebook1",
@@ -491,7 +497,7 @@ def test_checkpoint_names(tiny):
         "heads.0.weight",
         "heads.1.bias",
     }
-    assert own <= names
+    assert expected <= names
     assert {
         "feature_extractor.conv_layers.0.0.weight",
         "feature_extractor.conv_layers.6.2.1.bias",
@@ -511,7 +517,7 @@ def without(name):
 
 
 @pytest.mark.parametrize(
-    "damage, named",
+    "damage, message",
     [
         (without("_ema"), "_ema"),
         (without("_codebook1"), "_codebook1"),
@@ -522,11 +528,11 @@ def without(name):
         (lambda state: state.update({"_codebook2": torch.zeros(16, 32)}), "_codebook2"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_names_what(tiny, damage, named):
+def test_a_checkpoint_that_does_not_fit_names_what(tiny, damage, message):
     model = tiny()
     state = copy.deepcopy(model.state_dict())
     damage(state)
-    with pytest.raises(RuntimeError, match=named):
+    with pytest.raises(RuntimeError, match=message):
         model.load_state_dict(state)
 
 
@@ -546,7 +552,7 @@ def test_fine_tuning_takes_a_pretraining_checkpoint(tiny):
     model.load_state_dict(state, strict=True)
     assert torch.equal(flat(model.encoder.parameters()), flat(pretrained.encoder.parameters()))
     assert not any(name.startswith(("heads", "_")) for name in model.state_dict())
-    model.set_num_updates(1)  # fairseq goes on telling
+    model.set_num_updates(1)  # fairseq still calls it
     again = tiny(seed=2)
     again.remove_pretraining_modules()
     again.load_state_dict(model.state_dict(), strict=True)
@@ -567,7 +573,7 @@ def test_layers_above_the_last_wanted_go(tiny):
     assert len(model.encoder.layers) == 2
 
 
-# ---- settings ----------------------------------------------------------------------------------------------------------------
+# ---- settings ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_a_dropped_layer_passes_its_input_on(tiny_config):
     encoder = Encoder(tiny_config(encoder_layerdrop=1.0)).train()
     x = torch.randn(1, 10, 32)
     output, layer_results = encoder(x, layer=1)
-    assert len(layer_results) == 2, "a dropped layer is the last one asked for"
+    assert len(layer_results) == 2, "the last layer to run is one that was dropped"
     assert all(torch.equal(result.transpose(0, 1), output) and ffn is None for result, _, ffn in layer_results)
 
 

@@ -36,18 +36,18 @@ def test_five_training_steps(golden):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     for i, step in enumerate(golden["steps"]):
         output = model(step["source"], mask_indices=step["mask"])
-        loss = output["losses"]["dinosr"]
+        loss = output.losses["dinosr"]
         optimizer.zero_grad()
-        (loss / output["sample_size"]).backward()
+        (loss / output.sample_size).backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), float("inf"))
         optimizer.step()
-        model.set_num_updates(i + 1)
-        assert output["sample_size"] == step["sample_size"]
+        model.end_update(i + 1)
+        assert output.sample_size == step["sample_size"]
         close(loss.detach(), step["loss_sum"])
         close(norm, step["grad_norm"])
-        close(FIGURES["target_ppl"](output["codebook_sums"]).mean(), step["target_ppl"])
-        close(FIGURES["pred_ppl"](output["codebook_sums"]).mean(), step["pred_ppl"])
-        close(output["ema_decay"], step["ema_decay"])
+        close(FIGURES["target_ppl"](output.codebook_sums).mean(), step["target_ppl"])
+        close(FIGURES["pred_ppl"](output.codebook_sums).mean(), step["pred_ppl"])
+        close(output.scalars["ema_decay"], step["ema_decay"])
         close(model.codebooks.sums, step["codebook_sums"])
         close(model.codebooks.counts, step["codebook_counts"])
     state = model.state_dict()
@@ -68,7 +68,7 @@ def test_released_checkpoint_format():
         features = model.extract_features(expected["source"])
     torch.testing.assert_close(features["x"], expected["features"], rtol=1e-5, atol=1e-5)
     assert len(features["layer_results"]) == len(expected["layer_outputs"])
-    for (output, _, _), wanted in zip(features["layer_results"], expected["layer_outputs"]):
-        torch.testing.assert_close(output.transpose(0, 1), wanted, rtol=1e-5, atol=1e-5)
-    for codes, wanted in zip(model.codes(expected["source"]), expected["teacher_codes"]):
-        assert torch.equal(codes.view(-1), wanted.view(-1).long())
+    for (output, _, _), reference in zip(features["layer_results"], expected["layer_outputs"]):
+        torch.testing.assert_close(output.transpose(0, 1), reference, rtol=1e-5, atol=1e-5)
+    for codes, reference in zip(model.codes(expected["source"]), expected["teacher_codes"]):
+        assert torch.equal(codes.view(-1), reference.view(-1).long())

@@ -1,4 +1,4 @@
-"""The HuBERT objective: fairseq's own model and criterion on the same inputs, masks and labels; and what each setting means."""
+"""The HuBERT objective: parity with fairseq's model and criterion on the same inputs, masks and labels; settings."""
 
 import math
 from unittest import mock
@@ -88,16 +88,14 @@ def compare(ours: Hubert, theirs: HubertModel, source, labels, masked, rate, pen
     gradients = dict(theirs.named_parameters())
     assert gradients.keys() == dict(ours.named_parameters()).keys()
     for name, parameter in ours.named_parameters():
-        wanted = gradients[name].grad
+        reference = gradients[name].grad
         if name.endswith("k_proj.bias"):  # 0 but for rounding: it moves all scores of a query alike
-            assert parameter.grad.abs().max() < 1e-5 and wanted.abs().max() < 1e-5, name
-        elif wanted is None:
+            assert parameter.grad.abs().max() < 1e-5 and reference.abs().max() < 1e-5, name
+        elif reference is None:
             assert parameter.grad is None or not parameter.grad.any(), name
         else:
-            scale = float(wanted.abs().max())
-            assert_close(
-                parameter.grad, wanted, rtol=1e-5, atol=1e-5 * scale, msg=lambda text, name=name: f"{name}: {text}"
-            )
+            scale = float(reference.abs().max())
+            assert_close(parameter.grad, reference, rtol=1e-5, atol=1e-5 * scale, msg=lambda text, name=name: f"{name}: {text}")
     return log, expected_log
 
 
@@ -136,7 +134,7 @@ def test_labels_at_100_hz():
 
 
 def test_padded_batches():
-    """... where fairseq's HuBERT gives what it gives without padding: layer norm in the front end, one positional convolution."""
+    """... with layer norm and one positional convolution, for which fairseq's HuBERT does not depend on padding."""
     shared = {"extractor_mode": "layer_norm", "untie_final_proj": True}
     theirs, ours = fairseqs([12, 9], **shared), build(**shared)
     ours.load_state_dict(theirs.state_dict())
@@ -150,7 +148,7 @@ def test_padded_batches():
     compare(ours, theirs, source, labels, masked, 50, 0.0, padding_mask)
 
 
-# ---- without fairseq --------------------------------------------------------------------------------------------------------
+# ---- without fairseq -----------------------------------------------------------------------------------------------
 
 
 def forward(model: Hubert, samples: int = 9000, labels=None, **inputs):
@@ -164,30 +162,30 @@ def test_losses_start_at_chance():
     """Cosines of an untrained model tell the labels hardly apart: about ln V nats for each label set."""
     output, masked = forward(build(num_classes=[100, 500], final_dim=256))
     chance = math.log(100) + math.log(500)
-    assert chance - 0.5 < output["losses"]["hubert"] / masked.sum() < chance + 1.5
-    assert output["sample_size"] == masked.sum() and set(output["losses"]) == {"hubert", "features_pen"}
+    assert chance - 0.5 < output.losses["hubert"] / masked.sum() < chance + 1.5
+    assert output.sample_size == masked.sum() and set(output.losses) == {"hubert", "features_pen"}
 
 
 def test_figures_of_label_sets_of_different_sizes():
     model = build(num_classes=[12, 5])
     output, masked = forward(model)
-    sums = output["codebook_sums"]
+    sums = output.codebook_sums
     assert (
         sums["codes"].shape == sums["probs"].shape == (2, 12)
         and not sums["codes"][1, 5:].any()
         and not sums["probs"][1, 5:].any()
     )
     assert_close(sums["probs"].sum(1), torch.full((2,), float(masked.sum()), dtype=torch.float64), rtol=1e-5, atol=0)
-    assert_close(sums["nll"].sum(), output["losses"]["hubert"].double(), rtol=1e-5, atol=0)
-    assert 0 <= output["unmasked_accuracy"] <= 1
+    assert_close(sums["nll"].sum(), output.losses["hubert"].double(), rtol=1e-5, atol=0)
+    assert 0 <= output.scalars["unmasked_accuracy"] <= 1
 
 
 @pytest.mark.parametrize("front_end", ["conv", "fbank"])
 def test_every_parameter_learns(front_end):
     output, _ = forward(build(front_end=front_end, n_mels=20))
-    assert ("features_pen" in output["losses"]) == (front_end == "conv")  # log-Mel has nothing to learn
+    assert ("features_pen" in output.losses) == (front_end == "conv")  # log-Mel has nothing to learn
     model = build(front_end=front_end, n_mels=20)
-    sum(forward(model)[0]["losses"].values()).backward()
+    sum(forward(model)[0].losses.values()).backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
 
 
@@ -205,9 +203,9 @@ def test_the_penalty_does_not_see_padding():
         label_starts=torch.zeros(1, dtype=torch.long),
         mask_indices=F.pad(masked, (0, 10), value=True),
     )
-    assert together["sample_size"] == alone["sample_size"]
-    for name in alone["losses"]:
-        assert_close(together["losses"][name], alone["losses"][name], rtol=1e-4, atol=0)
+    assert together.sample_size == alone.sample_size
+    for name in alone.losses:
+        assert_close(together.losses[name], alone.losses[name], rtol=1e-4, atol=0)
 
 
 def test_one_step_after_another_lowers_the_loss():
@@ -217,9 +215,9 @@ def test_one_step_after_another_lowers_the_loss():
     losses = []
     for _ in range(30):
         output, masked = forward(model, labels=labels)
-        losses.append(float(output["losses"]["hubert"].detach() / masked.sum()))
+        losses.append(float(output.losses["hubert"].detach() / masked.sum()))
         optimizer.zero_grad()
-        output["losses"]["hubert"].backward()
+        output.losses["hubert"].backward()
         optimizer.step()
     assert losses[-1] < 0.6 * losses[0]
 

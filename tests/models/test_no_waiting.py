@@ -1,4 +1,8 @@
-"""On a GPU, whatever asks for a value of a tensor waits until all before it is done. On the meta device tensors have no values: what asks, raises."""
+"""No forward pass waits for the GPU.
+
+Reading a value of a tensor on a GPU waits until all earlier work is done. On the meta device tensors have no values, so
+that reading one raises.
+"""
 
 from contextlib import nullcontext
 from dataclasses import fields
@@ -45,7 +49,7 @@ def corpus(tmp_path) -> Path:
 
 
 def train(model, data: Path, **options) -> None:
-    """Two updates of two micro-batches by the task, as fairseq's trainer makes them, but without the gradients' norm."""
+    """Two updates of two micro-batches by the task, as by fairseq's trainer, but without the norm of the gradients."""
     task = DinoSRPretrainingTask.setup_task(
         OmegaConf.structured(DinoSRPretrainingConfig(tpu=False, data=str(data), seed=1, **options))
     )
@@ -93,7 +97,7 @@ def test_cpc_asks_for_no_value(corpus):
 
 def test_deep_clustering_asks_for_no_value(corpus):
     train(
-        CPCDeepCluster(CPCDeepClusterConfig(**CPC_SIZES, num_classes=[3], cpc_path=None)),
+        CPCDeepCluster(CPCDeepClusterConfig(**CPC_SIZES, num_classes=[3], start_from=None)),
         corpus,
         window_samples=4000,
         labels="km",

@@ -61,7 +61,7 @@ def test_stays_in_eval_mode():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_average_stays_float32_in_half_precision(dtype):
-    """A decay of 0.9999 moves nothing that is kept in 16 bits; the model's weights are a rounded copy of the average."""
+    """A decay of 0.9999 would not move 16-bit numbers; the model's weights are a rounded copy of the average."""
     student = network()
     student.teacher = teacher = EmaTeacher(network(), student)
     start = {name: value.clone() for name, value in teacher.average().items()}
@@ -146,3 +146,76 @@ def test_annealed_decay_of_the_paper(update, decay):
 
 def test_annealed_decay_without_annealing():
     assert annealed_decay(0.9, 0.8, 0, 0) == 0.8
+
+
+# ---- buffers -------------------------------------------------------------------------------------------------------
+
+
+def with_batch_norm() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+
+
+def trained(student: nn.Module) -> nn.Module:
+    """After a forward pass, so that its running averages are not those of an untrained model."""
+    student.train()(3 + 2 * torch.randn(16, 4))
+    return moved(student)
+
+
+@pytest.mark.parametrize("buffers", ["copy", "average"])
+def test_buffers_are_copied_or_averaged(buffers):
+    torch.manual_seed(0)
+    student = with_batch_norm()
+    teacher = EmaTeacher(with_batch_norm(), student, buffers=buffers)
+    expected = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    for decay in (0.9, 0.5):
+        trained(student)
+        teacher.step_(student, decay)
+        for name, tensor in student.state_dict().items():
+            copied = name.endswith("num_batches_tracked") or (buffers == "copy" and "running" in name)
+            expected[name] = tensor.clone() if copied else decay * expected[name] + (1 - decay) * tensor
+            assert_close(teacher.average()[name], expected[name])
+            assert torch.equal(teacher.model.state_dict()[name], teacher.average()[name])
+    assert teacher.average()["1.num_batches_tracked"] == 2 and not teacher.model.training
+    x = torch.randn(5, 4)
+    mean, var = expected["1.running_mean"], expected["1.running_var"]
+    normalised = (x @ expected["0.weight"].T + expected["0.bias"] - mean) / (var + 1e-5).sqrt()
+    assert_close(teacher.model(x).detach(), normalised * expected["1.weight"] + expected["1.bias"])
+
+
+def test_buffers_survive_a_checkpoint(tmp_path):
+    student = with_batch_norm()
+    teacher = EmaTeacher(with_batch_norm(), student, buffers="average")
+    teacher.step_(trained(student), 0.7)
+    torch.save(teacher.average(), tmp_path / "average.pt")
+    other = EmaTeacher(with_batch_norm(), with_batch_norm(), buffers="average")
+    other.restore_(torch.load(tmp_path / "average.pt", weights_only=True))
+    trained(student)
+    for each in (teacher, other):
+        each.step_(student, 0.7)
+    for name, tensor in teacher.average().items():
+        assert torch.equal(other.average()[name], tensor) and torch.equal(other.model.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_buffers_stay_float32_in_half_precision(dtype):
+    student = with_batch_norm()
+    student.teacher = teacher = EmaTeacher(with_batch_norm(), student, buffers="average")
+    student.to(dtype)
+    assert teacher.model[1].running_mean.dtype == dtype
+    with torch.no_grad():
+        student[1].running_mean.fill_(1.0)
+    for _ in range(3):
+        teacher.step_(student, 0.9999)
+    average = teacher.average()["1.running_mean"]
+    assert average.dtype == torch.float32 and teacher.average()["1.num_batches_tracked"].dtype == torch.int64
+    assert_close(average, torch.full((3,), 1 - 0.9999**3), rtol=1e-2, atol=0)
+    assert torch.equal(teacher.model[1].running_mean, average.to(dtype))
+
+
+def test_buffers_that_checkpoints_do_not_contain_are_left_alone():
+    student, model = nn.Linear(2, 2), nn.Linear(2, 2)
+    for each, value in ((student, 1.0), (model, 2.0)):
+        each.register_buffer("positions", torch.tensor([value]), persistent=False)
+    teacher = EmaTeacher(model, student)
+    teacher.step_(student, 0.5)
+    assert set(teacher.average()) == {"weight", "bias"} and model.positions.item() == 2.0

@@ -44,7 +44,7 @@ def test_two_ranks_equal_one(data, tmp_path, setting):
 
 def test_a_rank_without_a_batch_adds_nothing(data, tmp_path, monkeypatch):
     """If it did, the test above would fail."""
-    monkeypatch.setattr("dinosr_plugin.models.dinosr.DinoSR.ignore_batch", lambda self, ignored: None)
+    monkeypatch.setattr("dinosr_plugin.models.dinosr.DinoSR.skip_batch", lambda self, skipped: None)
     first, _ = train_on_two_ranks(data, tmp_path / "two", *updates(5))
     train(data, tmp_path / "one", *updates(5, "optimization.update_freq=[2]"))
     changed = differences(checkpoint(tmp_path / "one")["model"], first, rtol=1e-5, atol=1e-6)

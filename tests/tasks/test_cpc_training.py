@@ -1,4 +1,4 @@
-"""CPC and CPC+DeepCluster through fairseq's own trainer: ranks, interruptions, what is logged, and checkpoints that are read again."""
+"""CPC and CPC+DeepCluster through fairseq's own trainer: ranks, interruptions, the log, and loading checkpoints."""
 
 import json
 import math
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from dinosr_plugin.checkpoints.load import LayerReader, load, load_model
+from dinosr_plugin.checkpoints.load import load, load_model
+from dinosr_plugin.checkpoints.opening import open_reader
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.models.cpc import CPC
 from dinosr_plugin.models.cpc_deepcluster import CPCDeepCluster
@@ -20,7 +21,7 @@ LENGTHS = [7000, 10000, 3300, 3199, 12345, 8000]  # samples, of each speaker: 2 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Two speakers of 11 windows, so 6 batches of 2 each; a validation of one; labels of 5 clusters at 100 Hz for all."""
+    """Two speakers with 11 windows, so 6 batches of 2 each; one in validation; labels of 5 clusters at 100 Hz."""
     folder = tmp_path_factory.mktemp("data")
     rows = {"train": [], "valid": []}
     for split, speaker in (("train", "anna"), ("train", "bert"), ("valid", "cleo")):
@@ -42,7 +43,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory) -> Path:
-    """A checkpoint of CPC after an epoch, with its log beside it."""
+    """A checkpoint of CPC after an epoch, with its log next to it."""
     folder = tmp_path_factory.mktemp("cpc")
     train(data, folder, "optimization.max_update=12", f"common.log_file={folder}/log", config="cpc_tiny")
     return folder / "checkpoint_last.pt"
@@ -50,7 +51,7 @@ def trained(data, tmp_path_factory) -> Path:
 
 def deepcluster(data, save_dir, cpc, *overrides):
     return train(
-        data, save_dir, f"model.cpc_path={cpc}", "optimization.max_update=12", *overrides, config="deepcluster_tiny"
+        data, save_dir, f"model.start_from={cpc}", "optimization.max_update=12", *overrides, config="deepcluster_tiny"
     )
 
 
@@ -58,6 +59,7 @@ def test_what_is_logged(trained):
     """... for training and validation: every step, and their mean; chance is ln 9 of 8 negatives."""
     lines = [json.loads(line) for line in trained.with_name("log").read_text().splitlines() if line.startswith('{"')]
     first, valid = lines[0], next(line for line in lines if "valid_loss" in line)
+    assert float(first["anchors"]) == 2 * 16 and float(valid["valid_anchors"]) > 0 and "masked_frames" not in first
     for k in range(1, 5):
         assert (
             math.isclose(float(first[f"loss_{k}"]), math.log(9), rel_tol=0.02)
@@ -92,10 +94,10 @@ def test_a_resumed_run_is_bit_identical(data, tmp_path, setting):
 @pytest.mark.parametrize("size", ["small", "big", "tiny"])
 def test_every_config_trains(data, trained, tmp_path, objective, size):
     """... with less of everything, on a CPU."""
-    given = (
+    start = (
         []
         if objective == "cpc"
-        else [f"model.cpc_path={trained}", *(["model.context_layers=2"] if size == "big" else [])]
+        else [f"model.start_from={trained}", *(["model.context_layers=2"] if size == "big" else [])]
     )
     here = [
         "common.cpu=true",
@@ -106,7 +108,7 @@ def test_every_config_trains(data, trained, tmp_path, objective, size):
         data,
         tmp_path,
         *here,
-        *given,
+        *start,
         "optimization.max_epoch=1",
         "optimization.max_update=3",
         config=f"{objective}_{size}",
@@ -117,8 +119,11 @@ def test_every_config_trains(data, trained, tmp_path, objective, size):
 
 
 def test_two_ranks_equal_one(data, tmp_path):
-    """Each with every second batch, as one rank with two batches an update: an anchor's negatives are of its own batch. 5 updates and the end of
-    an epoch, 12 batches, with the smaller last ones of the speakers."""
+    """Two ranks with a batch each train as one rank with two batches per update.
+
+    The negatives of an anchor are drawn from its own batch. The run has 5 updates and the end of an epoch of 12
+    batches, with the smaller last batches of the speakers.
+    """
     first, second = train_on_two_ranks(data, tmp_path / "two", "optimization.max_update=8", config="cpc_tiny")
     assert not differences(first, second)
     train(data, tmp_path / "one", "optimization.max_update=8", "optimization.update_freq=[2]", config="cpc_tiny")
@@ -126,7 +131,7 @@ def test_two_ranks_equal_one(data, tmp_path):
 
 
 def test_two_ranks_validate_the_same_model(data, tmp_path):
-    """The running averages of batch norm are each rank's own while training: both take those of the first, which are saved."""
+    """In training each rank has its own running averages of batch norm; for validation both take those of rank 0."""
     setting = ["model.encoder_norm=batch", "lr_scheduler.warmup_steps=0", "optimization.max_update=3"]
     first, second = train_on_two_ranks(data, tmp_path, *setting, config="cpc_tiny")
     assert first["encoder.norms.0.running_mean"].any() and not differences(first, second)
@@ -134,11 +139,11 @@ def test_two_ranks_validate_the_same_model(data, tmp_path):
 
 
 def test_deepcluster_goes_on_from_cpc(data, trained, tmp_path):
-    """With all weights of CPC, its predictors too; then resumed bit for bit, and read again without the CPC checkpoint."""
+    """With all weights of CPC, predictors included; it resumes bit for bit, and loads without the CPC checkpoint."""
     moved = tmp_path / "cpc.pt"
     moved.write_bytes(trained.read_bytes())
     model = deepcluster(data, tmp_path / "start", moved, "optimization.lr=[0.0]").get_model()
-    cpc, _ = load_model(trained)
+    cpc, *_ = load_model(trained)
     assert type(model) is CPCDeepCluster and type(cpc) is CPC and model.classifier.out_features == 5
     state = model.state_dict()
     assert not differences(cpc.state_dict(), {name: state[name] for name in cpc.state_dict()})
@@ -152,11 +157,15 @@ def test_deepcluster_goes_on_from_cpc(data, trained, tmp_path):
     assert not differences(again.state_dict(), checkpoint(tmp_path / "whole")["model"])
     moved.unlink()
     assert load_model(tmp_path / "whole/checkpoint_last.pt")[0].cfg.num_classes == [5]
+    state = torch.load(tmp_path / "whole/checkpoint_last.pt", weights_only=False)
+    state["cfg"]["model"]["cpc_path"] = state["cfg"]["model"].pop("start_from")  # the field's earlier name
+    torch.save(state, tmp_path / "earlier.pt")
+    assert not differences(load_model(tmp_path / "earlier.pt")[0].state_dict(), state["model"])
 
 
 @pytest.mark.parametrize("norm, context", [("channel", "lstm"), ("batch", "gru")])
 def test_deepcluster_goes_on_from_cpc_audio(data, tmp_path, norm, context):
-    """A checkpoint in its layout, with all its weights; and one whose predictors ``cpc`` does not have, with new ones."""
+    """With all weights of a checkpoint in its layout; with new predictors if ``cpc`` does not have their kind."""
     model = reference(norm, {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[context])
     setting = [
         "optimization.lr=[0.0]",
@@ -164,23 +173,23 @@ def test_deepcluster_goes_on_from_cpc_audio(data, tmp_path, norm, context):
         f"model.context={context}",
         "optimization.max_update=5",
     ]
-    given = save(tmp_path, model, linear_predictors(steps=4))
-    ours = deepcluster(data, tmp_path / "linear", given, *setting).get_model().eval()
-    cpc, _ = load_model(given)
+    source = save(tmp_path, model, linear_predictors(steps=4))
+    ours = deepcluster(data, tmp_path / "linear", source, *setting).get_model().eval()
+    cpc, *_ = load_model(source)
     learned = {
         name: value for name, value in cpc.state_dict().items() if "running" not in name and "tracked" not in name
     }
     assert not differences(learned, {name: ours.state_dict()[name] for name in learned})
-    given = save(tmp_path, model, {"wPrediction.predictors.0.weight_ih_l0": torch.zeros(64, 16)})
-    ours = deepcluster(data, tmp_path / "other", given, *setting, "model.steps=3").get_model()
+    source = save(tmp_path, model, {"wPrediction.predictors.0.weight_ih_l0": torch.zeros(64, 16)})
+    ours = deepcluster(data, tmp_path / "other", source, *setting, "model.steps=3").get_model()
     learned = {name: value for name, value in learned.items() if not name.startswith("predictors.")}
     assert not differences(learned, {name: ours.state_dict()[name] for name in learned}) and ours.predictors.steps == 3
     with pytest.raises(UserError, match="model.context_layers=2, not 4; set model.context_layers=2"):
-        deepcluster(data, tmp_path / "size", given, *setting, "model.context_layers=4")
+        deepcluster(data, tmp_path / "size", source, *setting, "model.context_layers=4")
 
 
 def test_two_ranks_equal_one_in_deepcluster(data, trained, tmp_path):
-    setting = [f"model.cpc_path={trained}", "optimization.max_update=5"]
+    setting = [f"model.start_from={trained}", "optimization.max_update=5"]
     first, _ = train_on_two_ranks(data, tmp_path / "two", *setting, config="deepcluster_tiny")
     train(data, tmp_path / "one", *setting, "optimization.update_freq=[2]", config="deepcluster_tiny")
     assert not differences(checkpoint(tmp_path / "one")["model"], first, rtol=1e-5, atol=1e-6)
@@ -200,28 +209,28 @@ def test_training_ends_when_the_joint_loss_gets_no_better(data, trained, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "setting, told",
+    "setting, message",
     [
         ("model.context_dim=24", "model.context_dim=16, not 24; set model.context_dim=16"),
         ("model.encoder_norm=batch", "encoder_norm=channel, not batch"),
         ("model.steps=3", "steps=4, not 3"),
     ],
 )
-def test_a_cpc_checkpoint_of_another_size(data, trained, tmp_path, setting, told):
-    with pytest.raises(UserError, match=told):
+def test_a_cpc_checkpoint_of_another_size(data, trained, tmp_path, setting, message):
+    with pytest.raises(UserError, match=message):
         deepcluster(data, tmp_path, trained, setting)
 
 
 @pytest.mark.parametrize(
-    "setting, told",
+    "setting, message",
     [
         ("task.window_samples=null", "task.window_samples: not given"),
         ("task.window_samples=700", "task.window_samples=700: 4 frames"),
     ],
 )
-def test_windows_are_checked_before_anything_is_read(data, tmp_path, setting, told):
+def test_windows_are_checked_before_anything_is_read(data, tmp_path, setting, message):
     """fairseq would leave a crash.pt."""
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         train(data, tmp_path / "run", setting, "task.data=/nowhere", config="cpc_tiny")
     assert not list(tmp_path.rglob("*.pt"))
 
@@ -229,19 +238,19 @@ def test_windows_are_checked_before_anything_is_read(data, tmp_path, setting, to
 def test_a_checkpoint_of_another_model(data, tmp_path):
     other = write_corpus(tmp_path / "other")
     train(other, tmp_path / "dinosr", "optimization.max_update=10")
-    with pytest.raises(UserError, match="holds DinoSR, which is no CPC"):
+    with pytest.raises(UserError, match="contains DinoSR, which is not a CPC model"):
         deepcluster(data, tmp_path / "run", tmp_path / "dinosr/checkpoint_last.pt")
     with pytest.raises(UserError, match="no such checkpoint"):
         deepcluster(data, tmp_path / "run", tmp_path / "none.pt")
-    with pytest.raises(UserError, match="model.cpc_path: not given; add model.cpc_path=FILE"):
+    with pytest.raises(UserError, match="model.start_from: not given; add model.start_from=FILE"):
         train(data, tmp_path / "run", config="deepcluster_tiny")
 
 
 def test_layers_are_read_from_a_checkpoint(trained):
-    """``dinosr features``: whole utterances, padded together or alone, at 100 frames a second, without normalisation."""
+    """``dinosr features``: whole utterances, padded together or alone, at 100 frames per second, not normalised."""
     torch.manual_seed(0)
     waves = [torch.randn(n) for n in (4000, 159, 2560, 4001)]
-    reader = LayerReader(trained)
+    reader = open_reader(trained)
     assert (reader.n_layers, reader.width, reader.hop, reader.field, reader.normalize, reader.pads) == (
         2,
         16,
@@ -251,13 +260,13 @@ def test_layers_are_read_from_a_checkpoint(trained):
         True,
     )
     read = reader.read(waves, [0, 1, "last"])
-    cpc, _ = load_model(trained)
+    cpc, *_ = load_model(trained)
     for wave, (first, second, last) in zip(waves, read):
         features = cpc.extract_features(wave.unsqueeze(0))
         assert len(first) == reader.frames(len(wave)) == (len(wave) + 1) // 160 and torch.equal(second, last)
         for ours, (theirs, *_) in zip((first, second), features["layer_results"]):
             assert torch.allclose(ours, theirs[:, 0], atol=1e-5)
-    assert not torch.allclose(LayerReader(trained, weights="random").read(waves[:1], [1])[0][0], read[0][1])
+    assert not torch.allclose(open_reader(trained, weights="random").read(waves[:1], [1])[0].layers[0], read[0][1])
     with pytest.raises(UserError, match="no teacher"):
-        LayerReader(trained, weights="teacher")
+        open_reader(trained, weights="teacher")
     assert torch.allclose(load(trained).features(waves[0], layer=0), read[0][0], atol=1e-5)

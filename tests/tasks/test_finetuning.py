@@ -217,7 +217,7 @@ def test_normalisation_must_be_that_of_pretraining(data):
     cfg = OmegaConf.create(
         {"_name": "wav2vec_ctc", "w2v_path": "pretrained.pt", "w2v_args": pretrained, "normalize": False, "data": ""}
     )
-    with pytest.raises(UserError, match="task.normalize=False: pre-training of pretrained.pt had True"):
+    with pytest.raises(UserError, match="task.normalize=False: pre-training of pretrained.pt used True"):
         make_task(data, normalize=False).build_model(cfg)
 
 
@@ -363,7 +363,7 @@ def train(stage, name, *overrides):
 
 
 def test_pieces_are_trained_validated_and_decoded_to_words(tmp_path):
-    """Fine-tuning on pieces: WER of validation is that of words, and ``fairseq-generate --post-process sentencepiece`` finds the same."""
+    """Fine-tuning on pieces: the WER of validation, on words, is that of ``--post-process sentencepiece``."""
     pytest.importorskip("sentencepiece", reason="pip install sentencepiece")
     texts = ["HELLO WORLD", "HELLO YELLOW DAY", "IT'S A DAY", "WORLD HELLO", "A DAY", "YELLOW WORLD"]
     data, rng = tmp_path / "data", np.random.default_rng(0)
@@ -443,7 +443,7 @@ def test_pieces_are_trained_validated_and_decoded_to_words(tmp_path):
     assert sorted(re.findall(r"^T-\d+\t(.*)", result, re.M)) == sorted(texts)
     decoded = re.findall(r"^D-\d+\t\S+\t?(.*)", result, re.M)
     assert len(decoded) == 6 and any(" " in words for words in decoded) and "\u2581" not in "".join(decoded)
-    # Validation also takes <pad> or <unk>, which decoding never does, as long as they are likely: so early the two need not be equal.
+    # Unlike decoding, validation may output <pad> or <unk> while they are probable: this early the two may differ.
     wer, logged_wers = float(re.search(r"WER: ([\d.]+)", result)[1]), [float(line["train_wer"]) for line in logged]
     assert wer == pytest.approx(min(logged_wers), rel=0.3)
     words = sum(len(text.split()) for text in texts)

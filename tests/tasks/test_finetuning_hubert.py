@@ -7,10 +7,12 @@ import torch
 from omegaconf import OmegaConf
 
 import dinosr_plugin  # noqa: F401  (registers the models)
-from dinosr_plugin.checkpoints.load import LayerReader, trunk_of
+from dinosr_plugin.checkpoints.load import trunk_of
+from dinosr_plugin.checkpoints.opening import open_reader
 from dinosr_plugin.decoding.recogniser import load_recogniser
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.models.hubert import Hubert, adopt_fairseqs_hubert
+from dinosr_plugin.interop.fairseq_models import adopt_fairseqs_hubert
+from dinosr_plugin.models.hubert import Hubert
 from dinosr_plugin.units.features import extract
 from dinosr_plugin.units.store import FeatureFolder
 from support.fairseq_models import fairseq_checkpoint  # noqa: E402
@@ -103,7 +105,7 @@ def test_fairseqs_own(data, tmp_path):
     fine_tuned = fine_tune(
         data, tmp_path / "run", tmp_path / "hubert.pt", "task.normalize=false", "model.freeze_finetune_updates=100"
     )
-    reader = LayerReader(fine_tuned)
+    reader = open_reader(fine_tuned)
     assert isinstance(reader.trunk, Hubert) and not reader.normalize
     source = torch.randn(1, 12345)
     with torch.no_grad():

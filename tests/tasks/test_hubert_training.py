@@ -1,4 +1,4 @@
-"""Training ``dinosr_hubert`` through fairseq: label sets, their sizes, figures in the log, ranks, resuming, validation, bad settings."""
+"""Training ``dinosr_hubert`` through fairseq: label sets, the log, ranks, resuming, validation, invalid settings."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_several_label_sets(corpus, tmp_path):
         record["loss"] == pytest.approx(record["loss_0"] + record["loss_1"], abs=2e-4) and "unmasked_accuracy" in record
     )
     assert record["active_codes_0"] <= 6 and record["active_codes_1"] <= 9 and record["pred_ppl_0"] <= 6
-    model, cfg = load_model(tmp_path / "checkpoint_last.pt")
+    model, cfg, _ = load_model(tmp_path / "checkpoint_last.pt")
     assert list(cfg.model.num_classes) == model.num_classes == [6, 9]
 
 
@@ -59,7 +59,7 @@ def test_a_checkpoint_needs_no_data_folder(corpus, tmp_path):
     state = torch.load(tmp_path / "checkpoint_last.pt", weights_only=False)
     state["cfg"]["task"]["data"] = "/nowhere"
     torch.save(state, tmp_path / "moved.pt")
-    model, _ = load_model(tmp_path / "moved.pt")
+    model, *_ = load_model(tmp_path / "moved.pt")
     assert not differences(model.state_dict(), trainer.get_model().state_dict())
 
 
@@ -118,8 +118,11 @@ def test_validation_does_not_depend_on_batches(corpus, tmp_path):
     [
         ("task.labels=null", r"task\.labels: not given, but model=dinosr_hubert predicts labels; add task\.labels=km"),
         ("task.labels=ltr", r"dict\.ltr\.txt: no such file; `dinosr kmeans apply` writes it"),
-        ("model.num_classes=[5]", r"model\.num_classes=\[5\]: task\.labels=km has \[6\]; leave it empty"),
-        ("model.num_classes=[6,9]", r"model\.num_classes=\[6, 9\]: task\.labels=km has \[6\]"),
+        (
+            "model.num_classes=[5]",
+            r"model\.num_classes=\[5\]: the label sets of task\.labels have \[6\] labels; leave it empty",
+        ),
+        ("model.num_classes=[6,9]", r"model\.num_classes=\[6, 9\]: the label sets of task\.labels have \[6\]"),
         (
             "task.label_rate=100",
             r"train\.km: labels and audio of 6 utterance\(s\) differ by more than 0\.1 s at task\.label_rate=100",
@@ -127,7 +130,7 @@ def test_validation_does_not_depend_on_batches(corpus, tmp_path):
         ("task.relabel_every=1", r"task\.relabel_layer=None: give the layer"),
         (
             "task.relabel_layer=0 task.relabel_every=1 task.subsample=0.5",
-            "not with task.multi_corpus_keys or task.subsample",
+            "cannot be combined with task.multi_corpus_keys or task.subsample",
         ),
         ("dataset.disable_validation=false dataset.valid_subset=dev", r"dev\.tsv: cannot be read"),
     ],

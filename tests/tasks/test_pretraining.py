@@ -21,7 +21,7 @@ from dinosr_plugin.models.dinosr import DinoSRConfig
 from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig, DinoSRPretrainingTask
 
 SAMPLES = [4000 + 100 * i for i in range(8)]
-UNIT = 2.0**-15  # sample number n of every file is n * UNIT, exact in float32: a crop tells where it was cut
+UNIT = 2.0**-15  # sample number n of every file is n * UNIT, exact in float32: a crop shows where it was cut
 CROP = 1000
 
 
@@ -241,7 +241,7 @@ def test_many_bad_files_do_not_flood_the_log(data, caplog):
 
 
 def test_a_batch_without_a_good_file_gets_another(data, no_sleep):
-    """The first batch of an epoch too, which fairseq's trainer keeps as its dummy batch: an empty one would crash it."""
+    """The first batch of an epoch too: fairseq's trainer keeps it as its dummy batch, which must not be empty."""
     for i in (6, 7):
         (data / f"train{i}.wav").unlink()
     iterator = batch_iterator(data, max_sample_size=None, skip_bad_audio=True)
@@ -296,7 +296,7 @@ def test_the_dataset_class_is_swapped_for_one_call_only(data):
 
 
 def test_no_utterance_is_left_out(data):
-    """fairseq alone would drop the last batch: 3 is no multiple of 8."""
+    """fairseq alone would drop the last batch: 3 is not a multiple of 8."""
     assert sorted(np.concatenate(batch_iterator(data, batch=5).frozen_batches)) == list(range(8))
 
 

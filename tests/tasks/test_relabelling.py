@@ -1,4 +1,4 @@
-"""Labels made anew in training: matched to the old ones, the same on any number of ranks, and no kill changes them."""
+"""Refreshed labels: matched to the old ones, the same on any number of ranks, and unchanged by kills."""
 
 import logging
 import shutil
@@ -10,14 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from dinosr_plugin.checkpoints.load import LayerReader
+from dinosr_plugin.checkpoints.opening import open_reader
 from dinosr_plugin.data.labels import read_labels
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.training_log import read_training_log
 from dinosr_plugin.modules.frame_labels import labels_of_frames
 from dinosr_plugin.tasks import relabelling
+from dinosr_plugin.tasks.config import check_relabelling
 from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig
-from dinosr_plugin.tasks.relabelling import check_relabelling, draw_frames, frames_of_labels
+from dinosr_plugin.tasks.relabelling import draw_frames, frames_of_labels
 from support.training import checkpoint, differences, train, train_on_two_ranks, write_corpus
 
 CLASSES = 6
@@ -50,7 +51,7 @@ def run(data, save_dir, updates: int, *more: str, ranks: int = 1):
     return (train if ranks == 1 else train_on_two_ranks)(data, save_dir, *settings, config="hubert_tiny")
 
 
-# ---- frames and labels ------------------------------------------------------------------------------------------------------
+# ---- frames and labels ---------------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 200), st.sampled_from([50, 100]))
@@ -71,11 +72,11 @@ def test_frames_are_drawn_without_replacement(counts, wanted, seed):
     assert sorted(int(place) for row in rows for place in places[row][1]) == list(range(len(drawn)))
 
 
-# ---- in training ------------------------------------------------------------------------------------------------------------
+# ---- in training ---------------------------------------------------------------------------------------------------
 
 
 def test_labels_are_the_clusters_of_the_layer_and_the_log_says_so(data, tmp_path, caplog):
-    """Every frame with the label of its nearest centroid: so frames of one label are nearer to their mean than to others', as k-means leaves it."""
+    """Every frame has the label of its nearest centroid, so it is closer to the mean of its label than to others."""
     with caplog.at_level(logging.INFO):
         trainer = run(data, tmp_path, 6, "task.relabel_layer=1", f"common.log_file={tmp_path}/log")
     assert "new labels from layer 1: " in caplog.text
@@ -98,7 +99,7 @@ def checkpoint_state(save_dir, name: str = "checkpoint_last.pt") -> dict:
 def test_features_are_those_that_the_tools_read(data, tmp_path, normalize):
     """In eval mode, of the whole utterance, whatever its batch."""
     trainer = run(data, tmp_path, 3)
-    reader, dataset = LayerReader(tmp_path / "checkpoint_last.pt"), trainer.task.dataset("train")
+    reader, dataset = open_reader(tmp_path / "checkpoint_last.pt"), trainer.task.dataset("train")
     found = dict(
         relabelling.layer_frames(trainer.get_model().eval(), dataset, range(len(dataset)), 1, normalize, "test")
     )
@@ -112,7 +113,7 @@ def test_features_are_those_that_the_tools_read(data, tmp_path, normalize):
 
 
 def test_the_head_survives(data, tmp_path):
-    """Labels that are made anew again and again from a model that does not change stay what they are."""
+    """Labels that are refreshed repeatedly from the same model do not change."""
     trainer = run(data, tmp_path, 6)
     task, model = trainer.task, trainer.get_model()
     labels = task.dataset("train").labels[0].values
@@ -124,7 +125,7 @@ def test_the_head_survives(data, tmp_path):
 
 @pytest.mark.parametrize("rate", [50, 100])
 def test_kills_change_nothing(data, tmp_path, rate, monkeypatch):
-    """Stopped before, in the middle of and after a relabelling, at an epoch's end and in its middle: bit for bit the same."""
+    """Bit for bit the same if stopped before, during and after a refresh, at the end or in the middle of an epoch."""
     if rate == 100:
         shutil.copytree(data, tmp_path / "data", dirs_exist_ok=True)
         for split in ("train", "valid"):
@@ -195,7 +196,7 @@ def test_unreadable_files_keep_their_labels(data, tmp_path):
     assert torch.equal(labels[3], old[3]) and not torch.equal(labels[2], old[2])
 
 
-# ---- what goes wrong --------------------------------------------------------------------------------------------------------
+# ---- what goes wrong -----------------------------------------------------------------------------------------------
 
 
 def test_labels_that_are_gone_or_another_runs(data, tmp_path):
@@ -240,11 +241,11 @@ def test_a_run_that_goes_on_keeps_its_labels(data, tmp_path, every):
         ({"relabel_every": 1, "relabel_layer": 5}, r"task\.relabel_layer=5: give the layer"),
         (
             {"relabel_every": 1, "relabel_layer": 0, "labels": None},
-            "there are no labels to begin with; add task.labels=km",
+            "there are no labels to start with; add task.labels=km",
         ),
         (
             {"relabel_every": 1, "relabel_layer": 0, "subsample": 0.5},
-            "not with task.multi_corpus_keys or task.subsample",
+            "cannot be combined with task.multi_corpus_keys or task.subsample",
         ),
     ],
 )
@@ -266,5 +267,5 @@ def test_a_model_that_has_diverged(data, tmp_path):
     model = trainer.get_model()
     with torch.no_grad():
         model.post_extract_proj.bias.fill_(float("nan"))
-    with pytest.raises(UserError, match=r"task\.relabel_layer=0: gives NaN or infinity"):
+    with pytest.raises(UserError, match=r"task\.relabel_layer=0: returns NaN or infinity"):
         relabelling.relabel(model, {"train": trainer.task.dataset("train")}, "train", 0, False, [1])

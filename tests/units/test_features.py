@@ -150,7 +150,7 @@ def test_padding_shows_where_it_is_said_to(tmp_path, kind, pads):
 
 def test_teacher(corpus, tmp_path):
     extract(GOLDEN, corpus, tmp_path, layer="all", weights="teacher")
-    model, cfg, _ = load_model(GOLDEN)
+    model, cfg, *_ = load_model(GOLDEN)
     wave = normalized(waves(corpus)[0], cfg.task.normalize)[None]
     with torch.no_grad():
         _, results = model.teacher.model(model.encoder_inputs(wave, model.frame_padding(wave, None)), None)

@@ -1,0 +1,151 @@
+"""The training protocol: everything that a task asks of a model.
+
+An objective is one file of this package: the dataclass of its settings, and a subclass of ``Objective`` that is
+registered with fairseq. The default of every method below does nothing (``start_from`` refuses), so that a subclass
+implements only what it needs, and no task has to ask which methods a model has. ``dinosr_pretraining`` calls them in
+this order:
+
+    configure            before the model is built, for settings that follow from the data
+    check                after it is built: can it be trained with the task's settings?
+    start_from           with the model in the checkpoint ``model.start_from``, unless that is null
+    begin_update         before the first micro-batch of an update
+      skip_batch, forward, backward pass         for each micro-batch
+    end_update           after the optimiser's step
+
+An update that is skipped (fp16 overflow, out of memory) has no ``end_update``; the next ``begin_update`` drops what it
+collected. fairseq calls ``set_num_updates`` with the number of updates made so far before every micro-batch, and after
+it has loaded a checkpoint.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from fairseq.dataclass import FairseqDataclass
+from fairseq.models import BaseFairseqModel
+
+from ..errors import UserError
+from ..modules.output import Output
+
+__all__ = ["DataNeeds", "Objective", "ObjectiveConfig", "Output", "fill_num_classes", "require_same_fields"]
+
+
+@dataclass(frozen=True)
+class DataNeeds:
+    """The data that an objective learns from, besides the waveforms.
+
+    Attributes:
+        windows: windows of one length (``task.window_samples``) instead of whole utterances or crops of them.
+        labels: labels of frames (``task.labels``).
+        views: several perturbed copies of every utterance.
+        speakers: the speaker of every utterance.
+    """
+
+    windows: bool = False
+    labels: bool = False
+    views: bool = False
+    speakers: bool = False
+
+
+@dataclass
+class ObjectiveConfig(FairseqDataclass):
+    """Settings that all objectives have."""
+
+    start_from: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "checkpoint whose weights the model starts with: of this plug-in, and for models with a "
+            "Transformer also of fairseq's wav2vec 2.0, HuBERT and data2vec; null: random weights. A run that resumes "
+            "from its own checkpoint keeps the weights of that one"
+        },
+    )
+
+
+class Objective(BaseFairseqModel):
+    """Base class of all models that this plug-in trains.
+
+    ``forward`` takes the batch's ``net_input`` as keyword arguments: ``source`` (B, T) float waveforms at 16 kHz;
+    ``padding_mask`` (B, T) bool, absent where nothing is padded; ``utterances`` (B,) int64 on the CPU, the numbers of
+    the utterances (of the windows), on which masks and negatives depend; and with ``needs.labels`` ``labels``,
+    ``label_starts`` and ``label_rate`` as in ``modules.frame_labels``. It returns an ``Output``.
+
+    Attributes:
+        needs: the data that it learns from.
+        reports_codebooks: ``Output.codebook_sums`` is not empty, so that ``task.on_collapse`` can watch it.
+        n_layers: layers that ``task.relabel_layer`` can select; 0: its labels cannot be refreshed.
+    """
+
+    needs = DataNeeds()
+    reports_codebooks = False
+    n_layers = 0
+
+    @classmethod
+    def build_model(cls, cfg: ObjectiveConfig, task=None):
+        """Build a new model (called by fairseq)."""
+        return cls(cfg)
+
+    @classmethod
+    def configure(cls, cfg: ObjectiveConfig, label_sizes: list[int]) -> None:
+        """Fill in the settings that follow from the data. They are saved in checkpoints with the others.
+
+        Args:
+            cfg: the settings of the model, to be changed in place.
+            label_sizes: number of labels in each label set of ``task.labels``; empty without ``needs.labels``.
+
+        Raises:
+            UserError: the settings contradict the data.
+        """
+
+    def check(self, task_cfg: Any) -> None:
+        """Raise UserError for settings of the task that this model cannot be trained with."""
+
+    def start_from(self, source: BaseFairseqModel, file: str) -> None:
+        """Take over the weights of another model, as far as the two have the same parts.
+
+        Args:
+            source: a loaded model; of fairseq's models, the trunk as ``models.encoder.Trunk``.
+            file: its checkpoint, for messages.
+
+        Raises:
+            UserError: it is a different kind of model, or has different sizes; the message names the field.
+        """
+        raise UserError(
+            f"model.start_from={file}: {type(self).__name__} cannot start from a checkpoint; set model.start_from=null"
+        )
+
+    def begin_update(self) -> None:
+        """Drop what an update that never ended has collected."""
+
+    def skip_batch(self, skipped: bool) -> None:
+        """Say before a micro-batch of training whether it counts.
+
+        ``skipped``: it is a dummy, which fairseq gives to a rank that has no batch left in an epoch. Its gradient is
+        discarded, and nothing else may be learned from it; collectives must take place nevertheless.
+        """
+
+    def end_update(self, n_updates: int) -> None:
+        """Move what moves once in an update, such as a teacher. ``n_updates``: updates made, including this one."""
+
+
+def fill_num_classes(cfg: ObjectiveConfig, label_sizes: list[int]) -> None:
+    """Set ``cfg.num_classes`` to the sizes of the label sets. Raises UserError if it is set to fewer labels."""
+    num_classes = list(cfg.num_classes) or label_sizes
+    if len(num_classes) != len(label_sizes) or any(n < size for n, size in zip(num_classes, label_sizes)):
+        raise UserError(
+            f"model.num_classes={num_classes}: the label sets of task.labels have {label_sizes} labels; leave it empty"
+        )
+    cfg.num_classes = num_classes
+
+
+def require_same_fields(file: str, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Raise UserError for the first setting of ``theirs`` that ``ours`` does not have with the same value.
+
+    Args:
+        file: the checkpoint that the settings ``theirs`` belong to.
+        theirs, ours: name of a field of the model's config -> value.
+    """
+    for name, value in theirs.items():
+        if ours.get(name) != value:
+            raise UserError(
+                f"model.start_from={file}: was trained with model.{name}={value}, not {ours.get(name)}; "
+                f"set model.{name}={value}"
+            )

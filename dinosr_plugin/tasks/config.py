@@ -1,0 +1,225 @@
+"""Settings of the pre-training tasks: a mixin for each group that belongs together, and the check of each group.
+
+A task's config inherits the mixins that it supports, before one of fairseq's configs. ``check_needs`` refuses the
+settings of a group that the chosen objective cannot use.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Optional
+
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from omegaconf import II
+
+from ..errors import UserError
+from ..models.objective import Objective
+
+
+@dataclass
+class LengthConfig(FairseqDataclass):
+    """How long utterances may be."""
+
+    max_sample_size: Optional[int] = field(
+        default=320_000,
+        metadata={
+            "help": "crop longer utterances at random to this many samples (16000 per second); null: never, so that a "
+            "batch may be as long as the longest file"
+        },
+    )
+    min_sample_size: Optional[int] = field(
+        default=3_200,
+        metadata={
+            "help": "leave out utterances of fewer samples than this (the paper: 32000, 2 s); masking needs two "
+            "frames, 720 samples"
+        },
+    )
+
+
+@dataclass
+class BadFilesConfig(FairseqDataclass):
+    """What happens to files that cannot be used."""
+
+    skip_bad_audio: bool = field(
+        default=False,
+        metadata={
+            "help": "leave out files that cannot be read, are not mono at sample_rate, differ in length from the "
+            "manifest or contain NaN, and log their number and the first names; false: stop at the first one and name "
+            "it"
+        },
+    )
+    max_bad_files: Optional[int] = field(
+        default=100,
+        metadata={
+            "help": "with skip_bad_audio=true: stop and name them all when more files of a manifest than this have "
+            "been left out since the start, counted by each rank separately over all its loader workers; null: never. "
+            "A few damaged files among a million do no harm, a hundred indicate a failing disk or a wrong manifest"
+        },
+    )
+
+
+@dataclass
+class WindowConfig(FairseqDataclass):
+    """Windows of one length instead of utterances; for objectives that need them (``DataNeeds.windows``)."""
+
+    window_samples: Optional[int] = field(
+        default=None,
+        metadata={
+            "help": "cut utterances into windows of this many samples (CPC: 20480), at other positions in every "
+            "epoch; a window never crosses the end of an utterance, and shorter utterances are left out; null: whole "
+            "utterances or crops of them"
+        },
+    )
+    negatives: ChoiceEnum(["same_speaker", "mixed"]) = field(
+        default="same_speaker",
+        metadata={
+            "help": "with window_samples: same_speaker: all windows of a batch are from one speaker, which the "
+            "folders of the manifest name; mixed: from any speakers. CPC's negative frames are drawn from the same "
+            "batch of one rank and one micro-batch"
+        },
+    )
+
+
+@dataclass
+class LabelConfig(FairseqDataclass):
+    """Labels of frames; for objectives that need them (``DataNeeds.labels``)."""
+
+    labels: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "for models that predict labels of frames: extension of the label files next to the manifests, "
+            "such as km; several with commas: km,km2"
+        },
+    )
+    label_rate: int = field(default=50, metadata={"help": "labels per second; 50: one for each frame of the trunk"})
+
+
+@dataclass
+class RelabellingConfig(FairseqDataclass):
+    """Labels that are refreshed during training, for objectives with labels of frames."""
+
+    relabel_every: int = field(
+        default=0,
+        metadata={
+            "help": "refresh the first label set from the model itself at the start of an epoch, this many epochs "
+            "after the last time; the new clusters are matched to the old ones; 0: never"
+        },
+    )
+    relabel_layer: Optional[int] = field(
+        default=None,
+        metadata={"help": "Transformer layer, from 0, whose output is clustered; the paper: 5, the middle one of 12"},
+    )
+    relabel_normalize: bool = field(
+        default=False,
+        metadata={
+            "help": "scale the features of each utterance to mean 0 and variance 1 first, as `dinosr kmeans fit "
+            "--normalize`"
+        },
+    )
+    save_dir: str = field(
+        default=II("checkpoint.save_dir"), metadata={"help": "folder in which refreshed labels are saved, in labels/"}
+    )
+
+
+@dataclass
+class CollapseConfig(FairseqDataclass):
+    """What happens when codebooks collapse; for objectives that report them (``Objective.reports_codebooks``)."""
+
+    on_collapse: ChoiceEnum(["warn", "stop"]) = field(
+        default="warn",
+        metadata={
+            "help": "what to do if nothing is learned any more (see collapse_patience): log a warning, or stop with a "
+            "checkpoint, on all ranks"
+        },
+    )
+    collapse_patience: int = field(
+        default=1000,
+        metadata={
+            "help": "number of updates in a row, after which a codebook counts as collapsed, in which (nearly) all its "
+            "frames have one code, or the student predicts the same for every frame"
+        },
+    )
+
+
+# ---- checks -------------------------------------------------------------------------------------------------------
+
+
+def check_needs(cfg: Any, objective: type[Objective], model: str) -> None:
+    """Raise UserError for data that the objective needs but does not get, and for settings that it cannot use.
+
+    Args:
+        cfg: a config with the mixins above.
+        objective: the class of the model that is going to be trained.
+        model: its registered name, for messages.
+    """
+    needs = objective.needs
+    if needs.windows and cfg.window_samples is None:
+        raise UserError(
+            f"task.window_samples: not given, but model={model} learns from windows of one length; "
+            "set it, to 20480 as in the papers"
+        )
+    if needs.labels and not cfg.labels:
+        raise UserError(
+            f"task.labels: not given, but model={model} predicts labels; add task.labels=km, the extension of the "
+            "label files"
+        )
+    for is_used, group, reason in (
+        (needs.windows, WindowConfig, "learns from whole utterances"),
+        (needs.labels, LabelConfig, "learns without labels"),
+        (needs.labels, RelabellingConfig, "learns without labels"),
+        (objective.reports_codebooks, CollapseConfig, "has no codebooks"),
+    ):
+        if not is_used:
+            require_defaults(cfg, group, f"model={model} {reason}; remove it")
+
+
+def require_defaults(cfg: Any, group: type[FairseqDataclass], reason: str) -> None:
+    """Raise UserError for the first setting of a mixin that differs from its default."""
+    for setting in fields(group):
+        inherited = setting.name not in group.__annotations__
+        interpolated = isinstance(setting.default, str) and setting.default.startswith("${")
+        if not inherited and not interpolated and cfg[setting.name] != setting.default:
+            raise UserError(f"task.{setting.name}={cfg[setting.name]}: {reason}")
+
+
+def check_windows(cfg: Any) -> None:
+    """Raise UserError for settings that cannot be combined with windows."""
+    if cfg.window_samples is None:
+        return
+    if cfg.window_samples < 1:
+        raise UserError(f"task.window_samples={cfg.window_samples}: must be at least 1; 20480 in the papers")
+    if cfg.normalize:
+        refuse_with_windows("normalize", cfg.normalize, "a window is read without the rest of its utterance", "false")
+    for name, default in (("multi_corpus_keys", None), ("subsample", 1)):
+        if cfg[name] != default:
+            value = "null" if default is None else default
+            refuse_with_windows(name, cfg[name], "a batch has the speakers of one manifest", value)
+    if cfg.relabel_every:
+        refuse_with_windows("relabel_every", cfg.relabel_every, "each round of DeepCluster is a separate run", 0)
+
+
+def refuse_with_windows(name: str, value: Any, reason: str, remedy: Any) -> None:
+    raise UserError(
+        f"task.{name}={value} cannot be combined with task.window_samples, because {reason}; set task.{name}={remedy}"
+    )
+
+
+def check_relabelling(cfg: Any, n_layers: int) -> None:
+    """Raise UserError if labels cannot be refreshed. ``n_layers``: those of the model that can be clustered."""
+    if cfg.relabel_every < 0:
+        raise UserError(f"task.relabel_every={cfg.relabel_every}: give a number of epochs, or 0 for never")
+    if cfg.relabel_every == 0:
+        return
+    if not cfg.labels:
+        raise UserError(
+            f"task.relabel_every={cfg.relabel_every}: there are no labels to start with; add task.labels=km, or set "
+            "task.relabel_every=0"
+        )
+    if cfg.relabel_layer is None or not 0 <= cfg.relabel_layer < n_layers:
+        raise UserError(
+            f"task.relabel_layer={cfg.relabel_layer}: give the layer to cluster, 0 to {n_layers - 1}; the paper uses "
+            "the middle one"
+        )
+    if cfg.multi_corpus_keys is not None or cfg.subsample < 1:
+        raise UserError(
+            f"task.relabel_every={cfg.relabel_every}: cannot be combined with task.multi_corpus_keys or "
+            "task.subsample; train on one whole manifest"
+        )
