@@ -159,7 +159,8 @@ class FrameReader(ABC):
 
         def hook(number: int) -> Callable[..., None]:
             def record(layer, inputs, output) -> None:
-                outputs[number] = output[0] if self.batch_first else output[0].transpose(0, 1)
+                x = output[0] if isinstance(output, tuple) else output
+                outputs[number] = x if self.batch_first else x.transpose(0, 1)
 
             return record
 

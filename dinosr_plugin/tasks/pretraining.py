@@ -14,7 +14,8 @@ from fairseq.tasks.audio_pretraining import AudioPretrainingConfig, AudioPretrai
 from omegaconf import OmegaConf
 
 from .. import compat
-from ..checkpoints.load import load_model, trunk_of
+from ..checkpoints.load import load_model, wants_normalized_waves
+from ..checkpoints.readers import trunk_of
 from ..criterions.dinosr import codebook_sums
 from ..data.dataset import SpeechDataset, longest_utterance
 from ..data.labels import count_classes, label_kinds
@@ -163,7 +164,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
     def start_from(self, model: Objective, file: str) -> None:
         """Give the model the weights in a checkpoint of this plug-in, of fairseq's speech models or of CPC_audio."""
         loaded, cfg, _ = load_model(file)
-        normalize = bool(cfg.task.get("normalize", False))
+        normalize = wants_normalized_waves(cfg)
         if normalize != bool(self.cfg.normalize):
             logger.warning(
                 f"model.start_from={file}: was trained with task.normalize={str(normalize).lower()}; use the same here"

@@ -1,17 +1,19 @@
 """Loading a checkpoint for measuring: a model, or one line that names the file."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 import dinosr_plugin
-from dinosr_plugin.checkpoints.load import field_and_hop, fingerprint, load_dinosr, load_model
+from dinosr_plugin.checkpoints.load import load_model
+from dinosr_plugin.checkpoints.opening import open_reader
+from dinosr_plugin.checkpoints.weights import fingerprint
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.models.dinosr import DinoSR
 from support import paths
+from support.fairseq_models import fairseq_checkpoint
 
 WHOLE = paths.GOLDEN / "official_format_tiny.pt"
 
@@ -31,9 +33,7 @@ def test_missing_file(tmp_path):
 
 def test_text_file(tmp_path):
     (tmp_path / "text.pt").write_text("this is no checkpoint\n" * 100)
-    assert "it is no file of PyTorch" in refused(
-        tmp_path / "text.pt"
-    )  # torch itself would speak of weights_only for a hundred words
+    assert "not a PyTorch file" in refused(tmp_path / "text.pt")  # torch itself gives a page about weights_only
 
 
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.95])
@@ -60,13 +60,14 @@ def test_a_model_for_measuring():
     model, cfg, _ = load_model(str(WHOLE))
     assert isinstance(model, DinoSR) and not model.training
     assert cfg.model._name == "dinosr" and cfg.task.normalize in (True, False)
-    assert isinstance(load_dinosr(WHOLE)[0], DinoSR)
 
 
-def test_codebooks_are_asked_for(monkeypatch):
-    """A fine-tuned model has none."""
-    monkeypatch.setattr("dinosr_plugin.models.checkpoint.load_model", lambda path: (torch.nn.Linear(2, 2), None))
-    assert "has no codebooks" in refused(WHOLE, load_dinosr)
+def test_a_model_without_codebooks(tmp_path):
+    fairseq_checkpoint(tmp_path / "hubert.pt", "hubert")
+    with pytest.raises(UserError, match="hubert.pt: contains HubertModel, which has no codebooks"):
+        open_reader(tmp_path / "hubert.pt").require_codes("teacher")
+    with pytest.raises(UserError, match="no codebooks"):
+        dinosr_plugin.load(tmp_path / "hubert.pt").units(np.zeros(800))
 
 
 def test_features_and_units_from_python():
@@ -87,15 +88,8 @@ def test_features_and_units_from_python():
     assert features.shape == (24, model.cfg.encoder_embed_dim) and units.shape == (model.n_codebooks, 24)
 
 
-def test_field_and_hop():
-    """Of our trunks, and of fairseq's own models, which have their layers as text only."""
-    assert field_and_hop(load_model(WHOLE)[0]) == (400, 320)
-    cfg = SimpleNamespace(conv_feature_layers="[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2")
-    assert field_and_hop(SimpleNamespace(cfg=cfg)) == (400, 320)
-
-
 def test_fingerprint_is_of_the_teacher_too():
-    model, same, _ = load_model(WHOLE)[0], load_model(WHOLE)[0]
+    model, same = load_model(WHOLE).model, load_model(WHOLE).model
     assert fingerprint([model]) == fingerprint([same])
     same.teacher.model.layers[0].fc1.bias.data += 1e-6
     assert fingerprint([model]) != fingerprint([same])
@@ -106,16 +100,16 @@ def test_normalisation_is_the_checkpoints(tmp_path, normalize):
     state = torch.load(WHOLE, weights_only=True)
     state["cfg"]["task"]["normalize"] = normalize
     torch.save(state, tmp_path / "model.pt")
-    source = dinosr_plugin.load(tmp_path / "model.pt").source(np.array([0.5, 0.7] * 400))
-    assert source.shape == (1, 800) and source.mean() == pytest.approx(0.0 if normalize else 0.6, abs=1e-5)
+    wave = dinosr_plugin.load(tmp_path / "model.pt").wave(np.array([0.5, 0.7] * 400))
+    assert wave.shape == (800,) and wave.mean() == pytest.approx(0.0 if normalize else 0.6, abs=1e-5)
 
 
 @pytest.mark.parametrize(
     "waveform, said",
     [
-        (np.zeros((2, 800)), "waveform: 2-D torch.float64 where 1-D float is wanted; take the mean of channels"),
+        (np.zeros((2, 800)), "waveform: 2-D torch.float64, expected 1-D float; average the channels"),
         (np.zeros(800, dtype=np.int16), "waveform: 1-D torch.int16 .*divide 16-bit integers by 32768"),
-        (torch.zeros(399), "waveform: 399 samples, but the model needs 400 for a frame"),
+        (torch.zeros(399), "waveform: 399 samples, fewer than the 400 of a frame"),
         (np.zeros(0), "waveform: 0 samples"),
     ],
 )

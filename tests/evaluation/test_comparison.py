@@ -1,5 +1,6 @@
-"""The table of a model beside its baselines: each row is what its parts give one by one, and what was done is not done again."""
+"""The table of a model and its baselines: each row is what its parts give one by one, and nothing is computed twice."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -7,20 +8,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from dinosr_plugin import cli
+from dinosr_plugin.checkpoints import opening
+from dinosr_plugin.checkpoints.opening import open_reader
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation import comparison
-from dinosr_plugin.evaluation.codebooks import measure
-from dinosr_plugin.evaluation.comparison import RESTARTS, compare, write_fit_manifest
+from dinosr_plugin.evaluation.comparison import RESTARTS, Comparison, measures_for, random_hour
+from dinosr_plugin.evaluation.history import measure
+from dinosr_plugin.evaluation.measures.abx import measure as abx_measure
 from dinosr_plugin.evaluation.measures.abx.errors import abx
-from dinosr_plugin.evaluation.measures.abx.items import librispeech_speaker, make_items, manifest_speakers
+from dinosr_plugin.evaluation.measures.abx.items import make_items
 from dinosr_plugin.evaluation.measures.quality.units import count_units
 from dinosr_plugin.evaluation.phones import PhoneAlignment
-from dinosr_plugin.units.codes import kmeans_units, read_units, write_codebook_units
+from dinosr_plugin.evaluation.speech import Speech, librispeech_speaker, manifest_speakers
+from dinosr_plugin.units import features as features_module
+from dinosr_plugin.units.batches import read_utterances
+from dinosr_plugin.units.codes import kmeans_units, write_codebook_units
 from dinosr_plugin.units.features import LiveFeatures
 from dinosr_plugin.units.kmeans import fit_kmeans
+from dinosr_plugin.units.unit_files import read_units
 from support import paths
+from support.fairseq_models import fairseq_checkpoint
 
 GOLDEN = paths.GOLDEN / "official_format_tiny.pt"
 RATE = 16_000
@@ -50,18 +60,15 @@ def corpus(tmp_path_factory) -> Path:
     return folder
 
 
-def rows_of(corpus: Path, work: Path, with_abx: bool = False, **more) -> list[dict]:
-    phones, speakers = PhoneAlignment.read(corpus / "dev.phones.tsv"), manifest_speakers(corpus / "dev.tsv")
-    return compare(
-        more.pop("checkpoint", GOLDEN),
-        corpus / "train.tsv",
-        corpus / "dev.tsv",
-        phones,
-        more.pop("speakers", speakers),
-        work,
-        with_abx,
-        **more,
-    )
+def speech_of(corpus: Path) -> Speech:
+    return Speech.read(corpus / "dev.tsv", PhoneAlignment.read(corpus / "dev.phones.tsv"))[0]
+
+
+def rows_of(corpus: Path, work: Path, with_abx: bool = False, checkpoint: Path = GOLDEN, **more) -> list[dict]:
+    speech = more.pop("speech", None) or speech_of(corpus)
+    reader, measures = open_reader(checkpoint), measures_for(speech, with_abx)
+    with Comparison(reader, corpus / "train.tsv", speech, measures, work, **more) as comparison:
+        return comparison.rows()
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +97,12 @@ def test_the_rows(table):
         for row in rows
     )
     assert rows[0]["pnmi"] > 0.7 and json.loads(json.dumps(rows)) == rows
-    assert sorted(path.name for path in work.iterdir()) == sorted(
-        [*(f"{kind}.json" for kind in comparison.NAMES), "fit.tsv"]
-    )
+    assert [path.name for path in work.iterdir()] == ["rows.json"]  # features go when all rows are done
 
 
 def figures_of(corpus: Path, units: dict, clusters: int) -> dict:
     phones = PhoneAlignment.read(corpus / "dev.phones.tsv")
-    return count_units(units, phones, manifest_speakers(corpus / "dev.tsv"), 50.0, clusters).figures().as_dict()
+    return count_units(units, phones, manifest_speakers(corpus / "dev.tsv"), 50.0, 0.0125, clusters).figures().as_dict()
 
 
 def errors_of(corpus: Path, features, distance: str, prefix: str = "") -> dict:
@@ -149,7 +154,9 @@ def test_real_speech_gives_the_known_level(librispeech_mini, tmp_path):
     kmeans = fit_kmeans(features, 64, seed=0, restarts=RESTARTS)
     phones = PhoneAlignment.read(librispeech_mini / "dev.phones.tsv")
     speakers = {utt: librispeech_speaker(utt) for utt in features.utterances}
-    figures = count_units(kmeans_units(features, kmeans), phones, speakers, features.rate, 64).figures()
+    figures = count_units(
+        kmeans_units(features, kmeans), phones, speakers, features.rate, features.first_centre, 64
+    ).figures()
     assert figures.quality.frames == 58_762 and figures.quality.active == 64 and 45 < figures.quality.perplexity < 62
     assert 0.33 < figures.quality.pnmi < 0.38 and 0.36 < figures.quality.phone_purity < 0.41
     assert 0.05 < figures.speaker_pnmi < 0.3 and 25 < figures.unit_ms < 45
@@ -162,8 +169,10 @@ def test_real_speech_gives_the_known_level(librispeech_mini, tmp_path):
 
 
 def no_work(monkeypatch) -> None:
-    for name in ("extract", "extract_acoustic", "fit_kmeans", "CodeReader", "abx_errors"):
-        monkeypatch.setattr(comparison, name, lambda *_, **__: pytest.fail("done again"))
+    """Nothing is computed any more: no sound, no k-means, no ABX."""
+    monkeypatch.setattr(features_module, "load_checked_wave", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(comparison, "fit_kmeans", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr(abx_measure, "abx", lambda *_, **__: pytest.fail("computed again"))
 
 
 def test_a_finished_table_is_read(corpus, table, monkeypatch):
@@ -171,118 +180,104 @@ def test_a_finished_table_is_read(corpus, table, monkeypatch):
     assert rows_of(corpus, table[1], with_abx=True) == table[0]
 
 
-def test_a_killed_run_goes_on_after_its_last_row(corpus, table, tmp_path, monkeypatch):
+def test_an_interrupted_table_resumes(corpus, table, tmp_path, monkeypatch):
+    """After the rows that it has, and from the features of the interrupted pass."""
     rows, work = table
     shutil.copytree(work, tmp_path / "work")
-    path = tmp_path / "work/layer.json"
-    kept = json.loads(path.read_text())
-    path.write_text(json.dumps({**kept, "done": False, "rows": kept["rows"][:-1]}))
-    (tmp_path / "work/head.json").write_text(path.read_text()[:100])  # damaged
+    kept = json.loads((tmp_path / "work/rows.json").read_text())
+    for name in ("layer 3", "head 1"):
+        del kept["rows"][name]
+    (tmp_path / "work/rows.json").write_text(json.dumps(kept))
     fitted = []
-    monkeypatch.setattr(
-        comparison,
-        "fit_kmeans",
-        lambda features, *rest, **named: fitted.append(features.source) or fit_kmeans(features, *rest, **named),
-    )
-    assert rows_of(corpus, tmp_path / "work", with_abx=True) == rows
-    assert [source["layer"] for source in fitted] == [len(kept["rows"]) - 1] and fitted[0]["weights"] == "student"
-    assert not list((tmp_path / "work").glob("unfinished_*"))
+
+    def fit(features, *rest, **named):
+        fitted.append(features.source)
+        if len(fitted) == 1:
+            raise KeyboardInterrupt
+        return fit_kmeans(features, *rest, **named)
+
+    monkeypatch.setattr(comparison, "fit_kmeans", fit)
+    with pytest.raises(KeyboardInterrupt):
+        rows_of(corpus, tmp_path / "work", with_abx=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(features_module, "load_checked_wave", lambda *_: pytest.fail("the sound is read again"))
+        assert rows_of(corpus, tmp_path / "work", with_abx=True) == rows
+    assert [source["layer"] for source in fitted] == [3, 3] and fitted[0]["weights"] == "student"
+    assert not (tmp_path / "work/cache").exists()
+
+
+def test_the_file_is_loaded_once_and_the_sound_read_twice(corpus, tmp_path, monkeypatch):
+    """Once for the trained and once for the untrained model, for layers, codes, MFCC and log-Mel together."""
+    loaded, heard = [], []
+    load_model, load_wave = opening.load_model, features_module.load_checked_wave
+    monkeypatch.setattr(opening, "load_model", lambda path: loaded.append(path) or load_model(path))
+    monkeypatch.setattr(features_module, "load_checked_wave", lambda one: heard.append(one.name) or load_wave(one))
+    rows_of(corpus, tmp_path, with_abx=True)
+    names = [f"{part}{n}" for part in ("train", "dev") for n in range(4)]
+    assert len(loaded) == 1 and sorted(heard) == sorted(names * 2)
 
 
 @pytest.mark.parametrize("change", ["checkpoint", "train", "dev", "phones", "abx"])
-def test_nothing_stale_is_used(corpus, table, tmp_path, monkeypatch, change):
+def test_rows_of_other_inputs_are_not_used(corpus, table, tmp_path, monkeypatch, change):
     rows, work = table
     shutil.copytree(work, tmp_path / "work")
     for name in ("train.tsv", "dev.tsv", "dev.phones.tsv"):
         shutil.copy(corpus / name, tmp_path)
     shutil.copy(GOLDEN, tmp_path / "checkpoint.pt")
-    same = tmp_path / "work"
+    same, checkpoint = tmp_path / "work", tmp_path / "checkpoint.pt"
     no_work(monkeypatch)
-    assert (
-        rows_of(tmp_path, same, with_abx=True, checkpoint=tmp_path / "checkpoint.pt") == rows
-    )  # by content, not by name
-    path = (
-        tmp_path
-        / {
-            "checkpoint": "checkpoint.pt",
-            "train": "train.tsv",
-            "dev": "dev.tsv",
-            "phones": "dev.phones.tsv",
-            "abx": "dev.tsv",
-        }[change]
-    )
+    assert rows_of(tmp_path, same, with_abx=True, checkpoint=checkpoint) == rows  # by content, not by name
     if change == "checkpoint":
-        with open(path, "ab") as file:
-            file.write(b"\0" * 8)
+        state = torch.load(checkpoint, weights_only=True)
+        state["model"]["post_extract_proj.bias"] += 1e-6
+        torch.save(state, checkpoint)
+    elif change == "phones":
+        with open(tmp_path / "dev.phones.tsv", "a") as file:
+            file.write("other\t0.0\t0.1\tAA\n")
     elif change != "abx":
-        path.write_text(path.read_text() + {"train": "", "dev": "", "phones": "other\t0.0\t0.1\tAA\n"}[change])
-        if change in ("train", "dev"):
-            path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
-    with pytest.raises(pytest.fail.Exception, match="done again"):
-        rows_of(tmp_path, same, with_abx=change != "abx", checkpoint=tmp_path / "checkpoint.pt")
+        lines = (tmp_path / f"{change}.tsv").read_text().splitlines()
+        (tmp_path / f"{change}.tsv").write_text("\n".join(lines[:-1]) + "\n")
+    with pytest.raises(pytest.fail.Exception, match="computed again"):
+        rows_of(tmp_path, same, with_abx=change != "abx", checkpoint=checkpoint)
 
 
-def test_an_hour_is_enough(corpus, tmp_path, monkeypatch):
-    rows = (corpus / "train.tsv").read_text().splitlines()
-    assert write_fit_manifest(corpus / "train.tsv", tmp_path).read_text().splitlines() == rows
-    samples = int(rows[1].split("\t")[1])
-    for limit, count in ((2 * samples, 2), (1, 1)):
+def test_an_hour_is_enough(corpus, monkeypatch):
+    utterances = read_utterances(corpus / "train.tsv")
+    assert random_hour(utterances) == utterances
+    for limit, count in ((2 * utterances[0].samples, 2), (1, 1)):
         monkeypatch.setattr(comparison, "FIT_SAMPLES", limit)
-        chosen = write_fit_manifest(corpus / "train.tsv", tmp_path).read_text().splitlines()
-        assert len(chosen) == 1 + count and set(chosen) <= set(rows) and chosen == sorted(chosen, key=rows.index)
+        chosen = random_hour(utterances)
+        assert len(chosen) == count and chosen == sorted(chosen, key=utterances.index)
 
 
-def test_much_disk_is_told(corpus, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(comparison, "MUCH_DISK", 1)
-    monkeypatch.setattr(comparison, "finished_rows", lambda setting, kind: [])
-    assert rows_of(corpus, tmp_path) == []
-    (record,) = [record for record in caplog.records if record.name == comparison.__name__]
-    assert "layers will take" in record.getMessage() and str(tmp_path) in record.getMessage()
-
-
-# ---- who asks ----------------------------------------------------------------------------------------------------------------
+# ---- other requests --------------------------------------------------------------------------------------------------
 
 
 def test_a_model_without_codebooks(corpus, tmp_path):
-    from support.fairseq_models import fairseq_checkpoint
-
     fairseq_checkpoint(tmp_path / "hubert.pt", "hubert")
-    with pytest.raises(UserError, match="hubert.pt: has no codebooks; say with --clusters"):
+    with pytest.raises(UserError, match="hubert.pt: has no codebooks; give the number of clusters"):
         rows_of(corpus, tmp_path, checkpoint=tmp_path / "hubert.pt")
-    with pytest.raises(UserError, match="hubert.pt: has no codebooks; say with --clusters"):
-        measure(
-            [tmp_path / "hubert.pt"],
-            corpus / "dev.tsv",
-            PhoneAlignment.read(corpus / "dev.phones.tsv"),
-            corpus / "train.tsv",
-        )
-    rows = rows_of(corpus, tmp_path, checkpoint=tmp_path / "hubert.pt", clusters=5, speakers=None)
+    with pytest.raises(UserError, match="hubert.pt: has no codebooks; give the number of clusters"):
+        measure([tmp_path / "hubert.pt"], speech_of(corpus), corpus / "train.tsv")
+    speech = dataclasses.replace(speech_of(corpus), speakers=None)
+    rows = rows_of(corpus, tmp_path, checkpoint=tmp_path / "hubert.pt", clusters=5, speech=speech)
     assert [row["kind"] for row in rows] == ["mfcc", "fbank", *["untrained"] * 3, *["layer"] * 3]
     assert {row["n_codes"] for row in rows} == {5} and rows[0]["speaker_pnmi"] is rows[0]["unit_abx_within"] is None
 
 
-def test_bad_requests(corpus, tmp_path, table):
+def test_bad_requests(corpus, tmp_path):
     with pytest.raises(UserError, match="--clusters 7: the codebooks of .* have .* units"):
         rows_of(corpus, tmp_path, clusters=7)
-    with pytest.raises(UserError, match="ABX needs the speakers"):
-        rows_of(corpus, tmp_path, with_abx=True, speakers=None)
-    phones = PhoneAlignment.read(corpus / "dev.phones.tsv")
+    with pytest.raises(UserError, match="ABX requires the speakers"):
+        measures_for(dataclasses.replace(speech_of(corpus), speakers=None), abx=True)
     with pytest.raises(UserError, match="none.tsv: cannot be read"):
-        compare(GOLDEN, tmp_path / "none.tsv", corpus / "dev.tsv", phones, None, tmp_path / "work", abx=False)
-    with pytest.raises(UserError, match="none.tsv: cannot be read"):
-        measure([GOLDEN], corpus / "dev.tsv", phones, tmp_path / "none.tsv")
-    (tmp_path / "dev.tsv").write_text(f"{tmp_path}\nstranger.wav\t16000\n")
-    for name in ("train.tsv", "dev.phones.tsv"):
-        shutil.copy(corpus / name, tmp_path)
-    with pytest.raises(UserError, match="1 of 1 utterances have no alignment"):
-        rows_of(tmp_path, tmp_path / "work", speakers=None)
+        measure([GOLDEN], speech_of(corpus), tmp_path / "none.tsv", tmp_path / "work")
     assert not (tmp_path / "work").exists()
 
 
 def test_measure_and_the_command(corpus, table, tmp_path, capsys):
     rows, work = table
-    phones = PhoneAlignment.read(corpus / "dev.phones.tsv")
-    figures = measure([GOLDEN], corpus / "dev.tsv", phones, corpus / "train.tsv", work, abx=True)
+    figures = measure([GOLDEN], speech_of(corpus), corpus / "train.tsv", work, abx=True)
     assert figures["rows"] == rows and list(figures["baselines"]) == [
         "MFCC k-means",
         "log-Mel k-means",
@@ -320,4 +315,4 @@ def test_measure_and_the_command(corpus, table, tmp_path, capsys):
     assert cli.main([*given, "--log", str(tmp_path / "empty.log")]) == 1
     assert "empty.log: contains no training loss" in capsys.readouterr().err
     assert cli.main([*given[:-2], "--log", "none.log"]) == 1
-    assert "--log: requires --out" in capsys.readouterr().err
+    assert "--out is required with --log" in capsys.readouterr().err

@@ -18,8 +18,8 @@ def write(tmp_path):
     return write
 
 
-def labels(alignment, utt, n_frames, **where):
-    return [alignment.names[i] for i in alignment.frame_phones(utt, n_frames, **where)]
+def labels(alignment, utt, n_frames, rate=50.0, first_centre=0.0125):
+    return [alignment.names[i] for i in alignment.frame_phones(utt, n_frames, rate, first_centre)]
 
 
 @pytest.mark.parametrize("samples, frames", [(0, 0), (399, 0), (400, 1), (719, 1), (720, 2), (16000, 49)])
@@ -33,7 +33,7 @@ def test_a_frame_takes_the_phone_at_its_centre(write):
     assert alignment.names == ("AE", "K", "SIL")
     assert labels(alignment, "a", 5) == ["SIL", "K", "K", "AE", "AE"]  # the last centre is past the end: the last phone
     assert labels(alignment, "a", 0) == []
-    assert alignment.frame_phones("a", 5).dtype == np.int64
+    assert alignment.frame_phones("a", 5, 50.0, 0.0125).dtype == np.int64
 
 
 def test_a_segment_holds_its_start_and_not_its_end(write):
@@ -95,7 +95,7 @@ def test_utterances_without_alignment_are_counted_and_named(write):
     with pytest.raises(UserError, match=r"4 of 5 utterances have no alignment \(p, q, r, \.\.\.\)"):
         alignment.require(["a", "p", "q", "r", "s"])
     with pytest.raises(UserError, match=r"1 of 1 utterances have no alignment \(z\)"):
-        alignment.frame_phones("z", 3)
+        alignment.frame_phones("z", 3, 50.0, 0.0125)
 
 
 def test_classes():

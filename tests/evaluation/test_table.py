@@ -1,6 +1,11 @@
-"""Aligned text."""
+"""Aligned text, and rows that are kept."""
 
-from dinosr_plugin.evaluation.table import QUALITY_COLUMNS, format_table
+import json
+
+import pytest
+
+from dinosr_plugin.evaluation.measures.quality.measure import COLUMNS
+from dinosr_plugin.evaluation.table import RowTable, format_table
 
 
 def test_columns_are_aligned():
@@ -15,8 +20,30 @@ def test_columns_are_aligned():
 
 
 def test_no_rows_leave_a_header():
-    header, rule = format_table([], QUALITY_COLUMNS).splitlines()
+    header, rule = format_table([], COLUMNS).splitlines()
     assert " ".join(header.split()) == (
-        "units of size active perplexity phone purity cluster purity PNMI speaker PNMI bit/s runs bit/s unit ms phone ms frames"
+        "size active perplexity phone purity cluster purity PNMI speaker PNMI bit/s runs bit/s unit ms phone ms frames"
     )
     assert set(rule) == {"-", " "}
+
+
+def test_rows_are_kept_for_the_same_digest_only(tmp_path):
+    path = tmp_path / "rows.json"
+    RowTable(path, "one").add("a", {"pnmi": 0.5})
+    again = RowTable(path, "one")
+    assert again.get("a") == {"pnmi": 0.5} and again.get("b") is None
+    again.add("b", {"pnmi": 0.25})
+    assert set(json.loads(path.read_text())["rows"]) == {"a", "b"}
+    assert RowTable(path, "other").rows == {} and RowTable(tmp_path / "absent.json", "one").rows == {}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"rows": {}}', "null"])
+def test_a_damaged_table_is_begun_anew(tmp_path, text):
+    (tmp_path / "rows.json").write_text(text)
+    table = RowTable(tmp_path / "rows.json", "one")
+    assert table.rows == {} and table.add("a", {}) == {} and RowTable(tmp_path / "rows.json", "one").rows == {"a": {}}
+
+
+def test_a_table_without_a_file():
+    table = RowTable()
+    assert table.add("a", {"x": 1}) == table.get("a") == {"x": 1}

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from dinosr_plugin.checkpoints.load import load, load_model
+from dinosr_plugin.api import load
+from dinosr_plugin.checkpoints.load import load_model
 from dinosr_plugin.checkpoints.opening import open_reader
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.models.cpc import CPC
@@ -61,7 +62,7 @@ def test_gives_the_references_features(tmp_path, wave, norm, recurrent, layers, 
     assert_close(read["x"][0], c, rtol=0, atol=1e-5)
     assert_close(load(path).features(wave), c, rtol=0, atol=1e-5)
     reader = open_reader(path)
-    assert (reader.n_layers, reader.width, reader.hop) == (layers, width, 160)
+    assert (reader.n_layers, reader.width, reader.rate) == (layers, width, 100)
     assert_close(reader.read([wave], [layers - 1])[0].layers[0], c, rtol=0, atol=1e-5)
 
 

@@ -95,7 +95,9 @@ def compare(ours: Hubert, theirs: HubertModel, source, labels, masked, rate, pen
             assert parameter.grad is None or not parameter.grad.any(), name
         else:
             scale = float(reference.abs().max())
-            assert_close(parameter.grad, reference, rtol=1e-5, atol=1e-5 * scale, msg=lambda text, name=name: f"{name}: {text}")
+            assert_close(
+                parameter.grad, reference, rtol=1e-5, atol=1e-5 * scale, msg=lambda text, name=name: f"{name}: {text}"
+            )
     return log, expected_log
 
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from dinosr_plugin.checkpoints.load import load, load_model
+from dinosr_plugin.api import load
+from dinosr_plugin.checkpoints.load import load_model
 from dinosr_plugin.checkpoints.opening import open_reader
+from dinosr_plugin.modules.frame_grid import FrameGrid
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.models.cpc import CPC
 from dinosr_plugin.models.cpc_deepcluster import CPCDeepCluster
@@ -251,22 +253,19 @@ def test_layers_are_read_from_a_checkpoint(trained):
     torch.manual_seed(0)
     waves = [torch.randn(n) for n in (4000, 159, 2560, 4001)]
     reader = open_reader(trained)
-    assert (reader.n_layers, reader.width, reader.hop, reader.field, reader.normalize, reader.pads) == (
-        2,
-        16,
-        160,
-        159,
-        False,
-        True,
-    )
+    assert (reader.n_layers, reader.width, reader.grid) == (2, 16, FrameGrid(field=159, hop=160))
+    assert (reader.normalize, reader.pads, reader.layer_kind) == (False, True, "recurrent layers")
+    assert reader.rate == 100 and 0.0049 < reader.first_centre < 0.005
     read = reader.read(waves, [0, 1, "last"])
     cpc, *_ = load_model(trained)
-    for wave, (first, second, last) in zip(waves, read):
+    for wave, (first, second, last) in zip(waves, (frames.layers for frames in read)):
         features = cpc.extract_features(wave.unsqueeze(0))
         assert len(first) == reader.frames(len(wave)) == (len(wave) + 1) // 160 and torch.equal(second, last)
         for ours, (theirs, *_) in zip((first, second), features["layer_results"]):
             assert torch.allclose(ours, theirs[:, 0], atol=1e-5)
-    assert not torch.allclose(open_reader(trained, weights="random").read(waves[:1], [1])[0].layers[0], read[0][1])
+    assert not torch.allclose(
+        open_reader(trained, weights="random").read(waves[:1], [1])[0].layers[0], read[0].layers[1]
+    )
     with pytest.raises(UserError, match="no teacher"):
         open_reader(trained, weights="teacher")
-    assert torch.allclose(load(trained).features(waves[0], layer=0), read[0][0], atol=1e-5)
+    assert torch.allclose(load(trained).features(waves[0], layer=0), read[0].layers[0], atol=1e-5)

@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 import dinosr_plugin  # noqa: F401  (registers the models)
-from dinosr_plugin.checkpoints.load import trunk_of
+from dinosr_plugin.checkpoints.readers import trunk_of
 from dinosr_plugin.checkpoints.opening import open_reader
 from dinosr_plugin.decoding.recogniser import load_recogniser
 from dinosr_plugin.errors import UserError
@@ -106,11 +106,11 @@ def test_fairseqs_own(data, tmp_path):
         data, tmp_path / "run", tmp_path / "hubert.pt", "task.normalize=false", "model.freeze_finetune_updates=100"
     )
     reader = open_reader(fine_tuned)
-    assert isinstance(reader.trunk, Hubert) and not reader.normalize
+    assert isinstance(reader.model, Hubert) and not reader.normalize
     source = torch.randn(1, 12345)
     with torch.no_grad():
         torch.testing.assert_close(
-            reader.trunk.extract_features(source)["x"], theirs.extract_features(source)[0], rtol=0, atol=1e-5
+            reader.model.extract_features(source)["x"], theirs.extract_features(source)[0], rtol=0, atol=1e-5
         )
     assert load_recogniser(fine_tuned).blank == 0
 

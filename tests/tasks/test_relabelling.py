@@ -104,7 +104,7 @@ def test_features_are_those_that_the_tools_read(data, tmp_path, normalize):
         relabelling.layer_frames(trainer.get_model().eval(), dataset, range(len(dataset)), 1, normalize, "test")
     )
     for row, frames in found.items():
-        ((expected,),) = reader.read([dataset[row]["source"]], [1])
+        (expected,) = reader.read([dataset[row]["source"]], [1])[0].layers
         expected = (
             (expected - expected.mean(0)) / (expected.var(0, correction=0) + 1e-5).sqrt() if normalize else expected
         )

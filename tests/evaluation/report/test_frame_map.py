@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from dinosr_plugin.evaluation.report import frame_map as module
 from dinosr_plugin.evaluation.report.frame_map import balanced, choose, project
-from dinosr_plugin.units.features import Utterance
+from dinosr_plugin.evaluation.speech import Speech
+from dinosr_plugin.units.batches import Utterance
 
 
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=60), st.integers(1, 70), st.integers(0, 9))
@@ -29,12 +30,13 @@ def test_every_frame_has_its_chance():
 def test_the_speakers_with_the_most_speech_and_not_too_much_of_it(monkeypatch):
     utterances = [Utterance(f"u{n}", None, 100 + n) for n in range(30)]
     speakers = {utterance.name: f"s{n % 10}" for n, utterance in enumerate(utterances)}
-    names = choose(utterances, speakers, np.random.default_rng(0))
+    speech = Speech(None, speakers, utterances)
+    names = choose(speech, np.random.default_rng(0))
     assert {speakers[name] for name in names} == {f"s{n}" for n in range(3, 10)} and len(names) == 21
     monkeypatch.setattr(module, "SOUND", 500)
-    assert len(choose(utterances, speakers, np.random.default_rng(0))) in (3, 4)
+    assert len(choose(speech, np.random.default_rng(0))) in (3, 4)
     monkeypatch.setattr(module, "SOUND", 1)
-    assert len(choose(utterances, speakers, np.random.default_rng(0))) == 1
+    assert len(choose(speech, np.random.default_rng(0))) == 1
 
 
 def test_neighbours_stay_neighbours_and_the_map_repeats_itself():

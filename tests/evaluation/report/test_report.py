@@ -15,14 +15,14 @@ import soundfile
 import torch
 
 from dinosr_plugin import cli
-from dinosr_plugin.evaluation import comparison
+from dinosr_plugin.evaluation import measuring
 from dinosr_plugin.evaluation.phones import PhoneAlignment
 from dinosr_plugin.evaluation.report import frame_map
-from dinosr_plugin.evaluation.report.inputs import Inputs
 from dinosr_plugin.evaluation.report.page import COLUMNS, round_as
 from dinosr_plugin.evaluation.report.pictures import choose_stretch, run_lengths, runs
 from dinosr_plugin.evaluation.report.words import key_figures
-from dinosr_plugin.units.features import read_utterances
+from dinosr_plugin.evaluation.speech import Speech
+from dinosr_plugin.units.batches import read_utterances
 from support import paths
 from support.fairseq_models import fairseq_checkpoint
 
@@ -226,8 +226,7 @@ def test_figures_of_the_pictures(made, corpus):
 def test_again_nothing_is_measured_again(made, corpus, monkeypatch):
     out, figures, _ = made
     page = (out / "report.html").read_bytes()
-    for name in ("feature_rows", "code_rows"):
-        monkeypatch.setattr(comparison, name, lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(measuring, "figures_of", lambda *_: pytest.fail("measured again"))
     assert report(corpus, out, "--log", str(corpus / "log")) == 0
     assert json.loads((out / "figures.json").read_text()) == figures and (out / "report.html").read_bytes() == page
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
@@ -283,7 +282,7 @@ def test_one_speaker_and_nothing_to_compare(alone, capsys):
 )
 def test_bad_input_ends_in_one_line_before_any_work(corpus, tmp_path, monkeypatch, capsys, options, said):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(comparison, "finished_rows", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(measuring, "figures_of", lambda *_: pytest.fail("measured"))
     Path("empty.log").write_text('{"epoch": 1}\n')
     Path("nothing").mkdir()
     Path("other.tsv").write_text("utt\tstart\tend\tphone\nx\t0\t1\tAA\n")
@@ -305,7 +304,7 @@ def test_without_its_library(corpus, tmp_path, monkeypatch, capsys):
 def test_runs():
     units = np.array([3, 3, 3, 1, 3, 3])
     assert run_lengths(units).tolist() == [3, 1, 2] and run_lengths(units[:0]).tolist() == []
-    found = runs(units, 50)
+    found = runs(units, 50, 0.0125)
     assert [unit for *_, unit in found] == [3, 1, 3]
     np.testing.assert_allclose(
         [part[:2] for part in found], [[0.0025, 0.0625], [0.0625, 0.0825], [0.0825, 0.1225]]
@@ -314,19 +313,9 @@ def test_runs():
 
 def test_the_stretch_is_the_middle_of_an_utterance(corpus):
     phones, utterances = PhoneAlignment.read(corpus / "dev.phones.tsv"), read_utterances(corpus / "dev.tsv")
-    codes = {u.name: np.arange(2 * ((u.samples - 400) // 320 + 1)).reshape(2, -1) % 8 for u in utterances}
-    inputs = Inputs(
-        GOLDEN,
-        corpus / "dev.tsv",
-        corpus / "dev.tsv",
-        1.0,
-        corpus,
-        phones,
-        utterances,
-        {u.name: "s" for u in utterances},
-        [],
-    )
-    stretch = choose_stretch(inputs, codes, 50)
+    codes = {u.name: np.arange(2 * ((u.samples - 400) // 320 + 1)).reshape(-1, 2) % 8 for u in utterances}  # (n, K)
+    speech = Speech(phones, {u.name: "s" for u in utterances}, utterances)
+    stretch = choose_stretch(speech, codes, 50, 0.0125)
     (chosen,) = (u for u in utterances if u.name == stretch.utt)
     length = chosen.samples / 16000
     shown = min(3.0, length)

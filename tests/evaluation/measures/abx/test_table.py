@@ -10,11 +10,12 @@ import pytest
 
 from dinosr_plugin import cli
 from dinosr_plugin.errors import UserError
+from dinosr_plugin.evaluation.measures.abx import measure as measure_module
 from dinosr_plugin.evaluation.measures.abx.errors import abx
 from dinosr_plugin.evaluation.measures.abx.items import Item, read_items, write_items
 from dinosr_plugin.evaluation.measures.abx.table import measure, open_sources
-from dinosr_plugin.units.codes import write_units
 from dinosr_plugin.units.store import FeatureFolder, FeatureWriter
+from dinosr_plugin.units.unit_files import write_units
 
 RATE = 50.0
 PHONES = [
@@ -29,7 +30,7 @@ def write_features(folder, features: dict):
         [len(array) for array in features.values()],
         next(iter(features.values())).shape[1],
     )
-    with FeatureWriter(folder, RATE, width, "float32", {"kind": "test"}, names, lengths) as writer:
+    with FeatureWriter(folder, RATE, 0.0125, width, "float32", {"kind": "test"}, names, lengths) as writer:
         for row, name in enumerate(names):
             writer.add(row, features[name])
         writer.close()
@@ -114,6 +115,7 @@ def test_layers_and_units_in_one_table(corpus, capsys):
         "abx.json",
         "abx.tsv",
         "abx_pairs.tsv",
+        "abx_rows.json",
         "abx_speakers.tsv",
     ]
 
@@ -121,8 +123,11 @@ def test_layers_and_units_in_one_table(corpus, capsys):
 def test_the_edit_distance_is_of_units_alone(corpus):
     write_items("some.item", [Item("anna0", 0, 1, "AE", "K", "T", "anna")])
     sources = open_sources([corpus / "all/layer_0", corpus / "some.units"], 50, "edit")
-    assert [(source.distance, source.rate) for source in sources] == [("angular", 50), ("edit", 50)]
-    assert open_sources([corpus / "some.units"], 25)[0].distance == "onehot"
+    assert [(source.units is None, source.unit_distance, source.rate) for source in sources] == [
+        (True, "onehot", 50),
+        (False, "edit", 50),
+    ]
+    assert open_sources([corpus / "some.units"], 25)[0].unit_distance == "onehot"
 
 
 def test_a_folder_of_several_stands_for_all_of_them(corpus):
@@ -137,11 +142,11 @@ def test_a_folder_of_several_stands_for_all_of_them(corpus):
 
 
 def test_labels_without_names_belong_to_the_rows_of_a_manifest(corpus):
-    named = open_sources([corpus / "some.units"], 50)[0].features
+    named = open_sources([corpus / "some.units"], 50)[0].units
     rows = [line.split("\t")[0] for line in (corpus / "some.tsv").read_text().splitlines()[1:]]
     (corpus / "some.km").write_text("".join(" ".join(map(str, named[Path(row).stem])) + "\n" for row in rows))
     (source,) = open_sources([corpus / "some.km"], 50, tsv=corpus / "some.tsv")
-    assert source.features.keys() == named.keys() and all((source.features[utt] == named[utt]).all() for utt in named)
+    assert source.units.keys() == named.keys() and all((source.units[utt] == named[utt]).all() for utt in named)
 
 
 def test_items_alone(corpus, capsys):
@@ -168,9 +173,7 @@ def test_one_speaker(corpus, capsys):
     assert dinosr_abx("all/layer_0", "--phones", "some.phones.tsv", "--manifest", "flat.tsv") == 0
     captured = capsys.readouterr()
     assert words(captured.out)[2][4] == "-"
-    assert (
-        "note: flat.tsv: contains only one speaker, unknown; no error across speakers\n" in captured.err
-    )
+    assert "note: flat.tsv: contains only one speaker, unknown; no error across speakers\n" in captured.err
 
 
 @pytest.mark.parametrize(
@@ -178,11 +181,11 @@ def test_one_speaker(corpus, capsys):
     [
         ([], "FEATURES: required without --write-items"),
         (["absent"], "absent: no such folder or file"),
-        (["some.units"], "some.units: a file of units wants --rate HZ"),
-        (["all", "--rate", "50"], "--rate and --distance are of files of units"),
-        (["all", "--distance", "edit"], "--rate and --distance are of files of units"),
-        (["some.phones.tsv", "--rate", "50"], "some.phones.tsv line 1: .* is no unit id"),
-        (["nothing"], "nothing: holds no features"),
+        (["some.units"], "some.units: --rate HZ is required"),
+        (["all", "--rate", "50"], "--rate and --distance are for unit files"),
+        (["all", "--distance", "edit"], "--rate and --distance are for unit files"),
+        (["some.phones.tsv", "--rate", "50"], "some.phones.tsv line 1: .* is not a unit id"),
+        (["nothing"], "nothing: contains no features"),
         (
             ["some.units", "--rate", "25"],
             r"some.units: all 72 items lie in the first 48% of their features at 25 Hz; give the right rate \(about 52 Hz\?\)",
@@ -225,3 +228,27 @@ def test_a_source_that_fails_is_named(corpus):
     items = [Item("other", 0, 1, "AE", "K", "T", "anna")]
     with pytest.raises(UserError, match="layer_0: 1 of 1 utterances of the items have no features"):
         measure(open_sources([corpus / "all/layer_0"]), items)
+
+
+def test_an_interrupted_table_resumes(corpus, capsys, monkeypatch):
+    """Rows of the same items, options and features are not measured again; of others they are."""
+    given = ["--phones", "some.phones.tsv", "--manifest", "some.tsv", "--out", "out"]
+    assert dinosr_abx("all/layer_0", *given) == 0
+    first, measured = capsys.readouterr().out, []
+    monkeypatch.setattr(
+        measure_module, "abx", lambda features, *rest, **more: measured.append(1) or abx(features, *rest, **more)
+    )
+    assert dinosr_abx("all/layer_0", *given) == 0 and measured == []
+    assert capsys.readouterr().out == first
+    assert dinosr_abx("all", *given) == 0 and measured == [1]
+    assert dinosr_abx("all/layer_0", *given, "--seed", "1") == 0 and measured == [1, 1]
+
+
+def test_the_last_frame(corpus, capsys):
+    """Kept, each item has a frame more; the default is the published rule."""
+    given = ["all/layer_0", "--phones", "some.phones.tsv", "--manifest", "some.tsv"]
+    outputs = []
+    for more in ([], ["--last-frame", "drop"], ["--last-frame", "keep"]):
+        assert dinosr_abx(*given, *more) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] != outputs[2]

@@ -35,7 +35,7 @@ GOLDEN = {"one": np.array([0, 0, 0, 0, 1]), "two": np.array([0, 1, 1, 1, 2])}  #
 
 
 def test_golden_counts_from_units():
-    counts = count_units(GOLDEN, PHONES, {"one": "anna", "two": "ben"}, rate=50.0)
+    counts = count_units(GOLDEN, PHONES, {"one": "anna", "two": "ben"}, rate=50.0, first_centre=0.0125)
     np.testing.assert_array_equal(counts.by_phone, [[4, 1, 0], [1, 3, 1]])
     np.testing.assert_array_equal(counts.by_speaker, [[4, 1, 0], [1, 3, 1]])  # each speaker says one phone
     np.testing.assert_array_equal(counts.runs, [2, 2, 1])
@@ -51,30 +51,34 @@ def test_golden_counts_from_units():
 
 
 def test_runs_end_with_their_utterance():
-    counts = count_units({"one": np.array([3, 3]), "two": np.array([3])}, PHONES, None, rate=50.0)
+    counts = count_units({"one": np.array([3, 3]), "two": np.array([3])}, PHONES, None, rate=50.0, first_centre=0.0125)
     assert counts.runs.tolist() == [0, 0, 0, 2]
 
 
 def test_speakers():
     nobody, one = (
-        count_units(GOLDEN, PHONES, speakers, 50.0).figures().speaker_pnmi
+        count_units(GOLDEN, PHONES, speakers, 50.0, 0.0125).figures().speaker_pnmi
         for speakers in (None, {"one": "anna", "two": "anna"})
     )
     assert nobody is None and one == 0
-    apart = count_units({"one": np.array([0, 1]), "two": np.array([2, 2])}, PHONES, {"one": "anna", "two": "ben"}, 50.0)
+    apart = count_units(
+        {"one": np.array([0, 1]), "two": np.array([2, 2])}, PHONES, {"one": "anna", "two": "ben"}, 50.0, 0.0125
+    )
     assert apart.figures().speaker_pnmi == pytest.approx(1, abs=1e-6)
 
 
 def test_the_size_of_the_codebook():
-    assert count_units(GOLDEN, PHONES, None, 50.0).figures().quality.n_codes == 3
+    assert count_units(GOLDEN, PHONES, None, 50.0, 0.0125).figures().quality.n_codes == 3
     assert count_units(iter(GOLDEN.items()), PHONES, None, 50.0, n_codes=64).figures().quality.n_codes == 64
     with pytest.raises(ValueError, match="outside"):
-        count_units(GOLDEN, PHONES, None, 50.0, n_codes=2)
+        count_units(GOLDEN, PHONES, None, 50.0, 0.0125, n_codes=2)
 
 
 def test_frames_at_another_rate_meet_the_phones_at_their_centres():
     phones = alignment(one=[("AA", 0, 60), ("B", 60, 200)])
-    counts = count_units({"one": np.arange(5)}, phones, None, rate=25.0)  # centres 12.5, 52.5, 92.5 ...
+    counts = count_units(
+        {"one": np.arange(5)}, phones, None, rate=25.0, first_centre=0.0125
+    )  # centres 12.5, 52.5, 92.5 ...
     np.testing.assert_array_equal(counts.by_phone, [[1, 1, 0, 0, 0], [0, 0, 1, 1, 1]])
     assert counts.figures().bit_rate == pytest.approx(25 * np.log2(5))
 
@@ -92,9 +96,9 @@ def test_length_of_phones():
 
 def test_what_cannot_be_counted():
     with pytest.raises(UserError, match="1 of 2 utterances have no alignment .stranger"):
-        count_units({"one": GOLDEN["one"], "stranger": GOLDEN["one"]}, PHONES, None, 50.0)
+        count_units({"one": GOLDEN["one"], "stranger": GOLDEN["one"]}, PHONES, None, 50.0, 0.0125)
     with pytest.raises(UserError, match="no frame"):
-        count_units({"one": np.zeros(0, int)}, PHONES, None, 50.0).figures()
+        count_units({"one": np.zeros(0, int)}, PHONES, None, 50.0, 0.0125).figures()
 
 
 sequences = st.lists(st.integers(0, 4), min_size=1, max_size=30)
@@ -103,7 +107,7 @@ sequences = st.lists(st.integers(0, 4), min_size=1, max_size=30)
 @given(sequences, sequences)
 def test_any_units(one, two):
     figures = count_units(
-        {"one": np.array(one), "two": np.array(two)}, PHONES, {"one": "anna", "two": "ben"}, 50.0
+        {"one": np.array(one), "two": np.array(two)}, PHONES, {"one": "anna", "two": "ben"}, 50.0, 0.0125
     ).figures()
     runs = [unit for own in (one, two) for unit, _ in groupby(own)]
     seconds = (len(one) + len(two)) / 50

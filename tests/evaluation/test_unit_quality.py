@@ -9,14 +9,11 @@ import pytest
 from dinosr_plugin import cli
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.phones import PhoneAlignment
-from dinosr_plugin.evaluation.unit_files import (
-    aligned_part,
-    is_checkpoint,
-    read_labelled_units,
-    short_names,
-    unit_files,
-)
-from dinosr_plugin.units.codes import dedup, write_units
+from dinosr_plugin.evaluation.sources import short_names
+from dinosr_plugin.evaluation.speech import Speech
+from dinosr_plugin.evaluation.unit_quality import is_checkpoint, unit_files
+from dinosr_plugin.units.codes import dedup
+from dinosr_plugin.units.unit_files import UnitInfo, read_labelled_units, write_units
 
 UTTERANCES = {"7-1-0000": ["AA", "B", "AA", "SIL"], "7-1-0001": ["B", "SIL"], "8-1-0000": ["SIL", "AA", "B"]}
 IDS = {"AA": 0, "B": 1, "SIL": 3}
@@ -92,7 +89,7 @@ def test_files_of_a_folder_in_order_of_their_numbers(tmp_path):
     ]
     assert unit_files(tmp_path / "dev.km") == [tmp_path / "dev.km"]
     (tmp_path / "none").mkdir()
-    with pytest.raises(UserError, match="none: holds no .units and no .km file"):
+    with pytest.raises(UserError, match="none: contains no .units or .km file"):
         unit_files(tmp_path / "none")
 
 
@@ -110,13 +107,13 @@ def test_ids_without_names(data):
     assert list(units) == list(UTTERANCES)
     for utt, ids in perfect().items():
         np.testing.assert_array_equal(units[utt], ids)
-    with pytest.raises(UserError, match="all.km: unit ids without the utterances' names; give --manifest"):
+    with pytest.raises(UserError, match="all.km: unit ids without names of utterances; give --manifest"):
         read_labelled_units(data / "all.km", None)
     (data / "all.km").write_text("1 2\n3 4\n")
     with pytest.raises(UserError, match="all.km: 2 lines, but .*all.tsv has 3 rows"):
         read_labelled_units(data / "all.km", data / "all.tsv")
     (data / "all.km").write_text("1 2\n3 4\n5 x\n")
-    with pytest.raises(UserError, match="all.km line 3: 'x' is no unit id"):
+    with pytest.raises(UserError, match="all.km line 3: 'x' is not a unit id"):
         read_labelled_units(data / "all.km", data / "all.tsv")
 
 
@@ -157,7 +154,7 @@ def test_speakers_by_manifest_by_name_and_not_at_all(data, capsys):
     captured = capsys.readouterr()
     assert (
         captured.err.startswith("note: ")
-        and "--manifest tells them" in captured.err
+        and "give --manifest" in captured.err
         and captured.out.splitlines()[2].split()[7] == "-"
     )
     assert "all.tsv: 1 of 3 utterances are not in it (seven)" in said(
@@ -200,16 +197,16 @@ def test_a_manifest_says_which_part_of_the_alignment_counts(data, capsys):
 @pytest.mark.parametrize(
     "change, rate, told",
     [
-        (lambda ids: ids, 100, "45 units for the 0.9 s in .* are 50.0 a second, not 100 .--rate.; --rate 50 is likely"),
-        (lambda ids: np.repeat(ids, 2), None, "are 100.0 a second, not 50 .--rate.; --rate 100 is likely"),
-        (lambda ids: np.repeat(ids, 7), None, "are 350.0 a second, .*no usual rate .deduplicated units have none"),
-        (dedup, None, "are 10.0 a second, .*these are deduplicated, which have no rate"),
+        (lambda ids: ids, 100, "45 units for the 0.9 s in .* are 50.0 per second, not 100 .--rate.; try --rate 50"),
+        (lambda ids: np.repeat(ids, 2), None, "are 100.0 per second, not 50 .--rate.; try --rate 100"),
+        (lambda ids: np.repeat(ids, 7), None, "are 350.0 per second, .*not a usual rate .deduplicated units have none"),
+        (dedup, None, "are 10.0 per second, .*these are deduplicated, which have no rate"),
     ],
 )
 def test_another_rate(data, capsys, change, rate, told):
     write_units(data / "odd.units", ((utt, change(ids)) for utt, ids in perfect().items()))
     assert re.search(told, said(data, capsys, data / "odd.units", *(["--rate", rate] if rate else [])))
-    if rate is None and "100 is likely" in told:
+    if rate is None and "try --rate 100" in told:
         assert quality(data, data / "odd.units", "--rate", 100) == 0
 
 
@@ -231,19 +228,100 @@ def test_other_bad_input(data, capsys):
 # ---- of checkpoints ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_aligned_part_of_a_manifest(data, capsys):
+def test_the_aligned_part_of_a_manifest(data):
     phones = PhoneAlignment.read(data / "all.phones.tsv")
     manifest = data / "more.tsv"
     manifest.write_text((data / "all.tsv").read_text() + "speaker9/9-1-0000.wav\t1600\n")
-    with aligned_part(manifest, phones, skip_missing=False) as given:
-        assert given == (manifest, [])
-    with aligned_part(manifest, phones, skip_missing=True) as (part, notes):
-        assert part.name == "more.tsv" and part.read_text() == (data / "all.tsv").read_text()
-        assert notes == [f"{manifest}: 1 of 4 utterances have no alignment in {phones.path} (9-1-0000); left out"]
-    assert not part.exists()
+    with pytest.raises(UserError, match="1 of 4 utterances have no alignment"):
+        Speech.read(manifest, phones)
+    speech, notes = Speech.read(manifest, phones, skip_missing=True)
+    assert speech.names == list(UTTERANCES) and set(speech.speakers.values()) == {"speaker7", "speaker8", "speaker9"}
+    assert notes == [f"{manifest}: 1 of 4 utterances have no alignment in {phones.path} (9-1-0000); left out"]
     manifest.write_text(f"{data}\nspeaker9/9-1-0000.wav\t1600\n")
-    with (
-        pytest.raises(UserError, match="1 of 1 utterances have no alignment"),
-        aligned_part(manifest, phones, skip_missing=True),
-    ):
-        pass
+    with pytest.raises(UserError, match="1 of 1 utterances have no alignment"):
+        Speech.read(manifest, phones, skip_missing=True)
+
+
+# ---- where units are in time -----------------------------------------------------------------------------------------
+
+
+def figures_of(data, *arguments) -> dict:
+    assert quality(data, *arguments, "--out", data / "out") == 0
+    return json.loads((data / "out/quality.json").read_text())["rows"][0]
+
+
+def at_100_hz(delay_ms: int = 0) -> dict:
+    """Units that know the phone at 10 i + 5 ms, of ``delay_ms`` before."""
+    units = {utt: np.repeat([IDS[phone] for phone in phones], 10) for utt, phones in UTTERANCES.items()}
+    late = delay_ms // 10
+    return {utt: np.concatenate([ids[:1].repeat(late), ids])[: len(ids)] for utt, ids in units.items()}
+
+
+def test_units_at_100_hz_are_aligned_by_their_own_centres(data):
+    """A unit at 100 Hz is centred at 5 ms, not where the first frame of 20 ms is: then perfect units are perfect."""
+    write_units(data / "fine.units", at_100_hz().items())
+    assert figures_of(data, data / "fine.units", "--rate", 100)["pnmi"] == pytest.approx(1, abs=1e-6)
+    assert figures_of(data, data / "fine.units", "--rate", 100, "--first-centre", 0.0125)["pnmi"] < 0.9
+
+
+def test_the_rate_is_read_beside_the_units(data):
+    write_units(data / "fine.units", at_100_hz().items(), info=UnitInfo(100.0, 0.004, 4))
+    row = figures_of(data, data / "fine.units")
+    assert row["pnmi"] == pytest.approx(1, abs=1e-6) and row["frames"] == 90
+    write_units(data / "runs.units", ((utt, dedup(ids)) for utt, ids in perfect().items()), info=UnitInfo(None, 0.01))
+    with pytest.raises(AssertionError):
+        quality(data, data / "runs.units") or pytest.fail("measured")
+    assert quality(data, data / "runs.units") == 1
+
+
+def test_the_published_alignment(data):
+    """Unit i at 50 Hz against labels 2 i and 2 i + 1 of 10 ms, counted by hand."""
+    rng = np.random.default_rng(0)
+    units = {utt: rng.integers(0, 5, len(ids)) for utt, ids in perfect().items()}
+    write_units(data / "random.units", units.items())
+    row = figures_of(data, data / "random.units", "--alignment", "published")
+    labels = {utt: np.repeat(phones, 10) for utt, phones in UTTERANCES.items()}
+    joint = np.zeros((3, 5))
+    for utt, ids in units.items():
+        for i, label in enumerate(labels[utt]):
+            joint[["AA", "B", "SIL"].index(label), ids[i // 2]] += 1
+    joint /= joint.sum()
+    outer = joint.sum(1, keepdims=True) * joint.sum(0)
+    information = (joint[joint > 0] * np.log(joint[joint > 0] / outer[joint > 0])).sum()
+    entropy = -(joint.sum(1) * np.log(joint.sum(1))).sum()
+    assert row["frames"] == 90 and row["pnmi"] == pytest.approx(information / entropy, abs=1e-6)
+    write_units(data / "doubled.units", ((utt, ids.repeat(2)) for utt, ids in units.items()))
+    again = figures_of(data, data / "doubled.units", "--alignment", "published", "--rate", 100)
+    assert again["pnmi"] == row["pnmi"] and again["phone_purity"] == row["phone_purity"]
+
+
+@pytest.mark.parametrize("delay_ms", [0, 20, 40])
+def test_lags_find_a_delay(data, capsys, delay_ms):
+    """Units that follow the sound late have their peak at a negative lag."""
+    write_units(data / "late.units", at_100_hz(delay_ms).items())
+    row = figures_of(data, data / "late.units", "--rate", 100, "--lags")
+    assert row["peak_lag_ms"] == -delay_ms and row[f"pnmi_{-delay_ms:+d}ms"] == pytest.approx(1, abs=1e-6)
+    assert sum(key.startswith("pnmi_") for key in row) == 9
+    assert "peak at ms" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--rate", "40", "--alignment", "published"], "40 units per second do not divide 100"),
+        (["--rate", "60"], "are 50.0 per second, not 60"),
+    ],
+)
+def test_a_rate_that_does_not_fit(data, capsys, arguments, said):
+    write_units(
+        data / "odd.units",
+        (
+            (utt, np.zeros(8 * len(p) if "40" in arguments else 5 * len(p), int))
+            for utt, p in ((utt, phones * (5 if "40" in arguments else 1)) for utt, phones in UTTERANCES.items())
+        ),
+    )
+    if "40" in arguments:  # 40 units per second of the alignment's seconds
+        write_units(data / "odd.units", ((utt, np.zeros(4 * len(phones), int)) for utt, phones in UTTERANCES.items()))
+    assert quality(data, data / "odd.units", *arguments) == 1
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1

@@ -1,0 +1,181 @@
+"""Every kind of model read frame by frame: what a reader says of itself is true, and one pass gives what many do."""
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from dinosr_plugin.checkpoints import opening
+from dinosr_plugin.checkpoints.opening import adapter_for, open_reader, reader_of
+from dinosr_plugin.checkpoints.readers import HEAD, TEACHER, FrameReader, Frames, TrunkReader
+from dinosr_plugin.errors import UserError
+from dinosr_plugin.models.cpc import CPC, CPCConfig
+from dinosr_plugin.models.hubert import Hubert, HubertConfig
+from dinosr_plugin.modules.frame_grid import CPC as CPC_GRID
+from dinosr_plugin.modules.frame_grid import TRUNK, FrameGrid
+from support import paths
+from support.fairseq_models import MODELS, fairseq_checkpoint
+
+GOLDEN = paths.GOLDEN / "official_format_tiny.pt"  # 4 layers of 32, 2 codebooks of 8
+SMALL = dict(encoder_layers=2, encoder_embed_dim=16, encoder_ffn_embed_dim=32, encoder_attention_heads=2, conv_pos=4)
+
+
+def waves(*lengths: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(length, generator=generator) for length in lengths]
+
+
+# ---- frames ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("samples", [0, 1, 158, 159, 160, 318, 319, 399, 400, 719, 720, 16000])
+def test_number_of_frames(samples):
+    """The formula of the grid is that of the models, layer by layer."""
+    hubert, cpc = Hubert(HubertConfig(num_classes=[2], **SMALL)), CPC(CPCConfig(encoder_channels=8, context_dim=8))
+    assert reader_of(hubert).grid == TRUNK and TRUNK.count(samples) == int(hubert.frame_counts(torch.tensor(samples)))
+    assert reader_of(cpc).grid == CPC_GRID and CPC_GRID.count(samples) == int(cpc.frame_counts(torch.tensor(samples)))
+
+
+def centre_of_influence(reader: FrameReader, frame: int, samples: int) -> float:
+    """Middle of the samples that change a frame of the front end, in seconds."""
+    wave, inside = torch.randn(samples, generator=torch.Generator().manual_seed(1)), []
+    features = (
+        (lambda x: reader.model.encoder(x[None])[0, frame])
+        if isinstance(reader.model, CPC)
+        else (lambda x: reader.model.feature_extractor(x[None])[0, frame])
+    )
+    before = features(wave)
+    for sample in range(samples):
+        changed = wave.clone()
+        changed[sample] += 1
+        if not torch.equal(features(changed), before):
+            inside.append(sample)
+    return (inside[0] + inside[-1] + 1) / 2 / 16000
+
+
+@torch.no_grad()
+def test_centres_are_where_the_frames_are():
+    """Found by changing single samples; frames in the middle, which see no edge."""
+    torch.manual_seed(0)
+    hubert = Hubert(
+        HubertConfig(num_classes=[2], conv_feature_layers="[(8,10,5)] + [(8,3,2)] * 4 + [(8,2,2)] * 2", **SMALL)
+    )
+    cpc = CPC(CPCConfig(encoder_channels=8, context_dim=8, encoder_norm="none"))
+    for reader, frame in ((reader_of(hubert.eval()), 1), (reader_of(cpc.eval()), 3)):
+        found = centre_of_influence(reader, frame, 1000)
+        assert found == pytest.approx(reader.first_centre + frame / reader.rate, abs=1e-5)
+    assert (reader_of(hubert).rate, reader_of(hubert).first_centre) == (50, 0.0125)
+    assert (reader_of(cpc).rate, reader_of(cpc).first_centre) == (100, 159 / 32000)
+
+
+def test_grid_of_other_convolutions():
+    assert FrameGrid.of_convolutions([(4, 10, 5), (4, 3, 2)]) == FrameGrid(field=20, hop=10)
+
+
+# ---- one pass --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", ["student", "teacher"])
+def test_everything_in_one_pass(weights):
+    """Layers and both sets of codes, padded together, are those of each utterance and each part by itself."""
+    reader, sounds = open_reader(GOLDEN, weights), waves(9000, 4000, 400)
+    together = reader.read(sounds, [0, 3, "last"], [TEACHER, HEAD])
+    for sound, frames in zip(sounds, together, strict=True):
+        n = reader.frames(len(sound))
+        assert [x.shape for x in frames.layers] == [(n, 32)] * 3
+        for place, layer in enumerate((0, 3, "last")):
+            (alone,) = reader.read([sound], [layer])
+            torch.testing.assert_close(frames.layers[place], alone.layers[0], rtol=0, atol=1e-4)
+        for name, codes in (("teacher", reader.model.codes), ("head", reader.model.predicted_codes)):
+            assert frames.codes[name].shape == (2, n) and torch.equal(frames.codes[name], codes(sound[None])[:, 0])
+
+
+def test_the_front_end_runs_once(monkeypatch):
+    reader, calls = open_reader(GOLDEN), []
+    extract = reader.model.extract_frames
+    monkeypatch.setattr(reader.model, "extract_frames", lambda *args: calls.append(1) or extract(*args))
+    reader.read(waves(9000), range(4), [TEACHER, HEAD])
+    assert calls == [1]
+
+
+def test_what_is_not_asked_for_is_not_computed(monkeypatch):
+    reader = open_reader(GOLDEN)
+    monkeypatch.setattr(type(reader.model), "targets", lambda *_: pytest.fail("the teacher runs"))
+    monkeypatch.setattr(reader.layers[2], "forward", lambda *_, **__: pytest.fail("a higher layer runs"))
+    assert isinstance(reader.read(waves(9000), [1])[0], Frames)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_fairseqs_models(tmp_path, kind):
+    fairseq_checkpoint(tmp_path / "model.pt", kind)
+    reader = open_reader(tmp_path / "model.pt")
+    assert (reader.rate, reader.first_centre, reader.layer_kind) == (50, 0.0125, "Transformer layers")
+    assert reader.code_sets == {} and reader.untrained().fingerprint != reader.fingerprint
+    (frames,) = reader.read(waves(4000), range(reader.n_layers))
+    assert all(x.shape == (12, reader.width) for x in frames.layers)
+
+
+def test_untrained_is_the_same_every_time_and_reads_no_file(monkeypatch):
+    reader = open_reader(GOLDEN)
+    monkeypatch.setattr(opening, "load_model", lambda path: pytest.fail("the file is read"))
+    one, other = reader.untrained(), reader.untrained()
+    assert one.fingerprint == other.fingerprint != reader.fingerprint and one.weights == "random"
+    with pytest.raises(ValueError, match="cannot build"):
+        reader_of(reader.model).untrained()
+
+
+# ---- other kinds -----------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_kind_of_model():
+    with pytest.raises(UserError, match="x.pt: contains Linear, which cannot be read; give a model of this plug-in"):
+        adapter_for(torch.nn.Linear(2, 2), "x.pt")
+
+
+def test_a_new_kind_is_one_adapter(monkeypatch):
+    """A toy model, read by everything once its adapter is in the table."""
+
+    class Toy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = torch.nn.ModuleList([torch.nn.Linear(160, 4), torch.nn.Linear(4, 4)])
+
+        def forward(self, source: torch.Tensor, stop: int | None) -> torch.Tensor:
+            x = source.unfold(1, 160, 160)  # (B, F, 160)
+            for block in self.blocks[: None if stop is None else stop + 1]:
+                x = block(x)
+            return x
+
+    class ToyReader(FrameReader):
+        batch_first = True
+
+        def find_layers(self):
+            return self.model.blocks
+
+        def find_grid(self):
+            return FrameGrid(160, 160)
+
+        def find_width(self):
+            return 4
+
+        def ignores_padding(self):
+            return True
+
+        def run(self, source, padding_mask, stop):
+            return self.model(source, stop)
+
+    monkeypatch.setitem(opening.ADAPTERS, Toy, ToyReader)
+    reader = reader_of(Toy())
+    assert (reader.rate, reader.first_centre, reader.n_layers) == (100, 0.005, 2)
+    frames = reader.read(waves(480, 330), [1])
+    assert [x.shape for x, *_ in (one.layers for one in frames)] == [(3, 4), (2, 4)]
+
+
+def test_adapters_follow_the_order_of_subclasses():
+    assert adapter_for(Hubert(HubertConfig(num_classes=[2], **SMALL)), "x") is TrunkReader
+
+
+def test_bad_weights():
+    with pytest.raises(UserError, match="weights both: choose one of student, teacher, random"):
+        open_reader(GOLDEN, "both")
+    assert OmegaConf.is_config(opening.load_model(GOLDEN).cfg) and np.isfinite(open_reader(GOLDEN).rate)
