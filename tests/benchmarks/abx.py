@@ -25,10 +25,12 @@ import numpy as np
 from records import run_script
 
 from dinosr_plugin.evaluation.measures.abx.errors import abx
-from dinosr_plugin.evaluation.measures.abx.items import Item, make_items, manifest_speakers, write_items
+from dinosr_plugin.evaluation.measures.abx.items import Item, make_items, write_items
 from dinosr_plugin.evaluation.phones import PhoneAlignment
+from dinosr_plugin.evaluation.speech import manifest_speakers
 from dinosr_plugin.evaluation.table import format_table
-from dinosr_plugin.units.features import LiveFeatures, read_utterances
+from dinosr_plugin.units.batches import read_utterances
+from dinosr_plugin.units.features import LiveFeatures
 
 RATE = 50.0
 COLUMNS = [

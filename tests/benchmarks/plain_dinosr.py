@@ -24,7 +24,7 @@ from dinosr_plugin.modules.log_mel import LogMel
 
 
 class PlainDinoSR(Objective):
-    """``head_layers=matching`` is not supported; ``codebook_init`` and ``revive_after``, of little cost, are ignored."""
+    """Does not support ``head_layers=matching``; ignores ``codebook_init`` and ``revive_after``, which cost little."""
 
     def __init__(self, cfg: DinoSRConfig):
         super().__init__()

@@ -75,6 +75,7 @@ import logging
 root = logging.getLogger()
 before = root.level, list(root.handlers)
 import dinosr_plugin
+dinosr_plugin.register()
 assert (root.level, list(root.handlers)) == before, (root.level, root.handlers)
 from dinosr_plugin.errors import UserError
 from fairseq.models.wav2vec.wav2vec2 import make_conv_pos
