@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 import dinosr_plugin
 from dinosr_plugin import cli
+from dinosr_plugin.checkpoints.load import load_model
 from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.data.audio import convert
 from dinosr_plugin.decoding import DECODERS, BestPathDecoder, SearchOptions, build_decoder, transcribe
@@ -618,10 +619,10 @@ def test_from_python(trained, good):
     wave = np.random.default_rng(0).normal(0, 0.1, 16000)
     features = speech_model.features(wave)
     assert features.shape == (49, 16) and features.dtype == torch.float32
-    encoder = speech_model.model.w2v_encoder
+    encoder = load_model(good).model.w2v_encoder
     source = torch.nn.functional.layer_norm(torch.from_numpy(wave).float(), wave.shape).unsqueeze(0)
     with torch.no_grad():
         torch.testing.assert_close(encoder.proj(features), encoder(source, None)["encoder_out"][:, 0])
-    with pytest.raises(UserError, match="finetuning.pt: holds Wav2VecCtc, which has no codebooks"):
+    with pytest.raises(UserError, match="finetuning.pt: contains DinoSR, which has no codebooks"):
         speech_model.units(wave)
     assert dinosr_plugin.load(trained["pretraining"]).units(wave).shape == (2, 49)

@@ -11,10 +11,10 @@ import torch
 from dinosr_plugin.api import load
 from dinosr_plugin.checkpoints.load import load_model
 from dinosr_plugin.checkpoints.opening import open_reader
-from dinosr_plugin.modules.frame_grid import FrameGrid
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.models.cpc import CPC
 from dinosr_plugin.models.cpc_deepcluster import CPCDeepCluster
+from dinosr_plugin.modules.frame_grid import FrameGrid
 from support.cpc_audio_layout import linear_predictors, reference, save
 from support.training import checkpoint, differences, train, train_on_two_ranks, write_corpus
 

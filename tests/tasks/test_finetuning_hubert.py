@@ -7,8 +7,8 @@ import torch
 from omegaconf import OmegaConf
 
 import dinosr_plugin  # noqa: F401  (registers the models)
-from dinosr_plugin.checkpoints.readers import trunk_of
 from dinosr_plugin.checkpoints.opening import open_reader
+from dinosr_plugin.checkpoints.readers import trunk_of
 from dinosr_plugin.decoding.recogniser import load_recogniser
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.interop.fairseq_models import adopt_fairseqs_hubert

@@ -341,13 +341,13 @@ def test_one_layer_and_all_of_them_do_not_mix(corpus, tmp_path):
     said = refused(GOLDEN, corpus, tmp_path / "one", layer="all")
     assert (
         said
-        == f"{tmp_path / 'one'}: holds features already, of one layer or kind, and cannot hold a folder for each layer too; give another --out"
+        == f"{tmp_path / 'one'}: contains features of one layer or kind already, no place for a folder per layer; give another --out"
     )
     extract(GOLDEN, corpus, tmp_path / "all", layer="all")
-    assert f"{tmp_path / 'all'}: holds a folder for each layer, and cannot hold features itself" in refused(
+    assert f"{tmp_path / 'all'}: contains a folder per layer, no place for features of its own" in refused(
         GOLDEN, corpus, tmp_path / "all", layer=1
     )
-    with pytest.raises(UserError, match="holds a folder for each layer"):
+    with pytest.raises(UserError, match="contains a folder for each layer"):
         extract_acoustic("mfcc", corpus, tmp_path / "all")
     assert not list(tmp_path.glob("one/layer_*")) and not (tmp_path / "all/meta.json").exists()
 

@@ -238,7 +238,7 @@ def test_a_model_without_codebooks(corpus, tmp_path, capsys):
     del state["optimizer_history"][-1]["num_updates"]  # as in old ones
     torch.save(state, tmp_path / "hubert.pt")
     assert report(corpus, tmp_path / "out", "--no-abx", checkpoint=tmp_path / "hubert.pt") == 1
-    assert "hubert.pt: has no codebooks; say with --clusters" in capsys.readouterr().err
+    assert "hubert.pt: has no codebooks; give the number of clusters" in capsys.readouterr().err
     assert report(corpus, tmp_path / "out", "--no-abx", "--clusters", "6", checkpoint=tmp_path / "hubert.pt") == 0
     page = Page((tmp_path / "out/report.html").read_text(encoding="utf-8"))
     assert page.sections == ["layers", "table", "map", "conventions"]

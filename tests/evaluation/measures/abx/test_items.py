@@ -15,8 +15,8 @@ from dinosr_plugin.evaluation.measures.abx.items import (
     read_items,
     write_items,
 )
-from dinosr_plugin.evaluation.speech import librispeech_speaker, manifest_speakers
 from dinosr_plugin.evaluation.phones import PhoneAlignment
+from dinosr_plugin.evaluation.speech import librispeech_speaker, manifest_speakers
 
 ITEMS = [Item("1-2-0003", 0.23, 0.51, "AE", "K", "T", "1"), Item("1-2-0003", 12.345678, 13.0, "IH", "K", "T", "1")]
 
