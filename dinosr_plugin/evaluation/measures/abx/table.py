@@ -50,7 +50,7 @@ def open_sources(
     unit_distance: str | None = None,
     tsv: Path | None = None,
 ) -> list[Source]:
-    """Feature folders, unit files, and folders of these (``sources.expand``), in the order given.
+    """Feature folders, unit files, and folders of these (``sources.expand``), in this order.
 
     Features are compared by the angular distance. For units ``unit_distance`` is the choice (default: ``"onehot"``,
     the published protocol). ``unit_rate`` and ``tsv`` as in ``sources.open_units``.
@@ -64,7 +64,8 @@ def open_sources(
             sources.append(open_features(path))
         elif not path.exists():
             raise UserError(
-                f"{path}: no such folder or file; `dinosr features` writes folders of features, `dinosr units` unit files"
+                f"{path}: no such folder or file; `dinosr features` writes folders of features, `dinosr units` unit "
+                "files"
             )
         else:
             sources.append(open_units(path, unit_rate, None, tsv, unit_distance=unit_distance or "onehot"))
