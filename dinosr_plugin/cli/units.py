@@ -318,6 +318,7 @@ def run_kmeans_apply(options: argparse.Namespace) -> int:
     from ..units.features import LiveFeatures
     from ..units.kmeans import KMeans, write_labels
     from ..units.store import FeatureFolder
+    from ..units.unit_files import UnitInfo
 
     kmeans = KMeans.load(options.kmeans)
     if options.features and options.features.is_dir():
@@ -325,7 +326,8 @@ def run_kmeans_apply(options: argparse.Namespace) -> int:
     else:
         features = LiveFeatures.of_source(kmeans.meta.features, options.manifest, options.features)
     kmeans.require_same(features.width, features.rate, features.source)
-    print(f"{options.out}: {write_labels(kmeans, features, options.manifest, options.out)} frames")
+    info = UnitInfo(features.rate, features.first_centre, kmeans.meta.k)
+    print(f"{options.out}: {write_labels(kmeans, features, options.manifest, options.out, info)} frames")
     return 0
 
 

@@ -41,8 +41,7 @@ class DinoSRCriterion(FairseqCriterion):
         loss = sum(losses.values())
         log = {
             "loss": loss.detach(),
-            "sample_size": output.sample_size,
-            "ntokens": output.sample_size,
+            "ntokens": output.sample_size,  # fairseq's name
             "nsentences": sample["id"].numel(),
             "samples": sample["net_input"]["source"].numel(),
             f"{UNITS}{output.unit}": output.sample_size,
@@ -61,7 +60,7 @@ class DinoSRCriterion(FairseqCriterion):
         def total(key):
             return utils.item(sum(log.get(key, 0) for log in logging_outputs))
 
-        sample_size = max(total("sample_size"), 1)
+        sample_size = max(total("ntokens"), 1)
         for key in logging_outputs[0]:
             if key == "loss" or key.startswith("loss_"):
                 metrics.log_scalar(key, total(key) / sample_size, sample_size, round=4)

@@ -64,7 +64,8 @@ def open_units(
         raise UserError(f"{path}: each run of units is written once, so they have no rate; make them without --dedup")
     if rate is None:
         rate = info.rate if info else default_rate
-        first_centre = info.first_centre if info and first_centre is None else first_centre
+    if info and rate == info.rate and first_centre is None:
+        first_centre = info.first_centre
     if rate is None:
         raise UserError(f"{path}: --rate HZ is required, the units per second (of a DinoSR model: 50)")
     return Source(

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from ..data.manifest import duplicate_ids, read_lines, read_rows, require_writable, utterance_id, write_files
-from ..errors import UserError
+from ..errors import UserError, first_few
 from .clustering import CHUNK, INITS, Sums, assign, cluster, first_frames, inertia_after, move, step
 from .frames import Features, Reservoir, StandardizedFeatures, frames_of, read_sample, stacked, standardize
 from .matching import OldLabels, changed_share, matching, normalised_mutual_information
-from .store import first_few
+from .unit_files import UnitInfo, info_file
 
 # For frames in memory, copies included. In addition there are some tens of MB for a chunk, k x D values in float64, and
 # pages of the mapped files of a feature folder, which the operating system reclaims when needed.
@@ -252,11 +252,14 @@ class KMeans:
                 )
 
 
-def write_labels(kmeans: KMeans, features: Features, tsv: str | Path, out: str | Path) -> int:
+def write_labels(
+    kmeans: KMeans, features: Features, tsv: str | Path, out: str | Path, info: UnitInfo | None = None
+) -> int:
     """Write the units of every row of a manifest, one line of numbers per row, and ``dict.km.txt`` next to it.
 
     The dictionary contains all k units in numerical order, each with count 1, so that it is the same for every part of
     a corpus. An existing one that contains these units is kept, because models may have been trained with its order.
+    ``info``, the rate and place in time of the units, is written next to the labels.
 
     Returns:
         The number of frames.
@@ -283,7 +286,7 @@ def write_labels(kmeans: KMeans, features: Features, tsv: str | Path, out: str |
             frames += len(units)
             yield " ".join(map(str, units.tolist()))
 
-    write_files(out.parent, {out.name: lines(), **dictionary})
+    write_files(out.parent, {out.name: lines(), **dictionary, **(info_file(out, info) if info else {})})
     return frames
 
 

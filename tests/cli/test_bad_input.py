@@ -199,12 +199,12 @@ FINETUNING_FAULTS = {
     "w2v_path folder": (
         nothing,
         ["model.w2v_path=DATA/corpus"],
-        "model.w2v_path=.*/corpus: no fairseq checkpoint.*; give",
+        "model.w2v_path=.*/corpus: not a fairseq checkpoint.*; give",
     ),
     "w2v_path other": (
         lambda data: torch.save({"a": 1}, data / "x"),
         ["model.w2v_path=DATA/x"],
-        "model.w2v_path=.*/x: no fairseq checkpoint.*; give",
+        "model.w2v_path=.*/x: not a fairseq checkpoint.*; give",
     ),
 }
 

@@ -37,7 +37,7 @@ def test_losses_are_weighted_by_name():
 def test_scalars_and_the_number_of_units_are_logged():
     log = DinoSRCriterion(None)(model, SAMPLE)[2]
     assert {name for name in log if name.startswith("mean_")} == {"mean_accuracy", "mean_ema_decay"}
-    assert (log["nsentences"], log["samples"], log["ntokens"], log["sample_size"]) == (2, 32000, 4, 4)
+    assert (log["nsentences"], log["samples"], log["ntokens"]) == (2, 32000, 4)
     assert {name: log[name] for name in log if name.startswith("units_")} == {"units_anchors": 4}
 
 
@@ -48,7 +48,7 @@ def test_averages_go_by_frames():
             "loss": 100.0,
             "loss_a": 50.0,
             "mean_accuracy": 0.2 * 100,
-            "sample_size": 100,
+            "ntokens": 100,
             "units_masked_frames": 100,
             "samples": 16000,
         },
@@ -56,7 +56,7 @@ def test_averages_go_by_frames():
             "loss": 900.0,
             "loss_a": 90.0,
             "mean_accuracy": 0.6 * 300,
-            "sample_size": 300,
+            "ntokens": 300,
             "units_masked_frames": 300,
             "samples": 32000,
         },
@@ -68,7 +68,7 @@ def test_averages_go_by_frames():
 
 
 def test_each_objective_names_its_units():
-    figures = reduced({"loss": 1.0, "sample_size": 3, "units_anchors": 3, "samples": 16000})
+    figures = reduced({"loss": 1.0, "ntokens": 3, "units_anchors": 3, "samples": 16000})
     assert figures["anchors"] == 3 and "masked_frames" not in figures
 
 
@@ -78,7 +78,7 @@ def test_a_sum_of_logs_reduces_to_the_same():
     logs[1] = {
         **logs[1],
         "loss": torch.tensor(1.0),
-        "sample_size": 9,
+        "ntokens": 9,
         "units_anchors": 9,
         "mean_accuracy": torch.tensor(3.0),
     }
@@ -89,10 +89,10 @@ def test_a_sum_of_logs_reduces_to_the_same():
 
 def test_updates_are_averaged_by_frames_too():
     with metrics.aggregate(new_root=True) as log:
-        DinoSRCriterion.reduce_metrics([{"loss": 100.0, "sample_size": 100, "samples": 1}])
-        DinoSRCriterion.reduce_metrics([{"loss": 900.0, "sample_size": 300, "samples": 1}])
+        DinoSRCriterion.reduce_metrics([{"loss": 100.0, "ntokens": 100, "samples": 1}])
+        DinoSRCriterion.reduce_metrics([{"loss": 900.0, "ntokens": 300, "samples": 1}])
     assert log.get_smoothed_value("loss") == pytest.approx(2.5)
 
 
 def test_no_frames_divide_by_nothing():
-    assert reduced({"loss": 0.0, "sample_size": 0, "samples": 0})["loss"] == 0
+    assert reduced({"loss": 0.0, "ntokens": 0, "samples": 0})["loss"] == 0

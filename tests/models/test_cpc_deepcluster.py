@@ -29,7 +29,7 @@ def windows(rows: int = 2, samples: int = 3200, classes: int = 5, labels: int = 
 
 
 def test_loss_of_an_untrained_model():
-    """58.32 of CPC and 12 times 3.912: 105.3 (facts 5)."""
+    """58.32 of CPC and 12 times 3.912: 105.3."""
     torch.manual_seed(0)
     model = CPCDeepCluster(CPCDeepClusterConfig(num_classes=[50]))
     assert sum(p.numel() for p in model.classifier.parameters()) == 12_850
@@ -80,7 +80,7 @@ def test_alpha_0_teaches_the_classifier_nothing():
     "start, first", [(0, 0), (1, 0), (159, 0), (160, 1), (319, 1), (320, 2), (1_000_000 * 160 - 1, 999_999)]
 )
 def test_first_label_of_a_window(start, first, monkeypatch):
-    """floor(start / 160), and one more for each frame (facts 7 and 14)."""
+    """floor(start / 160), and one more for each frame."""
     seen = {}
     monkeypatch.setattr(F, "cross_entropy", lambda logits, targets, **_: seen.update(targets=targets) or logits.sum())
     labels = torch.arange(first + 30) % 5

@@ -1,4 +1,4 @@
-"""DinoSR's promises (facts 3, 4 and 8), one test each; figures of whole training steps are held by test_golden.py."""
+"""DinoSR's promises, one test each; figures of whole training steps are held by test_golden.py."""
 
 import copy
 import math
@@ -54,7 +54,7 @@ def average(model: DinoSR) -> torch.Tensor:
 
 
 def test_base_size():
-    """Facts 2: 94.74 M trainable parameters."""
+    """94.74 M trainable parameters."""
     fields = {name: value for name, value in OmegaConf.load(BASE).model.items() if name != "_name"}
     model = DinoSR(DinoSRConfig(**fields))
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == pytest.approx(94.74e6, rel=1e-4)
@@ -301,7 +301,7 @@ def test_the_pretraining_task_ends_an_update_at_once(tiny):
 
 
 def test_teacher_formula_in_training(tiny):
-    """Transformer layers are averaged with the annealed decay, positional convolutions copied (facts 3)."""
+    """Transformer layers are averaged with the annealed decay, positional convolutions copied."""
     model = tiny(ema_decay=0.5, ema_end_decay=0.9, ema_anneal_end_step=4)
     optimizer = adam(model)
     for number, decay in ((1, 0.6), (2, 0.7), (3, 0.8), (4, 0.9), (5, 0.9)):
@@ -428,7 +428,7 @@ def test_codebooks_start_from_the_first_batch_of_a_run(tiny):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(tiny, dtype):
-    """Loss, teacher and codebooks in float32 (facts 3, 4.4, 4.6) whatever the weights are."""
+    """Loss, teacher and codebooks in float32 whatever the weights are."""
     model = tiny().to(dtype)
     output = model(SOURCE.to(dtype), mask_indices=MASK)
     assert output.losses["dinosr"].dtype == torch.float32 and output.losses["dinosr"].isfinite()
@@ -485,7 +485,7 @@ def test_state_dict_round_trip(tiny, tmp_path, revive_after):
 
 
 def test_checkpoint_names(tiny):
-    """Facts 6; the parameters are those of fairseq's data2vec audio model."""
+    """Those of the released checkpoints; the parameters are those of fairseq's data2vec audio model."""
     names = set(tiny().state_dict())
     expected = {
         "_ema",

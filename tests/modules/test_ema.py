@@ -1,4 +1,4 @@
-"""The teacher is a float32 average of the student (facts 3)."""
+"""The teacher is a float32 average of the student."""
 
 import copy
 

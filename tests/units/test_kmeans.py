@@ -30,6 +30,7 @@ from dinosr_plugin.units.clustering import (
 from dinosr_plugin.units.features import extract
 from dinosr_plugin.units.frames import Reservoir, frames_of, stacked
 from dinosr_plugin.units.kmeans import KMeans, KMeansMetadata, fit_kmeans, write_labels
+from dinosr_plugin.units.unit_files import read_info
 from support import paths
 from support.training import write_corpus
 
@@ -696,6 +697,8 @@ def test_directly_from_audio(speech, tmp_path, capsys, monkeypatch):
     assert dinosr("fit", "--mfcc", "--manifest", speech, "--clusters", 8, "--out", tmp_path / "mfcc.npz") == 0
     assert "over 80 frames, a random sample of 163" in capsys.readouterr().out
     assert dinosr("apply", tmp_path / "mfcc.npz", speech, "--out", tmp_path / "mfcc.km") == 0
+    info = read_info(tmp_path / "mfcc.km")
+    assert (info.rate, info.first_centre, info.size) == (50.0, 0.0125, KMeans.load(tmp_path / "mfcc.npz").meta.k)
     assert sum(len(line.split()) for line in (tmp_path / "mfcc.km").read_text().splitlines()) == 163
 
 
