@@ -113,7 +113,7 @@ def test_no_torchaudio(path):
     assert "torchaudio" not in {name.split(".")[0] for name in imports(path)}
 
 
-# ---- optional packages ----------------------------------------------------------------------------------------------
+# ---- optional packages -----------------------------------------------------------------------------------------------
 
 OPTIONAL = {  # distribution -> what is imported
     "espeakng-loader": "espeakng_loader",
@@ -159,7 +159,7 @@ def test_workarounds_stand_in_compat_only():
     assert found == {"compat"}
 
 
-# ---- the repository ----------------------------------------------------------------------------------------------------------
+# ---- the repository --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

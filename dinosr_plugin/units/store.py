@@ -81,7 +81,7 @@ def shard_rows(lengths: Sequence[int], shard: int, shards: int) -> range:
     return range(*[*cuts, len(lengths)][shard - 1 : shard + 1])
 
 
-# ---- reading ----------------------------------------------------------------------------------------------------------------
+# ---- reading ---------------------------------------------------------------------------------------------------------
 
 
 class FeatureFolder:
@@ -235,7 +235,7 @@ def damaged(folder: Path, what: str) -> UserError:
     return UserError(f"{folder}: damaged, {what}; remove the folder and make it again")
 
 
-# ---- writing ----------------------------------------------------------------------------------------------------------------
+# ---- writing ---------------------------------------------------------------------------------------------------------
 
 
 class FeatureWriter:

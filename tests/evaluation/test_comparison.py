@@ -165,7 +165,7 @@ def test_real_speech_gives_the_known_level(librispeech_mini, tmp_path):
     )  # 48 of the segments go on from one of the same phone
 
 
-# ---- what is kept ------------------------------------------------------------------------------------------------------------
+# ---- what is kept ----------------------------------------------------------------------------------------------------
 
 
 def no_work(monkeypatch) -> None:

@@ -54,7 +54,7 @@ def said(data, capsys, *arguments) -> str:
     return captured.err
 
 
-# ---- what is what ------------------------------------------------------------------------------------------------------------
+# ---- what is what ----------------------------------------------------------------------------------------------------
 
 
 def test_what_a_file_is(tmp_path):
@@ -117,7 +117,7 @@ def test_ids_without_names(data):
         read_labelled_units(data / "all.km", data / "all.tsv")
 
 
-# ---- dinosr quality ----------------------------------------------------------------------------------------------------------
+# ---- dinosr quality --------------------------------------------------------------------------------------------------
 
 
 def test_a_table_of_files_and_folders(data, capsys):
@@ -225,7 +225,7 @@ def test_other_bad_input(data, capsys):
     assert "--abx: requires --train" in said(data, capsys, data / "zip.units", "--manifest", data / "all.tsv", "--abx")
 
 
-# ---- of checkpoints ----------------------------------------------------------------------------------------------------------
+# ---- of checkpoints --------------------------------------------------------------------------------------------------
 
 
 def test_the_aligned_part_of_a_manifest(data):

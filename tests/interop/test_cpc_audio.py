@@ -40,7 +40,7 @@ def wave() -> torch.Tensor:
     return 0.1 * torch.randn(4567, generator=torch.Generator().manual_seed(5))
 
 
-# ---- what is read -----------------------------------------------------------------------------------------------------------
+# ---- what is read ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("norm, recurrent, layers, width, form", CASES)
@@ -125,7 +125,7 @@ def test_same_weights_have_the_same_fingerprint(tmp_path):
     assert open_reader(path).fingerprint == open_reader(path).fingerprint
 
 
-# ---- what is not ------------------------------------------------------------------------------------------------------------
+# ---- what is not -----------------------------------------------------------------------------------------------------
 
 
 def test_without_options(tmp_path, caplog):

@@ -40,7 +40,7 @@ def waves(corpus: Path) -> list:
     return [soundfile.read(utterance.path, dtype="float32")[0] for utterance in read_utterances(corpus)]
 
 
-# ---- sequences ---------------------------------------------------------------------------------------------------------------
+# ---- sequences -------------------------------------------------------------------------------------------------------
 
 
 @given(SEQUENCES)
@@ -67,7 +67,7 @@ def test_rates_that_do_not_fit(wanted):
         at_rate(np.arange(4), 50.0, wanted)
 
 
-# ---- files -------------------------------------------------------------------------------------------------------------------
+# ---- files -----------------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(SEQUENCES, min_size=1, max_size=5))
@@ -136,7 +136,7 @@ def test_fairseq_preprocess_reads_it(tmp_path, monkeypatch):
     assert lines == ["7 7 100 3", "", "3"] and dictionary.unk() not in dataset[0].tolist()
 
 
-# ---- their place in time ----------------------------------------------------------------------------------------------
+# ---- their place in time ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_damaged_info_file(tmp_path, text):
     assert read_info(tmp_path / "a.units") == UnitInfo(50.0, 0.0125)
 
 
-# ---- of codebooks ------------------------------------------------------------------------------------------------------------
+# ---- of codebooks ----------------------------------------------------------------------------------------------------
 
 
 def by_themselves(corpus: Path, predicted: bool) -> list:
@@ -294,7 +294,7 @@ def test_bad_requests(corpus, tmp_path):
     assert not list(tmp_path.glob("*.units"))
 
 
-# ---- of k-means --------------------------------------------------------------------------------------------------------------
+# ---- of k-means ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def refused(*args, **settings) -> str:
     return str(error.value)
 
 
-# ---- one utterance's features are its own ------------------------------------------------------------------------------------
+# ---- one utterance's features are its own ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch_samples", [1, 30000, 10**9])
@@ -145,7 +145,7 @@ def test_padding_shows_where_it_is_said_to(tmp_path, kind, pads):
     assert reader.pads == pads == torch.allclose(together, by_itself, **CLOSE)
 
 
-# ---- whose weights -----------------------------------------------------------------------------------------------------------
+# ---- whose weights ---------------------------------------------------------------------------------------------------
 
 
 def test_teacher(corpus, tmp_path):
@@ -228,7 +228,7 @@ def test_older_checkpoints(tmp_path, corpus):
     assert old.fingerprint == new.fingerprint and type(old.model) is type(model)
 
 
-# ---- files, shards, kills ----------------------------------------------------------------------------------------------------
+# ---- files, shards, kills --------------------------------------------------------------------------------------------
 
 
 def test_shards_make_the_same_folder(corpus, tmp_path):
@@ -352,7 +352,7 @@ def test_one_layer_and_all_of_them_do_not_mix(corpus, tmp_path):
     assert not list(tmp_path.glob("one/layer_*")) and not (tmp_path / "all/meta.json").exists()
 
 
-# ---- the corpus --------------------------------------------------------------------------------------------------------------
+# ---- the corpus ------------------------------------------------------------------------------------------------------
 
 
 def test_plan_of_batches():

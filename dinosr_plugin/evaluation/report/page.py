@@ -94,7 +94,7 @@ def figure(picture: Picture) -> str:
     return f'<figure class="{kind}"><img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}"></figure>'
 
 
-# ---- the table --------------------------------------------------------------------------------------------------------------
+# ---- the table -------------------------------------------------------------------------------------------------------
 
 
 def figures_table(rows: Sequence[Mapping]) -> str:

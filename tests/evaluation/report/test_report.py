@@ -298,7 +298,7 @@ def test_without_its_library(corpus, tmp_path, monkeypatch, capsys):
     assert "pip install scikit-learn" in capsys.readouterr().err
 
 
-# ---- parts ------------------------------------------------------------------------------------------------------------------
+# ---- parts -----------------------------------------------------------------------------------------------------------
 
 
 def test_runs():
