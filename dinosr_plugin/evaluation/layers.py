@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..checkpoints.readers import FrameReader
+from ..data.manifest import unwritable
 from ..errors import UserError
 from ..units.batches import Utterance, require_files
 from ..units.features import FeatureSpec, acoustic_spec, code_spec, layer_spec, read_rows, write_rows
@@ -97,7 +98,7 @@ class LayerCache:
         self.filled = True
 
     def make_room(self) -> None:
-        """Remove the entries that were not used for longest until this one fits into ``max_bytes``, and check the disk."""
+        """Remove the least recently used entries until this one fits into ``max_bytes``, and check the free space."""
         kept = sum(size_of(path) for path in [self.folder] if path.is_dir())
         if self.size > self.max_bytes:
             raise UserError(
@@ -111,8 +112,11 @@ class LayerCache:
                 break
             total -= size_of(path)
             shutil.rmtree(path, ignore_errors=True)
-        existing = next(path for path in (self.root, *self.root.absolute().parents) if path.is_dir())
-        free = shutil.disk_usage(existing).free
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(self.root, error.strerror, "--cache") from error
+        free = shutil.disk_usage(self.root).free
         if self.size - kept > free:
             raise UserError(
                 f"{self.root}: the layers of {self.reader.name} take {gigabytes(self.size - kept)}, "

@@ -106,7 +106,7 @@ def warping_paths(cells: np.ndarray, pairs: Rectangles) -> tuple[np.ndarray, np.
 
 
 def _straight_lengths(left: np.ndarray, up: np.ndarray, left_length: np.ndarray, up_length: np.ndarray) -> np.ndarray:
-    """Packed lengths of the cheaper path; in a tie, of the left one, or of the upper one with rows and columns exchanged.
+    """Packed lengths of the cheaper path; in a tie, of the left one (with rows and columns exchanged, the upper one).
 
     Packed: see ``ONE_STEP``.
     """

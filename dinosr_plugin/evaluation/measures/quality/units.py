@@ -4,8 +4,8 @@ Conventions, the same for every set of units:
 
 - Silence is a phone like any other and is kept, and so is every frame: one whose centre is in no segment, or past the
   last one, counts for the phone before it; one before the first segment for the first phone.
-- The centre of frame i is at ``first_centre + i / rate`` seconds, both from the source of the units: 12.5 ms + 20 ms * i
-  for the trunk, 5 ms + 10 ms * i for CPC. PNMI depends on it (``ALIGNMENTS``, ``pnmi_by_lag``).
+- The centre of frame i is at ``first_centre + i / rate`` seconds, both from the source of the units: 12.5 ms + 20 ms *
+  i for the trunk, 5 ms + 10 ms * i for CPC. PNMI depends on it (``ALIGNMENTS``, ``pnmi_by_lag``).
 - Ties: purity sums the maximum, whichever code or phone has it.
 - ``n_codes`` is the size of the codebook; for units from a file that does not say it, the largest id + 1.
 """
