@@ -349,7 +349,7 @@ def test_one_layer_and_all_layers_are_not_mixed(corpus, tmp_path):
     assert f"{tmp_path / 'all'}: contains a folder per layer, so it cannot contain other features" in extract_error(
         GOLDEN, corpus, tmp_path / "all", layer=1
     )
-    with pytest.raises(UserError, match="contains a folder for each layer"):
+    with pytest.raises(UserError, match="contains a folder per layer"):
         extract_acoustic("mfcc", corpus, tmp_path / "all")
     assert not list(tmp_path.glob("one/layer_*")) and not (tmp_path / "all/meta.json").exists()
 
@@ -383,7 +383,7 @@ def test_invalid_manifests(tmp_path):
     gone = write_manifest(tmp_path, ["sounds/a1.wav\t16000", "sounds/a2.wav\t16000"])
     message = extract_error(GOLDEN, gone, tmp_path / "out2")
     assert (
-        message.startswith(f"{gone}: 1 of its 2 files are not there ({tmp_path / 'sounds/a2.wav'}); bring them back")
+        message.startswith(f"{gone}: 1 of its 2 files are missing ({tmp_path / 'sounds/a2.wav'}); restore them")
         and not (tmp_path / "out2").exists()
     )
     assert "no such checkpoint" in extract_error(tmp_path / "none.pt", wrong, tmp_path / "out")

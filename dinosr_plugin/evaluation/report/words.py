@@ -128,8 +128,8 @@ def conventions(figures: Mapping) -> list[str]:
         "have 50 per second. Purities and PNMI rise with the number of units: compare at equal numbers only.",
         "PNMI: I(phone; unit) / H(phone). Phone purity: share of frames that are right if each unit is read as its "
         "most frequent phone. Cluster purity: the same with each phone read as its most frequent unit; it falls as "
-        "units specialise. A frame counts for the phone at its centre; published figures may use another alignment. Silence "
-        "is a phone like any other.",
+        "units specialise. A frame counts for the phone at its centre; published figures may use another alignment. "
+        "Silence is a phone like any other.",
         f"Speaker information: I(speaker; unit) / H(speaker) of {speakers}; compare on the same speech only.",
         "Bit rate: units per second times their entropy. Of runs: each run of equal units counted once. Unit: mean "
         f"length of a run; the mean length of a phone in this speech is {layer['phone_ms']:.0f} ms, adjacent segments "
