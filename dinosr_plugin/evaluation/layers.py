@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from ..checkpoints.readers import FrameReader
-from ..data.manifest import unwritable
 from ..errors import UserError
 from ..units.batches import Utterance, require_files
 from ..units.features import FeatureSpec, acoustic_spec, code_spec, layer_spec, read_rows, write_rows
@@ -112,11 +111,8 @@ class LayerCache:
                 break
             total -= size_of(path)
             shutil.rmtree(path, ignore_errors=True)
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise unwritable(self.root, error.strerror, "--cache") from error
-        free = shutil.disk_usage(self.root).free
+        existing = next(path for path in (self.root, *self.root.absolute().parents) if path.is_dir())
+        free = shutil.disk_usage(existing).free
         if self.size - kept > free:
             raise UserError(
                 f"{self.root}: the layers of {self.reader.name} take {gigabytes(self.size - kept)}, "

@@ -753,7 +753,7 @@ def test_next_round_from_the_command_line(speech, tmp_path, capsys):
         (lambda folder: (folder / "train.tsv").unlink(), [], "train.tsv: cannot be read"),
         (lambda folder: (folder / "train.km").unlink(), [], "train.km: cannot be read"),
         (lambda folder: (folder / "train.km").write_text("0 1\n"), [], "train.km: 1 lines, but"),
-        (lambda folder: (folder / "train.km").write_text("0 1\n" * 4), [], "has 2 of them and"),
+        (lambda folder: (folder / "train.km").write_text("0 1\n" * 4), [], "has 2 labels and"),
         (lambda folder: None, ["--restarts", "3"], "--restarts 3: not used with --from-labels; omit one of the two"),
     ],
 )
@@ -820,13 +820,13 @@ def test_labels_of_other_features_than_it_was_fitted_on(speech, tmp_path, capsys
     )
     kmeans_of({}).save(tmp_path / "unnamed.npz")
     for words, message in [
-        (["mfcc.npz", GOLDEN], "no folder of features, and mfcc is wanted, which needs no checkpoint; leave it out"),
+        (["mfcc.npz", GOLDEN], "not a folder of features, and mfcc is needed, which takes no checkpoint; leave it out"),
         (
             ["layer.npz"],
-            "CHECKPOINT: not given; give a.pt, of which layer 9 is wanted, or a folder of that layer's features",
+            "CHECKPOINT: not given; give a.pt, whose layer 9 is needed, or a folder of that layer's features",
         ),
         (["layer.npz", GOLDEN], "--layer 9: the model has layers 0 to"),
-        (["unnamed.npz"], "features of an unknown kind are wanted; give a folder of them"),
+        (["unnamed.npz"], "the k-means file does not say what its features are; give a folder of them"),
     ]:
         assert dinosr("apply", tmp_path / words[0], *words[1:], speech, "--out", tmp_path / "out" / "train.km") == 1
         assert message in capsys.readouterr().err
