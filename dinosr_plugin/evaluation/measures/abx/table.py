@@ -59,7 +59,7 @@ def open_sources(
         UserError: no such folder or file, damaged, units without a rate, or options for units without any unit file.
     """
     sources = []
-    for path in [one for given in paths for one in expand(given)]:
+    for path in [source for path in paths for source in expand(path)]:
         if path.is_dir():
             sources.append(open_features(path))
         elif not path.exists():
@@ -88,7 +88,7 @@ def measure(
         key = f"{source.name} {source.digest} {source.rate:g} Hz {source.unit_distance}"
         return Entry(key, {"name": source.name}, lambda: source)
 
-    speech = Speech(phones=None, speakers=None)  # the items say all
+    speech = Speech(phones=None, speakers=None)  # ABX uses the items only
     return measure_all(map(entry, sources), speech, [AbxTable(items, **options)], table)
 
 
@@ -96,9 +96,9 @@ def tables(rows: Sequence[Mapping]) -> str:
     """Errors of every speaker and of every pair of phones, of all rows, as text."""
     parts = []
     for row in rows:
-        for condition, own in row["tables"].items():
+        for condition, errors in row["tables"].items():
             parts.append(f"{row['name']}, {condition} speakers")
-            parts += [format_table(own["speakers"], SPEAKER_COLUMNS), format_table(own["pairs"], PAIR_COLUMNS)]
+            parts += [format_table(errors["speakers"], SPEAKER_COLUMNS), format_table(errors["pairs"], PAIR_COLUMNS)]
     return "\n\n".join(parts)
 
 
@@ -110,10 +110,10 @@ def write_abx(out: Path, rows: Sequence[Mapping], settings: dict) -> list[Path]:
     plain = [{column.key: row[column.key] for column in COLUMNS} for row in rows]
     speakers, pairs = [], []
     for row in rows:
-        for condition, own in row["tables"].items():
-            named = {"name": row["name"], "distance": row["distance"], "condition": condition}
-            speakers += [{**named, **line} for line in own["speakers"]]
-            pairs += [{**named, **line} for line in own["pairs"]]
+        for condition, errors in row["tables"].items():
+            columns = {"name": row["name"], "distance": row["distance"], "condition": condition}
+            speakers += [{**columns, **line} for line in errors["speakers"]]
+            pairs += [{**columns, **line} for line in errors["pairs"]]
     files = {
         "abx.json": [json.dumps({**settings, "rows": rows}, indent=1)],
         "abx.tsv": _tsv(plain),

@@ -153,7 +153,7 @@ def pnmi_by_lag(
         units, rate, first_centre = repeated_to_labels(units, phones, rate)
     centre = lambda lag: first_centre + lag / 1000
     counts = {lag: count_units(units, phones, None, rate, centre(lag)) for lag in LAGS}
-    return {lag: Quality.from_counts(own.by_phone).pnmi for lag, own in counts.items()}
+    return {lag: Quality.from_counts(of_lag.by_phone).pnmi for lag, of_lag in counts.items()}
 
 
 def mean_phone_ms(phones: PhoneAlignment, utts: Iterable[str]) -> float:
