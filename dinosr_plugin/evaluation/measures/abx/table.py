@@ -1,6 +1,7 @@
 """ABX of feature folders and unit files on the same items: what `dinosr abx` prints and writes."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,7 +60,7 @@ def open_sources(
         UserError: no such folder or file, damaged, units without a rate, or options for units without any unit file.
     """
     sources = []
-    for path in [source for path in paths for source in expand(path)]:
+    for path in itertools.chain.from_iterable(map(expand, paths)):
         if path.is_dir():
             sources.append(open_features(path))
         elif not path.exists():
