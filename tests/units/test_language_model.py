@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from dinosr_plugin import cli
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.units.codes import read_units, write_units
 from dinosr_plugin.units.language_model import UnitLanguageModel, batches_by_length, score_all
+from dinosr_plugin.units.unit_files import read_units, write_units
 from support import paths
 from support.fairseq_models import fairseq_checkpoint
 from support.paths import PLUGIN
