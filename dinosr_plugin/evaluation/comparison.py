@@ -21,7 +21,7 @@ import numpy as np
 
 from ..checkpoints.readers import HEAD, TEACHER, FrameReader
 from ..data.audio import SAMPLE_RATE
-from ..data.manifest import require_writable
+from ..data.manifest import require_writable, unwritable
 from ..errors import UserError
 from ..units.batches import Utterance, read_utterances
 from ..units.codes import kmeans_units
@@ -89,7 +89,7 @@ class Comparison:
         if work is None:
             work = self.stack.enter_context(tempfile.TemporaryDirectory())
         self.work, self.cache = Path(work), Path(cache or Path(work) / "cache")
-        require_writable(self.work)
+        make_folder(self.work)
         self.table = RowTable(self.work / "rows.json", self.digest)
 
     def __enter__(self) -> "Comparison":
@@ -233,6 +233,15 @@ def cluster_count(reader: FrameReader, clusters: int | None) -> int:
             "do not compare; leave it out"
         )
     return chosen
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder, if it is missing. Raises UserError if that is impossible."""
+    require_writable(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error.strerror) from error
 
 
 def random_hour(utterances: Sequence[Utterance]) -> list[Utterance]:
