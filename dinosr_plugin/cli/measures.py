@@ -265,7 +265,9 @@ def run_abx(options: argparse.Namespace) -> int:
     from ..evaluation.table import format_table
 
     if not options.features and not options.write_items:
-        raise UserError("FEATURES: required without --write-items; give a folder written by `dinosr features`, or a unit file")
+        raise UserError(
+            "FEATURES: required without --write-items; give a folder written by `dinosr features`, or a unit file"
+        )
     if options.out:
         require_writable(options.out)
     sources = open_sources(options.features, options.rate, options.distance, options.manifest)

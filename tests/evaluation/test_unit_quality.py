@@ -222,7 +222,9 @@ def test_other_bad_input(data, capsys):
     assert "--train: only used with checkpoints" in said(data, capsys, data / "all.units", "--train", data / "all.tsv")
     assert "--rate: only used with unit files" in said(data, capsys, data / "zip.units", "--rate", 50)
     assert "--manifest: required for checkpoints" in said(data, capsys, data / "zip.units")
-    assert "--train is required with --abx" in said(data, capsys, data / "zip.units", "--manifest", data / "all.tsv", "--abx")
+    assert "--train is required with --abx" in said(
+        data, capsys, data / "zip.units", "--manifest", data / "all.tsv", "--abx"
+    )
 
 
 # ---- of checkpoints ----------------------------------------------------------------------------------------------------------
