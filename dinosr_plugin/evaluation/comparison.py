@@ -13,7 +13,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -172,13 +172,10 @@ class Comparison:
         for place in range(count):
             index = None if kind in ACOUSTIC else place
             name = name_of(kind, index)
-            yield Entry(
-                name,
-                {"name": name, "kind": kind, "index": index},
-                lambda place=place: (
-                    self.code_source(kind, place) if kind in (TEACHER, HEAD) else self.clustered(kind, place)
-                ),
-            )
+            yield Entry(name, {"name": name, "kind": kind, "index": index}, partial(self.source, kind, place))
+
+    def source(self, kind: str, place: int) -> Source:
+        return self.code_source(kind, place) if kind in (TEACHER, HEAD) else self.clustered(kind, place)
 
     def clustered(self, kind: str, place: int) -> Source:
         """Features of a kind, and k-means on them."""
@@ -227,14 +224,15 @@ def describe(measure: Measure) -> str:
 def cluster_count(reader: FrameReader, clusters: int | None) -> int:
     """Raises UserError as ``Comparison``."""
     size = reader.code_sets[TEACHER].size if TEACHER in reader.code_sets else None
-    if clusters is None and size is None:
+    chosen = size if clusters is None else clusters
+    if chosen is None:
         raise UserError(f"{reader.path}: has no codebooks; give the number of clusters for k-means with --clusters")
-    if None not in (clusters, size) and clusters != size:
+    if size is not None and chosen != size:
         raise UserError(
             f"--clusters {clusters}: the codebooks of {reader.path} have {size} units, and figures of different sizes "
             "do not compare; leave it out"
         )
-    return clusters or size
+    return chosen
 
 
 def make_folder(folder: Path) -> None:

@@ -47,7 +47,7 @@ PREDICTORS = {
 """By kind of predictor: name in CPC_audio (regular expression) -> name in this plug-in."""
 
 CONSTANTS = re.compile(r"wPrediction\.predictors\.\d+\.0\.multihead\.Att\.(z|mask)")  # buffers that are not learned
-GATES = {4: "lstm", 3: "gru"}
+GATES: dict[float, str] = {4: "lstm", 3: "gru"}
 ARGS = "checkpoint_args.json"
 
 

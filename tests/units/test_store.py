@@ -16,6 +16,7 @@ from dinosr_plugin.errors import UserError
 from dinosr_plugin.units import store
 from dinosr_plugin.units.store import FeatureFolder, FeatureWriter, layer_folders, shard_rows
 
+MFCC = {"kind": "mfcc"}
 NAMES, LENGTHS = ["c", "a", "é b", "none", "d"], [5, 3, 8, 0, 4]
 FRAMES = [np.random.default_rng(row).normal(size=(length, 6)).astype(np.float32) for row, length in enumerate(LENGTHS)]
 
@@ -26,10 +27,10 @@ def writer(
     shards: int = 1,
     width: int = 6,
     dtype: str = "float32",
-    source: dict | None = None,
+    source: dict = MFCC,
     lengths=LENGTHS,
 ):
-    return FeatureWriter(folder, 50, 0.0125, width, dtype, source or {"kind": "mfcc"}, NAMES, lengths, shard, shards)
+    return FeatureWriter(folder, 50, 0.0125, width, dtype, source, NAMES, lengths, shard, shards)
 
 
 def write(folder: Path, shards: int = 1, **changes) -> Path:

@@ -11,7 +11,7 @@ Reference: bootphon/zerospeech2021 and zerospeech-libriabx2 (mode "within contex
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +21,7 @@ import numpy as np
 
 from ....data.audio import default_workers
 from ....errors import UserError
+from ....units.frames import UtteranceArrays
 from .dtw import Rectangles, edit_distances, in_batches, warped_distances
 from .items import Item
 from .score import AbxResult, Tally
@@ -130,7 +131,8 @@ class _Block(NamedTuple):
 
 def _bundles(elements: Iterable, size: Callable[..., int], max_size: int) -> Iterator[list]:
     """Consecutive elements in lists whose sizes add up to at most ``max_size``, or that contain a single element."""
-    bundle, total = [], 0
+    bundle: list = []
+    total = 0
     for element in elements:
         if bundle and total + size(element) > max_size:
             yield bundle
@@ -183,6 +185,7 @@ def _store_distances(task: list[_Block], forward: np.ndarray, backward: np.ndarr
     """
     done = 0
     for context, _, _, pairs, _ in task:
+        assert context.distances is not None  # set while the blocks of the context are computed
         i, j = pairs.T
         i_to_j, j_to_i = forward[done : done + len(pairs)], backward[done : done + len(pairs)]
         group = np.searchsorted(context.bounds, pairs, side="right")  # (pairs, 2)
@@ -196,6 +199,7 @@ def _store_distances(task: list[_Block], forward: np.ndarray, backward: np.ndarr
 
 def _compare(context: _Context, a: int, x: int) -> tuple[np.ndarray, np.ndarray]:
     """The groups B of A's speaker (n,), and the error of each (n,): the share of triples in which x is closer to b."""
+    assert context.distances is not None  # set until the groups of the context have been compared
     low, high = context.same_speaker[a]
     bounds = context.bounds[low : high + 1]
     rows = context.distances[context.bounds[x] : context.bounds[x + 1]]
@@ -222,7 +226,7 @@ def _tally(context: _Context, within: Tally, across: Tally) -> None:
 
 
 def abx(
-    features: Mapping[str, np.ndarray],
+    features: UtteranceArrays,
     items: Sequence[Item],
     rate: float,
     distance: str,

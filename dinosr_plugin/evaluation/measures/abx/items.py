@@ -139,7 +139,7 @@ def make_items(
     return items
 
 
-def _triphones(alignment: PhoneAlignment, utt: str, speaker: str, span: str, silent: Collection[str]) -> Iterator[Item]:
+def _triphones(alignment: PhoneAlignment, utt: str, speaker: str, span: str, silent: set[str]) -> Iterator[Item]:
     starts, phones = alignment.segments[utt]
     starts, ends = starts.tolist(), alignment.ends[utt].tolist()  # microseconds
     names = [alignment.names[phone] for phone in phones]
@@ -161,8 +161,8 @@ def comparable(items: Sequence[Item], min_count: int = 1) -> list[Item]:
     a second item of the group, or an item of another speaker with the same phone and context. The result contains the
     groups that are A, B or X of such a comparison.
     """
-    sizes = Counter((item.previous, item.following, item.speaker, item.phone) for item in items)
-    sizes = {group: size for group, size in sizes.items() if size >= min_count}
+    counts = Counter((item.previous, item.following, item.speaker, item.phone) for item in items)
+    sizes = {group: size for group, size in counts.items() if size >= min_count}
     phones, speakers = defaultdict(set), defaultdict(set)  # by context and speaker; by context and phone
     for previous, following, speaker, phone in sizes:
         phones[previous, following, speaker].add(phone)

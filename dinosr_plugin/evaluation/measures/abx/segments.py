@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ....errors import UserError, first_few
+from ....units.frames import UtteranceArrays
 from .items import Item
 
 DISTANCES = ("angular", "onehot", "edit")
@@ -37,7 +38,7 @@ class Segments:
 
 
 def cut(
-    features: Mapping[str, np.ndarray],
+    features: UtteranceArrays,
     items: Sequence[Item],
     rate: float,
     distance: str,
@@ -82,9 +83,7 @@ def cut(
     return Segments(with_frames, frames, too_short=n_items - len(with_frames), missing=len(items) - n_items)
 
 
-def _read_arrays(
-    features: Mapping[str, np.ndarray], items: Sequence[Item], skip_missing: bool
-) -> dict[str, np.ndarray]:
+def _read_arrays(features: UtteranceArrays, items: Sequence[Item], skip_missing: bool) -> dict[str, np.ndarray]:
     """The features of the items' utterances, each read once."""
     utts = list(dict.fromkeys(item.utt for item in items))
     missing = [utt for utt in utts if utt not in features]
