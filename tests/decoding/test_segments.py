@@ -1,6 +1,5 @@
 """Cutting for the searches: every frame once, in the longest pause; no word doubled, lost, glued or moved at a join."""
 
-import importlib.util
 import math
 from itertools import pairwise
 
@@ -15,12 +14,9 @@ from dinosr_plugin.decoding import BestPathDecoder, SearchOptions, build_decoder
 from dinosr_plugin.decoding.segments import Pause, decode_segments, pauses, segments
 from dinosr_plugin.decoding.transcribe import decode
 from dinosr_plugin.decoding.words import words_of
+from support.decoding import dictionary_of, needs_flashlight
 from support.small_arpa import write_arpa
-from tests.decoding.test_search import dictionary_of
 
-needs_flashlight = pytest.mark.skipif(
-    importlib.util.find_spec("flashlight") is None, reason="pip install flashlight-text"
-)
 LETTERS = dictionary_of("|ABC")
 PIECES = dictionary_of(["\u2581A", "B", "\u2581C"])
 PHONES = dictionary_of("ABC")

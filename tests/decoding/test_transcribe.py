@@ -3,7 +3,6 @@
 A stand-in model, whose letters are the levels of the sound and which sees one frame at a time, makes texts that are known beforehand.
 """
 
-import importlib.util
 import json
 import os
 import re
@@ -32,12 +31,9 @@ from dinosr_plugin.decoding.pace import Pace, span
 from dinosr_plugin.decoding.transcribe import FORMATS, Transcript, chunks, decode, emissions, read_16k, survey
 from dinosr_plugin.decoding.words import Word, spell
 from dinosr_plugin.errors import UserError
+from support.decoding import needs_flashlight
 from support.small_arpa import write_arpa
-from tests.cli.test_bad_input import make_corpus, train
 
-needs_flashlight = pytest.mark.skipif(
-    importlib.util.find_spec("flashlight") is None, reason="pip install flashlight-text"
-)
 LETTERS = "ABC|"
 HOLD = 6  # frames that a letter of the stand-in's speech lasts, and the pause after it
 
@@ -311,17 +307,11 @@ def test_subtitles_fit_on_a_line(lengths_and_pauses):
 # ---- the command ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> dict:
-    """A pre-training and a fine-tuning checkpoint in a folder of their own; everything else of the training is deleted."""
-    data = make_corpus(tmp_path_factory.mktemp("training") / "data")
-    pretrained = train("pretraining", data)
-    finetuned = train("finetuning", data, [f"model.w2v_path={pretrained}"])
-    kept = tmp_path_factory.mktemp("kept")
-    names = {"pretraining": pretrained, "finetuning": finetuned}
-    moved = {stage: Path(shutil.copy(path, kept / f"{stage}.pt")) for stage, path in names.items()}
-    shutil.rmtree(data)
-    return {**moved, "data": data}
+@pytest.fixture
+def trained(tiny_checkpoints) -> dict:
+    """A pre-training and a fine-tuning checkpoint, and the folder of their data, which is deleted."""
+    names = ("pretraining", "finetuning")
+    return {"data": tiny_checkpoints / "data", **{name: tiny_checkpoints / f"{name}.pt" for name in names}}
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""examples/cpc_deepcluster/run.sh: all stages once through the real commands, and what the script does around them with commands that only note how they were called."""
+"""examples/cpc_deepcluster/run.sh: all stages once, and what the script does around them with commands that only note how they were called."""
 
 import re
 import shutil
@@ -24,7 +24,7 @@ FIELDS = [
 # ---- with the real commands -------------------------------------------------------------------------------------------------
 
 
-def test_the_whole_chain_and_its_last_stage_again(tmp_path):
+def test_the_whole_chain_and_its_last_stage_again(tmp_path, commands):
     write_tones(tmp_path)
     settings = {
         "CLUSTERS": "6",
@@ -32,7 +32,7 @@ def test_the_whole_chain_and_its_last_stage_again(tmp_path):
         "CPC_FIELDS": "optimization.max_update=6",
         "ROUND_FIELDS": "optimization.max_update=3 optimization.lr=[0.02]",
     }
-    first = run_chain(RUN, tmp_path, *FIELDS, **settings)
+    first = run_chain(RUN, tmp_path, *FIELDS, path=commands, **settings)
     assert first.returncode == 0, first.stderr[-3000:]
     out = tmp_path / "out"
     for model, loss in (("cpc", "dev_loss"), ("round1", "dev_cluster_loss")):
@@ -53,7 +53,7 @@ def test_the_whole_chain_and_its_last_stage_again(tmp_path):
     labels = {path.name: path.read_bytes() for path in (out / "round1/labels").iterdir()}
     shutil.rmtree(out / "round1/labels")
     there = written(out)
-    again = run_chain(RUN, tmp_path, *FIELDS, **settings)
+    again = run_chain(RUN, tmp_path, *FIELDS, path=commands, **settings)
     assert again.returncode == 0, again.stderr[-3000:]
     assert {path.name: path.read_bytes() for path in (out / "round1/labels").iterdir()} == labels
     assert {path: time for path, time in written(out).items() if path in there} == there  # nothing else was touched

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,7 @@ import soundfile
 PITCHES = {"A": 300, "B": 800, "C": 2000}
 
 
-def run_chain(
-    script: Path, folder: Path, *words: str, path: Path = Path(sys.executable).parent, **environment: str
-) -> subprocess.CompletedProcess:
+def run_chain(script: Path, folder: Path, *words: str, path: Path, **environment: str) -> subprocess.CompletedProcess:
     """``run.sh data dev.phones.tsv out``, started in ``folder``; commands are looked for in ``path`` first."""
     environment = {**os.environ, "PATH": f"{path}{os.pathsep}{os.environ['PATH']}", **environment}
     return subprocess.run(

@@ -1,5 +1,6 @@
 """Training through fairseq's own entry point, in this process or in two, on a few seconds of sound; for the tests."""
 
+import functools
 import logging
 import multiprocessing
 import sys
@@ -15,6 +16,8 @@ from fairseq.dataclass.initialize import hydra_init
 from fairseq.trainer import Trainer
 from fairseq_cli.hydra_train import _hydra_main
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
 
 from dinosr_plugin.runs import stopping
 from support.paths import CONFIGS, PLUGIN
@@ -80,11 +83,23 @@ def command(data: Path, save_dir: Path, *overrides: str) -> list[str]:
     ]
 
 
+ConfigStore.__deepcopy__ = lambda store, memo: store
+"""There is one store, with all configs of fairseq. Hydra copies it each time it reads a config, and only reads the copy:
+a third of a training of a few updates."""
+
+register_configs = functools.cache(hydra_init)
+
+
+def read_config(stage: str, name: str, overrides: Sequence[str]) -> DictConfig:
+    """What ``fairseq-hydra-train --config-dir examples/config/STAGE --config-name NAME OVERRIDE...`` reads."""
+    register_configs(name)
+    with initialize_config_dir(version_base="1.1", config_dir=str(CONFIGS / stage)):
+        return compose(name, overrides=list(overrides))
+
+
 def train(data: Path, save_dir: Path, *overrides: str, config: str = "dinosr_tiny") -> Trainer:
     """Run that in this process; returns fairseq's trainer as training left it."""
-    hydra_init(config)
-    with initialize_config_dir(version_base="1.1", config_dir=str(CONFIGS / "pretraining")):
-        cfg = compose(config, overrides=settings(data, save_dir, *overrides, config=config))
+    cfg = read_config("pretraining", config, settings(data, save_dir, *overrides, config=config))
     logging.getLogger("fairseq.logging.progress_bar").setLevel(
         logging.INFO
     )  # what fills common.log_file; pytest keeps it at WARNING
