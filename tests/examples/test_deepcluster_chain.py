@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.chains import calls, run_chain, write_noting_commands, write_tones, written
+from support.chains import calls, modification_times, run_chain, write_recording_commands, write_tones
 from support.paths import EXAMPLES
 from support.training import SMALL_CPC
 
@@ -52,11 +52,13 @@ def test_the_whole_chain_and_its_last_stage_again(tmp_path, commands):
 
     labels = {path.name: path.read_bytes() for path in (out / "round1/labels").iterdir()}
     shutil.rmtree(out / "round1/labels")
-    there = written(out)
+    there = modification_times(out)
     again = run_chain(RUN, tmp_path, *FIELDS, path=commands, **settings)
     assert again.returncode == 0, again.stderr[-3000:]
     assert {path.name: path.read_bytes() for path in (out / "round1/labels").iterdir()} == labels
-    assert {path: time for path, time in written(out).items() if path in there} == there  # nothing else was touched
+    assert {
+        path: time for path, time in modification_times(out).items() if path in there
+    } == there  # nothing else was touched
     assert again.stdout[again.stdout.index("== units") :] == tables
 
 
@@ -65,7 +67,7 @@ def test_the_whole_chain_and_its_last_stage_again(tmp_path, commands):
 
 @pytest.fixture
 def noting(tmp_path) -> Path:
-    write_noting_commands(tmp_path)
+    write_recording_commands(tmp_path)
     return tmp_path
 
 

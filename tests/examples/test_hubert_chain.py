@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.chains import calls, run_chain, write_noting_commands, write_tones, written
+from support.chains import calls, modification_times, run_chain, write_recording_commands, write_tones
 from support.paths import EXAMPLES
 
 RUN = EXAMPLES / "hubert/run.sh"
@@ -47,19 +47,19 @@ def test_the_whole_chain_and_its_last_labels_again(tmp_path, commands):
 
     labels = {path.name: path.read_bytes() for path in (out / "labels2").iterdir()}
     shutil.rmtree(out / "labels2")
-    weights = {path: time for path, time in written(out).items() if path.suffix in (".pt", ".km", ".npz")}
+    weights = {path: time for path, time in modification_times(out).items() if path.suffix in (".pt", ".km", ".npz")}
     again = run_chain(RUN, tmp_path, *FIELDS, path=commands, **settings)
     assert again.returncode == 0, again.stderr[-3000:]
     assert {path.name: path.read_bytes() for path in (out / "labels2").iterdir()} == labels
     assert {
-        path: time for path, time in written(out).items() if path in weights
+        path: time for path, time in modification_times(out).items() if path in weights
     } == weights  # nothing else was made again
     assert again.stdout[again.stdout.index("== labels") :] == tables
 
 
 @pytest.fixture
 def noting(tmp_path) -> Path:
-    write_noting_commands(tmp_path)
+    write_recording_commands(tmp_path)
     return tmp_path
 
 

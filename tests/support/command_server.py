@@ -43,7 +43,10 @@ sys.exit(int(status or 1))
 
 @contextlib.contextmanager
 def commands_without_imports(folder: Path) -> Iterator[Path]:
-    """Yields ``folder``, filled with the programs of ``ENTRY_POINTS``. The server ends with the context or its parent."""
+    """Yields ``folder``, filled with the programs of ``ENTRY_POINTS``.
+
+    The server ends with the context, or with this process however it ends.
+    """
     address = str(folder / "server")
     for name in ENTRY_POINTS:
         (folder / name).write_text(CLIENT.format(python=sys.executable, address=address))
@@ -56,7 +59,11 @@ def commands_without_imports(folder: Path) -> Iterator[Path]:
 
 
 def serve(address: str) -> None:
-    """Answers until standard input is closed. Returns in each process that is to run a command, with its arguments set."""
+    """Answers requests until standard input is closed.
+
+    Returns in each process that is to run a command, with its name, once its arguments, environment, streams and folder
+    are set.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel removes the processes that have ended
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
@@ -76,8 +83,10 @@ def serve(address: str) -> None:
 
 
 def prepare(connection: socket.socket) -> str:
-    """Reads a request, forks the process of the command, waits for its end and sends its status; returns the command's
-    name in that process."""
+    """Reads a request and forks a process for the command, in which it returns the name of the command.
+
+    The process that reads waits for the end of the other, sends its status and exits.
+    """
     size, streams, *_ = socket.recv_fds(connection, 8, 3)
     request = connection.makefile("rb").read(int.from_bytes(size, "big"))
     name, arguments, folder, environment = json.loads(request)

@@ -31,14 +31,14 @@ OF_LETTERS = [BLANK, 4, 5, 6]
 
 
 def random_emissions(frames, seed, sharpness=1.0, utterances=1):
-    """(B, F, V) log-probabilities over the blank and the letters; special symbols are forbidden, as by the generator."""
+    """(B, F, V) log-probabilities over the blank and the letters; special symbols have none, as in the generator."""
     logits = sharpness * torch.randn(utterances, frames, len(LETTERS), generator=torch.Generator().manual_seed(seed))
     logits[:, :, 1:4] = -math.inf
     return logits.log_softmax(dim=-1)
 
 
 def emissions_of(path, certainty=0.9):
-    """(1, F, V): ``path`` with the given probability, the rest shared by the other letters and the blank."""
+    """(1, F, V) log-probabilities: ``path`` has ``certainty``, the other letters and the blank share the rest."""
     probabilities = torch.zeros(1, len(path), len(LETTERS))
     probabilities[:, :, OF_LETTERS] = (1 - certainty) / (len(OF_LETTERS) - 1)
     probabilities[0, torch.arange(len(path)), torch.tensor(path)] = certainty
@@ -50,7 +50,7 @@ def collapse(path):
 
 
 def every_text(emissions):
-    """(F, V) -> {text: log of the summed probability of all its alignments}."""
+    """(F, V) -> {text: log of the sum of the probabilities of all its alignments}."""
     sums = defaultdict(float)
     probabilities = emissions.double().exp()
     for path in itertools.product(OF_LETTERS, repeat=len(emissions)):
@@ -68,7 +68,7 @@ def text_of(hypothesis):
 
 
 def check_shape_of(hypothesis, emissions):
-    """Every field as ``decoding/base.py`` says."""
+    """Checks that every field of a hypothesis is as ``decoding/base.py`` defines it."""
     tokens = hypothesis["tokens"].tolist()
     frames = [frame for frame, _ in hypothesis["alignment"]]
     assert hypothesis["tokens"].dtype == torch.int64 and BLANK not in tokens

@@ -28,8 +28,8 @@ TEXTS = ["TEN TEA", "EAT NO", "ON"]
 
 
 def write_recogniser(folder: Path) -> None:
-    """Fills ``folder`` with the manifest and labels of three utterances, their sounds, an n-gram model, and ``model.pt``,
-    a ``wav2vec_ctc`` checkpoint with random weights."""
+    """Fills ``folder``: three utterances with manifest and labels, an n-gram model, and ``model.pt``, a ``wav2vec_ctc``
+    checkpoint with random weights."""
     rng = np.random.default_rng(0)
     (folder / "corpus").mkdir()
     for number, (text, samples) in enumerate(zip(TEXTS, (16000, 8000, 12000))):
@@ -62,7 +62,7 @@ def write_recogniser(folder: Path) -> None:
 
 
 def run_generate(folder: Path, out: Path, *more) -> Path:
-    """Runs ``fairseq-generate`` on the data and model of ``write_recogniser`` in this process; returns its results file."""
+    """Runs ``fairseq-generate`` on the data and model of ``write_recogniser``; returns its results file."""
     arguments = [
         folder,
         "--task",

@@ -1,4 +1,4 @@
-"""Pre-training and fine-tuning of a tiny recogniser on noise with words, each through fairseq's trainer in this process."""
+"""Pre-training and fine-tuning of a tiny recogniser on noise with words, through fairseq's trainer in this process."""
 
 import shutil
 from pathlib import Path
@@ -36,7 +36,7 @@ def write_noise_with_words(folder: Path) -> Path:
 
 
 def stage_overrides(stage: str, data: Path, more=()) -> list[str]:
-    """Hydra overrides for 20 updates; ``DATA`` in ``more`` stands for the data folder. Checkpoints go to ``data/STAGE``."""
+    """Hydra overrides for 20 updates, with checkpoints in ``data/STAGE``; ``DATA`` in ``more`` is the folder."""
     common = [
         f"common.user_dir={PLUGIN}",
         f"task.data={data}",
@@ -60,7 +60,7 @@ def train_stage(stage: str, data: Path, more=()) -> Path:
 
 
 def write_checkpoints(folder: Path) -> None:
-    """``folder/pretraining.pt`` and ``folder/finetuning.pt``; the data they were trained on, ``folder/data``, is deleted."""
+    """Writes ``pretraining.pt`` and ``finetuning.pt``; their data, ``folder/data``, are deleted."""
     data = write_noise_with_words(folder / "data")
     pretrained = train_stage("pretraining", data)
     finetuned = train_stage("finetuning", data, [f"model.w2v_path={pretrained}"])

@@ -14,10 +14,7 @@ from dinosr_plugin.models.hubert import Hubert, adopt_fairseqs_hubert
 from dinosr_plugin.units.features import extract
 from dinosr_plugin.units.store import FeatureFolder
 from support.fairseq_models import fairseq_checkpoint  # noqa: E402
-from support.paths import CONFIGS
 from support.training import PLUGIN, read_config, train, write_corpus
-
-FINETUNING = CONFIGS / "finetuning"
 
 
 @pytest.fixture(scope="module")
