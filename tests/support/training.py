@@ -87,8 +87,8 @@ def command(data: Path, save_dir: Path, *overrides: str) -> list[str]:
 
 
 ConfigStore.__deepcopy__ = lambda store, memo: store
-"""Hydra copies its only store, with all configs of fairseq, each time it reads a config, and then only reads the copy: a
-third of the time of a training of a few updates."""
+"""Hydra copies its only store, with all configs of fairseq, each time it reads a config, and then only reads the copy:
+a third of the time of a training of a few updates."""
 
 register_configs = functools.cache(hydra_init)
 
