@@ -1,9 +1,9 @@
 """Runs ``dinosr`` and fairseq's commands without importing torch and fairseq each time, which takes 5 to 8 seconds.
 
 A server imports these once and forks itself for each command. So every command still runs in a process of its own, with
-its own working directory, environment, output streams and exit status, and imports the plug-in and the commands of
-fairseq itself. ``commands_without_imports`` starts a server and writes a folder of small programs that can be put on
-``PATH``: each passes its arguments to the server and exits with the status of the command.
+its own working directory, environment, output streams and exit status. ``commands_without_imports`` starts a server and
+writes small programs that can be put on ``PATH``: each passes its arguments to the server and exits with the status of
+the command.
 
 Not for tests of signals, kills or the installed programs: a signal to one of the small programs does not reach the
 command.
@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +27,8 @@ ENTRY_POINTS = {
     "fairseq-generate": ("fairseq_cli.generate", "cli_main"),
     "fairseq-hydra-train": ("fairseq_cli.hydra_train", "cli_main"),
 }
-IMPORTED_ONCE = ("dinosr_plugin.cli", "faiss", "matplotlib.pyplot", "scipy.signal")
+IMPORTED_ONCE = ("dinosr_plugin.tasks", "dinosr_plugin.cli", "faiss", "matplotlib.pyplot", "scipy.signal")
+"""The plug-in first: it imports fairseq and leaves the root logger as it is, which fairseq alone would set to DEBUG."""
 
 CLIENT = """\
 #!{python} -IS
@@ -47,15 +49,15 @@ def commands_without_imports(folder: Path) -> Iterator[Path]:
 
     The server ends with the context, or with this process however it ends.
     """
-    address = str(folder / "server")
-    for name in ENTRY_POINTS:
-        (folder / name).write_text(CLIENT.format(python=sys.executable, address=address))
-        (folder / name).chmod(0o755)
-    command = [sys.executable, "-P", __file__, address]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout.readline() == "ready\n", "the command server did not start"
-        yield folder
-        server.stdin.close()
+    with tempfile.TemporaryDirectory() as short:  # addresses of sockets have at most 107 bytes
+        address = f"{short}/server"
+        for name in ENTRY_POINTS:
+            (folder / name).write_text(CLIENT.format(python=sys.executable, address=address))
+            (folder / name).chmod(0o755)
+        command = [sys.executable, "-P", __file__, address]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout.readline() == "ready\n", "the command server did not start"
+            yield folder
 
 
 def serve(address: str) -> None:
