@@ -245,9 +245,10 @@ def test_an_amount_changes_only_what_base_has():
             assert set(fields) <= set(base[group]), f"{path.name}: {group}"
 
 
-def test_fairseq_hydra_train_reads_a_recipe(tmp_path):
+def test_fairseq_hydra_train_reads_a_recipe(tmp_path, commands):
     """... with the command line on top."""
     job = shown_job(
+        commands / "fairseq-hydra-train",
         CONFIGS / "finetuning/librilight_1h.yaml",
         tmp_path,
         "model.w2v_path=/x",
