@@ -1,8 +1,11 @@
+"""What holds for all tests: hypothesis's settings, failures printed at once, the order of the files, shared folders."""
+
 import os
 import shutil
 import sys
 import tempfile
 import weakref
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -11,30 +14,55 @@ from hypothesis import settings
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter as LoaderIterator
 
 import dinosr_plugin
+from support.command_server import commands_without_imports
+from support.once import make_once
+from support.paths import TESTS
 
 dinosr_plugin.register()  # whichever test is collected first
 
-settings.register_profile("search", deadline=None)  # 200 ms an example is no fault where other programs take the CPU
+settings.register_profile("search", deadline=None)  # on a busy machine an example may take more than 200 ms
 settings.register_profile("repeatable", settings.get_profile("search"), derandomize=True)
-settings.load_profile(
-    "repeatable"
-)  # a change never fails on somebody else's rare case; --hypothesis-profile=search looks for these
+settings.load_profile("repeatable")  # the same examples each time; --hypothesis-profile=search looks for new ones
+
+SLOW_FILES = (
+    "test_readme.py",
+    "examples/test_quickstart.py",
+    "cli/test_bench.py",
+    "runs/test_long_runs.py",
+    "runs/test_exact_training.py",
+    "tasks/test_relabelling.py",
+    "examples/test_deepcluster_chain.py",
+    "tasks/test_cpc_training.py",
+    "decoding/test_generate.py",
+    "examples/test_hubert_chain.py",
+    "examples/test_configs.py",
+    "cli/test_bad_input.py",
+    "compat/test_compat.py",
+    "evaluation/report/test_report.py",
+    "units/test_features.py",
+    "decoding/test_transcribe.py",
+    "evaluation/test_comparison.py",
+)
+"""Those that take longest, the slowest first (as measured; a file that is missing here starts later, no more)."""
+
+
+def pytest_collection_modifyitems(items):
+    """Slow files come first: workers that take a file each then end at about the same time."""
+    place = {TESTS / name: number for number, name in enumerate(SLOW_FILES)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_makereport(item):
-    """Why a test failed is printed when it does, not only after the last one: a suite that is stopped has then said it."""
+def pytest_runtest_makereport():
+    """A failed test reports what the machine had left, which the test may have lacked."""
     report = yield
     if report.failed:
-        terminal = item.config.pluginmanager.get_plugin("terminalreporter")
-        terminal.write_sep("=", f"{report.when} of {report.nodeid} failed after {report.duration:.0f} s")
-        terminal.write_line(machine())
-        terminal.write_line(report.longreprtext)
+        report.sections.append(("Machine", machine()))
     return report
 
 
 def machine() -> str:
-    """What a test may have lacked."""
+    """Time, load, free memory and free disk."""
     memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     free = {"memory": memory} | {
         folder: shutil.disk_usage(folder).free for folder in (os.getcwd(), tempfile.gettempdir())
@@ -42,6 +70,28 @@ def machine() -> str:
     return f"{datetime.now():%H:%M:%S}, load {os.getloadavg()[0]:.1f}, free: " + ", ".join(
         f"{size >> 20} MB in {where}" for where, size in free.items()
     )
+
+
+class FailuresAtOnce:
+    """Prints why a test failed when it does, not only after the last test: a suite that is stopped has printed it.
+
+    pytest-xdist passes the reports of its workers to the process that has the terminal.
+    """
+
+    def __init__(self, terminal):
+        self.terminal = terminal
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            self.terminal.write_sep("=", f"{report.when} of {report.nodeid} failed after {report.duration:.0f} s")
+            self.terminal.write_line(dict(report.sections).get("Machine", ""))
+            self.terminal.write_line(report.longreprtext)
+
+
+def pytest_sessionstart(session):
+    plugins = session.config.pluginmanager
+    if terminal := plugins.get_plugin("terminalreporter"):  # the workers of pytest-xdist have none
+        plugins.register(FailuresAtOnce(terminal))
 
 
 @pytest.fixture
@@ -53,9 +103,35 @@ def librispeech_mini() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory) -> Callable[..., Path]:
+    """``shared_folder(write)``: a folder filled by ``write(folder)`` once a session, for all workers. Read it only."""
+    own = tmp_path_factory.getbasetemp()
+    common = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    return lambda write: make_once(common / "shared" / f"{write.__module__}.{write.__name__}", write)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoints(shared_folder) -> Path:
+    """A folder with ``pretraining.pt`` and ``finetuning.pt``, trained on noise with words."""
+    from support.two_stages import write_checkpoints
+
+    return shared_folder(write_checkpoints)
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory) -> Iterator[Path]:
+    """A folder with ``dinosr`` and fairseq's commands, which start without importing torch and fairseq."""
+    with commands_without_imports(tmp_path_factory.mktemp("commands")) as folder:
+        yield folder
+
+
 @pytest.fixture(autouse=True)
-def workers_stop(monkeypatch):
-    """Those of loaders that a test leaves behind: when the garbage collector finds these, their queues are gone, and it waits five seconds for each worker."""
+def loader_workers_stop(monkeypatch):
+    """Stops the workers of data loaders that a test leaves behind.
+
+    When the garbage collector finds such loaders, their queues are gone, and it waits five seconds for each worker.
+    """
     loaders, start = weakref.WeakSet(), LoaderIterator.__init__
 
     def start_and_remember(self, *args, **kwargs):
@@ -69,8 +145,9 @@ def workers_stop(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def fairseq_forgets():
-    """fairseq keeps a run's best loss, and how many validations ago it was, as attributes of two functions: tests that save without loading must not find them."""
+def fairseq_forgets_runs():
+    """Removes a run's best loss, and how many validations ago it was, which fairseq keeps as attributes of two
+    functions: tests that save without loading must not find them."""
     yield
     for module, function in (
         ("fairseq.checkpoint_utils", "save_checkpoint"),

@@ -1,8 +1,8 @@
 """Every command and every line of Python in README.md, then in the quickstart's page, is run in order on a small
 synthetic corpus.
 
-This is also the end-to-end test: manifests, check, 30 updates of pre-training, 30 of fine-tuning and fairseq-generate
-through the real command-line programs.
+This is also the end-to-end test: manifests, check, 30 updates of pre-training, 30 of fine-tuning and fairseq-generate,
+each command in a process of its own (see support/command_server.py).
 """
 
 import json
@@ -37,8 +37,8 @@ def blocks(language: str) -> list[str]:
 COMMANDS = [line for block in blocks("bash") for line in block.replace("\\\n", "").splitlines() if line.strip()]
 
 
-def shell(command: str, folder: Path) -> subprocess.CompletedProcess:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+def shell(command: str, folder: Path, *programs: Path) -> subprocess.CompletedProcess:
+    path = os.pathsep.join(map(str, [*programs, Path(sys.executable).parent, os.environ["PATH"]]))
     return subprocess.run(
         ["bash", "-euc", command], cwd=folder, env={**os.environ, "PATH": path}, text=True, capture_output=True
     )
@@ -72,14 +72,14 @@ def newcomer(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def outputs(newcomer) -> dict[str, str]:
+def outputs(newcomer, commands) -> dict[str, str]:
     """What ``key_of`` makes of a command -> what it printed, all README commands run in order; each must succeed."""
     printed = {}
     for command in COMMANDS:
         if command in RUN_ELSEWHERE:
             continue
         config = re.search(r"--config-name (\S+)", command)
-        result = shell(f"{command} {SHORT[config.group(1)]}" if config else command, newcomer)
+        result = shell(f"{command} {SHORT[config.group(1)]}" if config else command, newcomer, commands)
         assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-3000:]}"
         printed[key_of(command)] = result.stdout + (
             result.stderr if command.startswith("fairseq-generate") else ""

@@ -26,8 +26,8 @@ from tqdm import tqdm
 from ..compat.language_models import HOW_TO, dictionary_folder, language_model_faults
 from ..data.manifest import require_writable, unwritable, write_files
 from ..errors import UserError
-from .codes import read_units
 from .features import default_device
+from .unit_files import read_units
 
 BATCH_TOKENS = 16384  # tokens per batch, padding included
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.chains import calls, run_chain, write_noting_commands, write_tones, written
+from support.chains import calls, modification_times, run_chain, write_recording_commands, write_tones
 from support.paths import EXAMPLES
 from support.training import SMALL_CPC
 
@@ -25,7 +25,7 @@ FIELDS = [
 # ---- with the real commands ------------------------------------------------------------------------------------------
 
 
-def test_the_whole_chain_and_its_last_stage_again(tmp_path):
+def test_the_whole_chain_and_its_last_stage_again(tmp_path, commands):
     write_tones(tmp_path)
     settings = {
         "CLUSTERS": "6",
@@ -33,7 +33,7 @@ def test_the_whole_chain_and_its_last_stage_again(tmp_path):
         "CPC_FIELDS": "optimization.max_update=6",
         "ROUND_FIELDS": "optimization.max_update=3 optimization.lr=[0.02]",
     }
-    first = run_chain(RUN, tmp_path, *FIELDS, **settings)
+    first = run_chain(RUN, tmp_path, *FIELDS, path=commands, **settings)
     assert first.returncode == 0, first.stderr[-3000:]
     out = tmp_path / "out"
     for model, loss in (("cpc", "dev_loss"), ("round1", "dev_cluster_loss")):
@@ -53,11 +53,12 @@ def test_the_whole_chain_and_its_last_stage_again(tmp_path):
 
     labels = {path.name: path.read_bytes() for path in (out / "round1/labels").iterdir()}
     shutil.rmtree(out / "round1/labels")
-    there = written(out)
-    again = run_chain(RUN, tmp_path, *FIELDS, **settings)
+    there = modification_times(out)
+    again = run_chain(RUN, tmp_path, *FIELDS, path=commands, **settings)
     assert again.returncode == 0, again.stderr[-3000:]
     assert {path.name: path.read_bytes() for path in (out / "round1/labels").iterdir()} == labels
-    assert {path: time for path, time in written(out).items() if path in there} == there  # no other file was written
+    after = {path: time for path, time in modification_times(out).items() if path in there}
+    assert after == there  # no other file was written
     assert again.stdout[again.stdout.index("== units") :] == tables
 
 
@@ -66,7 +67,7 @@ def test_the_whole_chain_and_its_last_stage_again(tmp_path):
 
 @pytest.fixture
 def noting(tmp_path) -> Path:
-    write_noting_commands(tmp_path)
+    write_recording_commands(tmp_path)
     return tmp_path
 
 

@@ -19,8 +19,16 @@ COMMAND = [
 QUALITY_KEYS = {"active", "perplexity", "phone_purity", "pnmi"}
 
 
-def start(out: Path, *options: str) -> subprocess.Popen:
-    command = [*COMMAND, "--out", str(out), *options]
+WITH_COMMANDS_OF = (
+    "import runpy, sys; sys.executable = sys.argv[1]; del sys.argv[:2]; runpy.run_path(sys.argv[0], None, '__main__')"
+)
+
+
+def start(out: Path, *options: str, commands: Path | None = None) -> subprocess.Popen:
+    """``commands``: the folder whose dinosr and fairseq commands are used; without, those that are installed."""
+    python, script = COMMAND
+    program = [python, script] if commands is None else [python, "-c", WITH_COMMANDS_OF, commands / "python", script]
+    command = [*program, "--out", str(out), *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
@@ -35,10 +43,10 @@ def kill_when(process: subprocess.Popen, path: Path, timeout: float = 120) -> No
     process.communicate()
 
 
-def test_whole_run_survives_a_kill(tmp_path):
+def test_whole_run_survives_a_kill(tmp_path, commands):
     options = ("--minutes-budget", "2.51", "--synth-minutes", "3")  # the smallest plan: 10 updates each
     kill_when(start(tmp_path, *options), tmp_path / "pretrain" / "checkpoint_last.pt")
-    process = start(tmp_path, *options)
+    process = start(tmp_path, *options, commands=commands)
     printed, errors = process.communicate()
     assert process.returncode == 0, errors[-3000:]
     assert "Loaded checkpoint" in (tmp_path / "pretrain" / "output.log").read_text()

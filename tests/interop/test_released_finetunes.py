@@ -1,8 +1,6 @@
-"""A checkpoint in the released format goes through fairseq's CTC fine-tuning, student's or teacher's weights, by the real program."""
+"""A checkpoint in the released format goes through fairseq's CTC fine-tuning, student's or teacher's weights."""
 
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +14,7 @@ RELEASED = REPOSITORY / "tests/golden/official_format_tiny.pt"
 
 
 @pytest.mark.parametrize("load_ema", ["false", "true"])
-def test_fine_tuning_starts_from_the_released_weights(tmp_path, load_ema):
+def test_fine_tuning_starts_from_the_released_weights(tmp_path, load_ema, commands):
     rng = np.random.default_rng(0)
     (tmp_path / "corpus").mkdir()
     for n in range(4):
@@ -24,7 +22,7 @@ def test_fine_tuning_starts_from_the_released_weights(tmp_path, load_ema):
         (tmp_path / f"corpus/u{n}.txt").write_text("AB BA")
     assert dinosr(["manifest", "folder", str(tmp_path / "corpus"), "--out", str(tmp_path), "--valid-share", "0"]) == 0
     command = [
-        Path(sys.executable).parent / "fairseq-hydra-train",
+        commands / "fairseq-hydra-train",
         "--config-dir",
         REPOSITORY / "examples/config/finetuning",
         "--config-name",

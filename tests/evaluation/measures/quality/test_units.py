@@ -69,7 +69,7 @@ def test_speakers():
 
 def test_the_size_of_the_codebook():
     assert count_units(GOLDEN, PHONES, None, 50.0, 0.0125).figures().quality.n_codes == 3
-    assert count_units(iter(GOLDEN.items()), PHONES, None, 50.0, n_codes=64).figures().quality.n_codes == 64
+    assert count_units(iter(GOLDEN.items()), PHONES, None, 50.0, 0.0125, n_codes=64).figures().quality.n_codes == 64
     with pytest.raises(ValueError, match="outside"):
         count_units(GOLDEN, PHONES, None, 50.0, 0.0125, n_codes=2)
 
