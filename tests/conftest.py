@@ -1,4 +1,4 @@
-"""What holds for all tests: hypothesis's settings, failures printed at once, the order of the files, shared folders."""
+"""For all tests: Hypothesis's settings, failures printed at once, the order of the files, shared folders."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ from support.command_server import commands_without_imports
 from support.once import make_once
 from support.paths import TESTS
 
-dinosr_plugin.register()  # whichever test is collected first
+dinosr_plugin.register()  # tests rely on it in any order, some without importing the package through fairseq
 
 settings.register_profile("search", deadline=None)  # on a busy machine an example may take more than 200 ms
 settings.register_profile("repeatable", settings.get_profile("search"), derandomize=True)
@@ -43,18 +43,18 @@ SLOW_FILES = (
     "decoding/test_transcribe.py",
     "evaluation/test_comparison.py",
 )
-"""Those that take longest, the slowest first (as measured; a file that is missing here starts later, no more)."""
+"""The files that take longest, slowest first, as measured. A slow file that is missing here only starts later."""
 
 
 def pytest_collection_modifyitems(items):
-    """Slow files come first: workers that take a file each then end at about the same time."""
+    """Runs slow files first, so that workers, which take a file at a time, end at about the same time."""
     place = {TESTS / name: number for number, name in enumerate(SLOW_FILES)}
     items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport():
-    """A failed test reports what the machine had left, which the test may have lacked."""
+    """Adds the state of the machine to the report of a failed test, which may have run out of memory or time."""
     report = yield
     if report.failed:
         report.sections.append(("Machine", machine()))
@@ -73,9 +73,9 @@ def machine() -> str:
 
 
 class FailuresAtOnce:
-    """Prints why a test failed when it does, not only after the last test: a suite that is stopped has printed it.
+    """Prints each failure when it occurs, not only after the last test, so that it is known if the run is stopped.
 
-    pytest-xdist passes the reports of its workers to the process that has the terminal.
+    With pytest-xdist the reports of all workers arrive in the process that has the terminal.
     """
 
     def __init__(self, terminal):
@@ -96,8 +96,8 @@ def pytest_sessionstart(session):
 
 @pytest.fixture
 def librispeech_mini() -> Path:
-    beside = Path(__file__).parents[2] / "shared/data/librispeech_mini"
-    folder = Path(os.environ.get("DINOSR_TEST_CORPUS", beside))
+    default = Path(__file__).parents[2] / "shared/data/librispeech_mini"
+    folder = Path(os.environ.get("DINOSR_TEST_CORPUS", default))
     if not folder.is_dir():
         pytest.skip("no real speech: set DINOSR_TEST_CORPUS to a folder in LibriSpeech's layout")
     return folder
@@ -105,9 +105,9 @@ def librispeech_mini() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory) -> Callable[..., Path]:
-    """``shared_folder(write)``: a folder filled by ``write(folder)`` once a session, for all workers. Read it only."""
-    own = tmp_path_factory.getbasetemp()
-    common = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    """``shared_folder(write)``: a folder filled by ``write(folder)`` once per session, for all workers. Read-only."""
+    base = tmp_path_factory.getbasetemp()
+    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     return lambda write: make_once(common / "shared" / f"{write.__module__}.{write.__name__}", write)
 
 

@@ -1,4 +1,4 @@
-"""The parts of support/ that all tests rely on, and who may import whom among the tests."""
+"""The parts of support/ that all tests rely on; no test file imports another."""
 
 import ast
 import multiprocessing
@@ -21,7 +21,7 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def test_no_test_file_imports_another():
-    """What several files need is in support/: each file can be run alone, in any order and in any process."""
+    """Shared code is in support/, so that each file can be run alone, in any order and in any process."""
     assert any("support.once" in imported_modules(path) for path in FILES)
     for path in FILES:
         for name in imported_modules(path):
@@ -64,7 +64,7 @@ def test_a_folder_that_could_not_be_made_is_made_again(tmp_path):
 
 
 def test_a_command_of_the_server_is_a_process_like_any_other(commands, tmp_path):
-    """Its own folder, streams and exit status; its changes to the process do not reach the next command."""
+    """It has a working directory, streams and an exit status; changes to the process do not reach the next command."""
 
     def run(*arguments) -> tuple[int, str, str]:
         done = subprocess.run([commands / "dinosr", *arguments], cwd=tmp_path, capture_output=True, text=True)

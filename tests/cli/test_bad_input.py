@@ -213,27 +213,27 @@ def run(program: Path, *arguments) -> list[str]:
 
 
 def run_training(commands: Path, stage: str, data: Path, more=()) -> str:
-    """What fairseq-hydra-train says between its own two lines (what was overridden, and how to get a traceback)."""
+    """The error that fairseq-hydra-train prints, between the overrides and how to get a traceback."""
     options = ["--config-dir", CONFIGS / stage, "--config-name", CONFIG_NAMES[stage]]
-    *_, first, said, blank, last = run(
+    *_, first, message, blank, last = run(
         commands / "fairseq-hydra-train", *options, *stage_overrides(stage, data, [f"hydra.run.dir={data}", *more])
     )
     assert first.startswith("Error executing job") and not blank and "HYDRA_FULL_ERROR" in last
     assert not list(data.rglob("*.pt"))
-    return said
+    return message
 
 
 def test_pretraining_by_its_program(data, commands):
     DATA_FAULTS["stereo"][0](data)
-    said = run_training(
+    message = run_training(
         commands, "pretraining", data, ["dataset.num_workers=1", "dataset.max_tokens=18500"]
     )  # not in the batch that is read first
-    assert said.startswith(f"{data}/corpus/u1.wav: 16000 Hz, 2 channel(s)")
+    assert message.startswith(f"{data}/corpus/u1.wav: 16000 Hz, 2 channel(s)")
 
 
 def test_finetuning_by_its_program(data, commands):
-    said = run_training(commands, "finetuning", data, ["model.w2v_path=DATA/none.pt"])
-    assert said == f"model.w2v_path={data}/none.pt: no such file; give a pre-trained checkpoint"
+    message = run_training(commands, "finetuning", data, ["model.w2v_path=DATA/none.pt"])
+    assert message == f"model.w2v_path={data}/none.pt: no such file; give a pre-trained checkpoint"
 
 
 def test_generate_by_its_program(data, tiny_checkpoints):
@@ -251,5 +251,5 @@ def test_generate_by_its_program(data, tiny_checkpoints):
         "--path",
         tiny_checkpoints / "finetuning.pt",
     ]
-    *_, said = run(Path(sys.executable).with_name("fairseq-generate"), data, *options)
-    assert said.startswith(f"error: {data}/corpus/u1.wav: 16000 Hz, 2 channel(s)")
+    *_, message = run(Path(sys.executable).with_name("fairseq-generate"), data, *options)
+    assert message.startswith(f"error: {data}/corpus/u1.wav: 16000 Hz, 2 channel(s)")

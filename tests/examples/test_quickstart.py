@@ -17,17 +17,16 @@ COMMAND = [
     str(REPOSITORY / "examples" / "quickstart" / "run.py"),
 ]  # as started by run.sh in its environment
 QUALITY_KEYS = {"active", "perplexity", "phone_purity", "pnmi"}
-
-
-WITH_COMMANDS_OF = (
+RUN_WITH_COMMANDS = (
     "import runpy, sys; sys.executable = sys.argv[1]; del sys.argv[:2]; runpy.run_path(sys.argv[0], None, '__main__')"
 )
+"""run.py searches for commands in the folder of ``sys.executable``."""
 
 
 def start(out: Path, *options: str, commands: Path | None = None) -> subprocess.Popen:
-    """``commands``: the folder whose dinosr and fairseq commands are used; without, those that are installed."""
+    """Starts run.py with the commands in the folder ``commands``, by default those that are installed."""
     python, script = COMMAND
-    program = [python, script] if commands is None else [python, "-c", WITH_COMMANDS_OF, commands / "python", script]
+    program = [python, script] if commands is None else [python, "-c", RUN_WITH_COMMANDS, commands / "python", script]
     command = [*program, "--out", str(out), *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 

@@ -67,7 +67,7 @@ done
 
 
 def write_recording_commands(folder: Path) -> None:
-    """Writes ``folder/data``, and ``folder/bin``: commands that only record calls, a line each in ``folder/calls``."""
+    """Writes ``folder/data`` and ``folder/bin``: commands that only record each call as a line of ``folder/calls``."""
     (folder / "data").mkdir()
     (folder / "bin").mkdir()
     for name in ("train.tsv", "dev.tsv"):
@@ -79,7 +79,7 @@ def write_recording_commands(folder: Path) -> None:
 
 
 def calls(folder: Path) -> list[str]:
-    """The recorded calls since the last time, without `dinosr path`, which every run calls first."""
+    """The calls recorded since the last time, without `dinosr path`, which every run calls first."""
     lines = [line for line in (folder / "calls").read_text().splitlines() if line != "dinosr path"]
     (folder / "calls").write_text("")
     return lines

@@ -5,7 +5,7 @@ its own working directory, environment, output streams and exit status. ``comman
 writes small programs that can be put on ``PATH``: each passes its arguments to the server and exits with the status of
 the command.
 
-Not for tests of signals, kills or the installed programs: a signal to one of the small programs does not reach the
+Not for tests of signals or of the installed programs: a signal to one of the small programs does not reach the
 command.
 """
 
@@ -28,7 +28,7 @@ ENTRY_POINTS = {
     "fairseq-hydra-train": ("fairseq_cli.hydra_train", "cli_main"),
 }
 IMPORTED_ONCE = ("dinosr_plugin.tasks", "dinosr_plugin.cli", "faiss", "matplotlib.pyplot", "scipy.signal")
-"""The plug-in first: it imports fairseq and leaves the root logger as it is, which fairseq alone would set to DEBUG."""
+"""The plug-in comes first: it imports fairseq without changing the root logger, which fairseq alone sets to DEBUG."""
 
 CLIENT = """\
 #!{python} -IS
@@ -111,7 +111,7 @@ def prepare(connection: socket.socket) -> str:
 def main() -> None:
     for module in IMPORTED_ONCE:
         importlib.import_module(module)
-    gc.freeze()  # what is imported stays; collections in the processes of the commands need not visit it
+    gc.freeze()  # the garbage collector of a command's process need not visit what is imported
     module, function = ENTRY_POINTS[serve(sys.argv[1])]
     sys.exit(getattr(importlib.import_module(module), function)())
 

@@ -102,7 +102,7 @@ def transformer_prediction(state: dict, k: int, c: torch.Tensor) -> torch.Tensor
 
 
 def save(folder: Path, model, criterion: dict, args: dict | None = {}, prefix: str = "", **more) -> Path:  # noqa: B006  (never changed)
-    """Writes what its training saves, with the options in a file beside it; returns the checkpoint."""
+    """Writes a checkpoint as CPC_audio's training does, and the options in a file next to it; returns the former."""
     weights = model if isinstance(model, dict) else model.state_dict()
     shared = lambda state: {prefix + name: value for name, value in state.items()}
     optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))]).state_dict()

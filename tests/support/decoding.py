@@ -1,6 +1,6 @@
-"""What tests of the CTC searches share: a small dictionary, emissions, and exact results to compare with.
+"""For tests of the CTC searches: a small dictionary, emissions, and exact results to compare with.
 
-With three letters and a few frames every alignment can be tried, so the exact probability of each text is known.
+With three letters and a few frames all alignments can be enumerated, which gives the exact probability of each text.
 """
 
 import importlib.util
@@ -31,14 +31,14 @@ OF_LETTERS = [BLANK, 4, 5, 6]
 
 
 def random_emissions(frames, seed, sharpness=1.0, utterances=1):
-    """(B, F, V) log-probabilities over the blank and the letters; special symbols have none, as in the generator."""
+    """(B, F, V) log-probabilities of the blank and the letters; special symbols are excluded, as in the generator."""
     logits = sharpness * torch.randn(utterances, frames, len(LETTERS), generator=torch.Generator().manual_seed(seed))
     logits[:, :, 1:4] = -math.inf
     return logits.log_softmax(dim=-1)
 
 
 def emissions_of(path, certainty=0.9):
-    """(1, F, V) log-probabilities: ``path`` has ``certainty``, the other letters and the blank share the rest."""
+    """(1, F, V) log-probabilities: ``certainty`` for ``path``, the rest shared by the other letters and the blank."""
     probabilities = torch.zeros(1, len(path), len(LETTERS))
     probabilities[:, :, OF_LETTERS] = (1 - certainty) / (len(OF_LETTERS) - 1)
     probabilities[0, torch.arange(len(path)), torch.tensor(path)] = certainty
@@ -50,7 +50,7 @@ def collapse(path):
 
 
 def every_text(emissions):
-    """(F, V) -> {text: log of the sum of the probabilities of all its alignments}."""
+    """(F, V) -> {text: log of the summed probability of all its alignments}."""
     sums = defaultdict(float)
     probabilities = emissions.double().exp()
     for path in itertools.product(OF_LETTERS, repeat=len(emissions)):
@@ -68,7 +68,7 @@ def text_of(hypothesis):
 
 
 def check_shape_of(hypothesis, emissions):
-    """Checks that every field of a hypothesis is as ``decoding/base.py`` defines it."""
+    """Checks every field of a hypothesis against ``decoding/base.py``."""
     tokens = hypothesis["tokens"].tolist()
     frames = [frame for frame, _ in hypothesis["alignment"]]
     assert hypothesis["tokens"].dtype == torch.int64 and BLANK not in tokens

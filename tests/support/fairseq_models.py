@@ -47,7 +47,7 @@ def fairseq_checkpoint(path: Path, kind: str, normalize: bool = False) -> torch.
     cfg = OmegaConf.create(OmegaConf.to_container(OmegaConf.structured(FairseqConfig), enum_to_str=True))
     cfg.model = {"_name": name, **sizes}
     labels = {"labels": ["km"], "label_rate": 50} if name == "hubert" else {}
-    cfg.task = {"_name": task_name, "data": "/a/folder/of/other/people", "normalize": normalize, **labels}
+    cfg.task = {"_name": task_name, "data": "/a/folder/of/another/user", "normalize": normalize, **labels}
     task = tasks.setup_task(cfg.task)
     if name == "hubert":
         dictionary = Dictionary()
@@ -92,7 +92,7 @@ def fine_tuned_checkpoint(
     }
     state["cfg"].model = {"_name": model_name, **around}
     state["cfg"].task = {"_name": task_name, "data": "/a/folder", "normalize": normalize, **FINE_TUNED[task_name]}
-    cfg = OmegaConf.to_container(state["cfg"])  # before anything is added to it that cannot be saved
+    cfg = OmegaConf.to_container(state["cfg"])  # before objects are added that cannot be saved
     dictionary = Dictionary()
     dictionary.add_symbol("A")
     task = tasks.setup_task(state["cfg"].task, from_checkpoint=True)

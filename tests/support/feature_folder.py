@@ -19,5 +19,5 @@ def writer(
     source: dict | None = None,
     lengths=LENGTHS,
 ) -> FeatureWriter:
-    """A writer of features of the five utterances, by default MFCC at 50 frames a second."""
+    """A writer for features of the five utterances, by default MFCC at 50 frames per second."""
     return FeatureWriter(folder, 50, 0.0125, width, dtype, source or {"kind": "mfcc"}, NAMES, lengths, shard, shards)

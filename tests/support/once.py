@@ -1,4 +1,4 @@
-"""Folders that are made once a session, by whichever test process needs one first, and are read by all."""
+"""Folders that are made once per session, by the test process that needs them first, and read by all."""
 
 import shutil
 from collections.abc import Callable
@@ -8,10 +8,10 @@ from filelock import FileLock
 
 
 def make_once(folder: Path, write: Callable[[Path], object]) -> Path:
-    """Returns ``folder``, filled by ``write(folder)`` if no process has done so; other processes wait meanwhile.
+    """Returns ``folder``, filled by ``write(folder)`` unless a process has already done so; others wait meanwhile.
 
-    It is filled in place, because manifests hold the paths of their folders. ``write`` starts with an empty folder also
-    if it failed before. Tests must not change the files: one that needs other content copies the folder.
+    It is filled in place, because manifests contain the paths of their folders. ``write`` always starts with an empty
+    folder, also after a failure. Tests must not change the files; a test that needs to must copy the folder.
     """
     done = folder.with_name(f"{folder.name}.done")
     folder.parent.mkdir(parents=True, exist_ok=True)

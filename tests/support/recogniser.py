@@ -52,7 +52,7 @@ def write_recogniser(folder: Path) -> None:
         model.w2v_encoder.proj.weight.mul_(10)
     saved_task = {**OmegaConf.to_container(task.cfg, enum_to_str=True), "_name": "dinosr_finetuning"}
     saved = {"model": OmegaConf.to_container(cfg), "task": saved_task, "common": {}, "checkpoint": {}}
-    # without a history fairseq takes it for a checkpoint of an old version
+    # without a history fairseq treats it as a checkpoint of an old version
     history = {
         "optimizer_history": [{"optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}],
         "extra_state": {},

@@ -1,4 +1,4 @@
-"""Training through fairseq's own entry point, in this process or in two, on a few seconds of sound."""
+"""Training through fairseq's own entry point, in this process or in two others, on a few seconds of sound."""
 
 import functools
 import logging
@@ -37,7 +37,7 @@ SMALL_CPC = ["encoder_channels=16", "encoder_norm=channel", "context_dim=16", "s
 def write_corpus(folder: Path, split: str = "train", lengths: Sequence[int] = (16000,) * 14) -> Path:
     """Writes SPLIT.tsv and a file of each length (samples) into ``folder`` and returns it.
 
-    The sounds are tones that change every 100 ms, so that there is something to cluster.
+    The sounds are tones that change every 100 ms, which gives structure to cluster.
     """
     (folder / "sounds").mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(len(split))
@@ -52,7 +52,7 @@ def write_corpus(folder: Path, split: str = "train", lengths: Sequence[int] = (1
 
 
 def settings(data: Path, save_dir: Path, *overrides: str, config: str = "dinosr_tiny") -> list[str]:
-    """Overrides that make ``dinosr_tiny``, or another of the tiny configs, smaller still."""
+    """Overrides that make ``dinosr_tiny``, or another of the tiny configs, even smaller."""
     common = [
         f"common.user_dir={PLUGIN}",
         f"task.data={data}",
@@ -87,14 +87,14 @@ def command(data: Path, save_dir: Path, *overrides: str) -> list[str]:
 
 
 ConfigStore.__deepcopy__ = lambda store, memo: store
-"""Hydra copies its only store, with all configs of fairseq, each time it reads a config, and then only reads the copy:
-a third of the time of a training of a few updates."""
+"""Hydra copies its global store, with all configs of fairseq, each time it reads a config, and never changes the copy.
+Copying takes a third of the time of a training of a few updates."""
 
 register_configs = functools.cache(hydra_init)
 
 
 def read_config(stage: str, name: str, overrides: Sequence[str]) -> DictConfig:
-    """What ``fairseq-hydra-train --config-dir examples/config/STAGE --config-name NAME OVERRIDE...`` reads."""
+    """The config of ``fairseq-hydra-train --config-dir examples/config/STAGE --config-name NAME OVERRIDE...``."""
     register_configs(name)
     with initialize_config_dir(version_base="1.1", config_dir=str(CONFIGS / stage)):
         return compose(name, overrides=list(overrides))
@@ -103,9 +103,8 @@ def read_config(stage: str, name: str, overrides: Sequence[str]) -> DictConfig:
 def train(data: Path, save_dir: Path, *overrides: str, config: str = "dinosr_tiny") -> Trainer:
     """Runs ``command`` in this process; returns fairseq's trainer as it is after training."""
     cfg = read_config("pretraining", config, settings(data, save_dir, *overrides, config=config))
-    logging.getLogger("fairseq.logging.progress_bar").setLevel(
-        logging.INFO
-    )  # fills common.log_file; pytest keeps it at WARNING
+    # fills common.log_file; pytest keeps it at WARNING
+    logging.getLogger("fairseq.logging.progress_bar").setLevel(logging.INFO)
     trainers = []
 
     def remember(*args, **kwargs):
@@ -175,7 +174,7 @@ def differences(a, b, **tolerance) -> list[str]:
 
 
 def checkpoint(save_dir: Path, name: str = "checkpoint_last.pt") -> dict:
-    """What training resumes from: parameters, teacher, codebooks, optimiser and position in the data."""
+    """The state that training resumes from: parameters, teacher, codebooks, optimiser, position in the data."""
     state = torch.load(save_dir / name, weights_only=False)
     keep = {key: state[key] for key in ("model", "last_optimizer_state")}
     return {

@@ -54,13 +54,13 @@ def stage_overrides(stage: str, data: Path, more=()) -> list[str]:
 
 
 def train_stage(stage: str, data: Path, more=()) -> Path:
-    """Does what ``fairseq-hydra-train --config-dir examples/config/STAGE`` does; returns the last checkpoint."""
+    """Trains like ``fairseq-hydra-train --config-dir examples/config/STAGE``; returns the last checkpoint."""
     _hydra_main(read_config(stage, CONFIG_NAMES[stage], stage_overrides(stage, data, more)))
     return data / stage / "checkpoint_last.pt"
 
 
 def write_checkpoints(folder: Path) -> None:
-    """Writes ``pretraining.pt`` and ``finetuning.pt``; their data, ``folder/data``, are deleted."""
+    """Writes ``pretraining.pt`` and ``finetuning.pt``; their data in ``folder/data`` is deleted."""
     data = write_noise_with_words(folder / "data")
     pretrained = train_stage("pretraining", data)
     finetuned = train_stage("finetuning", data, [f"model.w2v_path={pretrained}"])

@@ -1,10 +1,10 @@
-"""Dynamic time warping as it is defined, by the whole matrix: what the fast versions are compared with."""
+"""Dynamic time warping by its definition, with the whole matrix: the reference for the fast versions."""
 
 import numpy as np
 
 
 def slow_path(distances: np.ndarray) -> tuple:
-    """(cost, length of the path), by the whole matrix and back-tracking through it."""
+    """(n, m) distances -> (cost, length of the path), from the matrix of costs and backtracking."""
     n, m = distances.shape
     cost = np.full((n + 1, m + 1), np.inf, dtype=np.float32)
     cost[0, 0] = 0
