@@ -35,7 +35,7 @@ class CodeSet(NamedTuple):
     ``count``: codebooks, K; ``size``: units in each, V; ``layers``: the layer (from 0) that each codebook belongs to.
     """
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides `tuple.count`, which has no use here
     size: int
     layers: tuple[int, ...]
 
@@ -101,7 +101,7 @@ class FrameReader(ABC):
 
     # ---- what an adapter says --------------------------------------------------------------------------------------
 
-    def find_layers(self) -> nn.ModuleList | None:
+    def find_layers(self) -> nn.Module | None:
         """The layers, lowest first; None for a model that has none."""
         return getattr(getattr(self.model, "encoder", None), "layers", None)
 
@@ -109,7 +109,8 @@ class FrameReader(ABC):
     def find_grid(self) -> FrameGrid: ...
 
     def find_width(self) -> int:
-        return self.model.encoder.layer_norm.normalized_shape[0]
+        encoder: Any = self.model.encoder  # its class depends on the kind of model
+        return encoder.layer_norm.normalized_shape[0]
 
     def find_code_sets(self) -> Mapping[str, CodeSet]:
         return {}
@@ -140,7 +141,7 @@ class FrameReader(ABC):
 
         Utterances of different lengths require ``pads``.
         """
-        numbers = [layer for layer in layers if layer != "last"]
+        numbers = [layer for layer in layers if isinstance(layer, int)]
         stop = max(numbers) if numbers and "last" not in layers and not code_sets else None
         with self.recorded(numbers) as outputs:
             outputs["last"], codes = self.run_with_codes(*padded_waves(waves, self.device), stop, code_sets)
@@ -210,7 +211,7 @@ class FrameReader(ABC):
 
 def trunk_of(model: nn.Module) -> nn.Module:
     """The part that turns waveforms into features: the model itself, or the pre-trained one inside a CTC model."""
-    return model.w2v_encoder.w2v_model if hasattr(model, "w2v_encoder") else model
+    return model.get_submodule("w2v_encoder.w2v_model") if hasattr(model, "w2v_encoder") else model
 
 
 def padded_waves(waves: Sequence[Tensor], device: str | torch.device = "cpu") -> tuple[Tensor, Tensor | None]:
@@ -253,8 +254,9 @@ class DinoSRReader(TrunkReader):
         codes = CodeSet(K, int(self.model.cfg.codebook_size), tuple(range(self.n_layers - K, self.n_layers)))
         return {TEACHER: codes, HEAD: codes}
 
-    def find_layers(self) -> nn.ModuleList:
-        return self.model.teacher.model.layers if self.weights == "teacher" else self.model.encoder.layers
+    def find_layers(self) -> nn.Module:
+        encoder = self.model.teacher.model if self.weights == "teacher" else self.model.encoder
+        return encoder.get_submodule("layers")
 
     def run(self, source: Tensor, padding_mask: Tensor | None, stop: int | None) -> Tensor:
         return self.run_with_codes(source, padding_mask, stop, ())[0]

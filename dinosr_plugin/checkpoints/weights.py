@@ -17,7 +17,7 @@ def fingerprint(models: Sequence[nn.Module]) -> str:
     for model in models:
         for name, tensor in tensors_in(nn.Module.state_dict(model)):  # data2vec's own state_dict logs a warning
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -112,7 +112,7 @@ def run_quality_of_units(options: argparse.Namespace) -> int:
     from ..evaluation.table import format_table
     from ..evaluation.unit_quality import NAME, measure_files, write_unit_quality
 
-    refuse(options, "only for checkpoints; remove it", "train", "abx", "clusters", "log", "cache", "cache_gb")
+    refuse(options, "only used with checkpoints; remove it", "train", "abx", "clusters", "log", "cache", "cache_gb")
     phones = PhoneAlignment.read(options.phones)
     measured, notes = measure_files(
         options.units,
@@ -140,7 +140,7 @@ def run_quality_of_checkpoints(options: argparse.Namespace) -> int:
     from ..evaluation.speech import Speech
     from ..evaluation.training_log import loss_curve, read_pretraining_log
 
-    refuse(options, "only for unit files; remove it", "rate", "first_centre", "alignment", "lags")
+    refuse(options, "only used with unit files; remove it", "rate", "first_centre", "alignment", "lags")
     if options.manifest is None:
         raise UserError("--manifest: required for checkpoints; give the .tsv file of the speech to measure on")
     for name in ("abx", "clusters", "cache", "cache_gb"):
@@ -265,7 +265,9 @@ def run_abx(options: argparse.Namespace) -> int:
     from ..evaluation.table import format_table
 
     if not options.features and not options.write_items:
-        raise UserError("FEATURES: required; give a folder written by `dinosr features`, or a unit file")
+        raise UserError(
+            "FEATURES: required without --write-items; give a folder written by `dinosr features`, or a unit file"
+        )
     if options.out:
         require_writable(options.out)
     sources = open_sources(options.features, options.rate, options.distance, options.manifest)
@@ -281,8 +283,8 @@ def run_abx(options: argparse.Namespace) -> int:
     print(format_table(rows, COLUMNS))
     speakers = {item.speaker for item in items}
     if len(speakers) == 1:
-        where = f"{options.manifest}: its folders name" if options.manifest else f"{options.items or options.phones}:"
-        print_notes([f"{where} only one speaker, {items[0].speaker}; nothing to compare across speakers"])
+        where = options.manifest or options.items or options.phones
+        print_notes([f"{where}: contains only one speaker, {items[0].speaker}; no error across speakers"])
     if options.out:
         about = {"items": str(options.items or options.phones), "speakers": len(speakers), **settings}
         print(*write_abx(options.out, rows, about), sep="\n")
@@ -301,7 +303,7 @@ def abx_items(options: argparse.Namespace) -> list:
     if options.items:
         if choices or options.manifest or options.write_items:
             raise UserError(
-                "--manifest, --span, --min-count, --silence, --write-items: only with --phones; remove them, or --items"
+                "--manifest, --span, --min-count, --silence, --write-items: define how --phones is turned into items; omit them with --items"
             )
         return read_items(options.items)
     if options.write_items:

@@ -13,7 +13,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from ..checkpoints.readers import HEAD, TEACHER, FrameReader
 from ..data.audio import SAMPLE_RATE
-from ..data.manifest import require_writable
+from ..data.manifest import require_writable, unwritable
 from ..errors import UserError
 from ..units.batches import Utterance, read_utterances
 from ..units.codes import kmeans_units
@@ -89,7 +89,7 @@ class Comparison:
         if work is None:
             work = self.stack.enter_context(tempfile.TemporaryDirectory())
         self.work, self.cache = Path(work), Path(cache or Path(work) / "cache")
-        require_writable(self.work)
+        make_folder(self.work)
         self.table = RowTable(self.work / "rows.json", self.digest)
 
     def __enter__(self) -> "Comparison":
@@ -172,13 +172,10 @@ class Comparison:
         for place in range(count):
             index = None if kind in ACOUSTIC else place
             name = name_of(kind, index)
-            yield Entry(
-                name,
-                {"name": name, "kind": kind, "index": index},
-                lambda place=place: (
-                    self.code_source(kind, place) if kind in (TEACHER, HEAD) else self.clustered(kind, place)
-                ),
-            )
+            yield Entry(name, {"name": name, "kind": kind, "index": index}, partial(self.source, kind, place))
+
+    def source(self, kind: str, place: int) -> Source:
+        return self.code_source(kind, place) if kind in (TEACHER, HEAD) else self.clustered(kind, place)
 
     def clustered(self, kind: str, place: int) -> Source:
         """Features of a kind, and k-means on them."""
@@ -227,14 +224,24 @@ def describe(measure: Measure) -> str:
 def cluster_count(reader: FrameReader, clusters: int | None) -> int:
     """Raises UserError as ``Comparison``."""
     size = reader.code_sets[TEACHER].size if TEACHER in reader.code_sets else None
-    if clusters is None and size is None:
+    chosen = size if clusters is None else clusters
+    if chosen is None:
         raise UserError(f"{reader.path}: has no codebooks; give the number of clusters for k-means with --clusters")
-    if None not in (clusters, size) and clusters != size:
+    if size is not None and chosen != size:
         raise UserError(
             f"--clusters {clusters}: the codebooks of {reader.path} have {size} units, and figures of different sizes "
             "do not compare; leave it out"
         )
-    return clusters or size
+    return chosen
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder, if it is missing. Raises UserError if that is impossible."""
+    require_writable(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error.strerror) from error
 
 
 def random_hour(utterances: Sequence[Utterance]) -> list[Utterance]:

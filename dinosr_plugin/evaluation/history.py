@@ -60,6 +60,8 @@ def measure(
     """
     checkpoints = sorted(checkpoints, key=updates_of) if len(checkpoints) > 1 else list(checkpoints)
     last, with_history = open_reader(checkpoints[-1]), clusters is None
+    best: int | None = None
+    counts: np.ndarray | None = None
     if train_tsv is None:
         entries = [measure_codebooks(open_reader(path), speech, path) for path in checkpoints[:-1]]
         entries.append(measure_codebooks(last, speech, checkpoints[-1]))
@@ -75,7 +77,7 @@ def measure(
     with comparison:
         earlier = checkpoints[:-1] if with_history else []
         history = [measure_codebooks(open_reader(path), speech, path)[0] for path in earlier]
-        rows, best, counts = comparison.rows(), None, None
+        rows = comparison.rows()
         if with_history:
             figures = {part: [quality_of(row) for row in rows if row["kind"] == kind] for part, kind in PARTS.items()}
             history.append({"updates": updates_of(checkpoints[-1]), **figures})

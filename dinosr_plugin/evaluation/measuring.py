@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import UserError
+from ..units.frames import UtteranceArrays
 from .speech import Speech
 from .table import Column, RowTable
 
@@ -33,11 +34,23 @@ class Source:
     name: str
     rate: float
     first_centre: float
-    features: Mapping[str, np.ndarray] | None = None
+    features: UtteranceArrays | None = None
     units: Mapping[str, np.ndarray] | None = None
     n_codes: int | None = None
     unit_distance: str = "onehot"
     digest: str = ""
+
+    def require_features(self) -> UtteranceArrays:
+        """Raises UserError for units alone."""
+        if self.features is None:
+            raise UserError("contains units only, but features are required; give a folder from `dinosr features`")
+        return self.features
+
+    def require_units(self) -> Mapping[str, np.ndarray]:
+        """Raises UserError for features alone."""
+        if self.units is None:
+            raise UserError("contains features only, but units are required; create them with `dinosr kmeans apply`")
+        return self.units
 
 
 class Measure(Protocol):

@@ -73,6 +73,11 @@ class PhoneAlignment:
         ends = {utt: np.array([end for _, end, _ in rows[utt]]) for utt in rows}
         return cls(path, names, segments, ends)
 
+    @classmethod
+    def empty(cls) -> "PhoneAlignment":
+        """An alignment without utterances, for measures that do not read it."""
+        return cls(Path(), (), {}, {})
+
     def require(self, utts: Iterable[str]) -> None:
         """Raise a ``UserError`` that counts the utterances without alignment and names the first three."""
         utts = list(utts)

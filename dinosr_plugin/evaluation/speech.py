@@ -61,6 +61,12 @@ class Speech:
     def names(self) -> list[str]:
         return [utterance.name for utterance in self.utterances]
 
+    def speaker(self, utt: str) -> str:
+        """The speaker of an utterance. Raises UserError if the speakers are not known."""
+        if self.speakers is None:
+            raise UserError(f"{utt}: its speaker is not known; give the manifest, whose folders name the speakers")
+        return self.speakers[utt]
+
     @property
     def hours(self) -> float:
         return hours(self.utterances, range(len(self.utterances)))

@@ -2,6 +2,7 @@
 ``common.log_format=json`` (``common.log_file``, or stdout)."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import UserError
@@ -83,12 +84,12 @@ def _event_records(folder: Path, subset: str) -> dict[int, dict[str, float]]:
     return records
 
 
-def curve(records: Records, key: str) -> list[tuple[int, float]]:
+def curve(records: Sequence[Mapping[str, float]], key: str) -> list[tuple[int, float]]:
     """(update, value) of the records that contain ``key``."""
     return [(int(record["num_updates"]), record[key]) for record in records if key in record]
 
 
-def loss_curve(records: Records) -> list[tuple[int, float]]:
+def loss_curve(records: Sequence[Mapping[str, float]]) -> list[tuple[int, float]]:
     """The loss on masked frames, in nats; for a model with several losses, only the one on masked frames."""
     return curve(records, "loss_dinosr") or curve(records, "loss")
 

@@ -81,7 +81,7 @@ def measure_files(
     measured, notes = [], []
     for name, file in zip(short_names(files), files):
         source: Source = open_units(file, rate, first_centre, tsv, DEFAULT_RATE)
-        units, own_notes = aligned_units(file, source.units, phones, source.rate, skip_missing, corpus)
+        units, own_notes = aligned_units(file, source.require_units(), phones, source.rate, skip_missing, corpus)
         speakers = speakers_of(list(units), tsv)
         if speakers is None:
             own_notes.append(f"{file}: speakers unknown, as names are not LibriSpeech's; give --manifest")

@@ -47,7 +47,7 @@ PREDICTORS = {
 CONSTANTS = re.compile(
     r"wPrediction\.predictors\.\d+\.0\.multihead\.Att\.(z|mask)"
 )  # what every such layer holds, whatever it learned
-GATES = {4: "lstm", 3: "gru"}
+GATES: dict[float, str] = {4: "lstm", 3: "gru"}
 ARGS = "checkpoint_args.json"
 
 

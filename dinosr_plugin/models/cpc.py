@@ -6,6 +6,7 @@ which must be distinguished from frames of other times. c_t are the features: th
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,7 +114,7 @@ class ConvEncoder(nn.Module):
 
         Past the end of an utterance every layer is zero, just as the convolutions pad an utterance by itself.
         """
-        x = source.unsqueeze(1).to(self.convolutions[0].weight.dtype)
+        x = source.unsqueeze(1).to(next(self.convolutions.parameters()).dtype)
         for convolution, norm, shape in zip(self.convolutions, self.norms, CONVOLUTIONS):
             x = torch.relu(norm(convolution(x)))  # (B, C, F of this layer)
             if sizes is not None:
@@ -171,7 +172,11 @@ class TransformerPredictors(nn.Module):
         return torch.stack([layer(c) for layer in self.layers])
 
 
-PREDICTORS = {"linear": LinearPredictors, "transformer": TransformerPredictors, "none": lambda cfg: None}
+PREDICTORS: dict[str, Callable[[CPCConfig], nn.Module | None]] = {
+    "linear": LinearPredictors,
+    "transformer": TransformerPredictors,
+    "none": lambda cfg: None,
+}
 
 
 @register_model("cpc", dataclass=CPCConfig)
@@ -283,6 +288,7 @@ class CPC(Objective):
 
     def learn(self, z: Tensor, c: Tensor, utterances: Tensor) -> Output:
         """Frames z (B, F, C) and contexts c (B, W, D) of the anchors -> what ``forward`` returns."""
+        assert self.predictors is not None  # otherwise `count_anchors` has raised an error
         anchors = c.size(1)
         generators = row_generators(torch.initial_seed(), utterances.tolist())
         negatives = draw_negatives(z.size(1), anchors, self.cfg.n_negatives, generators).to(z.device)
@@ -290,7 +296,7 @@ class CPC(Objective):
         nll = (logits.logsumexp(-1) - logits[..., 0]).sum((1, 2))  # (K,)
         accuracy = (logits.detach().argmax(-1) == 0).float().mean((1, 2))  # (K,)
         sample_size = logits[0, ..., 0].numel()
-        scalars = {}
+        scalars: dict[str, Tensor | float] = {}
         for k in range(self.cfg.steps):
             scalars |= {f"loss_{k + 1}": nll[k].detach() / sample_size, f"accuracy_{k + 1}": accuracy[k]}
         scalars["accuracy"] = accuracy.mean()

@@ -71,7 +71,7 @@ class CPCDeepCluster(CPC):
             require_same_fields(file, theirs, ours)
         super().start_from(source, file)
 
-    def learn(
+    def learn(  # type: ignore[override]  # `CPC.forward` passes on the labels
         self, z: Tensor, c: Tensor, utterances: Tensor, labels: Tensor, label_starts: Tensor, label_rate: int
     ) -> Output:
         """As CPC, with the loss "clusters": alpha times the cross-entropy summed over anchors.

@@ -143,7 +143,7 @@ class DinoSR(Trunk):
         self.num_updates = 0
         self.update_begun = False  # a batch of training came since the last begin_update or end_update
         self.batch_skipped = False
-        self.held = None  # (parameter, its value) of what is frozen
+        self.held: list[tuple[nn.Parameter, Tensor]] | None = None  # (parameter, its value) of what is frozen
 
     def forward(
         self,
@@ -288,9 +288,8 @@ class DinoSR(Trunk):
         """Move codebooks and teacher, so that a checkpoint saved now contains those of this update."""
         self.set_num_updates(n_updates)
         self.update_begun = False
-        for p, value in (
-            self.held or ()
-        ):  # optimisers move parameters without gradient too, with momentum or weight decay
+        # optimisers move parameters without gradient too, with momentum or weight decay
+        for p, value in self.held or []:
             p.data.copy_(value)
         self.codebooks.step_(self.codebook_decay(n_updates))
         if self.ema_decay(n_updates) < 1:
@@ -322,7 +321,7 @@ class DinoSR(Trunk):
 
     def remove_pretraining_modules(self, last_layer: int | None = None):
         """Remove what fine-tuning does not need: heads, teacher, codebooks, and the layers above ``last_layer``."""
-        self.heads = self.teacher = self.codebooks = None
+        self.heads = self.teacher = self.codebooks = None  # type: ignore[assignment]  # nothing uses them from now on
         if last_layer is not None:
             self.encoder.layers = self.encoder.layers[: last_layer + 1]
 
@@ -384,7 +383,7 @@ class DinoSR(Trunk):
             error_msgs.append(f"teacher (_ema): {error}")
 
     def _load_codebooks(self, state_dict, prefix, missing_keys, error_msgs):
-        buffers = {}
+        buffers: dict[str, Tensor] = {}
         for k in range(self.n_codebooks):
             buffers |= {f"_codebook{k}": self.codebooks.sums[k], f"_codebook_cnts{k}": self.codebooks.counts[k]}
         if prefix + "_codebook_idle" in state_dict:  # only with revive_after

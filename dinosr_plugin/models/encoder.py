@@ -153,7 +153,7 @@ class Encoder(nn.Module):
         return x, layer_results
 
 
-def positional_convolutions(cfg: TrunkConfig) -> nn.Module:
+def positional_convolutions(cfg: TrunkConfig) -> nn.Sequential:
     """One convolution with weight norm (wav2vec 2.0), or ``pos_conv_depth`` with LayerNorm and GELU (data2vec)."""
     kernel = positional_kernel(cfg)
     if cfg.pos_conv_depth == 1:
@@ -203,8 +203,8 @@ class TransformerLayer(TransformerSentenceEncoderLayer):
     def attend(self, x: Tensor, padding_mask: Tensor | None) -> Tensor:
         projections = (self.self_attn.q_proj, self.self_attn.k_proj, self.self_attn.v_proj)
         # (B, F, D) -> (B, H, F, D / H)
-        heads = (project(x).unflatten(2, (self.self_attn.num_heads, -1)).transpose(1, 2) for project in projections)
-        attended = attention(*heads, padding_mask, self.self_attn.dropout_module.p if self.training else 0.0)
+        q, k, v = (project(x).unflatten(2, (self.self_attn.num_heads, -1)).transpose(1, 2) for project in projections)
+        attended = attention(q, k, v, padding_mask, self.self_attn.dropout_module.p if self.training else 0.0)
         return self.self_attn.out_proj(attended.transpose(1, 2).flatten(2))
 
     def feed_forward(self, x: Tensor) -> Tensor:
@@ -286,6 +286,7 @@ class Trunk(Objective):
         super().__init__()
         check_trunk_config(cfg)
         self.cfg = cfg
+        self.feature_extractor: LogMel | ConvExtractor
         if cfg.front_end == "fbank":
             self.feature_extractor = LogMel(cfg.n_mels)
             dim = self.feature_extractor.dim
@@ -432,11 +433,11 @@ class Trunk(Objective):
             ``x`` (B, F, D); ``padding_mask`` (B, F) bool, or None if nothing is padded; ``layer_results`` as of
             ``Encoder``.
         """
-        padding, sizes = self.frame_padding(source, padding_mask), self.frame_sizes(source, padding_mask)
-        x = self.dropout_input(self.project(self.extract_frames(source, padding)))
+        frame_padding, sizes = self.frame_padding(source, padding_mask), self.frame_sizes(source, padding_mask)
+        x = self.dropout_input(self.project(self.extract_frames(source, frame_padding)))
         if mask:
             x = self.apply_mask(x, self.draw_mask(sizes, x.size(1)).to(x.device) if self.cfg.mask_prob > 0 else None)
-        padding = padding if bool((sizes < x.size(1)).any()) else None
+        padding = frame_padding if bool((sizes < x.size(1)).any()) else None
         x, layer_results = self.encoder(x, padding, layer)
         return {"x": x, "padding_mask": padding, "layer_results": layer_results}
 

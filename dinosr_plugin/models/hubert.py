@@ -130,6 +130,7 @@ class Hubert(Trunk):
         """
         if features_only:
             return self.extract_features(source, padding_mask, mask=mask, layer=layer)
+        assert labels is not None and label_starts is not None  # they may be omitted only with features_only
         masks = self.frame_masks(source, padding_mask, mask_indices, utterances)
         frames = self.extract_frames(source, masks.padding)  # (B, F, C)
         x, _ = self.encode_masked(self.project(frames), masks)
@@ -143,7 +144,10 @@ class Hubert(Trunk):
 
     def losses(self, x: Tensor, targets: Tensor, masks: FrameMasks) -> Output:
         """Output of the trunk x (B, F, D) and labels (S, B, F) -> losses and figures of masked and unmasked frames."""
-        losses, sums, scalars, sample_size = {}, {}, {}, 0
+        losses: dict[str, Tensor] = {}
+        sums: dict[str, Tensor] = {}
+        scalars: dict[str, Tensor | float] = {}
+        sample_size = 0
         for name, chosen, weight, skipped in (
             ("hubert", masks.masked, self.cfg.pred_masked_weight, self.cfg.skip_masked),
             ("unmasked", masks.valid & ~masks.masked, self.cfg.pred_nomask_weight, self.cfg.skip_nomask),
@@ -193,7 +197,7 @@ class Hubert(Trunk):
 
     def remove_pretraining_modules(self, last_layer: int | None = None):
         """Remove what fine-tuning does not need: projection, label embeddings, and the layers above ``last_layer``."""
-        self.final_proj = self.label_embs_concat = None
+        self.final_proj = self.label_embs_concat = None  # type: ignore[assignment]  # nothing uses them from now on
         if last_layer is not None:
             self.encoder.layers = self.encoder.layers[: last_layer + 1]
 

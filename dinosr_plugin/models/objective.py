@@ -71,12 +71,15 @@ class Objective(BaseFairseqModel):
     Attributes:
         needs: the data that it learns from.
         reports_codebooks: ``Output.codebook_sums`` is not empty, so that ``task.on_collapse`` can watch it.
-        n_layers: layers that ``task.relabel_layer`` can select; 0: its labels cannot be refreshed.
     """
 
     needs = DataNeeds()
     reports_codebooks = False
-    n_layers = 0
+
+    @property
+    def n_layers(self) -> int:
+        """Layers that ``task.relabel_layer`` can select; 0: its labels cannot be refreshed."""
+        return 0
 
     @classmethod
     def build_model(cls, cfg: ObjectiveConfig, task=None):

@@ -21,6 +21,10 @@ class Codebooks(nn.Module):
             the paper.
     """
 
+    sums: Tensor
+    counts: Tensor
+    idle: Tensor
+
     def __init__(self, n_codebooks: int, codebook_size: int, dim: int, revive_after: int = 0):
         super().__init__()
         self.revive_after = revive_after
@@ -30,8 +34,10 @@ class Codebooks(nn.Module):
         self.register_buffer("sums", sums, persistent=False)
         self.register_buffer("counts", torch.ones(n_codebooks, codebook_size), persistent=False)
         self.register_buffer("idle", torch.zeros(n_codebooks, codebook_size), persistent=False)
-        self.pending = None  # (K, V, D + 1): sums and counts of the frames since the last step
-        self.spare = None  # (K, V, D + 1): frames since the last step that dead codewords may move to, and ones
+        # (K, V, D + 1): sums and counts of the frames since the last step
+        self.pending: Tensor | None = None
+        # (K, V, D + 1): frames since the last step that dead codewords may move to, and ones
+        self.spare: Tensor | None = None
 
     def _apply(self, fn, recurse=True):
         # follow the model's device, but not its dtype: in half precision a moving average would not move
@@ -62,6 +68,7 @@ class Codebooks(nn.Module):
         self.counts.fill_(1)
         for _ in range(iterations):
             self.collect(frames, self.assign(frames))
+            assert self.pending is not None  # just collected
             self._move(self.pending, decay=0.0)
             self._replace(self.pending[..., -1] == 0, random_frames(frames, self.sums.size(1)))
             self.forget_()
@@ -104,7 +111,7 @@ class Codebooks(nn.Module):
         if self.revive_after and spare is not None:
             self._revive(spare)
 
-    def _over_ranks(self, pending: Tensor, spare: Tensor | None):
+    def _over_ranks(self, pending: Tensor, spare: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The sum of the statistics, and the spare frames of rank 0 (zeros if it has none), in one collective."""
         if not self.revive_after:
             dist.all_reduce(pending)

@@ -1,6 +1,7 @@
 """Parses the convolution layers that fairseq configs specify as a Python expression, without evaluating it."""
 
 import ast
+from typing import Any
 
 MAX_LAYERS = 100
 
@@ -25,8 +26,8 @@ def _is_layer(value) -> bool:
     return isinstance(value, tuple) and len(value) == 3 and all(isinstance(n, int) and n > 0 for n in value)
 
 
-def _walk(node: ast.AST) -> int | tuple | list:
-    """The value of a node of the syntax tree; TypeError for anything unsupported."""
+def _walk(node: ast.AST) -> Any:
+    """The value of a node of the syntax tree: int, tuple or list. Raises TypeError for anything unsupported."""
     if isinstance(node, ast.Constant) and type(node.value) is int:
         return node.value
     if isinstance(node, ast.Tuple):

@@ -31,6 +31,8 @@ class EmaTeacher(nn.Module):
             from the student or averaged. Integer buffers are always copied.
     """
 
+    model: nn.Module
+
     def __init__(
         self,
         model: nn.Module,
@@ -79,7 +81,8 @@ class EmaTeacher(nn.Module):
     @torch.no_grad()
     def step_(self, student: nn.Module, decay: float):
         """average <- decay * average + (1 - decay) * student; what is to be copied is copied."""
-        averaged, copied = ([], []), ([], [])
+        averaged: tuple[list[Tensor], list[Tensor]] = ([], [])
+        copied: tuple[list[Tensor], list[Tensor]] = ([], [])
         parameters = dict(student.named_parameters())
         for name, theirs in tensors_of(student).items():
             if name not in self._average:  # a buffer that is not persistent

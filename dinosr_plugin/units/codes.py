@@ -60,14 +60,16 @@ class Shape:
     @classmethod
     def of(cls, info: UnitInfo, rate: float | None, deduplicate: bool) -> "Shape":
         """``info``: of the units as they come. Raises UserError as ``at_rate``, at once."""
-        target = info.rate if rate is None else float(rate)
-        at_rate(np.zeros(0, dtype=np.int64), info.rate, target)
+        before = info.rate
+        assert before is not None  # only units after ``dedup`` have no rate
+        target = before if rate is None else float(rate)
+        at_rate(np.zeros(0, dtype=np.int64), before, target)
         then = info.at_rate(target)
         if deduplicate:
             return cls(
-                UnitInfo(None, then.first_centre, then.size), lambda units: dedup(at_rate(units, info.rate, target))
+                UnitInfo(None, then.first_centre, then.size), lambda units: dedup(at_rate(units, before, target))
             )
-        return cls(then, lambda units: at_rate(units, info.rate, target))
+        return cls(then, lambda units: at_rate(units, before, target))
 
 
 # ---- of codebooks ----------------------------------------------------------------------------------------------------

@@ -15,6 +15,14 @@ EPSILON = 1e-5  # added to variances, as in instance normalisation
 KEPT_SHARE = 0.8  # of a full ``Reservoir`` when it is thinned
 
 
+class UtteranceArrays(Protocol):
+    """An array for each utterance: a dictionary, a feature folder, or features that are computed when they are read."""
+
+    def __contains__(self, utt: str, /) -> bool: ...
+
+    def __getitem__(self, utt: str, /) -> np.ndarray: ...
+
+
 class Features(Protocol):
     """The frames of utterances. ``width``: D. ``utterances``: their names. ``self[utt]``: (n, D) floats."""
 

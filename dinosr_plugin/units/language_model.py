@@ -107,9 +107,9 @@ class UnitLanguageModel:
         finally:
             hook.remove()
         states = outputs_seen[0] if outputs_seen[0].dim() == 3 else torch.stack(outputs_seen)  # (T, B, D)
-        states = states.transpose(0, 1).float().cpu().numpy()  # (B, T, D)
+        by_row = states.transpose(0, 1).float().cpu().numpy()  # (B, T, D)
         first = len(self.start) - 1
-        return [of_row[first : len(row)] for of_row, row in zip(states, rows, strict=True)]
+        return [of_row[first : len(row)] for of_row, row in zip(by_row, rows, strict=True)]
 
     def tokens(self, units: np.ndarray) -> torch.Tensor:
         """(n,) unit ids -> (n + 2,) int64 dictionary indices of start, units and end; (n + 3,) with ``<s>``.

@@ -137,8 +137,9 @@ def write_unit_files(
         for utt, own in units:
             for writer, ids in zip(writers, own, strict=True):
                 writer.add(utt, ids)
-        for path in paths if info and not plain else ():
-            write_files(path.parent, info_file(path, info))
+        if info and not plain:
+            for path in paths:
+                write_files(path.parent, info_file(path, info))
     return paths
 
 

@@ -108,7 +108,7 @@ def test_normalisation_is_the_checkpoints(tmp_path, normalize):
     "waveform, said",
     [
         (np.zeros((2, 800)), "waveform: 2-D torch.float64, expected 1-D float; average the channels"),
-        (np.zeros(800, dtype=np.int16), "waveform: 1-D torch.int16 .*divide 16-bit integers by 32768"),
+        (np.zeros(800, dtype=np.int16), "waveform: 1-D torch.int16, .*divide 16-bit integers by 32768"),
         (torch.zeros(399), "waveform: 399 samples, fewer than the 400 of a frame"),
         (np.zeros(0), "waveform: 0 samples"),
     ],

@@ -195,7 +195,7 @@ def test_a_file_cut_short(tmp_path, keep):
     path = save(tmp_path, reference(), linear_predictors())
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep)])
-    with pytest.raises(UserError, match="checkpoint_30.pt: cannot be loaded .* is the file whole"):
+    with pytest.raises(UserError, match="checkpoint_30.pt: cannot be loaded .* check that the file is complete"):
         load_model(path)
 
 

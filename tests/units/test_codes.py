@@ -177,7 +177,7 @@ def test_a_damaged_info_file(tmp_path, text):
 
 def by_themselves(corpus: Path, predicted: bool) -> list:
     """(K, F) of each utterance alone, as ``dinosr quality`` counts them."""
-    model, reader, _ = load_model(GOLDEN).model, open_reader(GOLDEN)
+    model, reader = load_model(GOLDEN).model, open_reader(GOLDEN)
     read = model.predicted_codes if predicted else model.codes
     return [read(reader.prepare(torch.from_numpy(wave))[None])[:, 0].numpy() for wave in waves(corpus)]
 

@@ -348,7 +348,7 @@ def test_one_layer_and_all_of_them_do_not_mix(corpus, tmp_path):
     assert f"{tmp_path / 'all'}: contains a folder per layer, no place for features of its own" in refused(
         GOLDEN, corpus, tmp_path / "all", layer=1
     )
-    with pytest.raises(UserError, match="contains a folder for each layer"):
+    with pytest.raises(UserError, match="contains a folder per layer"):
         extract_acoustic("mfcc", corpus, tmp_path / "all")
     assert not list(tmp_path.glob("one/layer_*")) and not (tmp_path / "all/meta.json").exists()
 
@@ -372,7 +372,7 @@ def test_bad_manifests(tmp_path):
     write_corpus(tmp_path, "a", [399, 16000])
     (tmp_path / "b").mkdir()
     said = refused(GOLDEN, tmp_path / "a.tsv", tmp_path / "out")
-    assert "1 file(s) have less than the 400 samples that one frame takes (sounds/a0.wav); take them out" in said
+    assert "1 file(s) are shorter than one frame, 400 samples (sounds/a0.wav); remove them" in said
     wrong = write_manifest(tmp_path, ["sounds/a1.wav\t16001"])
     assert "a1.wav: 16000 samples, but the manifest says 16001; make the manifest again" in refused(
         GOLDEN, wrong, tmp_path / "out"
@@ -382,7 +382,7 @@ def test_bad_manifests(tmp_path):
     gone = write_manifest(tmp_path, ["sounds/a1.wav\t16000", "sounds/a2.wav\t16000"])
     said = refused(GOLDEN, gone, tmp_path / "out2")
     assert (
-        said.startswith(f"{gone}: 1 of its 2 files are not there ({tmp_path / 'sounds/a2.wav'}); bring them back")
+        said.startswith(f"{gone}: 1 of its 2 files are missing ({tmp_path / 'sounds/a2.wav'}); restore them")
         and not (tmp_path / "out2").exists()
     )
     assert "no such checkpoint" in refused(tmp_path / "none.pt", wrong, tmp_path / "out")
@@ -392,7 +392,7 @@ def test_long_recordings(tmp_path):
     manifest = write_corpus(tmp_path, "a", [9600, 9601, 16000]) / "a.tsv"
     said = refused(GOLDEN, manifest, tmp_path / "out", max_minutes=0.01)
     assert (
-        "2 file(s) are longer than 0.01 minutes (sounds/a1.wav, sounds/a2.wav), and a model reads each as a whole; cut them at pauses"
+        "2 file(s) are longer than 0.01 minutes (sounds/a1.wav, sounds/a2.wav), and a model reads each as a whole; split them at pauses"
         in said
     )
     assert len(read_utterances(manifest, max_minutes=1 / 60)) == 3
@@ -432,7 +432,7 @@ def test_features_without_learning(corpus, tmp_path, kind, width):
     for (_, one), (_, other), wave in zip(folder, FeatureFolder(tmp_path / "parts"), waves(corpus), strict=True):
         np.testing.assert_array_equal(one, FEATURES[kind](wave))
         np.testing.assert_array_equal(one, other)
-    with pytest.raises(UserError, match="'plp' are not known; choose one of mfcc, fbank"):
+    with pytest.raises(UserError, match="'plp': unknown; choose one of mfcc, fbank"):
         extract_acoustic("plp", corpus, tmp_path / "plp")
 
 

@@ -426,7 +426,7 @@ def test_old_labels_may_be_a_little_shorter_or_longer(more):
         ),
         (np.zeros(600, int), "u001 has 600 of them and 300 frames"),
         (np.full(300, 4), "u001 has 4 to 4, but 4 clusters have the numbers 0 to 3"),
-        (None, "u001 has none; give labels of the speech that is clustered"),
+        (None, "no labels for u001; give labels of the speech that is clustered"),
     ],
 )
 def test_old_labels_that_do_not_fit(labels, message):
@@ -820,13 +820,13 @@ def test_labels_of_other_features_than_it_was_fitted_on(speech, tmp_path, capsys
     )
     kmeans_of({}).save(tmp_path / "unnamed.npz")
     for words, message in [
-        (["mfcc.npz", GOLDEN], "no folder of features, and mfcc is wanted, which needs no checkpoint; leave it out"),
+        (["mfcc.npz", GOLDEN], "not a folder of features, and mfcc is needed, which takes no checkpoint; leave it out"),
         (
             ["layer.npz"],
-            "CHECKPOINT: not given; give a.pt, of which layer 9 is wanted, or a folder of that layer's features",
+            "CHECKPOINT: not given; give a.pt, whose layer 9 is needed, or a folder of that layer's features",
         ),
         (["layer.npz", GOLDEN], "--layer 9: the model has layers 0 to"),
-        (["unnamed.npz"], "features of an unknown kind are wanted; give a folder of them"),
+        (["unnamed.npz"], "the k-means file does not say what its features are; give a folder of them"),
     ]:
         assert dinosr("apply", tmp_path / words[0], *words[1:], speech, "--out", tmp_path / "out" / "train.km") == 1
         assert message in capsys.readouterr().err

@@ -1,7 +1,8 @@
 """A 2-D map of frames, coloured by phone class and by speaker."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,12 +33,12 @@ def plot_map_of_phones(
     return style.save(figure, path)
 
 
-def plot_map_of_speakers(points: np.ndarray, speakers: Sequence[str], path: str | Path, title: str) -> Path:
+def plot_map_of_speakers(points: np.ndarray, speakers: np.ndarray, path: str | Path, title: str) -> Path:
     """Frames coloured by speaker. speakers: (N,) names, at most as many different ones as ``SPEAKER_MARKERS``."""
     figure, axes = _map(title)
     for name, (colour, marker) in zip(np.unique(speakers), SPEAKER_MARKERS):
         axes.scatter(
-            *points[np.asarray(speakers) == name].T,
+            *points[speakers == name].T,
             s=8,
             color=colour,
             marker=marker,
@@ -48,7 +49,7 @@ def plot_map_of_speakers(points: np.ndarray, speakers: Sequence[str], path: str 
     return style.save(figure, path)
 
 
-LEGEND: Mapping[str, float] = dict(gap=0.06, columns=4, markerscale=2.5, handletextpad=0.1)
+LEGEND: dict[str, Any] = dict(gap=0.06, columns=4, markerscale=2.5, handletextpad=0.1)
 
 
 def _map(title: str):

@@ -2,21 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from . import style
 from .style import BLACK, BLUE, BROWN, GREY, ORANGE, VERMILION
 
-LINES = {  # kind of row -> style of its line over the layers
+# kind of row -> style of its line over the layers
+LINES: dict[str, dict[str, Any]] = {
     "layer": dict(color=BLUE, marker="o", label="layers of the trained model"),
     "untrained": dict(
         color=GREY, marker="o", markerfacecolor="white", linestyle=(0, (5, 2)), label="layers of the untrained model"
     ),
 }
-POINTS = {  # kind of row -> style of its points; they are shifted sideways so that none covers another
+# kind of row -> style of its points; they are shifted sideways so that none covers another
+POINTS: dict[str, dict[str, Any]] = {
     "teacher": dict(shift=-0.12, color=ORANGE, marker="s", label="codebooks (at the teacher's layer)"),
     "head": dict(shift=0.12, color=VERMILION, marker="^", label="student's heads (one per codebook)"),
 }
-LEVELS = {  # kind of row -> style of its horizontal line
+# kind of row -> style of its horizontal line
+LEVELS: dict[str, dict[str, Any]] = {
     "mfcc": dict(color=BLACK, linestyle=(0, (6, 2)), label="MFCC"),
     "fbank": dict(color=BROWN, linestyle=(0, (1, 1.5)), label="log-Mel"),
 }

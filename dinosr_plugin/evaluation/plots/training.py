@@ -60,7 +60,7 @@ def plot_learning_rate(records: Records, path: str | Path) -> Path:
 
 def codebook_curves(records: Records, key: str) -> list[list[tuple[int, float]]]:
     """Curves of ``key_0``, ``key_1`` ... that the log contains."""
-    curves = []
+    curves: list[list[tuple[int, float]]] = []
     while points := curve(records, f"{key}_{len(curves)}"):
         curves.append(points)
     return curves

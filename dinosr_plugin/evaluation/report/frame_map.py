@@ -42,7 +42,7 @@ def frame_map(features: FeatureFolder | LiveFeatures, speech: Speech, seed: int 
     frames = {utt: features[utt] for utt in tqdm(chosen, desc="frames for the map", unit="utt", disable=None)}  # (n, D)
     place = (features.rate, features.first_centre)
     phone_of = np.concatenate([speech.phones.frame_phones(utt, len(frames[utt]), *place) for utt in chosen])
-    speaker_of = np.repeat([speech.speakers[utt] for utt in chosen], [len(frames[utt]) for utt in chosen])
+    speaker_of = np.repeat([speech.speaker(utt) for utt in chosen], [len(frames[utt]) for utt in chosen])
     sample = balanced(np.char.add(np.char.add(phone_of.astype(str), " "), speaker_of), FRAMES, rng)
     points = project(np.concatenate([frames[utt] for utt in chosen])[sample], seed)
     return FrameMap(points, phone_of[sample], speaker_of[sample])
@@ -58,9 +58,9 @@ def choose(speech: Speech, rng: np.random.Generator) -> list[str]:
     """Names of random utterances of the speakers with the most speech, 20 minutes at most."""
     samples: Counter = Counter()
     for utterance in speech.utterances:
-        samples[speech.speakers[utterance.name]] += utterance.samples
+        samples[speech.speaker(utterance.name)] += utterance.samples
     frequent = {speaker for speaker, _ in samples.most_common(SPEAKERS)}
-    theirs = [utterance for utterance in speech.utterances if speech.speakers[utterance.name] in frequent]
+    theirs = [utterance for utterance in speech.utterances if speech.speaker(utterance.name) in frequent]
     order = rng.permutation(len(theirs))
     total = np.cumsum([theirs[i].samples for i in order])
     return [theirs[i].name for i in order[: max(1, int(np.searchsorted(total, SOUND)))]]

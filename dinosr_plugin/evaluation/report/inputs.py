@@ -57,7 +57,7 @@ def why_no_abx(inputs: Inputs) -> str | None:
     """Why a corpus cannot be compared, None if it can; one speaker alone can."""
     speech = inputs.speech
     try:
-        make_items(speech.phones, {utt: speech.speakers[utt] for utt in speech.names})
+        make_items(speech.phones, {utt: speech.speaker(utt) for utt in speech.names})
     except UserError as error:
         return f"no ABX: {error}"
     return None
@@ -66,6 +66,7 @@ def why_no_abx(inputs: Inputs) -> str | None:
 def about(inputs: Inputs) -> dict[str, Any]:
     """The head of the page: which model, measured on what."""
     reader, speech = inputs.reader, inputs.speech
+    assert speech.manifest is not None  # `read_inputs` reads the speech from one
     codes = reader.code_sets.get(TEACHER)
     model = {
         "name": type(reader.model).__name__,
@@ -82,7 +83,7 @@ def about(inputs: Inputs) -> dict[str, Any]:
         "manifest": speech.manifest.name,
         "utterances": len(speech.utterances),
         "hours": speech.hours,
-        "speakers": len({speech.speakers[utt] for utt in speech.names}),
+        "speakers": len({speech.speaker(utt) for utt in speech.names}),
         "phones": len(speech.phones.names),
         "alignment": speech.phones.path.name,
     }

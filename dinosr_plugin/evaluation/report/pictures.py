@@ -1,6 +1,6 @@
 """The report's pictures: section of the page -> what it shows. Their figures are added to the dictionary ``figures``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from ...checkpoints.readers import TEACHER
 from ...data.acoustic import log_mel
 from ...data.audio import SAMPLE_RATE
 from ...units.batches import load_checked_wave
+from ...units.frames import UtteranceArrays
 from ..comparison import Comparison
 from ..measures.quality.measure import UnitQualityMeasure
 from ..measures.quality.units import phone_lengths
@@ -54,7 +55,9 @@ def code_pictures(inputs: Inputs, figures: dict, comparison: Comparison) -> dict
     counter = UnitQualityMeasure()
     sources = [comparison.code_source(TEACHER, k) for k in range(codes.width)]
     counts = np.stack([counter.count(source, inputs.speech).by_phone for source in sources])  # (K, n_phones, V)
-    which = best_row(figures["rows"], "teacher", "pnmi", max)["index"]
+    best = best_row(figures["rows"], "teacher", "pnmi", max)
+    assert best is not None  # there are codebooks, and every row has a PNMI
+    which = best["index"]
     figures["code_counts"] = counts.sum(axis=1).tolist()
     use = Picture(
         unit_plots.plot_code_use(counts.sum(axis=1), inputs.out / "code_use.png"),
@@ -107,7 +110,7 @@ def run_lengths(units: np.ndarray) -> np.ndarray:
     return np.diff(edges)
 
 
-def example_picture(inputs: Inputs, figures: dict, codes: Mapping[str, np.ndarray], counts: np.ndarray) -> Picture:
+def example_picture(inputs: Inputs, figures: dict, codes: UtteranceArrays, counts: np.ndarray) -> Picture:
     names = inputs.speech.phones.names
     groups = style.phone_groups(names, counts[0].sum(axis=1))
     place = (inputs.reader.rate, inputs.reader.first_centre)
@@ -118,9 +121,7 @@ def example_picture(inputs: Inputs, figures: dict, codes: Mapping[str, np.ndarra
     return Picture(path, f"Waveform, log-Mel picture, phones and units of a stretch of {stretch.utt}", wide=True)
 
 
-def choose_stretch(
-    speech: Speech, codes: Mapping[str, np.ndarray], rate: float, first_centre: float
-) -> unit_plots.Stretch:
+def choose_stretch(speech: Speech, codes: UtteranceArrays, rate: float, first_centre: float) -> unit_plots.Stretch:
     """The middle of an utterance of median length, among those that are long enough. codes: utterance -> (n, K)."""
     by_length = sorted(speech.utterances, key=lambda utterance: utterance.samples)
     enough = [utterance for utterance in by_length if utterance.samples >= SECONDS * SAMPLE_RATE] or by_length[-1:]
@@ -138,7 +139,7 @@ def choose_stretch(
     within = lambda parts: [part for part in parts if part[0] < end and part[1] > start]
     return unit_plots.Stretch(
         utt=chosen.name,
-        speaker=speech.speakers[chosen.name],
+        speaker=speech.speaker(chosen.name),
         start=start,
         end=end,
         wave=wave[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)],
@@ -157,7 +158,9 @@ def runs(units: np.ndarray, rate: float, first_centre: float) -> list[tuple[floa
 
 
 def map_pictures(inputs: Inputs, figures: dict, comparison: Comparison) -> list[Picture]:
-    layer = best_row(figures["rows"], "layer", "pnmi", max)["index"]
+    best = best_row(figures["rows"], "layer", "pnmi", max)
+    assert best is not None  # there are layers, and every row has a PNMI
+    layer = best["index"]
     found = frame_map(comparison.features(layer), inputs.speech)
     figures["map"] = {"layer": layer, "frames": len(found.points)}
     names, out, title = inputs.speech.phones.names, inputs.out, f"{len(found.points):,} frames of layer {layer} by"

@@ -71,6 +71,7 @@ def key_figures(rows: Sequence[Mapping], speakers: int) -> list[tuple[str, str, 
     """(title, figure, what it means and what the baselines reach) of what matters most."""
     kind = "teacher" if any(row["kind"] == "teacher" for row in rows) else "layer"
     best = best_row(rows, kind, "pnmi", max)
+    assert best is not None  # there are layers, and every row has a PNMI
     baselines = against(rows, "pnmi", ".3f", max)
     text = f"{named(best)} removes this share of the uncertainty about the phone. {baselines}"
     tiles = [("phone information (PNMI)", f"{best['pnmi']:.3f}", text)]

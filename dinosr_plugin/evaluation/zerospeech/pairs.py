@@ -41,7 +41,8 @@ def read_gold(path: Path, columns: Collection[str]) -> list[GoldRow]:
     with open_text(path, remedy) as file:
         reader = csv.DictReader(file)
         try:
-            names, rows = reader.fieldnames or (), list(reader)
+            names = reader.fieldnames or ()
+            rows: list[GoldRow] = list(reader)
         except (csv.Error, UnicodeDecodeError) as error:
             raise UserError(f"{path}: not a .csv file ({error}); {remedy}") from error
     missing = [column for column in columns if column not in names]
@@ -134,8 +135,8 @@ def by_group(
     """A row {"group", "pairs", "score"} for each group but None, in ``order`` or sorted."""
     groups: dict[str, list] = defaultdict(list)
     for row, score in results:
-        groups[group_of(row)].append((row, score))
-    groups.pop(None, None)
+        if (group := group_of(row)) is not None:
+            groups[group].append((row, score))
     names = [name for name in order if name in groups] if order else sorted(groups)
     return [{"group": name, "pairs": len(groups[name]), "score": percent(groups[name])} for name in names]
 

@@ -8,7 +8,7 @@ the minimum over time, and the cosine distance.
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from ...errors import UserError
 from ..table import format_table
 from .pairs import GoldRow, read_gold, require_same_files
 
-POOLING = {"min": np.min, "max": np.max, "mean": np.mean}
+POOLING: dict[str, Callable[..., np.ndarray]] = {"min": np.min, "max": np.max, "mean": np.mean}
 TYPES = ("librispeech", "synthetic")
 GOLD_COLUMNS = ("type", "filename", "word", "voice")
 PAIR_COLUMNS = ("type", "dataset", "word_1", "word_2", "similarity", "relatedness")

@@ -12,6 +12,7 @@ well was one of three changes that saved a further 0.25 s and 0.59 GB (``dropout
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,7 @@ class ConvExtractor(nn.Module):
         for i, (channels, kernel, stride) in enumerate(conv_layers):
             convolution = nn.Conv1d(in_channels, channels, kernel, stride, bias=bias)
             nn.init.kaiming_normal_(convolution.weight)
-            layer = [convolution]
+            layer: list[nn.Module] = [convolution]
             if norm == "layer_norm":  # the place that gives fairseq's name: conv_layers.0.2.1.weight
                 layer += [nn.Identity(), nn.Sequential(nn.Identity(), nn.LayerNorm(channels))]
             elif i == 0:
@@ -50,10 +51,11 @@ class ConvExtractor(nn.Module):
             in_channels = channels
 
     def forward(self, source: Tensor) -> Tensor:
-        first, *others = self.conv_layers
+        layers: list[Any] = list(self.conv_layers)  # nn.Sequential; an nn.ModuleList does not say so
+        first, *others = layers
         x = source.unfold(1, first[0].kernel_size[0], first[0].stride[0])  # (B, F, k), a view
         convolution = first[0].weight.flatten(1), first[0].bias
-        norms = [layer_norm_parameters(layer) for layer in self.conv_layers]
+        norms = [layer_norm_parameters(layer) for layer in layers]
         if isinstance(first[-1], nn.GroupNorm) or not others:
             x, convolution = F.linear(x, *convolution), (None, None)
         if isinstance(first[-1], nn.GroupNorm):
@@ -67,7 +69,8 @@ class ConvExtractor(nn.Module):
 def extractor_reference(extractor: ConvExtractor, source: Tensor) -> Tensor:
     """What ``ConvExtractor`` computes, in plain PyTorch: (B, T) -> (B, F, C)."""
     x = source.unsqueeze(1)  # (B, 1, T)
-    for layer in extractor.conv_layers:
+    layers: list[Any] = list(extractor.conv_layers)  # nn.Sequential; an nn.ModuleList does not say so
+    for layer in layers:
         x = layer[0](x)  # (B, C, F)
         if isinstance(layer[-1], nn.GroupNorm):
             x = layer[-1](x)
@@ -82,6 +85,7 @@ def layer_norm_parameters(layer: nn.Sequential) -> tuple[Tensor | None, Tensor |
     if not isinstance(layer[-1], nn.Sequential):
         return None, None, 0.0
     norm = layer[-1][1]
+    assert isinstance(norm, nn.LayerNorm)
     return norm.weight, norm.bias, norm.eps
 
 
@@ -99,7 +103,8 @@ def layer_norm(y: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     if weight is None:
         return y, None, None
     x = upcast_on_cpu(y)
-    output, mean, rstd = torch.native_layer_norm(x, weight.shape, weight.to(x.dtype), bias.to(x.dtype), eps)
+    bias = None if bias is None else bias.to(x.dtype)
+    output, mean, rstd = torch.native_layer_norm(x, weight.shape, weight.to(x.dtype), bias, eps)
     return output.to(y.dtype), mean, rstd
 
 
@@ -140,7 +145,8 @@ class NormGeluConvolution(torch.autograd.Function):
             raise ValueError(
                 f"the sound is too short: {x.size(1)} frames, but the kernel of a convolution needs {weight.size(2)}"
             )
-        output = matrices = None
+        output: Tensor | None = None
+        matrices: list[Tensor] = []
         y_is_temporary = not (first_weight is None and norm_weight is None)
         for inputs, outputs in portions(x, weight, stride):
             y = x[inputs] if first_weight is None else F.linear(x[inputs], first_weight, first_bias)
@@ -150,19 +156,24 @@ class NormGeluConvolution(torch.autograd.Function):
                     matrices = as_matrices(weight.to(y.dtype), stride)
                 y = gelu(layer_norm(y, norm_weight, norm_bias, eps)[0], in_place=y_is_temporary)
                 convolve(y, matrices, stride, output[outputs])
+        assert output is not None  # there is at least one portion
         return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor):
-        x, first_weight, first_bias, *norm, weight = ctx.saved_tensors
-        grad_x, sums = torch.zeros_like(x) if ctx.needs_input_grad[0] else None, None
-        first = [None if p is None else p.to(grad.dtype) for p in (first_weight, first_bias)]
+        x, first_weight, first_bias, norm_weight, norm_bias, weight = ctx.saved_tensors
+        grad_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
+        # Any: the gradient of a parameter is None if there is no such parameter
+        sums: list[Any] = []  # of first_weight, first_bias, norm_weight, norm_bias and the matrices
+        first: list[Any] = [None if p is None else p.to(grad.dtype) for p in (first_weight, first_bias)]
         matrices = as_matrices(weight.to(grad.dtype), ctx.stride)
         for inputs, outputs in portions(x, weight, ctx.stride):
             part = x[inputs].to(grad.dtype)
             y = part if first_weight is None else F.linear(part, *first)
-            grad_y, grads = portion_gradients(grad[outputs].contiguous(), y, *norm, ctx.eps, matrices, ctx.stride)
+            grad_y, grads = portion_gradients(
+                grad[outputs].contiguous(), y, norm_weight, norm_bias, ctx.eps, matrices, ctx.stride
+            )
             if first_weight is None:
                 grads = [None, None, *grads]
             else:  # (k, C): this product is many times faster than its transpose
@@ -212,11 +223,11 @@ def portion_gradients(
     return grad_y.to(y.dtype), [*grads, *grad_matrices]
 
 
-def add_gradients(sums: list[Tensor | None] | None, terms: list[Tensor | None]) -> list[Tensor | None]:
-    """``sums`` plus ``terms``, in float32 at least; ``sums`` is None at the start."""
-    if sums is None:
+def add_gradients(sums: list[Tensor | None], terms: list[Tensor | None]) -> list[Tensor | None]:
+    """``sums`` plus ``terms``, in float32 at least; ``sums`` is empty at the start."""
+    if not sums:
         return [None if term is None else term.to(torch.promote_types(term.dtype, torch.float32)) for term in terms]
-    return [None if term is None else total.add_(term) for total, term in zip(sums, terms)]
+    return [None if term is None or total is None else total.add_(term) for total, term in zip(sums, terms)]
 
 
 def gelu(x: Tensor, in_place: bool) -> Tensor:

@@ -9,7 +9,7 @@ Reference: bootphon/zerospeech2021 and zerospeech-libriabx2 (mode "within contex
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +19,7 @@ import numpy as np
 
 from ....data.audio import default_workers
 from ....errors import UserError
+from ....units.frames import UtteranceArrays
 from .dtw import Rectangles, edited, in_batches, warped
 from .items import Item
 from .score import AbxResult, Tally
@@ -117,7 +118,8 @@ class _Block(NamedTuple):
 
 def _bundles(things: Iterable, size: Callable[..., int], most: int) -> Iterator[list]:
     """Things one after another in lists whose sizes add up to at most ``most``, or that hold a single thing."""
-    bundle, total = [], 0
+    bundle: list = []
+    total = 0
     for thing in things:
         if bundle and total + size(thing) > most:
             yield bundle
@@ -164,6 +166,7 @@ def _enter(task: list[_Block], there: np.ndarray, back: np.ndarray) -> None:
     """Write distances into tables. In a group the distance of the earlier to the later item stands for both, as in the published scorer."""
     done = 0
     for context, _, _, pairs, _ in task:
+        assert context.table is not None  # set while its blocks are measured
         i, j = pairs.T
         one, other = there[done : done + len(pairs)], back[done : done + len(pairs)]
         group = np.searchsorted(context.bounds, pairs, side="right")  # (pairs, 2)
@@ -177,6 +180,7 @@ def _enter(task: list[_Block], there: np.ndarray, back: np.ndarray) -> None:
 
 def _compare(context: _Context, a: int, x: int) -> tuple[np.ndarray, np.ndarray]:
     """Groups B beside A (n,), and the error of each (n,): how often x is nearer to b than to a."""
+    assert context.table is not None  # set until its groups have been compared
     low, high = context.beside[a]
     bounds = context.bounds[low : high + 1]
     rows = context.table[context.bounds[x] : context.bounds[x + 1]]
@@ -203,7 +207,7 @@ def _tally(context: _Context, within: Tally, across: Tally) -> None:
 
 
 def abx(
-    features: Mapping[str, np.ndarray],
+    features: UtteranceArrays,
     items: Sequence[Item],
     rate: float,
     distance: str,

@@ -132,7 +132,7 @@ def make_items(
     return items
 
 
-def _triphones(alignment: PhoneAlignment, utt: str, speaker: str, span: str, silent: Collection[str]) -> Iterator[Item]:
+def _triphones(alignment: PhoneAlignment, utt: str, speaker: str, span: str, silent: set[str]) -> Iterator[Item]:
     starts, phones = alignment.segments[utt]
     starts, ends = starts.tolist(), alignment.ends[utt].tolist()  # microseconds
     names = [alignment.names[phone] for phone in phones]
@@ -153,8 +153,8 @@ def comparable(items: Sequence[Item], min_count: int = 1) -> list[Item]:
     That is: its speaker says another phone in the same context (so that there is a B), and there is an X: a second item of A's group,
     or another speaker's of the same phone and context. Groups that are A, B or X of such a comparison stay.
     """
-    sizes = Counter((item.previous, item.following, item.speaker, item.phone) for item in items)
-    sizes = {group: size for group, size in sizes.items() if size >= min_count}
+    counts = Counter((item.previous, item.following, item.speaker, item.phone) for item in items)
+    sizes = {group: size for group, size in counts.items() if size >= min_count}
     phones, speakers = defaultdict(set), defaultdict(set)  # of a context and speaker; of a context and phone
     for previous, following, speaker, phone in sizes:
         phones[previous, following, speaker].add(phone)

@@ -38,7 +38,7 @@ class AbxMeasure:
         last_frame: str = "drop",
     ):
         self.items = items
-        self.options = {"max_group": max_group, "max_speakers": max_speakers, "seed": seed}
+        self.options: dict[str, Any] = {"max_group": max_group, "max_speakers": max_speakers, "seed": seed}
         self.options |= {"skip_missing": skip_missing, "last_frame": last_frame}
 
     def __call__(self, source: Source, speech: Speech) -> dict[str, Any]:
@@ -50,10 +50,10 @@ class AbxMeasure:
         return figures
 
     def of_features(self, source: Source) -> AbxResult:
-        return abx(source.features, self.items, source.rate, "angular", **self.options)
+        return abx(source.require_features(), self.items, source.rate, "angular", **self.options)
 
     def of_units(self, source: Source) -> AbxResult:
-        return abx(source.units, self.items, source.rate, source.unit_distance, **self.options)
+        return abx(source.require_units(), self.items, source.rate, source.unit_distance, **self.options)
 
 
 def prefixed(prefix: str, result: AbxResult) -> dict[str, float | None]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ....errors import UserError
+from ....units.frames import UtteranceArrays
 from .items import Item
 
 DISTANCES = ("angular", "onehot", "edit")
@@ -39,7 +40,7 @@ class Segments:
 
 
 def cut(
-    features: Mapping[str, np.ndarray],
+    features: UtteranceArrays,
     items: Sequence[Item],
     rate: float,
     distance: str,
@@ -83,7 +84,7 @@ def cut(
     return Segments(kept, frames, too_short=known - len(kept), missing=len(items) - known)
 
 
-def _known(features: Mapping[str, np.ndarray], items: Sequence[Item], skip_missing: bool) -> dict[str, np.ndarray]:
+def _known(features: UtteranceArrays, items: Sequence[Item], skip_missing: bool) -> dict[str, np.ndarray]:
     """The features of the items' utterances, each asked for once."""
     utts = list(dict.fromkeys(item.utt for item in items))
     missing = [utt for utt in utts if utt not in features]

@@ -9,6 +9,7 @@ from typing import Any
 from ....data.manifest import write_files
 from ....errors import UserError
 from ...measuring import Entry, Source, measure_all
+from ...phones import PhoneAlignment
 from ...sources import expand, open_features, open_units
 from ...speech import Speech
 from ...table import Column, RowTable, format_table
@@ -31,7 +32,7 @@ COLUMNS = (
 class AbxTable(AbxMeasure):
     """ABX of what a source has, features or units, with the errors of every speaker and pair of phones (``tables``)."""
 
-    columns = COLUMNS
+    columns: Sequence[Column] = COLUMNS
 
     def __call__(self, source: Source, speech: Speech) -> dict[str, Any]:
         of_features = source.features is not None
@@ -87,7 +88,7 @@ def measure(
         key = f"{source.name} {source.digest} {source.rate:g} Hz {source.unit_distance}"
         return Entry(key, {"name": source.name}, lambda: source)
 
-    speech = Speech(phones=None, speakers=None)  # the items say all
+    speech = Speech(PhoneAlignment.empty(), speakers=None)  # the items say all
     return measure_all(map(entry, sources), speech, [AbxTable(items, **options)], table)
 
 

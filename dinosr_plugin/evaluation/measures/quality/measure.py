@@ -38,7 +38,9 @@ class UnitQualityMeasure:
     def count(self, source: Source, speech: Speech) -> UnitCounts:
         """The counts behind the figures. Raises UserError for a source without units, and as ``count_units``."""
         place = (source.rate, source.first_centre)
-        return count_units(source.units, speech.phones, speech.speakers, *place, source.n_codes, self.alignment)
+        return count_units(
+            source.require_units(), speech.phones, speech.speakers, *place, source.n_codes, self.alignment
+        )
 
 
 class LagMeasure:
@@ -53,6 +55,6 @@ class LagMeasure:
         self.alignment = alignment
 
     def __call__(self, source: Source, speech: Speech) -> dict[str, Any]:
-        by_lag = pnmi_by_lag(source.units, speech.phones, source.rate, source.first_centre, self.alignment)
+        by_lag = pnmi_by_lag(source.require_units(), speech.phones, source.rate, source.first_centre, self.alignment)
         figures: dict[str, Any] = {f"pnmi_{lag:+d}ms": value for lag, value in by_lag.items()}
         return {**figures, "peak_lag_ms": max(by_lag, key=lambda lag: by_lag[lag])}

@@ -123,8 +123,7 @@ def count_units(
         runs += np.bincount(dedup(ids), minlength=n_codes)
         if speakers is not None:
             by_speaker[row_of[speakers[utt]]] += np.bincount(ids, minlength=n_codes)
-    by_speaker = by_speaker if speakers is not None else None
-    return UnitCounts(by_phone, by_speaker, runs, rate, mean_phone_ms(phones, units))
+    return UnitCounts(by_phone, None if speakers is None else by_speaker, runs, rate, mean_phone_ms(phones, units))
 
 
 def repeated_to_labels(
