@@ -6,8 +6,8 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../examples/setup.sh"
 cd "$repository"
 tests/lint.sh
-# One thread per process: for such small models a second thread gains nothing, and on a busy machine waiting for it costs
-# minutes.
+# One thread per process: for such small models a second thread gains nothing, and on a busy machine waiting for it
+# costs minutes.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 # Each process takes whole files (loadfile), whose tests share trained models, in the order set in tests/conftest.py.
 # A test that hangs ends the run (faulthandler_timeout); otherwise pytest-xdist would restart it in new workers.
