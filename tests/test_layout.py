@@ -1,4 +1,4 @@
-"""Who may import whom, and what stands nowhere in the code. Read from the source; nothing is imported."""
+"""Rules about imports, and code that must not occur. The source is parsed; nothing is imported."""
 
 import ast
 import re
@@ -18,8 +18,8 @@ SOURCES = sorted(PACKAGE.rglob("*.py")) + sorted((ROOT / "examples").rglob("*.py
 TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
 
 
-def imports(path: Path) -> set:
-    """Dotted names of all modules that a file imports, at the top or inside functions; relative ones resolved."""
+def imports(path: Path) -> set[str]:
+    """Full names of all modules that a file imports, at the top or in functions; relative imports are resolved."""
     names = set()
     for node in ast.walk(TREES[path]):
         if isinstance(node, ast.Import):
@@ -27,77 +27,131 @@ def imports(path: Path) -> set:
         elif isinstance(node, ast.ImportFrom):
             here = path.relative_to(ROOT).parts[: -node.level] if node.level else ()
             base = ".".join([*here, *([node.module] if node.module else [])])
-            for alias in node.names:
-                inside = ROOT.joinpath(
-                    *base.split("."), alias.name
-                )  # `from ..models import checkpoint` imports a module
-                names.add(f"{base}.{alias.name}" if inside.is_dir() or inside.with_suffix(".py").is_file() else base)
+            for alias in node.names:  # `from ..models import encoder` imports a module
+                module = ROOT.joinpath(*base.split("."), alias.name)
+                names.add(f"{base}.{alias.name}" if module.is_dir() or module.with_suffix(".py").is_file() else base)
     return names
 
 
-def room(name: str) -> str:
-    """dinosr_plugin.modules.ema -> modules; empty for anything outside the package."""
-    parts = name.split(".")
-    return parts[1] if parts[0] == "dinosr_plugin" and len(parts) > 1 else ""
+def part_of(path: Path) -> str:
+    """dinosr_plugin/modules/ema.py -> modules; dinosr_plugin/api.py -> api."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def files_of(name: str) -> list:
-    return [path for path in SOURCES if path.is_relative_to(PACKAGE / name)]
+def files_of(part: str) -> list[Path]:
+    return [path for path in SOURCES if path.is_relative_to(PACKAGE) and part_of(path) == part]
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+# ---- imports ---------------------------------------------------------------------------------------------------------
+
+ALLOWED = {
+    "modules": set(),
+    "models": {"modules"},
+    "criterions": {"modules"},
+    "data": {"modules.frame_grid"},
+    "tasks": {
+        "checkpoints", "criterions", "data", "decoding", "interop", "models", "modules", "runs", "units"
+    },
+    "runs": set(),
+    "compat": set(),
+    "checkpoints": {"interop", "models", "modules"},
+    "interop": {"checkpoints.readers", "models", "modules"},
+    "units": {"checkpoints", "data", "modules.frame_grid"},
+    "decoding": {"checkpoints", "data", "modules.frame_grid"},
+    "evaluation": {"checkpoints", "data", "modules.frame_grid", "units"},
+}  # fmt: skip
+"""Part of the package -> the parts, or single modules, that it may import.
+
+All may also import ``errors``; all but ``modules`` and ``evaluation`` may import ``compat``, which must be imported
+before fairseq. The table in .github/CONTRIBUTING.md states the same.
+"""
+WITHOUT_COMPAT = {"modules", "evaluation"}
+REST = {"__init__", "api", "cli", "errors"}
+
+
+def is_allowed(name: str, part: str) -> bool:
+    allowed = ALLOWED[part] | {part, "errors"} | (set() if part in WITHOUT_COMPAT else {"compat"})
+    return any(f"{name}.".startswith(f"dinosr_plugin.{one}.") for one in allowed)
 
 
 def test_relative_imports_are_resolved():
     found = imports(PACKAGE / "models" / "dinosr.py")
     assert {"dinosr_plugin.models.encoder", "dinosr_plugin.modules.codebook", "dinosr_plugin.errors", "torch"} <= found
-    assert "dinosr_plugin.data.check" in imports(PACKAGE / "tasks" / "pretraining.py")  # inside a function
+    assert "dinosr_plugin.data.check" in imports(PACKAGE / "tasks" / "pretraining.py")  # in a function
 
 
-@pytest.mark.parametrize("path", files_of("modules"), ids=lambda path: path.name)
-def test_modules_know_torch_only(path):
-    for name in imports(path):
-        top = name.split(".")[0]
-        assert top == "torch" or top in sys.stdlib_module_names or room(name) == "modules", name
+def test_the_table_contains_every_part_of_the_package():
+    assert {part_of(path) for path in SOURCES if path.is_relative_to(PACKAGE)} == ALLOWED.keys() | REST
 
 
-@pytest.mark.parametrize("path", files_of("models"), ids=lambda path: path.name)
-def test_models_know_modules_and_fairseq(path):
-    assert {room(name) for name in imports(path)} <= {"", "models", "modules", "errors"}
+@pytest.mark.parametrize("path", [path for part in ALLOWED for path in files_of(part)], ids=relative)
+def test_imports_are_allowed(path):
+    exceptions = {"dinosr_plugin"} if path == PACKAGE / "checkpoints" / "load.py" else set()  # `register`
+    found = {name for name in imports(path) if name.split(".")[0] == "dinosr_plugin"}
+    assert {name for name in found if not is_allowed(name, part_of(path))} <= exceptions
 
 
-def test_criterions_know_modules_only():
-    for path in files_of("criterions"):
-        assert {room(name) for name in imports(path)} <= {"", "criterions", "modules", "errors"}
+@pytest.mark.parametrize("path", files_of("modules"), ids=relative)
+def test_modules_import_only_torch(path):
+    top_level = {name.split(".")[0] for name in imports(path)}
+    assert top_level <= {"torch", "dinosr_plugin", *sys.stdlib_module_names}
 
 
-@pytest.mark.parametrize("name", ["data", "decoding", "units", "evaluation", "interop"])
-def test_models_come_through_the_checkpoint_loader(name):
-    for path in files_of(name):
-        found = {
-            imported for imported in imports(path) if room(imported) in ("models", "modules", "tasks", "criterions")
-        }
-        own = {imported for imported in found if room(imported) == name}
-        assert found - own <= {"dinosr_plugin.models.checkpoint"}, path
+def test_errors_imports_nothing_of_the_package():
+    assert not {name for name in imports(PACKAGE / "errors.py") if name.startswith("dinosr_plugin")}
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for path in SOURCES if PACKAGE / "cli" not in path.parents],
-    ids=lambda path: str(path.relative_to(ROOT)),
-)
-def test_nothing_imports_the_command_line(path):
-    assert "cli" not in {room(name) for name in imports(path)}
+def test_the_api_reads_models_through_checkpoints():
+    found = {name for name in imports(PACKAGE / "api.py") if name.startswith("dinosr_plugin")}
+    assert {name.split(".")[1] for name in found} == {"checkpoints", "errors"}
 
 
-def test_tasks_do_not_ask_what_a_model_has():
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_tests_and_the_command_line_are_not_imported(path):
+    names = imports(path)
+    assert not {name.split(".")[0] for name in names} & {"tests", "support", "conftest"}
+    if PACKAGE / "cli" not in path.parents:
+        assert not {name for name in names if name.startswith("dinosr_plugin.cli")}
+
+
+def test_the_contributors_guide_has_the_same_table():
+    lines = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if re.match(r"\| `\w+/` \|", line)]
+    table = {folder.strip("`/"): set(re.findall(r"`([\w.]+)`", names)) for folder, _, names in rows}
+    assert table.pop("cli") == set()  # anything
+    assert table == ALLOWED
+
+
+MODELS = {"DinoSR", "Hubert", "CPC", "CPCDeepCluster", "Trunk", "Wav2Vec2Model", "HubertModel", "Data2VecAudioModel"}
+
+
+def test_only_adapters_depend_on_the_class_of_a_model():
+    """``isinstance`` with classes of models: elsewhere, a ``FrameReader`` or the methods of ``Objective`` are used."""
+    users = set()
+    for path in (path for path in SOURCES if path.is_relative_to(PACKAGE)):
+        for call in (node for node in ast.walk(TREES[path]) if isinstance(node, ast.Call)):
+            if ast.unparse(call.func) in ("isinstance", "issubclass"):
+                names = {getattr(node, "id", getattr(node, "attr", "")) for node in ast.walk(call.args[1])}
+                users |= {path} if names & MODELS else set()
+    assert PACKAGE / "models" / "dinosr.py" in users
+    assert {part_of(path) for path in users - {PACKAGE / "checkpoints" / "opening.py"}} <= {"interop", "models"}
+
+
+def test_tasks_do_not_test_for_attributes_of_models():
     """They call the methods of ``Objective``, whose defaults do nothing."""
     for path in files_of("tasks"):
-        asked = [ast.unparse(call) for call in ast.walk(TREES[path]) if isinstance(call, ast.Call)]
-        assert not [call for call in asked if call.startswith(("hasattr(model", "getattr(model"))], path
+        calls = [ast.unparse(call) for call in ast.walk(TREES[path]) if isinstance(call, ast.Call)]
+        assert not [call for call in calls if call.startswith(("hasattr(model", "getattr(model"))], path
 
 
 FORBIDDEN_CALLS = {"eval", "exec", "__import__", "os.system", "os.popen", "pickle.load", "pickle.loads"}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_no_code_from_strings_and_no_shell(path):
     calls = [node for node in ast.walk(TREES[path]) if isinstance(node, ast.Call)]
     assert not FORBIDDEN_CALLS & {ast.unparse(call.func) for call in calls}
@@ -107,15 +161,15 @@ def test_no_code_from_strings_and_no_shell(path):
             assert not unsafe, f"{path}:{call.lineno}"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_no_torchaudio(path):
-    """Its releases are tied to torch's, and since 2.9 it reads no audio by itself."""
+    """Its releases depend on those of torch, and since 2.9 it cannot read audio by itself."""
     assert "torchaudio" not in {name.split(".")[0] for name in imports(path)}
 
 
-# ---- optional packages ----------------------------------------------------------------------------------------------
+# ---- optional packages -----------------------------------------------------------------------------------------------
 
-OPTIONAL = {  # distribution -> what is imported
+OPTIONAL = {  # distribution -> package
     "espeakng-loader": "espeakng_loader",
     "flashlight-text": "flashlight",
     "sentencepiece": "sentencepiece",
@@ -130,9 +184,9 @@ def test_all_optional_packages_are_checked():
     assert {re.match(r"[\w-]+", requirement)[0] for requirement in used} == set(OPTIONAL)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_optional_packages_are_imported_late(path):
-    """Inside functions only: the rest of the package works without them."""
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_optional_packages_are_imported_in_functions(path):
+    """So that the rest of the package works without them."""
     inside = {
         node
         for function in ast.walk(TREES[path])
@@ -145,13 +199,13 @@ def test_optional_packages_are_imported_late(path):
     assert not {name.split(".")[0] for name in names} & set(OPTIONAL.values())
 
 
-def test_gpl_code_is_loaded_by_the_synthetic_corpus_only():
+def test_only_the_synthetic_corpus_loads_gpl_code():
     """eSpeak NG's licence is GPL-3, that of this package MIT."""
     users = [path for path in SOURCES if "espeakng_loader" in imports(path)]
     assert users == [PACKAGE / "data" / "synth" / "espeak.py"]
 
 
-def test_workarounds_stand_in_compat_only():
+def test_only_compat_contains_workarounds():
     pattern = re.compile(
         r"add_safe_globals|np\.(int|float)\s*=|setattr\(np|sys\.excepthook\s*=|filterwarnings|simplefilter"
     )
@@ -159,7 +213,7 @@ def test_workarounds_stand_in_compat_only():
     assert found == {"compat"}
 
 
-# ---- the repository ----------------------------------------------------------------------------------------------------------
+# ---- the repository --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +234,7 @@ def test_no_path_of_a_developers_machine(tracked):
     pattern = re.compile("/" + r"(?:root|home|work|Users)/\w")
     for path in tracked:
         data = path.read_bytes()
-        if b"\0" in data:  # no text
+        if b"\0" in data:  # not text
             continue
         found = pattern.search(data.decode("utf-8", "replace"))
         assert not found, f"{path.relative_to(ROOT)}: {found.group()}"

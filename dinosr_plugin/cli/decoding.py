@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
@@ -96,7 +97,7 @@ def run_tune_lm(options: argparse.Namespace) -> int:
     from ..decoding import SearchOptions, build_decoder
     from ..decoding.emissions import EmissionReader
     from ..decoding.pool import default_processes
-    from ..decoding.tune import summary, tune, tuning_table
+    from ..decoding.tune import summary, tune
 
     if options.word_scores and not options.lexicon:
         raise UserError("--word-scores: only used with a lexicon; add --lexicon FILE, or omit the option")
@@ -110,6 +111,18 @@ def run_tune_lm(options: argparse.Namespace) -> int:
     trials = tune(emissions, decoder, weights, scores, options.processes or default_processes())
     print(f"{tuning_table(trials)}\n{summary(trials, options.beam)}")
     return 0
+
+
+def tuning_table(trials: Sequence) -> str:
+    """Table of the WERs of ``Trial``s: a row for each weight, a column for each word score."""
+    from ..evaluation.table import format_table
+
+    scores = list(dict.fromkeys(trial.word_score for trial in trials))
+    rows: dict[float, dict] = {}
+    for trial in trials:
+        rows.setdefault(trial.lm_weight, {"weight": f"{trial.lm_weight:g}"})[trial.word_score] = trial.rates["wer"]
+    columns = [("weight", "WER at LM weight", ""), *((score, f"word score {score:g}", ".2f") for score in scores)]
+    return format_table(list(rows.values()), columns)
 
 
 # ---- dinosr transcribe -----------------------------------------------------------------------------------------------

@@ -303,7 +303,8 @@ def abx_items(options: argparse.Namespace) -> list:
     if options.items:
         if choices or options.manifest or options.write_items:
             raise UserError(
-                "--manifest, --span, --min-count, --silence, --write-items: define how --phones is turned into items; omit them with --items"
+                "--manifest, --span, --min-count, --silence, --write-items: define how --phones is turned into items; "
+                "omit them with --items"
             )
         return read_items(options.items)
     if options.write_items:

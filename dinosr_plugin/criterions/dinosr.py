@@ -43,7 +43,7 @@ class DinoSRCriterion(FairseqCriterion):
             "loss": loss.detach(),
             "ntokens": output.sample_size,  # fairseq's name
             "nsentences": sample["id"].numel(),
-            "samples": sample["net_input"]["source"].numel(),
+            "samples": count_samples(sample["net_input"]["source"]),
             f"{UNITS}{output.unit}": output.sample_size,
         }
         if len(losses) > 1:
@@ -76,6 +76,11 @@ class DinoSRCriterion(FairseqCriterion):
     def logging_outputs_can_be_summed(self) -> bool:
         """Yes: fairseq sums them over ranks in the collective that it needs for the sample size anyway."""
         return True
+
+
+def count_samples(source: Tensor | list[Tensor]) -> int:
+    """Samples of audio in a batch, with padding: of a (B, T) tensor, or of all views of a ``ViewDataset``."""
+    return sum(view.numel() for view in source) if isinstance(source, list) else source.numel()
 
 
 def codebook_sums(logging_outputs: list[dict]) -> dict[str, Tensor]:

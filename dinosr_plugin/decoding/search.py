@@ -132,8 +132,8 @@ def import_flashlight() -> ModuleType:
         import flashlight.lib.text.decoder as decoder
     except ImportError as error:
         raise UserError(
-            "--decoder: beam and lexicon require flashlight-text: pip install flashlight-text (no wheel for Python 3.13: "
-            "use Python 3.11 or 3.12, or the decoder best_path)"
+            "--decoder: beam and lexicon require flashlight-text: pip install flashlight-text (no wheel for Python "
+            "3.13: use Python 3.11 or 3.12, or the decoder best_path)"
         ) from error
     return decoder
 

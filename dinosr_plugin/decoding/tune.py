@@ -11,7 +11,6 @@ from fairseq.data.data_utils import post_process
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..evaluation.table import format_table
 from .base import Hypothesis
 from .emissions import EmissionReader
 from .pool import DecoderPool, Pending
@@ -93,18 +92,6 @@ def best_of(trials: Sequence[Trial]) -> Trial:
     """The trial with the lowest WER, then the lowest CER, then the smallest absolute weight and score."""
     return min(
         trials, key=lambda trial: (trial.rates["wer"], trial.rates["cer"], abs(trial.lm_weight), abs(trial.word_score))
-    )
-
-
-def tuning_table(trials: Sequence[Trial]) -> str:
-    """Table of WERs: a row for each weight, a column for each word score."""
-    scores = list(dict.fromkeys(trial.word_score for trial in trials))
-    rows: dict[float, dict[Any, Any]] = {}
-    for trial in trials:
-        rows.setdefault(trial.lm_weight, {"weight": f"{trial.lm_weight:g}"})[trial.word_score] = trial.rates["wer"]
-    return format_table(
-        list(rows.values()),
-        [("weight", "WER at LM weight", ""), *((score, f"word score {score:g}", ".2f") for score in scores)],
     )
 
 

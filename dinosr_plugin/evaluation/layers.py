@@ -97,7 +97,7 @@ class LayerCache:
         self.filled = True
 
     def make_room(self) -> None:
-        """Remove the entries that were not used for longest until this one fits into ``max_bytes``, and check the disk."""
+        """Remove the least recently used entries until this one fits into ``max_bytes``, and check the free space."""
         kept = sum(size_of(path) for path in [self.folder] if path.is_dir())
         if self.size > self.max_bytes:
             raise UserError(

@@ -127,8 +127,8 @@ def _read_rows(path: Path) -> dict[str, list[tuple[int, int, str]]]:
             )
         if start < last_end[utt] - 1e-6:
             raise UserError(
-                f"{path}:{number}: the segment starts at {start} s, before {last_end[utt]} s where the one before it ends; "
-                f"sort the rows of {utt} by time and cut overlaps"
+                f"{path}:{number}: the segment starts at {start} s, before {last_end[utt]} s where the one before it "
+                f"ends; sort the rows of {utt} by time and cut overlaps"
             )
         last_end[utt] = end
         rows[utt].append((round(start * 1e6), round(end * 1e6), phone))

@@ -19,7 +19,7 @@ TOLERANCE = 0.1  # relative difference of two durations of the same speech: alig
 
 
 def expand(path: Path) -> list[Path]:
-    """The layers inside a folder from `dinosr features --layer all`, the unit files inside a folder, or the path itself."""
+    """The layers in a folder from `dinosr features --layer all`, the unit files in a folder, or the path itself."""
     if not path.is_dir() or (path / "meta.json").is_file():
         return [path]
     return layer_folders(path) or unit_files_in(path) or [path]
@@ -131,7 +131,7 @@ def aligned_units(
 
 
 def require_rate(name: str | Path, units: Mapping[str, np.ndarray], phones: PhoneAlignment, rate: float) -> None:
-    """Raise UserError if units of ``rate`` Hz are over 10 % longer or shorter than the alignment of their utterances."""
+    """Raise UserError if units of ``rate`` Hz are over 10 % longer or shorter than the alignment of their speech."""
     count, seconds = sum(map(len, units.values())), sum(int(phones.ends[utt][-1]) for utt in units) / 1e6
     if count == 0 or abs(count / rate / seconds - 1) <= TOLERANCE:  # without any unit ``Quality`` says so
         return

@@ -1,9 +1,11 @@
-"""Checkpoints of CPC_audio (facebookresearch) and of its fork CPC_DeepCluster (iiscleap), read as if they were this plug-in's ``cpc`` or ``cpc_deepcluster``.
+"""Checkpoints of CPC_audio (facebookresearch) and its fork CPC_DeepCluster (iiscleap), converted when they are read.
 
-There are two layouts. What training saves: ``gEncoder`` (the weights of encoder and context network), ``cpcCriterion`` (of the predictors), in the
-fork ``cpc_classifier``, with the options in ``checkpoint_args.json`` beside the file. And what torch.hub and Textless NLP offer: ``weights`` and ``config``.
+They become checkpoints of this plug-in's ``cpc`` or ``cpc_deepcluster``. There are two layouts. Training saves
+``gEncoder`` (weights of the encoder and the context network), ``cpcCriterion`` (predictors) and, in the fork,
+``cpc_classifier``; the options are in ``checkpoint_args.json`` in the same folder. The files of torch.hub and Textless
+NLP contain ``weights`` and ``config``.
 
-Sizes come from the tensors. The options are asked only for what no tensor tells.
+Sizes are read from the tensors. Options are used only where the tensors are not sufficient.
 """
 
 import json
@@ -42,25 +44,25 @@ PREDICTORS = {
         r"wPrediction\.predictors\.(\d+)\.0\.ln_ffnetwork\.(weight|bias)": r"predictors.layers.\1.feed_forward_norm.\2",
     },
 }
-"""By kind: their names, ours."""
+"""By kind of predictor: name in CPC_audio (regular expression) -> name in this plug-in."""
 
-CONSTANTS = re.compile(
-    r"wPrediction\.predictors\.\d+\.0\.multihead\.Att\.(z|mask)"
-)  # what every such layer holds, whatever it learned
+CONSTANTS = re.compile(r"wPrediction\.predictors\.\d+\.0\.multihead\.Att\.(z|mask)")  # buffers that are not learned
 GATES: dict[float, str] = {4: "lstm", 3: "gru"}
 ARGS = "checkpoint_args.json"
 
 
 def read_cpc_audio(path: str | Path) -> dict[str, Any] | None:
-    """A checkpoint of CPC_audio as fairseq's loader gives one of this plug-in (``cfg``, ``model``); None for any other file, a damaged one too.
+    """A checkpoint of CPC_audio in the form in which fairseq loads one of this plug-in (``cfg``, ``model``).
 
-    Predictors of a kind that ``cpc`` does not have are left out (``predictor=none``).
+    None for any other file, including damaged ones. Predictors of a kind that ``cpc`` does not have are left out
+    (``predictor=none``).
 
-    Raises UserError for a model that is another than ``cpc``, for one with tensors missing, and for a ``checkpoint_args.json`` that is none.
+    Raises UserError for a model that differs from ``cpc``, for missing tensors, and for an invalid
+    ``checkpoint_args.json``.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception:  # torch, pickle and zipfile each have their own; fairseq's loader meets it again
+    except Exception:  # torch, pickle and zipfile raise different ones; fairseq's loader reports the problem
         return None
     if not isinstance(state, dict):
         return None
@@ -70,7 +72,8 @@ def read_cpc_audio(path: str | Path) -> dict[str, Any] | None:
     args = state["config"] if isinstance(state.get("config"), dict) else read_args(Path(path))
     if args.get("cpc_mode") == "reverse":
         raise UserError(
-            f"{path}: was trained backwards in time (cpc_mode=reverse in its options), which model=cpc is not; give one without"
+            f"{path}: the model was trained backwards in time (cpc_mode=reverse), which model=cpc does not support; "
+            "give one that was trained forwards"
         )
     cfg, model = encoder_and_context(weights, path)
     cfg |= {"n_negatives": int(args.get("negativeSamplingExt", 128)), "predictor": "none"}
@@ -80,76 +83,77 @@ def read_cpc_audio(path: str | Path) -> dict[str, Any] | None:
         classifier(tensors_of(state.get("cpc_classifier")), cfg),
     ):
         cfg, model = cfg | part[0], model | part[1]
-    said = (
-        "no predictors that model=cpc has"
+    description = (
+        "no predictors that model=cpc supports"
         if cfg["predictor"] == "none"
         else f"{cfg['predictor']} predictors of {cfg['steps']} steps"
     )
     size = f"norm {cfg['encoder_norm']}, {cfg['context']} of {cfg['context_layers']} x {cfg['context_dim']}"
-    logger.info(f"{path}: a checkpoint of CPC_audio: {cfg['encoder_channels']} channels, {size}, {said}")
+    logger.info(f"{path}: a checkpoint of CPC_audio: {cfg['encoder_channels']} channels, {size}, {description}")
     task = {"_name": "dinosr_pretraining", "data": os.devnull, "normalize": False}
     return {"cfg": OmegaConf.create({"model": {"_name": "cpc", **cfg}, "task": task}), "args": None, "model": model}
 
 
 def read_args(path: Path) -> dict[str, Any]:
-    """The options beside a checkpoint, {} with a warning where there are none."""
-    beside = path.with_name(ARGS)
-    if not beside.is_file():
+    """The options in the folder of a checkpoint; {} with a warning if there are none."""
+    options = path.with_name(ARGS)
+    if not options.is_file():
         logger.warning(
-            f"{path}: no {ARGS} beside it, so it counts as trained forwards in time, which its weights do not tell; put that file there if you have it"
+            f"{path}: no {ARGS} in its folder, so the model is assumed to be trained forwards in time, which cannot be "
+            "seen from its weights; add the file if you have it"
         )
         return {}
+    remedy = f"copy it again from the source of {path.name}, or remove it"
     try:
-        args = json.loads(beside.read_text())
+        args = json.loads(options.read_text())
     except ValueError as error:
-        raise UserError(
-            f"{beside}: no JSON ({error}); copy it again from where {path.name} is from, or take it away"
-        ) from error
+        raise UserError(f"{options}: not JSON ({error}); {remedy}") from error
     if not isinstance(args, dict):
-        raise UserError(
-            f"{beside}: no options of CPC_audio by name; copy it again from where {path.name} is from, or take it away"
-        )
+        raise UserError(f"{options}: contains no options of CPC_audio by name; {remedy}")
     return args
 
 
 def tensors_of(state: Any) -> dict[str, Tensor]:
-    """float32 and by name, without the prefix of a model that several GPUs shared; {} for what is no state dict."""
-    given = state.items() if isinstance(state, dict) else ()
+    """The float32 tensors of a state dict, without the prefix of data-parallel training; {} for anything else."""
+    items = state.items() if isinstance(state, dict) else ()
     return {
         str(name).removeprefix("module."): tensor.float() if tensor.is_floating_point() else tensor
-        for name, tensor in given
+        for name, tensor in items
         if torch.is_tensor(tensor)
     }
 
 
 def renamed(state: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
-    """What of ``state`` has one of these names, under ours."""
-    found = {}
+    """The tensors that match one of these names (regular expression -> replacement), renamed."""
+    tensors = {}
     for name, tensor in state.items():
-        for theirs, ours in names.items():
-            if match := re.fullmatch(theirs, name):
-                found[match.expand(ours)] = tensor
-    return found
+        for pattern, replacement in names.items():
+            if match := re.fullmatch(pattern, name):
+                tensors[match.expand(replacement)] = tensor
+    return tensors
 
 
 def encoder_and_context(state: dict[str, Tensor], path: str | Path):
-    """(fields of the config, state dict). Raises UserError for another encoder or context network."""
-    own = {name: tensor for name, tensor in state.items() if name.startswith(("gEncoder.", "gAR."))}
-    model = renamed(own, ENCODER_AND_CONTEXT)
-    if unknown := [name for name in own if not renamed({name: own[name]}, ENCODER_AND_CONTEXT)]:
+    """(fields of the config, state dict). Raises UserError for an unsupported encoder or context network."""
+    tensors = {name: tensor for name, tensor in state.items() if name.startswith(("gEncoder.", "gAR."))}
+    model = renamed(tensors, ENCODER_AND_CONTEXT)
+    if unknown := [name for name in tensors if not renamed({name: tensors[name]}, ENCODER_AND_CONTEXT)]:
         raise UserError(
-            f"{path}: a CPC_audio model with {unknown[0]}, which model=cpc has not; give one with convolutions and a forward LSTM or GRU"
+            f"{path}: a CPC_audio model with {unknown[0]}, which model=cpc does not have; give one with convolutions "
+            "and a forward LSTM or GRU"
         )
     first, recurrent = model.get("encoder.convolutions.0.weight"), model.get("context.layers.0.weight_hh_l0")
     if first is None or recurrent is None:
-        what = "gEncoder.conv0.weight" if first is None else "gAR.baseNet.weight_hh_l0"
+        missing = "gEncoder.conv0.weight" if first is None else "gAR.baseNet.weight_hh_l0"
         raise UserError(
-            f"{path}: a CPC_audio model without {what}; give one with convolutions and an LSTM or GRU, and copy it again if this is one"
+            f"{path}: a CPC_audio model without {missing}; give one with convolutions and an LSTM or GRU, or copy it "
+            "again if it is incomplete"
         )
     gates = recurrent.size(0) / recurrent.size(-1)
     if gates not in GATES:
         raise UserError(
-            f"{path}: a CPC_audio model with a recurrent network of {gates:g} gates, which is no LSTM (4) and no GRU (3); give one of these"
+            f"{path}: a CPC_audio model with a recurrent network of {gates:g} gates, which is neither an LSTM (4) nor "
+            "a GRU (3); give one of these"
         )
     cfg = {
         "encoder_channels": first.size(0),
@@ -159,14 +163,14 @@ def encoder_and_context(state: dict[str, Tensor], path: str | Path):
     }
     cfg["context_layers"] = sum(name.endswith(".weight_hh_l0") for name in model)
     for name in [name for name in model if name.startswith("encoder.norms.")]:
-        model[name] = model[name].flatten() if model[name].dim() == 3 else model[name]  # ChannelNorm's are (1, C, 1)
-    if cfg["encoder_norm"] == "batch":  # torch before 0.4.1 did not count
+        model[name] = model[name].flatten() if model[name].dim() == 3 else model[name]  # (1, C, 1) in ChannelNorm
+    if cfg["encoder_norm"] == "batch":  # torch before 0.4.1 did not have this buffer
         model = {**{f"encoder.norms.{i}.num_batches_tracked": torch.tensor(0) for i in range(5)}, **model}
     return cfg, model
 
 
 def norm_of(model: dict[str, Tensor]) -> str:
-    """Which normalisation has such parameters."""
+    """The kind of normalisation, from its parameters."""
     weight = model.get("encoder.norms.0.weight")
     if weight is None:
         return "none"
@@ -176,22 +180,20 @@ def norm_of(model: dict[str, Tensor]) -> str:
 
 
 def predictors(state: dict[str, Tensor], cfg: dict[str, Any]):
-    """(fields, state dict); ({}, {}) where they are of another kind or size than those of ``cpc``.
+    """(fields, state dict); ({}, {}) if the kind or size is not supported by ``cpc``.
 
-    A Transformer predictor of theirs works on windows of exactly S anchors, and finds the embedding of d frames back in column S - 1 - d.
+    A Transformer predictor of CPC_audio works on windows of exactly S anchors, and has the embedding of the distance of
+    d frames back in column S - 1 - d.
     """
     learned = {name: tensor for name, tensor in state.items() if not CONSTANTS.fullmatch(name)}
     for kind, names in PREDICTORS.items():
         model = renamed(learned, names)
         if not model or len(model) < len(learned):
             continue
-        if kind == "linear":  # matrix k is rows k C .. (k + 1) C
+        if kind == "linear":  # matrix k becomes rows k C to (k + 1) C
             fields = {"steps": len(model)}
-            model = {
-                "predictors.project.weight": torch.cat(
-                    [model[name] for name in sorted(model, key=lambda name: int(name.partition(".")[0]))]
-                )
-            }
+            in_order = sorted(model, key=lambda name: int(name.partition(".")[0]))
+            model = {"predictors.project.weight": torch.cat([model[name] for name in in_order])}  # (steps C, D)
         else:
             distances = [name for name in model if name.endswith(".distances")]
             fields = {"steps": len(distances), "predictor_positions": model[distances[0]].size(-1)} if distances else {}
@@ -202,7 +204,7 @@ def predictors(state: dict[str, Tensor], cfg: dict[str, Any]):
 
 
 def classifier(state: dict[str, Tensor], cfg: dict[str, Any]):
-    """(fields, state dict) of the fork's classifier of clusters; ({}, {}) without one."""
+    """(fields, state dict) of the fork's classifier of clusters; ({}, {}) if there is none."""
     clusters = len(state.get("classifier.bias", ()))
     if shapes_of(state) != {"classifier.weight": (clusters, cfg["context_dim"]), "classifier.bias": (clusters,)}:
         return {}, {}
@@ -210,7 +212,7 @@ def classifier(state: dict[str, Tensor], cfg: dict[str, Any]):
 
 
 def expected(cfg: dict[str, Any], prefix: str = "") -> dict[str, tuple]:
-    """Shapes of the parameters of such a ``cpc`` whose names begin so; {} where there can be none."""
+    """Shapes of the parameters, with names that begin with ``prefix``, of a ``cpc`` model; {} if ``cfg`` is invalid."""
     config = CPCConfig(**cfg)
     try:
         check_config(config)
@@ -225,11 +227,12 @@ def shapes_of(state: dict[str, Tensor]) -> dict[str, tuple]:
 
 
 def require_complete(cfg: dict[str, Any], model: dict[str, Tensor], path: str | Path) -> None:
-    """Raises UserError for the first tensor that is missing, of another shape, or of a layer that is not there."""
-    wanted, given = expected(cfg), shapes_of(model)
-    for name in sorted(wanted.keys() | given.keys()):
-        if wanted.get(name) != given.get(name):
-            found, should = given.get(name, "missing"), wanted.get(name, "absent")
+    """Raise UserError for the first tensor that is missing, has an unexpected shape, or belongs to no layer."""
+    required, actual = expected(cfg), shapes_of(model)
+    for name in sorted(required.keys() | actual.keys()):
+        if required.get(name) != actual.get(name):
+            found, should = actual.get(name, "missing"), required.get(name, "absent")
             raise UserError(
-                f"{path}: a CPC_audio model whose {name} (as it is called here) is {found}, not {should}; copy it again"
+                f"{path}: a CPC_audio model whose {name} (its name in this plug-in) is {found}, not {should}; copy the "
+                "file again"
             )

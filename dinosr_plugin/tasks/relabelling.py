@@ -38,17 +38,17 @@ from .config import RelabellingConfig
 logger = logging.getLogger(__name__)
 
 SPREAD = 4
-"""The utterances from which k-means gets its frames have this many times as many: more voices in as many frames."""
+"""k-means draws its frames from utterances with this many times as many frames, and thus from more speakers."""
 
 
 # ---- when, and which labels a checkpoint was trained on --------------------------------------------------------------
 
 
 class Relabelling:
-    """Called at the start of every epoch, also of one in which a run resumes.
+    """Called at the start of each epoch, including the one in which a run resumes.
 
     Attributes:
-        epoch: the epoch at whose start the labels in memory were made; 0: they are those of the label files.
+        epoch: the epoch at whose start the labels in memory were computed; 0: they are those of the label files.
     """
 
     def __init__(self, cfg: RelabellingConfig):
@@ -66,16 +66,16 @@ class Relabelling:
                 labels.
 
         Raises:
-            UserError: the labels that a checkpoint was trained on are missing, or were made by another run.
+            UserError: the labels that a checkpoint was trained on are missing, or were computed by another run.
         """
         due = self.due(epoch)
-        known = state.get("relabelled", {"epoch": 0, "digests": {}})
-        if known["epoch"] > epoch:
+        saved = state.get("relabelled", {"epoch": 0, "digests": {}})
+        if saved["epoch"] > epoch:
             state.pop("relabelled")  # a new run that starts from a checkpoint of an old one
-        elif known["epoch"] > self.epoch == 0:  # a run that resumes, perhaps with another relabel_every
-            self.epoch = known["epoch"]
+        elif saved["epoch"] > self.epoch == 0:  # a run that resumes, perhaps with another relabel_every
+            self.epoch = saved["epoch"]
             for split, dataset in splits.items():
-                self.restore(self.path(split), dataset, known["digests"].get(split))
+                self.restore(self.path(split), dataset, saved["digests"].get(split))
         if self.epoch < due:
             relabel(model, splits, trained_on, self.cfg.relabel_layer, self.cfg.relabel_normalize, [self.cfg.seed, due])
             state["relabelled"] = {
@@ -179,13 +179,13 @@ def new_centroids(
 
 
 def draw_frames(
-    counts: np.ndarray, wanted: int, seed: list[int]
+    counts: np.ndarray, n_frames: int, seed: list[int]
 ) -> tuple[list[int], dict[int, tuple[np.ndarray, np.ndarray]]]:
     """Random frames of random utterances, without replacement.
 
     Args:
         counts: (utterances,) frames of each.
-        wanted: frames to draw; fewer if there are no more.
+        n_frames: frames to draw; fewer if there are no more.
 
     Returns:
         The utterances, and for each (its frames, their places in the sample, which is in random order).
@@ -193,9 +193,10 @@ def draw_frames(
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(counts))
     ends = np.cumsum(counts[order])
-    some = min(len(order), 1 + int(np.searchsorted(ends, SPREAD * wanted)))
-    drawn = rng.choice(ends[some - 1], min(wanted, ends[some - 1]), replace=False)
-    owner = np.searchsorted(ends[:some], drawn, side="right")
+    n_utterances = min(len(order), 1 + int(np.searchsorted(ends, SPREAD * n_frames)))
+    n_available = ends[n_utterances - 1]
+    drawn = rng.choice(n_available, min(n_frames, n_available), replace=False)
+    owner = np.searchsorted(ends[:n_utterances], drawn, side="right")
     position = drawn - (ends - counts[order])[owner]
     places = {}
     for i in np.unique(owner):
@@ -212,19 +213,19 @@ def cluster_labels(
     -1 for utterances that cannot be read.
     """
     labels, hop = dataset.labels[0], reader_of(model).grid.hop
-    found = torch.zeros(len(labels.values), dtype=torch.int32)
+    result = torch.zeros(len(labels.values), dtype=torch.int32)
     for row, frames in layer_frames(model, dataset, range(len(dataset)), layer, normalize, "new labels"):
         clusters = assign(frames, centroids)
         end = int(labels.ends[row])
         length = end - (int(labels.ends[row - 1]) if row else 0)
-        found[end - length : end] = torch.from_numpy(
+        result[end - length : end] = torch.from_numpy(
             clusters[frames_of_labels(length, len(frames), dataset.label_rate, hop)] + 1
         )
-    return sum_over_ranks(found, model).numpy() - 1
+    return sum_over_ranks(result, model).numpy() - 1
 
 
 def frames_of_labels(n_labels: int, n_frames: int, rate: int, hop: int) -> np.ndarray:
-    """(n_labels,) the frame that begins nearest to each label: ``modules.frame_labels`` the other way round."""
+    """(n_labels,) the frame that begins closest to each label: the inverse of ``modules.frame_labels``."""
     i = np.arange(n_labels)
     return np.minimum((2 * SAMPLE_RATE * i + rate * hop) // (2 * rate * hop), n_frames - 1)
 
@@ -237,7 +238,7 @@ def frame_counts(model: Trunk, dataset: SpeechDataset) -> np.ndarray:
 
 
 class Samples(NamedTuple):
-    """What ``plan_batches`` asks of an utterance."""
+    """The attribute of an utterance that ``plan_batches`` uses."""
 
     samples: int
 
@@ -246,9 +247,10 @@ class Samples(NamedTuple):
 def layer_frames(
     model: Trunk, dataset: SpeechDataset, rows: Iterable[int], layer: int, normalize: bool, title: str
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(row, (F, D) float32, ``standardize`` if asked) of this rank's share of the rows, in no order that means anything; files that cannot be read are left out.
+    """Yield (row, features (F, D) float32) for this rank's share of the rows, in any order.
 
-    Batches are planned for all ranks together, so that their number does not change in which company an utterance is computed.
+    Files that cannot be read are left out. ``normalize``: with ``standardize``. Batches are planned for all ranks
+    together, so that the composition of a batch does not depend on their number.
     """
     reader, sizes = reader_of(model), {row: Samples(int(dataset.sizes[row])) for row in rows}
     batches = plan_batches(sizes, sizes, BATCH_SAMPLES, reader.pads)[rank() :: n_ranks()]
@@ -268,12 +270,12 @@ def device_of(model: Trunk) -> torch.device:
 
 
 def sum_over_ranks(values: Tensor, model: Trunk) -> Tensor:
-    """Of a tensor on the CPU, on the CPU; it travels by way of the model's device."""
+    """Sum a CPU tensor over all ranks; it is communicated on the device of the model, and returned on the CPU."""
     if n_ranks() == 1:
         return values
-    travelling = values.to(device_of(model))
-    dist.all_reduce(travelling)
-    return travelling.cpu()
+    on_device = values.to(device_of(model))
+    dist.all_reduce(on_device)
+    return on_device.cpu()
 
 
 def rank() -> int:

@@ -207,7 +207,7 @@ def which_layers(layer: Layer, n_layers: int) -> list[Layer]:
 
 
 class LiveFeatures:
-    """Features of a manifest that are computed whenever they are read, and stored nowhere; used like a ``FeatureFolder``.
+    """Features of a manifest that are computed whenever they are read, without files; used like a ``FeatureFolder``.
 
         LiveFeatures.of_layer("checkpoint_last.pt", "train.tsv", layer=3)
         LiveFeatures.of_sound("mfcc", "train.tsv")

@@ -1,6 +1,6 @@
 """Feature folders: the frames of a corpus from ONE layer or of one kind (MFCC, codebook units ...), on disk.
 
-    meta.json                 ``FolderInfo``: rate, width, dtype, what computed them, from which utterances
+    meta.json                 ``FolderInfo``: rate, width, dtype, source, utterances
     features_1_of_2.npy       (frames, D), the first half of the manifest's utterances, concatenated; for ``numpy.load``
     features_1_of_2.tsv       ``utt<TAB>frames``, one line per utterance, in the same order
     features_2_of_2.npy, .tsv the second half
@@ -26,7 +26,7 @@ from ..errors import UserError, first_few
 
 DTYPES = ("float16", "float32")
 CODE_DTYPES = ("uint8", "uint16", "uint32")  # of units
-SAVE_SECONDS = 10.0  # work that a kill can cost
+SAVE_SECONDS = 10.0  # maximum work lost if the process is killed
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class FolderInfo:
     """What a folder contains.
 
     rate: frames per second.
-    first_centre: time of the centre of frame 0, in seconds; None in folders from before this was kept.
+    first_centre: time of the centre of frame 0, in seconds; None in folders of earlier versions.
     width: D.
     dtype: one of ``DTYPES``, or of ``CODE_DTYPES`` for units.
     shards: number of files that the manifest is divided into.
-    source: what computed them: ``{"kind": "mfcc"}``, or for a layer ``{"kind": "model", "checkpoint", "fingerprint",
-        "weights", "layer"}``, for units ``{"kind": "codes", "checkpoint", "fingerprint", "weights"}``.
+    source: origin of the features: ``{"kind": "mfcc"}``; for a layer ``{"kind": "model", "checkpoint",
+        "fingerprint", "weights", "layer"}``; for units ``{"kind": "codes", "checkpoint", "fingerprint", "weights"}``.
     utterances, frames: total numbers, over all shards.
     digest: ``digest_of`` the utterances.
     """
@@ -64,7 +64,7 @@ def digest_of(names: Sequence[str], lengths: Sequence[int]) -> str:
 
 
 def shard_rows(lengths: Sequence[int], shard: int, shards: int) -> range:
-    """The manifest's rows of shard number ``shard`` (from 1): neighbours, about as many frames as in the other shards.
+    """The manifest's rows of shard number ``shard`` (from 1): consecutive, with about as many frames as other shards.
 
     Raises UserError for a shard that does not exist, and for fewer utterances than shards.
     """
@@ -77,57 +77,57 @@ def shard_rows(lengths: Sequence[int], shard: int, shards: int) -> range:
     ends, cuts = np.cumsum(lengths), [0]
     for cut in range(1, shards):
         fair = int(np.searchsorted(ends, ends[-1] * cut / shards))
-        cuts.append(min(max(fair, cuts[-1] + 1), len(lengths) - (shards - cut)))  # nobody without a row
+        cuts.append(min(max(fair, cuts[-1] + 1), len(lengths) - (shards - cut)))  # no shard without a row
     return range(*[*cuts, len(lengths)][shard - 1 : shard + 1])
 
 
-# ---- reading ----------------------------------------------------------------------------------------------------------------
+# ---- reading ---------------------------------------------------------------------------------------------------------
 
 
 class FeatureFolder:
-    """A finished folder, opened: ``folder[utt]`` is (n, D), mapped into memory, in the file's dtype; iteration gives (utt, array) in order.
+    """A finished folder: ``folder[utt]`` is (n, D), memory-mapped, in the dtype of the file.
+
+    Iteration yields (utterance, array) in the manifest's order.
 
     Attributes:
-        meta: ``FolderInfo``; ``rate``, ``width``, ``dtype`` and ``source`` are its.
-        first_centre: time of the centre of frame 0, in seconds; half a frame for folders that do not say.
+        meta: ``FolderInfo``; also ``rate``, ``width``, ``dtype`` and ``source`` of it.
+        first_centre: time of the centre of frame 0, in seconds; half a frame if the folder does not specify it.
         utterances: names, in the manifest's order.
-        lengths: (N,) int64, their frames.
-        shards: the mapped arrays, each (frames, D), one after another in the manifest's order.
+        lengths: (N,) int64, numbers of frames.
+        shards: the memory-mapped arrays, each (frames, D), in the manifest's order.
 
     Raises:
-        UserError: no such folder, missing shards, a width or dtype other than in ``meta.json``, or damaged.
+        UserError: no such folder, missing shards, a width or dtype that differs from ``meta.json``, or damaged files.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.meta = read_meta(self.path)
         require_shards(self.path, self.meta.shards)
-        self.rate, self.width, self.dtype, self.source = (
-            self.meta.rate,
-            self.meta.width,
-            np.dtype(self.meta.dtype),
-            self.meta.source,
-        )
+        self.rate, self.width = self.meta.rate, self.meta.width
+        self.dtype, self.source = np.dtype(self.meta.dtype), self.meta.source
         self.first_centre = 0.5 / self.rate if self.meta.first_centre is None else self.meta.first_centre
         self.utterances: list[str] = []
         self.shards: list[np.ndarray] = []
         lengths: list[int] = []
         for shard in range(1, self.meta.shards + 1):
-            names, own = read_index(shard_file(self.path, shard, self.meta.shards, "tsv"))
+            names, shard_lengths = read_index(shard_file(self.path, shard, self.meta.shards, "tsv"))
             self.shards.append(
-                map_shard(shard_file(self.path, shard, self.meta.shards, "npy"), (sum(own), self.width), self.dtype)
+                map_shard(
+                    shard_file(self.path, shard, self.meta.shards, "npy"), (sum(shard_lengths), self.width), self.dtype
+                )
             )
             self.utterances += names
-            lengths += own
+            lengths += shard_lengths
         if digest_of(self.utterances, lengths) != self.meta.digest:
-            raise damaged(self.path, "its .tsv files and meta.json are about different utterances")
+            raise damaged(self.path, "its .tsv files and meta.json name different utterances")
         self.lengths = np.array(lengths, dtype=np.int64)
         self.starts = np.cumsum(self.lengths) - self.lengths  # as if all shards were one array
         self.shard_starts = np.cumsum([0, *map(len, self.shards)])
         self.row_of = {name: row for row, name in enumerate(self.utterances)}
 
     def __len__(self) -> int:
-        """Utterances."""
+        """Number of utterances."""
         return len(self.utterances)
 
     def __contains__(self, utt: str) -> bool:
@@ -136,7 +136,7 @@ class FeatureFolder:
     def __getitem__(self, utt: str) -> np.ndarray:
         if utt not in self.row_of:
             raise UserError(
-                f"{self.path}: no features of utterance {utt!r}; make them again from a manifest that has it"
+                f"{self.path}: no features of utterance {utt!r}; compute them from a manifest that contains it"
             )
         return self.row(self.row_of[utt])
 
@@ -152,15 +152,15 @@ class FeatureFolder:
 
 
 def read_meta(folder: Path) -> FolderInfo:
-    """Raise UserError for a folder that is missing, contains folders of layers instead, or no features."""
+    """Raise UserError if the folder is missing, or contains no features, or folders of layers instead."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; `dinosr features ... --out {folder}` makes it")
+        raise UserError(f"{folder}: no such folder; create it with `dinosr features ... --out {folder}`")
     path = folder / "meta.json"
     if not path.is_file():
         if inside := [str(layer) for layer in layer_folders(folder)]:
             raise UserError(f"{folder}: contains a folder for each layer; give one of {first_few(inside)}")
         raise UserError(
-            f"{folder}: contains no features (no meta.json); `dinosr features ... --out {folder}` makes them"
+            f"{folder}: contains no features (no meta.json); create them with `dinosr features ... --out {folder}`"
         )
     try:
         return FolderInfo(**json.loads(path.read_text(encoding="utf-8")))
@@ -170,19 +170,21 @@ def read_meta(folder: Path) -> FolderInfo:
 
 def layer_folders(folder: str | Path) -> list[Path]:
     """The folders of single layers inside one from ``--layer all``, lowest layer first."""
-    found = [path.parent for path in Path(folder).glob("layer_*/meta.json") if path.parent.name[6:].isdigit()]
-    return sorted(found, key=lambda path: int(path.name[6:]))
+    folders = [path.parent for path in Path(folder).glob("layer_*/meta.json") if path.parent.name[6:].isdigit()]
+    return sorted(folders, key=lambda path: int(path.name[6:]))
 
 
 def require_unmixed(folder: Path, layers: bool) -> None:
     """Raise UserError if features of one kind would be mixed with folders of layers: readers could take either."""
     if layers and (folder / "meta.json").is_file():
         raise UserError(
-            f"{folder}: contains features of one layer or kind already, no place for a folder per layer; "
+            f"{folder}: already contains features of one layer or kind, so it cannot contain a folder per layer; "
             "give another --out"
         )
     if not layers and layer_folders(folder):
-        raise UserError(f"{folder}: contains a folder per layer, no place for features of its own; give another --out")
+        raise UserError(
+            f"{folder}: contains a folder per layer, so it cannot contain other features; give another --out"
+        )
 
 
 def shard_file(folder: Path, shard: int, shards: int, suffix: str) -> Path:
@@ -200,14 +202,14 @@ def missing_shards(folder: Path, shards: int) -> list[int]:
 
 def require_shards(folder: Path, shards: int) -> None:
     if missing := missing_shards(folder, shards):
-        again = f"run `dinosr features ... --shard {missing[0]}/{shards}` (again)"
-        raise UserError(f"{folder}: shard(s) {first_few(missing)} of {shards} are missing or unfinished; {again}")
+        remedy = f"run `dinosr features ... --shard {missing[0]}/{shards}` (again)"
+        raise UserError(f"{folder}: shard(s) {first_few(missing)} of {shards} are missing or unfinished; {remedy}")
 
 
 def read_index(path: Path) -> tuple[list[str], list[int]]:
-    """A shard's .tsv: names and frames."""
+    """Names and numbers of frames from the .tsv file of a shard."""
     names, lengths = [], []
-    for number, line in enumerate(read_lines(path, "make these features again"), start=1):
+    for number, line in enumerate(read_lines(path, "compute these features again"), start=1):
         name, _, length = line.rpartition("\t")
         if not name or not (length.isascii() and length.isdigit()):
             raise damaged(path.parent, f"{path.name} line {number} is not `utt<TAB>frames`")
@@ -232,10 +234,10 @@ def map_shard(path: Path, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray
 
 
 def damaged(folder: Path, what: str) -> UserError:
-    return UserError(f"{folder}: damaged, {what}; remove the folder and make it again")
+    return UserError(f"{folder}: damaged, {what}; remove the folder and create it again")
 
 
-# ---- writing ----------------------------------------------------------------------------------------------------------------
+# ---- writing ---------------------------------------------------------------------------------------------------------
 
 
 class FeatureWriter:
@@ -249,7 +251,7 @@ class FeatureWriter:
     Args:
         folder: created if missing; may contain other shards of the same features.
         rate, first_centre: as in ``FolderInfo``.
-        names, lengths: utterances and their frames of the WHOLE manifest, whatever the shard.
+        names, lengths: utterances of the WHOLE manifest and their numbers of frames, for every shard.
         shard, shards: as ``shard_rows``.
 
     Raises:
@@ -272,13 +274,8 @@ class FeatureWriter:
     ):
         if dtype not in DTYPES + CODE_DTYPES:
             raise UserError(f"--dtype {dtype}: choose one of {', '.join(DTYPES)}")
-        self.folder, self.dtype, self.width, self.shard, self.shards = (
-            Path(folder),
-            np.dtype(dtype),
-            width,
-            shard,
-            shards,
-        )
+        self.folder, self.dtype, self.width = Path(folder), np.dtype(dtype), width
+        self.shard, self.shards = shard, shards
         self.rows = shard_rows(lengths, shard, shards)
         self.names, self.lengths = (
             list(names[self.rows.start : self.rows.stop]),
@@ -300,10 +297,8 @@ class FeatureWriter:
             ),
         )
         self.npy = shard_file(self.folder, shard, shards, "npy")
-        self.unfinished, self.marks_path = (
-            self.npy.with_name(f".{self.npy.name}.unfinished"),
-            self.npy.with_name(f".{self.npy.name}.done"),
-        )
+        self.unfinished = self.npy.with_name(f".{self.npy.name}.unfinished")
+        self.marks_path = self.npy.with_name(f".{self.npy.name}.done")
         self.done = np.zeros(len(self.rows), dtype=bool)
         self.unsaved: list[int] = []
         self.complete = is_complete(self.folder, shard, shards)
@@ -316,7 +311,7 @@ class FeatureWriter:
             raise unwritable(self.folder, error.strerror) from error
 
     def open(self) -> None:
-        """Open the unfinished file, at its final size, and a file of marks: a byte per utterance, 1 if it is written."""
+        """Open the unfinished file, with its final size, and a file with a byte per utterance: 1 once it is written."""
         frames = int(self.lengths.sum())
         self.marks = open(os.open(self.marks_path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")  # noqa: SIM115 (closed by close)
         require_alone(self.marks, self.npy)
@@ -330,9 +325,8 @@ class FeatureWriter:
             self.marks.write(bytes(len(self.done)))
             self.marks.flush()
         self.data = open(self.unfinished, "r+b")  # noqa: SIM115 (closed by close)
-        self.head = (
-            os.path.getsize(self.unfinished) - frames * self.width * self.dtype.itemsize
-        )  # bytes before the first frame
+        # number of bytes before the first frame
+        self.header_size = os.path.getsize(self.unfinished) - frames * self.width * self.dtype.itemsize
         self.saved_at = time.monotonic()
 
     def missing(self) -> list[int]:
@@ -340,7 +334,7 @@ class FeatureWriter:
         return [self.rows.start + int(i) for i in np.flatnonzero(~self.done)]
 
     def add(self, row: int, features: np.ndarray) -> None:
-        """Write the features (lengths[row], D) of a row of the manifest; a row that is written already stays.
+        """Write the features (lengths[row], D) of a row of the manifest; a row that is already written does not change.
 
         Raises UserError for NaN and infinity (in float16: beyond 65504), ValueError for an unexpected shape.
         """
@@ -356,7 +350,7 @@ class FeatureWriter:
         if not np.isfinite(frames).all():
             raise not_finite(self.names[i], bool(np.isfinite(features).all()))
         try:
-            self.data.seek(self.head + int(self.starts[i]) * self.width * self.dtype.itemsize)
+            self.data.seek(self.header_size + int(self.starts[i]) * self.width * self.dtype.itemsize)
             self.data.write(frames.data if frames.size else b"")
             self.done[i] = True
             self.unsaved.append(i)
@@ -366,7 +360,7 @@ class FeatureWriter:
             raise unwritable(self.folder, error.strerror) from error
 
     def save(self) -> None:
-        """Make what was added survive a power cut: first the frames reach the disk, then their marks."""
+        """Write to disk, so that a power failure loses nothing that was added: first the frames, then their marks."""
         self.data.flush()
         os.fsync(self.data.fileno())
         for i in self.unsaved:
@@ -397,7 +391,7 @@ class FeatureWriter:
         return self
 
     def __exit__(self, *_) -> None:
-        """Keep what was added, however the block ends."""
+        """Save what was added, whether or not the block ended with an error."""
         if hasattr(self, "data"):
             if not self.complete:
                 self.save()
@@ -410,22 +404,22 @@ def write_meta(folder: Path, info: FolderInfo) -> None:
     require_writable(folder)
     if not (folder / "meta.json").is_file():
         write_files(folder, {"meta.json": json.dumps(asdict(info), indent=1).splitlines()})
-    there, wanted = asdict(read_meta(folder)), asdict(info)
-    there, wanted = {**there.pop("source"), **there}, {**wanted.pop("source"), **wanted}
-    if there["first_centre"] is None:  # from before this was kept
-        del there["first_centre"], wanted["first_centre"]
-    if differing := [name for name in wanted | there if there.get(name) != wanted.get(name)]:
+    stored, expected = asdict(read_meta(folder)), asdict(info)
+    stored, expected = {**stored.pop("source"), **stored}, {**expected.pop("source"), **expected}
+    if stored["first_centre"] is None:  # written by an earlier version
+        del stored["first_centre"], expected["first_centre"]
+    if differing := [name for name in expected | stored if stored.get(name) != expected.get(name)]:
         name = differing[0]
         how = (
             "of other utterances"
             if name in ("utterances", "frames", "digest")
-            else f"with {name} {there.get(name)}, not {wanted.get(name)}"
+            else f"with {name} {stored.get(name)}, not {expected.get(name)}"
         )
         raise UserError(f"{folder}: contains features {how}; remove it, or give another folder with --out")
 
 
 def create_array(path: Path, shape: tuple[int, int], dtype: np.dtype) -> None:
-    """Create an .npy file of this shape; its space is allocated at once, so that a full disk shows now. Raises OSError."""
+    """Create an .npy file of this shape and allocate its space, so that a full disk is detected now. Raises OSError."""
     try:
         with open(path, "wb") as file:
             np.lib.format.write_array_header_1_0(
@@ -447,13 +441,16 @@ def require_alone(file: IO, path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise UserError(
-            f"{path}: another process is making it; wait, or give each process a --shard of its own"
+            f"{path}: another process is writing it; wait, or give each process a different --shard"
         ) from error
 
 
 def not_finite(name: str, was_finite: bool) -> UserError:
     if was_finite:
-        return UserError(f"{name}: features beyond what float16 holds (65504); give --dtype float32, and another --out")
+        return UserError(
+            f"{name}: features exceed the range of float16 (65504); give --dtype float32 and another --out"
+        )
     return UserError(
-        f"{name}: NaN or infinity in its features; `dinosr check` finds damaged sound, otherwise the checkpoint is damaged"
+        f"{name}: NaN or infinity in its features; check the audio with `dinosr check`; if it is valid, the checkpoint "
+        "is damaged"
     )

@@ -193,7 +193,7 @@ def read_labelled_units(path: str | Path, tsv: str | Path | None) -> dict[str, n
 
 
 def parse_ids(text: str, where: str) -> np.ndarray:
-    """``"3 3 17"`` -> (n,) int64. Raises UserError for anything but whole numbers from 0; ``where`` starts the message."""
+    """``"3 3 17"`` -> (n,) int64. Raises UserError for other than whole numbers >= 0; ``where`` begins the message."""
     words = text.split()
     wrong = next((word for word in words if not (word.isascii() and word.isdigit()) or len(word) > MAX_DIGITS), None)
     if wrong is not None:

@@ -54,7 +54,8 @@ labels cpc --restarts 3
 models=(cpc)
 for ((round = 1; round <= rounds; round++)); do
     before=${models[-1]} model=round$round
-    train "$model" "${CONFIG:-deepcluster_tiny}" "$out/$before/labels" model.start_from="$out/$before/checkpoint_best.pt" "$@" "${round_fields[@]}"
+    train "$model" "${CONFIG:-deepcluster_tiny}" "$out/$before/labels" \
+        model.start_from="$out/$before/checkpoint_best.pt" "$@" "${round_fields[@]}"
     labels "$model" --from-labels "$out/$before/labels/train.km"
     models+=("$model")
     ! settled "$model" || { echo "== round $round changed fewer than 5 % of the labels: stopping"; break; }

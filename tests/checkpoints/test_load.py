@@ -1,4 +1,4 @@
-"""Loading a checkpoint for measuring: a model, or one line that names the file."""
+"""Loading a checkpoint for evaluation gives a model, or a one-line error that names the file."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from dinosr_plugin.models.dinosr import DinoSR
 from support import paths
 from support.fairseq_models import fairseq_checkpoint
 
-WHOLE = paths.GOLDEN / "official_format_tiny.pt"
+CHECKPOINT = paths.GOLDEN / "official_format_tiny.pt"
 
 
-def refused(path: Path, load=load_model) -> str:
+def load_error(path: Path, load=load_model) -> str:
     with pytest.raises(UserError) as error:
         load(path)
     message = str(error.value)
@@ -27,37 +27,37 @@ def refused(path: Path, load=load_model) -> str:
 
 
 def test_missing_file(tmp_path):
-    assert "no such checkpoint" in refused(tmp_path / "missing.pt")
-    assert "no such checkpoint" in refused(tmp_path)
+    assert "no such checkpoint" in load_error(tmp_path / "missing.pt")
+    assert "no such checkpoint" in load_error(tmp_path)
 
 
 def test_text_file(tmp_path):
-    (tmp_path / "text.pt").write_text("this is no checkpoint\n" * 100)
-    assert "not a PyTorch file" in refused(tmp_path / "text.pt")  # torch itself gives a page about weights_only
+    (tmp_path / "text.pt").write_text("not a checkpoint\n" * 100)
+    assert "not a PyTorch file" in load_error(tmp_path / "text.pt")  # torch prints a long message about weights_only
 
 
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.95])
 def test_truncated_file(tmp_path, share):
-    data = WHOLE.read_bytes()
+    data = CHECKPOINT.read_bytes()
     (tmp_path / "cut.pt").write_bytes(data[: int(share * len(data))])
-    refused(tmp_path / "cut.pt")
+    load_error(tmp_path / "cut.pt")
 
 
-def test_torch_file_that_is_no_checkpoint(tmp_path):
+def test_a_pytorch_file_that_is_not_a_checkpoint(tmp_path):
     torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")
-    refused(tmp_path / "other.pt")
+    load_error(tmp_path / "other.pt")
 
 
-def test_codebooks_of_another_size_are_named(tmp_path):
-    state = torch.load(WHOLE, weights_only=True)
+def test_codebooks_of_an_unexpected_size(tmp_path):
+    state = torch.load(CHECKPOINT, weights_only=True)
     state["model"]["_codebook0"] = state["model"]["_codebook0"][:-1]
     torch.save(state, tmp_path / "smaller.pt")
-    refused(tmp_path / "smaller.pt")
+    load_error(tmp_path / "smaller.pt")
 
 
-def test_a_model_for_measuring():
-    """In eval mode, with its whole config; a string does as well as a path."""
-    model, cfg, _ = load_model(str(WHOLE))
+def test_a_model_is_loaded_for_evaluation():
+    """In eval mode, with its complete config; the path may be a string."""
+    model, cfg, _ = load_model(str(CHECKPOINT))
     assert isinstance(model, DinoSR) and not model.training
     assert cfg.model._name == "dinosr" and cfg.task.normalize in (True, False)
 
@@ -71,9 +71,9 @@ def test_a_model_without_codebooks(tmp_path):
 
 
 def test_features_and_units_from_python():
-    """A numpy array, in double precision too, or a tensor; normalised as the checkpoint says."""
-    speech_model = dinosr_plugin.load(str(WHOLE))
-    model, cfg, _ = load_model(WHOLE)
+    """From a float64 NumPy array or a tensor; normalised if the config of the checkpoint says so."""
+    speech_model = dinosr_plugin.load(str(CHECKPOINT))
+    model, cfg, _ = load_model(CHECKPOINT)
     wave = np.random.default_rng(0).normal(0.1, 0.3, 8000)
     features, units = speech_model.features(wave), speech_model.units(wave)
     assert torch.equal(features, speech_model.features(torch.from_numpy(wave).float())) and not features.requires_grad
@@ -88,16 +88,16 @@ def test_features_and_units_from_python():
     assert features.shape == (24, model.cfg.encoder_embed_dim) and units.shape == (model.n_codebooks, 24)
 
 
-def test_fingerprint_is_of_the_teacher_too():
-    model, same = load_model(WHOLE).model, load_model(WHOLE).model
+def test_the_fingerprint_includes_the_teacher():
+    model, same = load_model(CHECKPOINT).model, load_model(CHECKPOINT).model
     assert fingerprint([model]) == fingerprint([same])
     same.teacher.model.layers[0].fc1.bias.data += 1e-6
     assert fingerprint([model]) != fingerprint([same])
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_normalisation_is_the_checkpoints(tmp_path, normalize):
-    state = torch.load(WHOLE, weights_only=True)
+def test_waveforms_are_normalised_as_in_the_checkpoint(tmp_path, normalize):
+    state = torch.load(CHECKPOINT, weights_only=True)
     state["cfg"]["task"]["normalize"] = normalize
     torch.save(state, tmp_path / "model.pt")
     wave = dinosr_plugin.load(tmp_path / "model.pt").wave(np.array([0.5, 0.7] * 400))
@@ -105,7 +105,7 @@ def test_normalisation_is_the_checkpoints(tmp_path, normalize):
 
 
 @pytest.mark.parametrize(
-    "waveform, said",
+    "waveform, message",
     [
         (np.zeros((2, 800)), "waveform: 2-D torch.float64, expected 1-D float; average the channels"),
         (np.zeros(800, dtype=np.int16), "waveform: 1-D torch.int16, .*divide 16-bit integers by 32768"),
@@ -113,6 +113,6 @@ def test_normalisation_is_the_checkpoints(tmp_path, normalize):
         (np.zeros(0), "waveform: 0 samples"),
     ],
 )
-def test_what_is_no_waveform(waveform, said):
-    with pytest.raises(UserError, match=said):
-        dinosr_plugin.load(WHOLE).features(waveform)
+def test_invalid_waveforms(waveform, message):
+    with pytest.raises(UserError, match=message):
+        dinosr_plugin.load(CHECKPOINT).features(waveform)

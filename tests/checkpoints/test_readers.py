@@ -1,4 +1,4 @@
-"""Every kind of model read frame by frame: what a reader says of itself is true, and one pass gives what many do."""
+"""Readers of every kind of model: correct frame positions, and one pass equals separate passes."""
 
 import numpy as np
 import pytest
@@ -29,15 +29,15 @@ def waves(*lengths: int) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("samples", [0, 1, 158, 159, 160, 318, 319, 399, 400, 719, 720, 16000])
-def test_number_of_frames(samples):
-    """The formula of the grid is that of the models, layer by layer."""
+def test_number_of_frames_equals_that_of_the_models(samples):
+    """The formula of the frame grid equals the layer-by-layer computation of the models."""
     hubert, cpc = Hubert(HubertConfig(num_classes=[2], **SMALL)), CPC(CPCConfig(encoder_channels=8, context_dim=8))
     assert reader_of(hubert).grid == TRUNK and TRUNK.count(samples) == int(hubert.frame_counts(torch.tensor(samples)))
     assert reader_of(cpc).grid == CPC_GRID and CPC_GRID.count(samples) == int(cpc.frame_counts(torch.tensor(samples)))
 
 
 def centre_of_influence(reader: FrameReader, frame: int, samples: int) -> float:
-    """Middle of the samples that change a frame of the front end, in seconds."""
+    """Centre, in seconds, of the samples that influence a frame of the front end."""
     wave, inside = torch.randn(samples, generator=torch.Generator().manual_seed(1)), []
     features = (
         (lambda x: reader.model.encoder(x[None])[0, frame])
@@ -54,16 +54,16 @@ def centre_of_influence(reader: FrameReader, frame: int, samples: int) -> float:
 
 
 @torch.no_grad()
-def test_centres_are_where_the_frames_are():
-    """Found by changing single samples; frames in the middle, which see no edge."""
+def test_centres_of_frames_are_correct():
+    """Determined by changing single samples; for frames that are not at an edge."""
     torch.manual_seed(0)
     hubert = Hubert(
         HubertConfig(num_classes=[2], conv_feature_layers="[(8,10,5)] + [(8,3,2)] * 4 + [(8,2,2)] * 2", **SMALL)
     )
     cpc = CPC(CPCConfig(encoder_channels=8, context_dim=8, encoder_norm="none"))
     for reader, frame in ((reader_of(hubert.eval()), 1), (reader_of(cpc.eval()), 3)):
-        found = centre_of_influence(reader, frame, 1000)
-        assert found == pytest.approx(reader.first_centre + frame / reader.rate, abs=1e-5)
+        centre = centre_of_influence(reader, frame, 1000)
+        assert centre == pytest.approx(reader.first_centre + frame / reader.rate, abs=1e-5)
     assert (reader_of(hubert).rate, reader_of(hubert).first_centre) == (50, 0.0125)
     assert (reader_of(cpc).rate, reader_of(cpc).first_centre) == (100, 159 / 32000)
 
@@ -76,8 +76,8 @@ def test_grid_of_other_convolutions():
 
 
 @pytest.mark.parametrize("weights", ["student", "teacher"])
-def test_everything_in_one_pass(weights):
-    """Layers and both sets of codes, padded together, are those of each utterance and each part by itself."""
+def test_one_pass_equals_separate_passes(weights):
+    """Layers and both sets of codes of a padded batch equal those of single utterances and separate calls."""
     reader, sounds = open_reader(GOLDEN, weights), waves(9000, 4000, 400)
     together = reader.read(sounds, [0, 3, "last"], [TEACHER, HEAD])
     for sound, frames in zip(sounds, together, strict=True):
@@ -98,7 +98,7 @@ def test_the_front_end_runs_once(monkeypatch):
     assert calls == [1]
 
 
-def test_what_is_not_asked_for_is_not_computed(monkeypatch):
+def test_only_requested_layers_and_codes_are_computed(monkeypatch):
     reader = open_reader(GOLDEN)
     monkeypatch.setattr(type(reader.model), "targets", lambda *_: pytest.fail("the teacher runs"))
     monkeypatch.setattr(reader.layers[2], "forward", lambda *_, **__: pytest.fail("a higher layer runs"))
@@ -106,7 +106,7 @@ def test_what_is_not_asked_for_is_not_computed(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_fairseqs_models(tmp_path, kind):
+def test_models_of_fairseq(tmp_path, kind):
     fairseq_checkpoint(tmp_path / "model.pt", kind)
     reader = open_reader(tmp_path / "model.pt")
     assert (reader.rate, reader.first_centre, reader.layer_kind) == (50, 0.0125, "Transformer layers")
@@ -115,7 +115,7 @@ def test_fairseqs_models(tmp_path, kind):
     assert all(x.shape == (12, reader.width) for x in frames.layers)
 
 
-def test_untrained_is_the_same_every_time_and_reads_no_file(monkeypatch):
+def test_the_untrained_model_is_deterministic_and_reads_no_file(monkeypatch):
     reader = open_reader(GOLDEN)
     monkeypatch.setattr(opening, "load_model", lambda path: pytest.fail("the file is read"))
     one, other = reader.untrained(), reader.untrained()
@@ -127,13 +127,13 @@ def test_untrained_is_the_same_every_time_and_reads_no_file(monkeypatch):
 # ---- other kinds -----------------------------------------------------------------------------------------------------
 
 
-def test_an_unknown_kind_of_model():
+def test_an_unsupported_kind_of_model():
     with pytest.raises(UserError, match="x.pt: contains Linear, which cannot be read; give a model of this plug-in"):
         adapter_for(torch.nn.Linear(2, 2), "x.pt")
 
 
-def test_a_new_kind_is_one_adapter(monkeypatch):
-    """A toy model, read by everything once its adapter is in the table."""
+def test_a_new_kind_of_model_requires_one_adapter(monkeypatch):
+    """A toy model can be read once its adapter is in the table."""
 
     class Toy(torch.nn.Module):
         def __init__(self):
@@ -171,11 +171,11 @@ def test_a_new_kind_is_one_adapter(monkeypatch):
     assert [x.shape for x, *_ in (one.layers for one in frames)] == [(3, 4), (2, 4)]
 
 
-def test_adapters_follow_the_order_of_subclasses():
+def test_a_subclass_uses_the_adapter_of_its_base_class():
     assert adapter_for(Hubert(HubertConfig(num_classes=[2], **SMALL)), "x") is TrunkReader
 
 
-def test_bad_weights():
+def test_invalid_weights():
     with pytest.raises(UserError, match="weights both: choose one of student, teacher, random"):
         open_reader(GOLDEN, "both")
     assert OmegaConf.is_config(opening.load_model(GOLDEN).cfg) and np.isfinite(open_reader(GOLDEN).rate)

@@ -96,3 +96,9 @@ def test_updates_are_averaged_by_frames_too():
 
 def test_no_frames_divide_by_nothing():
     assert reduced({"loss": 0.0, "ntokens": 0, "samples": 0})["loss"] == 0
+
+
+def test_samples_of_all_views_are_counted():
+    """Views may differ in length, such as SSRL's short and long crops."""
+    views = {**SAMPLE, "net_input": {"source": [torch.zeros(2, 16000), torch.zeros(2, 4000)]}}
+    assert DinoSRCriterion(None)(model, views)[2]["samples"] == 40000

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from dinosr_plugin.cli import main as dinosr
+from dinosr_plugin.cli.decoding import tuning_table
 from dinosr_plugin.decoding.emissions import EmissionMetadata, EmissionWriter
-from dinosr_plugin.decoding.tune import Trial, best_of, summary, tuning_table
+from dinosr_plugin.decoding.tune import Trial, best_of, summary
 from support.decoding import LETTERS, emissions_of, needs_flashlight
 from support.small_arpa import write_arpa
 

@@ -1,4 +1,4 @@
-"""The table of a model and its baselines: each row is what its parts give one by one, and nothing is computed twice."""
+"""The table of a model and its baselines: rows equal those of the separate steps, and nothing is computed twice."""
 
 import dataclasses
 import json
@@ -39,7 +39,7 @@ TONES = {"AA": 300.0, "IY": 1200.0, "S": 5000.0}
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
-    """train.tsv and dev.tsv, two speakers each, and dev.phones.tsv: tones that change every 0.1 s; phone and tone agree, so that clusters can find them."""
+    """train.tsv, dev.tsv and dev.phones.tsv: two speakers, and a tone of 0.1 s for each phone, easy to cluster."""
     folder = tmp_path_factory.mktemp("corpus")
     time = np.arange(RATE // 10) / RATE
     for part in ("train", "dev"):
@@ -77,7 +77,7 @@ def table(corpus, tmp_path_factory) -> tuple[list[dict], Path]:
     return rows_of(corpus, work, with_abx=True), work
 
 
-def test_the_rows(table):
+def test_rows_of_the_table(table):
     rows, work = table
     layers, codebooks = (sum(row["kind"] == kind for row in rows) for kind in ("layer", "teacher"))
     assert [(row["kind"], row["index"]) for row in rows] == [
@@ -97,7 +97,7 @@ def test_the_rows(table):
         for row in rows
     )
     assert rows[0]["pnmi"] > 0.7 and json.loads(json.dumps(rows)) == rows
-    assert [path.name for path in work.iterdir()] == ["rows.json"]  # features go when all rows are done
+    assert [path.name for path in work.iterdir()] == ["rows.json"]  # features are removed when all rows are complete
 
 
 def figures_of(corpus: Path, units: dict, clusters: int) -> dict:
@@ -112,8 +112,8 @@ def errors_of(corpus: Path, features, distance: str, prefix: str = "") -> dict:
 
 
 @pytest.mark.parametrize("kind", ["mfcc", "untrained", "layer"])
-def test_rows_of_features_step_by_step(corpus, table, kind):
-    """As `dinosr features`, `kmeans fit`, `kmeans apply`, `abx` one after another, features of the fit rounded to float16."""
+def test_rows_of_features_equal_those_of_separate_steps(corpus, table, kind):
+    """As with `dinosr features`, `kmeans fit`, `kmeans apply` and `abx`; features for k-means are in float16."""
     row = [row for row in table[0] if row["kind"] == kind][-1]
     if kind == "mfcc":
         fit, dev = (LiveFeatures.of_sound("mfcc", corpus / f"{part}.tsv") for part in ("train", "dev"))
@@ -134,7 +134,7 @@ def test_rows_of_features_step_by_step(corpus, table, kind):
 
 
 @pytest.mark.parametrize("kind", ["teacher", "head"])
-def test_rows_of_codebooks_step_by_step(corpus, table, kind, tmp_path):
+def test_rows_of_codebooks_equal_those_of_separate_steps(corpus, table, kind, tmp_path):
     row = [row for row in table[0] if row["kind"] == kind][-1]
     (path,) = write_codebook_units(
         GOLDEN, corpus / "dev.tsv", tmp_path, predicted=kind == "head", codebooks=[row["index"]]
@@ -144,8 +144,8 @@ def test_rows_of_codebooks_step_by_step(corpus, table, kind, tmp_path):
     assert row.items() >= errors_of(corpus, units, "onehot", "unit_").items()
 
 
-def test_real_speech_gives_the_known_level(librispeech_mini, tmp_path):
-    """MFCC, fitted and measured on the 20 minutes of dev alone, to be quick; fitted on train it is .35 as well."""
+def test_known_figures_on_real_speech(librispeech_mini, tmp_path):
+    """MFCC, fitted and measured on the 20 minutes of dev, which is fast; fitted on train, PNMI is .35 as well."""
     files = sorted((librispeech_mini / "dev").rglob("*.flac"))
     (tmp_path / "dev.tsv").write_text(
         "\n".join(["/", *(f"{str(file)[1:]}\t{soundfile.info(file).frames}" for file in files)]) + "\n"
@@ -160,34 +160,33 @@ def test_real_speech_gives_the_known_level(librispeech_mini, tmp_path):
     assert figures.quality.frames == 58_762 and figures.quality.active == 64 and 45 < figures.quality.perplexity < 62
     assert 0.33 < figures.quality.pnmi < 0.38 and 0.36 < figures.quality.phone_purity < 0.41
     assert 0.05 < figures.speaker_pnmi < 0.3 and 25 < figures.unit_ms < 45
-    assert figures.phone_ms == pytest.approx(
-        1000 * 1175.2 / (12_384 - 48), abs=0.01
-    )  # 48 of the segments go on from one of the same phone
+    # 48 segments continue a segment of the same phone
+    assert figures.phone_ms == pytest.approx(1000 * 1175.2 / (12_384 - 48), abs=0.01)
 
 
-# ---- what is kept ------------------------------------------------------------------------------------------------------------
+# ---- stored rows and features ----------------------------------------------------------------------------------------
 
 
-def no_work(monkeypatch) -> None:
-    """Nothing is computed any more: no sound, no k-means, no ABX."""
+def forbid_computation(monkeypatch) -> None:
+    """Reading audio, k-means and ABX fail the test."""
     monkeypatch.setattr(features_module, "load_checked_wave", lambda *_: pytest.fail("computed again"))
     monkeypatch.setattr(comparison, "fit_kmeans", lambda *_, **__: pytest.fail("computed again"))
     monkeypatch.setattr(abx_measure, "abx", lambda *_, **__: pytest.fail("computed again"))
 
 
-def test_a_finished_table_is_read(corpus, table, monkeypatch):
-    no_work(monkeypatch)
+def test_a_complete_table_is_not_computed_again(corpus, table, monkeypatch):
+    forbid_computation(monkeypatch)
     assert rows_of(corpus, table[1], with_abx=True) == table[0]
 
 
 def test_an_interrupted_table_resumes(corpus, table, tmp_path, monkeypatch):
-    """After the rows that it has, and from the features of the interrupted pass."""
+    """It continues after the stored rows, with the features of the interrupted pass."""
     rows, work = table
     shutil.copytree(work, tmp_path / "work")
-    kept = json.loads((tmp_path / "work/rows.json").read_text())
+    stored = json.loads((tmp_path / "work/rows.json").read_text())
     for name in ("layer 3", "head 1"):
-        del kept["rows"][name]
-    (tmp_path / "work/rows.json").write_text(json.dumps(kept))
+        del stored["rows"][name]
+    (tmp_path / "work/rows.json").write_text(json.dumps(stored))
     fitted = []
 
     def fit(features, *rest, **named):
@@ -200,21 +199,21 @@ def test_an_interrupted_table_resumes(corpus, table, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         rows_of(corpus, tmp_path / "work", with_abx=True)
     with monkeypatch.context() as patch:
-        patch.setattr(features_module, "load_checked_wave", lambda *_: pytest.fail("the sound is read again"))
+        patch.setattr(features_module, "load_checked_wave", lambda *_: pytest.fail("the audio is read again"))
         assert rows_of(corpus, tmp_path / "work", with_abx=True) == rows
     assert [source["layer"] for source in fitted] == [3, 3] and fitted[0]["weights"] == "student"
     assert not (tmp_path / "work/cache").exists()
 
 
-def test_the_file_is_loaded_once_and_the_sound_read_twice(corpus, tmp_path, monkeypatch):
-    """Once for the trained and once for the untrained model, for layers, codes, MFCC and log-Mel together."""
-    loaded, heard = [], []
+def test_the_checkpoint_is_loaded_once_and_audio_read_twice(corpus, tmp_path, monkeypatch):
+    """For the trained and the untrained model; layers, codes, MFCC and log-Mel are computed together."""
+    loaded, read = [], []
     load_model, load_wave = opening.load_model, features_module.load_checked_wave
     monkeypatch.setattr(opening, "load_model", lambda path: loaded.append(path) or load_model(path))
-    monkeypatch.setattr(features_module, "load_checked_wave", lambda one: heard.append(one.name) or load_wave(one))
+    monkeypatch.setattr(features_module, "load_checked_wave", lambda one: read.append(one.name) or load_wave(one))
     rows_of(corpus, tmp_path, with_abx=True)
     names = [f"{part}{n}" for part in ("train", "dev") for n in range(4)]
-    assert len(loaded) == 1 and sorted(heard) == sorted(names * 2)
+    assert len(loaded) == 1 and sorted(read) == sorted(names * 2)
 
 
 @pytest.mark.parametrize("change", ["checkpoint", "train", "dev", "phones", "abx"])
@@ -225,8 +224,10 @@ def test_rows_of_other_inputs_are_not_used(corpus, table, tmp_path, monkeypatch,
         shutil.copy(corpus / name, tmp_path)
     shutil.copy(GOLDEN, tmp_path / "checkpoint.pt")
     same, checkpoint = tmp_path / "work", tmp_path / "checkpoint.pt"
-    no_work(monkeypatch)
-    assert rows_of(tmp_path, same, with_abx=True, checkpoint=checkpoint) == rows  # by content, not by name
+    forbid_computation(monkeypatch)
+    assert (
+        rows_of(tmp_path, same, with_abx=True, checkpoint=checkpoint) == rows
+    )  # inputs are compared by content, not by name
     if change == "checkpoint":
         state = torch.load(checkpoint, weights_only=True)
         state["model"]["post_extract_proj.bias"] += 1e-6
@@ -241,7 +242,7 @@ def test_rows_of_other_inputs_are_not_used(corpus, table, tmp_path, monkeypatch,
         rows_of(tmp_path, same, with_abx=change != "abx", checkpoint=checkpoint)
 
 
-def test_an_hour_is_enough(corpus, monkeypatch):
+def test_kmeans_is_fitted_on_at_most_an_hour(corpus, monkeypatch):
     utterances = read_utterances(corpus / "train.tsv")
     assert random_hour(utterances) == utterances
     for limit, count in ((2 * utterances[0].samples, 2), (1, 1)):
@@ -265,7 +266,7 @@ def test_a_model_without_codebooks(corpus, tmp_path):
     assert {row["n_codes"] for row in rows} == {5} and rows[0]["speaker_pnmi"] is rows[0]["unit_abx_within"] is None
 
 
-def test_bad_requests(corpus, tmp_path):
+def test_invalid_requests(corpus, tmp_path):
     with pytest.raises(UserError, match="--clusters 7: the codebooks of .* have .* units"):
         rows_of(corpus, tmp_path, clusters=7)
     with pytest.raises(UserError, match="ABX requires the speakers"):
@@ -275,7 +276,7 @@ def test_bad_requests(corpus, tmp_path):
     assert not (tmp_path / "work").exists()
 
 
-def test_measure_and_the_command(corpus, table, tmp_path, capsys):
+def test_measure_and_the_command_line(corpus, table, tmp_path, capsys):
     rows, work = table
     figures = measure([GOLDEN], speech_of(corpus), corpus / "train.tsv", work, abx=True)
     assert figures["rows"] == rows and list(figures["baselines"]) == [
@@ -289,7 +290,7 @@ def test_measure_and_the_command(corpus, table, tmp_path, capsys):
     untrained = max(row["pnmi"] for row in rows if row["kind"] == "untrained")
     assert figures["counts"].sum() == best["frames"] and figures["baselines"]["untrained model"]["pnmi"] == untrained
     shutil.copytree(work, tmp_path / "comparison")
-    given = [
+    arguments = [
         "quality",
         str(GOLDEN),
         "--manifest",
@@ -299,20 +300,20 @@ def test_measure_and_the_command(corpus, table, tmp_path, capsys):
         "--out",
         str(tmp_path),
     ]
-    assert cli.main([*given, "--train", str(corpus / "train.tsv"), "--abx"]) == 0
+    assert cli.main([*arguments, "--train", str(corpus / "train.tsv"), "--abx"]) == 0
     printed = capsys.readouterr().out
     assert "ABX within %" in printed and all(f"\n{row['name']} " in printed for row in rows)
     assert json.loads((tmp_path / "quality.json").read_text())["rows"] == rows and (tmp_path / "curves.png").exists()
-    assert cli.main(given) == 0
+    assert cli.main(arguments) == 0
     printed = capsys.readouterr().out
     assert "codebook 0" in printed and "head 0" in printed and "MFCC" not in printed and "ABX" not in printed
-    assert cli.main([*given, "--log", "none.log"]) == 1
-    assert (
-        capsys.readouterr().err
-        == "error: none.log: no such log; train with common.log_format=json and common.log_file=FILE, or with common.tensorboard_logdir=DIR\n"
+    assert cli.main([*arguments, "--log", "none.log"]) == 1
+    assert capsys.readouterr().err == (
+        "error: none.log: no such log; train with common.log_format=json and common.log_file=FILE, or with "
+        "common.tensorboard_logdir=DIR\n"
     )
     (tmp_path / "empty.log").touch()
-    assert cli.main([*given, "--log", str(tmp_path / "empty.log")]) == 1
+    assert cli.main([*arguments, "--log", str(tmp_path / "empty.log")]) == 1
     assert "empty.log: contains no training loss" in capsys.readouterr().err
-    assert cli.main([*given[:-2], "--log", "none.log"]) == 1
+    assert cli.main([*arguments[:-2], "--log", "none.log"]) == 1
     assert "--out is required with --log" in capsys.readouterr().err

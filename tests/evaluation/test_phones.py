@@ -1,4 +1,4 @@
-"""Alignments to frame labels: where frames fall, and what a bad file is told."""
+"""Phone alignments: the phone of each frame, and messages about invalid files."""
 
 import numpy as np
 import pytest
@@ -23,11 +23,11 @@ def labels(alignment, utt, n_frames, rate=50.0, first_centre=0.0125):
 
 
 @pytest.mark.parametrize("samples, frames", [(0, 0), (399, 0), (400, 1), (719, 1), (720, 2), (16000, 49)])
-def test_trunk_frames(samples, frames):
+def test_number_of_trunk_frames(samples, frames):
     assert trunk_frames(samples) == frames
 
 
-def test_a_frame_takes_the_phone_at_its_centre(write):
+def test_the_phone_of_a_frame_is_that_at_its_centre(write):
     # centres at 0.0125, 0.0325, 0.0525, 0.0725, 0.0925
     alignment = PhoneAlignment.read(write("a 0.00 0.03 SIL", "a 0.03 0.06 K", "a 0.06 0.08 AE"))
     assert alignment.names == ("AE", "K", "SIL")
@@ -36,7 +36,7 @@ def test_a_frame_takes_the_phone_at_its_centre(write):
     assert alignment.frame_phones("a", 5, 50.0, 0.0125).dtype == np.int64
 
 
-def test_a_segment_holds_its_start_and_not_its_end(write):
+def test_a_segment_includes_its_start_and_excludes_its_end(write):
     alignment = PhoneAlignment.read(write("a 0.00 0.0325 S", "a 0.0325 0.07 T"))
     assert labels(alignment, "a", 2) == ["S", "T"]
     just_later = PhoneAlignment.read(write("a 0.00 0.0326 S", "a 0.0326 0.07 T"))
@@ -70,13 +70,13 @@ def test_gaps_late_starts_and_other_rates(write):
         ("", r"tsv:3: expected 'utt<TAB>start"),
     ],
 )
-def test_a_bad_row_is_named_with_its_line(write, row, message):
+def test_an_invalid_row_is_named_with_its_line(write, row, message):
     with pytest.raises(UserError, match=message) as error:
         PhoneAlignment.read(write("a 0.00 0.10 K", row))
     assert "\n" not in str(error.value)
 
 
-def test_bad_files(write, tmp_path):
+def test_invalid_files(write, tmp_path):
     with pytest.raises(UserError, match="absent.tsv: no such phone alignment"):
         PhoneAlignment.read(tmp_path / "absent.tsv")
     with pytest.raises(UserError, match="first line is 'utt,start'"):
@@ -98,7 +98,7 @@ def test_utterances_without_alignment_are_counted_and_named(write):
         alignment.frame_phones("z", 3, 50.0, 0.0125)
 
 
-def test_classes():
+def test_classes_of_phones():
     every = [phone for phones in PHONE_CLASSES.values() for phone in phones]
     assert len(every) == len(set(every)) == 42  # 39 ARPABET phones and three names for silence
     names = ["AA", "B", "QQ", "S", "SIL", "EY", "IY"]
@@ -106,11 +106,10 @@ def test_classes():
     assert (phone_class("NG"), phone_class("QQ")) == ("nasals", "other")
 
 
-def test_real_alignment(librispeech_mini):
+def test_a_real_alignment(librispeech_mini):
     alignment = PhoneAlignment.read(librispeech_mini / "dev.phones.tsv")
     assert len(alignment.names) == 40 and list(alignment.names) == sorted(alignment.names)
     assert all(phone_class(name) != "other" for name in alignment.names)
     assert len(alignment.segments) == 91
-    assert (
-        labels(alignment, "7367-86737-0000", 14) == ["SIL"] * 11 + ["CH"] * 3
-    )  # SIL ends at 0.23 s, centre 11 is 0.2325 s
+    # SIL ends at 0.23 s; the centre of frame 11 is at 0.2325 s
+    assert labels(alignment, "7367-86737-0000", 14) == ["SIL"] * 11 + ["CH"] * 3

@@ -1,4 +1,4 @@
-"""Aligned text, and rows that are kept."""
+"""Text tables with aligned columns, and rows that are stored."""
 
 import json
 
@@ -19,7 +19,7 @@ def test_columns_are_aligned():
     ]
 
 
-def test_no_rows_leave_a_header():
+def test_a_table_without_rows_has_a_header():
     header, rule = format_table([], COLUMNS).splitlines()
     assert " ".join(header.split()) == (
         "size active perplexity phone purity cluster purity PNMI speaker PNMI bit/s runs bit/s unit ms phone ms frames"
@@ -27,7 +27,7 @@ def test_no_rows_leave_a_header():
     assert set(rule) == {"-", " "}
 
 
-def test_rows_are_kept_for_the_same_digest_only(tmp_path):
+def test_stored_rows_are_used_for_the_same_digest_only(tmp_path):
     path = tmp_path / "rows.json"
     RowTable(path, "one").add("a", {"pnmi": 0.5})
     again = RowTable(path, "one")
@@ -38,12 +38,12 @@ def test_rows_are_kept_for_the_same_digest_only(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"rows": {}}', "null"])
-def test_a_damaged_table_is_begun_anew(tmp_path, text):
+def test_a_damaged_file_is_ignored(tmp_path, text):
     (tmp_path / "rows.json").write_text(text)
     table = RowTable(tmp_path / "rows.json", "one")
     assert table.rows == {} and table.add("a", {}) == {} and RowTable(tmp_path / "rows.json", "one").rows == {"a": {}}
 
 
-def test_a_table_without_a_file():
+def test_rows_without_a_file():
     table = RowTable()
     assert table.add("a", {"x": 1}) == table.get("a") == {"x": 1}

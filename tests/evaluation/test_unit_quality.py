@@ -1,4 +1,4 @@
-"""Unit files beside an alignment: which files, whose units, and every way in which the two do not belong together."""
+"""Quality of unit files: which files are read, their utterances, and files that do not match the alignment."""
 
 import json
 import re
@@ -17,12 +17,12 @@ from dinosr_plugin.units.unit_files import UnitInfo, read_labelled_units, write_
 
 UTTERANCES = {"7-1-0000": ["AA", "B", "AA", "SIL"], "7-1-0001": ["B", "SIL"], "8-1-0000": ["SIL", "AA", "B"]}
 IDS = {"AA": 0, "B": 1, "SIL": 3}
-SPAN = 0.1  # seconds a phone: 5 units at 50 Hz
+SPAN = 0.1  # seconds per phone: 5 units at 50 Hz
 
 
 @pytest.fixture
 def data(tmp_path):
-    """all.phones.tsv, all.tsv, and all.units that know the phones."""
+    """all.phones.tsv, all.tsv, and all.units with a unit for each phone."""
     rows = [
         f"{utt}\t{i * SPAN:.1f}\t{(i + 1) * SPAN:.1f}\t{phone}"
         for utt, phones in UTTERANCES.items()
@@ -31,7 +31,7 @@ def data(tmp_path):
     (tmp_path / "all.phones.tsv").write_text("\n".join(["utt\tstart\tend\tphone", *rows]) + "\n")
     (tmp_path / "all.tsv").write_text(
         "\n".join(
-            [str(tmp_path), *(f"speaker{utt[0]}/{utt}.wav\t{1600 * len(own)}" for utt, own in UTTERANCES.items())]
+            [str(tmp_path), *(f"speaker{utt[0]}/{utt}.wav\t{1600 * len(phones)}" for utt, phones in UTTERANCES.items())]
         )
         + "\n"
     )
@@ -47,17 +47,17 @@ def quality(data, *arguments) -> int:
     return cli.main(["quality", *map(str, arguments), "--phones", str(data / "all.phones.tsv")])
 
 
-def said(data, capsys, *arguments) -> str:
+def error_of(data, capsys, *arguments) -> str:
     assert quality(data, *arguments) == 1
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1
     return captured.err
 
 
-# ---- what is what ------------------------------------------------------------------------------------------------------------
+# ---- files -----------------------------------------------------------------------------------------------------------
 
 
-def test_what_a_file_is(tmp_path):
+def test_checkpoints_are_recognised_by_content(tmp_path):
     for name, content, expected in (
         ("a.units", b"PK\3\4", True),
         ("b.pt", b"PK-1\t1 2", False),
@@ -71,7 +71,7 @@ def test_what_a_file_is(tmp_path):
         is_checkpoint(tmp_path / "gone")
 
 
-def test_files_of_a_folder_in_order_of_their_numbers(tmp_path):
+def test_files_of_a_folder_are_in_numerical_order(tmp_path):
     for name in (
         "codebook_10.units",
         "codebook_2.units",
@@ -93,7 +93,7 @@ def test_files_of_a_folder_in_order_of_their_numbers(tmp_path):
         unit_files(tmp_path / "none")
 
 
-def test_names_in_the_table(tmp_path):
+def test_short_names_in_the_table(tmp_path):
     assert short_names([tmp_path / "a/x.units", tmp_path / "a/y.km"]) == ["x", "y"]
     assert short_names([tmp_path / "a/x.units", tmp_path / "b/x.units"]) == [
         str(tmp_path / "a/x.units"),
@@ -101,7 +101,7 @@ def test_names_in_the_table(tmp_path):
     ]
 
 
-def test_ids_without_names(data):
+def test_files_without_names_of_utterances(data):
     (data / "all.km").write_text("".join(" ".join(map(str, ids)) + "\n" for ids in perfect().values()))
     units = read_labelled_units(data / "all.km", data / "all.tsv")
     assert list(units) == list(UTTERANCES)
@@ -117,10 +117,10 @@ def test_ids_without_names(data):
         read_labelled_units(data / "all.km", data / "all.tsv")
 
 
-# ---- dinosr quality ----------------------------------------------------------------------------------------------------------
+# ---- dinosr quality --------------------------------------------------------------------------------------------------
 
 
-def test_a_table_of_files_and_folders(data, capsys):
+def test_files_and_folders_in_one_table(data, capsys):
     (data / "more").mkdir()
     write_units(data / "more/codebook_0.units", ((utt, ids * 0) for utt, ids in perfect().items()))
     (data / "more/all2.km").write_text("".join(" ".join(map(str, ids)) + "\n" for ids in perfect().values()))
@@ -139,8 +139,8 @@ def test_a_table_of_files_and_folders(data, capsys):
     assert (rows[2]["pnmi"], rows[2]["bit_rate"], rows[2]["speaker_pnmi"]) == pytest.approx((0, 0, 0), abs=1e-6)
 
 
-def test_speakers_by_manifest_by_name_and_not_at_all(data, capsys):
-    """Units that tell the speaker."""
+def test_speakers_from_the_manifest_or_from_names_or_unknown(data, capsys):
+    """With units that identify the speaker."""
     write_units(data / "speaker.units", ((utt, np.full(len(ids), int(utt[0]))) for utt, ids in perfect().items()))
     figures = []
     for more in ([], ["--manifest", data / "all.tsv"]):
@@ -157,14 +157,14 @@ def test_speakers_by_manifest_by_name_and_not_at_all(data, capsys):
         and "give --manifest" in captured.err
         and captured.out.splitlines()[2].split()[7] == "-"
     )
-    assert "all.tsv: 1 of 3 utterances are not in it (seven)" in said(
+    assert "all.tsv: 1 of 3 utterances are not in it (seven)" in error_of(
         data, capsys, data / "speaker.units", "--manifest", data / "all.tsv"
     )
 
 
-def test_another_corpus(data, capsys):
+def test_units_of_another_corpus(data, capsys):
     write_units(data / "other.units", [("9-9-9999", np.zeros(5, int))])
-    assert "none of its 1 utterances (9-9-9999, ...) is in" in said(
+    assert "none of its 1 utterances (9-9-9999, ...) is in" in error_of(
         data, capsys, data / "other.units", "--skip-missing"
     )
 
@@ -173,17 +173,18 @@ def test_utterances_missing_on_both_sides(data, capsys):
     units = perfect()
     units["8-1-0005"] = units.pop("8-1-0000")
     write_units(data / "some.units", units.items())
-    told = said(data, capsys, data / "some.units")
-    assert "1 of 3 utterances have no alignment in" in told and "(8-1-0005)" in told
+    message = error_of(data, capsys, data / "some.units")
+    assert "1 of 3 utterances have no alignment in" in message and "(8-1-0005)" in message
     assert (
-        f"1 of 3 utterances of {data / 'all.phones.tsv'} have no units (8-1-0000)" in told and "--skip-missing" in told
+        f"1 of 3 utterances of {data / 'all.phones.tsv'} have no units (8-1-0000)" in message
+        and "--skip-missing" in message
     )
     assert quality(data, data / "some.units", "--skip-missing") == 0
     captured = capsys.readouterr()
     assert captured.err.count("note: ") == 2 and captured.out.splitlines()[-1].split()[-1] == "30"  # frames
 
 
-def test_a_manifest_says_which_part_of_the_alignment_counts(data, capsys):
+def test_a_manifest_selects_a_part_of_the_alignment(data, capsys):
     rows = (data / "all.tsv").read_text().splitlines()
     (data / "part.tsv").write_text("\n".join(rows[:-1]) + "\n")
     units = perfect()
@@ -191,11 +192,11 @@ def test_a_manifest_says_which_part_of_the_alignment_counts(data, capsys):
     write_units(data / "part.units", units.items())
     assert quality(data, data / "part.units", "--manifest", data / "part.tsv") == 0
     assert capsys.readouterr().err == ""
-    assert "1 of 3 utterances of" in said(data, capsys, data / "part.units", "--manifest", data / "all.tsv")
+    assert "1 of 3 utterances of" in error_of(data, capsys, data / "part.units", "--manifest", data / "all.tsv")
 
 
 @pytest.mark.parametrize(
-    "change, rate, told",
+    "change, rate, message",
     [
         (lambda ids: ids, 100, "45 units for the 0.9 s in .* are 50.0 per second, not 100 .--rate.; try --rate 50"),
         (lambda ids: np.repeat(ids, 2), None, "are 100.0 per second, not 50 .--rate.; try --rate 100"),
@@ -203,34 +204,36 @@ def test_a_manifest_says_which_part_of_the_alignment_counts(data, capsys):
         (dedup, None, "are 10.0 per second, .*these are deduplicated, which have no rate"),
     ],
 )
-def test_another_rate(data, capsys, change, rate, told):
+def test_units_with_an_unexpected_rate(data, capsys, change, rate, message):
     write_units(data / "odd.units", ((utt, change(ids)) for utt, ids in perfect().items()))
-    assert re.search(told, said(data, capsys, data / "odd.units", *(["--rate", rate] if rate else [])))
-    if rate is None and "try --rate 100" in told:
+    assert re.search(message, error_of(data, capsys, data / "odd.units", *(["--rate", rate] if rate else [])))
+    if rate is None and "try --rate 100" in message:
         assert quality(data, data / "odd.units", "--rate", 100) == 0
 
 
-def test_other_bad_input(data, capsys):
+def test_other_invalid_input(data, capsys):
     (data / "empty.units").touch()
     (data / "zip.units").write_bytes(b"PK\3\4")
     (data / "binary.units").write_bytes(b"\xff\xfe\0\0")
     write_units(data / "silent.units", ((utt, ids[:0]) for utt, ids in perfect().items()))
-    assert "empty.units: no units in it" in said(data, capsys, data / "empty.units")
-    assert "binary.units: not UTF-8" in said(data, capsys, data / "binary.units")
-    assert "no frame to measure" in said(data, capsys, data / "silent.units")
-    assert "all.units: not a checkpoint, but" in said(data, capsys, data / "zip.units", data / "all.units")
-    assert "--train: only used with checkpoints" in said(data, capsys, data / "all.units", "--train", data / "all.tsv")
-    assert "--rate: only used with unit files" in said(data, capsys, data / "zip.units", "--rate", 50)
-    assert "--manifest: required for checkpoints" in said(data, capsys, data / "zip.units")
-    assert "--train is required with --abx" in said(
+    assert "empty.units: no units in it" in error_of(data, capsys, data / "empty.units")
+    assert "binary.units: not UTF-8" in error_of(data, capsys, data / "binary.units")
+    assert "no frames to measure" in error_of(data, capsys, data / "silent.units")
+    assert "all.units: not a checkpoint, but" in error_of(data, capsys, data / "zip.units", data / "all.units")
+    assert "--train: only used with checkpoints" in error_of(
+        data, capsys, data / "all.units", "--train", data / "all.tsv"
+    )
+    assert "--rate: only used with unit files" in error_of(data, capsys, data / "zip.units", "--rate", 50)
+    assert "--manifest: required for checkpoints" in error_of(data, capsys, data / "zip.units")
+    assert "--train is required with --abx" in error_of(
         data, capsys, data / "zip.units", "--manifest", data / "all.tsv", "--abx"
     )
 
 
-# ---- of checkpoints ----------------------------------------------------------------------------------------------------------
+# ---- manifests -------------------------------------------------------------------------------------------------------
 
 
-def test_the_aligned_part_of_a_manifest(data):
+def test_skip_missing_leaves_out_utterances_without_alignment(data):
     phones = PhoneAlignment.read(data / "all.phones.tsv")
     manifest = data / "more.tsv"
     manifest.write_text((data / "all.tsv").read_text() + "speaker9/9-1-0000.wav\t1600\n")
@@ -244,7 +247,7 @@ def test_the_aligned_part_of_a_manifest(data):
         Speech.read(manifest, phones, skip_missing=True)
 
 
-# ---- where units are in time -----------------------------------------------------------------------------------------
+# ---- alignment in time -----------------------------------------------------------------------------------------------
 
 
 def figures_of(data, *arguments) -> dict:
@@ -253,20 +256,20 @@ def figures_of(data, *arguments) -> dict:
 
 
 def at_100_hz(delay_ms: int = 0) -> dict:
-    """Units that know the phone at 10 i + 5 ms, of ``delay_ms`` before."""
+    """Unit i is that of the phone at 10 i + 5 ms - ``delay_ms``."""
     units = {utt: np.repeat([IDS[phone] for phone in phones], 10) for utt, phones in UTTERANCES.items()}
     late = delay_ms // 10
     return {utt: np.concatenate([ids[:1].repeat(late), ids])[: len(ids)] for utt, ids in units.items()}
 
 
-def test_units_at_100_hz_are_aligned_by_their_own_centres(data):
-    """A unit at 100 Hz is centred at 5 ms, not where the first frame of 20 ms is: then perfect units are perfect."""
+def test_units_at_100_hz_are_aligned_by_their_centres(data):
+    """The first unit at 100 Hz is centred at 5 ms, not at 12.5 ms: then perfect units have a PNMI of 1."""
     write_units(data / "fine.units", at_100_hz().items())
     assert figures_of(data, data / "fine.units", "--rate", 100)["pnmi"] == pytest.approx(1, abs=1e-6)
     assert figures_of(data, data / "fine.units", "--rate", 100, "--first-centre", 0.0125)["pnmi"] < 0.9
 
 
-def test_the_rate_is_read_beside_the_units(data, capsys):
+def test_the_rate_is_read_from_the_info_file(data, capsys):
     write_units(data / "fine.units", at_100_hz().items(), info=UnitInfo(100.0, 0.004, 4))
     row = figures_of(data, data / "fine.units")
     assert row["pnmi"] == pytest.approx(1, abs=1e-6) and row["frames"] == 90
@@ -276,7 +279,7 @@ def test_the_rate_is_read_beside_the_units(data, capsys):
 
 
 def test_the_published_alignment(data):
-    """Unit i at 50 Hz against labels 2 i and 2 i + 1 of 10 ms, counted by hand."""
+    """Unit i at 50 Hz is compared with labels 2 i and 2 i + 1 of 10 ms; here counted in a loop."""
     rng = np.random.default_rng(0)
     units = {utt: rng.integers(0, 5, len(ids)) for utt, ids in perfect().items()}
     write_units(data / "random.units", units.items())
@@ -297,8 +300,8 @@ def test_the_published_alignment(data):
 
 
 @pytest.mark.parametrize("delay_ms", [0, 20, 40])
-def test_lags_find_a_delay(data, capsys, delay_ms):
-    """Units that follow the sound late have their peak at a negative lag."""
+def test_lags_reveal_a_delay(data, capsys, delay_ms):
+    """Delayed units have their peak at a negative lag."""
     write_units(data / "late.units", at_100_hz(delay_ms).items())
     row = figures_of(data, data / "late.units", "--rate", 100, "--lags")
     assert row["peak_lag_ms"] == -delay_ms and row[f"pnmi_{-delay_ms:+d}ms"] == pytest.approx(1, abs=1e-6)
@@ -313,7 +316,7 @@ def test_lags_find_a_delay(data, capsys, delay_ms):
         (5, ["--rate", "60"], "are 50.0 per second, not 60"),
     ],
 )
-def test_a_rate_that_does_not_fit(data, capsys, n, arguments, message):
+def test_invalid_rates(data, capsys, n, arguments, message):
     """``n``: units in a phone of 100 ms."""
     write_units(data / "odd.units", ((utt, np.zeros(n * len(phones), int)) for utt, phones in UTTERANCES.items()))
     assert quality(data, data / "odd.units", *arguments) == 1

@@ -1,4 +1,4 @@
-"""CPC_audio's checkpoints: what is read gives the reference's features and predictions, and other files are told apart in one line."""
+"""Checkpoints of CPC_audio give the features and predictions of the reference; other files give a one-line error."""
 
 import logging
 
@@ -40,12 +40,12 @@ def wave() -> torch.Tensor:
     return 0.1 * torch.randn(4567, generator=torch.Generator().manual_seed(5))
 
 
-# ---- what is read -----------------------------------------------------------------------------------------------------------
+# ---- supported models ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("norm, recurrent, layers, width, form", CASES)
 @torch.no_grad()
-def test_gives_the_references_features(tmp_path, wave, norm, recurrent, layers, width, form):
+def test_features_equal_those_of_the_reference(tmp_path, wave, norm, recurrent, layers, width, form):
     model = reference(norm, recurrent, layers, width)
     if form == "of torch.hub":
         torch.save({"config": {"hiddenGar": 999}, "weights": model.state_dict()}, path := tmp_path / "60k.pt")
@@ -67,25 +67,25 @@ def test_gives_the_references_features(tmp_path, wave, norm, recurrent, layers, 
 
 
 @torch.no_grad()
-def test_linear_predictors(tmp_path, wave):
+def test_linear_predictors_equal_those_of_the_reference(tmp_path, wave):
     model, state = reference(width=24), linear_predictors(24)
     ours, cfg, _ = load_model(save(tmp_path, model, state))
     assert (cfg.model.predictor, cfg.model.steps, cfg.model.n_negatives) == ("linear", 12, 64)
     c = encode(model, wave)[1]
-    given = ours.predictors(c.unsqueeze(0))
+    predicted = ours.predictors(c.unsqueeze(0))
     for k in range(12):
-        assert_close(given[k, 0], c @ state[f"wPrediction.predictors.{k}.weight"].T, rtol=1e-5, atol=1e-5)
+        assert_close(predicted[k, 0], c @ state[f"wPrediction.predictors.{k}.weight"].T, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
-def test_transformer_predictors(tmp_path):
+def test_transformer_predictors_equal_those_of_the_reference(tmp_path):
     state = transformer_predictors(anchors=9)
     ours, cfg, _ = load_model(save(tmp_path, reference(), state))
     assert (cfg.model.predictor, cfg.model.steps, cfg.model.predictor_positions) == ("transformer", 12, 9)
     c = torch.randn(9, CHANNELS)
-    given = ours.predictors(c.unsqueeze(0))
+    predicted = ours.predictors(c.unsqueeze(0))
     for k in range(12):
-        assert_close(given[k, 0], transformer_prediction(state, k, c), rtol=1e-5, atol=1e-5)
+        assert_close(predicted[k, 0], transformer_prediction(state, k, c), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_transformer_predictors(tmp_path):
         transformer_predictors(9, heads=4),
     ],
 )
-def test_other_predictors_are_left_out(tmp_path, wave, criterion):
-    """The features need none; nothing is learned without."""
+def test_unsupported_predictors_are_left_out(tmp_path, wave, criterion):
+    """Features do not require predictors; training does."""
     model = reference()
     ours, cfg, _ = load_model(save(tmp_path, model, criterion))
     assert cfg.model.predictor == "none" and ours.predictors is None
@@ -110,7 +110,7 @@ def test_other_predictors_are_left_out(tmp_path, wave, criterion):
 
 
 @torch.no_grad()
-def test_classifier_of_the_fork(tmp_path):
+def test_the_classifier_of_the_fork_is_read(tmp_path):
     classifier = {"classifier.weight": torch.randn(50, CHANNELS), "classifier.bias": torch.randn(50)}
     ours, *_ = load_model(save(tmp_path, reference(), linear_predictors(), cpc_classifier=classifier))
     assert type(ours) is CPCDeepCluster and ours.cfg.num_classes == [50]
@@ -119,30 +119,30 @@ def test_classifier_of_the_fork(tmp_path):
     )
 
 
-def test_same_weights_have_the_same_fingerprint(tmp_path):
-    """... at every reading, so that a features folder goes on."""
+def test_the_fingerprint_is_the_same_for_every_reader(tmp_path):
+    """So that an interrupted extraction resumes."""
     path = save(tmp_path, reference(), {})
     assert open_reader(path).fingerprint == open_reader(path).fingerprint
 
 
-# ---- what is not ------------------------------------------------------------------------------------------------------------
+# ---- missing options, unsupported and damaged files ------------------------------------------------------------------
 
 
-def test_without_options(tmp_path, caplog):
-    """They are not needed for any size: a warning says what cannot be known."""
+def test_missing_options_give_a_warning(tmp_path, caplog):
+    """No size depends on the options; a warning says what is unknown."""
     with caplog.at_level(logging.WARNING):
         _, cfg, _ = load_model(save(tmp_path, reference(), linear_predictors(), args=None))
     assert cfg.model.n_negatives == 128
-    assert [record.message for record in caplog.records if "no checkpoint_args.json beside it" in record.message]
+    assert [record.message for record in caplog.records if "no checkpoint_args.json in its folder" in record.message]
 
 
 @pytest.mark.parametrize(
-    "content, named", [("{", "checkpoint_args.json: no JSON"), ("[1]", "checkpoint_args.json: no options")]
+    "content, message", [("{", "checkpoint_args.json: not JSON"), ("[1]", "checkpoint_args.json: contains no options")]
 )
-def test_options_that_are_none(tmp_path, content, named):
+def test_invalid_options(tmp_path, content, message):
     path = save(tmp_path, reference(), {})
     (tmp_path / "checkpoint_args.json").write_text(content)
-    with pytest.raises(UserError, match=named):
+    with pytest.raises(UserError, match=message):
         load_model(path)
 
 
@@ -153,7 +153,7 @@ def without(name: str) -> dict:
 
 
 @pytest.mark.parametrize(
-    "model, named",
+    "model, message",
     [
         (without("gEncoder.conv0.weight"), "without gEncoder.conv0.weight"),
         (without("gAR.baseNet.weight_hh_l0"), "without gAR.baseNet.weight_hh_l0"),
@@ -179,19 +179,19 @@ def without(name: str) -> dict:
         ),
     ],
 )
-def test_other_and_damaged_models(tmp_path, model, named):
-    with pytest.raises(UserError, match=named) as error:
+def test_unsupported_and_damaged_models(tmp_path, model, message):
+    with pytest.raises(UserError, match=message) as error:
         load_model(save(tmp_path, model, {}))
     assert "checkpoint_30.pt" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_model_that_reads_backwards(tmp_path):
+def test_a_model_trained_backwards_in_time(tmp_path):
     with pytest.raises(UserError, match="cpc_mode=reverse"):
         load_model(save(tmp_path, reference(), {}, args={"cpc_mode": "reverse"}))
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.99])
-def test_a_file_cut_short(tmp_path, keep):
+def test_a_truncated_file(tmp_path, keep):
     path = save(tmp_path, reference(), linear_predictors())
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep)])
@@ -203,7 +203,7 @@ def test_a_file_cut_short(tmp_path, keep):
     "state",
     [{"config": {}, "weights": {"conv.weight": torch.zeros(1)}}, {"gEncoder": {}}, [torch.zeros(1)], torch.zeros(1)],
 )
-def test_foreign_files(tmp_path, state):
+def test_other_files(tmp_path, state):
     torch.save(state, tmp_path / "other.pt")
     with pytest.raises(UserError, match="other.pt: cannot be loaded"):
         load_model(tmp_path / "other.pt")

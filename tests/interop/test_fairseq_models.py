@@ -1,4 +1,4 @@
-"""Trunks of fairseq's own models: the same features, and settings that are read off the modules."""
+"""Trunks of fairseq's models: equal features, and settings that are derived from the modules."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from support.fairseq_models import MODELS, SIZES, fairseq_checkpoint
 
 @pytest.mark.parametrize("kind", MODELS)
 @torch.no_grad()
-def test_features_are_theirs(tmp_path, kind):
+def test_features_equal_those_of_fairseq(tmp_path, kind):
     theirs = fairseq_checkpoint(tmp_path / "x.pt", kind)
     loaded, *_ = load_model(tmp_path / "x.pt")
     trunk = to_trunk(loaded, "x.pt")
@@ -26,12 +26,12 @@ def test_features_are_theirs(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_settings(tmp_path, kind):
+def test_settings_equal_those_of_the_checkpoint(tmp_path, kind):
     fairseq_checkpoint(tmp_path / "x.pt", kind)
     loaded, cfg, _ = load_model(tmp_path / "x.pt")
     settings, state = trunk_state(loaded, "x.pt")
     defaults = MODEL_DATACLASS_REGISTRY[cfg.model._name]()
-    for name in settings.keys() - {"conv_feature_layers", "conv_pos"}:  # the same values, written in another way
+    for name in settings.keys() - {"conv_feature_layers", "conv_pos"}:  # equal values in another notation
         assert settings[name] == cfg.model.get(name, getattr(defaults, name, 1)), name  # HuBERT has no pos_conv_depth
     assert settings["conv_feature_layers"] == str([(16, 10, 5)] + [(16, 3, 2)] * 4 + [(16, 2, 2)] * 2)
     assert settings["conv_pos"] == (15 if kind == "data2vec_audio" else 10)  # 5 kernels of at least 3
@@ -44,7 +44,7 @@ def test_settings(tmp_path, kind):
     }
 
 
-def test_other_models_are_returned_as_they_are():
+def test_other_models_are_returned_unchanged():
     model = torch.nn.Linear(1, 1)
     assert to_trunk(model, "x.pt") is model
 
@@ -57,7 +57,7 @@ def test_other_models_are_returned_as_they_are():
         ({"activation_fn": "linear"}, r"another activation function \(activation_fn\)"),
     ],
 )
-def test_trunks_of_another_kind(change, message):
+def test_unsupported_trunks(change, message):
     sizes = {name: value for name, value in SIZES.items() if name != "final_dim"}
     model = Wav2Vec2Model(Wav2Vec2Config(**{**sizes, **change}))
     with pytest.raises(

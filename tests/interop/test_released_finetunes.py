@@ -1,4 +1,4 @@
-"""A checkpoint in the released format goes through fairseq's CTC fine-tuning, student's or teacher's weights."""
+"""fairseq's CTC fine-tuning, run as a command, of a checkpoint in the released format: student or teacher weights."""
 
 import subprocess
 
@@ -14,7 +14,7 @@ RELEASED = REPOSITORY / "tests/golden/official_format_tiny.pt"
 
 
 @pytest.mark.parametrize("load_ema", ["false", "true"])
-def test_fine_tuning_starts_from_the_released_weights(tmp_path, load_ema, commands):
+def test_fine_tuning_starts_from_the_weights_of_the_student_or_teacher(tmp_path, load_ema, commands):
     rng = np.random.default_rng(0)
     (tmp_path / "corpus").mkdir()
     for n in range(4):
@@ -47,8 +47,8 @@ def test_fine_tuning_starts_from_the_released_weights(tmp_path, load_ema, comman
 
     tuned = torch.load(tmp_path / "checkpoint_last.pt", weights_only=False)["model"]
     released = torch.load(RELEASED, weights_only=True)["model"]
-    name = "layers.0.fc1.weight"  # frozen for all 10 updates: still what was loaded
-    wanted = released["_ema"][name] if load_ema == "true" else released[f"encoder.{name}"]
-    assert torch.equal(tuned[f"w2v_encoder.w2v_model.encoder.{name}"], wanted)
+    name = "layers.0.fc1.weight"  # frozen for all 10 updates, so equal to the loaded weights
+    expected = released["_ema"][name] if load_ema == "true" else released[f"encoder.{name}"]
+    assert torch.equal(tuned[f"w2v_encoder.w2v_model.encoder.{name}"], expected)
     assert not torch.equal(released["_ema"][name], released[f"encoder.{name}"])
     assert not any("heads" in key or "codebook" in key or "_ema" in key for key in tuned)

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def slow_path(distances: np.ndarray) -> tuple:
-    """(n, m) distances -> (cost, length of the path), from the matrix of costs and backtracking."""
+    """(n, m) distances -> (cost, length of the path), from the full matrix and by tracing the path backwards."""
     n, m = distances.shape
     cost = np.full((n + 1, m + 1), np.inf, dtype=np.float32)
     cost[0, 0] = 0

@@ -1,4 +1,4 @@
-"""Discrete units: those of the codebooks and of k-means, whatever the batches; their files, and what fairseq makes of them."""
+"""Discrete units from codebooks and k-means do not depend on batches; their files, also as input of fairseq."""
 
 import sys
 from pathlib import Path
@@ -40,20 +40,20 @@ def waves(corpus: Path) -> list:
     return [soundfile.read(utterance.path, dtype="float32")[0] for utterance in read_utterances(corpus)]
 
 
-# ---- sequences ---------------------------------------------------------------------------------------------------------------
+# ---- deduplication and rates -----------------------------------------------------------------------------------------
 
 
 @given(SEQUENCES)
-def test_dedup(units):
+def test_dedup_keeps_one_of_each_run(units):
     once = dedup(units)
     assert not (once[1:] == once[:-1]).any()
     runs = np.cumsum(np.concatenate([[0], units[1:] != units[:-1]]))[: len(units)].astype(int)
-    np.testing.assert_array_equal(once[runs], units)  # each run in its place
+    np.testing.assert_array_equal(once[runs], units)  # each run in its position
     np.testing.assert_array_equal(dedup(once), once)
 
 
 @given(SEQUENCES)
-def test_rates(units):
+def test_at_rate_repeats_or_drops_units(units):
     np.testing.assert_array_equal(at_rate(units, 50.0, 50), units)
     np.testing.assert_array_equal(at_rate(at_rate(units, 50, 100), 100, 50), units)  # repeating loses nothing
     assert at_rate(units, 50, 100).tolist() == [unit for unit in units.tolist() for _ in range(2)]
@@ -62,16 +62,16 @@ def test_rates(units):
 
 
 @pytest.mark.parametrize("wanted", [40, 75, 0, -50, 33.3])
-def test_rates_that_do_not_fit(wanted):
+def test_rates_that_are_not_a_multiple_or_fraction(wanted):
     with pytest.raises(UserError, match=f"--rate {wanted:g}: not a whole multiple or fraction of these units' 50 Hz"):
         at_rate(np.arange(4), 50.0, wanted)
 
 
-# ---- files -------------------------------------------------------------------------------------------------------------------
+# ---- files -----------------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(SEQUENCES, min_size=1, max_size=5))
-def test_files_there_and_back(tmp_path_factory, sequences):
+def test_written_units_are_read_back(tmp_path_factory, sequences):
     path = tmp_path_factory.mktemp("units") / "a.units"
     units = {f"é {n}": ids for n, ids in enumerate(sequences)}
     write_units(path, units.items())
@@ -80,14 +80,14 @@ def test_files_there_and_back(tmp_path_factory, sequences):
     assert all(ids.dtype == np.int64 for ids in again.values())
 
 
-def test_the_text(tmp_path):
+def test_format_of_unit_files(tmp_path):
     units = [("b", np.array([3, 3, 12], dtype=np.int32)), ("a", np.array([], dtype=np.int64))]
     assert write_units(tmp_path / "new" / "a.units", units).read_text() == "b\t3 3 12\na\t\n"
     assert write_units(tmp_path / "a.txt", units, plain=True).read_text() == "3 3 12\n\n"
 
 
 @pytest.mark.parametrize(
-    "text, said",
+    "text, message",
     [
         ("a\t1 2\nb 3\n", "line 2: expected `utt<TAB>unit ids`; make it with `dinosr units`"),
         ("\t1\n", "line 1: expected `utt<TAB>unit ids`"),
@@ -98,14 +98,14 @@ def test_the_text(tmp_path):
         ("", "no units in it"),
     ],
 )
-def test_what_is_no_unit_file(tmp_path, text, said):
+def test_invalid_unit_files(tmp_path, text, message):
     (tmp_path / "a.units").write_text(text)
     with pytest.raises(UserError) as error:
         read_units(tmp_path / "a.units")
-    assert str(tmp_path / "a.units") in str(error.value) and said in str(error.value)
+    assert str(tmp_path / "a.units") in str(error.value) and message in str(error.value)
 
 
-def test_nothing_half_written(tmp_path):
+def test_unit_files_are_written_completely_or_not_at_all(tmp_path):
     with pytest.raises(KeyboardInterrupt), UnitWriter(tmp_path / "a.units") as out:
         out.add("a", np.arange(3))
         raise KeyboardInterrupt
@@ -116,8 +116,8 @@ def test_nothing_half_written(tmp_path):
         read_units(tmp_path / "none.units")
 
 
-def test_fairseq_preprocess_reads_it(tmp_path, monkeypatch):
-    """``fairseq-preprocess --only-source`` with the plain file: every id a word, every utterance a line, an empty one too."""
+def test_fairseq_preprocess_reads_plain_files(tmp_path, monkeypatch):
+    """``fairseq-preprocess --only-source`` of the plain file: ids are words, utterances are lines, also empty ones."""
     units = {"a": np.array([7, 7, 100, 3]), "b": np.array([], dtype=np.int64), "c": np.array([3])}
     write_units(tmp_path / "train.txt", units.items(), plain=True)
     command = [
@@ -136,7 +136,7 @@ def test_fairseq_preprocess_reads_it(tmp_path, monkeypatch):
     assert lines == ["7 7 100 3", "", "3"] and dictionary.unk() not in dataset[0].tolist()
 
 
-# ---- their place in time ----------------------------------------------------------------------------------------------
+# ---- rates and centres -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_fairseq_preprocess_reads_it(tmp_path, monkeypatch):
         (200, 0.005),
     ],  # the first of two copies is 5 ms earlier
 )
-def test_the_place_of_units_at_another_rate(corpus, tmp_path, rate, first_centre):
+def test_first_centre_at_another_rate(corpus, tmp_path, rate, first_centre):
     path = write_codebook_units(GOLDEN, corpus, tmp_path, codebooks=[0], rate=rate).files[0]
     info = read_info(path)
     assert (info.rate, info.size) == (rate or 50, 8) and info.first_centre == pytest.approx(first_centre)
@@ -163,7 +163,7 @@ def test_units_without_repetitions_have_no_rate(corpus, tmp_path):
 @pytest.mark.parametrize(
     "text", ["{", "[]", '{"rate": 0, "first_centre": 0}', '{"rate": "x", "first_centre": 0}', "{}"]
 )
-def test_a_damaged_info_file(tmp_path, text):
+def test_damaged_info_files(tmp_path, text):
     assert read_info(tmp_path / "a.units") is None
     info_path(tmp_path / "a.units").write_text(text)
     with pytest.raises(UserError, match="a.units.json: damaged; remove it and give --rate and --first-centre"):
@@ -172,11 +172,11 @@ def test_a_damaged_info_file(tmp_path, text):
     assert read_info(tmp_path / "a.units") == UnitInfo(50.0, 0.0125)
 
 
-# ---- of codebooks ------------------------------------------------------------------------------------------------------------
+# ---- units of codebooks ----------------------------------------------------------------------------------------------
 
 
-def by_themselves(corpus: Path, predicted: bool) -> list:
-    """(K, F) of each utterance alone, as ``dinosr quality`` counts them."""
+def codes_of_single_utterances(corpus: Path, predicted: bool) -> list:
+    """(K, F) of each utterance, computed separately, without batches."""
     model, reader = load_model(GOLDEN).model, open_reader(GOLDEN)
     read = model.predicted_codes if predicted else model.codes
     return [read(reader.prepare(torch.from_numpy(wave))[None])[:, 0].numpy() for wave in waves(corpus)]
@@ -184,21 +184,21 @@ def by_themselves(corpus: Path, predicted: bool) -> list:
 
 @pytest.mark.parametrize("predicted", [False, True])
 @pytest.mark.parametrize("batch_samples", [1, 10**9])
-def test_units_of_codebooks(corpus, tmp_path, predicted, batch_samples):
+def test_units_of_codebooks_do_not_depend_on_batches(corpus, tmp_path, predicted, batch_samples):
     paths = write_codebook_units(GOLDEN, corpus, tmp_path, predicted, batch_samples=batch_samples).files
     assert [path.name for path in paths] == ["codebook_0.units", "codebook_1.units"]
     for k, path in enumerate(paths):
         units = read_units(path)
         assert list(units) == [f"train{n}" for n in range(5)]
-        for utterance, alone in zip(units.values(), by_themselves(corpus, predicted), strict=True):
+        for utterance, alone in zip(units.values(), codes_of_single_utterances(corpus, predicted), strict=True):
             assert utterance.shape == alone[k].shape
-            assert (utterance != alone[k]).mean() <= 0.04  # a tie may fall the other way: none did here
+            assert (utterance != alone[k]).mean() <= 0.04  # ties may be resolved differently; none were here
     if not predicted:
         np.testing.assert_array_equal(units["train1"], dinosr_plugin.load(GOLDEN).units(waves(corpus)[1])[1])
 
 
-def test_one_codebook_other_forms(corpus, tmp_path, monkeypatch):
-    """... of the same units take no second pass."""
+def test_one_codebook_in_other_forms(corpus, tmp_path, monkeypatch):
+    """Other forms of the same units require no second pass."""
     (whole,) = write_codebook_units(GOLDEN, corpus, tmp_path, codebooks=[1]).files
     monkeypatch.setattr(FrameReader, "read", lambda *_: pytest.fail("computed again"))
     (plain,) = write_codebook_units(
@@ -211,8 +211,8 @@ def test_one_codebook_other_forms(corpus, tmp_path, monkeypatch):
         assert line == " ".join(map(str, dedup(units[::2])))
 
 
-def test_shards_make_the_same_files(corpus, tmp_path):
-    """Whichever ends last writes them."""
+def test_shards_give_the_same_files(corpus, tmp_path):
+    """The shard that ends last writes the unit files."""
     whole = write_codebook_units(GOLDEN, corpus, tmp_path / "whole").files
     for shard in (3, 1):
         done = write_codebook_units(GOLDEN, corpus, tmp_path / "parts", shard=shard, shards=3)
@@ -222,12 +222,12 @@ def test_shards_make_the_same_files(corpus, tmp_path):
     assert [path.read_text() for path in parts] == [path.read_text() for path in whole]
 
 
-def test_goes_on_after_a_kill(corpus, tmp_path, monkeypatch):
-    real, asked = FrameReader.read, []
+def test_resumes_after_an_interruption(corpus, tmp_path, monkeypatch):
+    real, lengths = FrameReader.read, []
 
     def read(self, batch, *rest):
-        asked.extend(len(wave) for wave in batch)
-        if len(asked) == 4:
+        lengths.extend(len(wave) for wave in batch)
+        if len(lengths) == 4:
             raise KeyboardInterrupt
         return real(self, batch, *rest)
 
@@ -236,23 +236,24 @@ def test_goes_on_after_a_kill(corpus, tmp_path, monkeypatch):
         write_codebook_units(GOLDEN, corpus, tmp_path, batch_samples=1)
     assert not list(tmp_path.glob("*.units"))
     paths = write_codebook_units(GOLDEN, corpus, tmp_path, batch_samples=1).files
-    assert asked == [16000, 16000, 12345, 9000, 9000, 400]  # the longest first, each once but the one that was cut off
+    assert lengths == [16000, 16000, 12345, 9000, 9000, 400]  # longest first; the interrupted one twice
     assert [path.read_text() for path in paths] == [
         path.read_text() for path in write_codebook_units(GOLDEN, corpus, tmp_path / "whole").files
     ]
 
 
-def test_units_of_something_else_in_the_folder(corpus, tmp_path):
-    """Other units are never mixed with what is there, nor written over it."""
+def test_a_folder_with_other_units(corpus, tmp_path):
+    """Other units are neither mixed with existing ones nor written over them."""
     write_codebook_units(GOLDEN, corpus, tmp_path)
     with pytest.raises(
         UserError,
-        match="codes: contains features with weights teacher, not student; remove it, or give another folder with --out",
+        match="codes: contains features with weights teacher, not student; remove it, or give another folder with "
+        "--out",
     ):
         write_codebook_units(GOLDEN, corpus, tmp_path, predicted=True)
 
 
-def test_weights_that_are_not_finite(corpus, tmp_path):
+def test_nan_in_the_weights(corpus, tmp_path):
     state = torch.load(GOLDEN, weights_only=True)
     state["model"]["_codebook1"][3] = np.nan
     torch.save(state, tmp_path / "nan.pt")
@@ -264,14 +265,14 @@ def test_weights_that_are_not_finite(corpus, tmp_path):
 @pytest.mark.parametrize(
     "size, dtype", [(2, "uint8"), (256, "uint8"), (257, "uint16"), (65536, "uint16"), (65537, "uint32")]
 )
-def test_codebooks_of_any_size(size, dtype):
+def test_dtype_for_codebooks_of_any_size(size, dtype):
     reader = open_reader(GOLDEN)
     reader.code_sets = {TEACHER: CodeSet(3, size, (0, 1, 2))}
     spec = code_spec(reader, TEACHER)
     assert (spec.dtype, spec.width) == (dtype, 3)
 
 
-def test_codes_in_memory(corpus):
+def test_codes_without_files(corpus):
     reader = open_reader(GOLDEN)
     codes = read_codes(reader, read_utterances(corpus), [TEACHER, HEAD])
     assert list(codes[TEACHER]) == list(codes[HEAD]) == [f"train{n}" for n in range(5)]
@@ -294,12 +295,12 @@ def test_bad_requests(corpus, tmp_path):
     assert not list(tmp_path.glob("*.units"))
 
 
-# ---- of k-means --------------------------------------------------------------------------------------------------------------
+# ---- units of k-means ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Frames around four points, a known one each."""
+    """Frames close to four points, with the expected units."""
     names, lengths = ["b", "a", "none"], [30, 20, 0]
     which = [np.random.default_rng(row).integers(0, 4, length) for row, length in enumerate(lengths)]
     with FeatureWriter(tmp_path / "features", 50, 0.0125, 4, "float16", {"kind": "mfcc"}, names, lengths) as writer:
@@ -324,7 +325,7 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def test_units_of_kmeans(folder):
+def test_units_of_kmeans_in_all_forms(folder):
     features = FeatureFolder(folder / "features")
     path = write_kmeans_units(features, folder / "four.npz", folder / "kmeans.units")
     assert path.read_text() == (folder / "expected.units").read_text()
@@ -334,8 +335,8 @@ def test_units_of_kmeans(folder):
     assert once.read_text().splitlines()[0] == " ".join(map(str, dedup(read_units(path)["b"])))
 
 
-def test_kmeans_of_something_else(folder, corpus):
-    """Another width, another layer, another rate; and straight from a checkpoint."""
+def test_kmeans_requires_the_features_it_was_fitted_on(folder, corpus):
+    """Features of another width or layer are rejected; features may come directly from a checkpoint."""
     live = LiveFeatures.of_layer(GOLDEN, corpus, layer=0)
     with pytest.raises(UserError, match="fitted on"):
         write_kmeans_units(live, folder / "four.npz", folder / "a.units")
@@ -360,18 +361,18 @@ def test_kmeans_of_something_else(folder, corpus):
     assert not (folder / "a.units").exists() and not (folder / "c.units").exists()
 
 
-def test_kmeans_of_nan(folder):
-    """The nearest cluster of NaN would be a unit like any other."""
+def test_kmeans_rejects_nan(folder):
+    """NaN would otherwise be assigned to some cluster."""
     features = FeatureFolder(folder / "features")
-    spoilt = [np.array(shard) for shard in features.shards]
-    spoilt[0][-1, 0] = np.nan
-    features.shards = spoilt
+    damaged = [np.array(shard) for shard in features.shards]
+    damaged[0][-1, 0] = np.nan
+    features.shards = damaged
     with pytest.raises(UserError, match="its features contain NaN or infinity"):
         write_kmeans_units(features, folder / "four.npz", folder / "nan.units")
     assert not list(folder.glob("*nan.units*"))
 
 
-def test_on_the_gpu(corpus):
+def test_units_on_the_gpu(corpus):
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
     on_cpu, on_gpu = (

@@ -1,4 +1,4 @@
-"""Features of a manifest: those of the utterances alone, whatever the batches, shards and kills; from every model that is promised."""
+"""Features of a manifest equal those of single utterances, for all supported models, batches, shards and kills."""
 
 import argparse
 import os
@@ -42,7 +42,7 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module", params=["golden", "base", *MODELS])
 def checkpoint(request, tmp_path_factory) -> Path:
-    """Of this plug-in: layer norm in the convolutions, and group norm, which sees padding; and of fairseq."""
+    """Models of this plug-in, with layer norm or group norm in the convolutions, and models of fairseq."""
     if request.param == "golden":
         return GOLDEN
     path = tmp_path_factory.mktemp("models") / f"{request.param}.pt"
@@ -69,8 +69,8 @@ def waves(corpus: Path) -> list:
     return [soundfile.read(utterance.path, dtype="float32")[0] for utterance in read_utterances(corpus)]
 
 
-def alone(path: Path, corpus: Path, layer=None) -> list:
-    """(F, D) of each utterance by itself, by the interface for Python."""
+def features_of_single_utterances(path: Path, corpus: Path, layer=None) -> list:
+    """(F, D) of each utterance, computed separately through the Python interface."""
     model = dinosr_plugin.load(path)
     return [model.features(wave, layer).numpy() for wave in waves(corpus)]
 
@@ -80,24 +80,24 @@ def normalized(wave: np.ndarray, normalize: bool) -> torch.Tensor:
     return torch.nn.functional.layer_norm(tensor, tensor.shape) if normalize else tensor
 
 
-def refused(*args, **settings) -> str:
+def extract_error(*args, **settings) -> str:
     with pytest.raises(UserError) as error:
         extract(*args, **settings)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
-# ---- one utterance's features are its own ------------------------------------------------------------------------------------
+# ---- batches ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch_samples", [1, 30000, 10**9])
-def test_last_layer_whatever_the_batch(checkpoint, corpus, tmp_path, batch_samples):
+def test_the_last_layer_does_not_depend_on_batches(checkpoint, corpus, tmp_path, batch_samples):
     done = extract(checkpoint, corpus, tmp_path, batch_samples=batch_samples)
     folder = FeatureFolder(tmp_path)
     assert done.folders == [tmp_path] and folder.rate == 50.0 and folder.width == 32 and folder.dtype == np.float32
     assert folder.utterances == [f"train{n}" for n in range(6)] and folder.lengths.tolist() == [27, 49, 30, 1, 49, 38]
-    for (_, given), wanted in zip(folder, alone(checkpoint, corpus), strict=True):
-        np.testing.assert_allclose(given, wanted, **CLOSE)
+    for (_, actual), expected in zip(folder, features_of_single_utterances(checkpoint, corpus), strict=True):
+        np.testing.assert_allclose(actual, expected, **CLOSE)
     assert {key: folder.meta.source[key] for key in ("kind", "checkpoint", "weights", "layer")} == {
         "kind": "model",
         "checkpoint": checkpoint.name,
@@ -112,32 +112,36 @@ def test_all_layers_in_one_pass(checkpoint, corpus, tmp_path):
     assert len(folders) == open_reader(checkpoint).n_layers >= 3
     for number, folder in enumerate(folders):
         assert FeatureFolder(folder).meta.source["layer"] == number
-        for (_, given), wanted in zip(FeatureFolder(folder), alone(checkpoint, corpus, number), strict=True):
-            np.testing.assert_allclose(given, wanted, **CLOSE)
+        for (_, actual), expected in zip(
+            FeatureFolder(folder), features_of_single_utterances(checkpoint, corpus, number), strict=True
+        ):
+            np.testing.assert_allclose(actual, expected, **CLOSE)
 
 
 def test_one_layer(checkpoint, corpus, tmp_path):
     extract(checkpoint, corpus, tmp_path, layer="1")
-    for (_, given), wanted in zip(FeatureFolder(tmp_path), alone(checkpoint, corpus, 1), strict=True):
-        np.testing.assert_allclose(given, wanted, **CLOSE)
+    for (_, actual), expected in zip(
+        FeatureFolder(tmp_path), features_of_single_utterances(checkpoint, corpus, 1), strict=True
+    ):
+        np.testing.assert_allclose(actual, expected, **CLOSE)
 
 
-def test_what_fairseq_itself_gives(corpus, tmp_path):
-    """Not by way of our loader; wav2vec 2.0, HuBERT, data2vec."""
+def test_features_equal_those_of_fairseq(corpus, tmp_path):
+    """wav2vec 2.0, HuBERT and data2vec, loaded without this plug-in."""
     source = torch.from_numpy(waves(corpus)[0])[None]
     for kind in MODELS:
         model = fairseq_checkpoint(tmp_path / "model.pt", kind)
         reader = open_reader(tmp_path / "model.pt")
         with torch.no_grad():
-            wanted = model.extract_features(source, None)
+            expected = model.extract_features(source, None)
         ours = reader.read([source[0]], ["last"])[0].layers[0]
-        torch.testing.assert_close(ours, (wanted[0] if kind == "hubert" else wanted["x"])[0])
+        torch.testing.assert_close(ours, (expected[0] if kind == "hubert" else expected["x"])[0])
 
 
 @pytest.mark.parametrize(
     "kind, pads", [("wav2vec2", False), ("wav2vec2_large", True), ("hubert", False), ("data2vec_audio", False)]
 )
-def test_padding_shows_where_it_is_said_to(tmp_path, kind, pads):
+def test_pads_says_whether_the_model_supports_padding(tmp_path, kind, pads):
     fairseq_checkpoint(tmp_path / "model.pt", kind)
     reader = open_reader(tmp_path / "model.pt")
     short, long = torch.randn(9000), torch.randn(12000)
@@ -145,17 +149,17 @@ def test_padding_shows_where_it_is_said_to(tmp_path, kind, pads):
     assert reader.pads == pads == torch.allclose(together, by_itself, **CLOSE)
 
 
-# ---- whose weights -----------------------------------------------------------------------------------------------------------
+# ---- weights and layers ----------------------------------------------------------------------------------------------
 
 
-def test_teacher(corpus, tmp_path):
+def test_features_of_the_teacher(corpus, tmp_path):
     extract(GOLDEN, corpus, tmp_path, layer="all", weights="teacher")
     model, cfg, *_ = load_model(GOLDEN)
     wave = normalized(waves(corpus)[0], cfg.task.normalize)[None]
     with torch.no_grad():
         _, results = model.teacher.model(model.encoder_inputs(wave, model.frame_padding(wave, None)), None)
-    for folder, (wanted, _, _) in zip(layer_folders(tmp_path), results, strict=True):
-        np.testing.assert_allclose(FeatureFolder(folder)["train0"], wanted[:, 0], **CLOSE)
+    for folder, (expected, _, _) in zip(layer_folders(tmp_path), results, strict=True):
+        np.testing.assert_allclose(FeatureFolder(folder)["train0"], expected[:, 0], **CLOSE)
         assert FeatureFolder(folder).meta.source["weights"] == "teacher"
     student = open_reader(GOLDEN).read([wave[0]], [0])[0].layers[0]
     assert not np.allclose(FeatureFolder(layer_folders(tmp_path)[0])["train0"], student, atol=1e-3)
@@ -166,19 +170,19 @@ def test_random_weights_are_the_same_every_time(checkpoint):
     assert one.fingerprint == again.fingerprint != trained.fingerprint
 
 
-def test_no_teacher(tmp_path, corpus):
+def test_models_without_a_teacher(tmp_path, corpus):
     fairseq_checkpoint(tmp_path / "model.pt", "hubert")
-    said = refused(tmp_path / "model.pt", corpus, tmp_path / "out", weights="teacher")
-    assert "model.pt: contains HubertModel, which has no teacher; give a DinoSR" in said
-    assert "weights both: choose one of student, teacher, random" in refused(
+    message = extract_error(tmp_path / "model.pt", corpus, tmp_path / "out", weights="teacher")
+    assert "model.pt: contains HubertModel, which has no teacher; give a DinoSR" in message
+    assert "weights both: choose one of student, teacher, random" in extract_error(
         GOLDEN, corpus, tmp_path / "out", weights="both"
     )
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("layer", ["4", 4, "-1", "first", "1.5", ""])
-def test_no_such_layer(corpus, tmp_path, layer):
-    assert f"--layer {layer}: the model has layers 0 to 3; give one of these, last, or all" == refused(
+def test_invalid_layers(corpus, tmp_path, layer):
+    assert f"--layer {layer}: the model has layers 0 to 3; give one of these, last, or all" == extract_error(
         GOLDEN, corpus, tmp_path, layer=layer
     )
 
@@ -191,8 +195,8 @@ def test_which_layers():
     )
 
 
-def test_older_checkpoints(tmp_path, corpus):
-    """fairseq's first wav2vec 2.0 models hold their options as an ``argparse.Namespace``; nothing else of that kind is loaded."""
+def test_checkpoints_with_argparse_options(tmp_path, corpus):
+    """The options of fairseq's first wav2vec 2.0 models are an ``argparse.Namespace``, which may be loaded."""
     model = fairseq_checkpoint(tmp_path / "new.pt", "wav2vec2")
     state = torch.load(tmp_path / "new.pt", weights_only=True)
     options = dict(
@@ -228,10 +232,10 @@ def test_older_checkpoints(tmp_path, corpus):
     assert old.fingerprint == new.fingerprint and type(old.model) is type(model)
 
 
-# ---- files, shards, kills ----------------------------------------------------------------------------------------------------
+# ---- files, shards, interruptions ------------------------------------------------------------------------------------
 
 
-def test_shards_make_the_same_folder(corpus, tmp_path):
+def test_shards_give_the_same_features(corpus, tmp_path):
     extract(GOLDEN, corpus, tmp_path / "whole")
     for shard in (3, 1):
         extract(GOLDEN, corpus, tmp_path / "parts", shard=shard, shards=3)
@@ -245,33 +249,35 @@ def test_shards_make_the_same_folder(corpus, tmp_path):
         np.testing.assert_allclose(one, other, **CLOSE)
 
 
-def test_float16(corpus, tmp_path):
+def test_features_in_float16(corpus, tmp_path):
     extract(GOLDEN, corpus, tmp_path / "half", dtype="float16")
-    for (_, half), wanted in zip(FeatureFolder(tmp_path / "half"), alone(GOLDEN, corpus), strict=True):
+    for (_, half), expected in zip(
+        FeatureFolder(tmp_path / "half"), features_of_single_utterances(GOLDEN, corpus), strict=True
+    ):
         assert half.dtype == np.float16
-        np.testing.assert_allclose(half, wanted, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(half, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_goes_on_with_what_is_missing(corpus, tmp_path, monkeypatch):
-    """One layer lost: its utterances are computed again, the others' files stay; nothing to do: nothing is computed."""
+def test_only_missing_features_are_computed(corpus, tmp_path, monkeypatch):
+    """Only the missing layer is computed; if none is missing, nothing is."""
     extract(GOLDEN, corpus, tmp_path, layer="all")
     lost = store.shard_file(tmp_path / "layer_2", 1, 1, "npy")
     expected = np.load(lost)
     lost.unlink()
-    kept = store.shard_file(tmp_path / "layer_1", 1, 1, "npy").stat().st_mtime_ns
+    written = store.shard_file(tmp_path / "layer_1", 1, 1, "npy").stat().st_mtime_ns
     assert "0.00 h were done before" not in extract(GOLDEN, corpus, tmp_path, layer="all").summary
     np.testing.assert_allclose(np.load(lost), expected, **CLOSE)
-    assert store.shard_file(tmp_path / "layer_1", 1, 1, "npy").stat().st_mtime_ns == kept
+    assert store.shard_file(tmp_path / "layer_1", 1, 1, "npy").stat().st_mtime_ns == written
     monkeypatch.setattr(FrameReader, "read", lambda *_: pytest.fail("computed again"))
     assert extract(GOLDEN, corpus, tmp_path, layer="all").summary == "all 0.00 h of sound were done before"
 
 
-def test_an_error_in_the_middle_keeps_what_was_done(corpus, tmp_path, monkeypatch):
-    real, asked = FrameReader.read, []
+def test_resumes_after_an_error(corpus, tmp_path, monkeypatch):
+    real, lengths = FrameReader.read, []
 
     def read(self, batch, *rest):
-        asked.extend(len(wave) for wave in batch)
-        if len(asked) == 4:
+        lengths.extend(len(wave) for wave in batch)
+        if len(lengths) == 4:
             raise KeyboardInterrupt
         return real(self, batch, *rest)
 
@@ -279,17 +285,11 @@ def test_an_error_in_the_middle_keeps_what_was_done(corpus, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         extract(GOLDEN, corpus, tmp_path, batch_samples=1)
     extract(GOLDEN, corpus, tmp_path, batch_samples=1)
-    assert asked == [
-        16000,
-        16000,
-        12345,
-        9999,
-        9999,
-        9000,
-        400,
-    ]  # the longest first, each once but the one that was cut off
-    for (_, given), wanted in zip(FeatureFolder(tmp_path), alone(GOLDEN, corpus), strict=True):
-        np.testing.assert_allclose(given, wanted, **CLOSE)
+    assert lengths == [16000, 16000, 12345, 9999, 9999, 9000, 400]  # longest first; the interrupted one twice
+    for (_, actual), expected in zip(
+        FeatureFolder(tmp_path), features_of_single_utterances(GOLDEN, corpus), strict=True
+    ):
+        np.testing.assert_allclose(actual, expected, **CLOSE)
 
 
 SLOW = """
@@ -307,7 +307,7 @@ features.extract(*sys.argv[1:4], layer="all", batch_samples=1)
 """
 
 
-def test_goes_on_after_a_kill(corpus, tmp_path, monkeypatch):
+def test_resumes_after_a_kill(corpus, tmp_path, monkeypatch):
     with subprocess.Popen([sys.executable, "-c", SLOW, str(GOLDEN), str(corpus), str(tmp_path)]) as process:
         marks = tmp_path / "layer_3" / ".features_1_of_1.npy.done"
         deadline = time.monotonic() + 120
@@ -315,37 +315,39 @@ def test_goes_on_after_a_kill(corpus, tmp_path, monkeypatch):
             assert process.poll() is None, "it ended before it could be killed"
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
-    real, asked = FrameReader.read, []
+    real, computed = FrameReader.read, []
     monkeypatch.setattr(
-        FrameReader, "read", lambda self, batch, *rest: (asked.extend(batch), real(self, batch, *rest))[1]
+        FrameReader, "read", lambda self, batch, *rest: (computed.extend(batch), real(self, batch, *rest))[1]
     )
     assert "h were done before" in extract(GOLDEN, corpus, tmp_path, layer="all", batch_samples=1).summary
-    assert 4 <= len(asked) <= 5
+    assert 4 <= len(computed) <= 5
     for number, folder in enumerate(layer_folders(tmp_path)):
-        for (_, given), wanted in zip(FeatureFolder(folder), alone(GOLDEN, corpus, number), strict=True):
-            np.testing.assert_allclose(given, wanted, **CLOSE)
+        for (_, actual), expected in zip(
+            FeatureFolder(folder), features_of_single_utterances(GOLDEN, corpus, number), strict=True
+        ):
+            np.testing.assert_allclose(actual, expected, **CLOSE)
 
 
-def test_another_models_folder(corpus, tmp_path):
+def test_a_folder_of_another_model(corpus, tmp_path):
     extract(GOLDEN, corpus, tmp_path / "out")
     state = torch.load(GOLDEN, weights_only=True)
     state["model"]["post_extract_proj.bias"] += 1
     torch.save(state, tmp_path / GOLDEN.name)
-    assert "contains features with fingerprint" in refused(tmp_path / GOLDEN.name, corpus, tmp_path / "out")
-    assert "contains features with layer last, not 0; remove it, or give another folder with --out" in refused(
+    assert "contains features with fingerprint" in extract_error(tmp_path / GOLDEN.name, corpus, tmp_path / "out")
+    assert "contains features with layer last, not 0; remove it, or give another folder with --out" in extract_error(
         GOLDEN, corpus, tmp_path / "out", layer=0
     )
 
 
-def test_one_layer_and_all_of_them_do_not_mix(corpus, tmp_path):
+def test_one_layer_and_all_layers_are_not_mixed(corpus, tmp_path):
     extract(GOLDEN, corpus, tmp_path / "one", layer=1)
-    said = refused(GOLDEN, corpus, tmp_path / "one", layer="all")
-    assert (
-        said
-        == f"{tmp_path / 'one'}: contains features of one layer or kind already, no place for a folder per layer; give another --out"
+    message = extract_error(GOLDEN, corpus, tmp_path / "one", layer="all")
+    assert message == (
+        f"{tmp_path / 'one'}: already contains features of one layer or kind, so it cannot contain a folder per layer; "
+        "give another --out"
     )
     extract(GOLDEN, corpus, tmp_path / "all", layer="all")
-    assert f"{tmp_path / 'all'}: contains a folder per layer, no place for features of its own" in refused(
+    assert f"{tmp_path / 'all'}: contains a folder per layer, so it cannot contain other features" in extract_error(
         GOLDEN, corpus, tmp_path / "all", layer=1
     )
     with pytest.raises(UserError, match="contains a folder per layer"):
@@ -353,7 +355,7 @@ def test_one_layer_and_all_of_them_do_not_mix(corpus, tmp_path):
     assert not list(tmp_path.glob("one/layer_*")) and not (tmp_path / "all/meta.json").exists()
 
 
-# ---- the corpus --------------------------------------------------------------------------------------------------------------
+# ---- manifests and models --------------------------------------------------------------------------------------------
 
 
 def test_plan_of_batches():
@@ -368,62 +370,64 @@ def write_manifest(folder: Path, rows: list) -> Path:
     return folder / "one.tsv"
 
 
-def test_bad_manifests(tmp_path):
+def test_invalid_manifests(tmp_path):
     write_corpus(tmp_path, "a", [399, 16000])
     (tmp_path / "b").mkdir()
-    said = refused(GOLDEN, tmp_path / "a.tsv", tmp_path / "out")
-    assert "1 file(s) are shorter than one frame, 400 samples (sounds/a0.wav); remove them" in said
+    message = extract_error(GOLDEN, tmp_path / "a.tsv", tmp_path / "out")
+    assert "1 file(s) are shorter than one frame, 400 samples (sounds/a0.wav); remove them" in message
     wrong = write_manifest(tmp_path, ["sounds/a1.wav\t16001"])
-    assert "a1.wav: 16000 samples, but the manifest says 16001; make the manifest again" in refused(
+    assert "a1.wav: 16000 samples, but the manifest says 16001; make the manifest again" in extract_error(
         GOLDEN, wrong, tmp_path / "out"
     )
     with pytest.raises(UserError, match="same utterance id as sounds/a1.wav"):
         extract(GOLDEN, write_manifest(tmp_path, ["sounds/a1.wav\t16000", "b/a1.wav\t16000"]), tmp_path / "out")
     gone = write_manifest(tmp_path, ["sounds/a1.wav\t16000", "sounds/a2.wav\t16000"])
-    said = refused(GOLDEN, gone, tmp_path / "out2")
+    message = extract_error(GOLDEN, gone, tmp_path / "out2")
     assert (
-        said.startswith(f"{gone}: 1 of its 2 files are missing ({tmp_path / 'sounds/a2.wav'}); restore them")
+        message.startswith(f"{gone}: 1 of its 2 files are missing ({tmp_path / 'sounds/a2.wav'}); restore them")
         and not (tmp_path / "out2").exists()
     )
-    assert "no such checkpoint" in refused(tmp_path / "none.pt", wrong, tmp_path / "out")
+    assert "no such checkpoint" in extract_error(tmp_path / "none.pt", wrong, tmp_path / "out")
 
 
 def test_long_recordings(tmp_path):
     manifest = write_corpus(tmp_path, "a", [9600, 9601, 16000]) / "a.tsv"
-    said = refused(GOLDEN, manifest, tmp_path / "out", max_minutes=0.01)
-    assert (
-        "2 file(s) are longer than 0.01 minutes (sounds/a1.wav, sounds/a2.wav), and a model reads each as a whole; split them at pauses"
-        in said
+    message = extract_error(GOLDEN, manifest, tmp_path / "out", max_minutes=0.01)
+    expected = (
+        "2 file(s) are longer than 0.01 minutes (sounds/a1.wav, sounds/a2.wav), and a model reads each as a whole"
     )
+    assert f"{expected}; split them" in message
     assert len(read_utterances(manifest, max_minutes=1 / 60)) == 3
     extract_acoustic("mfcc", manifest, tmp_path / "mfcc")
     assert cli.units.MAX_MINUTES == batches.MAX_MINUTES
 
 
-def test_sound_that_is_no_number(tmp_path):
+def test_nan_in_the_audio(tmp_path):
     wave = np.zeros(16000, dtype=np.float32)
     wave[500] = np.nan
     soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
-    assert "a.wav: NaN or infinity in its samples; remove it" in refused(
+    assert "a.wav: NaN or infinity in its samples; remove it" in extract_error(
         GOLDEN, write_manifest(tmp_path, ["a.wav\t16000"]), tmp_path / "out"
     )
 
 
 def test_not_a_speech_model(tmp_path, corpus, monkeypatch):
     monkeypatch.setattr(opening, "load_model", lambda path: Loaded(torch.nn.Linear(2, 2), None, None))
-    assert "contains Linear, which cannot be read" in refused(GOLDEN, corpus, tmp_path)
+    assert "contains Linear, which cannot be read" in extract_error(GOLDEN, corpus, tmp_path)
 
 
 def test_damaged_weights(tmp_path, corpus):
     state = torch.load(GOLDEN, weights_only=True)
     state["model"]["post_extract_proj.bias"] *= np.nan
     torch.save(state, tmp_path / "nan.pt")
-    said = refused(tmp_path / "nan.pt", corpus, tmp_path / "out")
-    assert "nan.pt: NaN or infinity in its weights (post_extract_proj.bias)" in said and not (tmp_path / "out").exists()
+    message = extract_error(tmp_path / "nan.pt", corpus, tmp_path / "out")
+    assert (
+        "nan.pt: NaN or infinity in its weights (post_extract_proj.bias)" in message and not (tmp_path / "out").exists()
+    )
 
 
 @pytest.mark.parametrize("kind, width", [("mfcc", 39), ("fbank", 160)])
-def test_features_without_learning(corpus, tmp_path, kind, width):
+def test_acoustic_features(corpus, tmp_path, kind, width):
     extract_acoustic(kind, corpus, tmp_path / "whole")
     for shard in (1, 2):
         extract_acoustic(kind, corpus, tmp_path / "parts", shard=shard, shards=2)
@@ -432,12 +436,12 @@ def test_features_without_learning(corpus, tmp_path, kind, width):
     for (_, one), (_, other), wave in zip(folder, FeatureFolder(tmp_path / "parts"), waves(corpus), strict=True):
         np.testing.assert_array_equal(one, FEATURES[kind](wave))
         np.testing.assert_array_equal(one, other)
-    with pytest.raises(UserError, match="'plp': unknown; choose one of mfcc, fbank"):
+    with pytest.raises(UserError, match="features 'plp': unknown; choose one of mfcc, fbank"):
         extract_acoustic("plp", corpus, tmp_path / "plp")
 
 
 def test_live_features(corpus, tmp_path):
-    """The same as from a folder, without one."""
+    """Features without a folder equal those of a folder."""
     extract(GOLDEN, corpus, tmp_path / "layer", layer=2, weights="teacher")
     extract_acoustic("mfcc", corpus, tmp_path / "mfcc")
     layer = features.LiveFeatures.of_layer(GOLDEN, corpus, 2, "teacher")
@@ -462,17 +466,19 @@ def test_live_features(corpus, tmp_path):
         features.LiveFeatures.of_layer(GOLDEN, corpus, "all")
 
 
-def test_a_model_of_our_own_training(corpus, tmp_path):
-    """With log-Mel input, straight from the trainer."""
+def test_a_checkpoint_of_the_trainer(corpus, tmp_path):
+    """With log-Mel input, directly from the trainer."""
     train(
         corpus.parent, tmp_path, "optimization.max_update=4", "model.front_end=fbank", "dataset.disable_validation=true"
     )
     extract(tmp_path / "checkpoint_last.pt", corpus, tmp_path / "features", layer="all")
     for number, folder in enumerate(layer_folders(tmp_path / "features")):
-        for (_, given), wanted in zip(
-            FeatureFolder(folder), alone(tmp_path / "checkpoint_last.pt", corpus, number), strict=True
+        for (_, actual), expected in zip(
+            FeatureFolder(folder),
+            features_of_single_utterances(tmp_path / "checkpoint_last.pt", corpus, number),
+            strict=True,
         ):
-            np.testing.assert_allclose(given, wanted, **CLOSE)
+            np.testing.assert_allclose(actual, expected, **CLOSE)
 
 
 FINE_TUNED = [("golden", "dinosr_finetuning"), ("wav2vec2", "audio_finetuning"), ("data2vec_audio", "audio_finetuning")]
@@ -480,8 +486,8 @@ FINE_TUNED += [("hubert", "hubert_pretraining"), ("hubert", "audio_finetuning")]
 
 
 @pytest.mark.parametrize("pretrained, task", FINE_TUNED)
-def test_fine_tuned(corpus, tmp_path, pretrained, task):
-    """Ours and others', without the pre-trained model and the data that they were made from."""
+def test_fine_tuned_checkpoints(corpus, tmp_path, pretrained, task):
+    """Of this plug-in and of fairseq, without the pre-trained checkpoint and the training data."""
     if pretrained != "golden":
         fairseq_checkpoint(tmp_path / "pretrained.pt", pretrained)
     name = "hubert_ctc" if pretrained == "hubert" else "wav2vec_ctc"
@@ -490,20 +496,20 @@ def test_fine_tuned(corpus, tmp_path, pretrained, task):
     )
     (tmp_path / "pretrained.pt").unlink(missing_ok=True)
     extract(tmp_path / "tuned.pt", corpus, tmp_path / "features")
-    for (_, given), wanted in zip(
-        FeatureFolder(tmp_path / "features"), alone(tmp_path / "tuned.pt", corpus), strict=True
+    for (_, actual), expected in zip(
+        FeatureFolder(tmp_path / "features"), features_of_single_utterances(tmp_path / "tuned.pt", corpus), strict=True
     ):
-        np.testing.assert_allclose(given, wanted, **CLOSE)
+        np.testing.assert_allclose(actual, expected, **CLOSE)
     source = normalized(waves(corpus)[-1], pretrained == "golden")
     with torch.no_grad():
         inside = model.w2v_encoder.w2v_model.extract_features(source[None], None, mask=False)
         inside = (inside[0] if pretrained == "hubert" else inside["x"])[0]
-    np.testing.assert_allclose(given, inside, **CLOSE)
-    assert "has no teacher" in refused(tmp_path / "tuned.pt", corpus, tmp_path / "teacher", weights="teacher")
+    np.testing.assert_allclose(actual, inside, **CLOSE)
+    assert "has no teacher" in extract_error(tmp_path / "tuned.pt", corpus, tmp_path / "teacher", weights="teacher")
 
 
 def test_hubert_without_dictionaries(corpus, tmp_path):
-    """As the first HuBERT checkpoints were: fairseq would look for dict.km.txt in the folder of whoever trained them."""
+    """As in the first HuBERT checkpoints, for which fairseq opens dict.km.txt in the folder of their training."""
     model = fairseq_checkpoint(tmp_path / "new.pt", "hubert")
     state = torch.load(tmp_path / "new.pt", weights_only=True)
     state["cfg"]["task"]["label_dir"] = "/a/folder/of/other/people"
@@ -517,7 +523,7 @@ def test_hubert_without_dictionaries(corpus, tmp_path):
 
 
 def test_data2vec_is_registered_by_the_loader(tmp_path, corpus):
-    """In a process where nobody has imported it."""
+    """In a process that has not imported it."""
     fairseq_checkpoint(tmp_path / "data2vec.pt", "data2vec_audio")
     code = "import sys, dinosr_plugin; print(dinosr_plugin.load(sys.argv[1]).reader.path)"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "data2vec.pt")], capture_output=True, text=True)

@@ -422,11 +422,11 @@ def test_old_labels_may_be_a_little_shorter_or_longer(more):
     [
         (
             np.zeros(297, int),
-            "u001 has 297 of them and 300 frames; give labels of the same speech at the rate of the features",
+            "u001 has 297 labels and 300 frames; give labels of the same utterances at the rate of the features",
         ),
-        (np.zeros(600, int), "u001 has 600 of them and 300 frames"),
-        (np.full(300, 4), "u001 has 4 to 4, but 4 clusters have the numbers 0 to 3"),
-        (None, "no labels for u001; give labels of the speech that is clustered"),
+        (np.zeros(600, int), "u001 has 600 labels and 300 frames"),
+        (np.full(300, 4), "u001 has labels from 4 to 4, outside 0 to 3 for 4 clusters"),
+        (None, "no labels for u001; give labels of the utterances to cluster"),
     ],
 )
 def test_old_labels_that_do_not_fit(labels, message):
@@ -753,7 +753,7 @@ def test_next_round_from_the_command_line(speech, tmp_path, capsys):
         (lambda folder: (folder / "train.tsv").unlink(), [], "train.tsv: cannot be read"),
         (lambda folder: (folder / "train.km").unlink(), [], "train.km: cannot be read"),
         (lambda folder: (folder / "train.km").write_text("0 1\n"), [], "train.km: 1 lines, but"),
-        (lambda folder: (folder / "train.km").write_text("0 1\n" * 4), [], "has 2 of them and"),
+        (lambda folder: (folder / "train.km").write_text("0 1\n" * 4), [], "has 2 labels and"),
         (lambda folder: None, ["--restarts", "3"], "--restarts 3: not used with --from-labels; omit one of the two"),
     ],
 )

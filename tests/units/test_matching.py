@@ -1,4 +1,4 @@
-"""Numbers of old labels for new clusters: one to one, and as few changes as can be."""
+"""Matching new clusters with old labels: one to one, with the fewest possible changes."""
 
 from itertools import permutations
 
@@ -12,7 +12,7 @@ from dinosr_plugin.units.matching import changed_share, count_pairs, matching, n
 
 @settings(deadline=None)
 @given(st.integers(2, 9), st.integers(0, 2**32 - 1))
-def test_clusters_that_were_only_renumbered_keep_their_labels(k, seed):
+def test_renumbered_clusters_keep_their_labels(k, seed):
     rng = np.random.default_rng(seed)
     old = np.concatenate([np.arange(k), rng.integers(k, size=50)])
     names = rng.permutation(k)
@@ -32,9 +32,9 @@ def test_matching_is_one_to_one(pairs):
     assert counts.sum() == (new >= 0).sum() and sorted(matching(counts)) == list(range(6))
 
 
-@settings(deadline=None)  # the first example imports
+@settings(deadline=None)  # the first example imports scikit-learn
 @given(PAIRS)
-def test_nmi_is_that_of_scikit_learn(pairs):
+def test_nmi_equals_that_of_scikit_learn(pairs):
     sklearn = pytest.importorskip("sklearn.metrics")
     old, new = np.array([(a, max(b, 0)) for a, b in pairs]).T
     assert normalised_mutual_information(count_pairs(old, new, 6)) == pytest.approx(
@@ -44,7 +44,7 @@ def test_nmi_is_that_of_scikit_learn(pairs):
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(-1, 3), st.integers(-1, 3)), min_size=1, max_size=40))
-def test_no_other_numbering_changes_fewer_labels(pairs):
+def test_no_other_matching_changes_fewer_labels(pairs):
     old, new = np.array(pairs).T
     counts = count_pairs(old, new, 4)
     both = (old >= 0) & (new >= 0)

@@ -1,4 +1,4 @@
-"""Feature folders: what goes in comes out, in any order, in shards, after a kill; and what is wrong with one is said in a line."""
+"""Feature folders: written in any order, in shards and after a kill; errors are one line."""
 
 import json
 import multiprocessing
@@ -20,13 +20,13 @@ from support.feature_folder import FRAMES, LENGTHS, NAMES, writer
 def write(folder: Path, shards: int = 1, **changes) -> Path:
     for shard in range(1, shards + 1):
         with writer(folder, shard, shards, **changes) as one:
-            for row in reversed(one.missing()):  # longest first, say: any order
+            for row in reversed(one.missing()):  # any order is allowed
                 one.add(row, FRAMES[row])
             one.close()
     return folder
 
 
-def refused(folder: Path) -> str:
+def open_error(folder: Path) -> str:
     with pytest.raises(UserError) as error:
         FeatureFolder(folder)
     message = str(error.value)
@@ -36,7 +36,7 @@ def refused(folder: Path) -> str:
 
 @pytest.mark.parametrize("shards", [1, 2, 5])
 @pytest.mark.parametrize("dtype", store.DTYPES)
-def test_there_and_back(tmp_path, shards, dtype):
+def test_written_features_are_read_back(tmp_path, shards, dtype):
     features = FeatureFolder(write(tmp_path / "new" / "mfcc", shards, dtype=dtype))
     assert (features.rate, features.first_centre) == (50.0, 0.0125)
     assert (features.width, features.dtype) == (6, np.dtype(dtype))
@@ -47,12 +47,12 @@ def test_there_and_back(tmp_path, shards, dtype):
         np.testing.assert_array_equal(features[name], array)
     np.testing.assert_array_equal(np.concatenate(features.shards), np.concatenate(FRAMES).astype(dtype))
     assert "a" in features and "b" not in features
-    with pytest.raises(UserError, match="mfcc: no features of utterance 'b'; make them again"):
+    with pytest.raises(UserError, match="mfcc: no features of utterance 'b'; compute them"):
         features["b"]
 
 
-def test_files_are_plain(tmp_path):
-    """NumPy reads them, and nothing unfinished stays behind."""
+def test_files_are_ordinary_npy_and_tsv_files(tmp_path):
+    """NumPy can read them, and no temporary files remain."""
     write(tmp_path, 2)
     assert sorted(os.listdir(tmp_path)) == sorted(
         ["meta.json", *(f"features_{i}_of_2.{suffix}" for i in (1, 2) for suffix in ("npy", "tsv"))]
@@ -63,24 +63,24 @@ def test_files_are_plain(tmp_path):
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=20), st.data())
-def test_shards_share_the_manifest_out(lengths, data):
+def test_shards_partition_the_manifest(lengths, data):
     shards = data.draw(st.integers(1, len(lengths)))
     parts = [shard_rows(lengths, shard, shards) for shard in range(1, shards + 1)]
     assert [row for part in parts for row in part] == list(range(len(lengths))) and all(parts)
 
 
-def test_shards_are_of_about_the_same_size():
+def test_shards_have_similar_sizes():
     lengths = np.random.default_rng(0).integers(1, 1000, 1000)
     sizes = [lengths[list(shard_rows(lengths, shard, 4))].sum() for shard in (1, 2, 3, 4)]
     assert max(sizes) - min(sizes) < 2000
 
 
 @pytest.mark.parametrize(
-    "shard, shards, said",
+    "shard, shards, message",
     [(0, 2, "the first number must be between"), (3, 2, "the first"), (1, 6, "only 5 utterances; give")],
 )
-def test_no_such_shard(tmp_path, shard, shards, said):
-    with pytest.raises(UserError, match=f"--shard {shard}/{shards}: .*{said}"):
+def test_invalid_shards(tmp_path, shard, shards, message):
+    with pytest.raises(UserError, match=f"--shard {shard}/{shards}: .*{message}"):
         writer(tmp_path, shard, shards)
 
 
@@ -92,16 +92,16 @@ def write_three_utterances_and_die(folder: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_goes_on_after_a_kill(tmp_path):
+def test_writing_resumes_after_a_kill(tmp_path):
     folder = tmp_path / "mfcc"
     killed = multiprocessing.get_context("fork").Process(target=write_three_utterances_and_die, args=[folder])
     killed.start()
     killed.join(120)
     assert killed.exitcode == -signal.SIGKILL
-    assert "shard(s) 1 of 1 are missing or unfinished; run `dinosr features" in refused(folder)
+    assert "shard(s) 1 of 1 are missing or unfinished; run `dinosr features" in open_error(folder)
     with writer(folder) as one:
         assert one.missing() == [1, 3]
-        for row in range(5):  # others may be needed for another layer's folder
+        for row in range(5):  # rows that are already written are ignored
             one.add(row, FRAMES[row])
         one.close()
     for name, expected in zip(NAMES, [FRAMES[0] + 100, FRAMES[1], FRAMES[2] + 100, FRAMES[3], FRAMES[4] + 100]):
@@ -111,8 +111,8 @@ def test_goes_on_after_a_kill(tmp_path):
         one.close()
 
 
-def test_an_error_costs_nothing(tmp_path):
-    """Whatever happens between two utterances; and what was marked is what was written."""
+def test_writing_resumes_after_an_error(tmp_path):
+    """What was added before an error is kept, and only what was written is marked."""
     with pytest.raises(KeyboardInterrupt), writer(tmp_path) as one:
         one.add(1, FRAMES[1])
         raise KeyboardInterrupt
@@ -124,8 +124,8 @@ def test_an_error_costs_nothing(tmp_path):
     np.testing.assert_array_equal(FeatureFolder(tmp_path)["a"], FRAMES[1])
 
 
-def test_marks_come_after_the_frames(tmp_path):
-    """Frames that were not saved are not marked: at most ``SAVE_SECONDS`` are lost."""
+def test_frames_are_marked_after_they_are_saved(tmp_path):
+    """Frames are marked once they are saved, so that at most ``SAVE_SECONDS`` of work are lost."""
     one = writer(tmp_path)
     one.add(0, FRAMES[0])
     assert set((tmp_path / ".features_1_of_1.npy.done").read_bytes()) == {0}
@@ -133,11 +133,12 @@ def test_marks_come_after_the_frames(tmp_path):
     assert (tmp_path / ".features_1_of_1.npy.done").read_bytes() == b"\1\0\0\0\0"
 
 
-def test_two_processes_on_one_shard(tmp_path):
+def test_two_processes_cannot_write_one_shard(tmp_path):
     with (
         writer(tmp_path),
         pytest.raises(
-            UserError, match="features_1_of_1.npy: another process is making it; wait, or give each process a --shard"
+            UserError,
+            match="features_1_of_1.npy: another process is writing it; wait, or give each process a different --shard",
         ),
     ):
         writer(tmp_path)
@@ -145,7 +146,7 @@ def test_two_processes_on_one_shard(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes, said",
+    "changes, message",
     [
         (dict(width=7), "with width 6, not 7"),
         (dict(dtype="float16"), "with dtype float32, not float16"),
@@ -154,17 +155,17 @@ def test_two_processes_on_one_shard(tmp_path):
         (dict(lengths=[5, 3, 8, 1, 3]), "of other utterances"),
     ],
 )
-def test_a_folder_of_something_else(tmp_path, changes, said):
+def test_a_folder_with_other_features(tmp_path, changes, message):
     write(tmp_path)
     with pytest.raises(UserError) as error:
         writer(tmp_path, **changes)
-    assert f"{tmp_path}: contains features {said}; remove it, or give another folder with --out" == str(error.value)
+    assert f"{tmp_path}: contains features {message}; remove it, or give another folder with --out" == str(error.value)
 
 
-def test_what_is_no_number(tmp_path):
+def test_invalid_features_are_rejected(tmp_path):
     with (
         writer(tmp_path / "a", dtype="float16") as one,
-        pytest.raises(UserError, match="c: features beyond what float16 holds .*--dtype float32"),
+        pytest.raises(UserError, match="c: features exceed the range of float16 .*--dtype float32"),
     ):
         one.add(0, FRAMES[0] + 1e6)
     with writer(tmp_path / "b") as one:
@@ -177,9 +178,9 @@ def test_what_is_no_number(tmp_path):
         writer(tmp_path / "c", dtype="float64")
 
 
-def test_no_folder(tmp_path):
-    assert "no such folder; `dinosr features" in refused(tmp_path / "none")
-    assert "contains no features (no meta.json)" in refused(tmp_path)
+def test_a_missing_and_an_empty_folder(tmp_path):
+    assert "no such folder; create it with `dinosr features" in open_error(tmp_path / "none")
+    assert "contains no features (no meta.json)" in open_error(tmp_path)
 
 
 def test_a_folder_of_layers(tmp_path):
@@ -187,57 +188,57 @@ def test_a_folder_of_layers(tmp_path):
         write(tmp_path / f"layer_{layer}")
     (tmp_path / "layer_x").mkdir()
     assert [path.name for path in layer_folders(tmp_path)] == ["layer_0", "layer_9", "layer_10"]
-    assert f"contains a folder for each layer; give one of {tmp_path / 'layer_0'}, " in refused(tmp_path)
+    assert f"contains a folder for each layer; give one of {tmp_path / 'layer_0'}, " in open_error(tmp_path)
 
 
 def test_missing_shards(tmp_path):
     write(tmp_path, 5)
     (tmp_path / "features_2_of_5.npy").unlink()
     (tmp_path / "features_4_of_5.tsv").unlink()
-    assert "shard(s) 2, 4 of 5 are missing or unfinished; run `dinosr features ... --shard 2/5` (again)" in refused(
+    assert "shard(s) 2, 4 of 5 are missing or unfinished; run `dinosr features ... --shard 2/5` (again)" in open_error(
         tmp_path
     )
 
 
-def test_damaged(tmp_path):
+def test_damaged_folders(tmp_path):
     folder = write(tmp_path / "mfcc")
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     cut = files["features_1_of_1.npy"][:-30]
-    for name, content, said in [
+    for name, content, message in [
         ("meta.json", b"{", "meta.json cannot be read"),
         ("meta.json", b'{"rate": 50}', "meta.json cannot be read"),
         ("meta.json", b"[]", "meta.json cannot be read"),
         ("features_1_of_1.npy", cut, "features_1_of_1.npy cannot be read, or is truncated"),
         ("features_1_of_1.npy", b"", "features_1_of_1.npy cannot be read"),
         ("features_1_of_1.tsv", b"c 5\n", "features_1_of_1.tsv line 1 is not `utt<TAB>frames`"),
-        ("features_1_of_1.tsv", b"a\t5\nc\t3\nd\t8\nnone\t0\ne\t4\n", "are about different utterances"),
+        ("features_1_of_1.tsv", b"a\t5\nc\t3\nd\t8\nnone\t0\ne\t4\n", "name different utterances"),
         ("features_1_of_1.tsv", b"a\t5\n", "contains 20 frames, its .tsv says 5"),
     ]:
         (folder / name).write_bytes(content)
         assert (
-            "damaged, " in refused(folder)
-            and said in refused(folder)
-            and "remove the folder and make it again" in refused(folder)
+            "damaged, " in open_error(folder)
+            and message in open_error(folder)
+            and "remove the folder and create it again" in open_error(folder)
         )
         (folder / name).write_bytes(files[name])
     np.save(folder / "features_1_of_1.npy", np.zeros((20, 7), np.float32))
-    assert "contains float32 of shape (20, 7), meta.json says float32 of width 6" in refused(folder)
+    assert "contains float32 of shape (20, 7), meta.json says float32 of width 6" in open_error(folder)
 
 
-def test_a_disk_that_is_too_small(tmp_path, monkeypatch):
+def test_a_full_disk(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(UserError, match="cannot write into .*: No space left on device"):
         writer(tmp_path)
-    assert not list(tmp_path.glob(".*.unfinished"))  # it would hold what space there was
+    assert not list(tmp_path.glob(".*.unfinished"))  # it would occupy the remaining space
     with pytest.raises(UserError, match="cannot write into /proc/nowhere"):
         writer(Path("/proc/nowhere"))
 
 
-def test_a_folder_from_before_centres_were_kept(tmp_path):
-    """Half a frame is assumed, and what is missing can still be added."""
+def test_a_folder_without_first_centre(tmp_path):
+    """``first_centre`` is then half a frame, and the folder can still be completed."""
     folder = write(tmp_path / "mfcc")
     meta = json.loads((folder / "meta.json").read_text())
     del meta["first_centre"]

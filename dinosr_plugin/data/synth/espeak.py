@@ -152,7 +152,8 @@ def library_paths() -> tuple[str, str]:
         import espeakng_loader
     except ImportError:
         raise UserError(
-            'the synthetic corpus requires eSpeak NG (GPL-3), which is not installed: pip install "dinosr-plugin[synth]"'
+            "the synthetic corpus requires eSpeak NG (GPL-3), which is not installed: "
+            'pip install "dinosr-plugin[synth]"'
         ) from None
     return espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
 
@@ -182,7 +183,7 @@ def _silent_stderr() -> Iterator[None]:
         os.close(nothing)
 
 
-# ---- eSpeak's mnemonics and the 39 ARPABET phones ----
+# ---- eSpeak's mnemonics and the 39 ARPABET phones --------------------------------------------------------------------
 
 _CONSONANTS = {
     **{name: name.upper() for name in ("b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "z")},

@@ -1,4 +1,4 @@
-"""``dinosr report``: one page of what a checkpoint learned, with baselines beside every figure.
+"""``dinosr report``: one page about what a checkpoint has learned, with baselines for every figure.
 
 ``inputs``: what is reported on; ``comparison`` measures; ``pictures``; ``words``: the texts; ``page``: the HTML.
 """
@@ -64,8 +64,8 @@ def write_report(
         pictures = {"layers": layer_pictures(inputs, figures), **training_pictures(inputs, figures)}
         if figures["model"]["codebooks"]:
             say("drawing the units of every codebook")
-            for section, own in code_pictures(inputs, figures, comparison).items():
-                pictures.setdefault(section, []).extend(own)
+            for section, of_codes in code_pictures(inputs, figures, comparison).items():
+                pictures.setdefault(section, []).extend(of_codes)
         say("drawing a map of frames")
         pictures["map"] = map_pictures(inputs, figures, comparison)
     written = {

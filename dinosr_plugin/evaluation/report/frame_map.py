@@ -1,4 +1,4 @@
-"""Which frames a map shows, and where it puts them: a balanced sample, and t-SNE."""
+"""The map of frames: a balanced sample of frames, projected by t-SNE."""
 
 import importlib.util
 from collections import Counter
@@ -14,9 +14,9 @@ from ...units.store import FeatureFolder
 from ..speech import Speech
 
 FRAMES = 3000
-SPEAKERS = 7  # more would be too many colours
-SOUND = 20 * 60 * SAMPLE_RATE  # samples; of a larger corpus, random utterances of 20 minutes are read
-WIDTH = 50  # principal components that t-SNE works on
+SPEAKERS = 7  # maximum; more colours would be hard to tell apart
+MAX_SAMPLES = 20 * 60 * SAMPLE_RATE  # of a larger corpus, random utterances of 20 minutes are used
+WIDTH = 50  # number of principal components, the input of t-SNE
 PERPLEXITY = 30
 
 
@@ -29,13 +29,14 @@ class FrameMap(NamedTuple):
 
 
 def frame_map(features: FeatureFolder | LiveFeatures, speech: Speech, seed: int = 0) -> FrameMap:
-    """Frames of every phone and speaker in equal parts, as far as possible, placed by t-SNE (van der Maaten and Hinton
-    2008).
+    """Frames, balanced over phones and speakers as far as possible, projected by t-SNE.
 
-    Of many speakers, the ``SPEAKERS`` with the most speech. Only neighbourhoods mean something in such a map, not the
-    distances between far groups, their sizes, or the axes.
+    t-SNE: van der Maaten and Hinton (2008).
 
-    Raises UserError from the audio, or for an utterance without alignment.
+    At most ``SPEAKERS`` speakers are used, those with the most speech. Only neighbourhoods are meaningful in such a
+    map; the distances between remote groups, their sizes and the axes are not.
+
+    Raises UserError for unreadable audio, and for an utterance without alignment.
     """
     rng = np.random.default_rng(seed)
     chosen = choose(speech, rng)
@@ -49,30 +50,30 @@ def frame_map(features: FeatureFolder | LiveFeatures, speech: Speech, seed: int 
 
 
 def require_library() -> None:
-    """Raise UserError before any work if scikit-learn is missing."""
+    """Raise UserError if scikit-learn is not installed, before any computation."""
     if importlib.util.find_spec("sklearn") is None:
         raise UserError("the map of frames requires the package scikit-learn: pip install scikit-learn")
 
 
 def choose(speech: Speech, rng: np.random.Generator) -> list[str]:
-    """Names of random utterances of the speakers with the most speech, 20 minutes at most."""
+    """Names of random utterances of the speakers with the most speech, at most 20 minutes."""
     samples: Counter = Counter()
     for utterance in speech.utterances:
         samples[speech.speaker(utterance.name)] += utterance.samples
     frequent = {speaker for speaker, _ in samples.most_common(SPEAKERS)}
-    theirs = [utterance for utterance in speech.utterances if speech.speaker(utterance.name) in frequent]
-    order = rng.permutation(len(theirs))
-    total = np.cumsum([theirs[i].samples for i in order])
-    return [theirs[i].name for i in order[: max(1, int(np.searchsorted(total, SOUND)))]]
+    candidates = [utterance for utterance in speech.utterances if speech.speaker(utterance.name) in frequent]
+    order = rng.permutation(len(candidates))
+    total = np.cumsum([candidates[i].samples for i in order])
+    return [candidates[i].name for i in order[: max(1, int(np.searchsorted(total, MAX_SAMPLES)))]]
 
 
-def balanced(groups: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
-    """Indices of at most ``most`` items of groups (N,), in order: one of each group in turn until there are enough."""
+def balanced(groups: np.ndarray, max_count: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices of at most ``max_count`` elements of groups (N,), sorted: drawn from each group in turn."""
     shuffled = rng.permutation(len(groups))
     shuffled = shuffled[np.argsort(groups[shuffled], kind="stable")]
     _, starts, sizes = np.unique(groups[shuffled], return_index=True, return_counts=True)
-    turn = np.arange(len(groups)) - np.repeat(starts, sizes)  # place within its group
-    return np.sort(shuffled[np.lexsort((rng.random(len(groups)), turn))[:most]])
+    turn = np.arange(len(groups)) - np.repeat(starts, sizes)  # position within its group
+    return np.sort(shuffled[np.lexsort((rng.random(len(groups)), turn))[:max_count]])
 
 
 def project(frames: np.ndarray, seed: int) -> np.ndarray:

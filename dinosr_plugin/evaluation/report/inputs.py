@@ -1,4 +1,4 @@
-"""What is reported on: everything is read, and errors are found, before the minutes of work."""
+"""The inputs of a report, which are read and checked before any computation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def read_inputs(
     log: str | Path | None,
     skip_missing: bool = False,
 ) -> Inputs:
-    """Raises UserError for whatever is wrong with one of them."""
+    """Read all inputs. Raises UserError if one of them is invalid."""
     require_writable(out)
     require_library()
     alignment = PhoneAlignment.read(phones)

@@ -1,4 +1,4 @@
-"""The report as one HTML file: style and pictures inside, no script, nothing from the network."""
+"""The report as one HTML file with embedded style and pictures, without scripts and network access."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .words import TEXTS, conventions, head, key_figures
 
-COLUMNS = (  # key of a row, header, second line, format, which one is marked
+COLUMNS = (  # key of a row, header, second line, format, which value is marked as best
     ("active", "codes", "in use", "d", None),
     ("perplexity", "perplexity", "", ".1f", None),
     ("pnmi", "PNMI", "phone information", ".3f", max),
@@ -23,18 +23,19 @@ COLUMNS = (  # key of a row, header, second line, format, which one is marked
     ("unit_abx_within", "units’", "ABX within, %", ".2f", min),
     ("unit_abx_across", "units’", "ABX across, %", ".2f", min),
 )
-GROUPS = (  # kinds of rows, what stands above them
+GROUPS = (  # kinds of rows, heading
     (("mfcc", "fbank"), "k-means on the sound itself"),
     (("untrained",), "k-means on the layers of an untrained model"),
     (("layer",), "k-means on the layers of the trained model"),
     (("teacher",), "the model's codebooks (what the teacher assigns)"),
     (("head",), "the student's predictions of them"),
 )
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # a browser then loads nothing else, whatever the page says
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""Content security policy: browsers load nothing from outside the page."""
 
 
 class Picture(NamedTuple):
-    """A PNG; ``alt`` says what it shows; ``wide``: as wide as the page; ``hidden``: to be opened."""
+    """A PNG file; ``alt``: its description; ``wide``: as wide as the page; ``hidden``: folded away."""
 
     path: Path
     alt: str
@@ -43,14 +44,14 @@ class Picture(NamedTuple):
 
 
 def page(figures: Mapping, pictures: Mapping[str, Sequence[Picture]]) -> str:
-    """The whole page.
+    """The HTML of the report.
 
     Args:
-        figures: what ``write_report`` writes into ``figures.json``.
-        pictures: section (a key of ``words.TEXTS``) -> its pictures, which are read and put inside.
+        figures: the content of ``figures.json`` as ``write_report`` writes it.
+        pictures: section (a key of ``words.TEXTS``) -> its pictures, which are embedded.
     """
     title = f"{escape(figures['checkpoint'])}: what was learned"
-    bodies = {key: gallery(own) for key, own in pictures.items() if own}
+    bodies = {key: gallery(images) for key, images in pictures.items() if images}
     bodies |= {"table": figures_table(figures["rows"]), "conventions": bullets(conventions(figures))}
     notes = "".join(f"\n<p class=note>{escape(note)}</p>" for note in figures["notes"])
     return "\n".join([
@@ -70,9 +71,9 @@ def section(key: str, body: str) -> str:
     return f'<section id="{key}">\n<h2>{title}</h2>\n' + (f"<p>{text}</p>\n" if text else "") + f"{body}\n</section>"
 
 
-def tiles(found: Sequence[tuple[str, str, str]]) -> str:
+def tiles(key_figures: Sequence[tuple[str, str, str]]) -> str:
     boxes = "\n".join(
-        f"<div class=tile><b>{value}</b><h3>{title}</h3><p>{text}</p></div>" for title, value, text in found
+        f"<div class=tile><b>{value}</b><h3>{title}</h3><p>{text}</p></div>" for title, value, text in key_figures
     )
     return f'<div class="tiles">\n{boxes}\n</div>'
 
@@ -94,11 +95,11 @@ def figure(picture: Picture) -> str:
     return f'<figure class="{kind}"><img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}"></figure>'
 
 
-# ---- the table --------------------------------------------------------------------------------------------------------------
+# ---- the table -------------------------------------------------------------------------------------------------------
 
 
 def figures_table(rows: Sequence[Mapping]) -> str:
-    """A row of HTML for each of ``comparison.compare``; columns that no row has are left out."""
+    """The rows of ``Comparison.rows`` as an HTML table; columns without values are left out."""
     columns = [column for column in COLUMNS if any(row.get(column[0]) is not None for row in rows)]
     marked = {
         key: better(round_as(row[key], spec) for row in rows if row.get(key) is not None)
@@ -108,20 +109,15 @@ def figures_table(rows: Sequence[Mapping]) -> str:
     header = "".join(f"<th scope=col>{name}<br><small>{unit}</small></th>" for _, name, unit, _, _ in columns)
     lines = [f"<div class=table><table>\n<thead><tr><th scope=col>units of</th>{header}</tr></thead>"]
     for kinds, title in GROUPS:
-        own = [row for row in rows if row["kind"] in kinds]
-        if own:
+        group = [row for row in rows if row["kind"] in kinds]
+        if group:
             lines.append(f'<tbody>\n<tr class=group><th colspan="{len(columns) + 1}" scope=rowgroup>{title}</th></tr>')
-            lines += [
-                f"<tr><th scope=row>{escape(row['name'])}</th>{''.join(cell(row, column, marked) for column in columns)}</tr>"
-                for row in own
-            ]
+            for row in group:
+                cells = "".join(cell(row, column, marked) for column in columns)
+                lines.append(f"<tr><th scope=row>{escape(row['name'])}</th>{cells}</tr>")
             lines.append("</tbody>")
-    return "\n".join(
-        [
-            *lines,
-            "</table></div>\n<p>&#9733; the best of a column as shown: the highest; of speaker information and ABX the lowest.</p>",
-        ]
-    )
+    legend = "&#9733; best value of a column as displayed: the highest; the lowest for speaker information and ABX."
+    return "\n".join([*lines, f"</table></div>\n<p>{legend}</p>"])
 
 
 def cell(row: Mapping, column: tuple, marked: Mapping) -> str:
@@ -138,7 +134,8 @@ def round_as(value: float, spec: str) -> float:
 
 STYLE = """
 :root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 0 auto; padding: 1rem; max-width: 72rem; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
+  margin: 0 auto; padding: 1rem; max-width: 72rem; }
 h1 { font-size: 1.6rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.25rem; margin: 2.2rem 0 .3rem; border-top: 1px solid #ccc; padding-top: 1rem; }
 p { max-width: 48rem; margin: .4rem 0; }

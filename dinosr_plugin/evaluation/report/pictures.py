@@ -1,4 +1,4 @@
-"""The report's pictures: section of the page -> what it shows. Their figures are added to the dictionary ``figures``."""
+"""The pictures of the report, by section of the page. Their figures are added to the dictionary ``figures``."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ from .inputs import Inputs
 from .page import Picture
 from .words import best_row
 
-SECONDS = 3.0  # of the example
+SECONDS = 3.0  # duration of the example
 BY_LAYER = (  # key of a row, title, unit
     ("pnmi", "Phone information (PNMI)", "I(phone; unit) / H(phone); higher is better"),
     ("phone_purity", "Phone purity", "share of frames; higher is better"),
@@ -50,7 +50,7 @@ def layer_pictures(inputs: Inputs, figures: dict) -> list[Picture]:
 
 
 def code_pictures(inputs: Inputs, figures: dict, comparison: Comparison) -> dict[str, list[Picture]]:
-    """What needs the units themselves: their meaning, frequency and duration, and how they follow speech."""
+    """Pictures of the units: their meaning, frequency and duration, and an example."""
     reader, codes = inputs.reader, comparison.codes(TEACHER)  # utterance -> (n, K)
     counter = UnitQualityMeasure()
     sources = [comparison.code_source(TEACHER, k) for k in range(codes.width)]
@@ -73,7 +73,7 @@ def code_pictures(inputs: Inputs, figures: dict, comparison: Comparison) -> dict
 
 
 def meaning_pictures(inputs: Inputs, counts: np.ndarray, which: int) -> list[Picture]:
-    """The best codebook's heat map, and those of the others, folded away."""
+    """Heat maps of the best codebook and, folded away, of the others."""
     return [
         Picture(
             plot_code_by_phone(
@@ -91,7 +91,7 @@ def meaning_pictures(inputs: Inputs, counts: np.ndarray, which: int) -> list[Pic
 
 
 def durations_picture(inputs: Inputs, figures: dict, codes: Sequence[np.ndarray], which: int, rate: float) -> Picture:
-    units = np.concatenate([run_lengths(own) for own in codes]) * 1000 / rate  # ms
+    units = np.concatenate([run_lengths(sequence) for sequence in codes]) * 1000 / rate  # ms
     phones = phone_lengths(inputs.speech.phones, inputs.speech.names)
     figures["durations"] = {"codebook": which, "unit": lengths(units), "phone": lengths(phones)}
     path = unit_plots.plot_durations(
@@ -105,7 +105,7 @@ def lengths(values: np.ndarray) -> dict[str, float]:
 
 
 def run_lengths(units: np.ndarray) -> np.ndarray:
-    """(n,) -> (m,) frames of each run of equal units."""
+    """(n,) -> (m,) number of frames of each run of equal units."""
     edges = np.flatnonzero(np.diff(units, prepend=-1, append=-1))
     return np.diff(edges)
 
@@ -122,7 +122,7 @@ def example_picture(inputs: Inputs, figures: dict, codes: UtteranceArrays, count
 
 
 def choose_stretch(speech: Speech, codes: UtteranceArrays, rate: float, first_centre: float) -> unit_plots.Stretch:
-    """The middle of an utterance of median length, among those that are long enough. codes: utterance -> (n, K)."""
+    """The middle of the utterance of median length among those that are long enough. codes: utterance -> (n, K)."""
     by_length = sorted(speech.utterances, key=lambda utterance: utterance.samples)
     enough = [utterance for utterance in by_length if utterance.samples >= SECONDS * SAMPLE_RATE] or by_length[-1:]
     chosen = enough[len(enough) // 2]
@@ -145,12 +145,12 @@ def choose_stretch(speech: Speech, codes: UtteranceArrays, rate: float, first_ce
         wave=wave[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)],
         mel=mel[max(0, first) : last].T,
         phones=within(segments),
-        units=[within(runs(own, rate, first_centre)) for own in codes[chosen.name].T],
+        units=[within(runs(sequence, rate, first_centre)) for sequence in codes[chosen.name].T],
     )
 
 
 def runs(units: np.ndarray, rate: float, first_centre: float) -> list[tuple[float, float, int]]:
-    """(start, end, unit) of each run of equal units, in seconds; a frame reaches halfway to the next one's centre."""
+    """(start, end, unit) of each run of equal units, in seconds; a frame extends halfway to the centre of the next."""
     lengths = run_lengths(units)
     edges = np.concatenate([[0], np.cumsum(lengths)])
     times = first_centre + (edges - 0.5) / rate
@@ -161,15 +161,15 @@ def map_pictures(inputs: Inputs, figures: dict, comparison: Comparison) -> list[
     best = best_row(figures["rows"], "layer", "pnmi", max)
     assert best is not None  # there are layers, and every row has a PNMI
     layer = best["index"]
-    found = frame_map(comparison.features(layer), inputs.speech)
-    figures["map"] = {"layer": layer, "frames": len(found.points)}
-    names, out, title = inputs.speech.phones.names, inputs.out, f"{len(found.points):,} frames of layer {layer} by"
-    groups = style.phone_groups(names, np.bincount(found.phones, minlength=len(names)))
+    frames = frame_map(comparison.features(layer), inputs.speech)
+    figures["map"] = {"layer": layer, "frames": len(frames.points)}
+    names, out, title = inputs.speech.phones.names, inputs.out, f"{len(frames.points):,} frames of layer {layer} by"
+    groups = style.phone_groups(names, np.bincount(frames.phones, minlength=len(names)))
     by_phone = map_plots.plot_map_of_phones(
-        found.points, found.phones, names, groups, out / "map_phones.png", f"{title} phone"
+        frames.points, frames.phones, names, groups, out / "map_phones.png", f"{title} phone"
     )
     by_speaker = map_plots.plot_map_of_speakers(
-        found.points, found.speakers, out / "map_speakers.png", f"{title} speaker"
+        frames.points, frames.speakers, out / "map_speakers.png", f"{title} speaker"
     )
     return [
         Picture(by_phone, "t-SNE map of frames, coloured by the class of their phone"),
@@ -178,7 +178,7 @@ def map_pictures(inputs: Inputs, figures: dict, comparison: Comparison) -> list[
 
 
 def training_pictures(inputs: Inputs, figures: dict) -> dict[str, list[Picture]]:
-    """Nothing without a log, and nothing that an older log lacks."""
+    """Training curves; none without a log, and only those whose values the log contains."""
     records, out = inputs.records, inputs.out
     if not records:
         return {}

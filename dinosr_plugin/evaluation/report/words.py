@@ -13,9 +13,9 @@ TEXTS = {  # section -> title, text under it
     "table": ("All figures", ""),
     "meaning": (
         "What the codes mean",
-        "Each column is one code, each row one phone: the darker a cell, the larger the share of the code's frames that "
-        "belong to the phone. One dark cell in a column: the code stands for one phone. A dark block: it stands for a "
-        "class of similar phones.",
+        "Each column is one code, each row one phone: the darker a cell, the larger the share of the code's frames "
+        "that belong to the phone. One dark cell in a column: the code stands for one phone. A dark block: it stands "
+        "for a class of similar phones.",
     ),
     "example": (
         "What units look like",
@@ -36,8 +36,9 @@ TEXTS = {  # section -> title, text under it
     ),
     "training": (
         "The training",
-        "The loss should fall below the entropy of the codes, which is the loss of a guess that knows only how frequent "
-        "each code is. A loss that falls together with the entropy is not a success but a collapse of the codes.",
+        "The loss should fall below the entropy of the codes, which is the loss of a guess that knows only how "
+        "frequent each code is. A loss that falls together with the entropy is not a success but a collapse of the "
+        "codes.",
     ),
     "use": (
         "Use of the codebooks",
@@ -56,8 +57,8 @@ def head(figures: Mapping) -> str:
     layers = f"{model['layers']} {model['layer_kind']} of width {model['width']} ({size})"
     trained = "" if figures["updates"] is None else f" after {figures['updates']:,} updates"
     return (
-        f"{model['name']}{trained}: {layers}, {codebooks or 'no codebooks'}. Measured on {speech['hours']:.2f} hours by "
-        f"{count(speech['speakers'], 'speaker')} ({count(speech['utterances'], 'utterance')}, {speech['manifest']}) "
+        f"{model['name']}{trained}: {layers}, {codebooks or 'no codebooks'}. Measured on {speech['hours']:.2f} hours "
+        f"by {count(speech['speakers'], 'speaker')} ({count(speech['utterances'], 'utterance')}, {speech['manifest']}) "
         f"with {count(speech['phones'], 'different phone')} ({speech['alignment']}). k-means for comparison was fitted "
         f"on {fitted['manifest']} ({fitted['hours']:.2f} hours, of which at most one is used)."
     )
@@ -123,13 +124,13 @@ def conventions(figures: Mapping) -> list[str]:
     layer = next(row for row in rows if row["kind"] == "layer")
     speakers = count(figures["measured_on"]["speakers"], "speaker")
     lines = [
-        f"All rows have {layer['n_codes']} units. The model has {model['rate']:g} frames per second, {layer['frames']:,} "
-        f"in all, the first one centred at {model['first_centre_ms']:.1f} ms; MFCC and log-Mel have 50 per second. "
-        "Purities and PNMI rise with the number of units: compare at equal numbers only.",
-        "PNMI: I(phone; unit) / H(phone). Phone purity: share of frames that are right if each unit is read as its most "
-        "frequent phone. Cluster purity: the same with each phone read as its most frequent unit; it falls as units "
-        "specialise. A frame counts for the phone at its centre; published figures may use another alignment. Silence is "
-        "a phone like any other.",
+        f"All rows have {layer['n_codes']} units. The model has {model['rate']:g} frames per second, "
+        f"{layer['frames']:,} in all, the first one centred at {model['first_centre_ms']:.1f} ms; MFCC and log-Mel "
+        "have 50 per second. Purities and PNMI rise with the number of units: compare at equal numbers only.",
+        "PNMI: I(phone; unit) / H(phone). Phone purity: share of frames that are right if each unit is read as its "
+        "most frequent phone. Cluster purity: the same with each phone read as its most frequent unit; it falls as "
+        "units specialise. A frame counts for the phone at its centre; published figures may use another alignment. "
+        "Silence is a phone like any other.",
         f"Speaker information: I(speaker; unit) / H(speaker) of {speakers}; compare on the same speech only.",
         "Bit rate: units per second times their entropy. Of runs: each run of equal units counted once. Unit: mean "
         f"length of a run; the mean length of a phone in this speech is {layer['phone_ms']:.0f} ms, adjacent segments "

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ...data.manifest import open_text, read_lines
-from ...errors import UserError
+from ...errors import UserError, first_few
 
 GoldRow = Mapping[str, str]
 """A row of a gold file: column -> value."""
@@ -80,9 +80,9 @@ def require_same_files(expected: Iterable[str], actual: Collection[str], gold: P
     expected, actual = set(expected), set(actual)
     for path, missing, other in ((submission, expected - actual, gold), (gold, actual - expected, submission)):
         if missing:
-            first = ", ".join(sorted(missing)[:MAX_LISTED]) + (", ..." if len(missing) > MAX_LISTED else "")
             raise UserError(
-                f"{path}: lacks {len(missing)} file(s) that {other} contains ({first}); "
+                f"{path}: lacks {len(missing)} file(s) that {other} contains "
+                f"({first_few(sorted(missing), MAX_LISTED)}); "
                 "score exactly the benchmark's files"
             )
 

@@ -37,9 +37,8 @@ def test_layers_lines_points_and_baselines(drawn):
     np.testing.assert_allclose(lines["layers of the untrained model"], [[0, 0.31], [1, 0.30], [2, 0.29]])
     assert lines["MFCC"][0, 1] == 0.30 and lines["log-Mel"][0, 1] == 0.29
     points = {collection.get_label().split(" ")[0]: collection.get_offsets() for collection in axes.collections}
-    np.testing.assert_allclose(
-        points["codebooks"], [[0.88, 0.40], [1.88, 0.41]]
-    )  # two codebooks, three layers: next to layers 1 and 2
+    # two codebooks, three layers: next to layers 1 and 2
+    np.testing.assert_allclose(points["codebooks"], [[0.88, 0.40], [1.88, 0.41]])
     np.testing.assert_allclose(points["student's"], [[1.12, 0.50], [2.12, 0.51]])
     assert layers.plot_by_layer(ROWS, "abx", 3, "unused.png", "ABX", "%") is None
 
@@ -65,9 +64,7 @@ def test_training(drawn):
     training.plot_by_codebook(records(2), "active_codes", "unused.png", "Active codes", "codes", 16)
     training.plot_learning_rate(records(2), "unused.png")
     loss, active, rate = (figure.axes[0] for figure in drawn)
-    np.testing.assert_array_equal(
-        loss.lines[0].get_xydata(), [[0, 4], [1, 3], [2, 2]]
-    )  # only the loss on masked frames
+    np.testing.assert_array_equal(loss.lines[0].get_xydata(), [[0, 4], [1, 3], [2, 2]])  # loss on masked frames only
     np.testing.assert_array_equal(loss.lines[1].get_ydata(), [3.5] * 3)
     np.testing.assert_array_equal(
         [line.get_ydata() for line in active.lines[:3]], [[10, 11, 12], [11, 12, 13], [11, 11, 11]]
@@ -90,9 +87,8 @@ def test_durations_are_shares_of_all_units(drawn):
     shown = [patch.get_data() for patch in drawn[0].axes[0].patches]
     shares = [data.values for data in shown[::2]]
     np.testing.assert_allclose([share.sum() for share in shares], 100)
-    assert (
-        shares[0][:2].tolist() == [50, 25] and shares[0][-1] == 25
-    )  # bars around 20 and 40 ms; the last one contains all longer units
+    # bars around 20 and 40 ms; the last one contains all longer units
+    assert shares[0][:2].tolist() == [50, 25] and shares[0][-1] == 25
     labels = [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
     assert "4, mean 270 ms, median 30 ms" in labels[0] and "2, mean 60 ms" in labels[1]
 

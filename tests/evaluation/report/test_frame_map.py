@@ -1,4 +1,4 @@
-"""Which frames stand on the map, and that they stand where they did last time."""
+"""The frames of the map are balanced, and the projection is reproducible."""
 
 import numpy as np
 import pytest
@@ -12,34 +12,34 @@ from dinosr_plugin.units.batches import Utterance
 
 
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=60), st.integers(1, 70), st.integers(0, 9))
-def test_equal_parts_as_far_as_there_are_any(groups, most, seed):
+def test_groups_are_balanced_as_far_as_possible(groups, max_count, seed):
     groups = np.array(groups)
-    chosen = balanced(groups, most, np.random.default_rng(seed))
-    assert len(chosen) == min(most, len(groups)) and (np.diff(chosen) > 0).all()
-    taken, there = ({name: int((own == name).sum()) for name in set(groups)} for own in (groups[chosen], groups))
-    for name in taken:  # who has less than another has given all, or comes one short in the last turn
-        assert taken[name] >= max(taken.values()) - 1 or taken[name] == there[name]
+    chosen = balanced(groups, max_count, np.random.default_rng(seed))
+    assert len(chosen) == min(max_count, len(groups)) and (np.diff(chosen) > 0).all()
+    drawn, available = ({name: int((part == name).sum()) for name in set(groups)} for part in (groups[chosen], groups))
+    for name in drawn:  # a smaller group is drawn completely, or is one short in the last turn
+        assert drawn[name] >= max(drawn.values()) - 1 or drawn[name] == available[name]
 
 
-def test_every_frame_has_its_chance():
+def test_every_frame_can_be_drawn():
     rng = np.random.default_rng(0)
     seen = {int(i) for _ in range(200) for i in balanced(np.repeat(["a", "b"], 10), 4, rng)}
     assert seen == set(range(20))
 
 
-def test_the_speakers_with_the_most_speech_and_not_too_much_of_it(monkeypatch):
+def test_speakers_with_the_most_speech_up_to_a_limit(monkeypatch):
     utterances = [Utterance(f"u{n}", None, 100 + n) for n in range(30)]
     speakers = {utterance.name: f"s{n % 10}" for n, utterance in enumerate(utterances)}
     speech = Speech(None, speakers, utterances)
     names = choose(speech, np.random.default_rng(0))
     assert {speakers[name] for name in names} == {f"s{n}" for n in range(3, 10)} and len(names) == 21
-    monkeypatch.setattr(module, "SOUND", 500)
+    monkeypatch.setattr(module, "MAX_SAMPLES", 500)
     assert len(choose(speech, np.random.default_rng(0))) in (3, 4)
-    monkeypatch.setattr(module, "SOUND", 1)
+    monkeypatch.setattr(module, "MAX_SAMPLES", 1)
     assert len(choose(speech, np.random.default_rng(0))) == 1
 
 
-def test_neighbours_stay_neighbours_and_the_map_repeats_itself():
+def test_neighbours_stay_neighbours_and_the_map_is_reproducible():
     rng = np.random.default_rng(0)
     frames = np.concatenate([rng.normal(0, 1, (40, 60)), rng.normal(20, 1, (40, 60))])
     points = project(frames, 0)
@@ -50,5 +50,5 @@ def test_neighbours_stay_neighbours_and_the_map_repeats_itself():
 
 
 @pytest.mark.parametrize("n", [5, 12])
-def test_few_frames(n):
+def test_a_map_of_few_frames(n):
     assert project(np.random.default_rng(0).normal(size=(n, 3)), 0).shape == (n, 2)

@@ -1,4 +1,4 @@
-"""``dinosr report`` from the command line to the page: what stands there, what it needs, and what it says of bad input."""
+"""``dinosr report``: content of the page, no external resources, and messages about invalid input."""
 
 import base64
 import io
@@ -33,7 +33,7 @@ VOID = {"meta", "link", "img", "br"}
 
 @pytest.fixture(scope="module", autouse=True)
 def small_map():
-    """t-SNE of 3,000 frames takes its time."""
+    """t-SNE of 3,000 frames is slow."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(frame_map, "FRAMES", 200)
         yield
@@ -41,7 +41,7 @@ def small_map():
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
-    """dev.tsv, dev.phones.tsv and log: tones of 120 ms, one a phone, by two speakers."""
+    """dev.tsv, dev.phones.tsv and log: a tone of 120 ms for each phone, by two speakers."""
     folder = tmp_path_factory.mktemp("corpus")
     rng = np.random.default_rng(0)
     manifest, rows = [str(folder)], ["utt\tstart\tend\tphone"]
@@ -90,7 +90,7 @@ def report(corpus: Path, out: Path, *more: str, checkpoint: Path = GOLDEN) -> in
 
 
 class Page(HTMLParser):
-    """Reads it whole: each tag closed in order; pictures, links and the rows of the table."""
+    """Parses the page: all tags must be closed in order; collects pictures, links and the rows of the table."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -123,15 +123,15 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def made(corpus, tmp_path_factory) -> tuple:
-    """(folder, figures, the page)."""
+def finished(corpus, tmp_path_factory) -> tuple:
+    """(folder, figures, page) of a report."""
     out = tmp_path_factory.mktemp("report")
     assert report(corpus, out, "--log", str(corpus / "log")) == 0
     return out, json.loads((out / "figures.json").read_text()), Page((out / "report.html").read_text(encoding="utf-8"))
 
 
-def test_the_head_tells_of_the_model_and_the_speech(made):
-    _, figures, _ = made
+def test_the_head_describes_the_model_and_the_speech(finished):
+    _, figures, _ = finished
     assert figures["updates"] == 3 and figures["checkpoint"] == GOLDEN.name
     assert {key: figures["model"][key] for key in ("name", "codebooks", "codebook_size")} == {
         "name": "DinoSR",
@@ -146,10 +146,10 @@ def test_the_head_tells_of_the_model_and_the_speech(made):
     assert [row["kind"] for row in figures["rows"]].count("teacher") == 2 and figures["notes"] == []
 
 
-def test_the_table_holds_the_figures(made):
-    _, figures, page = made
+def test_the_table_contains_the_figures(finished):
+    _, figures, page = finished
     by_name = {row[0]: row[1:] for row in page.rows if len(row) == len(COLUMNS) + 1}
-    assert len(by_name) == len(figures["rows"]) + 1  # and the header
+    assert len(by_name) == len(figures["rows"]) + 1  # including the header
     for row in figures["rows"]:
         shown = [cell.strip("\u2605\u00a0") for cell in by_name[row["name"]]]
         assert shown == ["-" if row[key] is None else format(row[key], spec) for key, _, _, spec, _ in COLUMNS]
@@ -161,25 +161,25 @@ def test_the_table_holds_the_figures(made):
         )
 
 
-def test_key_figures_have_baselines_beside_them(made):
-    out, figures, _ = made
+def test_key_figures_name_their_baselines(finished):
+    out, figures, _ = finished
     text = (out / "report.html").read_text(encoding="utf-8")
-    found = key_figures(figures["rows"], 2)
-    assert [title for title, _, _ in found] == [
+    tiles = key_figures(figures["rows"], 2)
+    assert [title for title, _, _ in tiles] == [
         "phone information (PNMI)",
         "ABX error across speakers",
         "speaker information",
         "codes in use",
     ]
     teacher = [row for row in figures["rows"] if row["kind"] == "teacher"]
-    assert found[0][1] == f"{max(row['pnmi'] for row in teacher):.3f}"
+    assert tiles[0][1] == f"{max(row['pnmi'] for row in teacher):.3f}"
     untrained = max(row["pnmi"] for row in figures["rows"] if row["kind"] == "untrained")
-    assert f"MFCC {figures['rows'][0]['pnmi']:.3f}" in found[0][2] and f"best layer {untrained:.3f}." in found[0][2]
-    assert all(f"<b>{value}</b>" in text and words in text for _, value, words in found)
+    assert f"MFCC {figures['rows'][0]['pnmi']:.3f}" in tiles[0][2] and f"best layer {untrained:.3f}." in tiles[0][2]
+    assert all(f"<b>{value}</b>" in text and words in text for _, value, words in tiles)
 
 
-def test_the_page_needs_nothing_but_itself(made):
-    out, _, page = made
+def test_the_page_has_no_external_resources(finished):
+    out, _, page = finished
     assert not page.tags & {"script", "iframe", "object", "embed", "audio", "video"}
     assert all(link.startswith("data:") for link in page.links)
     assert not re.search(r"https?:|url\(|@import", (out / "report.html").read_text(encoding="utf-8"))
@@ -197,8 +197,8 @@ def test_the_page_needs_nothing_but_itself(made):
     ]
 
 
-def test_every_picture_is_inside_and_beside(made):
-    out, _, page = made
+def test_every_picture_is_embedded_and_a_file(finished):
+    out, _, page = finished
     files = {path.read_bytes() for path in out.glob("*.png")}
     inside = [
         base64.b64decode(image["src"].removeprefix("data:image/png;base64,"), validate=True) for image in page.images
@@ -209,8 +209,8 @@ def test_every_picture_is_inside_and_beside(made):
         assert min(height, width) > 300 and image["alt"]
 
 
-def test_figures_of_the_pictures(made, corpus):
-    _, figures, _ = made
+def test_figures_of_the_pictures(finished, corpus):
+    _, figures, _ = finished
     counts = np.array(figures["code_counts"])  # (K, V)
     assert counts.shape == (2, 8) and (counts.sum(axis=1) == figures["rows"][0]["frames"]).all()
     assert figures["durations"]["unit"]["count"] * figures["durations"]["unit"]["mean_ms"] == pytest.approx(
@@ -223,8 +223,8 @@ def test_figures_of_the_pictures(made, corpus):
     assert figures["training"]["last"]["num_updates"] == 8 and figures["training"]["records"] == 8
 
 
-def test_again_nothing_is_measured_again(made, corpus, monkeypatch):
-    out, figures, _ = made
+def test_a_second_report_measures_nothing(finished, corpus, monkeypatch):
+    out, figures, _ = finished
     page = (out / "report.html").read_bytes()
     monkeypatch.setattr(measuring, "figures_of", lambda *_: pytest.fail("measured again"))
     assert report(corpus, out, "--log", str(corpus / "log")) == 0
@@ -235,7 +235,7 @@ def test_again_nothing_is_measured_again(made, corpus, monkeypatch):
 def test_a_model_without_codebooks(corpus, tmp_path, capsys):
     fairseq_checkpoint(tmp_path / "hubert.pt", "hubert")
     state = torch.load(tmp_path / "hubert.pt", weights_only=False)
-    del state["optimizer_history"][-1]["num_updates"]  # as in old ones
+    del state["optimizer_history"][-1]["num_updates"]  # as in old checkpoints
     torch.save(state, tmp_path / "hubert.pt")
     assert report(corpus, tmp_path / "out", "--no-abx", checkpoint=tmp_path / "hubert.pt") == 1
     assert "hubert.pt: has no codebooks; give the number of clusters" in capsys.readouterr().err
@@ -247,8 +247,8 @@ def test_a_model_without_codebooks(corpus, tmp_path, capsys):
 
 
 @pytest.fixture
-def alone(corpus, tmp_path) -> Path:
-    """The first speaker's half, phones without neighbours: nothing to compare with."""
+def one_speaker(corpus, tmp_path) -> Path:
+    """The utterances of the first speaker, with every other phone removed, so that there are no triphones."""
     lines = (corpus / "dev.tsv").read_text().splitlines()
     (tmp_path / "dev.tsv").write_text("\n".join([lines[0], *(line for line in lines if line.startswith("s0/"))]) + "\n")
     rows = [row for row in (corpus / "dev.phones.tsv").read_text().splitlines()[1:] if int(row[1]) % 2 == 0]
@@ -258,18 +258,18 @@ def alone(corpus, tmp_path) -> Path:
     return tmp_path
 
 
-def test_one_speaker_and_nothing_to_compare(alone, capsys):
-    assert report(alone, alone / "out") == 0
-    figures = json.loads((alone / "out/figures.json").read_text())
+def test_one_speaker_and_nothing_to_compare(one_speaker, capsys):
+    assert report(one_speaker, one_speaker / "out") == 0
+    figures = json.loads((one_speaker / "out/figures.json").read_text())
     assert figures["measured_on"]["speakers"] == 1 and all(row["unit_abx_within"] is None for row in figures["rows"])
     assert any(note.startswith("no ABX: ") for note in figures["notes"]) and "note: no ABX: " in capsys.readouterr().err
-    assert not (alone / "out/layers_abx_across.png").exists()
+    assert not (one_speaker / "out/layers_abx_across.png").exists()
     titles = [title for title, _, _ in key_figures(figures["rows"], 1)]
     assert titles == ["phone information (PNMI)", "codes in use"]
 
 
 @pytest.mark.parametrize(
-    "options, said",
+    "options, message",
     [
         (["--log", "none"], "none: no such log"),
         (["--log", "empty.log"], "empty.log: contains no training loss; give TensorBoard's folder"),
@@ -280,7 +280,7 @@ def test_one_speaker_and_nothing_to_compare(alone, capsys):
         (["--train", "absent.tsv"], "absent.tsv"),
     ],
 )
-def test_bad_input_ends_in_one_line_before_any_work(corpus, tmp_path, monkeypatch, capsys, options, said):
+def test_invalid_input_gives_one_line_before_any_computation(corpus, tmp_path, monkeypatch, capsys, options, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(measuring, "figures_of", lambda *_: pytest.fail("measured"))
     Path("empty.log").write_text('{"epoch": 1}\n')
@@ -288,27 +288,26 @@ def test_bad_input_ends_in_one_line_before_any_work(corpus, tmp_path, monkeypatc
     Path("other.tsv").write_text("utt\tstart\tend\tphone\nx\t0\t1\tAA\n")
     assert report(corpus, tmp_path / "out", *options) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ") and said in error
+    assert error.startswith("error: ") and message in error
     assert not (tmp_path / "out/report.html").exists()
 
 
-def test_without_its_library(corpus, tmp_path, monkeypatch, capsys):
+def test_scikit_learn_is_missing(corpus, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     assert report(corpus, tmp_path / "out") == 1
     assert "pip install scikit-learn" in capsys.readouterr().err
 
 
-# ---- parts ------------------------------------------------------------------------------------------------------------------
+# ---- parts -----------------------------------------------------------------------------------------------------------
 
 
-def test_runs():
+def test_runs_of_units():
     units = np.array([3, 3, 3, 1, 3, 3])
     assert run_lengths(units).tolist() == [3, 1, 2] and run_lengths(units[:0]).tolist() == []
-    found = runs(units, 50, 0.0125)
-    assert [unit for *_, unit in found] == [3, 1, 3]
-    np.testing.assert_allclose(
-        [part[:2] for part in found], [[0.0025, 0.0625], [0.0625, 0.0825], [0.0825, 0.1225]]
-    )  # frame 0's centre: 12.5 ms
+    segments = runs(units, 50, 0.0125)  # the centre of frame 0 is at 12.5 ms
+    assert [unit for *_, unit in segments] == [3, 1, 3]
+    times = [[0.0025, 0.0625], [0.0625, 0.0825], [0.0825, 0.1225]]
+    np.testing.assert_allclose([segment[:2] for segment in segments], times)
 
 
 def test_the_stretch_is_the_middle_of_an_utterance(corpus):

@@ -1,7 +1,8 @@
-"""What an ABX test compares: ``.item`` files of ZeroSpeech 2021, and making one from a phone alignment.
+"""The items of an ABX test: ``.item`` files of ZeroSpeech 2021, and items from a phone alignment.
 
-A row is one stretch of an utterance: ``#file onset offset #phone prev-phone next-phone speaker``, times in seconds, white space between.
-The protocol's items are triphones: onset and offset hold all three phones, ``#phone`` is the one in the middle, the other two its context.
+A row is one segment of an utterance: ``#file onset offset #phone prev-phone next-phone speaker``, times in seconds,
+separated by white space. The items of the protocol are triphones: onset and offset span all three phones, ``#phone`` is
+the middle one, and the other two are its context.
 """
 
 from collections import Counter, defaultdict
@@ -10,14 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ....data.manifest import read_lines, write_files
-from ....errors import UserError
+from ....errors import UserError, first_few
 from ...phones import PHONE_CLASSES, PhoneAlignment
 from ...speech import librispeech_speaker
 
 HEADER = "#file onset offset #phone prev-phone next-phone speaker"
 SILENCE = PHONE_CLASSES["silence"]
 SPANS = ("triphone", "phone")
-REMEDY = "make it with `dinosr abx --phones TSV --write-items FILE`, or take one of ZeroSpeech 2021"
+REMEDY = "create it with `dinosr abx --phones TSV --write-items FILE`, or use one of ZeroSpeech 2021"
 
 
 class Item(NamedTuple):
@@ -30,14 +31,16 @@ class Item(NamedTuple):
     speaker: str
 
 
-# ---- files ------------------------------------------------------------------------------------------------------------------
+# ---- files -----------------------------------------------------------------------------------------------------------
 
 
 def read_items(path: str | Path) -> list[Item]:
-    """The rows of an ``.item`` file, in order. A row of no length is allowed, as in the published scorer: it holds no frame.
+    """The rows of an ``.item`` file, in order. An onset equal to the offset is allowed, as in the published scorer.
+
+    Such an item contains no frame.
 
     Raises:
-        UserError: no such file, no header, no rows, or a row of another form or with times that make no stretch.
+        UserError: no such file, no header, no rows, or an invalid row or time.
     """
     path = Path(path)
     lines = read_lines(path, REMEDY)
@@ -46,7 +49,7 @@ def read_items(path: str | Path) -> list[Item]:
         raise UserError(f"{path}: the first line is {header!r}; an .item file begins with {HEADER!r}")
     items = [_parse(path, number, line) for number, line in enumerate(lines, start=2)]
     if not items:
-        raise UserError(f"{path}: a header and no items; {REMEDY}")
+        raise UserError(f"{path}: contains a header but no items; {REMEDY}")
     return items
 
 
@@ -61,16 +64,17 @@ def _parse(path: Path, number: int, line: str) -> Item:
         ) from None
     if not 0 <= item.onset <= item.offset < float("inf"):
         raise UserError(
-            f"{path}:{number}: an item from {item.onset} s to {item.offset} s; times count from 0 and the offset comes after the onset"
+            f"{path}:{number}: an item from {item.onset} s to {item.offset} s; the onset must be at least 0, and the "
+            "offset not before the onset"
         )
     return item
 
 
 def write_items(path: str | Path, items: Iterable[Item]) -> None:
-    """Write an ``.item`` file whole or not at all.
+    """Write an ``.item`` file completely or not at all.
 
     Raises:
-        UserError: a name is empty or holds white space, which separates the columns; the folder cannot be written.
+        UserError: a name is empty or contains white space, which separates the columns; the folder cannot be written.
     """
     path = Path(path)
     write_files(path.parent, {path.name: [HEADER, *(_line(path, item) for item in items)]})
@@ -81,12 +85,13 @@ def _line(path: Path, item: Item) -> str:
     for name in names:
         if len(name.split()) != 1 or name != name.strip():
             raise UserError(
-                f"{path}: {name!r} cannot stand in an .item file, where white space separates the columns; rename it in the alignment"
+                f"{path}: {name!r} is not a valid name in an .item file, whose columns are separated by white space; "
+                "rename it in the alignment"
             )
     return f"{item.utt} {item.onset:.6f} {item.offset:.6f} {item.phone} {item.previous} {item.following} {item.speaker}"
 
 
-# ---- from an alignment ------------------------------------------------------------------------------------------------------
+# ---- from an alignment -----------------------------------------------------------------------------------------------
 
 
 def make_items(
@@ -97,36 +102,38 @@ def make_items(
     min_count: int = 1,
     silence: Collection[str] = SILENCE,
 ) -> list[Item]:
-    """Every phone that has a phone on both sides and something to be compared with, in order of the alignment.
+    """Every phone that has a phone on both sides and can be compared, in the order of the alignment.
 
     Args:
-        speakers: utterance -> speaker; of a mapping, only its utterances are used.
-        span: ``"triphone"``: from the start of the phone before to the end of the phone after, as ZeroSpeech 2021 has it;
-            ``"phone"``: the phone in the middle alone.
-        min_count: smaller groups of one context, speaker and phone are left out. 2 leaves only phones that can be A within a speaker.
-        silence: phones that are neither centre nor context, in capitals or not. An empty collection makes them phones like any other.
+        speakers: utterance -> speaker; with a mapping, only its utterances are used.
+        span: ``"triphone"``: from the start of the previous phone to the end of the following one, as in ZeroSpeech
+            2021; ``"phone"``: the middle phone alone.
+        min_count: smaller groups of one context, speaker and phone are left out. 2 keeps only phones that can be A
+            within a speaker.
+        silence: phones that are neither centre nor context, in any case. If empty, they are phones like any other.
 
-    Phones with a gap between them are no neighbours. Left out besides: items that no comparison needs (see ``comparable``).
+    Phones with a gap between them are not adjacent. Items that no comparison uses are also left out (see
+    ``comparable``).
 
     Raises:
-        UserError: unknown span, or nothing is left.
+        UserError: unknown span, or no items remain.
     """
     if span not in SPANS:
-        raise UserError(f"span '{span}' is not known; choose one of {', '.join(SPANS)}")
-    known = speakers.__getitem__ if isinstance(speakers, Mapping) else speakers
+        raise UserError(f"span '{span}': unknown; choose one of {', '.join(SPANS)}")
+    speaker_of = speakers.__getitem__ if isinstance(speakers, Mapping) else speakers
     utts = [utt for utt in alignment.segments if not isinstance(speakers, Mapping) or utt in speakers]
     if not utts:
-        some = ", ".join(list(alignment.segments)[:3])
         raise UserError(
-            f"{alignment.path}: none of its utterances ({some} ...) is in the manifest; give the manifest of the same corpus"
+            f"{alignment.path}: none of its utterances ({first_few(list(alignment.segments))}) is in the manifest; "
+            "give the manifest of the same corpus"
         )
     silent = {name.upper() for name in silence}
-    triphones = [item for utt in utts for item in _triphones(alignment, utt, known(utt), span, silent)]
+    triphones = [item for utt in utts for item in _triphones(alignment, utt, speaker_of(utt), span, silent)]
     items = comparable(triphones, min_count)
     if not items:
         raise UserError(
-            f"{alignment.path}: none of {len(triphones)} triphones in {len(utts)} utterances can be compared: it takes two phones "
-            f"between the same neighbours by one speaker, each {min_count} times; give more speech"
+            f"{alignment.path}: none of {len(triphones)} triphones in {len(utts)} utterances can be compared: ABX "
+            f"requires two phones in the same context by one speaker, each {min_count} times; give more speech"
             + (", or a lower --min-count" if min_count > 1 else "")
         )
     return items
@@ -148,22 +155,22 @@ def _triphones(alignment: PhoneAlignment, utt: str, speaker: str, span: str, sil
 
 
 def comparable(items: Sequence[Item], min_count: int = 1) -> list[Item]:
-    """The items whose group of context, speaker and phone has at least ``min_count`` and takes part in a comparison.
+    """The items whose group of context, speaker and phone has at least ``min_count`` items and is part of a comparison.
 
-    That is: its speaker says another phone in the same context (so that there is a B), and there is an X: a second item of A's group,
-    or another speaker's of the same phone and context. Groups that are A, B or X of such a comparison stay.
+    A group can be A if its speaker says another phone in the same context (so that there is a B) and there is an X:
+    a second item of the group, or an item of another speaker with the same phone and context. The result contains the
+    groups that are A, B or X of such a comparison.
     """
     counts = Counter((item.previous, item.following, item.speaker, item.phone) for item in items)
     sizes = {group: size for group, size in counts.items() if size >= min_count}
-    phones, speakers = defaultdict(set), defaultdict(set)  # of a context and speaker; of a context and phone
+    phones, speakers = defaultdict(set), defaultdict(set)  # by context and speaker; by context and phone
     for previous, following, speaker, phone in sizes:
         phones[previous, following, speaker].add(phone)
         speakers[previous, following, phone].add(speaker)
-    needed = set()
+    required = set()
     for (previous, following, speaker, phone), size in sizes.items():
-        beside, others = phones[previous, following, speaker], speakers[previous, following, phone]
-        if len(beside) > 1 and (size > 1 or len(others) > 1):  # it can be A
-            needed |= {(previous, following, speaker, b) for b in beside} | {
-                (previous, following, x, phone) for x in others
-            }
-    return [item for item in items if (item.previous, item.following, item.speaker, item.phone) in needed]
+        phones_b, speakers_x = phones[previous, following, speaker], speakers[previous, following, phone]
+        if len(phones_b) > 1 and (size > 1 or len(speakers_x) > 1):  # it can be A
+            required |= {(previous, following, speaker, b) for b in phones_b}
+            required |= {(previous, following, x, phone) for x in speakers_x}
+    return [item for item in items if (item.previous, item.following, item.speaker, item.phone) in required]

@@ -1,4 +1,4 @@
-"""What an ABX test found: the error within and across speakers, and of every pair of phones and every speaker."""
+"""The result of an ABX test: errors within and across speakers, and those of each pair of phones and each speaker."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +22,13 @@ SPEAKER_COLUMNS = [
 
 @dataclass(frozen=True)
 class AbxScore:
-    """Within or across speakers.
+    """Errors within or across speakers.
 
     Attributes:
         speakers, phones: names, sorted.
-        errors: (speakers of A and B, phones of A and X, phones of B) float64, %, mean over contexts; NaN where nothing was compared.
-        triples: same shape, int64: the group triples behind it.
+        errors: (speakers of A and B, phones of A and X, phones of B) float64, %, mean over contexts; NaN where nothing
+            was compared.
+        triples: same shape, int64: number of group triples in each mean.
     """
 
     speakers: tuple[str, ...]
@@ -46,7 +47,7 @@ class AbxScore:
         return float(_mean(self.pair_errors))
 
     def pair_rows(self) -> list[dict]:
-        """One row a phone pair for ``tables.format_table`` with ``PAIR_COLUMNS``, highest error first."""
+        """A row for each phone pair, for ``format_table`` with ``PAIR_COLUMNS``; highest error first."""
         errors, triples, speakers = self.pair_errors, self.triples.sum(axis=0), (self.triples > 0).sum(axis=0)
         rows = [
             {
@@ -61,8 +62,8 @@ class AbxScore:
         return sorted(rows, key=lambda row: -row["error"])
 
     def speaker_rows(self) -> list[dict]:
-        """One row a speaker of A and B for ``format_table`` with ``SPEAKER_COLUMNS``: mean over the phone pairs of that speaker."""
-        heard = [s for s in range(len(self.speakers)) if self.triples[s].any()]
+        """A row for each speaker of A and B, for ``format_table`` with ``SPEAKER_COLUMNS``: means over phone pairs."""
+        with_triples = [s for s in range(len(self.speakers)) if self.triples[s].any()]
         return [
             {
                 "speaker": self.speakers[s],
@@ -70,27 +71,33 @@ class AbxScore:
                 "pairs": int((self.triples[s] > 0).sum()),
                 "triples": int(self.triples[s].sum()),
             }
-            for s in heard
+            for s in with_triples
         ]
 
 
 @dataclass(frozen=True)
 class AbxResult:
-    """``within`` and ``across`` speakers; None where the items allow no comparison of that kind."""
+    """Scores, and numbers of items.
+
+    within, across: scores within and across speakers; None if the items allow no comparison of that kind.
+    items: items with frames.
+    too_short: items left out because they contain no frame.
+    missing: items left out because their utterance has no features.
+    """
 
     within: AbxScore | None
     across: AbxScore | None
-    items: int  # that had frames
-    too_short: int  # items left out because they hold no frame
-    missing: int  # items left out because their utterance has no features
+    items: int
+    too_short: int
+    missing: int
 
     @property
     def scores(self) -> dict[str, AbxScore]:
-        """``"within"`` and ``"across"``, where something was compared."""
+        """The scores that are not None, by the keys ``"within"`` and ``"across"``."""
         return {name: score for name, score in (("within", self.within), ("across", self.across)) if score is not None}
 
     def as_dict(self) -> dict:
-        """Plain numbers, ready for JSON; errors in %."""
+        """Plain numbers for JSON; errors in %."""
         errors = {name: score.error for name, score in self.scores.items()}
         return {
             "within": None,
@@ -103,14 +110,14 @@ class AbxResult:
 
 
 def _mean(values: np.ndarray, axis: int | None = None) -> np.ndarray:
-    """Mean of what is not NaN; NaN where there is nothing."""
-    known = ~np.isnan(values)
-    count = known.sum(axis=axis)
-    return np.where(count > 0, np.where(known, values, 0).sum(axis=axis) / np.maximum(count, 1), np.nan)
+    """Mean of the values that are not NaN; NaN if there are none."""
+    valid = ~np.isnan(values)
+    count = valid.sum(axis=axis)
+    return np.where(count > 0, np.where(valid, values, 0).sum(axis=axis) / np.maximum(count, 1), np.nan)
 
 
 class Tally:
-    """Errors of group triples as they come, by speaker and phones."""
+    """Accumulates the errors of group triples by speaker and phones."""
 
     def __init__(self, speakers: Sequence[str], phones: Sequence[str]):
         self.speakers, self.phones = tuple(speakers), tuple(phones)

@@ -1,4 +1,4 @@
-"""From features of whole utterances to the stretches that an ABX test compares, and the distances between their frames."""
+"""Cutting the items of an ABX test out of the features of utterances, and distances between frames."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,20 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ....errors import UserError
+from ....errors import UserError, first_few
 from ....units.frames import UtteranceArrays
 from .items import Item
 
 DISTANCES = ("angular", "onehot", "edit")
 LAST_FRAMES = ("drop", "keep")
-"""The frame whose centre is the last one inside an item: zerospeech-libriabx2, and so the published figures, drop it;
-fastabx keeps it. At 50 Hz that is a frame of about eleven in a triphone."""
-MOST_OUTSIDE = 0.05  # of the items may lie past the end of their features; more than that, and the rate is wrong
-LEAST_COVERED, FROM_UTTERANCES = (
-    0.6,
-    10,
-)  # of so many utterances, some item lies past this share of its features; otherwise the rate is wrong
-FAR = 1e12  # puts zero vectors far from all others
+"""The last frame whose centre is inside an item: zerospeech-libriabx2, and thus the published figures, drop it; fastabx
+keeps it. At 50 Hz it is one of about eleven frames of a triphone."""
+MAX_OUTSIDE = 0.05  # share of items that may start past the end of their features; if it is larger, the rate is wrong
+MIN_COVERED, MIN_UTTERANCES = 0.6, 10
+"""With ``MIN_UTTERANCES`` or more, some item ends after this share of its features; otherwise the rate is wrong."""
+FAR = 1e12  # makes zero vectors distant from all others
 
 
 @dataclass(frozen=True)
@@ -28,9 +26,9 @@ class Segments:
 
     Attributes:
         items: (N,) in the order of the item file.
-        frames: of each item (n, D) floats or (n,) units, n >= 1; views of the utterance's array wherever possible.
-        too_short: items without a frame, left out.
-        missing: items whose utterance has no features, left out.
+        frames: for each item (n, D) floats or (n,) units, n >= 1; views of the utterance's array where possible.
+        too_short: number of items left out because they contain no frame.
+        missing: number of items left out because their utterance has no features.
     """
 
     items: list[Item]
@@ -47,24 +45,24 @@ def cut(
     skip_missing: bool,
     last_frame: str = "drop",
 ) -> Segments:
-    """Cut the items out of the features by the protocol's rule, at ``rate`` frames per second.
+    """Cut the items out of the features by the rule of the protocol, at ``rate`` frames per second.
 
-    From frame ``max(0, ceil(rate * onset - 0.5))`` up to ``floor(rate * offset - 0.5)``, which is left out with
-    ``last_frame="drop"`` and included with ``"keep"``; never past the n frames of the utterance. The published rule
-    has 100 for the rate; its scorer applies it to any other rate. An item without a frame is left out.
-    For edit distance, repetitions of a unit become one.
+    An item starts at frame ``max(0, ceil(rate * onset - 0.5))`` and ends at ``floor(rate * offset - 0.5)``, which is
+    excluded with ``last_frame="drop"`` and included with ``"keep"``; never past the n frames of the utterance. In the
+    published rule the rate is 100; its scorer applies it to any rate. Items without a frame are left out. For the edit
+    distance, repetitions of a unit are merged.
 
     Raises:
-        UserError: utterances without features (unless they are skipped), features of another shape, NaN or infinity in
-            them, more than 5 % of the items past the end of their features, or no item left.
+        UserError: utterances without features (unless they are skipped), features of an unexpected shape, NaN or
+            infinity in them, more than 5 % of the items past the end of their features, or no items with frames.
     """
     if last_frame not in LAST_FRAMES:
         raise UserError(f"last frame '{last_frame}': unknown; choose one of {', '.join(LAST_FRAMES)}")
     if not 0 < rate < float("inf"):
-        raise UserError(f"a frame rate of {rate} Hz; give the frames a second of the features, 50 for the trunk")
-    arrays = _known(features, items, skip_missing)
-    _check(arrays, discrete=distance != "angular")
-    kept, frames, outside = [], [], 0
+        raise UserError(f"a frame rate of {rate} Hz; give the frames per second of the features, 50 for the trunk")
+    arrays = _read_arrays(features, items, skip_missing)
+    _require_valid(arrays, discrete=distance != "angular")
+    with_frames, frames, outside = [], [], 0
     for item in items:
         if item.utt not in arrays:
             continue
@@ -73,74 +71,85 @@ def cut(
         end = min(len(array), math.floor(rate * item.offset - 0.5) + (last_frame == "keep"))
         outside += start >= len(array)
         if start < end:
-            kept.append(item)
-            frames.append(_merged(array[start:end]) if distance == "edit" else array[start:end])
-    known = sum(item.utt in arrays for item in items)
-    _check_rate(arrays, items, rate, outside, known)
-    if not kept:
+            with_frames.append(item)
+            frames.append(_merge_repetitions(array[start:end]) if distance == "edit" else array[start:end])
+    n_items = sum(item.utt in arrays for item in items)
+    _require_right_rate(arrays, items, rate, outside, n_items)
+    if not with_frames:
         raise UserError(
-            f"none of {known} items is as long as a frame at {rate:g} Hz; give features of a higher rate, or longer items"
+            f"none of {n_items} items is as long as a frame at {rate:g} Hz; give features with a higher rate, or "
+            "longer items"
         )
-    return Segments(kept, frames, too_short=known - len(kept), missing=len(items) - known)
+    return Segments(with_frames, frames, too_short=n_items - len(with_frames), missing=len(items) - n_items)
 
 
-def _known(features: UtteranceArrays, items: Sequence[Item], skip_missing: bool) -> dict[str, np.ndarray]:
-    """The features of the items' utterances, each asked for once."""
+def _read_arrays(features: UtteranceArrays, items: Sequence[Item], skip_missing: bool) -> dict[str, np.ndarray]:
+    """The features of the items' utterances, each read once."""
     utts = list(dict.fromkeys(item.utt for item in items))
     missing = [utt for utt in utts if utt not in features]
     if missing and (len(missing) == len(utts) or not skip_missing):
-        more = ", ..." if len(missing) > 3 else ""
-        remedy = "give those of the same corpus" + (
-            "" if len(missing) == len(utts) else ", or go on without them: --skip-missing (skip_missing=True)"
-        )
+        remedy = "give features of the same corpus"
+        if len(missing) < len(utts):
+            remedy += ", or leave these items out with --skip-missing (skip_missing=True)"
         raise UserError(
-            f"{len(missing)} of {len(utts)} utterances of the items have no features ({', '.join(missing[:3])}{more}); {remedy}"
+            f"{len(missing)} of {len(utts)} utterances of the items have no features ({first_few(missing)}); {remedy}"
         )
     absent = set(missing)
     return {utt: np.asarray(features[utt]) for utt in utts if utt not in absent}
 
 
-def _check(arrays: Mapping[str, np.ndarray], discrete: bool) -> None:
+def _require_valid(arrays: Mapping[str, np.ndarray], discrete: bool) -> None:
+    """Raise UserError for features of an unexpected shape or dtype, and for NaN or infinity."""
     first, shape = next(((utt, array.shape[1:]) for utt, array in arrays.items()), ("", ()))
     for utt, array in arrays.items():
         if discrete and (array.ndim != 1 or array.dtype.kind not in "iu"):
             raise UserError(
-                f"{utt}: {array.dtype} features of shape {array.shape}; this distance takes whole numbers, one unit a frame"
+                f"{utt}: {array.dtype} features of shape {array.shape}; this distance requires integers, one unit per "
+                "frame"
             )
         if not discrete and (array.ndim != 2 or array.dtype.kind not in "fiu"):
             raise UserError(
-                f"{utt}: {array.dtype} features of shape {array.shape}; the angular distance takes (frames, width) numbers"
+                f"{utt}: {array.dtype} features of shape {array.shape}; the angular distance requires numbers of shape "
+                "(frames, width)"
             )
         if array.shape[1:] != shape:
             raise UserError(
-                f"{utt}: features are {array.shape[1]} wide, those of {first} {shape[0]}; make all of them with the same model and layer"
+                f"{utt}: features of width {array.shape[1]}, those of {first} have width {shape[0]}; compute all "
+                "of them with the same model and layer"
             )
         if not np.isfinite(array).all():
             bad = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
             raise UserError(
-                f"{utt}: NaN or infinity in frame {bad} of its features; make them again, or take the utterance out of the items"
+                f"{utt}: NaN or infinity in frame {bad} of its features; compute them again, or remove the utterance "
+                "from the items"
             )
 
 
-def _check_rate(arrays: Mapping[str, np.ndarray], items: Sequence[Item], rate: float, outside: int, known: int) -> None:
-    if outside > MOST_OUTSIDE * known:
-        remedy = "give the right rate (units without their repetitions have none), or the items of this corpus"
-        raise UserError(f"{outside} of {known} items lie past the end of their features at {rate:g} Hz; {remedy}")
+def _require_right_rate(
+    arrays: Mapping[str, np.ndarray], items: Sequence[Item], rate: float, outside: int, n_items: int
+) -> None:
+    """Raise UserError if many items start past the end of their features, or if all end long before it."""
+    if outside > MAX_OUTSIDE * n_items:
+        remedy = "give the right rate (deduplicated units have none), or the items of this corpus"
+        raise UserError(f"{outside} of {n_items} items start past the end of their features at {rate:g} Hz; {remedy}")
     covered = max(rate * item.offset / max(1, len(arrays[item.utt])) for item in items if item.utt in arrays)
-    if covered < LEAST_COVERED and len(arrays) >= FROM_UTTERANCES:
+    if covered < MIN_COVERED and len(arrays) >= MIN_UTTERANCES:
         remedy = f"give the right rate (about {rate / covered:.0f} Hz?), or the items of this corpus"
-        raise UserError(f"all {known} items lie in the first {covered:.0%} of their features at {rate:g} Hz; {remedy}")
+        raise UserError(
+            f"all {n_items} items are in the first {covered:.0%} of their features at {rate:g} Hz; {remedy}"
+        )
 
 
-def _merged(units: np.ndarray) -> np.ndarray:
+def _merge_repetitions(units: np.ndarray) -> np.ndarray:
     """[6, 6, 1, 1, 6] -> [6, 1, 6]."""
     return units[np.flatnonzero(np.append(True, units[1:] != units[:-1]))]
 
 
 def frame_vectors(frames: Sequence[np.ndarray], discrete: bool) -> np.ndarray:
-    """All frames of several segments, one after another, ready for ``frame_distances``: (F, D + 1) float64, or units as they are (F,).
+    """Concatenated frames of several segments for ``frame_distances``: (F, D + 1) float64; units unchanged, (F,).
 
-    Vectors get length 1, and a coordinate more: a zero vector has distance 0 to other zero vectors and 1 to all else, as in the published scorer.
+    Vectors are scaled to length 1 and get an additional coordinate, so that a zero vector has distance 0 to other zero
+    vectors and 1 to all others, as in the published scorer.
     """
     joined = np.concatenate(frames)
     if discrete:
@@ -154,10 +163,13 @@ def frame_vectors(frames: Sequence[np.ndarray], discrete: bool) -> np.ndarray:
 
 
 def frame_distances(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """(R,), (C,) units -> 0 where equal, 1 where not; (R, D), (C, D) from ``frame_vectors`` -> angle between them / pi. (R, C) float32.
+    """Distances (R, C) float32 of rows and columns.
 
-    The product is taken in float64 and rounded to float32 afterwards: then equal vectors have cosine 1 and distance 0 exactly, and
-    equal pairs of vectors equal distances, wherever in the product they stand. Ties, which count one half, depend on it.
+    Of units (R,), (C,): 0 if equal, otherwise 1. Of vectors (R, D), (C, D) from ``frame_vectors``: their angle / pi.
+
+    The product is computed in float64 and then rounded to float32. Equal vectors thus have cosine 1 and distance 0
+    exactly, and equal pairs of vectors have equal distances, whatever their position in the product. Ties, which count
+    one half, depend on it.
     """
     if rows.ndim == 1:
         return (rows[:, None] != columns).astype(np.float32)

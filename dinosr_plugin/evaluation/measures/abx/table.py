@@ -1,6 +1,7 @@
 """ABX of feature folders and unit files on the same items: what `dinosr abx` prints and writes."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,7 +52,7 @@ def open_sources(
     unit_distance: str | None = None,
     tsv: Path | None = None,
 ) -> list[Source]:
-    """Feature folders, unit files, and folders of these (``sources.expand``), in the order given.
+    """Feature folders, unit files, and folders of these (``sources.expand``), in this order.
 
     Features are compared by the angular distance. For units ``unit_distance`` is the choice (default: ``"onehot"``,
     the published protocol). ``unit_rate`` and ``tsv`` as in ``sources.open_units``.
@@ -60,12 +61,13 @@ def open_sources(
         UserError: no such folder or file, damaged, units without a rate, or options for units without any unit file.
     """
     sources = []
-    for path in [one for given in paths for one in expand(given)]:
+    for path in itertools.chain.from_iterable(map(expand, paths)):
         if path.is_dir():
             sources.append(open_features(path))
         elif not path.exists():
             raise UserError(
-                f"{path}: no such folder or file; `dinosr features` writes folders of features, `dinosr units` unit files"
+                f"{path}: no such folder or file; `dinosr features` writes folders of features, `dinosr units` unit "
+                "files"
             )
         else:
             sources.append(open_units(path, unit_rate, None, tsv, unit_distance=unit_distance or "onehot"))
@@ -88,7 +90,7 @@ def measure(
         key = f"{source.name} {source.digest} {source.rate:g} Hz {source.unit_distance}"
         return Entry(key, {"name": source.name}, lambda: source)
 
-    speech = Speech(PhoneAlignment.empty(), speakers=None)  # the items say all
+    speech = Speech(PhoneAlignment.empty(), speakers=None)  # ABX uses the items only
     return measure_all(map(entry, sources), speech, [AbxTable(items, **options)], table)
 
 
@@ -96,9 +98,9 @@ def tables(rows: Sequence[Mapping]) -> str:
     """Errors of every speaker and of every pair of phones, of all rows, as text."""
     parts = []
     for row in rows:
-        for condition, own in row["tables"].items():
+        for condition, errors in row["tables"].items():
             parts.append(f"{row['name']}, {condition} speakers")
-            parts += [format_table(own["speakers"], SPEAKER_COLUMNS), format_table(own["pairs"], PAIR_COLUMNS)]
+            parts += [format_table(errors["speakers"], SPEAKER_COLUMNS), format_table(errors["pairs"], PAIR_COLUMNS)]
     return "\n\n".join(parts)
 
 
@@ -110,10 +112,10 @@ def write_abx(out: Path, rows: Sequence[Mapping], settings: dict) -> list[Path]:
     plain = [{column.key: row[column.key] for column in COLUMNS} for row in rows]
     speakers, pairs = [], []
     for row in rows:
-        for condition, own in row["tables"].items():
-            named = {"name": row["name"], "distance": row["distance"], "condition": condition}
-            speakers += [{**named, **line} for line in own["speakers"]]
-            pairs += [{**named, **line} for line in own["pairs"]]
+        for condition, errors in row["tables"].items():
+            columns = {"name": row["name"], "distance": row["distance"], "condition": condition}
+            speakers += [{**columns, **line} for line in errors["speakers"]]
+            pairs += [{**columns, **line} for line in errors["pairs"]]
     files = {
         "abx.json": [json.dumps({**settings, "rows": rows}, indent=1)],
         "abx.tsv": _tsv(plain),

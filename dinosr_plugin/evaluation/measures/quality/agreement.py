@@ -1,6 +1,7 @@
-"""How well do discrete codes agree with phones? From frame counts to purity and PNMI.
+"""Agreement of discrete codes with phones: purity and PNMI from counts of frames.
 
-Definitions: HuBERT (Hsu et al. 2021, section IV.F), as measured by Spin (Chang et al. 2023) and DinoSR (Liu et al. 2023).
+Definitions: HuBERT (Hsu et al. 2021, section IV.F); computed as in Spin (Chang et al. 2023) and DinoSR (Liu et al.
+2023).
 """
 
 from dataclasses import asdict, dataclass
@@ -9,35 +10,48 @@ import numpy as np
 
 from ....errors import UserError
 
-LOG_FLOOR = 1e-8  # stands inside both logarithms of the published measurement
+LOG_FLOOR = 1e-8  # added inside both logarithms, as in the published computation
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Agreement of one codebook with phones. Purities and PNMI rise with ``n_codes``: compare at equal ``n_codes`` only."""
+    """Agreement of one codebook with phones.
 
-    active: int  # codes that occur at least once
-    perplexity: float  # 2 ** (base-2 entropy of the code distribution), 1 to n_codes
-    phone_purity: float  # accuracy when every code is read as its most frequent phone
-    cluster_purity: float  # accuracy when every phone is read as its most frequent code; falls as codes specialise
-    pnmi: float  # I(phone; code) / H(phone): the share of phone uncertainty that the code removes
-    n_codes: int  # size of the codebook, codes that never occur included
-    frames: int  # frames counted
+    Purities and PNMI increase with ``n_codes``: compare them at equal ``n_codes`` only.
+
+    active: number of codes that occur at least once.
+    perplexity: 2 ** (base-2 entropy of the code distribution), 1 to ``n_codes``.
+    phone_purity: accuracy if each code is mapped to its most frequent phone.
+    cluster_purity: accuracy if each phone is mapped to its most frequent code; decreases as codes specialise.
+    pnmi: I(phone; code) / H(phone), the share of phone uncertainty that the code removes.
+    n_codes: size of the codebook, including codes that never occur.
+    frames: number of frames counted.
+    """
+
+    active: int
+    perplexity: float
+    phone_purity: float
+    cluster_purity: float
+    pnmi: float
+    n_codes: int
+    frames: int
 
     @classmethod
     def from_counts(cls, counts: np.ndarray) -> "Quality":
-        """Figures of a table from ``contingency``: (n_phones, n_codes), rows are phones, silence kept.
+        """From a table of ``contingency`` (n_phones, n_codes), whose rows are phones, including silence.
 
-        A tie between two majority phones does not matter: purity sums the maximum, whoever holds it.
-        Where only one phone occurs there is no uncertainty to remove and PNMI is 0 by convention.
+        A tie between two majority phones does not matter: purity sums the maximum. If only one phone occurs, there is
+        no uncertainty to remove, and PNMI is 0 by convention.
 
         Raises:
-            UserError: the table holds no frame.
+            UserError: the table contains no frames.
         """
         counts = np.asarray(counts)
         frames = int(counts.sum())
         if frames == 0:
-            raise UserError("no frame to measure: check that the manifest is not empty and matches the phone alignment")
+            raise UserError(
+                "no frames to measure: check that the manifest is not empty and matches the phone alignment"
+            )
         joint = counts / frames  # (n_phones, n_codes), p(x, y)
         codes = counts.sum(axis=0)  # (n_codes,)
         return cls(
@@ -51,21 +65,21 @@ class Quality:
         )
 
     def as_dict(self) -> dict:
-        """Plain numbers, ready for JSON."""
+        """Plain numbers for JSON."""
         return asdict(self)
 
 
 def entropy_bits(counts: np.ndarray) -> float:
-    """Base-2 entropy of the distribution that counts (n,) estimate; 0 for counts of nothing."""
+    """Base-2 entropy of the distribution estimated by counts (n,); 0 if all counts are 0."""
     used = counts[counts > 0] / max(counts.sum(), 1)
-    return float(-(used * np.log2(used)).sum()) + 0.0  # no minus before a zero
+    return float(-(used * np.log2(used)).sum()) + 0.0  # 0.0 instead of -0.0
 
 
 def pnmi(joint: np.ndarray) -> float:
     """Phone-normalised mutual information of a joint distribution (n_phones, n_codes), natural logarithms, in [0, 1].
 
-    I = sum p(x,y) log(p(x,y) / (p(x) p(y)) + 1e-8) and H = -sum p(x) log(p(x) + 1e-8); the floor can push the
-    ratio past 0 or 1 by about 1e-8, which is clipped.
+    I = sum p(x,y) log(p(x,y) / (p(x) p(y)) + 1e-8) and H = -sum p(x) log(p(x) + 1e-8). Because of the 1e-8, the ratio
+    can be below 0 or above 1 by about 1e-8, which is clipped.
     """
     phone_p = joint.sum(axis=1)  # (n_phones,)
     if np.count_nonzero(phone_p) < 2:

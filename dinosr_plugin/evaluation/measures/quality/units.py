@@ -4,8 +4,8 @@ Conventions, the same for every set of units:
 
 - Silence is a phone like any other and is kept, and so is every frame: one whose centre is in no segment, or past the
   last one, counts for the phone before it; one before the first segment for the first phone.
-- The centre of frame i is at ``first_centre + i / rate`` seconds, both from the source of the units: 12.5 ms + 20 ms * i
-  for the trunk, 5 ms + 10 ms * i for CPC. PNMI depends on it (``ALIGNMENTS``, ``pnmi_by_lag``).
+- The centre of frame i is at ``first_centre + i / rate`` seconds, both from the source of the units: 12.5 ms + 20 ms *
+  i for the trunk, 5 ms + 10 ms * i for CPC. PNMI depends on it (``ALIGNMENTS``, ``pnmi_by_lag``).
 - Ties: purity sums the maximum, whichever code or phone has it.
 - ``n_codes`` is the size of the codebook; for units from a file that does not say it, the largest id + 1.
 """
@@ -152,7 +152,7 @@ def pnmi_by_lag(
         units, rate, first_centre = repeated_to_labels(units, phones, rate)
     centre = lambda lag: first_centre + lag / 1000
     counts = {lag: count_units(units, phones, None, rate, centre(lag)) for lag in LAGS}
-    return {lag: Quality.from_counts(own.by_phone).pnmi for lag, own in counts.items()}
+    return {lag: Quality.from_counts(of_lag.by_phone).pnmi for lag, of_lag in counts.items()}
 
 
 def mean_phone_ms(phones: PhoneAlignment, utts: Iterable[str]) -> float:

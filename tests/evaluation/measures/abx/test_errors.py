@@ -1,4 +1,4 @@
-"""The ABX protocol: against loops over single triples, against the published scorer, and on cases whose result is known."""
+"""The ABX protocol: compared with loops over single triples and with the published scorer, and on known cases."""
 
 import contextlib
 import importlib.util
@@ -25,7 +25,7 @@ from support.warping import slow_path
 ALL = {"max_group": None, "max_speakers": None}
 
 
-# ---- the protocol in loops --------------------------------------------------------------------------------------------------
+# ---- reference implementation in loops -------------------------------------------------------------------------------
 
 
 def slow_distance(x: np.ndarray, y: np.ndarray, distance: str) -> float:
@@ -71,7 +71,7 @@ def slow_abx(features: dict, items: list, rate: float, distance: str) -> dict:
                 triples = [(i, j) for i in range(len(group_a)) for j in range(len(group_a)) if i != j]
                 to_a = [
                     slow_distance(group_a[min(t)], group_a[max(t)], distance) for t in triples
-                ]  # the earlier item first, as published
+                ]  # the earlier item first, as in the published scorer
                 errors["within"][speaker, a, b].append(
                     slow_error([group_a[i] for i, _ in triples], to_a, group_b, distance)
                 )
@@ -100,13 +100,13 @@ def slow_mean(errors: dict) -> float:
     return 100 * np.mean([np.mean(values) for values in pairs.values()])
 
 
-# ---- small corpora ----------------------------------------------------------------------------------------------------------
+# ---- small corpora ---------------------------------------------------------------------------------------------------
 
 
 def corpus(
     seed: int, n: int, distance: str, speakers: str = "xyz", phones: str = "ABC", utts: int = 4, seconds: float = 3.0
 ) -> tuple:
-    """(features at 20 Hz, items): frames of few values, so that distances tie; some items lie past the end."""
+    """(features at 20 Hz, items): frames with few distinct values, so that distances tie; some items end too late."""
     rng = np.random.default_rng(seed)
     length = int(20 * seconds)
     shape = (length, 2) if distance == "angular" else (length,)
@@ -154,10 +154,10 @@ def test_against_loops(distance, seed, n):
 
 
 @pytest.mark.parametrize("distance", ["angular", "edit"])
-def test_how_the_work_is_cut_up_changes_nothing(monkeypatch, distance):
+def test_the_result_does_not_depend_on_task_sizes_and_workers(monkeypatch, distance):
     features, items = corpus(5, 200, distance)
     whole = abx(features, items, 20, distance, workers=1)
-    for name in ("TASK_CELLS", "TABLE_CELLS", "COMPARED"):
+    for name in ("TASK_CELLS", "TABLE_CELLS", "COMPARISONS"):
         monkeypatch.setattr(module, name, 50)
     for workers in (1, 3):
         parts = abx(features, items, 20, distance, workers=workers)
@@ -165,12 +165,12 @@ def test_how_the_work_is_cut_up_changes_nothing(monkeypatch, distance):
             np.testing.assert_array_equal(getattr(parts, name).errors, getattr(whole, name).errors)
 
 
-# ---- against the published scorer -------------------------------------------------------------------------------------------
+# ---- against the published scorer ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def published(monkeypatch, tmp_path):
-    """``published(features, items, rate)`` -> errors in %; from zerospeech-libriabx2, which need not be installed."""
+    """``published(features, items, rate)`` -> errors in %, by zerospeech-libriabx2; skipped if it is not installed."""
     if importlib.util.find_spec("torchaudio") is None:
         monkeypatch.setitem(sys.modules, "torchaudio", types.ModuleType("torchaudio"))  # imported, not used for .npy
     library = pytest.importorskip("zrc_abx2")
@@ -196,75 +196,74 @@ def published(monkeypatch, tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("rate", [20, 50, 100])
-def test_the_published_scorer_on_features(published, rate):
+def test_features_give_the_errors_of_the_published_scorer(published, rate):
     rng = np.random.default_rng(rate)
     _, items = corpus(1, 150, "onehot")
     items = [item._replace(onset=round(item.onset, 4), offset=round(item.offset, 4)) for item in items]
     features = {f"u{i}": rng.normal(size=(3 * rate, 13)).cumsum(axis=0).astype(np.float32) for i in range(4)}
-    features["u0"][7:30] = 0  # and some frames of silence that are nothing but zeros
+    features["u0"][7:30] = 0  # some frames of digital silence
     expected, result = published(features, items, rate), abx(features, items, rate, "angular", **ALL)
     assert result.as_dict() == pytest.approx({**result.as_dict(), **expected}, abs=1e-3)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_published_scorer_on_units(published):
+def test_units_give_the_errors_of_the_published_scorer(published):
     units, items = corpus(2, 150, "onehot", utts=2)
     items = [item._replace(onset=round(item.onset, 4), offset=round(item.offset, 4)) for item in items]
     one_hot = {utt: np.eye(3, dtype=np.float32)[array] for utt, array in units.items()}
     expected = published(one_hot, items, 20)
     result = abx(units, items, 20, "onehot", **ALL)
     assert result.across.error == pytest.approx(expected["across"], abs=1e-3)
-    assert result.within.error == pytest.approx(
-        expected["within"], abs=0.1
-    )  # which of two items is first decides ties: there the order of files
+    # ties depend on which of two items is first; the published scorer uses the order of the files
+    assert result.within.error == pytest.approx(expected["within"], abs=0.1)
     for name in ("within", "across"):
         np.testing.assert_array_equal(
             getattr(abx(one_hot, items, 20, "angular", **ALL), name).errors, getattr(result, name).errors
         )
 
 
-# ---- known results ----------------------------------------------------------------------------------------------------------
+# ---- known results ---------------------------------------------------------------------------------------------------
 
 
-def one_frame_each(phones: dict, repeat: int = 3) -> tuple:
-    """(features, items): speakers x and y say every phone ``repeat`` times, with the same vector each time, in frames of 10 ms."""
+def constant_phones(phones: dict, repeat: int = 3) -> tuple:
+    """(features, items): speakers x and y say each phone ``repeat`` times, with the same vector, in frames of 10 ms."""
     names = [phone for phone in phones for _ in range(repeat)]
     features = {utt: np.repeat([phones[phone] for phone in names], 10, axis=0) for utt in "xy"}
     items = [Item(utt, i / 10, (i + 1) / 10, phone, "K", "T", utt) for utt in "xy" for i, phone in enumerate(names)]
     return features, items
 
 
-def test_identical_a_and_x_and_orthogonal_b():
-    features, items = one_frame_each({"AA": [0.3, 0.0], "IY": [0.0, -7.0]})
+def test_no_error_if_a_equals_x_and_b_is_orthogonal():
+    features, items = constant_phones({"AA": [0.3, 0.0], "IY": [0.0, -7.0]})
     result = abx(features, items, 100, "angular")
     assert result.within.error == result.across.error == 0
 
 
-def test_the_opposite():
-    features, items = one_frame_each({"AA": [0.3, 0.0], "IY": [0.0, -7.0]})
-    features["y"] = features["y"][::-1]  # what y calls AA sounds like x's IY
+def test_100_percent_across_speakers_with_exchanged_phones():
+    features, items = constant_phones({"AA": [0.3, 0.0], "IY": [0.0, -7.0]})
+    features["y"] = features["y"][::-1]  # AA of y equals IY of x
     assert abx(features, items, 100, "angular").within.error == 0
     assert abx(features, items, 100, "angular").across.error == 100
 
 
 @pytest.mark.parametrize("vector", [[0.1, 0.7, -0.3], [0.0, 0.0, 0.0]])
-def test_features_that_are_all_equal_are_at_chance(vector):
-    features, items = one_frame_each({"AA": vector, "IY": vector, "UW": vector})
+def test_equal_features_are_at_chance(vector):
+    features, items = constant_phones({"AA": vector, "IY": vector, "UW": vector})
     assert abx({utt: array.astype(np.float32) for utt, array in features.items()}, items, 100, "angular").as_dict() == {
         "within": 50.0, "across": 50.0, "items": 18, "too_short": 0, "missing": 0
     }  # fmt: skip
 
 
-def test_zero_vectors_are_far_from_all_else():
-    features, items = one_frame_each({"AA": [0.0, 0.0], "IY": [1.0, 0.0], "UW": [-1.0, 1e-3]})
+def test_zero_vectors_are_distant_from_all_others():
+    features, items = constant_phones({"AA": [0.0, 0.0], "IY": [1.0, 0.0], "UW": [-1.0, 1e-3]})
     assert abx(features, items, 100, "angular").across.error == 0
 
 
 def test_averages_are_over_contexts_then_speakers_then_pairs():
     vectors = {"AA": [1.0, 0.0], "IY": [0.0, 1.0]}
-    features, items = one_frame_each(vectors, repeat=2)
+    features, items = constant_phones(vectors, repeat=2)
     features["mixed"] = np.repeat([vectors[p] for p in ("AA", "IY", "AA", "IY")], 10, axis=0)
-    # in context P x says each phone once as AA and once as IY: of a's own kind one b is nearer, the other as far
+    # in context P, speaker x says each phone once as AA and once as IY: one b is closer to x than a, the other ties
     items += [Item("mixed", i / 10, (i + 1) / 10, p, "P", "T", "x") for i, p in enumerate(("AA", "AA", "IY", "IY"))]
     score = abx(features, items, 100, "angular").within
     assert np.isnan(np.diagonal(score.errors, axis1=1, axis2=2)).all()
@@ -280,17 +279,17 @@ def test_averages_are_over_contexts_then_speakers_then_pairs():
     )
 
 
-def test_one_speaker_gives_within_alone():
-    features, items = one_frame_each({"AA": [1.0, 0.0], "IY": [0.0, 1.0]})
+def test_one_speaker_gives_no_error_across_speakers():
+    features, items = constant_phones({"AA": [1.0, 0.0], "IY": [0.0, 1.0]})
     result = abx(features, [item for item in items if item.speaker == "x"], 100, "angular")
     assert result.across is None and result.as_dict()["across"] is None and result.within.error == 0
 
 
-# ---- what is left out -------------------------------------------------------------------------------------------------------
+# ---- items that are left out -----------------------------------------------------------------------------------------
 
 
 def test_short_items_and_missing_utterances_are_counted():
-    features, items = one_frame_each({"AA": [1.0, 0.0], "IY": [0.0, 1.0]})
+    features, items = constant_phones({"AA": [1.0, 0.0], "IY": [0.0, 1.0]})
     items += [Item("x", 0.101, 0.104, "AA", "K", "T", "x"), Item("z", 0.0, 1.0, "AA", "K", "T", "z")]
     with pytest.raises(UserError, match=r"1 of 3 utterances of the items have no features \(z\)"):
         abx(features, items, 100, "angular")
@@ -298,7 +297,7 @@ def test_short_items_and_missing_utterances_are_counted():
     assert (result.items, result.too_short, result.missing) == (12, 1, 1)
 
 
-def test_samples_are_drawn_by_the_seed():
+def test_samples_depend_on_the_seed():
     features, items = corpus(3, 400, "angular", speakers="stuvwxyz", phones="AB")
     limits = {"max_group": 3, "max_speakers": 2}
     first, again, other = (abx(features, items, 20, "angular", seed=seed, **limits) for seed in (0, 0, 1))
@@ -308,7 +307,7 @@ def test_samples_are_drawn_by_the_seed():
     assert first.across.triples.sum() == 2 * 2 * 8 * 2  # contexts, ordered pairs, speakers, other speakers
 
 
-def test_limits_that_are_not_reached_change_nothing():
+def test_limits_that_are_not_reached_have_no_effect():
     features, items = corpus(4, 60, "angular")
     np.testing.assert_array_equal(
         abx(features, items, 20, "angular", max_group=60, max_speakers=2, seed=9).across.errors,
@@ -316,11 +315,11 @@ def test_limits_that_are_not_reached_change_nothing():
     )
 
 
-def test_a_group_is_cut_to_its_limit(monkeypatch):
-    features, items = one_frame_each({"AA": [1.0, 0.0], "IY": [0.0, 1.0]}, repeat=12)
+def test_groups_are_limited_to_max_group(monkeypatch):
+    features, items = constant_phones({"AA": [1.0, 0.0], "IY": [0.0, 1.0]}, repeat=12)
     seen = []
     monkeypatch.setattr(
-        module, "_measure", lambda task, distance: seen.extend(len(block.context.frames) for block in task)
+        module, "_compute_distances", lambda task, distance: seen.extend(len(block.context.frames) for block in task)
     )
     abx(features, items, 100, "angular")
     assert set(seen) == {4 * module.MAX_GROUP}
@@ -329,7 +328,7 @@ def test_a_group_is_cut_to_its_limit(monkeypatch):
 @pytest.mark.parametrize(
     "changed, message",
     [
-        ({"distance": "cosine"}, "distance 'cosine' is not known; choose one of angular, onehot, edit"),
+        ({"distance": "cosine"}, "distance 'cosine': unknown; choose one of angular, onehot, edit"),
         ({"rate": 0}, "a frame rate of 0 Hz"),
         ({"max_group": 0}, "max_group is 0"),
         ({"max_speakers": -1}, "max_speakers is -1"),
@@ -337,19 +336,19 @@ def test_a_group_is_cut_to_its_limit(monkeypatch):
     ],
 )
 def test_bad_arguments(changed, message):
-    features, items = one_frame_each({"AA": [1.0, 0.0], "IY": [0.0, 1.0]})
+    features, items = constant_phones({"AA": [1.0, 0.0], "IY": [0.0, 1.0]})
     with pytest.raises(UserError, match=message):
         abx(features, items, **{"rate": 100, "distance": "angular", **changed})
 
 
-def test_features_may_be_any_mapping_and_each_utterance_is_asked_for_once():
-    features, items = one_frame_each({"AA": [1.0, 0.0], "IY": [0.0, 1.0]})
-    asked = []
+def test_features_may_be_any_mapping_and_each_utterance_is_read_once():
+    features, items = constant_phones({"AA": [1.0, 0.0], "IY": [0.0, 1.0]})
+    reads = []
 
     class Lazy(dict):
         def __getitem__(self, utt):
-            asked.append(utt)
+            reads.append(utt)
             return super().__getitem__(utt).astype(np.float16)
 
     assert abx(Lazy(features), items, 100, "angular").within.error == 0
-    assert asked == ["x", "y"]
+    assert reads == ["x", "y"]

@@ -1,4 +1,4 @@
-"""Cutting items out of features, what bad features are told, and frame distances."""
+"""Cutting items out of features, messages about invalid features, and frame distances."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_the_frames_of_an_item(rate, onset, offset, frames):
     assert len(segments.items) == len(segments.frames) == 2 - segments.too_short
 
 
-def test_units_lose_their_repetitions_for_the_edit_distance_only():
+def test_only_the_edit_distance_merges_repetitions_of_units():
     units = {"u": np.array([6, 6, 6, 1, 1, 6, 7, 7])}
     assert cut(units, [item()], 9, "onehot", False).frames[0].tolist() == units["u"].tolist()
     assert cut(units, [item()], 9, "edit", False).frames[0].tolist() == [6, 1, 6, 7]
@@ -50,7 +50,7 @@ def test_missing_utterances_are_counted_named_and_skipped_on_request():
         cut({"u": ramp()}, items, 50, "angular", False)
     segments = cut({"u": ramp()}, items, 50, "angular", True)
     assert (len(segments.items), segments.missing, segments.too_short) == (1, 6, 0)
-    with pytest.raises(UserError, match=r"2 of 2 utterances .*\(a, b\); give those of the same corpus$"):
+    with pytest.raises(UserError, match=r"2 of 2 utterances .*\(a, b\); give features of the same corpus$"):
         cut({"u": ramp()}, items[:2], 50, "angular", True)
 
 
@@ -63,13 +63,13 @@ def nan_at(frame: int) -> np.ndarray:
 @pytest.mark.parametrize(
     "features, distance, message",
     [
-        ({"u": ramp(), "v": ramp(width=3)}, "angular", "v: features are 3 wide, those of u 1"),
+        ({"u": ramp(), "v": ramp(width=3)}, "angular", "v: features of width 3, those of u have width 1"),
         ({"u": nan_at(7), "v": ramp(width=2)}, "angular", "u: NaN or infinity in frame 7"),
         ({"u": ramp(width=2) * np.inf, "v": ramp(width=2)}, "angular", "u: NaN or infinity in frame 0"),
         ({"u": ramp(), "v": np.arange(100)}, "angular", r"v: int64 features of shape \(100,\)"),
-        ({"u": ramp(), "v": ramp()}, "onehot", "u: float64 features of shape .* whole numbers"),
+        ({"u": ramp(), "v": ramp()}, "onehot", "u: float64 features of shape .* requires integers"),
         ({"u": np.arange(100.0), "v": ramp()}, "edit", "u: float64 features"),
-        ({"u": ramp(40), "v": ramp(40)}, "angular", "1 of 2 items lie past the end of their features at 50 Hz"),
+        ({"u": ramp(40), "v": ramp(40)}, "angular", "1 of 2 items start past the end of their features at 50 Hz"),
     ],
 )
 def test_bad_features(features, distance, message):
@@ -78,21 +78,20 @@ def test_bad_features(features, distance, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_rate_that_leaves_the_rest_of_every_utterance_unused():
+def test_a_rate_at_which_the_end_of_every_utterance_is_unused():
     features = {str(i): ramp(100) for i in range(10)}
     items = [item(utt, 0.5, 2.0) for utt in features]
     with pytest.raises(
         UserError,
-        match=r"all 10 items lie in the first 50% of their features at 25 Hz; give the right rate \(about 50 Hz",
+        match=r"all 10 items are in the first 50% of their features at 25 Hz; give the right rate \(about 50 Hz",
     ):
         cut(features, items, 25, "angular", False)
-    assert (
-        len(cut(features, [*items, item("3", 3.0, 3.5)], 25, "angular", False).items) == 11
-    )  # one that reaches further
-    assert len(cut(features, items[:9], 25, "angular", False).items) == 9  # of so few it may be chance
+    with_later_item = [*items, item("3", 3.0, 3.5)]
+    assert len(cut(features, with_later_item, 25, "angular", False).items) == 11
+    assert len(cut(features, items[:9], 25, "angular", False).items) == 9  # with so few utterances it may be chance
 
 
-def test_a_row_of_no_length_holds_no_frame():
+def test_an_item_of_length_zero_contains_no_frame():
     assert cut({"u": ramp()}, [item(), item(onset=0.5, offset=0.5)], 50, "angular", False).too_short == 1
 
 
@@ -102,24 +101,24 @@ def test_bad_rates(rate):
         cut({"u": ramp()}, [item()], rate, "angular", False)
 
 
-def test_nothing_as_long_as_a_frame():
+def test_items_shorter_than_a_frame():
     with pytest.raises(UserError, match="none of 1 items is as long as a frame at 50 Hz"):
         cut({"u": ramp()}, [item(onset=0.5, offset=0.51)], 50, "angular", False)
 
 
-def test_angles():
+def test_angular_distances():
     vectors = frame_vectors(
         [np.array([[2.0, 0], [0, 5]]), np.array([[-1.0, 0], [3, 3], [0, 0], [2, 0]])], discrete=False
     )
     distances = frame_distances(vectors, vectors)
     assert distances.dtype == np.float32
     np.testing.assert_allclose(distances[0], [0, 0.5, 1, 0.25, 1, 0], atol=1e-7)
-    assert distances[4].tolist() == [1, 1, 1, 1, 0, 1]  # a zero vector: far from all but its like
+    assert distances[4].tolist() == [1, 1, 1, 1, 0, 1]  # a zero vector: distant from all but zero vectors
     assert (np.diag(distances) == 0).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_equal_vectors_are_equally_far_wherever_they_stand(dtype):
+def test_distances_of_equal_vectors_do_not_depend_on_their_position(dtype):
     rng = np.random.default_rng(0)
     kinds = rng.normal(size=(5, 77)).astype(dtype)
     which = rng.integers(0, 5, 123)
@@ -131,6 +130,6 @@ def test_equal_vectors_are_equally_far_wherever_they_stand(dtype):
         assert (distances[which[:50] == a][:, which == a] == 0).all()
 
 
-def test_units():
+def test_distances_of_units():
     units = frame_vectors([np.array([3, 4]), np.array([3])], discrete=True)
     assert frame_distances(units, units).tolist() == [[0, 1, 0], [1, 0, 1], [0, 1, 0]]

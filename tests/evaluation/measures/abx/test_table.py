@@ -18,9 +18,8 @@ from dinosr_plugin.units.store import FeatureFolder, FeatureWriter
 from dinosr_plugin.units.unit_files import write_units
 
 RATE = 50.0
-PHONES = [
-    ("SIL", "K", phone, "T", "SIL") for phone in ("AE", "IH", "AE", "IH", "AE", "EH")
-]  # of every utterance, a tenth of a second each
+PHONES = [("SIL", "K", phone, "T", "SIL") for phone in ("AE", "IH", "AE", "IH", "AE", "EH")]
+"""Of every utterance; each lasts 0.1 s."""
 SPEAKERS = ("anna", "berta", "clara")
 
 
@@ -38,7 +37,7 @@ def write_features(folder, features: dict):
 
 @pytest.fixture
 def corpus(tmp_path, monkeypatch):
-    """In the working folder: some.phones.tsv, some.tsv, two layers in all/, and units; four utterances each of three speakers."""
+    """some.phones.tsv, some.tsv, two layers in all/, and units, of four utterances of each of three speakers."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     names = [f"{speaker}{i}" for speaker in SPEAKERS for i in range(4)]
@@ -66,8 +65,8 @@ def words(text: str) -> list:
 
 
 def test_layers_and_units_in_one_table(corpus, capsys):
-    given = ["all", "some.units", "--rate", "50", "--phones", "some.phones.tsv", "--manifest", "some.tsv"]
-    assert dinosr_abx(*given, "--write-items", "some.item", "--out", "out", "--no-sampling") == 0
+    common = ["all", "some.units", "--rate", "50", "--phones", "some.phones.tsv", "--manifest", "some.tsv"]
+    assert dinosr_abx(*common, "--write-items", "some.item", "--out", "out", "--no-sampling") == 0
     items = read_items("some.item")
     assert {(item.previous, item.following) for item in items} == {("K", "T")} and len(items) == 12 * 6
     out = capsys.readouterr().out
@@ -120,7 +119,7 @@ def test_layers_and_units_in_one_table(corpus, capsys):
     ]
 
 
-def test_the_edit_distance_is_of_units_alone(corpus):
+def test_the_edit_distance_applies_to_units_only(corpus):
     write_items("some.item", [Item("anna0", 0, 1, "AE", "K", "T", "anna")])
     sources = open_sources([corpus / "all/layer_0", corpus / "some.units"], 50, "edit")
     assert [(source.units is None, source.unit_distance, source.rate) for source in sources] == [
@@ -130,7 +129,7 @@ def test_the_edit_distance_is_of_units_alone(corpus):
     assert open_sources([corpus / "some.units"], 25)[0].unit_distance == "onehot"
 
 
-def test_a_folder_of_several_stands_for_all_of_them(corpus):
+def test_a_folder_of_several_sources_is_expanded(corpus):
     (corpus / "units").mkdir()
     for k in (1, 0):
         write_units(corpus / "units" / f"codebook_{k}.units", [("anna0", np.arange(k + 1))])
@@ -141,7 +140,7 @@ def test_a_folder_of_several_stands_for_all_of_them(corpus):
     assert names == ["codebook_0.units", "codebook_1.units", "layer_0", "layer_1", "layer_1"]
 
 
-def test_labels_without_names_belong_to_the_rows_of_a_manifest(corpus):
+def test_labels_without_names_are_matched_to_the_rows_of_a_manifest(corpus):
     named = open_sources([corpus / "some.units"], 50)[0].units
     rows = [line.split("\t")[0] for line in (corpus / "some.tsv").read_text().splitlines()[1:]]
     (corpus / "some.km").write_text("".join(" ".join(map(str, named[Path(row).stem])) + "\n" for row in rows))
@@ -149,26 +148,25 @@ def test_labels_without_names_belong_to_the_rows_of_a_manifest(corpus):
     assert source.units.keys() == named.keys() and all((source.units[utt] == named[utt]).all() for utt in named)
 
 
-def test_items_alone(corpus, capsys):
-    given = ["--phones", "some.phones.tsv", "--manifest", "some.tsv", "--write-items", "new/some.item"]
-    assert dinosr_abx(*given, "--span", "phone", "--min-count", "5") == 0
-    assert (
-        capsys.readouterr().out == "new/some.item: 60 items of 3 speakers\n"
-    )  # AE 12 times a speaker, IH 8 times, EH 4 times
+def test_writing_items_without_features(corpus, capsys):
+    common = ["--phones", "some.phones.tsv", "--manifest", "some.tsv", "--write-items", "new/some.item"]
+    assert dinosr_abx(*common, "--span", "phone", "--min-count", "5") == 0
+    # per speaker, AE occurs 12 times, IH 8 times, EH 4 times
+    assert capsys.readouterr().out == "new/some.item: 60 items of 3 speakers\n"
     assert {item.phone for item in read_items("new/some.item")} == {"AE", "IH"}
     assert {round(item.offset - item.onset, 6) for item in read_items("new/some.item")} == {0.1}
-    assert dinosr_abx(*given, "--silence", "ae", "sil") == 0
+    assert dinosr_abx(*common, "--silence", "ae", "sil") == 0
     assert {item.phone for item in read_items("new/some.item")} == {"IH", "EH"}
 
 
-def test_tables(corpus, capsys):
+def test_tables_of_speakers_and_pairs(corpus, capsys):
     assert dinosr_abx("all/layer_0", "--phones", "some.phones.tsv", "--manifest", "some.tsv", "--tables") == 0
     out = capsys.readouterr().out
     assert "all/layer_0, within speakers\n" in out and "all/layer_0, across speakers\n" in out
     assert ["berta"] in [row[:1] for row in words(out)] and ["AE", "IH"] in [row[:2] for row in words(out)]
 
 
-def test_one_speaker(corpus, capsys):
+def test_one_speaker_gives_a_note(corpus, capsys):
     (corpus / "flat.tsv").write_text("/sound\n" + "\n".join(f"anna{i}.wav\t48000" for i in range(4)) + "\n")
     assert dinosr_abx("all/layer_0", "--phones", "some.phones.tsv", "--manifest", "flat.tsv") == 0
     captured = capsys.readouterr()
@@ -179,7 +177,7 @@ def test_one_speaker(corpus, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "FEATURES: required without --write-items"),
+        ([], "FEATURES: required without --write-items; give a folder written by `dinosr features`"),
         (["absent"], "absent: no such folder or file"),
         (["some.units"], "some.units: --rate HZ is required"),
         (["all", "--rate", "50"], "--rate and --distance are for unit files"),
@@ -188,11 +186,12 @@ def test_one_speaker(corpus, capsys):
         (["nothing"], "nothing: contains no features"),
         (
             ["some.units", "--rate", "25"],
-            r"some.units: all 72 items lie in the first 48% of their features at 25 Hz; give the right rate \(about 52 Hz\?\)",
+            r"some.units: all 72 items are in the first 48% of their features at 25 Hz; give the right rate "
+            r"\(about 52 Hz\?\)",
         ),
         (
             ["some.units", "--rate", "100"],
-            r"some.units: 36 of 72 items lie past the end of their features at 100 Hz; give the right rate",
+            r"some.units: 36 of 72 items start past the end of their features at 100 Hz; give the right rate",
         ),
         (
             ["all", "--min-count", "100"],
@@ -217,7 +216,7 @@ def test_bad_input(corpus, capsys, arguments, message):
     assert re.search(message, error), error
 
 
-def test_how_items_are_made_is_not_asked_of_a_file(corpus, capsys):
+def test_options_for_making_items_are_rejected_with_an_item_file(corpus, capsys):
     write_items("some.item", [Item("anna0", 0, 1, "AE", "K", "T", "anna")])
     for option in (["--min-count", "2"], ["--manifest", "some.tsv"], ["--write-items", "x.item"]):
         assert dinosr_abx("all", "--items", "some.item", *option) == 1
@@ -231,24 +230,24 @@ def test_a_source_that_fails_is_named(corpus):
 
 
 def test_an_interrupted_table_resumes(corpus, capsys, monkeypatch):
-    """Rows of the same items, options and features are not measured again; of others they are."""
-    given = ["--phones", "some.phones.tsv", "--manifest", "some.tsv", "--out", "out"]
-    assert dinosr_abx("all/layer_0", *given) == 0
+    """Rows with the same items, options and features are not measured again; others are."""
+    common = ["--phones", "some.phones.tsv", "--manifest", "some.tsv", "--out", "out"]
+    assert dinosr_abx("all/layer_0", *common) == 0
     first, measured = capsys.readouterr().out, []
     monkeypatch.setattr(
         measure_module, "abx", lambda features, *rest, **more: measured.append(1) or abx(features, *rest, **more)
     )
-    assert dinosr_abx("all/layer_0", *given) == 0 and measured == []
+    assert dinosr_abx("all/layer_0", *common) == 0 and measured == []
     assert capsys.readouterr().out == first
-    assert dinosr_abx("all", *given) == 0 and measured == [1]
-    assert dinosr_abx("all/layer_0", *given, "--seed", "1") == 0 and measured == [1, 1]
+    assert dinosr_abx("all", *common) == 0 and measured == [1]
+    assert dinosr_abx("all/layer_0", *common, "--seed", "1") == 0 and measured == [1, 1]
 
 
 def test_the_last_frame(corpus, capsys):
-    """Kept, each item has a frame more; the default is the published rule."""
-    given = ["all/layer_0", "--phones", "some.phones.tsv", "--manifest", "some.tsv"]
+    """If kept, each item has one more frame; the default is the published rule."""
+    common = ["all/layer_0", "--phones", "some.phones.tsv", "--manifest", "some.tsv"]
     outputs = []
     for more in ([], ["--last-frame", "drop"], ["--last-frame", "keep"]):
-        assert dinosr_abx(*given, *more) == 0
+        assert dinosr_abx(*common, *more) == 0
         outputs.append(capsys.readouterr().out)
     assert outputs[0] == outputs[1] != outputs[2]

@@ -1,4 +1,4 @@
-"""Figures of units: computed by hand on a few frames, and what must hold of any."""
+"""Figures of units: known values for a few frames, and properties of any units."""
 
 import json
 from itertools import groupby
@@ -19,14 +19,13 @@ FIGURES |= {"speaker_pnmi", "bit_rate", "run_bit_rate", "unit_ms", "phone_ms"}
 
 def alignment(**segments) -> PhoneAlignment:
     """utterance = [(phone, start, end) in ms ...]"""
-    names = tuple(sorted({phone for own in segments.values() for phone, *_ in own}))
+    names = tuple(sorted({phone for parts in segments.values() for phone, *_ in parts}))
     rows = {
-        utt: (np.array([s * 1000 for _, s, _ in own]), np.array([names.index(p) for p, *_ in own]))
-        for utt, own in segments.items()
+        utt: (np.array([start * 1000 for _, start, _ in parts]), np.array([names.index(phone) for phone, *_ in parts]))
+        for utt, parts in segments.items()
     }
-    return PhoneAlignment(
-        Path("a.phones.tsv"), names, rows, {utt: np.array([e * 1000 for *_, e in own]) for utt, own in segments.items()}
-    )
+    ends = {utt: np.array([end * 1000 for *_, end in parts]) for utt, parts in segments.items()}
+    return PhoneAlignment(Path("a.phones.tsv"), names, rows, ends)
 
 
 # frames of 20 ms with centres at 12.5, 32.5 ...: five frames of AA in one, five of B in two
@@ -34,7 +33,7 @@ PHONES = alignment(one=[("AA", 0, 100)], two=[("B", 0, 100)])
 GOLDEN = {"one": np.array([0, 0, 0, 0, 1]), "two": np.array([0, 1, 1, 1, 2])}  # the counts [[4, 1, 0], [1, 3, 1]]
 
 
-def test_golden_counts_from_units():
+def test_known_figures():
     counts = count_units(GOLDEN, PHONES, {"one": "anna", "two": "ben"}, rate=50.0, first_centre=0.0125)
     np.testing.assert_array_equal(counts.by_phone, [[4, 1, 0], [1, 3, 1]])
     np.testing.assert_array_equal(counts.by_speaker, [[4, 1, 0], [1, 3, 1]])  # each speaker says one phone
@@ -55,38 +54,37 @@ def test_runs_end_with_their_utterance():
     assert counts.runs.tolist() == [0, 0, 0, 2]
 
 
-def test_speakers():
-    nobody, one = (
+def test_speaker_information():
+    no_speakers, one_speaker = (
         count_units(GOLDEN, PHONES, speakers, 50.0, 0.0125).figures().speaker_pnmi
         for speakers in (None, {"one": "anna", "two": "anna"})
     )
-    assert nobody is None and one == 0
-    apart = count_units(
+    assert no_speakers is None and one_speaker == 0
+    different = count_units(
         {"one": np.array([0, 1]), "two": np.array([2, 2])}, PHONES, {"one": "anna", "two": "ben"}, 50.0, 0.0125
     )
-    assert apart.figures().speaker_pnmi == pytest.approx(1, abs=1e-6)
+    assert different.figures().speaker_pnmi == pytest.approx(1, abs=1e-6)
 
 
-def test_the_size_of_the_codebook():
+def test_number_of_codes():
     assert count_units(GOLDEN, PHONES, None, 50.0, 0.0125).figures().quality.n_codes == 3
     assert count_units(iter(GOLDEN.items()), PHONES, None, 50.0, 0.0125, n_codes=64).figures().quality.n_codes == 64
     with pytest.raises(ValueError, match="outside"):
         count_units(GOLDEN, PHONES, None, 50.0, 0.0125, n_codes=2)
 
 
-def test_frames_at_another_rate_meet_the_phones_at_their_centres():
+def test_frames_at_another_rate_are_aligned_at_their_centres():
     phones = alignment(one=[("AA", 0, 60), ("B", 60, 200)])
-    counts = count_units(
-        {"one": np.arange(5)}, phones, None, rate=25.0, first_centre=0.0125
-    )  # centres 12.5, 52.5, 92.5 ...
+    # centres at 12.5, 52.5, 92.5 ms ...
+    counts = count_units({"one": np.arange(5)}, phones, None, rate=25.0, first_centre=0.0125)
     np.testing.assert_array_equal(counts.by_phone, [[1, 1, 0, 0, 0], [0, 0, 1, 1, 1]])
     assert counts.figures().bit_rate == pytest.approx(25 * np.log2(5))
 
 
-def test_length_of_phones():
+def test_mean_length_of_phones():
     phones = alignment(
-        one=[("AA", 0, 30), ("AA", 30, 90), ("B", 90, 100)],  # two that touch are one
-        two=[("B", 10, 20), ("B", 40, 50)],  # with a gap between them they are two
+        one=[("AA", 0, 30), ("AA", 30, 90), ("B", 90, 100)],  # adjacent segments of one phone are merged
+        two=[("B", 10, 20), ("B", 40, 50)],  # segments with a gap between them are not
         other=[("AA", 0, 1000)],
     )
     assert mean_phone_ms(phones, ["one"]) == pytest.approx(50)
@@ -94,7 +92,7 @@ def test_length_of_phones():
     assert np.isnan(mean_phone_ms(phones, []))
 
 
-def test_what_cannot_be_counted():
+def test_missing_alignments_and_frames():
     with pytest.raises(UserError, match="1 of 2 utterances have no alignment .stranger"):
         count_units({"one": GOLDEN["one"], "stranger": GOLDEN["one"]}, PHONES, None, 50.0, 0.0125)
     with pytest.raises(UserError, match="no frame"):
@@ -105,11 +103,11 @@ sequences = st.lists(st.integers(0, 4), min_size=1, max_size=30)
 
 
 @given(sequences, sequences)
-def test_any_units(one, two):
+def test_properties_of_any_units(one, two):
     figures = count_units(
         {"one": np.array(one), "two": np.array(two)}, PHONES, {"one": "anna", "two": "ben"}, 50.0, 0.0125
     ).figures()
-    runs = [unit for own in (one, two) for unit, _ in groupby(own)]
+    runs = [unit for sequence in (one, two) for unit, _ in groupby(sequence)]
     seconds = (len(one) + len(two)) / 50
     shares = np.array([runs.count(unit) for unit in set(runs)]) / len(runs)
     assert figures.unit_ms == pytest.approx(1000 * seconds / len(runs))
