@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 import numpy as np
 
@@ -47,10 +48,9 @@ def cut(
 ) -> Segments:
     """Cut the items out of the features by the rule of the protocol, at ``rate`` frames per second.
 
-    An item starts at frame ``max(0, ceil(rate * onset - 0.5))`` and ends at ``floor(rate * offset - 0.5)``, which is
-    excluded with ``last_frame="drop"`` and included with ``"keep"``; never past the n frames of the utterance. In the
-    published rule the rate is 100; its scorer applies it to any rate. Items without a frame are left out. For the edit
-    distance, repetitions of a unit are merged.
+    The frames of an item are those of ``frame_bounds``, never past the n frames of the utterance. In the published
+    rule the rate is 100; its scorer applies it to any rate. Items without a frame are left out. For the edit distance,
+    repetitions of a unit are merged.
 
     Raises:
         UserError: utterances without features (unless they are skipped), features of an unexpected shape, NaN or
@@ -67,8 +67,8 @@ def cut(
         if item.utt not in arrays:
             continue
         array = arrays[item.utt]
-        start = max(0, math.ceil(rate * item.onset - 0.5))
-        end = min(len(array), math.floor(rate * item.offset - 0.5) + (last_frame == "keep"))
+        start, end = frame_bounds(item, rate, last_frame)
+        end = min(len(array), end)
         outside += start >= len(array)
         if start < end:
             with_frames.append(item)
@@ -81,6 +81,23 @@ def cut(
             "longer items"
         )
     return Segments(with_frames, frames, too_short=n_items - len(with_frames), missing=len(items) - n_items)
+
+
+def frame_bounds(item: Item, rate: float, last_frame: str) -> tuple[int, int]:
+    """First frame of an item, and the frame after its last one.
+
+    It starts at ``max(0, ceil(rate * onset - 0.5))`` and ends at ``floor(rate * offset - 0.5)``, which is excluded with
+    ``last_frame="drop"`` and included with ``"keep"``.
+
+    Each rule is computed as in its reference: ``"drop"`` in floats (zerospeech-libriabx2), ``"keep"`` in decimals
+    (fastabx). They differ where a time lies exactly on the centre of a frame, as every second multiple of 10 ms does
+    at 50 Hz: 50 * 0.29 - 0.5 is 14 in decimals, but 13.999999999999998 in floats.
+    """
+    if last_frame == "drop":
+        return max(0, math.ceil(rate * item.onset - 0.5)), math.floor(rate * item.offset - 0.5)
+    exact_rate, half = Decimal(str(rate)), Decimal("0.5")
+    first, last = exact_rate * Decimal(str(item.onset)) - half, exact_rate * Decimal(str(item.offset)) - half
+    return max(0, math.ceil(first)), math.floor(last) + 1
 
 
 def _read_arrays(features: UtteranceArrays, items: Sequence[Item], skip_missing: bool) -> dict[str, np.ndarray]:
