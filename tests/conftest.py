@@ -1,8 +1,11 @@
+"""For all tests: Hypothesis's settings, failures printed at once, the order of the files, shared folders."""
+
 import os
 import shutil
 import sys
 import tempfile
 import weakref
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -11,30 +14,55 @@ from hypothesis import settings
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter as LoaderIterator
 
 import dinosr_plugin
+from support.command_server import commands_without_imports
+from support.once import make_once
+from support.paths import TESTS
 
-dinosr_plugin.register()  # whichever test is collected first
+dinosr_plugin.register()  # tests rely on it in any order, some without importing the package through fairseq
 
-settings.register_profile("search", deadline=None)  # 200 ms an example is no fault where other programs take the CPU
+settings.register_profile("search", deadline=None)  # on a busy machine an example may take more than 200 ms
 settings.register_profile("repeatable", settings.get_profile("search"), derandomize=True)
-settings.load_profile(
-    "repeatable"
-)  # a change never fails on somebody else's rare case; --hypothesis-profile=search looks for these
+settings.load_profile("repeatable")  # the same examples each time; --hypothesis-profile=search looks for new ones
+
+SLOW_FILES = (
+    "test_readme.py",
+    "examples/test_quickstart.py",
+    "cli/test_bench.py",
+    "runs/test_long_runs.py",
+    "runs/test_exact_training.py",
+    "tasks/test_relabelling.py",
+    "examples/test_deepcluster_chain.py",
+    "tasks/test_cpc_training.py",
+    "decoding/test_generate.py",
+    "examples/test_hubert_chain.py",
+    "examples/test_configs.py",
+    "cli/test_bad_input.py",
+    "compat/test_compat.py",
+    "evaluation/report/test_report.py",
+    "units/test_features.py",
+    "decoding/test_transcribe.py",
+    "evaluation/test_comparison.py",
+)
+"""The files that take longest, slowest first, as measured. A slow file that is missing here only starts later."""
+
+
+def pytest_collection_modifyitems(items):
+    """Runs slow files first, so that workers, which take a file at a time, end at about the same time."""
+    place = {TESTS / name: number for number, name in enumerate(SLOW_FILES)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_makereport(item):
-    """Why a test failed is printed when it does, not only after the last one: a suite that is stopped has then said it."""
+def pytest_runtest_makereport():
+    """Adds the state of the machine to the report of a failed test, which may have run out of memory or time."""
     report = yield
     if report.failed:
-        terminal = item.config.pluginmanager.get_plugin("terminalreporter")
-        terminal.write_sep("=", f"{report.when} of {report.nodeid} failed after {report.duration:.0f} s")
-        terminal.write_line(machine())
-        terminal.write_line(report.longreprtext)
+        report.sections.append(("Machine", machine()))
     return report
 
 
 def machine() -> str:
-    """What a test may have lacked."""
+    """Time, load, free memory and free disk."""
     memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     free = {"memory": memory} | {
         folder: shutil.disk_usage(folder).free for folder in (os.getcwd(), tempfile.gettempdir())
@@ -44,18 +72,66 @@ def machine() -> str:
     )
 
 
+class FailuresAtOnce:
+    """Prints each failure when it occurs, not only after the last test, so that it is known if the run is stopped.
+
+    With pytest-xdist the reports of all workers arrive in the process that has the terminal.
+    """
+
+    def __init__(self, terminal):
+        self.terminal = terminal
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            self.terminal.write_sep("=", f"{report.when} of {report.nodeid} failed after {report.duration:.0f} s")
+            self.terminal.write_line(dict(report.sections).get("Machine", ""))
+            self.terminal.write_line(report.longreprtext)
+
+
+def pytest_sessionstart(session):
+    plugins = session.config.pluginmanager
+    if terminal := plugins.get_plugin("terminalreporter"):  # the workers of pytest-xdist have none
+        plugins.register(FailuresAtOnce(terminal))
+
+
 @pytest.fixture
 def librispeech_mini() -> Path:
-    beside = Path(__file__).parents[2] / "shared/data/librispeech_mini"
-    folder = Path(os.environ.get("DINOSR_TEST_CORPUS", beside))
+    default = Path(__file__).parents[2] / "shared/data/librispeech_mini"
+    folder = Path(os.environ.get("DINOSR_TEST_CORPUS", default))
     if not folder.is_dir():
         pytest.skip("no real speech: set DINOSR_TEST_CORPUS to a folder in LibriSpeech's layout")
     return folder
 
 
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory) -> Callable[..., Path]:
+    """``shared_folder(write)``: a folder filled by ``write(folder)`` once per session, for all workers. Read-only."""
+    base = tmp_path_factory.getbasetemp()
+    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return lambda write: make_once(common / "shared" / f"{write.__module__}.{write.__name__}", write)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoints(shared_folder) -> Path:
+    """A folder with ``pretraining.pt`` and ``finetuning.pt``, trained on noise with words."""
+    from support.two_stages import write_checkpoints
+
+    return shared_folder(write_checkpoints)
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory) -> Iterator[Path]:
+    """A folder with ``dinosr`` and fairseq's commands, which start without importing torch and fairseq."""
+    with commands_without_imports(tmp_path_factory.mktemp("commands")) as folder:
+        yield folder
+
+
 @pytest.fixture(autouse=True)
-def workers_stop(monkeypatch):
-    """Those of loaders that a test leaves behind: when the garbage collector finds these, their queues are gone, and it waits five seconds for each worker."""
+def loader_workers_stop(monkeypatch):
+    """Stops the workers of data loaders that a test leaves behind.
+
+    When the garbage collector finds such loaders, their queues are gone, and it waits five seconds for each worker.
+    """
     loaders, start = weakref.WeakSet(), LoaderIterator.__init__
 
     def start_and_remember(self, *args, **kwargs):
@@ -69,8 +145,9 @@ def workers_stop(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def fairseq_forgets():
-    """fairseq keeps a run's best loss, and how many validations ago it was, as attributes of two functions: tests that save without loading must not find them."""
+def fairseq_forgets_runs():
+    """Removes a run's best loss, and how many validations ago it was, which fairseq keeps as attributes of two
+    functions: tests that save without loading must not find them."""
     yield
     for module, function in (
         ("fairseq.checkpoint_utils", "save_checkpoint"),

@@ -1,8 +1,8 @@
-"""Every command and every line of Python in README.md, then in the quickstart's page, is run in order on a small
-synthetic corpus.
+"""Runs every command and all Python code of README.md, then of the quickstart's page, in order on a small synthetic
+corpus.
 
-This is also the end-to-end test: manifests, check, 30 updates of pre-training, 30 of fine-tuning and fairseq-generate
-through the real command-line programs.
+This is also the end-to-end test: manifests, check, 30 updates of pre-training, 30 of fine-tuning and fairseq-generate,
+each command in a process of its own (see support/command_server.py).
 """
 
 import json
@@ -24,9 +24,10 @@ from support.paths import REPOSITORY
 PAGES = ("README.md", "examples/quickstart/README.md")
 README = "".join((REPOSITORY / page).read_text(encoding="utf-8") for page in PAGES)
 RUN_ELSEWHERE = {"./examples/quickstart/run.sh": "tests/examples/test_quickstart.py", "./tests/run.sh": ".ci/run"}
-SHORT = {  # what makes a training short; everything else is as the README says
-    "dinosr_tiny": "optimization.max_update=30 common.log_interval=10 common.log_file=pretrain.log",
-    "tiny": "optimization.max_update=30 common.log_interval=10 common.log_file=finetune.log dataset.validate_interval_updates=30",
+FEW_UPDATES = "optimization.max_update=30 common.log_interval=10"
+SHORT = {  # overrides that shorten a training and log it; the rest of the command is as in the README
+    "dinosr_tiny": f"{FEW_UPDATES} common.log_file=pretrain.log",
+    "tiny": f"{FEW_UPDATES} common.log_file=finetune.log dataset.validate_interval_updates=30",
 }
 
 
@@ -37,8 +38,9 @@ def blocks(language: str) -> list[str]:
 COMMANDS = [line for block in blocks("bash") for line in block.replace("\\\n", "").splitlines() if line.strip()]
 
 
-def shell(command: str, folder: Path) -> subprocess.CompletedProcess:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+def shell(command: str, folder: Path, *programs: Path) -> subprocess.CompletedProcess:
+    """Runs ``command`` in ``folder``; programs are searched for in the folders ``programs`` first."""
+    path = os.pathsep.join(map(str, [*programs, Path(sys.executable).parent, os.environ["PATH"]]))
     return subprocess.run(
         ["bash", "-euc", command], cwd=folder, env={**os.environ, "PATH": path}, text=True, capture_output=True
     )
@@ -46,7 +48,8 @@ def shell(command: str, folder: Path) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def newcomer(tmp_path_factory) -> Path:
-    """A folder with the repository's examples and own audio: one folder a speaker, words beside each file, a phone alignment."""
+    """A folder with the repository's examples and a user's audio: a folder per speaker, a transcript next to each file,
+    a phone alignment."""
     folder = tmp_path_factory.mktemp("newcomer")
     (folder / "examples").symlink_to(REPOSITORY / "examples")
     corpus = folder / "synth"
@@ -57,10 +60,10 @@ def newcomer(tmp_path_factory) -> Path:
             utterance, words = line.split(" ", 1)
             speaker = utterance.split("-")[0]
             names.setdefault(speaker, "anna" if not names else f"speaker{speaker}")
-            own = folder / "my_audio" / names[speaker]
-            own.mkdir(parents=True, exist_ok=True)
-            shutil.copy(transcripts.parent / f"{utterance}.flac", own)
-            (own / f"{utterance}.txt").write_text(words)
+            target = folder / "my_audio" / names[speaker]
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy(transcripts.parent / f"{utterance}.flac", target)
+            (target / f"{utterance}.txt").write_text(words)
     first = sorted((folder / "my_audio" / "anna").glob("*.flac"))[0]
     wave, rate = soundfile.read(first)
     soundfile.write(first.parent / "one.wav", wave, rate)
@@ -72,23 +75,23 @@ def newcomer(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def outputs(newcomer) -> dict[str, str]:
-    """What ``key_of`` makes of a command -> what it printed, all README commands run in order; each must succeed."""
+def outputs(newcomer, commands) -> dict[str, str]:
+    """``key_of(command)`` -> output, for all commands of the pages, run in order; each must succeed."""
     printed = {}
     for command in COMMANDS:
         if command in RUN_ELSEWHERE:
             continue
         config = re.search(r"--config-name (\S+)", command)
-        result = shell(f"{command} {SHORT[config.group(1)]}" if config else command, newcomer)
+        result = shell(f"{command} {SHORT[config.group(1)]}" if config else command, newcomer, commands)
         assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-3000:]}"
-        printed[key_of(command)] = result.stdout + (
-            result.stderr if command.startswith("fairseq-generate") else ""
-        )  # where its log goes
+        log = result.stderr if command.startswith("fairseq-generate") else ""
+        printed[key_of(command)] = result.stdout + log
     return printed
 
 
 def key_of(command: str) -> str:
-    """Program, with its sub-command, config or decoder, or that it measures units."""
+    """The program and its sub-command, with the decoder or ``units`` if given; for fairseq's programs the config or
+    decoder alone."""
     option = re.search(r"--(?:config-name|decoder) (\S+)", command) or re.match(r"dinosr quality (units)", command)
     program = " ".join(command.split()[:2]) if command.startswith("dinosr") else command.split()[0]
     return (
@@ -96,7 +99,7 @@ def key_of(command: str) -> str:
     )
 
 
-def test_nothing_is_left_out():
+def test_skipped_commands_are_tested_elsewhere():
     assert set(RUN_ELSEWHERE) <= set(COMMANDS)
     for script, where in RUN_ELSEWHERE.items():
         assert os.access(REPOSITORY / script, os.X_OK)
@@ -105,10 +108,10 @@ def test_nothing_is_left_out():
 
 def test_manifest_and_check(outputs, newcomer):
     assert "train.tsv" in outputs["dinosr manifest"] and (newcomer / "data" / "valid.ltr").exists()
-    assert "problem" in outputs["dinosr check"]  # the count, which is 0, else the exit status were 1
+    assert "problem" in outputs["dinosr check"]  # the number of problems: 0, since the exit status was 0
 
 
-def test_pretraining_learned(outputs, newcomer):
+def test_pretraining_reduces_the_loss(outputs, newcomer):
     losses = [loss for _, loss in loss_curve(read_training_log(newcomer / "pretrain.log"))]
     assert len(losses) == 3 and losses[-1] < losses[0] < 4.6  # chance is ln 64 = 4.16 nats
     assert (newcomer / "pretrain" / "checkpoint_last.pt").exists()
@@ -168,9 +171,8 @@ def test_report(outputs, newcomer):
     assert outputs["dinosr report"] == "report/report.html\n"
     names = {row["name"] for row in json.loads((newcomer / "report" / "figures.json").read_text())["rows"]}
     assert {"MFCC", "log-Mel", "untrained layer 4", "layer 0", "codebook 3", "head 3"} <= names
-    assert (
-        "Perplexity of the codes over updates" in (newcomer / "report" / "report.html").read_text()
-    )  # of TensorBoard's files
+    page = (newcomer / "report" / "report.html").read_text()
+    assert "Perplexity of the codes over updates" in page  # read from TensorBoard's files
 
 
 def test_quality_of_units(outputs):
@@ -184,7 +186,7 @@ def test_features_kmeans_units_and_abx(outputs, newcomer):
     assert len(labels) == rows and all(0 <= int(unit) < 50 for line in labels for unit in line)
     units = (newcomer / "units" / "codebook_0.units").read_text().splitlines()
     assert [len(line.split()) - 1 for line in units] == [len(line) for line in labels]
-    for name in ("features +angular", "units/codebook_3.units +onehot"):  # within speakers; there is one in valid
+    for name in ("features +angular", "units/codebook_3.units +onehot"):  # within speaker: valid has only one
         assert re.search(rf"^{name} +50 +\d+\.\d\d", outputs["dinosr abx"], flags=re.MULTILINE)
 
 

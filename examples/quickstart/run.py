@@ -23,10 +23,11 @@ from dinosr_plugin.data.manifest import read_manifest, write_files  # noqa: E402
 from dinosr_plugin.data.synth.corpus import synthesize  # noqa: E402
 from dinosr_plugin.decoding import score_generate_output  # noqa: E402
 from dinosr_plugin.errors import UserError  # noqa: E402
-from dinosr_plugin.evaluation.codebooks import measure  # noqa: E402
+from dinosr_plugin.evaluation.history import measure, rows_table  # noqa: E402
 from dinosr_plugin.evaluation.phones import PhoneAlignment  # noqa: E402
 from dinosr_plugin.evaluation.plots import plot_summary  # noqa: E402
-from dinosr_plugin.evaluation.table import QUALITY_COLUMNS, format_table  # noqa: E402
+from dinosr_plugin.evaluation.speech import Speech  # noqa: E402
+from dinosr_plugin.evaluation.table import format_table  # noqa: E402
 from dinosr_plugin.evaluation.training_log import curve, loss_curve, read_training_log  # noqa: E402
 
 CONFIGS = REPOSITORY / "examples" / "config"
@@ -254,13 +255,8 @@ class Quickstart:
         say("measures: codes against phones")
         phones = PhoneAlignment.read(alignment)
         checkpoint = self.out / "pretrain" / "checkpoint_last.pt"
-        figures = measure(
-            [checkpoint],
-            self.manifests / f"{self.dev}.tsv",
-            phones,
-            self.manifests / f"{self.train}.tsv",
-            self.out / "measures",
-        )
+        speech, _ = Speech.read(self.manifests / f"{self.dev}.tsv", phones)
+        figures = measure([checkpoint], speech, self.manifests / f"{self.train}.tsv", self.out / "measures")
         return {**figures, "phones": phones.names}
 
     # ---- summary -----------------------------------------------------------------------------------------------------
@@ -415,7 +411,7 @@ def summary_text(result: dict) -> str:
     if result["codebooks"]:
         rows = [{"name": f"codebook {k}", **row} for k, row in enumerate(result["codebooks"])]
         rows += [{**row, "name": BASELINES[name]} for name, row in result["baselines"].items()]
-        parts += ["", format_table(rows, QUALITY_COLUMNS)]
+        parts += ["", rows_table(rows)]
     rows = [
         {
             "name": name,

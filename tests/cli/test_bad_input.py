@@ -13,80 +13,16 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from fairseq.dataclass.initialize import hydra_init
-from fairseq_cli.hydra_train import _hydra_main
-from hydra import compose, initialize_config_dir
 
 from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.errors import UserError
 from support.paths import CONFIGS, PLUGIN
-
-CONFIG_NAMES = {"pretraining": "dinosr_tiny", "finetuning": "tiny"}
-SMALL = [
-    "encoder_layers=2",
-    "average_top_k_layers=2",
-    "encoder_embed_dim=16",
-    "encoder_ffn_embed_dim=16",
-    "encoder_attention_heads=2",
-]
-SMALL += ["codebook_size=4", "conv_pos=4", "conv_pos_groups=2"]
-PRETRAINING = [f"model.{setting}" for setting in SMALL] + ["task.min_sample_size=8000", "dataset.max_tokens=40000"]
-FINETUNING = ["dataset.valid_subset=train", "model.mask_channel_prob=0"]
-
-
-def make_corpus(folder: Path) -> Path:
-    """Six sounds of 1 to 1.2 s with words, and their manifest train.tsv."""
-    rng = np.random.default_rng(0)
-    (folder / "corpus").mkdir(parents=True)
-    for n in range(6):
-        soundfile.write(folder / f"corpus/u{n}.wav", rng.normal(0, 0.1, 16000 + 500 * n), 16000)
-        (folder / f"corpus/u{n}.txt").write_text("AB BA")
-    assert dinosr(["manifest", "folder", str(folder / "corpus"), "--out", str(folder), "--valid-share", "0"]) == 0
-    return folder
+from support.two_stages import CONFIG_NAMES, stage_overrides, train_stage, write_noise_with_words
 
 
 @pytest.fixture
 def data(tmp_path) -> Path:
-    return make_corpus(tmp_path / "data")
-
-
-def overrides(stage: str, data: Path, more=()) -> list[str]:
-    common = [
-        f"common.user_dir={PLUGIN}",
-        f"task.data={data}",
-        f"checkpoint.save_dir={data}/{stage}",
-        "common.tensorboard_logdir=null",
-    ]
-    own = PRETRAINING if stage == "pretraining" else FINETUNING
-    return [
-        *common,
-        "optimization.max_update=20",
-        "dataset.num_workers=0",
-        *own,
-        *(setting.replace("DATA", str(data)) for setting in more),
-    ]
-
-
-def train(stage: str, data: Path, more=()) -> Path:
-    """Train as ``fairseq-hydra-train --config-dir examples/config/STAGE``, in this process; returns the checkpoint."""
-    name = CONFIG_NAMES[stage]
-    hydra_init(name)
-    with initialize_config_dir(version_base="1.1", config_dir=str(CONFIGS / stage)):
-        cfg = compose(name, overrides=overrides(stage, data, more))
-    _hydra_main(cfg)
-    return data / stage / "checkpoint_last.pt"
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory) -> dict[str, Path]:
-    """A pre-trained and a fine-tuned checkpoint: the same settings without a fault do train."""
-    data = make_corpus(tmp_path_factory.mktemp("good") / "data")
-    pretrained = train("pretraining", data)
-    return {
-        "data": data,
-        "pretraining": pretrained,
-        "finetuning": train("finetuning", data, [f"model.w2v_path={pretrained}"]),
-    }
+    return write_noise_with_words(tmp_path / "data")
 
 
 # -- faults ----------------------------------------------------------------------------------------------------------
@@ -211,7 +147,7 @@ FINETUNING_FAULTS = {
 
 def expect_one_line(expected: str, stage: str, data: Path, more=()) -> None:
     with pytest.raises(UserError, match=expected) as caught:
-        train(stage, data, more)
+        train_stage(stage, data, more)
     assert "\n" not in str(caught.value)
     assert not list(data.rglob("*.pt"))
 
@@ -236,10 +172,10 @@ def test_pretraining_with_bad_settings(data, fault):
 
 
 @pytest.mark.parametrize("fault", FINETUNING_FAULTS)
-def test_finetuning(data, good, fault):
+def test_finetuning(data, tiny_checkpoints, fault):
     breaks, more, expected = FINETUNING_FAULTS[fault]
     breaks(data)
-    expect_one_line(expected, "finetuning", data, [f"model.w2v_path={good['pretraining']}", *more])
+    expect_one_line(expected, "finetuning", data, [f"model.w2v_path={tiny_checkpoints}/pretraining.pt", *more])
 
 
 def test_bad_files_can_be_skipped(data, no_sleep, caplog):
@@ -254,7 +190,7 @@ def test_bad_files_can_be_skipped(data, no_sleep, caplog):
             f"dataset.max_tokens={max_tokens}",
             f"checkpoint.save_dir=DATA/{max_tokens}",
         ]
-        train("pretraining", data, more)
+        train_stage("pretraining", data, more)
         assert (data / f"{max_tokens}/checkpoint_last.pt").is_file()
         assert sum("skipped " + str(data / "corpus") in record.getMessage() for record in caplog.records) == 2
 
@@ -268,40 +204,39 @@ def test_labels_in_another_order_are_found_by_check(data, capsys):
 # -- the programs ----------------------------------------------------------------------------------------------------
 
 
-def run(program: str, *arguments) -> list[str]:
+def run(program: Path, *arguments) -> list[str]:
     """Lines of stderr of a program that must fail, without a traceback."""
-    command = [Path(sys.executable).with_name(program), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     return done.stderr.rstrip().split("\n")
 
 
-def run_training(stage: str, data: Path, more=()) -> str:
-    """What fairseq-hydra-train says between its own two lines (what was overridden, and how to get a traceback)."""
+def run_training(commands: Path, stage: str, data: Path, more=()) -> str:
+    """The error that fairseq-hydra-train prints, between the overrides and how to get a traceback."""
     options = ["--config-dir", CONFIGS / stage, "--config-name", CONFIG_NAMES[stage]]
-    *_, first, said, blank, last = run(
-        "fairseq-hydra-train", *options, *overrides(stage, data, [f"hydra.run.dir={data}", *more])
+    *_, first, message, blank, last = run(
+        commands / "fairseq-hydra-train", *options, *stage_overrides(stage, data, [f"hydra.run.dir={data}", *more])
     )
     assert first.startswith("Error executing job") and not blank and "HYDRA_FULL_ERROR" in last
     assert not list(data.rglob("*.pt"))
-    return said
+    return message
 
 
-def test_pretraining_by_its_program(data):
+def test_pretraining_by_its_program(data, commands):
     DATA_FAULTS["stereo"][0](data)
-    said = run_training(
-        "pretraining", data, ["dataset.num_workers=1", "dataset.max_tokens=18500"]
+    message = run_training(
+        commands, "pretraining", data, ["dataset.num_workers=1", "dataset.max_tokens=18500"]
     )  # not in the batch that is read first
-    assert said.startswith(f"{data}/corpus/u1.wav: 16000 Hz, 2 channel(s)")
+    assert message.startswith(f"{data}/corpus/u1.wav: 16000 Hz, 2 channel(s)")
 
 
-def test_finetuning_by_its_program(data):
-    said = run_training("finetuning", data, ["model.w2v_path=DATA/none.pt"])
-    assert said == f"model.w2v_path={data}/none.pt: no such file; give a pre-trained checkpoint"
+def test_finetuning_by_its_program(data, commands):
+    message = run_training(commands, "finetuning", data, ["model.w2v_path=DATA/none.pt"])
+    assert message == f"model.w2v_path={data}/none.pt: no such file; give a pre-trained checkpoint"
 
 
-def test_generate_by_its_program(data, good):
+def test_generate_by_its_program(data, tiny_checkpoints):
     DATA_FAULTS["stereo"][0](data)
     options = [
         "--user-dir",
@@ -314,7 +249,7 @@ def test_generate_by_its_program(data, good):
         "train",
         "--cpu",
         "--path",
-        good["finetuning"],
+        tiny_checkpoints / "finetuning.pt",
     ]
-    *_, said = run("fairseq-generate", data, *options)
-    assert said.startswith(f"error: {data}/corpus/u1.wav: 16000 Hz, 2 channel(s)")
+    *_, message = run(Path(sys.executable).with_name("fairseq-generate"), data, *options)
+    assert message.startswith(f"error: {data}/corpus/u1.wav: 16000 Hz, 2 channel(s)")

@@ -1,4 +1,4 @@
-"""fairseq with all workarounds."""
+"""Applies all workarounds for fairseq."""
 
 import pytest
 

@@ -24,12 +24,12 @@ from dinosr_plugin.decoding import BeamDecoder, FusionDecoder, SearchOptions, bu
 from dinosr_plugin.decoding.fusion import best_alignment
 from dinosr_plugin.decoding.neural_lm import NeuralLM
 from dinosr_plugin.errors import UserError
-from tests.decoding.test_generate import PLUGIN, TEXTS, recogniser, run  # noqa: F401  (recogniser is a fixture)
-from tests.decoding.test_search import (
+from support.decoding import (
     BLANK,
     LETTERS,
     OF_LETTERS,
     WIDE,
+    assert_same_hypothesis,
     check_shape_of,
     collapse,
     decode_one,
@@ -37,9 +37,10 @@ from tests.decoding.test_search import (
     emissions_of,
     every_text,
     random_emissions,
-    same,
     text_of,
 )
+from support.paths import PLUGIN
+from support.recogniser import TEXTS, run_generate
 
 SYMBOLS = dictionary_of("XBA|")
 """Symbols of the language models: more than occur in the texts, in another order."""
@@ -196,8 +197,8 @@ def test_other_utterances_and_padding_do_not_matter(lm, dtype):
         alone = decoder.decode(row[None, :length], torch.tensor([length]))[0]
         assert len(alone) == len(hypotheses) == len(others) == (3 if length else 1)
         for one, other, third in zip(alone, hypotheses, others):
-            same(one, other)
-            same(one, third)
+            assert_same_hypothesis(one, other)
+            assert_same_hypothesis(one, third)
 
 
 def test_no_frames(lm):
@@ -211,7 +212,7 @@ def test_frames_without_possible_symbols(lm, value):
     emissions[0, 2] = value
     (nothing,), (text,) = fusion(lm, beam=10).decode(emissions, torch.tensor([4, 4]))
     assert nothing["tokens"].tolist() == [] and nothing["score"] == -math.inf
-    same(text, decode_one(fusion(lm, beam=10), emissions[1:])[0])
+    assert_same_hypothesis(text, decode_one(fusion(lm, beam=10), emissions[1:])[0])
 
 
 def test_forbidden_symbols_are_never_emitted(lm):
@@ -310,7 +311,7 @@ def test_the_language_model_decides_where_the_network_is_uncertain(lm):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, recogniser):  # noqa: F811
+def trained(tmp_path_factory, recogniser):
     """A folder with ``lm.pt``, trained with fairseq's commands on other texts than the recogniser's, and
     ``data/dict.txt``.
     """
@@ -372,11 +373,13 @@ def texts_of(results):
     return {row: text for row, text in re.findall(r"^H-(\d)\t\S+\t(.*)", results.read_text(), flags=re.MULTILINE)}
 
 
-def decode(recogniser, out, path, weight, *more):  # noqa: F811
-    return run(recogniser, out, "--decoder", "beam", "--beam", "10", "--lm-path", path, "--lm-weight", weight, *more)
+def decode(recogniser, out, path, weight, *more):
+    return run_generate(
+        recogniser, out, "--decoder", "beam", "--beam", "10", "--lm-path", path, "--lm-weight", weight, *more
+    )
 
 
-def test_results_file(recogniser, trained, tmp_path):  # noqa: F811
+def test_results_file(recogniser, trained, tmp_path):
     results = decode(recogniser, tmp_path / "3", trained / "lm.pt", 2, "--batch-size", "3", "--print-alignment", "hard")
     lines = results.read_text().splitlines()
     assert len(texts_of(results)) == len(TEXTS) and lines[-1].startswith("Generate train with beam=10: WER: ")
@@ -387,7 +390,7 @@ def test_results_file(recogniser, trained, tmp_path):  # noqa: F811
     alone = decode(recogniser, tmp_path / "1", trained / "lm.pt", 2, "--batch-size", "1")
     assert texts_of(alone) == texts_of(results)
 
-    without = run(recogniser, tmp_path / "0", "--decoder", "beam", "--beam", "10")
+    without = run_generate(recogniser, tmp_path / "0", "--decoder", "beam", "--beam", "10")
     (model,), _ = checkpoint_utils.load_model_ensemble(
         [str(trained / "lm.pt")], arg_overrides={"data": str(trained / "data")}
     )
@@ -397,7 +400,7 @@ def test_results_file(recogniser, trained, tmp_path):  # noqa: F811
     assert sum(ours) > sum(theirs) + 1
 
 
-def test_error_messages(recogniser, trained, tmp_path):  # noqa: F811
+def test_error_messages(recogniser, trained, tmp_path):
     def error(path, *more):
         with pytest.raises(UserError) as raised:
             decode(recogniser, tmp_path, path, 1, *more)

@@ -8,97 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from fairseq import options
-from fairseq_cli import generate
-from omegaconf import OmegaConf
 
-import dinosr_plugin
-from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.decoding import CTCGenerator, score_generate_output
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.tasks.finetuning import DinoSRFinetuningConfig, DinoSRFinetuningTask
-from support.small_arpa import write_arpa
-
-PLUGIN = dinosr_plugin.__path__[0]
-TRUNK = {
-    "_name": "dinosr",
-    "encoder_layers": 1,
-    "encoder_embed_dim": 32,
-    "encoder_ffn_embed_dim": 64,
-    "encoder_attention_heads": 4,
-    "average_top_k_layers": 1,
-    "codebook_size": 4,
-    "front_end": "fbank",
-}
-TEXTS = ["TEN TEA", "EAT NO", "ON"]
-
-
-@pytest.fixture(scope="module")
-def recogniser(tmp_path_factory):
-    """A folder with data and ``model.pt``, a random ``wav2vec_ctc`` checkpoint."""
-    folder = tmp_path_factory.mktemp("recogniser")
-    rng = np.random.default_rng(0)
-    (folder / "corpus").mkdir()
-    for number, (text, samples) in enumerate(zip(TEXTS, (16000, 8000, 12000))):
-        soundfile.write(folder / f"corpus/{number}.wav", rng.normal(0, 0.1, samples), 16000)
-        (folder / f"corpus/{number}.txt").write_text(text)
-    assert dinosr(["manifest", "folder", str(folder / "corpus"), "--out", str(folder), "--valid-share", "0"]) == 0
-    task = DinoSRFinetuningTask.setup_task(
-        OmegaConf.structured(DinoSRFinetuningConfig(data=str(folder), tpu=False, seed=1))
-    )
-    pretrained = {
-        "model": TRUNK,
-        "task": {"_name": "dinosr_pretraining", "data": "", "normalize": False, "tpu": False, "seed": 1},
-    }
-    cfg = OmegaConf.create(
-        {"_name": "wav2vec_ctc", "w2v_path": "", "w2v_args": pretrained, "normalize": False, "data": ""}
-    )
-    torch.manual_seed(0)
-    model = task.build_model(cfg)
-    with torch.no_grad():
-        model.w2v_encoder.proj.weight.mul_(10)
-    saved_task = {**OmegaConf.to_container(task.cfg, enum_to_str=True), "_name": "dinosr_finetuning"}
-    saved = {"model": OmegaConf.to_container(cfg), "task": saved_task, "common": {}, "checkpoint": {}}
-    # without a history fairseq treats it as a checkpoint of an old version
-    history = {
-        "optimizer_history": [{"optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}],
-        "extra_state": {},
-    }
-    torch.save({"cfg": saved, "model": model.state_dict(), **history}, folder / "model.pt")
-    write_arpa(folder / "words.arpa", ["TEN", "TEA", "EAT", "NO"], favourite="NO")
-    return folder
-
-
-def run(folder, out, *more):
-    """``fairseq-generate`` in this process; returns its results file."""
-    arguments = [
-        folder,
-        "--task",
-        "dinosr_finetuning",
-        "--user-dir",
-        PLUGIN,
-        "--path",
-        folder / "model.pt",
-        "--gen-subset",
-        "train",
-        "--cpu",
-    ]
-    arguments += [
-        "--scoring",
-        "dinosr_wer",
-        "--post-process",
-        "letter",
-        "--num-workers",
-        "0",
-        "--results-path",
-        out,
-        *more,
-    ]
-    parser = options.get_generation_parser()
-    parser.add_argument("--arch", default="wav2vec2")  # as fairseq-generate does
-    generate.main(options.parse_args_and_arch(parser, input_args=list(map(str, arguments))))
-    return out / "generate-train.txt"
-
+from support.recogniser import TEXTS, run_generate
 
 SEARCHES = {
     "best_path": [],
@@ -127,7 +40,7 @@ def options_of(name, folder):
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_results_file(recogniser, tmp_path, name):
-    results = run(recogniser, tmp_path, *options_of(name, recogniser), "--print-alignment", "hard")
+    results = run_generate(recogniser, tmp_path, *options_of(name, recogniser), "--print-alignment", "hard")
     scores, lines = score_generate_output(results), results.read_text().splitlines()
     low, high = scores["wer_interval"]
     beam = 5 if name == "best_path" else 20
@@ -158,14 +71,18 @@ def test_batches_and_processes_do_not_matter(recogniser, tmp_path, name):
     found = []
     for batch, loading, searching in settings:
         more = ["--batch-size", batch, "--num-workers", loading, "--decoder-processes", searching, "--nbest", "2"]
-        found.append(texts_in(run(recogniser, tmp_path / batch / loading, *options_of(name, recogniser), *more)))
+        found.append(
+            texts_in(run_generate(recogniser, tmp_path / batch / loading, *options_of(name, recogniser), *more))
+        )
     assert all(texts == found[0] for texts in found) and len(found[0]) > 3
 
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_the_real_time_factor_is_logged_once(recogniser, tmp_path, name, caplog):
     with caplog.at_level(logging.INFO, logger="dinosr_plugin"):
-        run(recogniser, tmp_path, *options_of(name, recogniser), "--batch-size", "1", "--decoder-processes", "2")
+        run_generate(
+            recogniser, tmp_path, *options_of(name, recogniser), "--batch-size", "1", "--decoder-processes", "2"
+        )
     messages = [record.getMessage() for record in caplog.records if "real-time factor" in record.getMessage()]
     assert len(messages) == 1 and re.match(
         r"2\.2 s of speech in .* s: real-time factor \d+\.\d+ \(network \d+\.\d+, search( in 2 processes)? \d+\.\d+\)",
@@ -177,12 +94,15 @@ def test_emissions_are_written_once_and_decoded_without_the_network(recogniser, 
     pytest.importorskip("flashlight", reason="pip install flashlight-text")
     kept = ["--emissions", tmp_path / "train.npz"]
     from_network = {
-        name: texts_in(run(recogniser, tmp_path / name, *options_of(name, recogniser))) for name in SEARCHES
+        name: texts_in(run_generate(recogniser, tmp_path / name, *options_of(name, recogniser))) for name in SEARCHES
     }
-    run(recogniser, tmp_path / "first", *kept, "--batch-size", "2")
+    run_generate(recogniser, tmp_path / "first", *kept, "--batch-size", "2")
     monkeypatch.setattr(CTCGenerator, "emissions", lambda *_: pytest.fail("the network was run"))
     for name in SEARCHES:
-        assert texts_in(run(recogniser, tmp_path / "again", *options_of(name, recogniser), *kept)) == from_network[name]
+        assert (
+            texts_in(run_generate(recogniser, tmp_path / "again", *options_of(name, recogniser), *kept))
+            == from_network[name]
+        )
     with np.load(tmp_path / "train.npz") as archive:
         assert [archive[row].shape[0] for row in "012"] == [49, 24, 37]  # frames, without padding
 
@@ -192,11 +112,11 @@ def test_emissions_of_another_model_are_refused(recogniser, tmp_path):
     saved["model"]["w2v_encoder.proj.bias"] += 1
     torch.save(saved, tmp_path / "other.pt")
     kept = ["--emissions", tmp_path / "train.npz"]
-    run(recogniser, tmp_path, *kept)
+    run_generate(recogniser, tmp_path, *kept)
     with pytest.raises(
         UserError, match="train.npz: computed from another model, .*; remove the file to create it again"
     ):
-        run(recogniser, tmp_path, *kept, "--path", tmp_path / "other.pt")
+        run_generate(recogniser, tmp_path, *kept, "--path", tmp_path / "other.pt")
 
 
 def test_emissions_are_of_whole_manifests(recogniser, tmp_path):
@@ -205,13 +125,13 @@ def test_emissions_are_of_whole_manifests(recogniser, tmp_path):
         ["--distributed-world-size", "2", "--distributed-no-spawn"],
     ):
         with pytest.raises(UserError, match="--emissions .*train.npz: must contain whole manifests"):
-            run(recogniser, tmp_path, "--emissions", tmp_path / "train.npz", *less)
+            run_generate(recogniser, tmp_path, "--emissions", tmp_path / "train.npz", *less)
     assert not (tmp_path / "train.npz").exists()
 
 
 def test_a_size_limit_that_leaves_no_utterances(recogniser, tmp_path):
     with pytest.raises(UserError, match="task.max_sample_size=100: every utterance is longer"):
-        run(recogniser, tmp_path, "--max-sample-size", "100", "--skip-invalid-size-inputs-valid-test")
+        run_generate(recogniser, tmp_path, "--max-sample-size", "100", "--skip-invalid-size-inputs-valid-test")
 
 
 @pytest.mark.parametrize("batch", ["1", "2"])
@@ -222,7 +142,7 @@ def test_utterances_too_short_for_a_frame(recogniser, tmp_path, name, batch):
     (tmp_path / "train.tsv").write_text(f"{tmp_path}\n0.wav\t300\n1.wav\t1\n")
     (tmp_path / "train.ltr").write_text("N O |\nO N |\n")
     shutil.copy(recogniser / "dict.ltr.txt", tmp_path)
-    file = run(
+    file = run_generate(
         tmp_path,
         tmp_path / "out",
         *options_of(name, recogniser),
@@ -238,10 +158,10 @@ def test_best_path_has_one_hypothesis(recogniser, tmp_path):
     with pytest.raises(
         UserError, match="--nbest 2: --decoder best_path finds only one text; choose --decoder beam or lexicon"
     ):
-        run(recogniser, tmp_path, "--nbest", "2")
+        run_generate(recogniser, tmp_path, "--nbest", "2")
 
 
 def test_error_messages(recogniser, tmp_path):
     pytest.importorskip("flashlight", reason="pip install flashlight-text")
     with pytest.raises(UserError, match="--lm .*words.arpa: does not know"):
-        run(recogniser, tmp_path, "--decoder", "beam", "--lm", recogniser / "words.arpa", "--lm-weight", "1")
+        run_generate(recogniser, tmp_path, "--decoder", "beam", "--lm", recogniser / "words.arpa", "--lm-weight", "1")

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -17,7 +16,7 @@ from dinosr_plugin import compat
 from dinosr_plugin.decoding import BeamDecoder, BestPathDecoder, SearchOptions
 from dinosr_plugin.decoding.pool import DecoderPool, default_processes
 from dinosr_plugin.errors import UserError
-from tests.decoding.test_search import BLANK, LETTERS, needs_flashlight, random_emissions
+from support.decoding import BLANK, LETTERS, needs_flashlight, random_emissions
 
 pytestmark = needs_flashlight
 LENGTHS = torch.tensor([30, 7, 0, 22, 30])
@@ -112,24 +111,21 @@ def test_an_error_cancels_running_searches():
     wait_until_ended(processes)  # the search would continue for a minute
 
 
-def test_processes_end_with_their_parent(tmp_path):
+def open_pool_and_sleep(pipe) -> None:
+    pool = DecoderPool(BeamDecoder(LETTERS, BLANK, SearchOptions(beam=20)), 2)
+    pipe.send(list(pool.executor._processes))
+    time.sleep(60)
+
+
+def test_processes_end_with_their_parent():
     """However the parent ends; otherwise each would keep its memory forever."""
-    script = tmp_path / "parent.py"
-    script.write_text(
-        f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]\n"
-        "import time\n"
-        "from test_search import BLANK, LETTERS\n"
-        "from dinosr_plugin.decoding import BeamDecoder, SearchOptions\n"
-        "from dinosr_plugin.decoding.pool import DecoderPool\n"
-        "pool = DecoderPool(BeamDecoder(LETTERS, BLANK, SearchOptions(beam=20)), 2)\n"
-        "print(*pool.executor._processes, flush=True)\n"
-        "time.sleep(60)\n"
-    )
-    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
-    children = [int(number) for number in parent.stdout.readline().split()]
+    ours, theirs = multiprocessing.Pipe()
+    parent = multiprocessing.get_context("fork").Process(target=open_pool_and_sleep, args=[theirs])
+    parent.start()
+    children = ours.recv()
     assert len(children) == 2
     parent.kill()
-    parent.wait()
+    parent.join()
     wait_until_ended(children)
 
 

@@ -1,7 +1,6 @@
 """Beam and lexicon search on problems that are small enough to enumerate all alignments."""
 
 import importlib.util
-import itertools
 import math
 import sys
 from collections import defaultdict
@@ -9,80 +8,27 @@ from pathlib import Path
 
 import pytest
 import torch
-from fairseq.data import Dictionary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dinosr_plugin.decoding import BeamDecoder, LexiconDecoder, SearchOptions, build_decoder
 from dinosr_plugin.decoding.lexicon import read_lexicon
 from dinosr_plugin.errors import UserError
-from support.small_arpa import write_arpa
-
-needs_flashlight = pytest.mark.skipif(
-    importlib.util.find_spec("flashlight") is None, reason="pip install flashlight-text"
+from support.decoding import (
+    BLANK,
+    LETTERS,
+    WIDE,
+    assert_same_hypothesis,
+    check_shape_of,
+    decode_one,
+    dictionary_of,
+    emissions_of,
+    every_text,
+    needs_flashlight,
+    random_emissions,
+    text_of,
 )
-BLANK = 0
-WIDE = {"beam": 5000, "nbest": 5000, "beam_threshold": 1000.0}
-
-
-def dictionary_of(symbols):
-    dictionary = Dictionary()  # <s> <pad> </s> <unk>
-    for symbol in symbols:
-        dictionary.add_symbol(symbol)
-    return dictionary
-
-
-LETTERS = dictionary_of("|AB")  # indices 4, 5, 6
-OF_LETTERS = [BLANK, 4, 5, 6]
-
-
-def random_emissions(frames, seed, sharpness=1.0, utterances=1):
-    """(B, F, V) log-probabilities of the blank and the letters; special symbols are excluded, as in the generator."""
-    logits = sharpness * torch.randn(utterances, frames, len(LETTERS), generator=torch.Generator().manual_seed(seed))
-    logits[:, :, 1:4] = -math.inf
-    return logits.log_softmax(dim=-1)
-
-
-def emissions_of(path, certainty=0.9):
-    """(1, F, V): ``path`` with the given probability, the rest shared by the other letters and the blank."""
-    probabilities = torch.zeros(1, len(path), len(LETTERS))
-    probabilities[:, :, OF_LETTERS] = (1 - certainty) / (len(OF_LETTERS) - 1)
-    probabilities[0, torch.arange(len(path)), torch.tensor(path)] = certainty
-    return probabilities.log()
-
-
-def collapse(path):
-    return tuple(symbol for symbol, _ in itertools.groupby(path) if symbol != BLANK)
-
-
-def every_text(emissions):
-    """(F, V) -> {text: log of the summed probability of all its alignments}."""
-    sums = defaultdict(float)
-    probabilities = emissions.double().exp()
-    for path in itertools.product(OF_LETTERS, repeat=len(emissions)):
-        sums[collapse(path)] += math.prod(probabilities[frame, symbol].item() for frame, symbol in enumerate(path))
-    return {text: math.log(total) for text, total in sums.items() if total > 0}
-
-
-def decode_one(decoder, emissions):
-    (hypotheses,) = decoder.decode(emissions, torch.tensor([emissions.size(1)]))
-    return hypotheses
-
-
-def text_of(hypothesis):
-    return LETTERS.string(hypothesis["tokens"]).replace(" ", "")
-
-
-def check_shape_of(hypothesis, emissions):
-    """Check every field against ``decoding/base.py``."""
-    tokens = hypothesis["tokens"].tolist()
-    frames = [frame for frame, _ in hypothesis["alignment"]]
-    assert hypothesis["tokens"].dtype == torch.int64 and BLANK not in tokens
-    assert [position for _, position in hypothesis["alignment"]] == list(range(len(tokens)))
-    assert frames == sorted(set(frames)) and all(0 <= frame < emissions.size(1) for frame in frames)
-    expected = [emissions[0, frame, token].item() for frame, token in zip(frames, tokens)]
-    assert hypothesis["positional_scores"].tolist() == pytest.approx(expected)
-
+from support.small_arpa import write_arpa
 
 # -- beam ------------------------------------------------------------------------------------------------------------
 
@@ -258,12 +204,6 @@ def make_decoder(request, tmp_path, lexicon):
     return make
 
 
-def same(one, other):
-    assert one["tokens"].tolist() == other["tokens"].tolist() and one["alignment"] == other["alignment"]
-    assert one["score"] == pytest.approx(other["score"], abs=1e-5)
-    assert one["positional_scores"].tolist() == pytest.approx(other["positional_scores"].tolist())
-
-
 def test_other_utterances_and_padding_do_not_matter(make_decoder):
     decoder, lengths = make_decoder(beam=20, nbest=3), [9, 0, 4, 7]
     emissions = random_emissions(12, 7, utterances=4)
@@ -273,8 +213,8 @@ def test_other_utterances_and_padding_do_not_matter(make_decoder):
         alone = make_decoder(beam=20, nbest=3).decode(row[None, :length], torch.tensor([length]))[0]
         assert len(alone) == len(hypotheses) == len(others)
         for one, other, third in zip(alone, hypotheses, others):
-            same(one, other)
-            same(one, third)
+            assert_same_hypothesis(one, other)
+            assert_same_hypothesis(one, third)
 
 
 @pytest.mark.parametrize("name", ["beam", "lexicon"])
@@ -287,7 +227,7 @@ def test_a_model_with_weight_0_has_no_effect(name, tmp_path, lexicon):
         without = decode_one(build_decoder(name, LETTERS, BLANK, SearchOptions(**options)), emissions)
         of_no_weight = decode_one(build_decoder(name, LETTERS, BLANK, SearchOptions(**options, lm=lm)), emissions)
         for one, other in zip(without, of_no_weight, strict=True):
-            same(one, other)
+            assert_same_hypothesis(one, other)
 
 
 def test_no_frames(make_decoder):

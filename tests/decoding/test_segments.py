@@ -2,7 +2,6 @@
 cut.
 """
 
-import importlib.util
 import math
 from itertools import pairwise
 
@@ -17,16 +16,14 @@ from dinosr_plugin.decoding.recogniser import Recogniser
 from dinosr_plugin.decoding.segments import Pause, cut_at_pauses, decode_segments, pauses
 from dinosr_plugin.decoding.transcribe import decode
 from dinosr_plugin.decoding.words import words_of
+from dinosr_plugin.modules.frame_grid import TRUNK
+from support.decoding import dictionary_of, needs_flashlight
 from support.small_arpa import write_arpa
-from tests.decoding.test_search import dictionary_of
 
-needs_flashlight = pytest.mark.skipif(
-    importlib.util.find_spec("flashlight") is None, reason="pip install flashlight-text"
-)
 LETTERS = dictionary_of("|ABC")
 PIECES = dictionary_of(["\u2581A", "B", "\u2581C"])
 PHONES = dictionary_of("ABC")
-RECOGNISER = Recogniser(None, LETTERS, blank=0, normalize=False, field=400, hop=320)
+RECOGNISER = Recogniser(None, LETTERS, blank=0, normalize=False, grid=TRUNK)
 
 
 def path_of(text: str, dictionary=LETTERS) -> np.ndarray:

@@ -3,7 +3,6 @@
 A stand-in model, which maps the level of each frame to a letter, gives texts that are known in advance.
 """
 
-import importlib.util
 import json
 import os
 import re
@@ -33,12 +32,10 @@ from dinosr_plugin.decoding.recogniser import Recogniser, load_recogniser
 from dinosr_plugin.decoding.transcribe import FORMATS, Transcript, chunks, decode, emissions, read_16k, survey
 from dinosr_plugin.decoding.words import Word, group_into_words
 from dinosr_plugin.errors import UserError
+from dinosr_plugin.modules.frame_grid import TRUNK
+from support.decoding import needs_flashlight
 from support.small_arpa import write_arpa
-from tests.cli.test_bad_input import make_corpus, train
 
-needs_flashlight = pytest.mark.skipif(
-    importlib.util.find_spec("flashlight") is None, reason="pip install flashlight-text"
-)
 LETTERS = "ABC|"
 HOLD = 6  # frames of a letter in the stand-in's speech, and of the pause after it
 
@@ -67,7 +64,7 @@ def make_stand_in() -> Recogniser:
     dictionary = Dictionary()
     for letter in LETTERS:
         dictionary.add_symbol(letter)
-    return Recogniser(Levels(), dictionary, blank=0, normalize=False, field=400, hop=320)
+    return Recogniser(Levels(), dictionary, blank=0, normalize=False, grid=TRUNK)
 
 
 STAND_IN_LEVELS = [0.0, 99.0, 99.0, 99.0, 1.0, 2.0, 3.0, 4.0]  # <s> (the blank), <pad>, </s>, <unk>, then LETTERS
@@ -314,17 +311,11 @@ def test_subtitles_fit_on_a_line(lengths_and_pauses):
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> dict:
-    """A pre-training and a fine-tuning checkpoint in an empty folder; all other files of the training are deleted."""
-    data = make_corpus(tmp_path_factory.mktemp("training") / "data")
-    pretrained = train("pretraining", data)
-    finetuned = train("finetuning", data, [f"model.w2v_path={pretrained}"])
-    kept = tmp_path_factory.mktemp("kept")
-    names = {"pretraining": pretrained, "finetuning": finetuned}
-    moved = {stage: Path(shutil.copy(path, kept / f"{stage}.pt")) for stage, path in names.items()}
-    shutil.rmtree(data)
-    return {**moved, "data": data}
+@pytest.fixture
+def trained(tiny_checkpoints) -> dict:
+    """A pre-training and a fine-tuning checkpoint, and the folder of their data, which is deleted."""
+    names = ("pretraining", "finetuning")
+    return {"data": tiny_checkpoints / "data", **{name: tiny_checkpoints / f"{name}.pt" for name in names}}
 
 
 @pytest.fixture
@@ -410,7 +401,7 @@ def test_bad_input(trained, good, sounds, tmp_path, capsys):
         [trained["pretraining"], sounds[0]], capsys
     )
     assert "no such checkpoint" in refused([tmp_path / "no.pt", sounds[0]], capsys)
-    assert "cannot be loaded as a fairseq checkpoint" in refused([sounds[0], sounds[0]], capsys)
+    assert "not a PyTorch file; give a checkpoint that a training saved" in refused([sounds[0], sounds[0]], capsys)
     assert "supports only one recording" in refused([good, *sounds, "--format", "srt"], capsys)
     assert "several files would be called long" in refused(
         [good, sounds[0], tmp_path / "x" / "long.flac", "--format", "ctm"], capsys

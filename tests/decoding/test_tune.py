@@ -7,8 +7,8 @@ from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.cli.decoding import tuning_table
 from dinosr_plugin.decoding.emissions import EmissionMetadata, EmissionWriter
 from dinosr_plugin.decoding.tune import Trial, best_of, summary
+from support.decoding import LETTERS, emissions_of, needs_flashlight
 from support.small_arpa import write_arpa
-from tests.decoding.test_search import LETTERS, emissions_of, needs_flashlight
 
 BAR, A, B = 4, 5, 6
 

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import subprocess
-import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from types import SimpleNamespace
@@ -154,9 +153,8 @@ def options_of(model: str) -> Namespace:
     return parser.parse_args([])
 
 
-def shown_job(config: Path, folder: Path, *overrides: str) -> DictConfig:
+def shown_job(program: Path, config: Path, folder: Path, *overrides: str) -> DictConfig:
     """What fairseq-hydra-train, in a process of its own, would do; it shows the job and does not start it."""
-    program = Path(sys.executable).parent / "fairseq-hydra-train"
     command = [program, "--config-dir", config.parent, "--config-name", config.stem, *overrides, "--cfg", "job"]
     result = subprocess.run(
         command, capture_output=True, text=True, cwd=folder, timeout=120, env={**os.environ, "PYTHONWARNINGS": "ignore"}
@@ -165,8 +163,8 @@ def shown_job(config: Path, folder: Path, *overrides: str) -> DictConfig:
     return OmegaConf.create(result.stdout)
 
 
-def test_fairseq_hydra_train_reads_a_config(tmp_path):
-    job = shown_job(TINY, tmp_path, "task.data=/somewhere", "model.codebook_size=32")
+def test_fairseq_hydra_train_reads_a_config(tmp_path, commands):
+    job = shown_job(commands / "fairseq-hydra-train", TINY, tmp_path, "task.data=/somewhere", "model.codebook_size=32")
     assert job.model.codebook_size == 32 and job.model._name == "dinosr" and job.task.data == "/somewhere"
 
 
@@ -249,9 +247,10 @@ def test_an_amount_changes_only_what_base_has():
             assert set(fields) <= set(base[group]), f"{path.name}: {group}"
 
 
-def test_fairseq_hydra_train_reads_a_recipe(tmp_path):
+def test_fairseq_hydra_train_reads_a_recipe(tmp_path, commands):
     """Command-line overrides apply on top."""
     job = shown_job(
+        commands / "fairseq-hydra-train",
         CONFIGS / "finetuning/librilight_1h.yaml",
         tmp_path,
         "model.w2v_path=/x",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.chains import calls, run_chain, write_noting_commands, write_tones, written
+from support.chains import calls, modification_times, run_chain, write_recording_commands, write_tones
 from support.paths import EXAMPLES
 from support.training import SMALL_CPC
 
@@ -25,7 +25,7 @@ FIELDS = [
 # ---- with the real commands ------------------------------------------------------------------------------------------
 
 
-def test_the_whole_chain_and_its_last_stage_again(tmp_path):
+def test_the_whole_chain_and_its_last_stage_again(tmp_path, commands):
     write_tones(tmp_path)
     settings = {
         "CLUSTERS": "6",
@@ -33,7 +33,7 @@ def test_the_whole_chain_and_its_last_stage_again(tmp_path):
         "CPC_FIELDS": "optimization.max_update=6",
         "ROUND_FIELDS": "optimization.max_update=3 optimization.lr=[0.02]",
     }
-    first = run_chain(RUN, tmp_path, *FIELDS, **settings)
+    first = run_chain(RUN, tmp_path, *FIELDS, path=commands, **settings)
     assert first.returncode == 0, first.stderr[-3000:]
     out = tmp_path / "out"
     for model, loss in (("cpc", "dev_loss"), ("round1", "dev_cluster_loss")):
@@ -53,11 +53,12 @@ def test_the_whole_chain_and_its_last_stage_again(tmp_path):
 
     labels = {path.name: path.read_bytes() for path in (out / "round1/labels").iterdir()}
     shutil.rmtree(out / "round1/labels")
-    there = written(out)
-    again = run_chain(RUN, tmp_path, *FIELDS, **settings)
+    before = modification_times(out)
+    again = run_chain(RUN, tmp_path, *FIELDS, path=commands, **settings)
     assert again.returncode == 0, again.stderr[-3000:]
     assert {path.name: path.read_bytes() for path in (out / "round1/labels").iterdir()} == labels
-    assert {path: time for path, time in written(out).items() if path in there} == there  # no other file was written
+    after = {path: time for path, time in modification_times(out).items() if path in before}
+    assert after == before  # no other file was written
     assert again.stdout[again.stdout.index("== units") :] == tables
 
 
@@ -65,12 +66,13 @@ def test_the_whole_chain_and_its_last_stage_again(tmp_path):
 
 
 @pytest.fixture
-def noting(tmp_path) -> Path:
-    write_noting_commands(tmp_path)
+def sandbox(tmp_path) -> Path:
+    """A folder with data and with commands that only record their arguments."""
+    write_recording_commands(tmp_path)
     return tmp_path
 
 
-def test_what_goes_where(noting):
+def test_the_arguments_of_each_stage(sandbox):
     settings = {
         "CPC_CONFIG": "cpc_big",
         "CONFIG": "deepcluster_big",
@@ -80,20 +82,20 @@ def test_what_goes_where(noting):
         "LAYER": "2",
         "NORMALIZE": "no",
     }
-    run_chain(RUN, noting, "common.seed=3", "model.steps=5", path=noting / "bin", **settings)
-    made = calls(noting)
-    trainings = [call for call in made if call.startswith("fairseq")]
+    run_chain(RUN, sandbox, "common.seed=3", "model.steps=5", path=sandbox / "bin", **settings)
+    recorded = calls(sandbox)
+    trainings = [call for call in recorded if call.startswith("fairseq")]
     assert [re.search(r"--config-name (\S+)", call).group(1) for call in trainings] == ["cpc_big"] + 3 * [
         "deepcluster_big"
     ]
     assert trainings[0].endswith("common.seed=3 model.steps=5 a=1 b=2") and "start_from" not in trainings[0]
     for training, before in zip(trainings[1:], ("cpc", "round1", "round2")):
         assert (
-            f"task.data={noting}/out/{before}/labels " in training
+            f"task.data={sandbox}/out/{before}/labels " in training
             and f"model.start_from=out/{before}/checkpoint_best.pt " in training
         )
         assert training.endswith("common.seed=3 model.steps=5 c=3")
-    fits = [call for call in made if call.startswith("dinosr kmeans fit")]
+    fits = [call for call in recorded if call.startswith("dinosr kmeans fit")]
     assert (
         len(fits) == 4
         and "--restarts 3" in fits[0]
@@ -107,22 +109,22 @@ def test_what_goes_where(noting):
 
 
 @pytest.mark.parametrize("share, rounds", [("5.0", 2), ("4.9", 1), ("0.0", 1), ("100.0", 2)])
-def test_it_stops_when_the_labels_have_settled(noting, share, rounds):
-    done = run_chain(RUN, noting, path=noting / "bin", CHANGED=share)
-    made = calls(noting)
+def test_it_stops_when_the_labels_have_settled(sandbox, share, rounds):
+    done = run_chain(RUN, sandbox, path=sandbox / "bin", CHANGED=share)
+    recorded = calls(sandbox)
     assert done.returncode == 0 and ("== round 1 changed fewer than 5 %" in done.stdout) == (rounds == 1)
-    assert sum(call.startswith("fairseq") for call in made) == 1 + rounds
-    assert ("out/round2/dev" in made[-1]) == (rounds == 2) and made[-1].startswith(
+    assert sum(call.startswith("fairseq") for call in recorded) == 1 + rounds
+    assert ("out/round2/dev" in recorded[-1]) == (rounds == 2) and recorded[-1].startswith(
         "dinosr abx out/mfcc out/cpc/dev out/round1/dev"
     )
 
 
-def test_it_resumes_at_the_failed_stage(noting):
+def test_it_resumes_at_the_failed_stage(sandbox):
     """The failed stage is repeated from its beginning, earlier stages are not."""
-    assert run_chain(RUN, noting, path=noting / "bin", ROUNDS="1").returncode == 0
-    whole = calls(noting)
-    assert run_chain(RUN, noting, path=noting / "bin", ROUNDS="1").returncode == 0
-    last = calls(noting)
+    assert run_chain(RUN, sandbox, path=sandbox / "bin", ROUNDS="1").returncode == 0
+    whole = calls(sandbox)
+    assert run_chain(RUN, sandbox, path=sandbox / "bin", ROUNDS="1").returncode == 0
+    last = calls(sandbox)
     assert last == whole[-3:] and last[0].startswith("dinosr features --mfcc")
     stages = [
         0,
@@ -130,13 +132,13 @@ def test_it_resumes_at_the_failed_stage(noting):
         len(whole) - 3,
     ]
     for failing in range(1, len(whole) - 3):
-        shutil.rmtree(noting / "out")
+        shutil.rmtree(sandbox / "out")
         assert (
-            run_chain(RUN, noting, path=noting / "bin", ROUNDS="1", FAIL_AT=str(failing + 1)).returncode == 3
+            run_chain(RUN, sandbox, path=sandbox / "bin", ROUNDS="1", FAIL_AT=str(failing + 1)).returncode == 3
         )  # `dinosr path` is the first
-        assert calls(noting) == [*whole[:failing], f"failed: {whole[failing]}"]
-        assert run_chain(RUN, noting, path=noting / "bin", ROUNDS="1").returncode == 0
-        assert calls(noting) == whole[max(stage for stage in stages if stage <= failing) :]
+        assert calls(sandbox) == [*whole[:failing], f"failed: {whole[failing]}"]
+        assert run_chain(RUN, sandbox, path=sandbox / "bin", ROUNDS="1").returncode == 0
+        assert calls(sandbox) == whole[max(stage for stage in stages if stage <= failing) :]
 
 
 def test_too_few_arguments_print_the_usage():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.chains import calls, run_chain, write_noting_commands, write_tones, written
+from support.chains import calls, modification_times, run_chain, write_recording_commands, write_tones
 from support.paths import EXAMPLES
 
 RUN = EXAMPLES / "hubert/run.sh"
@@ -31,10 +31,10 @@ FIELDS = [
 ]
 
 
-def test_the_whole_chain_and_its_last_labels_again(tmp_path):
+def test_the_whole_chain_and_its_last_labels_again(tmp_path, commands):
     write_tones(tmp_path)
     settings = {"CLUSTERS": "6 5", "ITERATIONS": "1", "LAYER": "1"}
-    first = run_chain(RUN, tmp_path, *FIELDS, **settings)
+    first = run_chain(RUN, tmp_path, *FIELDS, path=commands, **settings)
     assert first.returncode == 0, first.stderr[-3000:]
     out = tmp_path / "out"
     for iteration, clusters in ((1, 6), (2, 5)):
@@ -48,23 +48,23 @@ def test_the_whole_chain_and_its_last_labels_again(tmp_path):
 
     labels = {path.name: path.read_bytes() for path in (out / "labels2").iterdir()}
     shutil.rmtree(out / "labels2")
-    weights = {path: time for path, time in written(out).items() if path.suffix in (".pt", ".km", ".npz")}
-    again = run_chain(RUN, tmp_path, *FIELDS, **settings)
+    weights = {path: time for path, time in modification_times(out).items() if path.suffix in (".pt", ".km", ".npz")}
+    again = run_chain(RUN, tmp_path, *FIELDS, path=commands, **settings)
     assert again.returncode == 0, again.stderr[-3000:]
     assert {path.name: path.read_bytes() for path in (out / "labels2").iterdir()} == labels
-    assert {
-        path: time for path, time in written(out).items() if path in weights
-    } == weights  # no other file was written
+    after = {path: time for path, time in modification_times(out).items() if path in weights}
+    assert after == weights  # no other file was written
     assert again.stdout[again.stdout.index("== labels") :] == tables
 
 
 @pytest.fixture
-def noting(tmp_path) -> Path:
-    write_noting_commands(tmp_path)
+def sandbox(tmp_path) -> Path:
+    """A folder with data and with commands that only record their arguments."""
+    write_recording_commands(tmp_path)
     return tmp_path
 
 
-def test_what_goes_where(noting):
+def test_the_arguments_of_each_stage(sandbox):
     settings = {
         "ITERATIONS": "3",
         "CONFIG": "hubert_base_it1 hubert_base_it2",
@@ -72,8 +72,8 @@ def test_what_goes_where(noting):
         "LAYER": "5",
         "NORMALIZE": "no",
     }
-    assert run_chain(RUN, noting, "common.seed=3", path=noting / "bin", **settings).returncode == 0
-    recorded = calls(noting)
+    assert run_chain(RUN, sandbox, "common.seed=3", path=sandbox / "bin", **settings).returncode == 0
+    recorded = calls(sandbox)
     trainings = [call for call in recorded if call.startswith("fairseq")]
     assert [re.search(r"--config-name (\S+)", call).group(1) for call in trainings] == [
         "hubert_base_it1",
@@ -81,7 +81,7 @@ def test_what_goes_where(noting):
         "hubert_base_it2",
     ]
     assert [re.search(r"task.data=(\S+)", call).group(1) for call in trainings] == [
-        f"{noting}/out/labels{i}" for i in (1, 2, 3)
+        f"{sandbox}/out/labels{i}" for i in (1, 2, 3)
     ]
     assert all(call.endswith(" common.seed=3") for call in trainings)
     fits = [call for call in recorded if call.startswith("dinosr kmeans fit")]
@@ -95,17 +95,17 @@ def test_what_goes_where(noting):
 
 
 @pytest.mark.parametrize("failing", [1, 3, 4, 5, 7])
-def test_it_resumes_at_the_failed_stage(noting, failing):
+def test_it_resumes_at_the_failed_stage(sandbox, failing):
     """Existing labels are not computed again; a training is started, and ends at once if it is finished."""
-    assert run_chain(RUN, noting, path=noting / "bin").returncode == 0
-    complete = calls(noting)
-    shutil.rmtree(noting / "out")
+    assert run_chain(RUN, sandbox, path=sandbox / "bin").returncode == 0
+    complete = calls(sandbox)
+    shutil.rmtree(sandbox / "out")
     assert (
-        run_chain(RUN, noting, path=noting / "bin", FAIL_AT=str(failing + 1)).returncode == 3
+        run_chain(RUN, sandbox, path=sandbox / "bin", FAIL_AT=str(failing + 1)).returncode == 3
     )  # `dinosr path` is the first
-    assert calls(noting) == [*complete[:failing], f"failed: {complete[failing]}"]
-    assert run_chain(RUN, noting, path=noting / "bin").returncode == 0
-    recorded = calls(noting)
+    assert calls(sandbox) == [*complete[:failing], f"failed: {complete[failing]}"]
+    assert run_chain(RUN, sandbox, path=sandbox / "bin").returncode == 0
+    recorded = calls(sandbox)
     assert set(recorded) <= set(complete) and complete[failing] in recorded and recorded[-1] == complete[-1]
 
 

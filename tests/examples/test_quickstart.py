@@ -17,10 +17,17 @@ COMMAND = [
     str(REPOSITORY / "examples" / "quickstart" / "run.py"),
 ]  # as started by run.sh in its environment
 QUALITY_KEYS = {"active", "perplexity", "phone_purity", "pnmi"}
+RUN_WITH_COMMANDS = (
+    "import runpy, sys; sys.executable = sys.argv[1]; del sys.argv[:2]; runpy.run_path(sys.argv[0], None, '__main__')"
+)
+"""run.py searches for commands in the folder of ``sys.executable``."""
 
 
-def start(out: Path, *options: str) -> subprocess.Popen:
-    command = [*COMMAND, "--out", str(out), *options]
+def start(out: Path, *options: str, commands: Path | None = None) -> subprocess.Popen:
+    """Starts run.py with the commands in the folder ``commands``, by default those that are installed."""
+    python, script = COMMAND
+    program = [python, script] if commands is None else [python, "-c", RUN_WITH_COMMANDS, commands / "python", script]
+    command = [*program, "--out", str(out), *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
@@ -35,10 +42,10 @@ def kill_when(process: subprocess.Popen, path: Path, timeout: float = 120) -> No
     process.communicate()
 
 
-def test_whole_run_survives_a_kill(tmp_path):
+def test_whole_run_survives_a_kill(tmp_path, commands):
     options = ("--minutes-budget", "2.51", "--synth-minutes", "3")  # the smallest plan: 10 updates each
     kill_when(start(tmp_path, *options), tmp_path / "pretrain" / "checkpoint_last.pt")
-    process = start(tmp_path, *options)
+    process = start(tmp_path, *options, commands=commands)
     printed, errors = process.communicate()
     assert process.returncode == 0, errors[-3000:]
     assert "Loaded checkpoint" in (tmp_path / "pretrain" / "output.log").read_text()
@@ -74,10 +81,11 @@ def test_a_corpus_without_dev_part_is_refused(tmp_path, librispeech_mini):
 
 @pytest.mark.parametrize("script", ["examples/quickstart/run.sh", "tests/run.sh"])
 def test_scripts_fail_with_one_line_without_python(script, tmp_path):
-    """Without Python 3.11 on the PATH: one line that says what to install."""
+    """Without a supported Python on the PATH: one line that says what to install."""
     for tool in ("bash", "dirname", "cat", "cksum", "date", "env"):
         (tmp_path / tool).symlink_to(subprocess.run(["which", tool], capture_output=True, text=True).stdout.strip())
+    (tmp_path / "c++").symlink_to(tmp_path / "env")  # a compiler is searched for first
     environment = {"PATH": str(tmp_path), "DINOSR_VENV": str(tmp_path / "venv"), "HOME": str(tmp_path)}
     result = subprocess.run([REPOSITORY / script], env=environment, capture_output=True, text=True)
     assert result.returncode == 1
-    assert result.stderr.strip().splitlines()[-1].startswith("error: Python 3.11 was not found")
+    assert result.stderr.strip().splitlines()[-1].startswith("error: Python 3.11, 3.12 or 3.13 was not found")

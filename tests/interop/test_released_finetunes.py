@@ -1,8 +1,6 @@
-"""fairseq's CTC fine-tuning, run as a program, of a checkpoint in the released format: student or teacher weights."""
+"""fairseq's CTC fine-tuning, run as a command, of a checkpoint in the released format: student or teacher weights."""
 
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +14,7 @@ RELEASED = REPOSITORY / "tests/golden/official_format_tiny.pt"
 
 
 @pytest.mark.parametrize("load_ema", ["false", "true"])
-def test_fine_tuning_starts_from_the_weights_of_the_student_or_teacher(tmp_path, load_ema):
+def test_fine_tuning_starts_from_the_weights_of_the_student_or_teacher(tmp_path, load_ema, commands):
     rng = np.random.default_rng(0)
     (tmp_path / "corpus").mkdir()
     for n in range(4):
@@ -24,7 +22,7 @@ def test_fine_tuning_starts_from_the_weights_of_the_student_or_teacher(tmp_path,
         (tmp_path / f"corpus/u{n}.txt").write_text("AB BA")
     assert dinosr(["manifest", "folder", str(tmp_path / "corpus"), "--out", str(tmp_path), "--valid-share", "0"]) == 0
     command = [
-        Path(sys.executable).parent / "fairseq-hydra-train",
+        commands / "fairseq-hydra-train",
         "--config-dir",
         REPOSITORY / "examples/config/finetuning",
         "--config-name",

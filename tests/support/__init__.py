@@ -1,1 +1,1 @@
-"""What tests share."""
+"""Functions and data that several test files use."""

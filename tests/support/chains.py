@@ -1,8 +1,7 @@
-"""What the tests of examples/*/run.sh share: a small corpus, the script, and commands that only note how they were called."""
+"""For the tests of examples/*/run.sh: a small corpus, the script, and commands that only record their calls."""
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,8 @@ import soundfile
 PITCHES = {"A": 300, "B": 800, "C": 2000}
 
 
-def run_chain(
-    script: Path, folder: Path, *words: str, path: Path = Path(sys.executable).parent, **environment: str
-) -> subprocess.CompletedProcess:
-    """``run.sh data dev.phones.tsv out``, started in ``folder``; commands are looked for in ``path`` first."""
+def run_chain(script: Path, folder: Path, *words: str, path: Path, **environment: str) -> subprocess.CompletedProcess:
+    """Runs ``run.sh data dev.phones.tsv out`` in ``folder``; commands are searched for in ``path`` first."""
     environment = {**os.environ, "PATH": f"{path}{os.pathsep}{os.environ['PATH']}", **environment}
     return subprocess.run(
         [script, "data", "dev.phones.tsv", "out", *words], cwd=folder, env=environment, text=True, capture_output=True
@@ -22,7 +19,7 @@ def run_chain(
 
 
 def write_tones(folder: Path) -> None:
-    """``data``: two speakers in train, two in dev, whose phones are tones of 100 ms; and the alignment of dev."""
+    """Writes ``data``, two speakers in train and two in dev whose phones are tones of 100 ms, and dev's alignment."""
     rng = np.random.default_rng(0)
     phones = ["utt\tstart\tend\tphone"]
     (folder / "data").mkdir()
@@ -31,24 +28,30 @@ def write_tones(folder: Path) -> None:
         for speaker, voice in speakers.items():
             (folder / "data" / speaker).mkdir()
             for n in range(2):
-                said = rng.choice([*PITCHES], 20)
+                phone_names = rng.choice([*PITCHES], 20)
                 wave = np.concatenate(
-                    [0.3 * np.sin(2 * np.pi * PITCHES[phone] * voice * np.arange(1600) / 16000) for phone in said]
+                    [
+                        0.3 * np.sin(2 * np.pi * PITCHES[phone] * voice * np.arange(1600) / 16000)
+                        for phone in phone_names
+                    ]
                 )
                 soundfile.write(
                     folder / f"data/{speaker}/{speaker}{n}.wav", wave + rng.normal(0, 0.01, len(wave)), 16000
                 )
                 rows.append(f"{speaker}/{speaker}{n}.wav\t{len(wave)}")
-                phones += [f"{speaker}{n}\t{i / 10:.2f}\t{(i + 1) / 10:.2f}\t{phone}" for i, phone in enumerate(said)]
+                phones += [
+                    f"{speaker}{n}\t{i / 10:.2f}\t{(i + 1) / 10:.2f}\t{phone}" for i, phone in enumerate(phone_names)
+                ]
         (folder / f"data/{split}.tsv").write_text("\n".join(rows) + "\n")
     (folder / "dev.phones.tsv").write_text("\n".join(phones) + "\n")
 
 
-def written(folder: Path) -> dict[Path, int]:
+def modification_times(folder: Path) -> dict[Path, int]:
+    """Of all files below ``folder``, in nanoseconds."""
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-NOTING = """#!/usr/bin/env bash
+RECORDING = """#!/usr/bin/env bash
 call="$(basename "$0") $*"
 [ $(grep -c . calls) != "${FAIL_AT:--1}" ] || { echo "failed: $call" >> calls; exit 3; }
 echo "$call" >> calls
@@ -63,20 +66,20 @@ done
 """
 
 
-def write_noting_commands(folder: Path) -> None:
-    """``folder/bin`` with commands that only note how they were called, a line each in ``folder/calls``, and ``data`` for them."""
+def write_recording_commands(folder: Path) -> None:
+    """Writes ``folder/data`` and ``folder/bin``: commands that only record each call as a line of ``folder/calls``."""
     (folder / "data").mkdir()
     (folder / "bin").mkdir()
     for name in ("train.tsv", "dev.tsv"):
         (folder / "data" / name).write_text("/\n")
     for name in ("dinosr", "fairseq-hydra-train"):
-        (folder / "bin" / name).write_text(NOTING)
+        (folder / "bin" / name).write_text(RECORDING)
         (folder / "bin" / name).chmod(0o755)
     (folder / "calls").write_text("")
 
 
 def calls(folder: Path) -> list[str]:
-    """Since the last time; `dinosr path`, which every run calls first, left out."""
+    """The calls recorded since the last time, without `dinosr path`, which every run calls first."""
     lines = [line for line in (folder / "calls").read_text().splitlines() if line != "dinosr path"]
     (folder / "calls").write_text("")
     return lines

@@ -25,7 +25,7 @@ def state_of(updates: int, cfg) -> dict:
 
 
 def put(path: Path, updates: int, **fields) -> Path:
-    """Write a checkpoint after so many updates; ``fields`` are those of ``config``."""
+    """Writes a checkpoint after ``updates`` updates; ``fields`` are those of ``config``."""
     torch.save(state_of(updates, config(path.parent, **fields)), path)
     return path
 
@@ -35,7 +35,7 @@ def cut(path: Path) -> None:
 
 
 def punch_a_hole(path: Path) -> None:
-    """What a power cut leaves: the right size, and zeros inside."""
+    """Replaces 4096 bytes in the middle with zeros, as after a power failure; the size stays right."""
     with open(path, "r+b") as file:
         file.seek(path.stat().st_size // 2)
         file.write(bytes(4096))

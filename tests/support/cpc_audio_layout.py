@@ -1,6 +1,6 @@
-"""Checkpoints in the layout of CPC_audio, built from plain torch modules with its names, and what such a model gives; for the tests.
+"""Checkpoints in the layout of CPC_audio, made of plain torch modules with its names, and the outputs of such a model.
 
-No published checkpoint was at hand.
+They stand in for published checkpoints, which the tests do not download.
 """
 
 import json
@@ -15,7 +15,7 @@ SHAPES = [(10, 5, 3), (8, 4, 2), (4, 2, 1), (4, 2, 1), (4, 2, 1)]
 
 
 class ChannelNorm(nn.Module):
-    """Its parameters are (1, C, 1)."""
+    """CPC_audio's channel norm: x (B, C, T), over C; parameters are (1, C, 1)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -82,7 +82,11 @@ def transformer_predictors(anchors: int, heads: int = 8, feed_forward: int = 8 *
 
 
 def transformer_prediction(state: dict, k: int, c: torch.Tensor) -> torch.Tensor:
-    """c (W, D) -> (W, D): post-LN, 8 heads; scores of positions are moved into place by the published trick: a column of zeros, then another view."""
+    """c (W, D) -> (W, D): post-LN, 8 heads.
+
+    The scores of positions are moved into place as published: a column of zeros is added, then the matrix is viewed
+    with rows of another length.
+    """
     get = lambda name: state[f"wPrediction.predictors.{k}.0.{name}"]
     W = len(c)
     q, key, value = (
@@ -98,7 +102,7 @@ def transformer_prediction(state: dict, k: int, c: torch.Tensor) -> torch.Tensor
 
 
 def save(folder: Path, model, criterion: dict, args: dict | None = {}, prefix: str = "", **more) -> Path:  # noqa: B006  (never changed)
-    """What its training saves, with its options beside it."""
+    """Writes a checkpoint as CPC_audio's training does, and the options in a file next to it; returns the former."""
     weights = model if isinstance(model, dict) else model.state_dict()
     shared = lambda state: {prefix + name: value for name, value in state.items()}
     optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))]).state_dict()

@@ -1,4 +1,4 @@
-"""Checkpoints of fairseq's own speech models, tiny and untrained, as fairseq's trainer writes them; for the tests."""
+"""Checkpoints of fairseq's own speech models, tiny and untrained, as fairseq's trainer writes them."""
 
 import importlib
 from pathlib import Path
@@ -34,7 +34,7 @@ MODELS = {
 
 
 def fairseq_checkpoint(path: Path, kind: str, normalize: bool = False) -> torch.nn.Module:
-    """Write one of ``MODELS``; returns the model, in eval mode."""
+    """Writes a checkpoint of one of ``MODELS``; returns the model, in eval mode."""
     task_name, more = MODELS[kind]
     name = kind.removesuffix("_large")
     if name == "data2vec_audio":
@@ -47,14 +47,14 @@ def fairseq_checkpoint(path: Path, kind: str, normalize: bool = False) -> torch.
     cfg = OmegaConf.create(OmegaConf.to_container(OmegaConf.structured(FairseqConfig), enum_to_str=True))
     cfg.model = {"_name": name, **sizes}
     labels = {"labels": ["km"], "label_rate": 50} if name == "hubert" else {}
-    cfg.task = {"_name": task_name, "data": "/a/folder/of/other/people", "normalize": normalize, **labels}
+    cfg.task = {"_name": task_name, "data": "/a/folder/of/another/user", "normalize": normalize, **labels}
     task = tasks.setup_task(cfg.task)
     if name == "hubert":
         dictionary = Dictionary()
         for unit in range(10):
             dictionary.add_symbol(str(unit))
         task.state.merge_state_dict({"dictionaries": [dictionary]})
-    torch.manual_seed(1)  # not what untrained models get
+    torch.manual_seed(1)  # a seed that differs from that of untrained models
     model = task.build_model(cfg.model)
     model.set_num_updates(7)
     history = [{"num_updates": 7, "criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}}]
@@ -81,7 +81,7 @@ FINE_TUNED = {
 def fine_tuned_checkpoint(
     path: Path, pretrained: Path, task_name: str, model_name: str = "wav2vec_ctc"
 ) -> torch.nn.Module:
-    """Write a CTC model around one of these or of this plug-in's, with random weights; returns it, in eval mode."""
+    """Writes a CTC model with random weights around a model of fairseq or of this plug-in; returns it, in eval mode."""
     state = checkpoint_utils.load_checkpoint_to_cpu(str(pretrained))
     normalize = state["cfg"].task.normalize
     around = {
@@ -92,12 +92,12 @@ def fine_tuned_checkpoint(
     }
     state["cfg"].model = {"_name": model_name, **around}
     state["cfg"].task = {"_name": task_name, "data": "/a/folder", "normalize": normalize, **FINE_TUNED[task_name]}
-    cfg = OmegaConf.to_container(state["cfg"])  # before anything is added to it that cannot be saved
+    cfg = OmegaConf.to_container(state["cfg"])  # before objects are added that cannot be saved
     dictionary = Dictionary()
     dictionary.add_symbol("A")
     task = tasks.setup_task(state["cfg"].task, from_checkpoint=True)
     task.state.merge_state_dict({"target_dictionary": dictionary})
-    if model_name == "hubert_ctc":  # is told where the pre-trained model lies, and asks it for its dictionaries
+    if model_name == "hubert_ctc":  # reads the dictionaries from the pre-trained checkpoint
         state["cfg"].model.update({"w2v_args": None, "w2v_path": str(pretrained)})
     torch.manual_seed(2)
     model = task.build_model(state["cfg"].model, from_checkpoint=True)

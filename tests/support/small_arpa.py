@@ -1,4 +1,4 @@
-"""A bigram model small enough to check by hand."""
+"""A bigram model that is small enough to check by hand."""
 
 ARPA = """\
 \\data\\
@@ -19,7 +19,10 @@ ngram 2=1
 
 
 def write_arpa(path, words, favourite):
-    """A bigram model with log10 probabilities of -2 for a word, -0.1 for ``favourite`` at the start, -1 for the end, -3 for the unknown."""
+    """Writes a bigram model and returns its path.
+
+    Its log10 probabilities: -2 for a word, -0.1 for ``favourite`` at the start, -1 for the end, -3 for unknown words.
+    """
     entries = "\n".join(f"-2.0\t{word}\t0" for word in words)
     path.write_text(ARPA.format(unigrams=3 + len(words), entries=entries, favourite=favourite))
     return str(path)

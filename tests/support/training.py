@@ -1,5 +1,6 @@
-"""Training through fairseq's own entry point, in this process or in two, on a few seconds of sound; for the tests."""
+"""Training through fairseq's own entry point, in this process or in two others, on a few seconds of sound."""
 
+import functools
 import logging
 import multiprocessing
 import sys
@@ -15,6 +16,8 @@ from fairseq.dataclass.initialize import hydra_init
 from fairseq.trainer import Trainer
 from fairseq_cli.hydra_train import _hydra_main
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
 
 from dinosr_plugin.runs import stopping
 from support.paths import CONFIGS, PLUGIN
@@ -32,7 +35,10 @@ SMALL_CPC = ["encoder_channels=16", "encoder_norm=channel", "context_dim=16", "s
 
 
 def write_corpus(folder: Path, split: str = "train", lengths: Sequence[int] = (16000,) * 14) -> Path:
-    """``folder`` with SPLIT.tsv and a file of each length (samples): tones that change every 100 ms, so that there is something to cluster."""
+    """Writes SPLIT.tsv and a file of each length (samples) into ``folder`` and returns it.
+
+    The sounds are tones that change every 100 ms, which gives structure to cluster.
+    """
     (folder / "sounds").mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(len(split))
     rows = [str(folder)]
@@ -46,7 +52,7 @@ def write_corpus(folder: Path, split: str = "train", lengths: Sequence[int] = (1
 
 
 def settings(data: Path, save_dir: Path, *overrides: str, config: str = "dinosr_tiny") -> list[str]:
-    """Overrides of ``dinosr_tiny``, or of another of the tiny configs: smaller still."""
+    """Overrides that make ``dinosr_tiny``, or another of the tiny configs, even smaller."""
     common = [
         f"common.user_dir={PLUGIN}",
         f"task.data={data}",
@@ -68,7 +74,7 @@ def settings(data: Path, save_dir: Path, *overrides: str, config: str = "dinosr_
 
 
 def command(data: Path, save_dir: Path, *overrides: str) -> list[str]:
-    """``fairseq-hydra-train`` with all its arguments."""
+    """The installed ``fairseq-hydra-train`` with all its arguments."""
     program = Path(sys.executable).with_name("fairseq-hydra-train")
     return [
         str(program),
@@ -80,14 +86,25 @@ def command(data: Path, save_dir: Path, *overrides: str) -> list[str]:
     ]
 
 
+ConfigStore.__deepcopy__ = lambda store, memo: store
+"""Hydra copies its global store, with all configs of fairseq, each time it reads a config, and never changes the copy.
+Copying takes a third of the time of a training of a few updates."""
+
+register_configs = functools.cache(hydra_init)
+
+
+def read_config(stage: str, name: str, overrides: Sequence[str]) -> DictConfig:
+    """The config of ``fairseq-hydra-train --config-dir examples/config/STAGE --config-name NAME OVERRIDE...``."""
+    register_configs(name)
+    with initialize_config_dir(version_base="1.1", config_dir=str(CONFIGS / stage)):
+        return compose(name, overrides=list(overrides))
+
+
 def train(data: Path, save_dir: Path, *overrides: str, config: str = "dinosr_tiny") -> Trainer:
-    """Run that in this process; returns fairseq's trainer as training left it."""
-    hydra_init(config)
-    with initialize_config_dir(version_base="1.1", config_dir=str(CONFIGS / "pretraining")):
-        cfg = compose(config, overrides=settings(data, save_dir, *overrides, config=config))
-    logging.getLogger("fairseq.logging.progress_bar").setLevel(
-        logging.INFO
-    )  # what fills common.log_file; pytest keeps it at WARNING
+    """Runs ``command`` in this process; returns fairseq's trainer as it is after training."""
+    cfg = read_config("pretraining", config, settings(data, save_dir, *overrides, config=config))
+    # fills common.log_file; pytest keeps it at WARNING
+    logging.getLogger("fairseq.logging.progress_bar").setLevel(logging.INFO)
     trainers = []
 
     def remember(*args, **kwargs):
@@ -112,7 +129,7 @@ def _rank(rank: int, data: Path, save_dir: Path, overrides: Sequence[str], confi
 
 
 def start_two_ranks(data: Path, save_dir: Path, *overrides: str, config: str = "dinosr_tiny") -> list:
-    """The same in two processes that train together."""
+    """Starts two processes that train together, as ``train`` would; returns them."""
     save_dir.mkdir(parents=True, exist_ok=True)
     (save_dir / "meeting").unlink(missing_ok=True)
     fork = multiprocessing.get_context("fork")
@@ -123,7 +140,10 @@ def start_two_ranks(data: Path, save_dir: Path, *overrides: str, config: str = "
 
 
 def train_on_two_ranks(data: Path, save_dir: Path, *overrides: str, config: str = "dinosr_tiny") -> list[dict]:
-    """The model's state in each at the end. Raises RuntimeError with their exit statuses where not both are 0."""
+    """Trains with two processes; returns the model's state at the end of each.
+
+    Raises RuntimeError with their exit statuses unless both are 0.
+    """
     ranks = start_two_ranks(data, save_dir, *overrides, config=config)
     for process in ranks:
         process.join(240)
@@ -133,7 +153,7 @@ def train_on_two_ranks(data: Path, save_dir: Path, *overrides: str, config: str 
 
 
 def tensors(state, name: str = "") -> dict[str, torch.Tensor]:
-    """All tensors and numbers of nested dictionaries and lists, by path."""
+    """All tensors and numbers in nested dictionaries and lists, by path."""
     if torch.is_tensor(state):
         return {name: state}
     if isinstance(state, (int, float)):
@@ -143,7 +163,7 @@ def tensors(state, name: str = "") -> dict[str, torch.Tensor]:
 
 
 def differences(a, b, **tolerance) -> list[str]:
-    """Names of tensors that differ; without ``rtol`` and ``atol`` in a single bit."""
+    """Names of tensors that differ: in any bit, or by more than ``rtol`` and ``atol`` if these are given."""
     a, b = tensors(a), tensors(b)
     same = torch.allclose if tolerance else torch.equal
     return sorted(
@@ -154,7 +174,7 @@ def differences(a, b, **tolerance) -> list[str]:
 
 
 def checkpoint(save_dir: Path, name: str = "checkpoint_last.pt") -> dict:
-    """What training goes on from: parameters, teacher, codebooks, optimiser and position in the data."""
+    """The state that training resumes from: parameters, teacher, codebooks, optimiser, position in the data."""
     state = torch.load(save_dir / name, weights_only=False)
     keep = {key: state[key] for key in ("model", "last_optimizer_state")}
     return {

@@ -11,10 +11,9 @@ import soundfile
 from fairseq import options
 from fairseq.data import Dictionary
 from fairseq.dataclass.configs import GenerationConfig
-from fairseq.dataclass.initialize import add_defaults, hydra_init
+from fairseq.dataclass.initialize import add_defaults
 from fairseq_cli import generate
 from fairseq_cli.hydra_train import _hydra_main
-from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
@@ -30,10 +29,10 @@ from dinosr_plugin.tasks.finetuning import (
     audio_batch_size,
     frames_needed,
 )
-from support.training import CONFIGS as ALL_CONFIGS
-from support.training import PLUGIN, SMALL
+from support import paths
+from support.training import PLUGIN, SMALL, read_config
 
-CONFIGS = ALL_CONFIGS / "finetuning"
+CONFIGS = paths.CONFIGS / "finetuning"
 SAMPLES = [16000, 9000, 12000, 8000, 4000]
 
 
@@ -253,11 +252,11 @@ def test_searches_get_what_was_chosen(data, decoder, kind):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"lm": "lm.arpa"}, "--lm lm.arpa: --decoder best_path .* beam or lexicon"),
+        ({"lm": "lm.arpa"}, "--lm lm.arpa: not used by --decoder best_path; choose --decoder beam or lexicon"),
         ({"sil_weight": 1.0}, "--sil-weight 1.0: .* beam or lexicon"),
         (
             {"decoder": "beam", "lexicon": "train.wrd"},
-            "--lexicon train.wrd: --decoder beam .* choose --decoder lexicon",
+            "--lexicon train.wrd: not used by --decoder beam; choose --decoder lexicon",
         ),
         ({"decoder": "beam", "word_score": -1.0}, "--word-score -1.0"),
     ],
@@ -281,9 +280,7 @@ def test_hard_alignments_are_allowed(data):
 
 def load_config(name, overrides=()):
     """As ``fairseq-hydra-train --config-dir examples/config/finetuning --config-name NAME`` composes it."""
-    hydra_init(name)
-    with initialize_config_dir(version_base="1.1", config_dir=str(CONFIGS)):
-        cfg = compose(name, overrides=["task.data=DATA", "model.w2v_path=CHECKPOINT", *overrides])
+    cfg = read_config("finetuning", name, ["task.data=DATA", "model.w2v_path=CHECKPOINT", *overrides])
     add_defaults(cfg)
     return cfg
 
@@ -348,18 +345,8 @@ def train(stage, name, *overrides):
     logging.getLogger("fairseq.logging.progress_bar").setLevel(
         logging.INFO
     )  # what fills common.log_file; pytest keeps it at WARNING
-    hydra_init(name)
-    with initialize_config_dir(version_base="1.1", config_dir=str(ALL_CONFIGS / stage)):
-        cfg = compose(
-            name,
-            overrides=[
-                f"common.user_dir={PLUGIN}",
-                "dataset.num_workers=0",
-                "common.tensorboard_logdir=null",
-                *overrides,
-            ],
-        )
-    _hydra_main(cfg)
+    common = [f"common.user_dir={PLUGIN}", "dataset.num_workers=0", "common.tensorboard_logdir=null"]
+    _hydra_main(read_config(stage, name, [*common, *overrides]))
 
 
 def test_pieces_are_trained_validated_and_decoded_to_words(tmp_path):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fairseq_cli.hydra_train import _hydra_main
 from omegaconf import OmegaConf
 
 import dinosr_plugin  # noqa: F401  (registers the models)
@@ -16,10 +17,7 @@ from dinosr_plugin.models.hubert import Hubert
 from dinosr_plugin.units.features import extract
 from dinosr_plugin.units.store import FeatureFolder
 from support.fairseq_models import fairseq_checkpoint  # noqa: E402
-from support.paths import CONFIGS
-from support.training import PLUGIN, train, write_corpus
-
-FINETUNING = CONFIGS / "finetuning"
+from support.training import PLUGIN, read_config, train, write_corpus
 
 
 @pytest.fixture(scope="module")
@@ -36,26 +34,18 @@ def data(tmp_path_factory):
 
 def fine_tune(data, save_dir, w2v_path, *more: str) -> Path:
     """A few updates of ``finetuning/tiny.yaml``; the checkpoint."""
-    from fairseq.dataclass.initialize import hydra_init
-    from fairseq_cli.hydra_train import _hydra_main
-    from hydra import compose, initialize_config_dir
-
-    hydra_init("tiny")
-    with initialize_config_dir(version_base="1.1", config_dir=str(FINETUNING)):
-        setting = [
-            f"common.user_dir={PLUGIN}",
-            "dataset.num_workers=0",
-            "common.tensorboard_logdir=null",
-            f"task.data={data}",
-            f"model.w2v_path={w2v_path}",
-        ]
-        setting += [
-            f"checkpoint.save_dir={save_dir}",
-            "dataset.valid_subset=train",
-            "model.mask_channel_prob=0",
-            "optimization.max_update=4",
-        ]
-        _hydra_main(compose("tiny", overrides=[*setting, *more]))
+    setting = [
+        f"common.user_dir={PLUGIN}",
+        "dataset.num_workers=0",
+        "common.tensorboard_logdir=null",
+        f"task.data={data}",
+        f"model.w2v_path={w2v_path}",
+        f"checkpoint.save_dir={save_dir}",
+        "dataset.valid_subset=train",
+        "model.mask_channel_prob=0",
+        "optimization.max_update=4",
+    ]
+    _hydra_main(read_config("finetuning", "tiny", [*setting, *more]))
     return save_dir / "checkpoint_last.pt"
 
 

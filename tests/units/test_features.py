@@ -312,6 +312,7 @@ def test_resumes_after_a_kill(corpus, tmp_path, monkeypatch):
         marks = tmp_path / "layer_3" / ".features_1_of_1.npy.done"
         deadline = time.monotonic() + 120
         while not (marks.is_file() and any(marks.read_bytes())) and time.monotonic() < deadline:
+            assert process.poll() is None, "it ended before it could be killed"
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
     real, computed = FrameReader.read, []

@@ -6,7 +6,6 @@ import math
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +49,7 @@ def sequences(count: int, seed: int = 0) -> dict:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(tmp_path_factory, commands) -> Path:
     """``some.units``, the output of fairseq-preprocess for it, and three models trained for a few updates."""
     folder = tmp_path_factory.mktemp("lm")
     write_units(folder / "some.units", sequences(60).items())
@@ -74,7 +73,7 @@ def folder(tmp_path_factory) -> Path:
         2,
         *(part for size in sizes for part in (size, 8)),
     )
-    by_hydra(folder, "transformer")
+    by_hydra(commands / "fairseq-hydra-train", folder, "transformer")
     return folder
 
 
@@ -110,10 +109,10 @@ def by_arguments(folder: Path, name: str, arch: str, *more, updates: int = 6) ->
     train.main(convert_namespace_to_omegaconf(namespace))
 
 
-def by_hydra(folder: Path, name: str) -> None:
+def by_hydra(program: Path, folder: Path, name: str) -> None:
     """Train with fairseq-hydra-train and the configuration in examples/."""
     command = [
-        Path(sys.executable).with_name("fairseq-hydra-train"),
+        program,
         "--config-dir",
         CONFIGS,
         "--config-name",

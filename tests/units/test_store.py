@@ -1,10 +1,9 @@
 """Feature folders: written in any order, in shards and after a kill; errors are one line."""
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,23 +13,8 @@ from hypothesis import strategies as st
 
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.units import store
-from dinosr_plugin.units.store import FeatureFolder, FeatureWriter, layer_folders, shard_rows
-
-MFCC = {"kind": "mfcc"}
-NAMES, LENGTHS = ["c", "a", "é b", "none", "d"], [5, 3, 8, 0, 4]
-FRAMES = [np.random.default_rng(row).normal(size=(length, 6)).astype(np.float32) for row, length in enumerate(LENGTHS)]
-
-
-def writer(
-    folder: Path,
-    shard: int = 1,
-    shards: int = 1,
-    width: int = 6,
-    dtype: str = "float32",
-    source: dict = MFCC,
-    lengths=LENGTHS,
-):
-    return FeatureWriter(folder, 50, 0.0125, width, dtype, source, NAMES, lengths, shard, shards)
+from dinosr_plugin.units.store import FeatureFolder, layer_folders, shard_rows
+from support.feature_folder import FRAMES, LENGTHS, NAMES, writer
 
 
 def write(folder: Path, shards: int = 1, **changes) -> Path:
@@ -100,25 +84,20 @@ def test_invalid_shards(tmp_path, shard, shards, message):
         writer(tmp_path, shard, shards)
 
 
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, sys.argv[2])
-from test_store import FRAMES, store, writer
-store.SAVE_SECONDS = 0
-from pathlib import Path
-one = writer(Path(sys.argv[1]))
-for row in (4, 0, 2):
-    one.add(row, FRAMES[row] + 100)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
+def write_three_utterances_and_die(folder: Path) -> None:
+    store.SAVE_SECONDS = 0
+    one = writer(folder)
+    for row in (4, 0, 2):
+        one.add(row, FRAMES[row] + 100)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_writing_resumes_after_a_kill(tmp_path):
     folder = tmp_path / "mfcc"
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(folder), str(Path(__file__).parent)], capture_output=True
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    killed = multiprocessing.get_context("fork").Process(target=write_three_utterances_and_die, args=[folder])
+    killed.start()
+    killed.join(120)
+    assert killed.exitcode == -signal.SIGKILL
     assert "shard(s) 1 of 1 are missing or unfinished; run `dinosr features" in open_error(folder)
     with writer(folder) as one:
         assert one.missing() == [1, 3]

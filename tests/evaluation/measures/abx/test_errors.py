@@ -20,7 +20,7 @@ from dinosr_plugin.evaluation.measures.abx.errors import abx
 from dinosr_plugin.evaluation.measures.abx.items import Item, write_items
 from dinosr_plugin.evaluation.measures.abx.score import PAIR_COLUMNS, SPEAKER_COLUMNS
 from dinosr_plugin.evaluation.table import format_table
-from tests.evaluation.measures.abx.test_dtw import slow_path
+from support.warping import slow_path
 
 ALL = {"max_group": None, "max_speakers": None}
 
