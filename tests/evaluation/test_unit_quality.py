@@ -294,6 +294,9 @@ def test_the_published_alignment(data):
     information = (joint[joint > 0] * np.log(joint[joint > 0] / outer[joint > 0])).sum()
     entropy = -(joint.sum(1) * np.log(joint.sum(1))).sum()
     assert row["frames"] == 90 and row["pnmi"] == pytest.approx(information / entropy, abs=1e-6)
+    by_centre = figures_of(data, data / "random.units")
+    for name in ("bit_rate", "run_bit_rate", "unit_ms"):  # repeated units carry no more bits
+        assert row[name] == pytest.approx(by_centre[name], rel=0.01)
     write_units(data / "doubled.units", ((utt, ids.repeat(2)) for utt, ids in units.items()))
     again = figures_of(data, data / "doubled.units", "--alignment", "published", "--rate", 100)
     assert again["pnmi"] == row["pnmi"] and again["phone_purity"] == row["phone_purity"]

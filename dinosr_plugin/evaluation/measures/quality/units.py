@@ -62,6 +62,7 @@ class UnitCounts:
         by_speaker: (n_speakers, n_codes) int64 frames; None if the speakers are not known.
         runs: (n_codes,) int64, runs of equal units.
         rate: units per second.
+        seconds: duration of the units.
         phone_ms: as in ``UnitQuality``.
     """
 
@@ -69,18 +70,19 @@ class UnitCounts:
     by_speaker: np.ndarray | None
     runs: np.ndarray
     rate: float
+    seconds: float
     phone_ms: float
 
     def figures(self) -> UnitQuality:
         """Raises UserError for counts without a frame."""
         quality = Quality.from_counts(self.by_phone)
-        seconds, runs = quality.frames / self.rate, int(self.runs.sum())
+        runs = int(self.runs.sum())
         return UnitQuality(
             quality=quality,
             speaker_pnmi=None if self.by_speaker is None else pnmi(self.by_speaker / self.by_speaker.sum()),
             bit_rate=self.rate * entropy_bits(self.by_phone.sum(axis=0)),
-            run_bit_rate=runs / seconds * entropy_bits(self.runs),
-            unit_ms=1000 * seconds / runs,
+            run_bit_rate=runs / self.seconds * entropy_bits(self.runs),
+            unit_ms=1000 * self.seconds / runs,
             phone_ms=self.phone_ms,
         )
 
@@ -109,6 +111,7 @@ def count_units(
     """
     units = dict(units)
     phones.require(units)
+    unit_rate = rate
     if alignment == "published":
         units, rate, first_centre = repeated_to_labels(units, phones, rate)
     if n_codes is None:
@@ -123,7 +126,8 @@ def count_units(
         runs += np.bincount(dedup(ids), minlength=n_codes)
         if speakers is not None:
             by_speaker[row_of[speakers[utt]]] += np.bincount(ids, minlength=n_codes)
-    return UnitCounts(by_phone, None if speakers is None else by_speaker, runs, rate, mean_phone_ms(phones, units))
+    seconds, phone_ms = by_phone.sum() / rate, mean_phone_ms(phones, units)
+    return UnitCounts(by_phone, None if speakers is None else by_speaker, runs, unit_rate, seconds, phone_ms)
 
 
 def repeated_to_labels(
