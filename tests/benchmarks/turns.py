@@ -1,4 +1,4 @@
-"""Programs that work in turn: each in its own process, which stays alive and does its work once on each command.
+"""Programs that take turns: each in its own process, which stays alive and does its work once on each command.
 
 For a comparison on one machine: only one program works at a time, all have the same other load, and each has its own
 peak memory. They communicate over a pipe, with one line each way: a command, one of ``COMMANDS``, and its reply in
