@@ -32,7 +32,8 @@ LAYER_HELP = (
     "number of a Transformer layer: 0 is the output of the first one (hidden_states[1] of Hugging Face, "
     "output_layer=1 of fairseq's HuBERT); the input of the Transformer has no number. last: the output of the model, "
     "which includes the final LayerNorm of a pre-LN model, unlike the number of the last layer. all: each layer in a "
-    "folder of its own, layer_0, layer_1, ... The rate is the model's, 50 frames per second (default: %(default)s)"
+    "folder of its own, layer_0, layer_1, ... The rate is the model's: 50 frames per second, 100 of CPC (default: "
+    "%(default)s)"
 )
 MAX_MINUTES = 10.0  # the value of units.batches, which takes seconds to import
 

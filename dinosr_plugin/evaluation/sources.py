@@ -57,7 +57,8 @@ def open_units(
         tsv: manifest that names the utterances of files without names.
 
     Raises:
-        UserError: as ``read_labelled_units``; no rate; units without repetitions, which have none.
+        UserError: as ``read_labelled_units``; no rate; units without repetitions, which have none; a unit larger than
+            the size of the codebook.
     """
     units, info = read_labelled_units(path, tsv), read_info(path)
     if info is not None and info.rate is None:
@@ -68,12 +69,19 @@ def open_units(
         first_centre = info.first_centre
     if rate is None:
         raise UserError(f"{path}: --rate HZ is required, the units per second (of a DinoSR model: 50)")
+    size = info.size if info else None
+    largest = max((int(ids.max()) for ids in units.values() if len(ids)), default=0)
+    if size is not None and largest >= size:
+        raise UserError(
+            f"{path}: unit {largest}, but its .json file says that there are {size} units; make both again, or remove "
+            "the .json file"
+        )
     return Source(
         name=str(path),
         rate=rate,
         first_centre=0.5 / rate if first_centre is None else first_centre,
         units=units,
-        n_codes=None,
+        n_codes=size,
         unit_distance=unit_distance,
         digest=hashlib.sha256(path.read_bytes()).hexdigest(),
     )

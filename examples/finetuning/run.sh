@@ -19,7 +19,7 @@ rows() {  # rows MINUTES: an awk condition that selects the utterances
 }
 
 if [ ! -f "$data/letters.arpa" ]; then
-    dinosr manifest librispeech "$corpus" --out "$data"
+    dinosr manifest librispeech "$corpus" --parts train more dev --out "$data"
     for minutes in 10 60; do
         for labels in ltr wrd; do awk "$(rows $minutes)" "$data/train.$labels" > "$data/train$minutes.$labels"; done
         head -n 1 "$data/train.tsv" > "$data/train$minutes.tsv"

@@ -325,3 +325,12 @@ def test_invalid_rates(data, capsys, n, arguments, message):
     assert quality(data, data / "odd.units", *arguments) == 1
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_the_size_of_the_codebook_is_read_from_the_json_file(data, capsys):
+    """It includes units that do not occur."""
+    write_units(data / "sized.units", perfect().items(), info=UnitInfo(50, 0.01, size=9))
+    assert figures_of(data, data / "sized.units")["n_codes"] == 9
+    write_units(data / "small.units", perfect().items(), info=UnitInfo(50, 0.01, size=1))
+    assert quality(data, data / "small.units") == 1
+    assert "says that there are 1 units; make both again" in capsys.readouterr().err
