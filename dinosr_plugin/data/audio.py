@@ -17,8 +17,8 @@ import soundfile as sf
 from tqdm import tqdm
 
 from ..errors import UserError
+from ..modules.frame_grid import SAMPLE_RATE
 
-SAMPLE_RATE = 16000  # Hz; the trunk's strides turn it into 50 frames per second
 SUFFIXES = (".wav", ".flac", ".ogg")
 BLOCK = 1 << 20  # samples decoded at a time (65 s), which bounds the memory for recordings of hours
 BATCH = 32  # files per task of a thread: one future for each of a million files would take more memory than the results

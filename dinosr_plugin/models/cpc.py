@@ -16,6 +16,7 @@ from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..modules import frame_grid
 from ..modules.causal_transformer import CausalTransformerLayer
 from ..modules.channel_norm import ChannelNorm
 from ..modules.infonce import draw_negatives, infonce_logits
@@ -184,13 +185,12 @@ class CPC(Objective):
     """Encoder, context network and predictors.
 
     Attributes:
-        field: samples that give a first frame. Frame t stands for samples 160 t .. 160 t + 158; it depends on samples
+        grid: number and place of the frames. Frame t is centred on samples 160 t .. 160 t + 158; it depends on samples
             160 t - 153 .. 160 t + 311.
-        hop: samples from one frame to the next.
     """
 
     needs = DataNeeds(windows=True)
-    field, hop = 159, 160
+    grid = frame_grid.CPC
 
     def __init__(self, cfg: CPCConfig):
         super().__init__()
@@ -229,7 +229,7 @@ class CPC(Objective):
 
     def frame_counts(self, samples: Tensor) -> Tensor:
         """Number of frames of utterances of so many samples: floor((n + 1) / 160); int64 in and out."""
-        return torch.div(samples + 1, self.hop, rounding_mode="floor")
+        return self.grid.counts(samples)
 
     def count_anchors(self, samples: int) -> int:
         """W: how many frames of a window of so many samples have K frames after them.
@@ -240,7 +240,7 @@ class CPC(Objective):
             raise UserError(
                 "model.predictor=none: nothing is predicted, so nothing learned; set model.predictor=linear"
             )
-        frames, steps = int(self.frame_counts(torch.tensor(samples))), self.cfg.steps
+        frames, steps = self.grid.count(samples), self.cfg.steps
         limit = steps + self.cfg.predictor_positions if self.cfg.predictor == "transformer" else frames
         if not steps < frames <= limit:
             raise UserError(

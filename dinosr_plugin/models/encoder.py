@@ -25,6 +25,7 @@ from ..modules.fast.attention import attention
 from ..modules.fast.dropout import dropout
 from ..modules.fast.extractor import ConvExtractor
 from ..modules.fast.gelu_linear import gelu_linear
+from ..modules.frame_grid import TRUNK, FrameGrid
 from ..modules.log_mel import LogMel
 from ..modules.masking import row_generators, span_mask
 from .objective import Objective, ObjectiveConfig, require_same_fields
@@ -290,11 +291,12 @@ class Trunk(Objective):
         if cfg.front_end == "fbank":
             self.feature_extractor = LogMel(cfg.n_mels)
             dim = self.feature_extractor.dim
-            self.conv_layers = [(dim, 400, 320)]  # window and hop, for frame_counts
+            self.grid = TRUNK
         else:
             self.conv_layers = parse_conv_layers(cfg.conv_feature_layers)
             self.feature_extractor = ConvExtractor(self.conv_layers, cfg.extractor_mode, cfg.conv_bias)
             dim = self.conv_layers[-1][0]
+            self.grid = FrameGrid.of_convolutions(self.conv_layers)
         self.post_extract_proj = nn.Linear(dim, cfg.encoder_embed_dim)
         self.mask_emb = nn.Parameter(torch.empty(cfg.encoder_embed_dim).uniform_())
         self.encoder = Encoder(cfg)
@@ -314,7 +316,7 @@ class Trunk(Objective):
             ("min_sample_size", task_cfg.min_sample_size or 0),
             ("max_sample_size", task_cfg.max_sample_size),
         ):
-            if samples is not None and self.frame_counts(torch.tensor(samples)) < 2:
+            if samples is not None and self.grid.count(samples) < 2:
                 raise UserError(
                     f"task.{name}={samples} allows utterances of fewer than 2 frames, too few to mask one; "
                     "raise it (720 is enough for the usual front ends)"
@@ -336,13 +338,11 @@ class Trunk(Objective):
 
     def frame_counts(self, samples: Tensor) -> Tensor:
         """Number of frames of utterances of so many samples; int64 in and out, 0 for one that is too short."""
-        for _, kernel, stride in self.conv_layers:
-            samples = torch.div(samples - kernel, stride, rounding_mode="floor") + 1
-        return samples.clamp(min=0)
+        return self.grid.counts(samples)
 
     def n_frames(self, source: Tensor) -> int:
         """F of a waveform (B, T)."""
-        return int(self.frame_counts(torch.tensor(source.size(1))))
+        return self.grid.count(source.size(1))
 
     def frame_padding(self, source: Tensor, padding_mask: Tensor | None) -> Tensor:
         """padding_mask (B, T) over samples, or None -> (B, F) bool over frames."""
