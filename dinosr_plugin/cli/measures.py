@@ -149,9 +149,8 @@ def run_quality_of_checkpoints(options: argparse.Namespace) -> int:
     if options.out is None and options.log:
         raise UserError("--out is required with --log, for the picture of the loss")
     phones = PhoneAlignment.read(options.phones)
-    losses = (
-        loss_curve(read_pretraining_log(options.log)) if options.log else []
-    )  # an invalid one fails before the work
+    # read before the measuring, so that an invalid log fails at once
+    losses = loss_curve(read_pretraining_log(options.log)) if options.log else []
     speech, notes = Speech.read(options.manifest, phones, options.skip_missing)
     print_notes(notes)
     work = options.out and options.out / "comparison"
@@ -191,32 +190,32 @@ def add_abx(commands) -> None:
     what.add_argument(
         "--phones", type=Path, metavar="TSV", help="phone alignment, from which items are made: its triphones"
     )
-    made = parser.add_argument_group("items from --phones")
-    made.add_argument(
+    from_phones = parser.add_argument_group("items from --phones")
+    from_phones.add_argument(
         "--manifest",
         type=Path,
         metavar="TSV",
         help="manifest whose folders name the speakers (default: LibriSpeech's file names), and whose rows .km files "
         "belong to",
     )
-    made.add_argument(
+    from_phones.add_argument(
         "--span",
         choices=("triphone", "phone"),
         help="an item covers the phone and its neighbours, or the phone alone (default: triphone)",
     )
-    made.add_argument(
+    from_phones.add_argument(
         "--min-count",
         type=whole_number,
         metavar="N",
         help="skip phones that a speaker says less often in a context (default: 1)",
     )
-    made.add_argument(
+    from_phones.add_argument(
         "--silence",
         nargs="+",
         metavar="LABEL",
         help="labels treated as silence, upper or lower case (default: SIL SP SPN)",
     )
-    made.add_argument(
+    from_phones.add_argument(
         "--write-items",
         type=Path,
         metavar="FILE",

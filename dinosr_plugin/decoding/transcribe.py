@@ -173,10 +173,10 @@ def search_options(arguments: Any) -> SearchOptions:
     check_decoder_options(arguments)
     if arguments.lm_weight and arguments.lm is None:
         raise UserError(f"--lm-weight {arguments.lm_weight:g}: requires a language model; give --lm FILE")
-    given = {name: getattr(arguments, name) for name in ("beam", "lm", "lm_weight", "lexicon", "word_score")}
+    options = {name: getattr(arguments, name) for name in ("beam", "lm", "lm_weight", "lexicon", "word_score")}
     return SearchOptions(
         **{"beam": BEAM, "lm_weight": float(arguments.lm is not None)}
-        | {name: value for name, value in given.items() if value is not None}
+        | {name: value for name, value in options.items() if value is not None}
     )
 
 

@@ -233,6 +233,6 @@ def require_complete(cfg: dict[str, Any], model: dict[str, Tensor], path: str | 
         if required.get(name) != actual.get(name):
             is_now, should_be = actual.get(name, "missing"), required.get(name, "absent")
             raise UserError(
-                f"{path}: a CPC_audio model whose {name} (its name in this plug-in) is {is_now}, not {should_be}; copy the "
-                "file again"
+                f"{path}: a CPC_audio model whose {name} (its name in this plug-in) is {is_now}, not {should_be}; "
+                "copy the file again"
             )

@@ -36,9 +36,9 @@ TEXTS = {  # section -> title, text under it
     ),
     "training": (
         "The training",
-        "The loss should fall below the entropy of the codes, which is the loss of a guess that knows only how "
-        "frequent each code is. A loss that falls together with the entropy is not a success but a collapse of the "
-        "codes.",
+        "Where codes are predicted, the loss should fall below their entropy, which is the loss of a guess that knows "
+        "only how frequent each code is. A loss that falls together with the entropy is not a success but a collapse "
+        "of the codes.",
     ),
     "use": (
         "Use of the codebooks",
@@ -69,7 +69,7 @@ def count(number: int, what: str) -> str:
 
 
 def key_figures(rows: Sequence[Mapping], speakers: int) -> list[tuple[str, str, str]]:
-    """(title, figure, what it means and what the baselines reach) of what matters most."""
+    """(title, figure, its meaning and the figures of the baselines) of the most important measures."""
     kind = "teacher" if any(row["kind"] == "teacher" for row in rows) else "layer"
     best = best_row(rows, kind, "pnmi", max)
     assert best is not None  # there are layers, and every row has a PNMI
@@ -101,7 +101,7 @@ def named(row: Mapping) -> str:
 
 
 def against(rows: Sequence[Mapping], key: str, spec: str, better: Callable) -> str:
-    """The baselines' figures in one sentence."""
+    """The best figure of each baseline, in one sentence."""
     names = {
         "mfcc": "MFCC",
         "fbank": "log-Mel",
