@@ -167,7 +167,7 @@ class FrameReader(ABC):
         def hook(number: int) -> Callable[..., None]:
             def record(layer, inputs, output) -> None:
                 x = output[0] if isinstance(output, tuple) else output
-                outputs[number] = x if self.batch_first else x.transpose(0, 1)
+                outputs[number] = x if self.batch_first else x.transpose(0, 1)  # (B, F, D)
 
             return record
 
@@ -287,7 +287,7 @@ class DinoSRReader(TrunkReader):
                 codes[HEAD] = model.logits(model.head_inputs(student, results)).argmax(-1)  # (K, B, F)
         if TEACHER in code_sets:
             targets = model.targets(inputs, mask)  # (K, B, F, D)
-            codes[TEACHER] = model.codebooks.assign(targets.flatten(1, 2)).view(targets.shape[:3])
+            codes[TEACHER] = model.codebooks.assign(targets.flatten(1, 2)).view(targets.shape[:3])  # (K, B, F)
         return x, codes
 
 

@@ -31,9 +31,9 @@ shard.__name__ = "shard (such as 1/4)"
 LAYER_HELP = (
     "number of a layer: 0 is the output of the first Transformer layer, of CPC of the first recurrent layer "
     "(hidden_states[1] of Hugging Face, output_layer=1 of fairseq's HuBERT); the input of these layers has no number. "
-    "last: the output of the model, which includes the final LayerNorm of a pre-LN model, unlike the number of the last "
-    "layer. all: each layer in a separate folder, layer_0, layer_1, ... The rate is the model's: 50 frames per second, "
-    "of CPC 100 (default: %(default)s)"
+    "last: the output of the model, which includes the final LayerNorm of a pre-LN model, unlike the number of the "
+    "last layer. all: each layer in a separate folder, layer_0, layer_1, ... The rate is the model's: 50 frames per "
+    "second, of CPC 100 (default: %(default)s)"
 )
 MAX_MINUTES = 10.0  # the value of units.batches, which takes seconds to import
 

@@ -39,10 +39,8 @@ CHUNK = 20.0  # seconds kept of a chunk, at most; recordings up to this length a
 CONTEXT = 2.0  # seconds of context that a chunk has on either side
 BLOCK = 60 * SAMPLE_RATE  # samples (at 16 kHz) read at a time to compute mean and variance
 BEAM = 50  # default of --beam
-MAX_CUE_LETTERS, MAX_CUE_PAUSE = (
-    42,
-    1.0,
-)  # a subtitle has at most one line of letters, and no pause of this many seconds
+MAX_CUE_LETTERS = 42  # of a subtitle: one line
+MAX_CUE_PAUSE = 1.0  # seconds; a longer pause begins a new subtitle
 
 
 @dataclass(frozen=True)

@@ -230,7 +230,7 @@ def cluster_count(reader: FrameReader, clusters: int | None) -> int:
     if size is not None and chosen != size:
         raise UserError(
             f"--clusters {clusters}: the codebooks of {reader.path} have {size} units, and figures of different sizes "
-            "do not compare; leave it out"
+            "cannot be compared; leave it out"
         )
     return chosen
 

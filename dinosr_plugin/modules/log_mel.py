@@ -67,4 +67,4 @@ class LogMel(nn.Module):
         n = valid.sum(1, keepdim=True).clamp(min=1)
         mean = (x * valid).sum(1, keepdim=True) / n
         variance = ((x - mean).pow(2) * valid).sum(1, keepdim=True) / n
-        return ((x - mean) * torch.rsqrt(variance + 1e-5) * valid).transpose(1, 2)
+        return ((x - mean) * torch.rsqrt(variance + 1e-5) * valid).transpose(1, 2)  # (B, dim, F)

@@ -70,8 +70,8 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         check_windows(cfg)
         self.watch = CollapseWatch(cfg.on_collapse, cfg.collapse_patience)
         self.relabelling = Relabelling(cfg)
-        self.trained_on = None  # name of the split
-        self.micro_batches = []  # loss, logging output and files of each, in this update
+        self.trained_on = None  # name of the training split
+        self.micro_batches = []  # (loss, logging output, files) of each micro-batch of this update
 
     def load_dataset(self, split: str, task_cfg: DinoSRPretrainingConfig | None = None, **kwargs) -> None:
         """Load ``<data>/<split>.tsv`` after a check of its text.

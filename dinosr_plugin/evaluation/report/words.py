@@ -139,9 +139,9 @@ def conventions(figures: Mapping) -> list[str]:
     ]
     if any(row.get("unit_abx_within") is not None for row in rows):
         lines.append(
-            "ABX, as in ZeroSpeech 2021: of two triphones that differ in the middle phone, how often is a third one "
-            "closer to the wrong one; within: all by one speaker, across: the third by another. Of features: by their "
-            "angle, without k-means. Of units: equal or not, which is all that codebooks and predictions have. The two "
-            "do not compare."
+            "ABX error, as in ZeroSpeech 2021: share of triples of triphones in which X is closer to B, which differs "
+            "in the middle phone, than to A. Within: all three by one speaker; across: X by another. Features are "
+            "compared by their angle, without k-means; units by whether they are equal, which is all that codebooks "
+            "and predictions have. Compare errors of features only with each other, and likewise those of units."
         )
     return [*lines, "Every figure in full precision: figures.json."]
