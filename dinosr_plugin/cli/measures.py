@@ -135,7 +135,7 @@ def run_quality_of_units(options: argparse.Namespace) -> int:
 
 
 def run_quality_of_checkpoints(options: argparse.Namespace) -> int:
-    from ..evaluation.history import measure, quality_table, write_quality
+    from ..evaluation.history import measure_checkpoints, quality_table, write_quality
     from ..evaluation.phones import PhoneAlignment
     from ..evaluation.speech import Speech
     from ..evaluation.training_log import loss_curve, read_pretraining_log
@@ -155,7 +155,9 @@ def run_quality_of_checkpoints(options: argparse.Namespace) -> int:
     print_notes(notes)
     work = options.out and options.out / "comparison"
     cache, max_bytes = cache_of(options)
-    figures = measure(options.units, speech, options.train, work, options.abx, options.clusters, cache, max_bytes)
+    figures = measure_checkpoints(
+        options.units, speech, options.train, work, options.abx, options.clusters, cache, max_bytes
+    )
     print(quality_table(figures))
     if options.out:
         print(*write_quality(options.out, figures, phones.names, losses), sep="\n")
@@ -260,7 +262,7 @@ def add_abx(commands) -> None:
 def run_abx(options: argparse.Namespace) -> int:
     from ..data.manifest import require_writable
     from ..evaluation.measures.abx.errors import MAX_GROUP, MAX_SPEAKERS
-    from ..evaluation.measures.abx.table import COLUMNS, measure, open_sources, tables, write_abx
+    from ..evaluation.measures.abx.table import COLUMNS, measure_abx, open_sources, tables, write_abx
     from ..evaluation.table import format_table
 
     if not options.features and not options.write_items:
@@ -276,7 +278,7 @@ def run_abx(options: argparse.Namespace) -> int:
     limits = (None, None) if options.no_sampling else (MAX_GROUP, MAX_SPEAKERS)
     settings = {"max_group": limits[0], "max_speakers": limits[1], "seed": options.seed}
     settings |= {"last_frame": options.last_frame}
-    rows = measure(sources, items, options.out, **settings, skip_missing=options.skip_missing)
+    rows = measure_abx(sources, items, options.out, **settings, skip_missing=options.skip_missing)
     if options.tables:
         print(tables(rows), end="\n\n")
     print(format_table(rows, COLUMNS))

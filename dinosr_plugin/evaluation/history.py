@@ -28,7 +28,7 @@ from .unit_quality import NAME
 PARTS = {"teacher": TEACHER, "student": HEAD}  # of an entry of the history -> set of codes
 
 
-def measure(
+def measure_checkpoints(
     checkpoints: Sequence[str | Path],
     speech: Speech,
     train_tsv: str | Path | None = None,
@@ -152,7 +152,7 @@ def updates_of(checkpoint: str | Path) -> int:
 
 
 def quality_table(figures: dict) -> str:
-    """The rows as text; ``figures`` as from ``measure``."""
+    """The rows as text; ``figures`` as from ``measure_checkpoints``."""
     head = [f"after {figures['history'][-1]['updates']} updates"] if figures["history"] else []
     return "\n".join([*head, rows_table(figures["rows"])])
 
