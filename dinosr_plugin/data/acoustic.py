@@ -14,9 +14,9 @@ it covers samples [320 i, 320 i + 560), whose middle is at 17.5 ms + i * 20 ms. 
 If the last pair has no second frame, the first one is used twice.
 
 Every measure nevertheless takes 12.5 ms + i * 20 ms as the centre of feature i (``units.features.acoustic_spec``, grid
-``TRUNK``): frame i of a baseline then has the phone label of the trunk's frame i, and figures of both are about the
-same labels. The 5 ms that features lie behind their labels are part of the baseline, as in published comparisons at 50
-Hz. ``modules.log_mel``, the trunk's front end on log-Mel frames, follows the same rule.
+``TRUNK``), so that frame i of a baseline has the same phone label as frame i of a model with the trunk's frames; the 5
+ms between the label and the middle of the feature are accepted. ``modules.log_mel``, the trunk's front end of log-Mel
+frames, follows the same rule.
 """
 
 from collections.abc import Callable
