@@ -31,17 +31,17 @@ class PackagePath(list):
     """
 
     def __contains__(self, folder: object) -> bool:
-        found = super().__contains__(folder)
-        if found:
+        is_inside = super().__contains__(folder)
+        if is_inside:
             register()
-        return found
+        return is_inside
 
 
 def __getattr__(name: str) -> Any:
     if name not in LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{LAZY[name]}"), name)
-    globals()[name] = value  # found without this function from now on
+    globals()[name] = value  # from now on this function is not called for it
     return value
 
 

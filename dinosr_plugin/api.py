@@ -1,4 +1,4 @@
-"""What Python users call: a checkpoint in, features and units of waveforms out.
+"""The Python API: from a checkpoint to features and units of waveforms.
 
 import dinosr_plugin
 

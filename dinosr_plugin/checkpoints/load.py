@@ -49,6 +49,6 @@ def load_model(path: str | Path) -> Loaded:
     return Loaded(models[0].eval(), cfg, task)
 
 
-def wants_normalized_waves(cfg: Any) -> bool:
+def expects_normalized_waves(cfg: Any) -> bool:
     """Whether a model was trained on recordings scaled to mean 0 and variance 1 (``task.normalize``)."""
     return bool(cfg.task.get("normalize", False))

@@ -12,7 +12,7 @@ from ..interop.fairseq_readers import HubertReader, Wav2Vec2Reader
 from ..models.cpc import CPC
 from ..models.dinosr import DinoSR
 from ..models.encoder import Trunk
-from .load import load_model, wants_normalized_waves
+from .load import expects_normalized_waves, load_model
 from .readers import WEIGHTS, CPCReader, DinoSRReader, FrameReader, TrunkReader, trunk_of
 from .weights import require_finite
 
@@ -24,7 +24,7 @@ ADAPTERS: dict[type[nn.Module] | str, type[FrameReader]] = {
     HubertModel: HubertReader,
     "Data2VecAudioModel": Wav2Vec2Reader,  # by name: fairseq registers it only when such a checkpoint is loaded
 }
-"""Kind of model -> its adapter. The first that fits is taken."""
+"""Kind of model -> its adapter. The first entry that matches is used, so that subclasses precede their bases."""
 
 
 def open_reader(path: str | Path, weights: str = "student", device: str | torch.device = "cpu") -> FrameReader:
@@ -44,7 +44,7 @@ def open_reader(path: str | Path, weights: str = "student", device: str | torch.
     require_finite(model, path)
     rebuild = lambda: loaded.task.build_model(loaded.cfg.model, from_checkpoint=True)
     of_checkpoint = "student" if weights == "random" else weights
-    reader = adapter_for(model, path)(model, path, of_checkpoint, wants_normalized_waves(loaded.cfg), rebuild)
+    reader = adapter_for(model, path)(model, path, of_checkpoint, expects_normalized_waves(loaded.cfg), rebuild)
     return reader.untrained() if weights == "random" else reader
 
 

@@ -1,4 +1,4 @@
-"""Any model read frame by frame: layers and units of waveforms, with their rate and their place in time.
+"""Any model, read frame by frame: layers and units of waveforms, with their rate and their place in time.
 
 Everything that measures, cuts units or exports reads models through a ``FrameReader``. A new kind of model is one
 adapter: a subclass that says where its layers are and how it runs, and a line in ``opening.ADAPTERS``.
@@ -19,7 +19,6 @@ from ..errors import UserError
 from ..models.cpc import CPC
 from ..models.dinosr import DinoSR
 from ..models.encoder import Trunk
-from ..modules import frame_grid
 from ..modules.frame_grid import FrameGrid
 from .weights import fingerprint
 
@@ -30,7 +29,7 @@ Layer = int | str
 
 
 class CodeSet(NamedTuple):
-    """Units that a model assigns by itself.
+    """Units that a model assigns itself, without k-means.
 
     ``count``: codebooks, K; ``size``: units in each, V; ``layers``: the layer (from 0) that each codebook belongs to.
     """
@@ -51,8 +50,8 @@ class FrameReader(ABC):
     """Layers and codes of one model.
 
     Attributes:
-        name: of the checkpoint's file; ``weights``: one of ``WEIGHTS``; ``fingerprint``: SHA-256 of the weights.
-        grid: number, rate and centres of the frames; ``rate`` (Hz) and ``first_centre`` (seconds) are its.
+        name: the file name of the checkpoint; ``weights``: one of ``WEIGHTS``; ``fingerprint``: SHA-256 of the weights.
+        grid: number and place of the frames; ``rate``: frames per second; ``first_centre``: seconds, of frame 0.
         n_layers, width: number of layers; D.
         pads: whether utterances of different lengths may share a batch: padding changes nothing.
         normalize: whether the model expects recordings of mean 0 and variance 1.
@@ -74,12 +73,12 @@ class FrameReader(ABC):
         Args:
             model: the part that turns waveforms into features (``trunk_of``), in eval mode, on its device.
             path: of its checkpoint, for messages.
-            rebuild: builds the model anew, with random weights; None: ``untrained`` is not needed.
+            rebuild: builds the same model with random weights; None: ``untrained`` is not needed.
         """
         self.model, self.path, self.weights = model, Path(path), weights
         self.normalize, self.rebuild = normalize, rebuild
         kind = type(model).__name__
-        if weights == "teacher" and getattr(model, "teacher", None) is None:
+        if weights == "teacher" and not self.has_teacher():
             remedy = "give a DinoSR pre-training checkpoint or read the student"
             raise UserError(f"{path}: contains {kind}, which has no teacher; {remedy}")
         layers = self.find_layers()
@@ -105,14 +104,21 @@ class FrameReader(ABC):
         """The layers, lowest first; None for a model that has none."""
         return getattr(getattr(self.model, "encoder", None), "layers", None)
 
+    def has_teacher(self) -> bool:
+        """Whether ``weights`` may be ``teacher``."""
+        return False
+
     @abstractmethod
-    def find_grid(self) -> FrameGrid: ...
+    def find_grid(self) -> FrameGrid:
+        """Number and place of the frames."""
 
     def find_width(self) -> int:
+        """D, the width of every layer."""
         encoder: Any = self.model.encoder  # its class depends on the kind of model
         return encoder.layer_norm.normalized_shape[0]
 
     def find_code_sets(self) -> Mapping[str, CodeSet]:
+        """As the attribute ``code_sets``."""
         return {}
 
     @abstractmethod
@@ -146,10 +152,10 @@ class FrameReader(ABC):
         with self.recorded(numbers) as outputs:
             outputs["last"], codes = self.run_with_codes(*padded_waves(waves, self.device), stop, code_sets)
         on_cpu = [outputs[layer].float().cpu() for layer in layers]  # (B, F, D); fairseq may pad with more frames
-        codes = {name: own.cpu() for name, own in codes.items()}  # (K, B, F)
+        codes = {name: of_set.cpu() for name, of_set in codes.items()}  # (K, B, F)
         lengths = [self.frames(len(wave)) for wave in waves]
         return [
-            Frames([x[row, :n] for x in on_cpu], {name: own[:, row, :n] for name, own in codes.items()})
+            Frames([x[row, :n] for x in on_cpu], {name: of_set[:, row, :n] for name, of_set in codes.items()})
             for row, n in enumerate(lengths)
         ]
 
@@ -161,16 +167,16 @@ class FrameReader(ABC):
         def hook(number: int) -> Callable[..., None]:
             def record(layer, inputs, output) -> None:
                 x = output[0] if isinstance(output, tuple) else output
-                outputs[number] = x if self.batch_first else x.transpose(0, 1)
+                outputs[number] = x if self.batch_first else x.transpose(0, 1)  # (B, F, D)
 
             return record
 
-        hooks = [self.layers[number].register_forward_hook(hook(number)) for number in numbers]
+        handles = [self.layers[number].register_forward_hook(hook(number)) for number in numbers]
         try:
             yield outputs
         finally:
-            for one in hooks:
-                one.remove()
+            for handle in handles:
+                handle.remove()
 
     def prepare(self, wave: Tensor) -> Tensor:
         """(T,) float32 at 16 kHz as the model expects it: normalized as fairseq's dataset does, or unchanged."""
@@ -203,7 +209,7 @@ class FrameReader(ABC):
     def untrained(self) -> "FrameReader":
         """The same model with random weights, the same ones every time. The file is not read again."""
         if self.rebuild is None:
-            raise ValueError("this reader cannot build its model anew")
+            raise ValueError("this reader cannot build its model again")
         torch.manual_seed(0)
         model = trunk_of(self.rebuild()).eval().to(self.device)
         return type(self)(model, self.path, "random", self.normalize, self.rebuild)
@@ -232,7 +238,7 @@ class TrunkReader(FrameReader):
     batch_first = True
 
     def find_grid(self) -> FrameGrid:
-        return FrameGrid.of_convolutions(self.model.conv_layers)
+        return self.model.grid
 
     def ignores_padding(self) -> bool:
         """Not if the first convolution is normalized over time, padding included (``extractor_mode=default``)."""
@@ -247,8 +253,11 @@ class DinoSRReader(TrunkReader):
 
     model: DinoSR
 
+    def has_teacher(self) -> bool:
+        return self.model.teacher is not None  # it is removed in fine-tuning
+
     def find_code_sets(self) -> Mapping[str, CodeSet]:
-        if self.model.teacher is None:  # fine-tuned
+        if not self.has_teacher():
             return {}
         K = self.model.n_codebooks
         codes = CodeSet(K, int(self.model.cfg.codebook_size), tuple(range(self.n_layers - K, self.n_layers)))
@@ -278,12 +287,12 @@ class DinoSRReader(TrunkReader):
                 codes[HEAD] = model.logits(model.head_inputs(student, results)).argmax(-1)  # (K, B, F)
         if TEACHER in code_sets:
             targets = model.targets(inputs, mask)  # (K, B, F, D)
-            codes[TEACHER] = model.codebooks.assign(targets.flatten(1, 2)).view(targets.shape[:3])
+            codes[TEACHER] = model.codebooks.assign(targets.flatten(1, 2)).view(targets.shape[:3])  # (K, B, F)
         return x, codes
 
 
 class CPCReader(FrameReader):
-    """CPC's recurrent layers, with or without clusters. Nothing of the future enters a frame's c_t."""
+    """CPC's recurrent layers, with or without clusters. The features of a frame do not depend on later frames."""
 
     model: CPC
     layer_kind = "recurrent layers"
@@ -292,7 +301,7 @@ class CPCReader(FrameReader):
         return self.model.context.layers
 
     def find_grid(self) -> FrameGrid:
-        return frame_grid.CPC
+        return self.model.grid
 
     def find_width(self) -> int:
         return self.model.cfg.context_dim

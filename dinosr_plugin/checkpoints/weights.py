@@ -1,4 +1,4 @@
-"""What can be said of a model's weights: which they are, and whether all of them are finite."""
+"""Checks of a model's weights: a fingerprint that identifies them, and whether all of them are finite."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from ..errors import UserError
 
 
 def fingerprint(models: Sequence[nn.Module]) -> str:
-    """SHA-256 of the weights of some models: equal for equal weights, whatever file they come from."""
+    """SHA-256 of the weights of the models; it depends on the weights only, not on the file that they come from."""
     digest = hashlib.sha256()
     for model in models:
         for name, tensor in tensors_in(nn.Module.state_dict(model)):  # data2vec's own state_dict logs a warning

@@ -129,10 +129,10 @@ def run_zerospeech(options: argparse.Namespace) -> int:
 
     if options.out:
         require_writable(options.out.parent)
-    found = evaluate(options.dataset, options.submission, options.subset, options.pooling)
-    print(report(found))
+    figures = evaluate(options.dataset, options.submission, options.subset, options.pooling)
+    print(report(figures))
     if options.out:
-        write_files(options.out.parent, {options.out.name: [json.dumps(found, indent=1)]})
+        write_files(options.out.parent, {options.out.name: [json.dumps(figures, indent=1)]})
         print(options.out)
     return 0
 
@@ -175,7 +175,7 @@ def add_zerospeech_synth(commands) -> None:
 def run_zerospeech_synth(options: argparse.Namespace) -> int:
     from ..data.synth.pairs import make_benchmark
 
-    made = make_benchmark(options.out, options.pairs, options.voices, options.seed)
-    pairs = f"{made['lexical']} pairs of words, {made['syntactic']} of sentences"
+    counts = make_benchmark(options.out, options.pairs, options.voices, options.seed)
+    pairs = f"{counts['lexical']} pairs of words, {counts['syntactic']} of sentences"
     print(f"{options.out}: {pairs}, each in {options.voices} voices")
     return 0

@@ -135,7 +135,7 @@ def run_quality_of_units(options: argparse.Namespace) -> int:
 
 
 def run_quality_of_checkpoints(options: argparse.Namespace) -> int:
-    from ..evaluation.history import measure, quality_table, write_quality
+    from ..evaluation.history import measure_checkpoints, quality_table, write_quality
     from ..evaluation.phones import PhoneAlignment
     from ..evaluation.speech import Speech
     from ..evaluation.training_log import loss_curve, read_pretraining_log
@@ -149,14 +149,15 @@ def run_quality_of_checkpoints(options: argparse.Namespace) -> int:
     if options.out is None and options.log:
         raise UserError("--out is required with --log, for the picture of the loss")
     phones = PhoneAlignment.read(options.phones)
-    losses = (
-        loss_curve(read_pretraining_log(options.log)) if options.log else []
-    )  # an invalid one fails before the work
+    # read before the measuring, so that an invalid log fails at once
+    losses = loss_curve(read_pretraining_log(options.log)) if options.log else []
     speech, notes = Speech.read(options.manifest, phones, options.skip_missing)
     print_notes(notes)
     work = options.out and options.out / "comparison"
     cache, max_bytes = cache_of(options)
-    figures = measure(options.units, speech, options.train, work, options.abx, options.clusters, cache, max_bytes)
+    figures = measure_checkpoints(
+        options.units, speech, options.train, work, options.abx, options.clusters, cache, max_bytes
+    )
     print(quality_table(figures))
     if options.out:
         print(*write_quality(options.out, figures, phones.names, losses), sep="\n")
@@ -191,32 +192,32 @@ def add_abx(commands) -> None:
     what.add_argument(
         "--phones", type=Path, metavar="TSV", help="phone alignment, from which items are made: its triphones"
     )
-    made = parser.add_argument_group("items from --phones")
-    made.add_argument(
+    from_phones = parser.add_argument_group("items from --phones")
+    from_phones.add_argument(
         "--manifest",
         type=Path,
         metavar="TSV",
         help="manifest whose folders name the speakers (default: LibriSpeech's file names), and whose rows .km files "
         "belong to",
     )
-    made.add_argument(
+    from_phones.add_argument(
         "--span",
         choices=("triphone", "phone"),
         help="an item covers the phone and its neighbours, or the phone alone (default: triphone)",
     )
-    made.add_argument(
+    from_phones.add_argument(
         "--min-count",
         type=whole_number,
         metavar="N",
         help="skip phones that a speaker says less often in a context (default: 1)",
     )
-    made.add_argument(
+    from_phones.add_argument(
         "--silence",
         nargs="+",
         metavar="LABEL",
         help="labels treated as silence, upper or lower case (default: SIL SP SPN)",
     )
-    made.add_argument(
+    from_phones.add_argument(
         "--write-items",
         type=Path,
         metavar="FILE",
@@ -261,7 +262,7 @@ def add_abx(commands) -> None:
 def run_abx(options: argparse.Namespace) -> int:
     from ..data.manifest import require_writable
     from ..evaluation.measures.abx.errors import MAX_GROUP, MAX_SPEAKERS
-    from ..evaluation.measures.abx.table import COLUMNS, measure, open_sources, tables, write_abx
+    from ..evaluation.measures.abx.table import COLUMNS, measure_abx, open_sources, tables, write_abx
     from ..evaluation.table import format_table
 
     if not options.features and not options.write_items:
@@ -277,7 +278,7 @@ def run_abx(options: argparse.Namespace) -> int:
     limits = (None, None) if options.no_sampling else (MAX_GROUP, MAX_SPEAKERS)
     settings = {"max_group": limits[0], "max_speakers": limits[1], "seed": options.seed}
     settings |= {"last_frame": options.last_frame}
-    rows = measure(sources, items, options.out, **settings, skip_missing=options.skip_missing)
+    rows = measure_abx(sources, items, options.out, **settings, skip_missing=options.skip_missing)
     if options.tables:
         print(tables(rows), end="\n\n")
     print(format_table(rows, COLUMNS))

@@ -29,11 +29,11 @@ shard.__name__ = "shard (such as 1/4)"
 
 
 LAYER_HELP = (
-    "number of a Transformer layer: 0 is the output of the first one (hidden_states[1] of Hugging Face, "
-    "output_layer=1 of fairseq's HuBERT); the input of the Transformer has no number. last: the output of the model, "
-    "which includes the final LayerNorm of a pre-LN model, unlike the number of the last layer. all: each layer in a "
-    "folder of its own, layer_0, layer_1, ... The rate is the model's: 50 frames per second, 100 of CPC (default: "
-    "%(default)s)"
+    "number of a layer: 0 is the output of the first Transformer layer, of CPC of the first recurrent layer "
+    "(hidden_states[1] of Hugging Face, output_layer=1 of fairseq's HuBERT); the input of these layers has no number. "
+    "last: the output of the model, which includes the final LayerNorm of a pre-LN model, unlike the number of the "
+    "last layer. all: each layer in a separate folder, layer_0, layer_1, ... The rate is the model's: 50 frames per "
+    "second, of CPC 100 (default: %(default)s)"
 )
 MAX_MINUTES = 10.0  # the value of units.batches, which takes seconds to import
 
@@ -271,7 +271,6 @@ def run_kmeans_fit(options: argparse.Namespace) -> int:
 def old_labels(options: argparse.Namespace):
     """Utterance -> labels; None without --from-labels.
 
-
     Raises UserError for a number of labels other than --clusters, and for --restarts together with --from-labels.
     """
     if not options.from_labels:
@@ -377,8 +376,8 @@ def add_units(commands) -> None:
         "--rate",
         type=positive,
         metavar="HZ",
-        help="units per second, a multiple or fraction of the model's rate of 50 Hz: 100 repeats each unit, 25 drops "
-        "every second one (default: the model's rate)",
+        help="units per second, a multiple or fraction of the rate of the model or features: at 50 Hz, 100 repeats "
+        "each unit, and 25 drops every second one (default: no change)",
     )
     parser.add_argument("--dedup", action="store_true", help="write each run of equal units once")
     parser.add_argument(

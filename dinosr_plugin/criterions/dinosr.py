@@ -10,6 +10,7 @@ from fairseq.logging import metrics
 from torch import Tensor
 
 from ..modules.codebook_figures import FIGURES
+from ..modules.frame_grid import SAMPLE_RATE
 from ..modules.output import Output
 
 MEAN, UNITS, SUMS = "mean_", "units_", "codebook_"
@@ -68,8 +69,8 @@ class DinoSRCriterion(FairseqCriterion):
                 metrics.log_scalar(key.removeprefix(MEAN), total(key) / sample_size, sample_size, round=6)
             elif key.startswith(UNITS):
                 metrics.log_scalar(key.removeprefix(UNITS), total(key), round=1)
-        log_codebooks(codebook_sums(logging_outputs))
-        seconds = total("samples") / 16000
+        log_codebooks(logged_codebook_sums(logging_outputs))
+        seconds = total("samples") / SAMPLE_RATE
         metrics.log_scalar("audio_seconds", seconds, round=1)
         metrics.log_speed("audio_seconds_per_second", seconds, round=1)
 
@@ -83,7 +84,7 @@ def count_samples(source: Tensor | list[Tensor]) -> int:
     return sum(view.numel() for view in source) if isinstance(source, list) else source.numel()
 
 
-def codebook_sums(logging_outputs: list[dict]) -> dict[str, Tensor]:
+def logged_codebook_sums(logging_outputs: list[dict]) -> dict[str, Tensor]:
     """The model's sums over frames, over micro-batches and ranks, on the CPU; empty for a model without codebooks."""
     return {
         key[len(SUMS) :]: sum(log[key] for log in logging_outputs).cpu()
@@ -98,7 +99,7 @@ def log_codebooks(sums: dict[str, Tensor]) -> None:
     So the figures are those of all frames between two lines of the log, or of a whole validation.
 
     Args:
-        sums: as ``codebook_sums``, on the CPU; empty for a model without codebooks.
+        sums: as ``logged_codebook_sums``, on the CPU; empty for a model without codebooks.
     """
     for name, value in sums.items():
         metrics.log_scalar(f"_{SUMS}{name}", value)  # fairseq does not print meters that begin with an underscore

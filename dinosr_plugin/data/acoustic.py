@@ -7,43 +7,23 @@ Recipes (16 kHz, Kaldi's 25 ms Povey windows every 10 ms, no dither):
 - ``fbank``: 80 log-Mel bins, mean/variance-normalised per utterance and bin, stacked in pairs of frames = 160
   dimensions.
 
-Where frames are: the trunk's frame i covers the 25 ms of samples [320 i, 320 i + 400), one every 20 ms; its centre is
-at 12.5 ms + i * 20 ms. Kaldi's frame k (``snip_edges``: the first window starts at sample 0) covers samples [160 k, 160
-k + 400); its centre is at 12.5 ms + k * 10 ms. Feature i is made of Kaldi's frames 2i and 2i + 1, whose centres are at
-12.5 ms and 22.5 ms + i * 20 ms. It therefore covers samples [320 i, 320 i + 560), and its centre is at 17.5 ms + i * 20
-ms: 5 ms after that of the trunk's frame i. Deltas are symmetric and do not move it. If the last pair has no second
-frame, the first one is used twice.
+Where frames are: there are as many as in the trunk, and feature i is compared with the trunk's frame i. The trunk's
+frame i covers samples [320 i, 320 i + 400), its centre is at 12.5 ms + i * 20 ms. Kaldi's frame k (``snip_edges``: the
+first window starts at sample 0) covers samples [160 k, 160 k + 400). Feature i is made of Kaldi's frames 2i and 2i + 1:
+it covers samples [320 i, 320 i + 560), whose middle is at 17.5 ms + i * 20 ms. Deltas are symmetric and do not move it.
+If the last pair has no second frame, the first one is used twice.
+
+Every measure nevertheless takes 12.5 ms + i * 20 ms as the centre of feature i (``units.features.acoustic_spec``, grid
+``TRUNK``), so that frame i of a baseline has the same phone label as frame i of a model with the trunk's frames; the 5
+ms between the label and the middle of the feature are accepted. ``modules.log_mel``, the trunk's front end of log-Mel
+frames, follows the same rule.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from .audio import SAMPLE_RATE
-
-FRAME_SAMPLES, FRAME_HOP = 400, 320  # the trunk's frame i covers samples [320 i, 320 i + 400): 25 ms every 20 ms
-KALDI_SAMPLES, KALDI_HOP = 400, 160  # Kaldi's frame k covers samples [160 k, 160 k + 400): 25 ms every 10 ms
-
-
-@dataclass(frozen=True)
-class AcousticFeatures:
-    """A kind of features, and where its frames are: frame i is centred at ``first_centre + i / rate`` seconds."""
-
-    compute: Callable[[np.ndarray], np.ndarray]  # (T,) float32 in [-1, 1] at 16 kHz, T >= 400 -> (n, D) float32
-    rate: float = SAMPLE_RATE / FRAME_HOP  # frames per second: 50
-    first_centre: float = (KALDI_HOP + KALDI_SAMPLES) / 2 / SAMPLE_RATE  # seconds: middle of the first pair, 0.0175
-
-    def __call__(self, wave: np.ndarray) -> np.ndarray:
-        return self.compute(wave)
-
-
-def trunk_frames(samples: int) -> int:
-    """Number of frames that the trunk's convolutions compute from ``samples`` at 16 kHz; 0 for fewer than 400 samples.
-
-    The window is 25 ms (400 samples) and the hop 20 ms (320 samples), without padding: frame 0 is centred at 12.5 ms.
-    """
-    return max(0, 1 + (samples - FRAME_SAMPLES) // FRAME_HOP)
 
 
 def mfcc(wave: np.ndarray) -> np.ndarray:
@@ -71,7 +51,8 @@ def log_mel(wave: np.ndarray) -> np.ndarray:
     return pairs.reshape(len(pairs), -1)  # (n, 2, 80) -> (n, 160)
 
 
-FEATURES = {"mfcc": AcousticFeatures(mfcc), "fbank": AcousticFeatures(log_mel)}
+FEATURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {"mfcc": mfcc, "fbank": log_mel}
+"""Kind -> its function, (T,) float32 in [-1, 1] at 16 kHz, T >= 400 -> (n, D) float32 at 50 Hz."""
 
 
 def _kaldi_frames(extractor: type, options, wave: np.ndarray) -> np.ndarray:

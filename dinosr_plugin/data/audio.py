@@ -17,13 +17,14 @@ import soundfile as sf
 from tqdm import tqdm
 
 from ..errors import UserError
+from ..modules.frame_grid import SAMPLE_RATE
 
-SAMPLE_RATE = 16000  # Hz; the trunk's strides turn it into 50 frames per second
 SUFFIXES = (".wav", ".flac", ".ogg")
 BLOCK = 1 << 20  # samples decoded at a time (65 s), which bounds the memory for recordings of hours
 BATCH = 32  # files per task of a thread: one future for each of a million files would take more memory than the results
 # Prefixes of libsndfile's names of codecs that decode to the same samples from the middle of a file as from its start.
 STATELESS = ("PCM", "FLOAT", "DOUBLE")
+NOT_FINITE = "contains NaN or infinite samples; remove it or create it again"
 MONO_COPIES = "make 16 kHz mono copies with `dinosr manifest folder ROOT --convert NEW_DIR --out DIR`"
 REMAKE_MANIFEST = "make the manifest again with `dinosr manifest`"
 
@@ -155,7 +156,7 @@ def read_part(path: Path, samples: int, start: int, length: int, rate: int = SAM
     if len(wave) != length:
         raise AudioError("truncated: its end cannot be read; fetch it again")
     if not np.isfinite(wave).all():
-        raise AudioError("contains NaN or infinite samples; remove it or create it again")
+        raise AudioError(NOT_FINITE)
     return wave
 
 

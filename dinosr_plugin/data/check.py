@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import UserError
 from .audio import (
     MONO_COPIES,
+    NOT_FINITE,
     REMAKE_MANIFEST,
     SAMPLE_RATE,
     AudioError,
@@ -369,7 +370,7 @@ def sound_faults(row: NumberedRow, sound: Sound | AudioError) -> list[str]:
         expected = f"{row.samples} on line {row.line} of the manifest"
         faults.append(f"{sound.header.samples} samples, but {expected}; {REMAKE_MANIFEST}")
     if not sound.finite:
-        faults.append("contains NaN or infinite samples; remove it or create it again")
+        faults.append(NOT_FINITE)
     if sound.silent:
         faults.append("silent: every sample is zero; remove it")
     return faults

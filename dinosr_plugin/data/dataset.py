@@ -28,6 +28,7 @@ from torch import Tensor
 from ..errors import UserError
 from .audio import (
     MONO_COPIES,
+    NOT_FINITE,
     REMAKE_MANIFEST,
     AudioError,
     Header,
@@ -232,7 +233,7 @@ class SpeechDataset(FileAudioDataset):
         if header.samples == 0:
             raise AudioError("contains no samples; remove it or fetch it again")
         if not np.isfinite(feats.numpy()).all():  # torch.isfinite takes 20 times as long, a fifth of the decoding time
-            raise AudioError("contains NaN or infinite samples; remove it or create it again")
+            raise AudioError(NOT_FINITE)
         return feats
 
     def name(self, index: int) -> str:

@@ -110,11 +110,11 @@ class ViewDataset(BaseWrapperDataset):
         if not batch:
             return batch
         waves = unpad(batch["net_input"]["source"], batch["net_input"].get("padding_mask"))
-        made = [
+        views = [
             pad([self.make_view(wave, utterance, view) for wave, utterance in zip(waves, batch["id"].tolist())])
             for view in range(len(self.views))
         ]
-        sources, masks = zip(*made)
+        sources, masks = zip(*views)
         return {**batch, "net_input": {**batch["net_input"], "source": list(sources), "padding_mask": list(masks)}}
 
     def make_view(self, wave: np.ndarray, utterance: int, view: int) -> np.ndarray:

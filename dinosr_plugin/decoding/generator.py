@@ -154,9 +154,8 @@ def frame_log_probs(model: torch.nn.Module, net_input: dict[str, Any]) -> tuple[
     net_input = utils.apply_to_sample(lambda tensor: tensor.to(parameter.device), net_input)
     source, padding_mask = pad_to_one_frame(model, **net_input)
     if not any(getattr(module, "takes_float32", False) for module in model.modules()):
-        source = source.to(
-            parameter.dtype
-        )  # fairseq-generate --fp16 converts the model to half precision, but not the audio
+        # fairseq-generate --fp16 converts the model to half precision, but not the audio
+        source = source.to(parameter.dtype)
     output = model(source=source, padding_mask=padding_mask)
     log_probs = model.get_normalized_probs(output, log_probs=True).transpose(0, 1)  # (F, B, V) -> (B, F, V)
     padding_mask = output["padding_mask"]  # (B, F) or None; read last, because the line above may extend it

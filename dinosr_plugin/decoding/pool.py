@@ -158,8 +158,8 @@ def search(emissions: np.ndarray, options: SearchOptions | None) -> tuple[Packed
     start = time.perf_counter()
     if options is not None and options != Worker.decoder.options:
         Worker.decoder.set_options(options)
-    found = Worker.decoder.decode_one(torch.from_numpy(emissions))
-    return pack(found), time.perf_counter() - start
+    hypotheses = Worker.decoder.decode_one(torch.from_numpy(emissions))
+    return pack(hypotheses), time.perf_counter() - start
 
 
 def pack(hypotheses: list[Hypothesis]) -> Packed:

@@ -6,7 +6,7 @@ from pathlib import Path
 from fairseq.data import Dictionary
 from fairseq.models.wav2vec.wav2vec2_asr import Wav2VecCtc
 
-from ..checkpoints.load import load_model, wants_normalized_waves
+from ..checkpoints.load import expects_normalized_waves, load_model
 from ..checkpoints.opening import reader_of
 from ..errors import UserError
 from ..modules.frame_grid import FrameGrid
@@ -44,4 +44,4 @@ def load_recogniser(path: str | Path) -> Recogniser:
             "fine-tune it first (see README.md) and give that checkpoint"
         )
     blank = task.target_dictionary.index(task.blank_symbol)
-    return Recogniser(model, task.target_dictionary, blank, wants_normalized_waves(cfg), reader_of(model).grid)
+    return Recogniser(model, task.target_dictionary, blank, expects_normalized_waves(cfg), reader_of(model).grid)

@@ -39,10 +39,8 @@ CHUNK = 20.0  # seconds kept of a chunk, at most; recordings up to this length a
 CONTEXT = 2.0  # seconds of context that a chunk has on either side
 BLOCK = 60 * SAMPLE_RATE  # samples (at 16 kHz) read at a time to compute mean and variance
 BEAM = 50  # default of --beam
-MAX_CUE_LETTERS, MAX_CUE_PAUSE = (
-    42,
-    1.0,
-)  # a subtitle has at most one line of letters, and no pause of this many seconds
+MAX_CUE_LETTERS = 42  # of a subtitle: one line
+MAX_CUE_PAUSE = 1.0  # seconds; a longer pause begins a new subtitle
 
 
 @dataclass(frozen=True)
@@ -173,10 +171,10 @@ def search_options(arguments: Any) -> SearchOptions:
     check_decoder_options(arguments)
     if arguments.lm_weight and arguments.lm is None:
         raise UserError(f"--lm-weight {arguments.lm_weight:g}: requires a language model; give --lm FILE")
-    given = {name: getattr(arguments, name) for name in ("beam", "lm", "lm_weight", "lexicon", "word_score")}
+    options = {name: getattr(arguments, name) for name in ("beam", "lm", "lm_weight", "lexicon", "word_score")}
     return SearchOptions(
         **{"beam": BEAM, "lm_weight": float(arguments.lm is not None)}
-        | {name: value for name, value in given.items() if value is not None}
+        | {name: value for name, value in options.items() if value is not None}
     )
 
 

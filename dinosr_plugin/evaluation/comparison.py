@@ -1,4 +1,4 @@
-"""A figure never stands alone: one table of a model's units and layers, and of what needs no training.
+"""One table of a model's units and layers, and of baselines that need no training, so that figures can be compared.
 
 k-means of one size on MFCC, on log-Mel, on every layer of the model with random weights and on every layer of the
 trained one; for DinoSR also, of the same size, the teacher's codebooks and the student heads' predictions. k-means is
@@ -36,7 +36,7 @@ from .speech import Speech, digest_of_utterances
 from .table import RowTable
 
 FIT_SAMPLES = 3600 * SAMPLE_RATE  # k-means is fitted on random utterances of at most an hour
-SEED = 0  # of these, of k-means and of ABX
+SEED = 0  # of these utterances, of k-means and of ABX
 RESTARTS = 3  # of k-means, so that a figure does not depend on one start
 FIT_DTYPE, MEASURED_DTYPE = "float16", "float32"  # of features in the cache
 ACOUSTIC = ("mfcc", "fbank")
@@ -49,21 +49,21 @@ NAMES = {
     HEAD: "head",
 }
 """Kinds of rows, in the order of the table."""
-COMPUTED = ("untrained", *ACOUSTIC, "layer", TEACHER, HEAD)  # in this order: the untrained model's features go first
+COMPUTED = ("untrained", *ACOUSTIC, "layer", TEACHER, HEAD)  # first the model whose features can then be removed
 
 
 class Comparison:
-    """The rows of a model, its baselines beside it.
+    """The rows of a model and of its baselines.
 
     Args:
         reader: any model.
         train: manifest; k-means sees random utterances of at most an hour of it, the same ones for every row.
-        speech: that is measured on.
-        measures: of every row.
-        work: folder for finished rows, and for the cache unless there is another; None: nothing is kept.
+        speech: the speech to measure on.
+        measures: the measures whose figures a row has.
+        work: folder for finished rows, and for the cache unless ``cache`` is given; None: nothing is kept.
         clusters: of k-means; None: as many as the codebooks have units. Must agree with the codebooks.
         cache: folder in which layers are kept for later; None: they are removed at the end.
-        max_bytes: of the cache.
+        max_bytes: maximum size of the cache.
 
     Use as a context: ``with Comparison(...) as comparison: rows = comparison.rows()``.
 
@@ -122,8 +122,8 @@ class Comparison:
         return LayerCache(self.cache, reader, self.fitted, (), acoustic, FIT_DTYPE, self.max_bytes)
 
     def measured_cache(self, reader: FrameReader) -> LayerCache:
-        own = reader is self.reader
-        code_sets, acoustic = (list(reader.code_sets), ACOUSTIC) if own else ([], ())
+        trained = reader is self.reader
+        code_sets, acoustic = (list(reader.code_sets), ACOUSTIC) if trained else ([], ())
         utterances = self.speech.utterances
         return LayerCache(self.cache, reader, utterances, code_sets, acoustic, MEASURED_DTYPE, self.max_bytes)
 
@@ -141,11 +141,11 @@ class Comparison:
             cache.remove()
 
     def features(self, layer: int) -> FeatureFolder:
-        """A layer of the trained model on the speech that is measured on."""
+        """(F, D) of a layer of the trained model, for each utterance of ``speech``."""
         return self.caches["measured"][f"layer_{layer}"]
 
     def codes(self, code_set: str) -> FeatureFolder:
-        """All codebooks' codes (F, K) of a set."""
+        """(F, K), the codes of all codebooks of a set, for each utterance of ``speech``."""
         return self.caches["measured"][code_set]
 
     # ---- rows --------------------------------------------------------------------------------------------------------
@@ -230,7 +230,7 @@ def cluster_count(reader: FrameReader, clusters: int | None) -> int:
     if size is not None and chosen != size:
         raise UserError(
             f"--clusters {clusters}: the codebooks of {reader.path} have {size} units, and figures of different sizes "
-            "do not compare; leave it out"
+            "cannot be compared; leave it out"
         )
     return chosen
 

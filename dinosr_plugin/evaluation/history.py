@@ -1,4 +1,4 @@
-"""Quality of the checkpoints of a run: codebooks and heads over updates, and the last one beside its baselines."""
+"""Quality of the checkpoints of a run: codebooks and heads over updates, and the last one with its baselines."""
 
 import json
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from .unit_quality import NAME
 PARTS = {"teacher": TEACHER, "student": HEAD}  # of an entry of the history -> set of codes
 
 
-def measure(
+def measure_checkpoints(
     checkpoints: Sequence[str | Path],
     speech: Speech,
     train_tsv: str | Path | None = None,
@@ -38,7 +38,7 @@ def measure(
     cache: str | Path | None = None,
     max_bytes: float = MAX_BYTES,
 ) -> dict[str, Any]:
-    """Figures of one or more checkpoints of a run, in order of updates; with ``train_tsv`` the last beside baselines.
+    """Figures of one or more checkpoints of a run, in order of updates; with ``train_tsv``, baselines of the last one.
 
     Every checkpoint is loaded once.
 
@@ -87,7 +87,7 @@ def measure(
 
 
 def quality_of(row: dict[str, Any]) -> dict[str, Any]:
-    """The figures of ``UnitQuality`` in a row."""
+    """The figures of ``UnitQuality`` among those of a row."""
     return {column.key: row[column.key] for column in QUALITY_COLUMNS}
 
 
@@ -96,7 +96,7 @@ def measure_codebooks(
 ) -> tuple[dict[str, Any], dict[str, list[UnitCounts]]]:
     """An entry of the history, and the counts behind it."""
     counts = codebook_counts(reader, speech)
-    figures = {part: [own.figures().as_dict() for own in tables] for part, tables in counts.items()}
+    figures = {part: [of_codebook.figures().as_dict() for of_codebook in tables] for part, tables in counts.items()}
     return {"updates": updates_of(checkpoint), **figures}, counts
 
 
@@ -106,7 +106,7 @@ def best_codebook(entry: dict[str, Any], counts: dict[str, list[UnitCounts]]) ->
 
 
 def codebook_counts(reader: FrameReader, speech: Speech) -> dict[str, list[UnitCounts]]:
-    """Of each codebook (``teacher``) and head (``student``), lowest layer first; in one pass over the sound.
+    """Counts of each codebook (``teacher``) and head (``student``), lowest layer first, in one pass over the sound.
 
     Raises UserError for a model without codebooks, and from the audio.
     """
@@ -115,7 +115,7 @@ def codebook_counts(reader: FrameReader, speech: Speech) -> dict[str, list[UnitC
     counter = UnitQualityMeasure()
 
     def count(code_set: str, k: int) -> UnitCounts:
-        units = {utt: own[k] for utt, own in codes[code_set].items()}
+        units = {utt: of_utterance[k] for utt, of_utterance in codes[code_set].items()}
         source = Source(name_of(code_set, k), reader.rate, reader.first_centre, units=units, n_codes=size)
         return counter.count(source, speech)
 
@@ -129,7 +129,7 @@ def best_by_pnmi(figures: Sequence[dict]) -> int:
 
 
 def baselines_of(rows: Sequence[dict]) -> dict[str, dict]:
-    """The rows of ``Comparison`` that a picture shows beside the codebooks; empty if there are none."""
+    """The rows of ``Comparison`` that a picture compares the codebooks with; empty if there are none."""
     of = {kind: [row for row in rows if row["kind"] == kind] for kind in ("mfcc", "fbank", "untrained")}
     if not all(of.values()):
         return {}
@@ -152,7 +152,7 @@ def updates_of(checkpoint: str | Path) -> int:
 
 
 def quality_table(figures: dict) -> str:
-    """The rows as text; ``figures`` as from ``measure``."""
+    """The rows as text; ``figures`` as from ``measure_checkpoints``."""
     head = [f"after {figures['history'][-1]['updates']} updates"] if figures["history"] else []
     return "\n".join([*head, rows_table(figures["rows"])])
 

@@ -24,20 +24,20 @@ from .speech import digest_of_utterances
 
 logger = logging.getLogger(__name__)
 
-MAX_BYTES = 50e9  # of a cache, unless it is told another bound
-ANNOUNCED = 1e9  # bytes from which a note says what a pass writes
+MAX_BYTES = 50e9  # default maximum size of a cache
+ANNOUNCED = 1e9  # bytes; before a pass that writes more, their number is logged
 
 
 class LayerCache:
     """All layers and codes of one model, and acoustic features, of some utterances.
 
     Args:
-        root: folder of the cache; may contain other models' and other speech's features.
+        root: folder of the cache; may contain features of other models and of other speech.
         reader: the model.
         code_sets: names from ``reader.code_sets``.
         acoustic: ``mfcc``, ``fbank``.
         dtype: of layers and acoustic features, ``float16`` or ``float32``.
-        max_bytes: of the cache; entries that were not used for longest are removed to make room.
+        max_bytes: maximum size of the cache; the least recently used entries are removed to make room.
 
     ``cache[name]`` is the ``FeatureFolder`` of ``layer_0``, ..., of a set of codes (F, K), or of an acoustic kind;
     the first access computes all of them.
@@ -93,7 +93,7 @@ class LayerCache:
 
         title = f"{self.reader.name} {'untrained, ' if self.reader.weights == 'random' else ''}all layers"
         write_rows(writers, self.utterances, title, features)
-        os.utime(self.folder)  # used now
+        os.utime(self.folder)  # it is now the most recently used entry
         self.filled = True
 
     def make_room(self) -> None:

@@ -1,6 +1,6 @@
 """The engine: sources, measures, and the table of both.
 
-A source is something to be measured, features or units with their place in time. A measure turns a source into
+A source is what is measured: features or units, with their place in time. A measure turns a source into
 figures. ``measure_all`` fills a table of both, which resumes where a run was interrupted.
 """
 
@@ -21,14 +21,14 @@ class Source:
     """Features, units, or both, of the same speech.
 
     Attributes:
-        name: of its row.
+        name: the name of its row.
         rate: frames per second.
         first_centre: time of the centre of frame 0, in seconds.
         features: utterance -> (n, D) numbers; None for units alone.
         units: utterance -> (n,) integers from 0; None for features alone.
         n_codes: number of different units; None: the largest unit + 1.
-        unit_distance: of units in ABX, ``onehot`` or ``edit``.
-        digest: identifies what is measured, where a table outlives the run.
+        unit_distance: distance of units in ABX, ``onehot`` or ``edit``.
+        digest: identifies the content, for tables that are kept on the disk.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Measure(Protocol):
 
 @dataclass(frozen=True)
 class Entry:
-    """A row to be: ``key`` identifies it in a table; ``head``: its first columns; ``make``: its source, when needed."""
+    """A row to measure: ``key`` identifies it in a table, ``head`` has its first columns, ``make`` opens its source."""
 
     key: str
     head: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""Sources from files: feature folders and unit files, with their place in time; and whether they fit an alignment."""
+"""Sources from files, feature folders and unit files, with their place in time; and checks against an alignment."""
 
 import hashlib
 import re
@@ -93,7 +93,7 @@ def short_names(files: Sequence[Path]) -> list[str]:
     return stems if len(set(stems)) == len(stems) else [str(file) for file in files]
 
 
-# ---- does it fit the alignment? --------------------------------------------------------------------------------------
+# ---- units and an alignment ------------------------------------------------------------------------------------------
 
 
 def aligned_units(
@@ -141,17 +141,17 @@ def aligned_units(
 def require_rate(name: str | Path, units: Mapping[str, np.ndarray], phones: PhoneAlignment, rate: float) -> None:
     """Raise UserError if units of ``rate`` Hz are over 10 % longer or shorter than the alignment of their speech."""
     count, seconds = sum(map(len, units.values())), sum(int(phones.ends[utt][-1]) for utt in units) / 1e6
-    if count == 0 or abs(count / rate / seconds - 1) <= TOLERANCE:  # without any unit ``Quality`` says so
+    if count == 0 or abs(count / rate / seconds - 1) <= TOLERANCE:  # without any unit, ``Quality.from_counts`` raises
         return
-    found = count / seconds
-    near = min(RATES, key=lambda usual: abs(np.log(usual / found)))
+    actual = count / seconds
+    near = min(RATES, key=lambda usual: abs(np.log(usual / actual)))
     if not any((ids[1:] == ids[:-1]).any() for ids in units.values()):
         likely = "no unit is repeated, so these are deduplicated, which have no rate; make them again without --dedup"
-    elif abs(near / found - 1) <= TOLERANCE:
+    elif abs(near / actual - 1) <= TOLERANCE:
         likely = f"try --rate {near:g}"
     else:
         likely = "not a usual rate (deduplicated units have none); give the right one, or the alignment of this speech"
     raise UserError(
-        f"{name}: {count} units for the {seconds:.1f} s in {phones.path} are {found:.1f} per second, not {rate:g} "
+        f"{name}: {count} units for the {seconds:.1f} s in {phones.path} are {actual:.1f} per second, not {rate:g} "
         f"(--rate); {likely}"
     )

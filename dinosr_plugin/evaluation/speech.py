@@ -14,7 +14,8 @@ from .phones import PhoneAlignment
 
 @dataclass(frozen=True)
 class Speech:
-    """
+    """Utterances with their phones and speakers.
+
     Attributes:
         phones: alignment of every utterance.
         speakers: utterance -> speaker, of every utterance; None if they are not known.
@@ -59,6 +60,7 @@ class Speech:
 
     @property
     def names(self) -> list[str]:
+        """Names of the utterances, in the manifest's order."""
         return [utterance.name for utterance in self.utterances]
 
     def speaker(self, utt: str) -> str:
@@ -69,6 +71,7 @@ class Speech:
 
     @property
     def hours(self) -> float:
+        """Duration of all utterances together."""
         return hours(self.utterances, range(len(self.utterances)))
 
     @cached_property
@@ -81,7 +84,7 @@ class Speech:
 
 
 def digest_of_utterances(utterances: Sequence[Utterance]) -> str:
-    """SHA-256 of names and lengths. Sound behind the same names and lengths is taken to be the same."""
+    """SHA-256 of names and lengths. Files with the same names and lengths are assumed to contain the same sound."""
     lines = "".join(f"{utterance.name}\t{utterance.samples}\n" for utterance in utterances)
     return hashlib.sha256(lines.encode()).hexdigest()
 

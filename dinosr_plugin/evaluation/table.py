@@ -9,7 +9,7 @@ from ..data.manifest import write_files
 
 
 class Column(NamedTuple):
-    """``key`` of a row; ``header``; ``spec``: format specification as after the colon of an f-string."""
+    """A column: ``key`` of its values in a row, its ``header``, and ``spec``, the format as in an f-string."""
 
     key: str
     header: str

@@ -90,7 +90,7 @@ def curve(records: Sequence[Mapping[str, float]], key: str) -> list[tuple[int, f
 
 
 def loss_curve(records: Sequence[Mapping[str, float]]) -> list[tuple[int, float]]:
-    """The loss on masked frames, in nats; for a model with several losses, only the one on masked frames."""
+    """The loss, in nats per unit of the objective; of a DinoSR model with several losses, the one on masked frames."""
     return curve(records, "loss_dinosr") or curve(records, "loss")
 
 

@@ -1,4 +1,4 @@
-"""Quality of unit files: what `dinosr quality` does with files and folders of units."""
+"""Quality of unit files and folders of them, for `dinosr quality`."""
 
 import json
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from .speech import Speech, manifest_speakers, speakers_of
 from .table import Column
 
 NAME = Column("name", "units of")
-DEFAULT_RATE = 50.0  # units per second of a file that does not say it
+DEFAULT_RATE = 50.0  # units per second of a file without ``UnitInfo``
 
 
 def is_checkpoint(path: str | Path) -> bool:
@@ -45,7 +45,7 @@ def unit_files(path: str | Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class MeasuredUnits:
-    """``row``: ``{"name", **figures}``; ``counts``: behind them."""
+    """``row``: ``{"name", **figures}``; ``counts``: what the figures are computed from."""
 
     row: dict[str, Any]
     counts: UnitCounts
@@ -81,15 +81,15 @@ def measure_files(
     measured, notes = [], []
     for name, file in zip(short_names(files), files):
         source: Source = open_units(file, rate, first_centre, tsv, DEFAULT_RATE)
-        units, own_notes = aligned_units(file, source.require_units(), phones, source.rate, skip_missing, corpus)
+        units, notes_of_file = aligned_units(file, source.require_units(), phones, source.rate, skip_missing, corpus)
         speakers = speakers_of(list(units), tsv)
         if speakers is None:
-            own_notes.append(f"{file}: speakers unknown, as names are not LibriSpeech's; give --manifest")
+            notes_of_file.append(f"{file}: speakers unknown, as names are not LibriSpeech's; give --manifest")
         source, speech = replace(source, name=name, units=units), Speech(phones, speakers)
         counts = quality.count(source, speech)
         row = {"name": name, **counts.figures().as_dict(), **figures_of(source, speech, others)}
         measured.append(MeasuredUnits(row, counts))
-        notes += own_notes
+        notes += notes_of_file
     return measured, notes
 
 

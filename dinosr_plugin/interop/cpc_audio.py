@@ -231,8 +231,8 @@ def require_complete(cfg: dict[str, Any], model: dict[str, Tensor], path: str | 
     required, actual = expected(cfg), shapes_of(model)
     for name in sorted(required.keys() | actual.keys()):
         if required.get(name) != actual.get(name):
-            found, should = actual.get(name, "missing"), required.get(name, "absent")
+            is_now, should_be = actual.get(name, "missing"), required.get(name, "absent")
             raise UserError(
-                f"{path}: a CPC_audio model whose {name} (its name in this plug-in) is {found}, not {should}; copy the "
-                "file again"
+                f"{path}: a CPC_audio model whose {name} (its name in this plug-in) is {is_now}, not {should_be}; "
+                "copy the file again"
             )

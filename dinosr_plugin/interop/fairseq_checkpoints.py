@@ -7,8 +7,6 @@ from typing import Any
 from fairseq.models import MODEL_REGISTRY
 from omegaconf import DictConfig
 
-# ---- checkpoints -----------------------------------------------------------------------------------------------------
-
 
 def make_self_contained(state: dict[str, Any]) -> None:
     """Change a checkpoint's state so that fairseq builds its model from the file alone."""
@@ -29,7 +27,7 @@ def forget_hubert_labels(state: dict[str, Any]) -> None:
     """Drop HuBERT's label embeddings where the dictionaries of the labels are missing.
 
     The embeddings are of no use after training. Fine-tuned models and the first released ones lack the dictionaries,
-    and fairseq would look for them in the folder of whoever trained the model.
+    and fairseq would look for them in a folder of the machine that the model was trained on.
     """
     for cfg, prefix in ((state.get("cfg"), ""), (pretraining_config(state), "w2v_encoder.w2v_model.")):
         task_state = state.setdefault("task_state", {})

@@ -1,4 +1,4 @@
-"""fairseq's own wav2vec 2.0, HuBERT and data2vec audio: their trunks as this plug-in's, and HuBERT's checkpoints."""
+"""fairseq's wav2vec 2.0, HuBERT and data2vec audio: conversion of their trunks, and of HuBERT's checkpoints."""
 
 from dataclasses import fields
 from typing import Any

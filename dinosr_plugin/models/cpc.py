@@ -16,6 +16,7 @@ from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..modules import frame_grid
 from ..modules.causal_transformer import CausalTransformerLayer
 from ..modules.channel_norm import ChannelNorm
 from ..modules.infonce import draw_negatives, infonce_logits
@@ -35,7 +36,7 @@ NORMS = {
 }
 RECURRENT = {"lstm": nn.LSTM, "gru": nn.GRU}
 PREDICTOR_HEADS = 8
-PREDICTOR_FEED_FORWARD = 8  # times the width
+PREDICTOR_FEED_FORWARD = 8  # width of the feed-forward block, in units of the predictor's width
 SIZE_FIELDS = ("encoder_channels", "encoder_norm", "context", "context_layers", "context_dim")
 """Settings that a model must share with the one that it starts from ..."""
 PREDICTOR_FIELDS = {
@@ -72,7 +73,7 @@ class CPCConfig(ObjectiveConfig):
         default=116,
         metadata={"help": "predictor=transformer: largest number of anchors, which is frames of a window minus steps"},
     )
-    steps: int = field(default=12, metadata={"help": "K: how many frames ahead are predicted"})
+    steps: int = field(default=12, metadata={"help": "K: number of future frames that are predicted"})
     n_negatives: int = field(default=128, metadata={"help": "negative frames for each positive one"})
     cpc_reduction: ChoiceEnum(["sum", "mean"]) = field(
         default="sum",
@@ -120,10 +121,11 @@ class ConvEncoder(nn.Module):
             if sizes is not None:
                 sizes = lengths_after(sizes, *shape)
                 x = x * (torch.arange(x.size(2), device=x.device) < sizes.unsqueeze(1)).unsqueeze(1)
-        return x.transpose(1, 2)
+        return x.transpose(1, 2)  # (B, F, C)
 
 
 def lengths_after(lengths: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
+    """Numbers of frames (B,) int64 after a convolution with ``padding`` zeros at either end."""
     return (torch.div(lengths + 2 * padding - kernel, stride, rounding_mode="floor") + 1).clamp(min=0)
 
 
@@ -136,7 +138,7 @@ class Context(nn.Module):
 
     def forward(self, x: Tensor, layer: int | None = None):
         """x (B, F, C) -> c (B, F, D), and for each layer (output (F, B, D), None, None) as in the trunk."""
-        x, layer_results = x.transpose(0, 1), []
+        x, layer_results = x.transpose(0, 1), []  # (F, B, C)
         for recurrent in self.layers[: None if layer is None else layer + 1]:
             x, _ = recurrent(x)
             layer_results.append((x, None, None))
@@ -152,7 +154,7 @@ class LinearPredictors(nn.Module):
         self.project = nn.Linear(cfg.context_dim, cfg.steps * cfg.encoder_channels, bias=False)
 
     def forward(self, c: Tensor) -> Tensor:
-        return self.project(c).unflatten(-1, (self.steps, -1)).permute(2, 0, 1, 3)
+        return self.project(c).unflatten(-1, (self.steps, -1)).permute(2, 0, 1, 3)  # (B, W, K, C) -> (K, B, W, C)
 
 
 class TransformerPredictors(nn.Module):
@@ -184,13 +186,12 @@ class CPC(Objective):
     """Encoder, context network and predictors.
 
     Attributes:
-        field: samples that give a first frame. Frame t stands for samples 160 t .. 160 t + 158; it depends on samples
+        grid: number and place of the frames. Frame t is centred on samples 160 t .. 160 t + 158; it depends on samples
             160 t - 153 .. 160 t + 311.
-        hop: samples from one frame to the next.
     """
 
     needs = DataNeeds(windows=True)
-    field, hop = 159, 160
+    grid = frame_grid.CPC
 
     def __init__(self, cfg: CPCConfig):
         super().__init__()
@@ -229,7 +230,7 @@ class CPC(Objective):
 
     def frame_counts(self, samples: Tensor) -> Tensor:
         """Number of frames of utterances of so many samples: floor((n + 1) / 160); int64 in and out."""
-        return torch.div(samples + 1, self.hop, rounding_mode="floor")
+        return self.grid.counts(samples)
 
     def count_anchors(self, samples: int) -> int:
         """W: how many frames of a window of so many samples have K frames after them.
@@ -240,7 +241,7 @@ class CPC(Objective):
             raise UserError(
                 "model.predictor=none: nothing is predicted, so nothing learned; set model.predictor=linear"
             )
-        frames, steps = int(self.frame_counts(torch.tensor(samples))), self.cfg.steps
+        frames, steps = self.grid.count(samples), self.cfg.steps
         limit = steps + self.cfg.predictor_positions if self.cfg.predictor == "transformer" else frames
         if not steps < frames <= limit:
             raise UserError(

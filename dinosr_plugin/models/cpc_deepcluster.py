@@ -13,7 +13,8 @@ from omegaconf import MISSING
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..modules.frame_labels import SAMPLE_RATE, labels_of_frames
+from ..modules.frame_grid import SAMPLE_RATE
+from ..modules.frame_labels import labels_of_frames
 from .cpc import CPC, CPCConfig
 from .objective import DataNeeds, Output, fill_num_classes, require_same_fields
 
@@ -85,7 +86,7 @@ class CPCDeepCluster(CPC):
         output = super().learn(z, c, utterances)
         # the label that begins nearest to a time half a label earlier is the one during which the frame begins
         half = SAMPLE_RATE // (2 * label_rate)
-        targets = labels_of_frames(labels, label_starts - half, label_rate, self.hop, c.size(1))[0]  # (B, W)
+        targets = labels_of_frames(labels, label_starts - half, label_rate, self.grid.hop, c.size(1))[0]  # (B, W)
         logits = self.classifier(c).float()  # (B, W, V)
         nll = F.cross_entropy(logits.transpose(1, 2), targets, reduction="sum")
         accuracy = (logits.argmax(-1) == targets).float().mean()

@@ -139,11 +139,11 @@ class DinoSR(Trunk):
         self.heads = nn.ModuleList(nn.Linear(cfg.encoder_embed_dim, cfg.codebook_size) for _ in range(self.n_codebooks))
         self.teacher = EmaTeacher(Encoder(cfg), self.encoder, copied=["pos_conv."])
         self.codebooks = Codebooks(self.n_codebooks, cfg.codebook_size, cfg.encoder_embed_dim, cfg.revive_after)
-        self.places_codewords = cfg.codebook_init == "frames"  # the first batch of a run does
+        self.places_codewords = cfg.codebook_init == "frames"  # whether the first batch of a run sets the codewords
         self.num_updates = 0
         self.update_begun = False  # a batch of training came since the last begin_update or end_update
         self.batch_skipped = False
-        self.held: list[tuple[nn.Parameter, Tensor]] | None = None  # (parameter, its value) of what is frozen
+        self.held: list[tuple[nn.Parameter, Tensor]] | None = None  # frozen parameters and their values
 
     def forward(
         self,
@@ -195,7 +195,8 @@ class DinoSR(Trunk):
         """Output x (B, F, D) and layer results of the student -> (1, B, F, D), or (K, B, F, D) for matching layers."""
         if self.cfg.head_layers == "last":
             return x.unsqueeze(0)
-        return torch.stack([output for output, _, _ in layer_results[-self.n_codebooks :]]).transpose(1, 2)
+        outputs = torch.stack([output for output, _, _ in layer_results[-self.n_codebooks :]])  # (K, F, B, D)
+        return outputs.transpose(1, 2)
 
     @torch.no_grad()
     def targets(self, inputs: Tensor, padding: Tensor | None) -> Tensor:
@@ -258,6 +259,7 @@ class DinoSR(Trunk):
     # ---- updates -------------------------------------------------------------------------------------------------
 
     def is_frozen(self, update: int) -> bool:
+        """Whether the teacher no longer moves at the end of this update (from 1)."""
         return 0 <= self.cfg.freeze_teacher_step <= update
 
     def ema_decay(self, update: int) -> float:

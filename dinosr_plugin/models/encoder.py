@@ -25,6 +25,7 @@ from ..modules.fast.attention import attention
 from ..modules.fast.dropout import dropout
 from ..modules.fast.extractor import ConvExtractor
 from ..modules.fast.gelu_linear import gelu_linear
+from ..modules.frame_grid import TRUNK, FrameGrid
 from ..modules.log_mel import LogMel
 from ..modules.masking import row_generators, span_mask
 from .objective import Objective, ObjectiveConfig, require_same_fields
@@ -132,22 +133,24 @@ class Encoder(nn.Module):
         return x, layer_results
 
     def add_positions(self, x: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """x (B, F, D) plus the output of the positional convolutions, in which padded frames count as zeros."""
         keep = None if padding_mask is None else (~padding_mask).unsqueeze(-1).to(x.dtype)
         x = x if keep is None else x * keep
         position = x
         for conv in self.pos_conv if self.pos_conv_depth > 1 else [self.pos_conv]:
-            position = conv(position.transpose(1, 2)).transpose(1, 2)
+            position = conv(position.transpose(1, 2)).transpose(1, 2)  # (B, D, F) for the convolution, then (B, F, D)
             position = position if keep is None else position * keep
         return x + position
 
     def transform(self, x: Tensor, padding_mask: Tensor | None, last: int | None):
+        """x (B, F, D) through the Transformer layers up to ``last`` -> (x, layer_results) as ``forward``."""
         layer_results = []
         for i, layer in enumerate(self.layers):
             feed_forward = None
             if not (self.training and self.layerdrop > 0 and torch.rand(()).item() <= self.layerdrop):
                 x, feed_forward = layer(x, padding_mask)
-                feed_forward = feed_forward.transpose(0, 1)
-            layer_results.append((x.transpose(0, 1), None, feed_forward))
+                feed_forward = feed_forward.transpose(0, 1)  # (F, B, D)
+            layer_results.append((x.transpose(0, 1), None, feed_forward))  # x as (F, B, D)
             if i == last:
                 break
         return x, layer_results
@@ -201,13 +204,15 @@ class TransformerLayer(TransformerSentenceEncoderLayer):
         return self.final_layer_norm(x + self.drop(y)), y
 
     def attend(self, x: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """Self-attention: x (B, F, D) -> (B, F, D)."""
         projections = (self.self_attn.q_proj, self.self_attn.k_proj, self.self_attn.v_proj)
         # (B, F, D) -> (B, H, F, D / H)
         q, k, v = (project(x).unflatten(2, (self.self_attn.num_heads, -1)).transpose(1, 2) for project in projections)
         attended = attention(q, k, v, padding_mask, self.self_attn.dropout_module.p if self.training else 0.0)
-        return self.self_attn.out_proj(attended.transpose(1, 2).flatten(2))
+        return self.self_attn.out_proj(attended.transpose(1, 2).flatten(2))  # (B, H, F, D / H) -> (B, F, D)
 
     def feed_forward(self, x: Tensor) -> Tensor:
+        """x (B, F, D) -> (B, F, D), before the residual sum."""
         x = self.fc1(x)
         if self.activation_fn is utils.get_activation_fn("gelu") and not (
             self.training and self.activation_dropout > 0
@@ -220,6 +225,7 @@ class TransformerLayer(TransformerSentenceEncoderLayer):
 
 
 def transformer_layer(cfg: TrunkConfig) -> nn.Module:
+    """A ``TransformerLayer`` with these settings, which recomputes its activations if ``checkpoint_activations``."""
     layer = TransformerLayer(
         embedding_dim=cfg.encoder_embed_dim,
         ffn_embedding_dim=cfg.encoder_ffn_embed_dim,
@@ -279,7 +285,7 @@ class FrameMasks:
 class Trunk(Objective):
     """The trunk; a subclass adds an objective: its heads, its targets and its loss."""
 
-    # waveforms stay float32 whatever the precision of the model: compat.training.keep_waveforms_float32
+    # waveforms stay float32 in any precision of the model: compat.training.keep_waveforms_float32
     takes_float32 = True
 
     def __init__(self, cfg: TrunkConfig):
@@ -290,11 +296,12 @@ class Trunk(Objective):
         if cfg.front_end == "fbank":
             self.feature_extractor = LogMel(cfg.n_mels)
             dim = self.feature_extractor.dim
-            self.conv_layers = [(dim, 400, 320)]  # window and hop, for frame_counts
+            self.grid = TRUNK
         else:
             self.conv_layers = parse_conv_layers(cfg.conv_feature_layers)
             self.feature_extractor = ConvExtractor(self.conv_layers, cfg.extractor_mode, cfg.conv_bias)
             dim = self.conv_layers[-1][0]
+            self.grid = FrameGrid.of_convolutions(self.conv_layers)
         self.post_extract_proj = nn.Linear(dim, cfg.encoder_embed_dim)
         self.mask_emb = nn.Parameter(torch.empty(cfg.encoder_embed_dim).uniform_())
         self.encoder = Encoder(cfg)
@@ -314,7 +321,7 @@ class Trunk(Objective):
             ("min_sample_size", task_cfg.min_sample_size or 0),
             ("max_sample_size", task_cfg.max_sample_size),
         ):
-            if samples is not None and self.frame_counts(torch.tensor(samples)) < 2:
+            if samples is not None and self.grid.count(samples) < 2:
                 raise UserError(
                     f"task.{name}={samples} allows utterances of fewer than 2 frames, too few to mask one; "
                     "raise it (720 is enough for the usual front ends)"
@@ -336,13 +343,11 @@ class Trunk(Objective):
 
     def frame_counts(self, samples: Tensor) -> Tensor:
         """Number of frames of utterances of so many samples; int64 in and out, 0 for one that is too short."""
-        for _, kernel, stride in self.conv_layers:
-            samples = torch.div(samples - kernel, stride, rounding_mode="floor") + 1
-        return samples.clamp(min=0)
+        return self.grid.counts(samples)
 
     def n_frames(self, source: Tensor) -> int:
         """F of a waveform (B, T)."""
-        return int(self.frame_counts(torch.tensor(source.size(1))))
+        return self.grid.count(source.size(1))
 
     def frame_padding(self, source: Tensor, padding_mask: Tensor | None) -> Tensor:
         """padding_mask (B, T) over samples, or None -> (B, F) bool over frames."""

@@ -9,7 +9,6 @@ Names and shapes of the parameters are those of fairseq's ``hubert``, so that it
 """
 
 import logging
-import math
 from dataclasses import dataclass, field, replace
 from typing import List
 
@@ -134,8 +133,7 @@ class Hubert(Trunk):
         masks = self.frame_masks(source, padding_mask, mask_indices, utterances)
         frames = self.extract_frames(source, masks.padding)  # (B, F, C)
         x, _ = self.encode_masked(self.project(frames), masks)
-        hop = math.prod(stride for _, _, stride in self.conv_layers)
-        targets = labels_of_frames(labels, label_starts, label_rate, hop, frames.size(1))  # (S, B, F)
+        targets = labels_of_frames(labels, label_starts, label_rate, self.grid.hop, frames.size(1))  # (S, B, F)
         output = self.losses(x, targets, masks)
         if self.cfg.front_end == "conv":
             square = select_frames(frames, masks.valid).float().pow(2).mean()

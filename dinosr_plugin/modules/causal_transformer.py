@@ -44,4 +44,4 @@ class CausalTransformerLayer(nn.Module):
         bias = by_distance.gather(-1, distance.clamp(min=0).expand(B, self.heads, W, W))
         bias = bias.masked_fill(distance < 0, float("-inf"))  # (B, H, W, W)
         attended = F.scaled_dot_product_attention(query, key, value, bias, self.dropout if self.training else 0.0)
-        return self.out(attended.transpose(1, 2).reshape(B, W, D))
+        return self.out(attended.transpose(1, 2).reshape(B, W, D))  # (B, H, W, D/H) -> (B, W, D)

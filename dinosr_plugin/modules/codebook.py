@@ -30,7 +30,7 @@ class Codebooks(nn.Module):
         self.revive_after = revive_after
         sums = torch.randn(n_codebooks, codebook_size, dim)
         # normalised over V for each dimension, which gives them the scale of the instance-normalised targets
-        sums = F.instance_norm(sums.transpose(1, 2)).transpose(1, 2).contiguous()
+        sums = F.instance_norm(sums.transpose(1, 2)).transpose(1, 2).contiguous()  # (K, D, V), then (K, V, D)
         self.register_buffer("sums", sums, persistent=False)
         self.register_buffer("counts", torch.ones(n_codebooks, codebook_size), persistent=False)
         self.register_buffer("idle", torch.zeros(n_codebooks, codebook_size), persistent=False)
@@ -138,6 +138,7 @@ class Codebooks(nn.Module):
 
 
 def distributed() -> bool:
+    """Whether there are several ranks."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 

@@ -38,7 +38,7 @@ def codebook_sums(log_probs: Tensor, codes: Tensor) -> Sums:
 def mean_over_frames(sums: Sums, name: str) -> Tensor:
     """Mean over frames of the sum ``name``, (K,) or (K, V); 0 without frames."""
     frames = sums["frames"].clamp(min=1)
-    return sums[name] / frames.view(-1, *[1] * (sums[name].dim() - 1))
+    return sums[name] / frames.view(-1, *[1] * (sums[name].dim() - 1))  # frames as (K,) or (K, 1)
 
 
 def entropy(p: Tensor) -> Tensor:

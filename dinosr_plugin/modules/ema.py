@@ -15,7 +15,7 @@ def annealed_decay(start: float, end: float, step: int, steps: int) -> float:
 
 
 class EmaTeacher(nn.Module):
-    """Averages ``student`` into ``model``, in float32 whatever the precision of the student.
+    """Averages ``student`` into ``model``, in float32 in any precision of the student.
 
     The average is neither among ``parameters()`` nor in this module's state dict: it has no gradient, and checkpoints
     keep it as one nested dictionary (``average()``), which is the layout of the released model.
@@ -80,7 +80,7 @@ class EmaTeacher(nn.Module):
 
     @torch.no_grad()
     def step_(self, student: nn.Module, decay: float):
-        """average <- decay * average + (1 - decay) * student; what is to be copied is copied."""
+        """average <- decay * average + (1 - decay) * student; tensors that are not averaged are copied."""
         averaged: tuple[list[Tensor], list[Tensor]] = ([], [])
         copied: tuple[list[Tensor], list[Tensor]] = ([], [])
         parameters = dict(student.named_parameters())

@@ -1,7 +1,10 @@
 """Where frames lie in time: the one formula for their number, their rate and their centres."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:  # `data` and `units` use this file without importing torch
+    from torch import Tensor
 
 SAMPLE_RATE = 16_000  # Hz
 
@@ -28,6 +31,10 @@ class FrameGrid(NamedTuple):
         """Number of frames of so many samples; 0 if there are too few for one."""
         return max(0, (samples - self.field) // self.hop + 1)
 
+    def counts(self, samples: "Tensor") -> "Tensor":
+        """``count`` of each element: int64 in and out, in any shape, on any device."""
+        return ((samples - self.field) // self.hop + 1).clamp(min=0)
+
     @property
     def rate(self) -> float:
         """Frames per second."""
@@ -40,6 +47,6 @@ class FrameGrid(NamedTuple):
 
 
 TRUNK = FrameGrid(field=400, hop=320)
-"""Of wav2vec 2.0's convolutions and all that shares their frames: 50 Hz, centre of frame 0 at 12.5 ms."""
+"""wav2vec 2.0's convolutions, and every model with the same frames: 50 Hz, centre of frame 0 at 12.5 ms."""
 CPC = FrameGrid(field=159, hop=160)
-"""Of CPC's padded convolutions, whose frame i is centred on samples 160 i + 79.5: 100 Hz, 4.97 ms."""
+"""CPC's padded convolutions: 100 Hz, centre of frame 0 at 4.97 ms, the middle of samples 0 to 158."""

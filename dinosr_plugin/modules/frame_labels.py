@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-SAMPLE_RATE = 16_000
+from .frame_grid import SAMPLE_RATE
 
 
 def labels_of_frames(labels: Tensor, starts: Tensor, rate: int, hop: int, n_frames: int) -> Tensor:

@@ -32,9 +32,9 @@ def mel_filters(n_mels: int, sample_rate: int = 16000, low: float = 20.0) -> Ten
 class LogMel(nn.Module):
     """Log-Mel energies; two frames of 10 ms are stacked into one of 20 ms.
 
-    Each bin has mean 0 and variance 1 over an utterance. Frame i covers samples 320 i to 320 i + 560; there are
-    ``1 + (samples - 400) // 320`` frames, as many as the convolutional extractor computes. It has no parameters and is
-    computed in float32 in any precision of the model.
+    Each bin has mean 0 and variance 1 over an utterance. Frame i covers samples [320 i, 320 i + 560); there are
+    ``1 + (samples - 400) // 320`` frames, as many as the convolutional extractor computes, and they have the places of
+    its frames (``frame_grid.TRUNK``). It has no parameters and is computed in float32 in any precision of the model.
     """
 
     window: Tensor
@@ -67,4 +67,4 @@ class LogMel(nn.Module):
         n = valid.sum(1, keepdim=True).clamp(min=1)
         mean = (x * valid).sum(1, keepdim=True) / n
         variance = ((x - mean).pow(2) * valid).sum(1, keepdim=True) / n
-        return ((x - mean) * torch.rsqrt(variance + 1e-5) * valid).transpose(1, 2)
+        return ((x - mean) * torch.rsqrt(variance + 1e-5) * valid).transpose(1, 2)  # (B, dim, F)

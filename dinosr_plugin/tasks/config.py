@@ -105,7 +105,7 @@ class RelabellingConfig(FairseqDataclass):
     )
     relabel_layer: Optional[int] = field(
         default=None,
-        metadata={"help": "Transformer layer, from 0, whose output is clustered; the paper: 5, the middle one of 12"},
+        metadata={"help": "layer, from 0, whose output is clustered; the paper: 5, the middle one of 12"},
     )
     relabel_normalize: bool = field(
         default=False,

@@ -21,6 +21,7 @@ from .. import compat
 from ..data.dataset import SpeechDataset, longest_utterance
 from ..errors import UserError
 from ..interop.fairseq_models import adopt_fairseqs_hubert
+from ..modules.frame_grid import TRUNK
 from ..runs.updates import WholeUpdates
 from .generation import Decoding, DecodingConfig
 from .pretraining import require_data, split_names
@@ -32,9 +33,6 @@ FAIRSEQ_MAX_TOKENS = 12_000
 
 AUDIO_MAX_TOKENS = 1_600_000
 """Used instead: 100 s of audio at 16 kHz in a batch."""
-
-FRAME_FIELD, FRAME_HOP = 400, 320
-"""Samples that a frame of the trunk covers, and samples between frames; for the warning about long transcripts only."""
 
 
 @dataclass
@@ -214,18 +212,14 @@ def require_checkpoint(path: str) -> None:
 
 
 def warn_of_crowded_targets(split: str, labels: Sequence[Sequence[str]], sizes: Sequence[int]) -> None:
-    """Warn of transcripts that have no CTC alignment, because there are too few frames.
+    """Warn of transcripts that have no CTC alignment, because there are too few frames; the model's are the trunk's.
 
     Args:
         split: for the message.
         labels: a list of symbols for each utterance.
         sizes: samples of each utterance.
     """
-    crowded = [
-        i
-        for i, (label, size) in enumerate(zip(labels, sizes))
-        if frames_needed(label) > (size - FRAME_FIELD) // FRAME_HOP + 1
-    ]
+    crowded = [i for i, (label, size) in enumerate(zip(labels, sizes)) if frames_needed(label) > TRUNK.count(size)]
     if crowded:
         logger.warning(
             f"{split}: {len(crowded)} utterances have more labels than frames, the first is number {crowded[0]}; "

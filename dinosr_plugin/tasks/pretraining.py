@@ -14,9 +14,9 @@ from fairseq.tasks.audio_pretraining import AudioPretrainingConfig, AudioPretrai
 from omegaconf import OmegaConf
 
 from .. import compat
-from ..checkpoints.load import load_model, wants_normalized_waves
+from ..checkpoints.load import expects_normalized_waves, load_model
 from ..checkpoints.readers import trunk_of
-from ..criterions.dinosr import codebook_sums
+from ..criterions.dinosr import logged_codebook_sums
 from ..data.dataset import SpeechDataset, longest_utterance
 from ..data.labels import count_classes, label_kinds
 from ..data.windows import WindowDataset
@@ -70,8 +70,8 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         check_windows(cfg)
         self.watch = CollapseWatch(cfg.on_collapse, cfg.collapse_patience)
         self.relabelling = Relabelling(cfg)
-        self.trained_on = None  # name of the split
-        self.micro_batches = []  # loss, logging output and files of each, in this update
+        self.trained_on = None  # name of the training split
+        self.micro_batches = []  # (loss, logging output, files) of each micro-batch of this update
 
     def load_dataset(self, split: str, task_cfg: DinoSRPretrainingConfig | None = None, **kwargs) -> None:
         """Load ``<data>/<split>.tsv`` after a check of its text.
@@ -129,9 +129,8 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
                 f"dataset.max_tokens={max_tokens} is less than the longest utterance, {longest} samples after "
                 "cropping; raise it or lower task.max_sample_size"
             )
-        for corpus in getattr(
-            dataset, "datasets", {}
-        ).values():  # fairseq sets the epoch of a mixture, not of its parts
+        # fairseq sets the epoch of a mixture of corpora, not of its parts
+        for corpus in getattr(dataset, "datasets", {}).values():
             corpus.set_epoch(epoch)
         return super().get_batch_iterator(dataset, max_tokens=max_tokens, epoch=epoch, **kwargs)
 
@@ -164,7 +163,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
     def start_from(self, model: Objective, file: str) -> None:
         """Give the model the weights in a checkpoint of this plug-in, of fairseq's speech models or of CPC_audio."""
         loaded, cfg, _ = load_model(file)
-        normalize = wants_normalized_waves(cfg)
+        normalize = expects_normalized_waves(cfg)
         if normalize != bool(self.cfg.normalize):
             logger.warning(
                 f"model.start_from={file}: was trained with task.normalize={str(normalize).lower()}; use the same here"
@@ -204,7 +203,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         """
         for loss, log, files in self.micro_batches:
             if not torch.isfinite(loss):
-                warn_of_bad_loss(loss.item(), codebook_sums([log]), self.update, files)
+                warn_of_bad_loss(loss.item(), logged_codebook_sums([log]), self.update, files)
         self.micro_batches.clear()
 
     def valid_step(self, sample, model, criterion):
@@ -214,7 +213,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
     def reduce_metrics(self, logging_outputs: list[dict], criterion):
         """Log an update or a batch of a validation, and watch for a collapse."""
         super().reduce_metrics(logging_outputs, criterion)
-        sums = codebook_sums(logging_outputs)
+        sums = logged_codebook_sums(logging_outputs)
         if sums and criterion.training:
             self.watch.update(sums, self.update, self.files)
 

@@ -28,7 +28,7 @@ from ..data.dataset import SpeechDataset
 from ..data.labels import FrameLabels, label_lines, read_labels
 from ..data.manifest import write_files
 from ..errors import UserError
-from ..models.encoder import Trunk
+from ..models.objective import Objective
 from ..units.batches import BATCH_SAMPLES, Progress, plan_batches, prefetch
 from ..units.clustering import SAMPLE, SAMPLE_AT_LEAST, assign, cluster
 from ..units.frames import standardize
@@ -56,7 +56,7 @@ class Relabelling:
         self.epoch = 0
 
     def begin_epoch(
-        self, epoch: int, model: Trunk, splits: dict[str, SpeechDataset], trained_on: str, state: dict[str, Any]
+        self, epoch: int, model: Objective, splits: dict[str, SpeechDataset], trained_on: str, state: dict[str, Any]
     ) -> None:
         """Give all splits the labels of this epoch.
 
@@ -125,7 +125,7 @@ def digest(labels: FrameLabels) -> str:
 
 
 def relabel(
-    model: Trunk, splits: dict[str, SpeechDataset], trained_on: str, layer: int, normalize: bool, seed: list[int]
+    model: Objective, splits: dict[str, SpeechDataset], trained_on: str, layer: int, normalize: bool, seed: list[int]
 ) -> None:
     """Overwrite the first label set of every split with clusters of a layer's output, matched to the old labels.
 
@@ -152,12 +152,12 @@ def relabel(
 
 
 def new_centroids(
-    model: Trunk, dataset: SpeechDataset, layer: int, normalize: bool, k: int, seed: list[int]
+    model: Objective, dataset: SpeechDataset, layer: int, normalize: bool, k: int, seed: list[int]
 ) -> np.ndarray:
     """(k, D) float32, the same on all ranks: k-means, on rank 0, of a random sample of frames computed by all ranks."""
     rows, places = draw_frames(frame_counts(model, dataset), max(SAMPLE * k, SAMPLE_AT_LEAST), seed)
     # the last column is 1 for the frames that were computed
-    sample = torch.zeros(sum(len(place) for _, place in places.values()), model.cfg.encoder_embed_dim + 1)
+    sample = torch.zeros(sum(len(place) for _, place in places.values()), reader_of(model).width + 1)
     for row, frames in layer_frames(model, dataset, rows, layer, normalize, "frames for k-means"):
         positions, place = places[row]
         sample[place] = torch.cat([torch.from_numpy(frames[positions]), torch.ones(len(place), 1)], dim=1)
@@ -206,7 +206,7 @@ def draw_frames(
 
 
 def cluster_labels(
-    model: Trunk, dataset: SpeechDataset, layer: int, normalize: bool, centroids: np.ndarray
+    model: Objective, dataset: SpeechDataset, layer: int, normalize: bool, centroids: np.ndarray
 ) -> np.ndarray:
     """The cluster of every label's frame, (n,) int32 in the order of the first label set's values, on all ranks.
 
@@ -233,8 +233,9 @@ def frames_of_labels(n_labels: int, n_frames: int, rate: int, hop: int) -> np.nd
 # ---- features, by all ranks ------------------------------------------------------------------------------------------
 
 
-def frame_counts(model: Trunk, dataset: SpeechDataset) -> np.ndarray:
-    return model.frame_counts(torch.from_numpy(dataset.sizes)).numpy()
+def frame_counts(model: Objective, dataset: SpeechDataset) -> np.ndarray:
+    """(utterances,) int64, frames of each."""
+    return reader_of(model).grid.counts(torch.from_numpy(dataset.sizes)).numpy()
 
 
 class Samples(NamedTuple):
@@ -245,7 +246,7 @@ class Samples(NamedTuple):
 
 @torch.no_grad()
 def layer_frames(
-    model: Trunk, dataset: SpeechDataset, rows: Iterable[int], layer: int, normalize: bool, title: str
+    model: Objective, dataset: SpeechDataset, rows: Iterable[int], layer: int, normalize: bool, title: str
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (row, features (F, D) float32) for this rank's share of the rows, in any order.
 
@@ -265,11 +266,11 @@ def layer_frames(
     logger.info(f"{title}: {progress.summary()}")
 
 
-def device_of(model: Trunk) -> torch.device:
+def device_of(model: Objective) -> torch.device:
     return next(model.parameters()).device
 
 
-def sum_over_ranks(values: Tensor, model: Trunk) -> Tensor:
+def sum_over_ranks(values: Tensor, model: Objective) -> Tensor:
     """Sum a CPU tensor over all ranks; it is communicated on the device of the model, and returned on the CPU."""
     if n_ranks() == 1:
         return values

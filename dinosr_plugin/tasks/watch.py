@@ -27,7 +27,7 @@ def describe(sums: dict[str, Tensor]) -> str:
 
 
 class CollapseWatch:
-    """Counts for how many updates in a row a codebook, or what is predicted of it, has been collapsed.
+    """Counts for how many updates in a row each codebook, or the prediction of its codes, has been collapsed.
 
     Args:
         action: "warn" logs it every ``patience`` updates; "stop" ends the run. The figures are sums over ranks, so that

@@ -19,47 +19,19 @@ from .features import LiveFeatures, code_spec, default_device, read_rows, write_
 from .frames import frames_of
 from .kmeans import KMeans
 from .store import FeatureFolder, missing_shards
-from .unit_files import UnitInfo, write_unit_files, write_units
-
-# ---- sequences -------------------------------------------------------------------------------------------------------
-
-
-def dedup(units: np.ndarray) -> np.ndarray:
-    """(n,) -> (m,): each run of a unit once. Durations are lost, so such units have no rate."""
-    changes = np.ones(len(units), dtype=bool)
-    changes[1:] = units[1:] != units[:-1]
-    return units[changes]
-
-
-def at_rate(units: np.ndarray, rate: float, target: float) -> np.ndarray:
-    """(n,) units at ``rate`` Hz -> at ``target`` Hz: each repeated, or every second, third ... kept.
-
-    Repeating says the same in shorter frames. Keeping every second unit leaves out those in between: what remains are
-    units that were found, in their places, but one that lasted a single frame may be gone. (Units that are found at
-    25 Hz in the first place, from features averaged in pairs, differ: compute features at that rate and k-means on
-    them.)
-
-    Raises UserError for rates of which neither is a whole multiple of the other.
-    """
-    if target > 0 and (target / rate).is_integer():
-        return np.repeat(units, round(target / rate))
-    if target > 0 and (rate / target).is_integer():
-        return units[:: round(rate / target)]
-    raise UserError(
-        f"--rate {target:g}: not a whole multiple or fraction of these units' {rate:g} Hz; give one that is"
-    )
+from .unit_files import UnitInfo, at_rate, dedup, write_unit_files, write_units
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What is done to every sequence before it is written: ``at_rate``, then ``dedup`` if asked for."""
+    """The form in which every sequence is written: after ``at_rate``, and then ``dedup`` if asked for."""
 
-    info: UnitInfo  # of what is written
+    info: UnitInfo  # of the written units
     apply: Callable[[np.ndarray], np.ndarray]
 
     @classmethod
     def of(cls, info: UnitInfo, rate: float | None, deduplicate: bool) -> "Shape":
-        """``info``: of the units as they come. Raises UserError as ``at_rate``, at once."""
+        """``info``: of the units before. Raises UserError as ``at_rate``, at once."""
         before = info.rate
         assert before is not None  # only units after ``dedup`` have no rate
         target = before if rate is None else float(rate)
@@ -82,7 +54,7 @@ def read_codes(
     progress = Progress(f"{reader.name} units", hours(utterances, range(len(utterances))))
     by_row: dict[int, list[np.ndarray]] = {}
     for row, codes in read_rows(utterances, range(len(utterances)), reader, code_sets=code_sets):
-        by_row[row] = [own.T.astype(np.int32) for own in codes]  # (F, K) -> (K, F)
+        by_row[row] = [of_set.T.astype(np.int32) for of_set in codes]  # (F, K) -> (K, F)
         progress.update(utterances[row].samples)
     progress.summary()
     return {
@@ -121,7 +93,7 @@ def write_codebook_units(
     Args:
         predicted: the student heads' predictions instead of the teacher's assignments.
         codebooks: which ones, from 0 (the lowest layer); None: all.
-        rate: units per second, as ``at_rate``; None: the model's own, 50.
+        rate: units per second, as ``at_rate``; None: the model's own.
         deduplicate: each run once, after ``rate``.
         plain: without names, ``codebook_0.txt`` ..., for ``fairseq-preprocess``.
         shard, shards, batch_samples, max_minutes, device: as ``features.extract``.

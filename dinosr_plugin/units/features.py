@@ -1,6 +1,6 @@
 """Features of a whole manifest, from a checkpoint's layers or without learning (MFCC, log-Mel), into feature folders.
 
-One pass over the sound, whatever the number of layers, sets of codes and acoustic features that are asked for.
+All layers, sets of codes and acoustic features that are asked for are computed in one pass over the sound.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -64,7 +64,7 @@ def code_spec(reader: FrameReader, code_set: str) -> FeatureSpec:
 
 
 def acoustic_spec(kind: str, dtype: str = "float32") -> FeatureSpec:
-    """``mfcc`` or ``fbank``, frames of the trunk's grid. Raises UserError for other names."""
+    """``mfcc`` or ``fbank``, on the trunk's grid (see ``data.acoustic``). Raises UserError for other names."""
     if kind not in FEATURES:
         raise UserError(f"features '{kind}': unknown; choose one of {', '.join(FEATURES)}")
     width = FEATURES[kind](np.zeros(TRUNK.field, dtype=np.float32)).shape[1]
@@ -94,9 +94,9 @@ def read_rows(
     for batch, (waves, acoustic_frames) in prefetch(load, batches, threads=1 if reader else 2):
         read = reader.read(waves, layers, code_sets) if reader else [None] * len(batch)
         for row, frames, others in zip(batch, read, acoustic_frames, strict=True):
-            own = [] if frames is None else [x.numpy() for x in frames.layers]
-            own += [] if frames is None else [frames.codes[name].numpy().T for name in code_sets]
-            yield row, own + others
+            layer_arrays = [] if frames is None else [x.numpy() for x in frames.layers]  # (F, D) each
+            code_arrays = [] if frames is None else [frames.codes[name].numpy().T for name in code_sets]  # (F, K) each
+            yield row, layer_arrays + code_arrays + others
 
 
 # ---- into folders ----------------------------------------------------------------------------------------------------

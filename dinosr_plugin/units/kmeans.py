@@ -242,12 +242,12 @@ class KMeans:
 
     def require_same(self, width: int, rate: float | None = None, source: Mapping[str, Any] = {}) -> None:
         """Raise UserError unless it was fitted on such features. Unknown values and the checkpoint are not compared."""
-        given = {"width": width, "rate": rate, **source}
+        actual = {"width": width, "rate": rate, **source}
         fitted = {"width": self.meta.width, "rate": self.meta.rate, **self.meta.features}
-        for name in given.keys() & fitted.keys() - {"checkpoint"}:
-            if None not in (given[name], fitted[name]) and given[name] != fitted[name]:
+        for name in actual.keys() & fitted.keys() - {"checkpoint"}:
+            if None not in (actual[name], fitted[name]) and actual[name] != fitted[name]:
                 raise UserError(
-                    f"features of {name} {given[name]}, but the k-means was fitted on {name} {fitted[name]}; "
+                    f"features of {name} {actual[name]}, but the k-means was fitted on {name} {fitted[name]}; "
                     "use the same for both"
                 )
 

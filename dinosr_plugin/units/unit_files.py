@@ -1,4 +1,4 @@
-"""Text files of discrete units, with or without the names of the utterances, and what is known about them.
+"""Sequences of discrete units, and their text files, with or without the names of the utterances.
 
 codebook_0.units        ``utt<TAB>space-separated ids``, one line per row of the manifest
 codebook_0.units.json   ``UnitInfo``: rate, place in time, number of units
@@ -26,7 +26,7 @@ from ..data.manifest import (
 )
 from ..errors import UserError
 
-MAX_DIGITS = 18  # that fit into int64 whatever they are
+MAX_DIGITS = 18  # numbers of so many digits fit into int64
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class UnitInfo:
     size: int | None = None
 
     def at_rate(self, rate: float) -> "UnitInfo":
-        """After ``codes.at_rate``: of a unit that is repeated, each copy stands for its part of the time; of units of
-        which some are left out, the others stay in place."""
+        """Of the same units after ``at_rate``: copies of a unit divide its time among them; units that are kept stay in
+        place."""
         if self.rate is None or rate <= self.rate:
             return UnitInfo(rate, self.first_centre, self.size)
         return UnitInfo(rate, self.first_centre - 0.5 / self.rate + 0.5 / rate, self.size)
@@ -73,6 +73,34 @@ def read_info(path: str | Path) -> UnitInfo | None:
         raise UserError(
             f"{beside}: damaged; remove it and give --rate and --first-centre, or make the units again"
         ) from error
+
+
+# ---- sequences -------------------------------------------------------------------------------------------------------
+
+
+def dedup(units: np.ndarray) -> np.ndarray:
+    """(n,) -> (m,): each run of a unit once. Durations are lost, so such units have no rate."""
+    changes = np.ones(len(units), dtype=bool)
+    changes[1:] = units[1:] != units[:-1]
+    return units[changes]
+
+
+def at_rate(units: np.ndarray, rate: float, target: float) -> np.ndarray:
+    """(n,) units at ``rate`` Hz -> at ``target`` Hz: each repeated, or every second, third ... kept.
+
+    Repeating says the same in shorter frames. Keeping every second unit leaves out those in between: the others keep
+    their places, but a unit that lasted a single frame may disappear. (Units at 25 Hz from k-means on features that
+    were averaged in pairs differ.)
+
+    Raises UserError for rates of which neither is a whole multiple of the other.
+    """
+    if target > 0 and (target / rate).is_integer():
+        return np.repeat(units, round(target / rate))
+    if target > 0 and (rate / target).is_integer():
+        return units[:: round(rate / target)]
+    raise UserError(
+        f"--rate {target:g}: not a whole multiple or fraction of these units' {rate:g} Hz; give one that is"
+    )
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
@@ -134,8 +162,8 @@ def write_unit_files(
     """
     with ExitStack() as stack:
         writers = [stack.enter_context(UnitWriter(path, plain)) for path in paths]
-        for utt, own in units:
-            for writer, ids in zip(writers, own, strict=True):
+        for utt, arrays in units:
+            for writer, ids in zip(writers, arrays, strict=True):
                 writer.add(utt, ids)
         if info and not plain:
             for path in paths:

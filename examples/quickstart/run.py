@@ -23,7 +23,7 @@ from dinosr_plugin.data.manifest import read_manifest, write_files  # noqa: E402
 from dinosr_plugin.data.synth.corpus import synthesize  # noqa: E402
 from dinosr_plugin.decoding import score_generate_output  # noqa: E402
 from dinosr_plugin.errors import UserError  # noqa: E402
-from dinosr_plugin.evaluation.history import measure, rows_table  # noqa: E402
+from dinosr_plugin.evaluation.history import measure_checkpoints, rows_table  # noqa: E402
 from dinosr_plugin.evaluation.phones import PhoneAlignment  # noqa: E402
 from dinosr_plugin.evaluation.plots import plot_summary  # noqa: E402
 from dinosr_plugin.evaluation.speech import Speech  # noqa: E402
@@ -256,7 +256,7 @@ class Quickstart:
         phones = PhoneAlignment.read(alignment)
         checkpoint = self.out / "pretrain" / "checkpoint_last.pt"
         speech, _ = Speech.read(self.manifests / f"{self.dev}.tsv", phones)
-        figures = measure([checkpoint], speech, self.manifests / f"{self.train}.tsv", self.out / "measures")
+        figures = measure_checkpoints([checkpoint], speech, self.manifests / f"{self.train}.tsv", self.out / "measures")
         return {**figures, "phones": phones.names}
 
     # ---- summary -----------------------------------------------------------------------------------------------------

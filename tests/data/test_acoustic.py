@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from dinosr_plugin.data import acoustic
-from dinosr_plugin.data.acoustic import FEATURES, log_mel, mfcc, trunk_frames
+from dinosr_plugin.data.acoustic import FEATURES, log_mel, mfcc
+from dinosr_plugin.modules.frame_grid import TRUNK
 
 RATE = 16_000
 
@@ -17,7 +18,7 @@ def noise(samples: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("samples", [400, 559, 560, 719, 720, 880, 16_000, 16_001])
 def test_there_are_as_many_frames_as_the_trunk_has(kind, dimensions, samples):
     features = FEATURES[kind](noise(samples))
-    assert features.shape == (trunk_frames(samples), dimensions) and features.dtype == np.float32
+    assert features.shape == (TRUNK.count(samples), dimensions) and features.dtype == np.float32
     assert np.isfinite(features).all()
 
 
@@ -39,8 +40,11 @@ def test_a_feature_frame_begins_where_the_trunk_frame_begins():
 
 
 @pytest.mark.parametrize("kind", FEATURES)
-def test_first_centre_is_the_middle_of_the_samples_that_frame_0_depends_on(kind):
-    """Frame i depends on samples 320 i to 320 i + 560, without normalisation and deltas, which are left out here."""
+def test_the_middle_of_a_feature_is_5_ms_after_the_centre_of_the_trunk_frame(kind):
+    """Feature i depends on samples [320 i, 320 i + 560), without normalisation and deltas, which are left out here.
+
+    Its label is nevertheless that of the trunk's frame: see the docstring of ``data.acoustic``.
+    """
     import kaldi_native_fbank as knf
 
     extractor, options = (knf.OnlineMfcc, knf.MfccOptions) if kind == "mfcc" else (knf.OnlineFbank, knf.FbankOptions)
@@ -54,9 +58,9 @@ def test_first_centre_is_the_middle_of_the_samples_that_frame_0_depends_on(kind)
         changed.append((frames(other) != reference).any(axis=(1, 2)))
     for frame, samples in enumerate(np.array(changed).T[:3]):
         first, last = np.flatnonzero(samples)[[0, -1]]
-        centre = FEATURES[kind].first_centre + frame / FEATURES[kind].rate
-        assert (first + last) / 2 / RATE == pytest.approx(centre, abs=1 / RATE)
-    assert FEATURES[kind].rate == 50 and FEATURES[kind].first_centre == pytest.approx(0.0175)
+        middle = 0.0175 + frame / 50  # seconds
+        assert (first + last) / 2 / RATE == pytest.approx(middle, abs=1 / RATE)
+        assert middle == pytest.approx(TRUNK.first_centre + frame / TRUNK.rate + 0.005)
 
 
 def test_log_mel_is_normalised_per_bin_and_mfcc_is_centred():

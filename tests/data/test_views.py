@@ -164,8 +164,8 @@ def test_a_resumed_epoch_has_the_same_views(data, workers, done):
     state = whole.state_dict()
     assert state["iterations_in_epoch"] == done and len(before) == done
     rest = [views_of(batch) for batch in batches]
-    resumed = iterator(data, workers=workers)
-    resumed.load_state_dict(state)
+    resumed = iterator(data, epoch=state["epoch"], workers=workers)  # as fairseq's load_checkpoint does
+    resumed.load_state_dict(state)  # starts the workers
     assert [views_of(batch) for batch in resumed.next_epoch_itr()] == rest and len(rest) == 5 - done
 
 

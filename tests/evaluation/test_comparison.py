@@ -16,7 +16,7 @@ from dinosr_plugin.checkpoints.opening import open_reader
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation import comparison
 from dinosr_plugin.evaluation.comparison import RESTARTS, Comparison, measures_for, random_hour
-from dinosr_plugin.evaluation.history import measure
+from dinosr_plugin.evaluation.history import measure_checkpoints
 from dinosr_plugin.evaluation.measures.abx import measure as abx_measure
 from dinosr_plugin.evaluation.measures.abx.errors import abx
 from dinosr_plugin.evaluation.measures.abx.items import make_items
@@ -259,7 +259,7 @@ def test_a_model_without_codebooks(corpus, tmp_path):
     with pytest.raises(UserError, match="hubert.pt: has no codebooks; give the number of clusters"):
         rows_of(corpus, tmp_path, checkpoint=tmp_path / "hubert.pt")
     with pytest.raises(UserError, match="hubert.pt: has no codebooks; give the number of clusters"):
-        measure([tmp_path / "hubert.pt"], speech_of(corpus), corpus / "train.tsv")
+        measure_checkpoints([tmp_path / "hubert.pt"], speech_of(corpus), corpus / "train.tsv")
     speech = dataclasses.replace(speech_of(corpus), speakers=None)
     rows = rows_of(corpus, tmp_path, checkpoint=tmp_path / "hubert.pt", clusters=5, speech=speech)
     assert [row["kind"] for row in rows] == ["mfcc", "fbank", *["untrained"] * 3, *["layer"] * 3]
@@ -272,13 +272,13 @@ def test_invalid_requests(corpus, tmp_path):
     with pytest.raises(UserError, match="ABX requires the speakers"):
         measures_for(dataclasses.replace(speech_of(corpus), speakers=None), abx=True)
     with pytest.raises(UserError, match="none.tsv: cannot be read"):
-        measure([GOLDEN], speech_of(corpus), tmp_path / "none.tsv", tmp_path / "work")
+        measure_checkpoints([GOLDEN], speech_of(corpus), tmp_path / "none.tsv", tmp_path / "work")
     assert not (tmp_path / "work").exists()
 
 
 def test_measure_and_the_command_line(corpus, table, tmp_path, capsys):
     rows, work = table
-    figures = measure([GOLDEN], speech_of(corpus), corpus / "train.tsv", work, abx=True)
+    figures = measure_checkpoints([GOLDEN], speech_of(corpus), corpus / "train.tsv", work, abx=True)
     assert figures["rows"] == rows and list(figures["baselines"]) == [
         "MFCC k-means",
         "log-Mel k-means",

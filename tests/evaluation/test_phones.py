@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from dinosr_plugin.data.acoustic import trunk_frames
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.phones import PHONE_CLASSES, PhoneAlignment, class_order, phone_class
 
@@ -20,11 +19,6 @@ def write(tmp_path):
 
 def labels(alignment, utt, n_frames, rate=50.0, first_centre=0.0125):
     return [alignment.names[i] for i in alignment.frame_phones(utt, n_frames, rate, first_centre)]
-
-
-@pytest.mark.parametrize("samples, frames", [(0, 0), (399, 0), (400, 1), (719, 1), (720, 2), (16000, 49)])
-def test_number_of_trunk_frames(samples, frames):
-    assert trunk_frames(samples) == frames
 
 
 def test_the_phone_of_a_frame_is_that_at_its_centre(write):

@@ -25,9 +25,9 @@ from scipy.signal import lfilter, resample_poly
 from tqdm import tqdm
 
 from ...errors import UserError
+from ..audio import SAMPLE_RATE
 from . import espeak, grammar
 
-SAMPLE_RATE = 16000  # Hz
 PARTS = ("train", "dev")
 
 _RECIPE = 1  # increase it when the same parameters give different bytes, so that an old corpus is not reused

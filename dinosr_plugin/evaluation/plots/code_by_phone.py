@@ -13,7 +13,7 @@ def plot_code_by_phone(counts: np.ndarray, phone_names: Sequence[str], path: str
     """Heat map of P(phone | code): a column for each code that occurs, by most frequent phone; a row for each phone.
 
     Args:
-        counts: (n_phones, n_codes) frame counts, as from ``agreement.contingency``.
+        counts: (n_phones, n_codes) frame counts, as from ``units.counts.contingency``.
         phone_names: (n_phones,) names of the rows.
         path: file to write (png, pdf or svg, by suffix); returned.
     """

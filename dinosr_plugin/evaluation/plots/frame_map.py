@@ -71,9 +71,9 @@ def _name_phones(axes, points: np.ndarray, phones: np.ndarray, names: Sequence[s
     points_of = {phone: points[phones == phone] for phone in np.unique(phones)}
     width, height = np.ptp(points, axis=0)
     densities = {
-        phone: density(own_points, 0.05 * float(width))
-        for phone, own_points in points_of.items()
-        if len(own_points) >= MIN_FRAMES
+        phone: density(of_phone, 0.05 * float(width))
+        for phone, of_phone in points_of.items()
+        if len(of_phone) >= MIN_FRAMES
     }
     written: list[np.ndarray] = []
     for phone in sorted(densities, key=lambda phone: -densities[phone].max()):

@@ -29,7 +29,7 @@ LEVELS: dict[str, dict[str, Any]] = {
 def plot_by_layer(
     rows: Sequence[Mapping], key: str, layers: int, path: str | Path, title: str, unit: str
 ) -> Path | None:
-    """Plot one column of the rows of ``comparison.compare`` over the model's ``layers``; None if no row has a value.
+    """Plot one column of the rows of ``Comparison.rows`` over the model's ``layers``; None if no row has a value.
 
     Codebook k of K is drawn at layer ``layers`` - K + k, whose teacher output it clusters.
     """

@@ -11,9 +11,10 @@ Records = Sequence[Mapping[str, float]]
 
 
 def plot_loss(records: Records, path: str | Path) -> Path:
-    """The loss, and the entropy of the codes, which is the loss of a prediction from code frequencies alone."""
+    """The loss; with codes also their entropy, which is the loss of a prediction from code frequencies alone."""
     figure, axes = style.small_panel()
-    axes.plot(*zip(*loss_curve(records)), color=BLUE, label="training loss on masked frames")
+    unit = loss_unit(records)
+    axes.plot(*zip(*loss_curve(records)), color=BLUE, label=f"training loss per {unit}")
     if entropy := curve(records, "target_entropy"):
         axes.plot(
             *zip(*entropy),
@@ -21,9 +22,15 @@ def plot_loss(records: Records, path: str | Path) -> Path:
             linestyle=(0, (5, 2)),
             label="entropy of the codes (loss of a frequency-only prediction)",
         )
-    style.label(axes, "Training loss", "updates", "nats per masked frame, mean over codebooks")
+    style.label(axes, "Training loss", "updates", f"nats per {unit}")
     style.legend_below(axes, columns=1)
     return style.save(figure, path)
+
+
+def loss_unit(records: Records) -> str:
+    """What the log's loss is a mean over; see ``Output.unit``."""
+    units = {"masked_frames": "masked frame", "anchors": "anchor"}
+    return next((name for key, name in units.items() if curve(records, key)), "frame")
 
 
 def plot_by_codebook(

@@ -1,6 +1,6 @@
 """``dinosr report``: one page about what a checkpoint has learned, with baselines for every figure.
 
-``inputs``: what is reported on; ``comparison`` measures; ``pictures``; ``words``: the texts; ``page``: the HTML.
+``inputs`` reads and checks, ``comparison`` measures, ``pictures`` draws, ``words`` has the texts, ``page`` the HTML.
 """
 
 import json
@@ -36,7 +36,7 @@ def write_report(
 
     Args:
         checkpoint: a DinoSR pre-training checkpoint; for another model the page is about its layers only.
-        manifest, phones: the speech that is measured on, with its phone alignment.
+        manifest, phones: the speech to measure on, with its phone alignment.
         train: manifest of the speech that k-means is fitted on.
         log: TensorBoard's folder or the JSON log of the training, ``training_log.read_training_log``.
         abx: with ABX errors.

@@ -20,7 +20,7 @@ from .frame_map import require_library
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is reported on. ``records``: of the training log, empty without one; ``notes``: for the user."""
+    """Checked inputs. ``records``: of the training log, empty without one; ``notes``: for the user."""
 
     reader: FrameReader
     speech: Speech
@@ -64,7 +64,7 @@ def why_no_abx(inputs: Inputs) -> str | None:
 
 
 def about(inputs: Inputs) -> dict[str, Any]:
-    """The head of the page: which model, measured on what."""
+    """The head of the page: the model, and the speech that it is measured on."""
     reader, speech = inputs.reader, inputs.speech
     assert speech.manifest is not None  # `read_inputs` reads the speech from one
     codes = reader.code_sets.get(TEACHER)
@@ -97,7 +97,7 @@ def about(inputs: Inputs) -> dict[str, Any]:
 
 
 def known_updates(checkpoint: Path) -> int | None:
-    """None for a checkpoint that does not say it: one of an old fairseq."""
+    """Updates that a checkpoint has seen; None if it does not contain the number, as those of old fairseq versions."""
     try:
         return updates_of(checkpoint)
     except UserError:

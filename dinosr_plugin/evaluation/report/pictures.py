@@ -194,7 +194,8 @@ def training_pictures(inputs: Inputs, figures: dict) -> dict[str, list[Picture]]
 
     size = figures["model"]["codebook_size"]
     training = [Picture(training_plots.plot_loss(records, out / "training_loss.png"), "Training loss over updates")]
-    training += by_codebook("accuracy", "Accuracy of the student's predictions", "share of masked frames")
+    unit = training_plots.loss_unit(records)
+    training += by_codebook("accuracy", "Accuracy of the predictions", f"share of {unit}s")
     if curve(records, "lr"):
         training.append(
             Picture(training_plots.plot_learning_rate(records, out / "learning_rate.png"), "Learning rate over updates")

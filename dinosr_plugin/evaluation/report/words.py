@@ -36,9 +36,9 @@ TEXTS = {  # section -> title, text under it
     ),
     "training": (
         "The training",
-        "The loss should fall below the entropy of the codes, which is the loss of a guess that knows only how "
-        "frequent each code is. A loss that falls together with the entropy is not a success but a collapse of the "
-        "codes.",
+        "Where codes are predicted, the loss should fall below their entropy, which is the loss of a guess that knows "
+        "only how frequent each code is. A loss that falls together with the entropy is not a success but a collapse "
+        "of the codes.",
     ),
     "use": (
         "Use of the codebooks",
@@ -69,7 +69,7 @@ def count(number: int, what: str) -> str:
 
 
 def key_figures(rows: Sequence[Mapping], speakers: int) -> list[tuple[str, str, str]]:
-    """(title, figure, what it means and what the baselines reach) of what matters most."""
+    """(title, figure, its meaning and the figures of the baselines) of the most important measures."""
     kind = "teacher" if any(row["kind"] == "teacher" for row in rows) else "layer"
     best = best_row(rows, kind, "pnmi", max)
     assert best is not None  # there are layers, and every row has a PNMI
@@ -101,7 +101,7 @@ def named(row: Mapping) -> str:
 
 
 def against(rows: Sequence[Mapping], key: str, spec: str, better: Callable) -> str:
-    """The baselines' figures in one sentence."""
+    """The best figure of each baseline, in one sentence."""
     names = {
         "mfcc": "MFCC",
         "fbank": "log-Mel",
@@ -139,9 +139,9 @@ def conventions(figures: Mapping) -> list[str]:
     ]
     if any(row.get("unit_abx_within") is not None for row in rows):
         lines.append(
-            "ABX, as in ZeroSpeech 2021: of two triphones that differ in the middle phone, how often is a third one "
-            "closer to the wrong one; within: all by one speaker, across: the third by another. Of features: by their "
-            "angle, without k-means. Of units: equal or not, which is all that codebooks and predictions have. The two "
-            "do not compare."
+            "ABX error, as in ZeroSpeech 2021: share of triples of triphones in which X is closer to B, which differs "
+            "in the middle phone, than to A. Within: all three by one speaker; across: X by another. Features are "
+            "compared by their angle, without k-means; units by whether they are equal, which is all that codebooks "
+            "and predictions have. Compare errors of features only with each other, and likewise those of units."
         )
     return [*lines, "Every figure in full precision: figures.json."]

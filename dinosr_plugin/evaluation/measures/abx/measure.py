@@ -19,7 +19,9 @@ COLUMNS = (
 
 
 class AbxMeasure:
-    """ABX errors of a source's features, by their angle, and of its units, by their equality; the two do not compare.
+    """ABX errors of a source's features, by their angle, and of its units, by their equality.
+
+    Errors of features and of units cannot be compared with each other.
 
     Args:
         items: what is compared.

@@ -9,6 +9,7 @@ import numpy as np
 
 from ....errors import UserError, first_few
 from ....units.frames import UtteranceArrays
+from ....units.unit_files import dedup
 from .items import Item
 
 DISTANCES = ("angular", "onehot", "edit")
@@ -18,7 +19,7 @@ keeps it. At 50 Hz it is one of about eleven frames of a triphone."""
 MAX_OUTSIDE = 0.05  # share of items that may start past the end of their features; if it is larger, the rate is wrong
 MIN_COVERED, MIN_UTTERANCES = 0.6, 10
 """With ``MIN_UTTERANCES`` or more, some item ends after this share of its features; otherwise the rate is wrong."""
-FAR = 1e12  # makes zero vectors distant from all others
+FAR = 1e12  # puts zero vectors at distance 1 from all others
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def cut(
         outside += start >= len(array)
         if start < end:
             with_frames.append(item)
-            frames.append(_merge_repetitions(array[start:end]) if distance == "edit" else array[start:end])
+            frames.append(dedup(array[start:end]) if distance == "edit" else array[start:end])
     n_items = sum(item.utt in arrays for item in items)
     _require_right_rate(arrays, items, rate, outside, n_items)
     if not with_frames:
@@ -155,11 +156,6 @@ def _require_right_rate(
         raise UserError(
             f"all {n_items} items are in the first {covered:.0%} of their features at {rate:g} Hz; {remedy}"
         )
-
-
-def _merge_repetitions(units: np.ndarray) -> np.ndarray:
-    """[6, 6, 1, 1, 6] -> [6, 1, 6]."""
-    return units[np.flatnonzero(np.append(True, units[1:] != units[:-1]))]
 
 
 def frame_vectors(frames: Sequence[np.ndarray], discrete: bool) -> np.ndarray:

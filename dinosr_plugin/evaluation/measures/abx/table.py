@@ -76,7 +76,7 @@ def open_sources(
     return sources
 
 
-def measure(
+def measure_abx(
     sources: Sequence[Source], items: Sequence[Item], out: Path | None = None, **options: Any
 ) -> list[dict[str, Any]]:
     """A row for each source, with ``COLUMNS`` and ``tables``; ``options`` as for ``AbxMeasure``.

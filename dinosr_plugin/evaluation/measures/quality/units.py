@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ....errors import UserError
-from ....units.codes import dedup
 from ....units.counts import contingency
+from ....units.unit_files import dedup
 from ...phones import PhoneAlignment
 from .agreement import Quality, entropy_bits, pnmi
 

@@ -13,7 +13,7 @@ from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.measures.abx import measure as measure_module
 from dinosr_plugin.evaluation.measures.abx.errors import abx
 from dinosr_plugin.evaluation.measures.abx.items import Item, read_items, write_items
-from dinosr_plugin.evaluation.measures.abx.table import measure, open_sources
+from dinosr_plugin.evaluation.measures.abx.table import measure_abx, open_sources
 from dinosr_plugin.units.store import FeatureFolder, FeatureWriter
 from dinosr_plugin.units.unit_files import write_units
 
@@ -226,7 +226,7 @@ def test_options_for_making_items_are_rejected_with_an_item_file(corpus, capsys)
 def test_a_source_that_fails_is_named(corpus):
     items = [Item("other", 0, 1, "AE", "K", "T", "anna")]
     with pytest.raises(UserError, match="layer_0: 1 of 1 utterances of the items have no features"):
-        measure(open_sources([corpus / "all/layer_0"]), items)
+        measure_abx(open_sources([corpus / "all/layer_0"]), items)
 
 
 def test_an_interrupted_table_resumes(corpus, capsys, monkeypatch):
