@@ -2,7 +2,6 @@
 ``fairseq-generate``.
 """
 
-import importlib.util
 import itertools
 import math
 import re
@@ -36,6 +35,7 @@ from support.decoding import (
     dictionary_of,
     emissions_of,
     every_text,
+    needs_flashlight,
     random_emissions,
     text_of,
 )
@@ -155,7 +155,7 @@ def test_a_narrow_beam_finds_each_text_and_alignment_only_once(seed, beam, thres
         assert score <= exact[text] + 0.3 * lm_score(model, strings(text)) + 1e-4
 
 
-@pytest.mark.skipif(importlib.util.find_spec("flashlight") is None, reason="pip install flashlight-text")
+@needs_flashlight
 @pytest.mark.parametrize("fields", [{"sil_weight": 0.4}, {"beam_size_token": 2}], ids=str)
 def test_weight_0_equals_a_search_without_model(lm, fields):
     fields = {"beam": 2000, "nbest": 3, "beam_threshold": 1000.0, **fields}
@@ -390,6 +390,10 @@ def test_results_file(recogniser, trained, tmp_path):
     alone = decode(recogniser, tmp_path / "1", trained / "lm.pt", 2, "--batch-size", "1")
     assert texts_of(alone) == texts_of(results)
 
+
+@needs_flashlight
+def test_texts_are_more_probable_than_without_the_model(recogniser, trained, tmp_path):
+    results = decode(recogniser, tmp_path / "2", trained / "lm.pt", 2)
     without = run_generate(recogniser, tmp_path / "0", "--decoder", "beam", "--beam", "10")
     (model,), _ = checkpoint_utils.load_model_ensemble(
         [str(trained / "lm.pt")], arg_overrides={"data": str(trained / "data")}
