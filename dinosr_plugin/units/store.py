@@ -313,7 +313,8 @@ class FeatureWriter:
     def open(self) -> None:
         """Open the unfinished file, with its final size, and a file with a byte per utterance: 1 once it is written."""
         frames = int(self.lengths.sum())
-        self.marks = open(os.open(self.marks_path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")  # noqa: SIM115 (closed by close)
+        descriptor = os.open(self.marks_path, os.O_RDWR | os.O_CREAT, 0o666)
+        self.marks = open(descriptor, "r+b")  # noqa: SIM115 (closed by close)
         require_alone(self.marks, self.npy)
         marks = self.marks.read()
         if self.unfinished.is_file() and len(marks) == len(self.done):

@@ -70,8 +70,8 @@ COLUMNS += [
 ]
 STARTS = [
     ("workers", "workers", "d"),
-    ("stay", "start of epoch, persistent workers: ms", ".1f"),
-    ("anew", "new workers: ms", ".1f"),
+    ("persistent", "start of epoch, persistent workers: ms", ".1f"),
+    ("restarted", "new workers: ms", ".1f"),
 ]
 STEPS = [
     ("workers", "workers", "d"),
@@ -264,19 +264,19 @@ def stop_workers(batches: iterators.EpochBatchIterator) -> None:
 def starts(manifest: Path, crop: int, workers: int, rounds: int) -> dict:
     """Milliseconds from the end of an epoch to the next one's first batch."""
     dataset, _ = ways("crop", manifest, crop)["later epochs"]
-    found = {"stay": [], "anew": []}
-    for kind, stay in (("stay", True), ("anew", False)):
-        batches = iterator(dataset, dataset, workers, stay)
+    times_of: dict[str, list[float]] = {"persistent": [], "restarted": []}
+    for kind, times in times_of.items():
+        batches = iterator(dataset, dataset, workers, kind == "persistent")
         for turn in range(rounds + 1):
             start = time.perf_counter()
             epoch_batches = batches.next_epoch_itr()
             next(epoch_batches)
             if turn:  # all workers are new in the first epoch
-                found[kind].append(1000 * (time.perf_counter() - start))
+                times.append(1000 * (time.perf_counter() - start))
             for _ in epoch_batches:
                 pass
         stop_workers(batches)
-    return {"workers": workers, **{kind: statistics.median(times) for kind, times in found.items()}}
+    return {"workers": workers, **{kind: statistics.median(times) for kind, times in times_of.items()}}
 
 
 # ---- in training -----------------------------------------------------------------------------------------------------
