@@ -12,6 +12,7 @@ from fairseq import utils
 from fairseq.data import Dictionary
 
 from ..checkpoints.opening import reader_of
+from ..checkpoints.readers import trunk_of
 from ..data.audio import SAMPLE_RATE
 from ..errors import UserError
 from .base import CTCDecoder, Hypothesis
@@ -168,7 +169,7 @@ def pad_to_one_frame(
     model: torch.nn.Module, source: torch.Tensor, padding_mask: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Pad waveforms (B, T) and mask to one frame if all are shorter, because the network needs at least one frame."""
-    missing = reader_of(model).grid.field - source.size(1) if hasattr(model, "w2v_encoder") else 0
+    missing = 0 if trunk_of(model) is model else reader_of(model).grid.field - source.size(1)
     if missing <= 0:
         return source, padding_mask
     if padding_mask is None:
