@@ -1,14 +1,38 @@
-"""The one exception whose message is written for the user, and a helper for such messages."""
+"""The one exception whose message is written for the user, and helpers for such messages."""
 
+import re
 from collections.abc import Sequence
+
+CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # control characters: terminals obey them
+    "\u2028\u2029"  # line and paragraph separator
+    "\u202a-\u202e\u2066-\u2069"  # change the direction of the text that follows
+    "\ud800-\udfff]"  # bytes of a file name that is not UTF-8
+)
 
 
 class UserError(ValueError):
     """An error that the user can fix: the message is one line that names the file or field and the remedy.
 
     ``compat.messages`` makes Hydra and the other command-line programs print it without a traceback. The exit status is
-    1 in both cases.
+    1 in both cases. Names in the message may come from anywhere: control characters are escaped.
+
+    Args:
+        message: one line.
+        details: further lines, for an error that consists of many.
     """
+
+    def __init__(self, message: str = "", details: Sequence[str] = ()):
+        super().__init__(message, tuple(details))
+
+    def __str__(self) -> str:
+        message, details = self.args
+        return "\n".join(map(printable, [message, *details]))
+
+
+def printable(text: str) -> str:
+    """The text on one line, with control characters as escapes: ``a\\nb`` for two lines."""
+    return CONTROL.sub(lambda match: ascii(match[0])[1:-1], str(text))
 
 
 def first_few(items: Sequence, n: int = 3) -> str:

@@ -329,4 +329,4 @@ def raise_problems(problems: list[str], root: Path) -> NoReturn:
     lines += [f"  {problem}" for problem in problems[:SHOWN]]
     if len(problems) > SHOWN:
         lines.append(f"  ... and {len(problems) - SHOWN} more")
-    raise UserError("\n".join(lines))
+    raise UserError(lines[0], lines[1:])

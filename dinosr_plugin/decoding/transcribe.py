@@ -96,7 +96,7 @@ def survey(paths: Sequence[Path]) -> list[Recording]:
             f"{len(problems)} of {len(paths)} files cannot be used; nothing was transcribed. Fix or omit these files:",
         )
     if problems:
-        raise UserError("\n  ".join(problems))
+        raise UserError(problems[0], [f"  {problem}" for problem in problems[1:]])
     return recordings
 
 

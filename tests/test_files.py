@@ -1,0 +1,213 @@
+"""Reading text, locking, and writing output under a temporary name."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dinosr_plugin import files
+from dinosr_plugin.errors import UserError
+
+REMEDY = "give another file"
+HOLD = """
+import sys, time
+from dinosr_plugin import files
+with files.claim(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder():
+    """Start a process that claims a path and sleeps."""
+    started = []
+
+    def hold(path: Path) -> subprocess.Popen:
+        process = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    yield hold
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+# ---- which files may be read -----------------------------------------------------------------------------------------
+
+
+def test_kinds(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    expected = {"file": "file", "link": "file", "broken": "nothing", "pipe": "other", "": "folder", "file/x": "nothing"}
+    assert {name: files.kind_of(tmp_path / name) for name in expected} == expected
+    assert files.kind_of("/dev/null") == "other"
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
+def test_a_name_that_the_system_refuses_is_one_line(name, tmp_path):
+    with pytest.raises(UserError, match="cannot be used") as caught:
+        files.is_file(tmp_path / name)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("read", [files.read_text, files.read_json, files.open_file])
+def test_what_is_not_a_file_is_refused_at_once(read, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path, wrong in (("none", "no such file"), ("", "is a folder"), ("pipe", "is a pipe")):
+        with pytest.raises(UserError, match=f"{wrong}.*; {REMEDY}"):
+            read(tmp_path / path, REMEDY)
+
+
+# ---- text ------------------------------------------------------------------------------------------------------------
+
+LINES = st.lists(st.text(st.characters(blacklist_characters="\0\r\n\ufeff", blacklist_categories=("Cs",))), min_size=1)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@given(lines=LINES)
+def test_text_in_every_encoding_and_with_every_line_break(tmp_path_factory, encoding, end, lines):
+    path = tmp_path_factory.mktemp("text") / "x.txt"
+    path.write_bytes(end.join([*lines, ""]).encode(encoding))
+    assert list(files.read_lines(path, REMEDY)) == lines
+
+
+@pytest.mark.parametrize(
+    "text", ["ÄB".encode("latin-1"), "AB".encode("utf-16-le"), b"A\0B", b"\xff\xfeA", b"\xfe\xff\xd8\x00"]
+)
+def test_other_encodings_are_refused(text, tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_bytes(text)
+    with pytest.raises(UserError, match="x.txt.*not UTF-8 text"):
+        files.read_text(path, REMEDY)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "1", "{", "[" * 100_000, '{"a": nope}'])
+def test_only_an_object_is_json(text, tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match="x.json"):
+        files.read_json(path, REMEDY)
+
+
+# ---- output ----------------------------------------------------------------------------------------------------------
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_output_appears_when_it_is_complete(tmp_path):
+    path = tmp_path / "new" / "x.txt"
+    with files.output(path) as unfinished:
+        unfinished.write_text("1")
+        assert not path.exists()
+    assert (path.read_text(), names(path.parent)) == ("1", ["x.txt"])
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_nothing_remains_of_output_that_failed(error, tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_text("before")
+    with pytest.raises(error), files.output(path) as unfinished:
+        unfinished.write_text("half")
+        raise error
+    assert (path.read_text(), names(tmp_path)) == ("before", ["x.txt"])
+
+
+def test_a_folder_as_output(tmp_path):
+    with files.output(tmp_path / "new") as unfinished:
+        unfinished.mkdir()
+        (unfinished / "x").touch()
+    assert names(tmp_path / "new") == ["x"] and names(tmp_path) == ["new"]
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    message = r"--out .*cannot be written \(No space left on device\); free some space"
+    with pytest.raises(UserError, match=message), files.output(tmp_path / "x") as unfinished:
+        unfinished.touch()
+        Path("/dev/full").write_bytes(b"x")
+    assert names(tmp_path) == []
+
+
+def test_a_path_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "x", tmp_path / ("x" * 5000), tmp_path / "a\0b", tmp_path):
+        with pytest.raises(UserError, match="give"), files.output(path):
+            pytest.fail("the context was entered")
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "nothing yet"])
+def test_what_another_process_claims_is_refused_until_it_is_killed(kind, tmp_path, holder):
+    path = tmp_path / "out"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "file":
+        path.touch()
+    process = holder(path)
+    message = rf"another process \(process {process.pid} on .*\) writes there"
+    with pytest.raises(UserError, match=message), files.claim(path):
+        pytest.fail("the context was entered")
+    process.kill()
+    process.wait()
+    with files.claim(path):
+        pass
+    assert [name for name in names(tmp_path) if name != "out"] == []
+
+
+def test_claims_of_one_process_nest(tmp_path, holder):
+    with files.claim(tmp_path):
+        with files.claim(tmp_path):
+            pass
+        script = HOLD.replace("time.sleep(60)", "pass")
+        other = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
+        assert "writes there" in other.stderr  # the inner claim has not released the outer one
+    assert names(tmp_path) == []
+
+
+def test_a_forked_process_does_not_keep_the_lock(tmp_path):
+    claim = files.claim(tmp_path)
+    claim.__enter__()
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    claim.__exit__(None, None, None)
+    try:
+        script = HOLD.replace("time.sleep(60)", "pass")
+        other = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
+        assert (other.returncode, other.stdout) == (0, "held\n")
+    finally:
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+
+
+def test_leftovers_of_killed_processes_are_removed(tmp_path, holder):
+    for name in (".x.unfinished.123", ".y.unfinished.123", ".x.1", "x.unfinished.1"):
+        (tmp_path / name).touch()
+    (tmp_path / ".x.unfinished.124").mkdir()
+    with files.output(tmp_path / "x") as unfinished:
+        unfinished.touch()
+    assert names(tmp_path) == [".x.1", ".y.unfinished.123", "x", "x.unfinished.1"]
+    holder(tmp_path / "y")
+    with files.claim(tmp_path):
+        assert ".y.unfinished.123" in names(tmp_path)  # y is written at this moment
+    with files.claim(tmp_path / "y2"):
+        pass
+
+
+def test_leftovers_in_a_claimed_folder_are_removed(tmp_path):
+    (tmp_path / ".y.unfinished.123").touch()
+    with files.claim(tmp_path):
+        pass
+    assert names(tmp_path) == []
