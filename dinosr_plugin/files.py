@@ -42,7 +42,8 @@ def kind_of(path: str | Path) -> str:
     except (FileNotFoundError, NotADirectoryError):
         return "nothing"
     except (OSError, ValueError) as error:  # ValueError: a null character
-        raise unreadable(path, error) from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot be used ({reason}); give another name, or correct its permissions") from error
     return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
 
 
