@@ -35,6 +35,11 @@ def printable(text: str) -> str:
     return CONTROL.sub(lambda match: ascii(match[0])[1:-1], str(text))
 
 
+def escaped(text: str) -> str:
+    """The text with control characters as escapes, except for line feeds and tabs."""
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
 def first_few(items: Sequence, n: int = 3) -> str:
     """The first ``n`` items for a message: ``a, b, c``, or ``a, b, c, ...`` if there are more."""
     return ", ".join(map(str, items[:n])) + (", ..." if len(items) > n else "")

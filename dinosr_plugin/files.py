@@ -11,15 +11,22 @@ Every command and every training reads its text and writes its output through th
 import errno
 import fcntl
 import json
+import logging
+import math
 import os
+import secrets
 import shutil
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from .errors import UserError
+
+logger = logging.getLogger(__name__)
 
 LOCK = ".lock"  # of a folder; the lock of a file is .NAME.lock beside it
 UNFINISHED = ".unfinished."
@@ -85,7 +92,7 @@ def open_file(path: str | Path, remedy: str) -> BinaryIO:
 
 def unreadable(path: str | Path, error: Exception, remedy: str) -> UserError:
     """The UserError for an error of the system while a file is read."""
-    return UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); {remedy}")
+    return UserError(f"{path}: cannot be read ({reason_of(error)}); {remedy}")
 
 
 # ---- text ------------------------------------------------------------------------------------------------------------
@@ -139,25 +146,68 @@ def read_json(path: str | Path, remedy: str) -> dict[str, Any]:
 
 
 @contextmanager
-def claim(path: str | Path, what: str = "") -> Iterator[None]:
+def claim(path: str | Path, what: str = "", wait: float = 0.0) -> Iterator[None]:
     """Within this context no other process may write this file or folder, which need not exist yet.
 
     The lock belongs to the process: the system removes it when the process ends in whatever way. A second ``claim`` of
-    the same path by the same process is nested in the first. What killed processes left unfinished under this name is
-    removed. On a file system without locks nothing is claimed.
+    the same path by the same process is nested in the first, and so is one of a file in a folder that it has claimed.
+    What killed processes left unfinished under this name is removed. On a file system without locks nothing is claimed.
 
     Args:
         path: an existing folder, or a file, or a path in an existing folder that does not exist yet.
         what: how messages name the path: an option or a field, with its value.
+        wait: for how many seconds to wait for another process.
 
     Raises:
-        UserError: another process writes there.
+        UserError: another process writes there, or the lock cannot be written.
     """
-    lock = lock_of(Path(os.path.abspath(path)))
+    what, path = what or str(path), Path(os.path.abspath(path))
+    with ExitStack() as stack:
+        if not is_covered(path):
+            stack.enter_context(hold(lock_of(path), what, wait, cleaned=path))
+        yield
+
+
+@contextmanager
+def claim_name(path: str | Path, what: str, wait: float = 0.0) -> Iterator[None]:
+    """``claim`` for a folder that may be removed or replaced as a whole: its lock is beside it, not in it."""
+    path = Path(os.path.abspath(path))
+    with ExitStack() as stack:
+        if not is_covered(path):
+            stack.enter_context(hold(lock_beside(path), what, wait, cleaned=path))
+        yield
+
+
+def is_claimed(path: str | Path) -> bool:
+    """Whether this process claims this name itself."""
+    return str(lock_beside(Path(os.path.abspath(path)))) in _held
+
+
+@contextmanager
+def share(path: str | Path) -> Iterator[None]:
+    """Within this context every process may read this path, and ``alone`` fails in all others.
+
+    Raises UserError if the lock cannot be written.
+    """
+    with hold(shared_lock(path), str(path), wait=math.inf, shared=True):
+        yield
+
+
+@contextmanager
+def alone(path: str | Path) -> Iterator[None]:
+    """Within this context ``share`` waits in every other process. Raises Occupied if one of them shares the path."""
+    with hold(shared_lock(path), str(path)):
+        yield
+
+
+@contextmanager
+def hold(lock: Path, what: str, wait: float = 0.0, shared: bool = False, cleaned: Path | None = None) -> Iterator[None]:
+    """Hold a lock; then remove what was left unfinished of ``cleaned``. Arguments and errors as ``claim``."""
     descriptor = None
     if str(lock) not in _held:
-        descriptor = acquire(lock, what or str(path))
-        remove_unfinished(Path(path))
+        descriptor = acquire_within(lock, what, wait, shared)
+        if cleaned:
+            remove_unfinished(cleaned)
     _held[str(lock)] = _held.get(str(lock), 0) + 1
     try:
         yield
@@ -168,27 +218,64 @@ def claim(path: str | Path, what: str = "") -> Iterator[None]:
             release(lock, descriptor)
 
 
+def is_covered(path: Path) -> bool:
+    """Whether this process has claimed a folder that contains the path."""
+    return any(str(folder / LOCK) in _held for folder in path.parents)
+
+
 def lock_of(path: Path) -> Path:
-    return path / LOCK if is_folder(path) else path.with_name(f".{path.name}{LOCK}")
+    return path / LOCK if is_folder(path) else lock_beside(path)
 
 
-def acquire(lock: Path, what: str) -> int | None:
-    """Descriptor of the locked file, or None where the file system has no locks. Raises UserError for a lock held."""
+def lock_beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}{LOCK}")
+
+
+def shared_lock(path: str | Path) -> Path:
+    path = Path(os.path.abspath(path))
+    return path.with_name(f".{path.name}.use{LOCK}")
+
+
+def acquire_within(lock: Path, what: str, wait: float, shared: bool) -> int | None:
+    """``acquire`` again and again, for ``wait`` seconds."""
+    end, said = time.monotonic() + wait, False
+    while True:
+        try:
+            return acquire(lock, what, shared)
+        except Occupied as error:
+            if time.monotonic() >= end:
+                raise
+            if not said and time.monotonic() + 5 < end:
+                logger.warning(f"{what}: waiting for another process ({error.owner}), which writes there")
+                said = True
+        time.sleep(0.1)
+
+
+class Occupied(UserError):
+    """Another process holds the lock. ``owner``: which one."""
+
+    def __init__(self, what: str, owner: str):
+        self.owner = owner or "unknown"
+        super().__init__(f"{what}: another process ({self.owner}) writes there; {CHOOSE_ANOTHER}")
+
+
+def acquire(lock: Path, what: str, shared: bool = False) -> int | None:
+    """Descriptor of the locked file, or None where the file system has no locks. Raises Occupied for a lock held."""
     while True:
         try:
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise unwritable(what, error) from error
         try:
             # not flock, which a forked process inherits: a loader's worker would hold it after its parent was killed
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
             owner = os.pread(descriptor, 100, 0).decode(errors="replace").strip()
             os.close(descriptor)
             if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise UserError(
-                    f"{what}: another process ({owner or 'unknown'}) writes there; {CHOOSE_ANOTHER}"
-                ) from None
+                raise Occupied(what, owner) from None
+            with suppress(OSError):
+                os.unlink(lock)
             return None
         with suppress(FileNotFoundError):
             if os.fstat(descriptor).st_ino == os.stat(lock).st_ino:
@@ -203,6 +290,7 @@ def acquire(lock: Path, what: str) -> int | None:
 def release(lock: Path, descriptor: int | None) -> None:
     if descriptor is not None:
         with suppress(OSError):
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while others share it
             os.unlink(lock)
         os.close(descriptor)
 
@@ -223,8 +311,8 @@ def remove_unfinished(path: Path) -> None:
     for entry in scan(path):
         name, mark, _ = entry.name.removeprefix(".").rpartition(UNFINISHED)
         if mark and entry.name.startswith("."):
-            with suppress(UserError), claim(path / name):  # not if a process writes that file
-                pass
+            with suppress(UserError), hold(lock_of(path / name), name, cleaned=path / name):
+                pass  # a file that another process writes is kept
 
 
 def scan(folder: Path) -> list[os.DirEntry]:
@@ -235,8 +323,9 @@ def scan(folder: Path) -> list[os.DirEntry]:
         return []
 
 
-def remove(path: Path) -> None:
+def remove(path: str | Path) -> None:
     """Remove a file or a folder with its contents, if it exists."""
+    path = Path(path)
     with suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -245,32 +334,111 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def output(path: str | Path, option: str = "--out") -> Iterator[Path]:
-    """A temporary name for a file, or for a folder that does not exist, which gets its name when the context ends.
+def output(path: str | Path, option: str = "--out", wait: float = 0.0, folder: bool = False) -> Iterator[Path]:
+    """A temporary name for a file, or for a new folder, which gets its name when the context ends.
 
     If the context is left by an exception, nothing remains: the file that was there before is unchanged. Missing parent
-    folders are created.
+    folders are created. An error of the system within the context is one about this output, unless it names another
+    file.
 
     Args:
         option: how messages name the path: the option or field that it was given with.
+        wait: as ``claim``.
+        folder: the output is a folder; the path may be an empty folder.
 
     Raises:
         UserError: another process writes the file, or it cannot be written.
     """
-    final = Path(path)
-    what = f"{option} {path}"
-    if is_folder(final):
-        raise UserError(f"{what}: is a folder; give the name of a file")
-    make_folder(final.parent, option)
-    with claim(final, what):
+    final = Path(os.path.abspath(path))
+    with claim_new(path, option, wait, folder):
         unfinished = unfinished_name(final)
         try:
             yield unfinished
             os.replace(unfinished, final)
         except OSError as error:
-            raise unwritable(what, error) from error
+            if error.filename is not None and unfinished.name not in str(error.filename):
+                raise  # about another file
+            raise unwritable(f"{option} {path}", error) from error
         finally:
             remove(unfinished)
+
+
+@contextmanager
+def text_output(path: str | Path, option: str = "--out", wait: float = 0.0) -> Iterator[TextIO]:
+    """``output`` as an open file of UTF-8 text with LF."""
+    with output(path, option, wait) as unfinished, open(unfinished, "w", encoding="utf-8", newline="\n") as file:
+        yield file
+
+
+@contextmanager
+def claim_new(path: str | Path, option: str = "--out", wait: float = 0.0, folder: bool = False) -> Iterator[None]:
+    """``claim`` what will be written with ``output``, before hours of work. Arguments and errors as ``output``."""
+    what, final = f"{option} {path}", Path(os.path.abspath(path))
+    kind = kind_of(final)
+    if kind == "other":
+        raise UserError(f"{what}: is a pipe or a device; give the name of a file")
+    if kind == "folder" and not folder:
+        raise UserError(f"{what}: is a folder; give the name of a file")
+    if kind != "nothing" and folder and (kind == "file" or any(scan(final))):
+        raise UserError(f"{what}: already exists; give a new folder, or remove it first")
+    with new_folders(final.parent, what), claim_name(final, what, wait):
+        yield
+
+
+@contextmanager
+def claim_folder(path: str | Path, option: str = "--out", wait: float = 0.0) -> Iterator[Path]:
+    """``claim`` a folder that is written into, after creating it and its parents if they are missing.
+
+    Folders that were created and are still empty at the end are removed. Arguments and errors as ``output``.
+    """
+    what = f"{option} {path}"
+    with new_folders(Path(os.path.abspath(path)), what), claim(path, what, wait):
+        yield Path(path)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A new folder, which is removed at the end. Those of killed processes are removed first."""
+    base, prefix = Path(tempfile.gettempdir()), f"dinosr-{os.geteuid()}-"
+    for entry in scan(base):
+        if entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False):
+            with suppress(UserError), claim_name(entry.path, entry.name):
+                remove(entry.path)
+    path = base / f"{prefix}{secrets.token_hex(8)}"
+    with claim_name(path, str(path)):
+        try:
+            path.mkdir(mode=0o700)
+        except OSError as error:
+            raise unwritable(str(path), error) from error
+        try:
+            yield path
+        finally:
+            remove(path)
+
+
+@contextmanager
+def new_folders(path: Path, what: str) -> Iterator[None]:
+    """Create a folder and its parents if they are missing, and remove them at the end if they are still empty.
+
+    Raises UserError if they cannot be created; ``what`` begins the message.
+    """
+    missing: list[Path] = []
+    existing = path
+    while kind_of(existing) == "nothing" and not existing.is_symlink():
+        missing.append(existing)
+        existing = existing.parent
+    if kind_of(existing) != "folder":
+        raise unwritable(what, NotADirectoryError(errno.ENOTDIR, f"{existing} is not a folder"))
+    try:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(what, error) from error
+        yield
+    finally:
+        for one in missing:
+            with suppress(OSError):
+                one.rmdir()
 
 
 def make_folder(path: str | Path, option: str = "--out") -> Path:
@@ -282,8 +450,76 @@ def make_folder(path: str | Path, option: str = "--out") -> Path:
     return Path(path)
 
 
+def write_files(
+    folder: str | Path, contents: Mapping[str, bytes | Iterable[str]], option: str = "--out", wait: float = 60.0
+) -> None:
+    """Write name -> lines (or bytes) into a folder: all of these files or none, which get their names in this order.
+
+    Raises UserError as ``output``.
+    """
+    with ExitStack() as stack:
+        unfinished = {
+            name: stack.enter_context(output(Path(folder) / name, option, wait)) for name in reversed(contents)
+        }
+        for name, content in contents.items():
+            try:
+                if isinstance(content, bytes):
+                    write_bytes(unfinished[name], content)
+                else:
+                    write_lines(unfinished[name], content)
+            except OSError as error:
+                raise unwritable(f"{option} {Path(folder) / name}", error) from error
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write UTF-8 text with LF to the temporary name of an output. Raises OSError."""
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.writelines(line + "\n" for line in lines)
+
+
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
+    """Write to the temporary name of an output, or into that folder. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def write_array(path: Path, array: Any) -> None:
+    """Write a NumPy array as .npy to the temporary name of an output. Raises OSError."""
+    import numpy as np  # not needed by every command
+
+    with open(path, "wb") as file:
+        np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+# ---- errors of the system --------------------------------------------------------------------------------------------
+
+REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EFBIG: "free some space, or raise the limit on the size of files (ulimit -f)",
+    errno.ENOENT: "restore it, or correct the name",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EMFILE: "close other files, or raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "close other programs, or raise the limit on open files",
+    errno.ENOMEM: "free some memory",
+    errno.EIO: "check the disk",
+    errno.ESTALE: "check the network file system",
+}
+ANOTHER_PLACE = "give another folder, or correct its permissions"
+
+
 def unwritable(what: str, error: Exception) -> UserError:
     """The UserError for an error of the system while output is written."""
-    reason = getattr(error, "strerror", None) or str(error)
-    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return UserError(f"{what}: cannot be written ({reason}); {'free some space' if full else 'give another folder'}")
+    number = getattr(error, "errno", None)
+    remedy = "give another folder" if number in (None, errno.ENOENT) else REMEDIES.get(number, "give another folder")
+    return UserError(f"{what}: cannot be written ({reason_of(error)}); {remedy}")
+
+
+def system_error(error: OSError) -> UserError:
+    """The UserError for an error of the system that nothing else has explained."""
+    where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    return UserError(f"{where}{reason_of(error)}; {REMEDIES.get(error.errno or 0, ANOTHER_PLACE)}")
+
+
+def reason_of(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -4,21 +4,19 @@ This package parses arguments and prints results. The work is done by the rest o
 function imports when it is called: ``dinosr --help`` imports neither torch nor fairseq.
 
 Exit status: 0 for success; 1 for an error that the user can fix (``error: ...`` on stderr), and for a manifest with
-problems; 2 for an invalid command line; 130 after Ctrl-C.
+problems; 2 for an invalid command line; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 """
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
 
-from ..errors import UserError
 from .bench import add_bench
 from .corpora import add_check, add_manifest, add_path, add_synth
 from .decoding import add_ngram, add_transcribe, add_tune_lm
 from .language import add_lm_features, add_lm_score, add_zerospeech, add_zerospeech_synth
 from .measures import add_abx, add_quality
 from .report import add_report
+from .running import run
 from .units import add_features, add_kmeans, add_units
 
 COMMANDS = (
@@ -31,17 +29,7 @@ COMMANDS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command and return the exit status; ``arguments`` default to those of the process."""
-    options = make_parser().parse_args(arguments)
-    try:
-        return options.run(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # `dinosr check ... | head` has closed the pipe; Python must not report it again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return run(make_parser().parse_args(arguments))
 
 
 def make_parser() -> argparse.ArgumentParser:

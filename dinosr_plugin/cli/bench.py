@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from ..errors import UserError
+from ..files import is_file
 from .parsing import add_command
 
 CHECKOUT = Path(__file__).parents[2]
@@ -40,7 +41,7 @@ def add_bench(commands) -> None:
 
 def run_bench(options: argparse.Namespace) -> int:
     script = CHECKOUT / f"tests/benchmarks/{SCRIPTS[options.benchmark]}.py"
-    if not script.is_file():
+    if not is_file(script):
         raise UserError(
             f"{script}: no such file; benchmarks are part of the repository: clone it and run `pip install -e .` there"
         )

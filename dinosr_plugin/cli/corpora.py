@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import UserError
-from .parsing import add_command, add_workers, pieces_or_model, positive, print_notes, whole_number, workers
+from .parsing import add_command, add_out, add_workers, pieces_or_model, positive, print_notes, whole_number, workers
 
 # ---- dinosr path -----------------------------------------------------------------------------------------------------
 
@@ -40,10 +40,9 @@ def add_corpus(
 ) -> argparse.ArgumentParser:
     parser = add_command(corpora, name, run, text)
     parser.add_argument("root", type=Path, metavar="ROOT", help=root)
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
+    add_out(
+        parser,
+        "folder",
         metavar="DIR",
         help="folder for the manifests, created if necessary; existing files of the same names are replaced",
     )
@@ -58,12 +57,10 @@ def add_corpus(
     return parser
 
 
-def check_out_and_bpe(options: argparse.Namespace) -> None:
-    """Raise UserError for an impossible --out or --bpe before the audio is read, which can take an hour."""
+def check_bpe(options: argparse.Namespace) -> None:
+    """Raise UserError for an impossible --bpe before the audio is read, which can take an hour."""
     from ..data.bpe import require_possible
-    from ..data.manifest import require_writable
 
-    require_writable(options.out)
     if options.bpe:
         require_possible(options.bpe)
 
@@ -89,7 +86,7 @@ def add_librispeech(corpora) -> None:
 def run_librispeech(options: argparse.Namespace) -> int:
     from ..data.corpora.librispeech import joined, librispeech_splits
 
-    check_out_and_bpe(options)
+    check_bpe(options)
     splits = librispeech_splits(options.root, options.parts, workers(options))
     names = [split.name for split in splits]
     if options.join:
@@ -112,7 +109,7 @@ def add_librilight(corpora) -> None:
 def run_librilight(options: argparse.Namespace) -> int:
     from ..data.corpora.librispeech import librilight_splits
 
-    check_out_and_bpe(options)
+    check_bpe(options)
     return write(options, librilight_splits(options.root, workers(options)), ["train_10h"])
 
 
@@ -159,7 +156,7 @@ def add_folder(corpora) -> None:
 def run_folder(options: argparse.Namespace) -> int:
     from ..data.corpora.folder import TRAIN, folder_splits
 
-    check_out_and_bpe(options)
+    check_bpe(options)
     splits, notes = folder_splits(
         options.root, options.split_by, options.valid_share, options.seed, options.convert, workers(options)
     )
@@ -228,9 +225,7 @@ def run_check(options: argparse.Namespace) -> int:
 def add_synth(commands) -> None:
     text = "generate a small synthetic corpus with known words and phone times, for trying things out"
     parser = add_command(commands, "synth", run_synth, text)
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder for the corpus, created if necessary"
-    )
+    add_out(parser, "new folder", metavar="DIR", help="folder for the corpus, created if necessary")
     parser.add_argument("--minutes", type=positive, required=True, metavar="M", help="amount of speech, in minutes")
     parser.add_argument(
         "--speakers", type=whole_number, required=True, metavar="S", help="number of voices, at least 2"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
-from .parsing import add_command, finite, print_notes, whole_number
+from .parsing import add_command, add_out, finite, print_notes, whole_number
 
 # ---- dinosr ngram ----------------------------------------------------------------------------------------------------
 
@@ -27,9 +27,7 @@ def add_ngram(commands) -> None:
         metavar="N",
         help="longest n-gram, 2 to 6; usually 2 or 3 for words, 6 for letters",
     )
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="output file, in ARPA format; replaced if it exists"
-    )
+    add_out(parser, "file", metavar="FILE", help="output file, in ARPA format; replaced if it exists")
 
 
 def run_ngram(options: argparse.Namespace) -> int:
@@ -157,9 +155,10 @@ def add_transcribe(commands) -> None:
         "confidence (0 to 1) of every word; srt: subtitles, of a single FILE; ctm: one line per word, for scoring "
         "programs (default: %(default)s)",
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
+    add_out(
+        parser,
+        "file",
+        required=False,
         metavar="NEW_FILE",
         help="write to this file, which is created at the end, instead of stdout",
     )

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .parsing import add_command, whole_number
+from .parsing import add_command, add_out, whole_number
 
 
 def add_language_model(parser: argparse.ArgumentParser) -> None:
@@ -35,10 +35,9 @@ def add_lm_score(commands) -> None:
     )
     parser = add_command(commands, "lm-score", run_lm_score, text)
     add_language_model(parser)
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
+    add_out(
+        parser,
+        "file",
         metavar="FILE",
         help="output file: one line `utterance score` per utterance, as in ZeroSpeech's lexical/dev.txt and "
         "syntactic/dev.txt",
@@ -67,10 +66,9 @@ def add_lm_features(commands) -> None:
         metavar="L",
         help="layer, counted from 1; the ZeroSpeech baseline uses the second layer of its LSTM (default: %(default)s)",
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
+    add_out(
+        parser,
+        "folder",
         metavar="DIR",
         help="folder for one .npy file per utterance, such as semantic/dev/librispeech or semantic/dev/synthetic",
     )
@@ -118,17 +116,15 @@ def add_zerospeech(commands) -> None:
         default="min",
         help="pooling of the sSIMI features over time (default: %(default)s)",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the figures to this .json file")
+    add_out(parser, "file", required=False, metavar="FILE", help="also write the figures to this .json file")
 
 
 def run_zerospeech(options: argparse.Namespace) -> int:
     import json
 
-    from ..data.manifest import require_writable, write_files
     from ..evaluation.zerospeech.submission import evaluate, report
+    from ..files import write_files
 
-    if options.out:
-        require_writable(options.out.parent)
     figures = evaluate(options.dataset, options.submission, options.subset, options.pooling)
     print(report(figures))
     if options.out:
@@ -146,10 +142,9 @@ def add_zerospeech_synth(commands) -> None:
         "non-words, and of grammatical and ungrammatical sentences"
     )
     parser = add_command(commands, "zerospeech-synth", run_zerospeech_synth, text)
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
+    add_out(
+        parser,
+        "new folder",
         metavar="DIR",
         help="new folder for the gold files and the audio, in the layout of the benchmark, and for the manifests "
         "lexical.tsv and syntactic.tsv",

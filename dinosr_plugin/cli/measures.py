@@ -1,10 +1,12 @@
 """Measures of what was learned: ``dinosr quality``, ``abx``."""
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 from ..errors import UserError
-from .parsing import add_cache, add_command, add_skip_missing, cache_of, positive, print_notes, whole_number
+from ..files import claim_new
+from .parsing import add_cache, add_command, add_out, add_skip_missing, cache_of, positive, print_notes, whole_number
 
 # ---- dinosr quality --------------------------------------------------------------------------------------------------
 
@@ -37,9 +39,10 @@ def add_quality(commands) -> None:
         "its folders name the speakers; the alignment may cover more",
     )
     add_skip_missing(parser, "skip utterances that have only units (or a row in the manifest) or only an alignment")
-    parser.add_argument(
-        "--out",
-        type=Path,
+    add_out(
+        parser,
+        "folder",
+        required=False,
         metavar="DIR",
         help="folder for quality.json, code_by_phone.png and, for checkpoints, curves.png",
     )
@@ -92,11 +95,8 @@ def add_quality(commands) -> None:
 
 
 def run_quality(options: argparse.Namespace) -> int:
-    from ..data.manifest import require_writable
     from ..evaluation.unit_quality import is_checkpoint
 
-    if options.out:
-        require_writable(options.out)
     checkpoints = [path for path in options.units if is_checkpoint(path)]
     if not checkpoints:
         return run_quality_of_units(options)
@@ -251,16 +251,16 @@ def add_abx(commands) -> None:
     )
     add_skip_missing(parser, "skip items whose utterance has no features")
     parser.add_argument("--tables", action="store_true", help="also print the errors of every phone pair and speaker")
-    parser.add_argument(
-        "--out",
-        type=Path,
+    add_out(
+        parser,
+        "folder",
+        required=False,
         metavar="DIR",
         help="folder for abx.json, abx.tsv, abx_speakers.tsv and abx_pairs.tsv; an interrupted command resumes there",
     )
 
 
 def run_abx(options: argparse.Namespace) -> int:
-    from ..data.manifest import require_writable
     from ..evaluation.measures.abx.errors import MAX_GROUP, MAX_SPEAKERS
     from ..evaluation.measures.abx.table import COLUMNS, measure_abx, open_sources, tables, write_abx
     from ..evaluation.table import format_table
@@ -269,8 +269,6 @@ def run_abx(options: argparse.Namespace) -> int:
         raise UserError(
             "FEATURES: required without --write-items; give a folder written by `dinosr features`, or a unit file"
         )
-    if options.out:
-        require_writable(options.out)
     sources = open_sources(options.features, options.rate, options.distance, options.manifest)
     items = abx_items(options)
     if not sources:
@@ -294,7 +292,6 @@ def run_abx(options: argparse.Namespace) -> int:
 
 def abx_items(options: argparse.Namespace) -> list:
     """Read the items from --items, or make them from --phones and write them to --write-items."""
-    from ..data.manifest import require_writable
     from ..evaluation.measures.abx.items import make_items, read_items, write_items
     from ..evaluation.phones import PhoneAlignment
     from ..evaluation.speech import librispeech_speaker, manifest_speakers
@@ -308,11 +305,12 @@ def abx_items(options: argparse.Namespace) -> list:
                 "omit them with --items"
             )
         return read_items(options.items)
+    written = claim_new(options.write_items, "--write-items") if options.write_items else nullcontext()
+    with written:
+        speakers = manifest_speakers(options.manifest) if options.manifest else librispeech_speaker
+        items = make_items(PhoneAlignment.read(options.phones), speakers, **choices)
+        if options.write_items:
+            write_items(options.write_items, items)
     if options.write_items:
-        require_writable(options.write_items.parent)
-    speakers = manifest_speakers(options.manifest) if options.manifest else librispeech_speaker
-    items = make_items(PhoneAlignment.read(options.phones), speakers, **choices)
-    if options.write_items:
-        write_items(options.write_items, items)
         print(f"{options.write_items}: {len(items)} items of {len({item.speaker for item in items})} speakers")
     return items

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 def add_command(commands, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
@@ -52,6 +53,18 @@ def pieces_or_model(text: str) -> int | Path:
 
 
 pieces_or_model.__name__ = "positive integer or bpe.model"
+
+
+def add_out(parser: argparse.ArgumentParser, kind: str, required: bool = True, **options: Any) -> None:
+    """Add ``--out``. While the command runs, no other command may write there (``running.claimed``).
+
+    Args:
+        kind: ``file``, ``folder``, or ``new folder``, which gets its name when it is complete; ``own``: the command
+            claims what it writes itself.
+        options: of ``add_argument``.
+    """
+    parser.add_argument("--out", type=Path, required=required, **options)
+    parser.set_defaults(out_kind=kind)
 
 
 def add_skip_missing(parser: argparse.ArgumentParser, text: str) -> None:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .parsing import add_cache, add_command, add_skip_missing, cache_of, whole_number
+from .parsing import add_cache, add_command, add_out, add_skip_missing, cache_of, whole_number
 
 
 def add_report(commands) -> None:
@@ -57,10 +57,9 @@ def add_report(commands) -> None:
     )
     add_skip_missing(parser, "skip utterances of the manifest that have no alignment")
     add_cache(parser)
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
+    add_out(
+        parser,
+        "folder",
         metavar="DIR",
         help="folder for report.html, its plots and figures.json; an interrupted run resumes there",
     )

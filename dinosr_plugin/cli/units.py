@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from ..errors import UserError
-from .parsing import add_command, positive, whole_number
+from ..files import is_folder
+from .parsing import add_command, add_out, positive, whole_number
 
 # ---- dinosr features -------------------------------------------------------------------------------------------------
 
@@ -72,10 +73,9 @@ def add_features(commands) -> None:
         "fine-tuning), or of CPC_audio; not with --mfcc or --fbank",
     )
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="a .tsv file")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
+    add_out(
+        parser,
+        "own",
         metavar="DIR",
         help="folder for the features; a run that was interrupted resumes when it is started again with the same "
         "options",
@@ -184,7 +184,7 @@ def add_kmeans(commands) -> None:
     fit.add_argument(
         "--clusters", type=whole_number, required=True, metavar="K", help="number of clusters, usually 100 or 500"
     )
-    fit.add_argument("--out", type=Path, required=True, metavar="FILE", help="output file (.npz)")
+    add_out(fit, "file", metavar="FILE", help="output file (.npz)")
     fit.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default: %(default)s)")
     begin = fit.add_mutually_exclusive_group()
     begin.add_argument(
@@ -237,16 +237,12 @@ def add_kmeans(commands) -> None:
     )
     apply.add_argument("features", type=Path, nargs="?", metavar="FEATURES", help=text)
     apply.add_argument("manifest", type=Path, metavar="MANIFEST", help="a .tsv file")
-    apply.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="output file, named like the manifest: train.km"
-    )
+    add_out(apply, "file", metavar="FILE", help="output file, named like the manifest: train.km")
 
 
 def run_kmeans_fit(options: argparse.Namespace) -> int:
-    from ..data.manifest import require_writable
     from ..units.kmeans import fit_kmeans
 
-    require_writable(options.out.parent)
     old, features = old_labels(options), features_to_fit(options)
     named = {"rate": features.rate, "source": features.source}
     chosen = {
@@ -296,7 +292,7 @@ def features_to_fit(options: argparse.Namespace):
     path = options.features
     if bool(options.sound) == bool(path):
         raise UserError("FEATURES: give either a folder of features or a checkpoint, or one of --mfcc and --fbank")
-    if path and path.is_dir():
+    if path and is_folder(path):
         if options.manifest or options.layer is not None or options.weights:
             raise UserError(f"{path}: is a folder of features; omit --manifest, --layer and --weights")
         return FeatureFolder(path)
@@ -321,7 +317,7 @@ def run_kmeans_apply(options: argparse.Namespace) -> int:
     from ..units.unit_files import UnitInfo
 
     kmeans = KMeans.load(options.kmeans)
-    if options.features and options.features.is_dir():
+    if options.features and is_folder(options.features):
         features = FeatureFolder(options.features)
     else:
         features = LiveFeatures.of_source(kmeans.meta.features, options.manifest, options.features)
@@ -352,10 +348,9 @@ def add_units(commands) -> None:
     parser.add_argument(
         "--kmeans", type=Path, metavar="FILE", help="file written by `dinosr kmeans fit` for features of the same kind"
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
+    add_out(
+        parser,
+        "own",
         metavar="OUT",
         help="folder for codebook_0.units, ... and OUT/codes, the units of all codebooks, with which an interrupted "
         "run resumes and other forms of the same units take seconds; with --kmeans, the output file",

@@ -21,6 +21,7 @@ def apply():
     messages.one_line_errors_in_hydra()
     messages.one_line_worker_errors()
     messages.one_line_save_dir_error()
+    messages.printable_log_records()
     messages.open_log_file_once()
     messages.silence_weight_norm_warning()
     data.one_corpus_per_batch()

@@ -7,18 +7,24 @@ import warnings
 
 import torch
 
-from ..errors import UserError
+from ..errors import UserError, escaped, printable
+from ..files import system_error
 from .wrapping import wrap_once
 
 
 def one_line_errors():
-    """fairseq's argparse programs print a traceback for every exception; of a ``UserError`` print the message only."""
+    """fairseq's argparse programs print a traceback for every exception.
+
+    Of a ``UserError`` and of an error about a file print the message only, and nothing after Ctrl-C.
+    """
 
     def make(previous):
         def hook(kind, error, traceback):
             if issubclass(kind, UserError):
                 print(f"error: {error}", file=sys.stderr)
-            else:
+            elif is_about_a_file(error):
+                print(f"error: {system_error(error)}", file=sys.stderr)
+            elif not issubclass(kind, KeyboardInterrupt):  # after which Python ends itself with SIGINT: status 130
                 previous(kind, error, traceback)
 
         return hook
@@ -26,8 +32,13 @@ def one_line_errors():
     wrap_once(sys, "excepthook", make)
 
 
+def is_about_a_file(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.filename is not None
+
+
 def one_line_errors_in_hydra():
-    """Hydra prints its own ``CompactHydraException`` without a traceback; here it prints a ``UserError`` that way too.
+    """Hydra prints its own ``CompactHydraException`` without a traceback; here it prints a ``UserError`` that way too,
+    and an error about a file, which becomes a ``UserError``.
 
     ``UserError`` does not derive from Hydra's class because importing Hydra would delay every command.
     """
@@ -35,6 +46,37 @@ def one_line_errors_in_hydra():
     from hydra._internal import utils
 
     utils.CompactHydraException = (errors.CompactHydraException, UserError)  # used with isinstance only
+
+    def make(previous):
+        def run_and_report(job):
+            def run():
+                try:
+                    return job()
+                except OSError as error:
+                    if is_about_a_file(error):
+                        raise system_error(error) from error
+                    raise
+
+            return previous(run)
+
+        return run_and_report
+
+    wrap_once(utils, "run_and_report", make)
+
+
+def printable_log_records():
+    """Names from outside (files, speakers, checkpoints) in log records cannot control the terminal.
+
+    Control characters are escaped, except for line feeds and tabs; in records of this package these too.
+    """
+
+    logging.setLogRecordFactory(PrintableRecord)
+
+
+class PrintableRecord(logging.LogRecord):
+    def getMessage(self) -> str:
+        message = super().getMessage()
+        return printable(message) if self.name.startswith("dinosr_plugin.") else escaped(message)
 
 
 def one_line_worker_errors():

@@ -4,6 +4,7 @@ copies.
 A problem with one file is an ``AudioError``; the tools collect these and report them together.
 """
 
+import io
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import soundfile as sf
 from tqdm import tqdm
 
 from ..errors import UserError
+from ..files import write_bytes
 from ..modules.frame_grid import SAMPLE_RATE
 
 SUFFIXES = (".wav", ".flac", ".ogg")
@@ -195,7 +197,7 @@ def convert(source: Path, target: Path) -> int:
     """Writes ``source`` as 16 kHz mono 16-bit FLAC and returns the number of samples.
 
     The channels are averaged, and the mean is resampled with a polyphase filter. The samples of a file that is 16 kHz
-    mono 16-bit already are unchanged. Raises AudioError for an unreadable source, UserError for an unwritable target.
+    mono 16-bit already are unchanged. Raises AudioError for an unreadable source, OSError for an unwritable target.
     """
     from scipy.signal import resample_poly  # takes half a second to import
 
@@ -210,12 +212,15 @@ def convert(source: Path, target: Path) -> int:
         divisor = math.gcd(rate, SAMPLE_RATE)
         mono = resample_poly(mono, SAMPLE_RATE // divisor, rate // divisor)
     pcm = np.clip(np.rint(mono * 32768), -32768, 32767).astype(np.int16)  # the resampling filter can overshoot
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        sf.write(target, pcm, SAMPLE_RATE, subtype="PCM_16", format="FLAC")
-    except (sf.LibsndfileError, OSError) as error:
-        raise UserError(f"cannot write {target}: {error}; is the disk full, or the folder read-only?") from error
+    write_sound(target, pcm)
     return len(pcm)
+
+
+def write_sound(path: Path, pcm: np.ndarray) -> None:
+    """Write (T,) int16 at 16 kHz as FLAC or WAV, into the unfinished folder of an output. Raises OSError."""
+    data = io.BytesIO()  # libsndfile does not say why it cannot write a file
+    sf.write(data, pcm, SAMPLE_RATE, subtype="PCM_16", format=path.suffix[1:])
+    write_bytes(path, data.getbuffer())
 
 
 def default_workers() -> int:

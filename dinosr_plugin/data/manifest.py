@@ -6,7 +6,6 @@ train.wrd        one line per row: words
 dict.ltr.txt     ``symbol count``, the format of fairseq's Dictionary
 """
 
-import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 from ..errors import UserError
+from ..files import write_files
 from .audio import REMAKE_MANIFEST, SAMPLE_RATE
 
 SHOWN = 20  # maximum number of problems that are listed; the others are only counted
@@ -281,46 +281,6 @@ def write_splits(
         files["dict.ltr.txt"] = [f"{symbol} {count}" for symbol, count in counts.items()]
     write_files(out, {**files, **more})
     return notes
-
-
-def write_files(out: Path, files: Mapping[str, bytes | Iterable[str]]) -> None:
-    """Writes name -> lines (or bytes) under temporary names, then renames all files; a failure leaves no file."""
-    written: dict[Path, Path] = {}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            unfinished = out / f".{name}.{os.getpid()}"
-            written[unfinished] = out / name
-            if isinstance(content, bytes):
-                unfinished.write_bytes(content)
-                continue
-            with open(unfinished, "w", encoding="utf-8", newline="\n") as file:
-                file.writelines(line + "\n" for line in content)
-        for unfinished, final in written.items():
-            os.replace(unfinished, final)
-    except OSError as error:
-        raise unwritable(out, error.strerror) from error
-    finally:
-        for unfinished in written:
-            unfinished.unlink(missing_ok=True)
-
-
-def require_writable(out: Path, option: str = "--out") -> None:
-    """Raises UserError, before hours of work, if the folder ``out`` cannot be written or created.
-
-    ``option`` is the command-line option that the folder was given with.
-    """
-    existing = Path(os.path.abspath(out))
-    while not os.path.lexists(existing):
-        existing = existing.parent
-    if not existing.is_dir():
-        raise unwritable(out, f"{existing} is not a folder", option)
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise unwritable(out, f"{existing} is read-only", option)
-
-
-def unwritable(out: Path, reason: str | None, option: str = "--out") -> UserError:
-    return UserError(f"cannot write into {out}: {reason}; give another folder with {option}")
 
 
 def raise_problems(problems: list[str], root: Path) -> NoReturn:

@@ -7,12 +7,11 @@ float32 log-probabilities of the manifest's rows.
 
 import io
 import json
-import os
 import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,8 +21,8 @@ from fairseq.data import Dictionary
 
 from ..checkpoints.weights import fingerprint  # noqa: F401  (callers compute ``EmissionMetadata.model`` with it)
 from ..data.audio import SAMPLE_RATE
-from ..data.manifest import require_writable, unwritable
 from ..errors import UserError
+from ..files import is_folder, output, require_file, unwritable
 
 
 @dataclass(frozen=True)
@@ -66,14 +65,11 @@ class EmissionWriter:
 
     def __init__(self, path: str | Path, meta: EmissionMetadata):
         self.path, self.meta, self.missing = Path(path), meta, set(range(len(meta.files)))
-        require_writable(self.path.parent)
-        self.unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.archive = zipfile.ZipFile(self.unfinished, "w")
-            weakref.finalize(self, self.unfinished.unlink, missing_ok=True)  # in case decoding fails
-        except OSError as error:
-            raise unwritable(self.path, error.strerror) from error
+        with ExitStack() as stack:
+            unfinished = stack.enter_context(output(self.path, "--emissions"))
+            self.archive = stack.enter_context(zipfile.ZipFile(unfinished, "w"))
+            self.stack = stack.pop_all()
+        self.discard = weakref.finalize(self, give_up, self.stack)  # ends without a file; also if decoding fails
 
     def add(self, row: int, emissions: torch.Tensor) -> None:
         """Add the (F, V) float32 emissions of a row of the manifest."""
@@ -87,7 +83,7 @@ class EmissionWriter:
             self.archive.writestr(f"{name}.npy", data.getbuffer())
         except OSError as error:
             self.discard()
-            raise unwritable(self.path, error.strerror) from error
+            raise unwritable(f"--emissions {self.path}", error) from error
 
     def close(self) -> None:
         """Finish the file. Raises UserError if rows are missing."""
@@ -99,15 +95,18 @@ class EmissionWriter:
                 "decode the whole manifest"
             )
         self.write("meta", np.frombuffer(json.dumps(asdict(self.meta)).encode(), dtype=np.uint8))
-        try:
-            self.archive.close()
-            os.replace(self.unfinished, self.path)
-        except OSError as error:
-            self.discard()
-            raise unwritable(self.path, error.strerror) from error
+        self.discard.detach()
+        self.stack.close()
 
-    def discard(self) -> None:
-        self.unfinished.unlink(missing_ok=True)
+
+class GivenUp(Exception):
+    """The emissions are not complete."""
+
+
+def give_up(stack: ExitStack) -> None:
+    """Leave the contexts of an output as after an error."""
+    with suppress(GivenUp):
+        stack.__exit__(GivenUp, GivenUp(), None)
 
 
 class EmissionReader:
@@ -119,10 +118,9 @@ class EmissionReader:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        if self.path.is_dir():
+        if is_folder(self.path):
             raise UserError(f"{path}: is a folder; give the name of an emission file")
-        if not self.path.is_file():
-            raise UserError(f"{path}: no such file; create it with `fairseq-generate ... --emissions {path}`")
+        require_file(self.path, f"create it with `fairseq-generate ... --emissions {path}`")
         with self.readable():
             self.archive = np.load(self.path, allow_pickle=False)
             self.meta = EmissionMetadata(**json.loads(self.archive["meta"].tobytes()))

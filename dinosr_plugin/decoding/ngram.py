@@ -24,8 +24,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..data.manifest import read_lines, require_writable, write_files
+from ..data.manifest import read_lines
 from ..errors import UserError
+from ..files import claim_new, kind_of, write_files
 
 MIN_ORDER, MAX_ORDER = 2, 6
 """Orders that KenLM supports as it is compiled in the wheels of flashlight-text and kenlm."""
@@ -85,7 +86,13 @@ def make_ngram(text: Path, order: int, out: Path) -> str:
         raise UserError(
             f"--order {order}: KenLM supports orders {MIN_ORDER} to {MAX_ORDER}; use 3 for words, 6 for letters"
         )
-    require_output_file(text, out)
+    require_other_file(text, out)
+    with claim_new(out):
+        return write_ngram(text, order, out)
+
+
+def write_ngram(text: Path, order: int, out: Path) -> str:
+    """``make_ngram`` after its checks of the options."""
     vocabulary, tokens = read_tokens(text)
     begins = tokens == BEGIN
     lines = int(begins.sum())
@@ -102,13 +109,10 @@ def make_ngram(text: Path, order: int, out: Path) -> str:
     return f"{out}: {order}-gram model of {lines} lines with {len(tokens) - 2 * lines} tokens; {sizes}"
 
 
-def require_output_file(text: Path, out: Path) -> None:
-    """Raise UserError, before any work, if ``out`` cannot be written or is the text itself."""
-    if out.is_dir():
-        raise UserError(f"--out {out}: is a folder; give the name of a file")
-    if out.exists() and text.exists() and out.samefile(text):
+def require_other_file(text: Path, out: Path) -> None:
+    """Raise UserError if ``out`` is the text itself."""
+    if kind_of(out) == kind_of(text) == "file" and out.samefile(text):
         raise UserError(f"--out {out}: would overwrite the text; give another file name")
-    require_writable(out.parent)
 
 
 def read_tokens(text: Path) -> tuple[list[str], np.ndarray]:

@@ -6,8 +6,6 @@ Threads would not help: flashlight-text holds Python's global interpreter lock w
 import multiprocessing
 import multiprocessing.connection
 import os
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -19,6 +17,7 @@ import numpy as np
 import torch
 
 from .. import compat
+from ..data.workers import serve_parent
 from ..errors import UserError
 from .base import CTCDecoder, Hypothesis
 from .search import BeamSearch, SearchOptions
@@ -138,19 +137,9 @@ class Worker:
 
 
 def init_worker(decoder: BeamSearch) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which ends this process
+    serve_parent()
     torch.set_num_threads(1)  # the parent's threads do not exist after a fork
-    threading.Thread(target=exit_with_parent, daemon=True).start()
     Worker.decoder = decoder
-
-
-def exit_with_parent() -> None:
-    """Exit when the parent dies.
-
-    A killed parent cannot stop its workers, and their queue stays open because they hold both ends of it.
-    """
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
 
 
 def search(emissions: np.ndarray, options: SearchOptions | None) -> tuple[Packed, float]:

@@ -12,11 +12,11 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import soundfile as sf
@@ -24,8 +24,8 @@ import torch
 from tqdm import tqdm
 
 from ..data.audio import SAMPLE_RATE, AudioError, Header, is_cut_wav, read_header, unreadable, wrong_format
-from ..data.manifest import require_writable, unwritable
 from ..errors import UserError
+from ..files import claim_new, kind_of, text_output
 from .base import CTCDecoder
 from .best_path import BestPathDecoder
 from .generator import frame_log_probs, never_emitted
@@ -102,10 +102,9 @@ def survey(paths: Sequence[Path]) -> list[Recording]:
 
 def survey_one(path: Path) -> Recording:
     """Mean and variance of a file at 16 kHz. Raises AudioError if it is missing, damaged or not an audio file."""
-    if not path.exists():
-        raise AudioError("no such file; check the name")
-    if path.is_dir():
-        raise AudioError("is a folder; give the files in it")
+    if (kind := kind_of(path)) != "file":
+        wrong = {"nothing": "no such file; check the name", "folder": "is a folder; give the files in it"}
+        raise AudioError(wrong.get(kind, "is a pipe or a device; give files"))
     header = empty_header(path) or read_header(path)
     samples = -(-header.samples * SAMPLE_RATE // header.rate)
     total, squares = 0.0, 0.0
@@ -314,9 +313,8 @@ def require_possible(files: Sequence[Path], form: str, out: Path | None) -> None
             "rename one or transcribe it separately"
         )
     if out is not None:
-        if out.is_dir():
-            raise UserError(f"--out {out}: is a folder; give the name of a file")
-        require_writable(out.parent)
+        with claim_new(out):  # refused now, not when the work is done
+            pass
 
 
 def write(
@@ -329,7 +327,10 @@ def write(
 ) -> None:
     """Transcribe all recordings; write each to ``out`` or stdout as soon as it is done. Adds the times to ``pace``."""
     seconds = sum(recording.duration for recording in recordings)
-    with output(out) as file, tqdm(total=seconds, unit="s", unit_scale=True, desc="transcribing", disable=None) as bar:
+    with (
+        text_output(out) if out else nullcontext(sys.stdout) as file,
+        tqdm(total=seconds, unit="s", unit_scale=True, desc="transcribing", disable=None) as bar,
+    ):
         for recording in recordings:
             try:
                 done = transcript(recogniser, decoder, recording, pace, bar.update)
@@ -339,21 +340,3 @@ def write(
                 ) from error
             bar.write(FORMATS[form](done), file=file, end="")
             file.flush()
-
-
-@contextmanager
-def output(out: Path | None) -> Iterator[TextIO]:
-    """Yield stdout, or a file that gets its final name when complete; a failure leaves no partial file."""
-    if out is None:
-        yield sys.stdout
-        return
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with open(unfinished, "w", encoding="utf-8", newline="\n") as file:
-            yield file
-        os.replace(unfinished, out)
-    except OSError as error:
-        raise unwritable(out, error.strerror) from error
-    finally:
-        unfinished.unlink(missing_ok=True)

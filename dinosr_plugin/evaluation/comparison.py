@@ -10,7 +10,6 @@ are finished (``table.RowTable``).
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property, partial
@@ -21,8 +20,8 @@ import numpy as np
 
 from ..checkpoints.readers import HEAD, TEACHER, FrameReader
 from ..data.audio import SAMPLE_RATE
-from ..data.manifest import require_writable, unwritable
 from ..errors import UserError
+from ..files import claim_folder, is_folder, temporary_folder
 from ..units.batches import Utterance, read_utterances
 from ..units.codes import kmeans_units
 from ..units.kmeans import fit_kmeans
@@ -86,22 +85,22 @@ class Comparison:
         self.clusters = cluster_count(reader, clusters)
         self.fitted = random_hour(read_utterances(train, reader.grid.field))
         self.stack, self.keep, self.max_bytes = ExitStack(), cache is not None, max_bytes
-        if work is None:
-            work = self.stack.enter_context(tempfile.TemporaryDirectory())
-        self.work, self.cache = Path(work), Path(cache or Path(work) / "cache")
-        make_folder(self.work)
-        self.table = RowTable(self.work / "rows.json", self.digest)
+        self.given_work, self.given_cache = work, cache
 
     def __enter__(self) -> "Comparison":
+        given = temporary_folder() if self.given_work is None else claim_folder(self.given_work)
+        self.work = self.stack.enter_context(given)
+        self.cache = Path(self.given_cache or self.work / "cache")
+        self.table = RowTable(self.work / "rows.json", self.digest)
         return self
 
     def __exit__(self, kind, *_) -> None:
         """Remove the cache, unless it is kept or an interrupted run is to resume from it."""
-        if not self.keep and kind is None:
-            self.remove_caches(self.reader)
-            if self.cache.is_dir() and not any(self.cache.iterdir()):
-                self.cache.rmdir()
-        self.stack.close()
+        with self.stack:
+            if not self.keep and kind is None:
+                self.remove_caches(self.reader)
+                if is_folder(self.cache) and not any(self.cache.iterdir()):
+                    self.cache.rmdir()
 
     @property
     def digest(self) -> str:
@@ -130,11 +129,18 @@ class Comparison:
     @cached_property
     def caches(self) -> dict[str, LayerCache]:
         """Of the trained model: ``fit`` and ``measured``."""
-        return {"fit": self.fit_cache(self.reader), "measured": self.measured_cache(self.reader)}
+        return self.open_caches(self.reader)
 
     @cached_property
     def untrained_caches(self) -> dict[str, LayerCache]:
-        return {"fit": self.fit_cache(self.untrained), "measured": self.measured_cache(self.untrained)}
+        return self.open_caches(self.untrained)
+
+    def open_caches(self, reader: FrameReader) -> dict[str, LayerCache]:
+        caches = {"fit": self.fit_cache(reader), "measured": self.measured_cache(reader)}
+        if self.keep:
+            for cache in caches.values():
+                self.stack.enter_context(cache.used())
+        return caches
 
     def remove_caches(self, reader: FrameReader) -> None:
         for cache in (self.fit_cache(reader), self.measured_cache(reader)):
@@ -233,15 +239,6 @@ def cluster_count(reader: FrameReader, clusters: int | None) -> int:
             "cannot be compared; leave it out"
         )
     return chosen
-
-
-def make_folder(folder: Path) -> None:
-    """Create a folder, if it is missing. Raises UserError if that is impossible."""
-    require_writable(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error.strerror) from error
 
 
 def random_hour(utterances: Sequence[Utterance]) -> list[Utterance]:

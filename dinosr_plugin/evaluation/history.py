@@ -10,8 +10,8 @@ import torch
 
 from ..checkpoints.opening import open_reader
 from ..checkpoints.readers import HEAD, TEACHER, FrameReader
-from ..data.manifest import write_files
 from ..errors import UserError
+from ..files import write_files
 from ..units.codes import read_codes
 from .comparison import Comparison, measures_for, name_of
 from .layers import MAX_BYTES

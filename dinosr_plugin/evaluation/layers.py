@@ -8,15 +8,18 @@ have another folder, and the same ones are never computed twice. An interrupted 
 
 import hashlib
 import logging
+import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
 from ..checkpoints.readers import FrameReader
 from ..errors import UserError
+from ..files import Occupied, alone, claim_name, is_folder, new_folders, share
 from ..units.batches import Utterance, require_files
 from ..units.features import FeatureSpec, acoustic_spec, code_spec, layer_spec, read_rows, write_rows
 from ..units.store import FeatureFolder
@@ -81,24 +84,35 @@ class LayerCache:
         }
         return sum(frames[spec.grid] * spec.width * np.dtype(spec.dtype).itemsize for spec in self.specs.values())
 
+    @contextmanager
+    def used(self) -> Iterator["LayerCache"]:
+        """Within this context other processes do not remove the entry to make room."""
+        with new_folders(self.root.absolute(), f"--cache {self.root}"), share(self.folder):
+            yield self
+
     def fill(self) -> None:
-        """Compute what is missing, in one pass over the sound."""
-        self.make_room()
-        require_files(self.utterances, "the manifest")
-        writers = [spec.writer(self.folder / name, self.utterances) for name, spec in self.specs.items()]
+        """Compute what is missing, in one pass over the sound; wait if another process is computing the same."""
+        what = f"--cache {self.root}"
+        with new_folders(self.root.absolute(), what), claim_name(self.folder, what, wait=math.inf):
+            self.make_room()
+            require_files(self.utterances, "the manifest")
+            writers = [spec.writer(self.folder / name, self.utterances) for name, spec in self.specs.items()]
 
-        def features(rows: list[int]):
-            layers = range(self.reader.n_layers)
-            return read_rows(self.utterances, rows, self.reader, layers, self.code_sets, self.acoustic)
+            def features(rows: list[int]):
+                layers = range(self.reader.n_layers)
+                return read_rows(self.utterances, rows, self.reader, layers, self.code_sets, self.acoustic)
 
-        title = f"{self.reader.name} {'untrained, ' if self.reader.weights == 'random' else ''}all layers"
-        write_rows(writers, self.utterances, title, features)
-        os.utime(self.folder)  # it is now the most recently used entry
+            title = f"{self.reader.name} {'untrained, ' if self.reader.weights == 'random' else ''}all layers"
+            write_rows(writers, self.utterances, title, features)
+            os.utime(self.folder)  # it is now the most recently used entry
         self.filled = True
 
     def make_room(self) -> None:
-        """Remove the least recently used entries until this one fits into ``max_bytes``, and check the free space."""
-        kept = sum(size_of(path) for path in [self.folder] if path.is_dir())
+        """Remove the least recently used entries until this one fits into ``max_bytes``, and check the free space.
+
+        Entries that another process uses are not removed.
+        """
+        kept = sum(size_of(path) for path in [self.folder] if is_folder(path))
         if self.size > self.max_bytes:
             raise UserError(
                 f"{self.root}: the layers of {self.reader.name} take {gigabytes(self.size)}, more than the "
@@ -109,10 +123,10 @@ class LayerCache:
         for path in others:
             if total <= self.max_bytes:
                 break
-            total -= size_of(path)
-            shutil.rmtree(path, ignore_errors=True)
-        existing = next(path for path in (self.root, *self.root.absolute().parents) if path.is_dir())
-        free = shutil.disk_usage(existing).free
+            with suppress(Occupied), alone(path):
+                total -= size_of(path)
+                shutil.rmtree(path, ignore_errors=True)
+        free = shutil.disk_usage(self.root).free
         if self.size - kept > free:
             raise UserError(
                 f"{self.root}: the layers of {self.reader.name} take {gigabytes(self.size - kept)}, "

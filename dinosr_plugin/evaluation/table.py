@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..data.manifest import write_files
+from ..files import write_files
 
 
 class Column(NamedTuple):

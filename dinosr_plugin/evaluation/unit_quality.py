@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.formats import is_torch_file
-from ..data.manifest import write_files
 from ..errors import UserError
+from ..files import write_files
 from .measures.quality.measure import LagMeasure, UnitQualityMeasure
 from .measures.quality.units import UnitCounts
 from .measuring import Measure, Source, figures_of

@@ -26,8 +26,8 @@ from ..checkpoints.opening import reader_of
 from ..data.audio import SAMPLE_RATE
 from ..data.dataset import SpeechDataset
 from ..data.labels import FrameLabels, label_lines, read_labels
-from ..data.manifest import write_files
 from ..errors import UserError
+from ..files import write_files
 from ..models.objective import Objective
 from ..units.batches import BATCH_SAMPLES, Progress, plan_batches, prefetch
 from ..units.clustering import SAMPLE, SAMPLE_AT_LEAST, assign, cluster

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ..data.manifest import duplicate_ids, read_lines, read_rows, require_writable, utterance_id, write_files
-from ..errors import UserError, first_few
+from ..data.manifest import duplicate_ids, read_lines, read_rows, utterance_id
+from ..errors import UserError, first_few, printable
+from ..files import kind_of, require_file, text_output, write_files
 from .clustering import CHUNK, INITS, Sums, assign, cluster, first_frames, inertia_after, move, step
 from .frames import Features, Reservoir, StandardizedFeatures, frames_of, read_sample, stacked, standardize
 from .matching import OldLabels, changed_share, matching, normalised_mutual_information
@@ -224,8 +225,7 @@ class KMeans:
     @classmethod
     def load(cls, path: str | Path) -> "KMeans":
         """Raises UserError if the file is missing, damaged, or not a k-means file."""
-        if not Path(path).is_file():
-            raise UserError(f"{path}: no such file; create it with `dinosr kmeans fit`")
+        require_file(path, "create it with `dinosr kmeans fit`")
         try:
             with np.load(path, allow_pickle=False) as archive:
                 centroids, meta = archive["centroids"], KMeansMetadata(**json.loads(archive["meta"].tobytes()))
@@ -272,21 +272,19 @@ def write_labels(
     tsv, out = Path(tsv), Path(out)
     kmeans.require_same(features.width)
     names = manifest_names(tsv, features)
-    dictionary = new_dictionary(out, kmeans.meta.k)
+    new_dictionary(out, kmeans.meta.k)  # raises an error before the work, and not after it
     frames = 0
+    from tqdm import tqdm
 
-    def lines() -> Iterator[str]:
-        nonlocal frames
-        from tqdm import tqdm
-
-        for utt in tqdm(names, desc=out.name, unit="utt", disable=None):
+    with text_output(out) as file:
+        for utt in tqdm(names, desc=printable(out.name), unit="utt", disable=None):
             units = kmeans.units(frames_of(features, utt))
             if not len(units):
                 raise UserError(f"{utt}: has no frames; remove it from {tsv}")
             frames += len(units)
-            yield " ".join(map(str, units.tolist()))
-
-    write_files(out.parent, {out.name: lines(), **dictionary, **(info_file(out, info) if info else {})})
+            file.write(" ".join(map(str, units.tolist())) + "\n")
+        # another process may have written the dictionary in the meantime
+        write_files(out.parent, {**new_dictionary(out, kmeans.meta.k), **(info_file(out, info) if info else {})})
     return frames
 
 
@@ -296,8 +294,7 @@ def new_dictionary(out: Path, k: int) -> dict[str, list[str]]:
     Raises UserError if it contains other units or cannot be read.
     """
     path, units = out.parent / "dict.km.txt", [str(unit) for unit in range(k)]
-    require_writable(out.parent)
-    if not path.exists():
+    if kind_of(path) == "nothing":
         return {path.name: [f"{unit} 1" for unit in units]}
     existing = [line.split(" ")[0] for line in read_lines(path, "remove it")]
     if sorted(existing) != sorted(units):

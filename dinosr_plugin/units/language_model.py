@@ -10,7 +10,6 @@ model that was trained with ``--add-bos-token`` begin with ``<s> </s>``.
 """
 
 from .. import compat  # noqa: F401  # isort: skip  (before fairseq is imported)
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,8 +23,8 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from ..compat.language_models import HOW_TO, dictionary_folder, language_model_faults
-from ..data.manifest import require_writable, unwritable, write_files
 from ..errors import UserError
+from ..files import claim_folder, claim_new, is_file, output, write_array, write_files
 from .features import default_device
 from .unit_files import read_units
 
@@ -142,7 +141,7 @@ class UnitLanguageModel:
 
 def given_folder(dictionary: Path) -> Path:
     """The folder that fairseq loads ``dict.txt`` from. Raises UserError if the file has another name or is missing."""
-    if dictionary.name != "dict.txt" or not dictionary.is_file():
+    if dictionary.name != "dict.txt" or not is_file(dictionary):
         raise UserError(f"--dict {dictionary}: not a file called dict.txt; give the one that fairseq-preprocess wrote")
     return dictionary.parent
 
@@ -191,10 +190,10 @@ def write_scores(lm: UnitLanguageModel, units: str | Path, out: str | Path) -> t
     in units, model or output.
     """
     out = Path(out)
-    require_writable(out.parent)
-    sequences = read_units(units)
-    scores = score_all(lm, sequences)
-    write_files(out.parent, {out.name: [f"{utt} {score:.6f}" for utt, score in scores.items()]})
+    with claim_new(out):
+        sequences = read_units(units)
+        scores = score_all(lm, sequences)
+        write_files(out.parent, {out.name: [f"{utt} {score:.6f}" for utt, score in scores.items()]})
     return len(scores), sum(scores.values()) / sum(len(sequence) + 1 for sequence in sequences.values())
 
 
@@ -208,17 +207,13 @@ def write_hidden_states(
     if not 1 <= layer <= lm.layers:
         raise UserError(f"--layer {layer}: {lm.name} has layers 1 to {lm.layers}; give one of these")
     out, sequences = Path(out), read_units(units)
-    require_writable(out)
     names, rows = list(sequences), list(sequences.values())
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tqdm(desc=f"layer {layer}", total=len(rows), unit="utt", disable=None) as bar:
-            for batch in batches_by_length(rows, batch_tokens):
-                for row, states in zip(batch, lm.hidden_states([rows[row] for row in batch], layer), strict=True):
-                    unfinished = out / f".{names[row]}.npy"
-                    np.save(unfinished, states)
-                    os.replace(unfinished, out / f"{names[row]}.npy")
-                bar.update(len(batch))
-    except OSError as error:
-        raise unwritable(out, error.strerror) from error
+    if wrong := next((name for name in names if "/" in name or name in (".", "..")), None):
+        raise UserError(f"{units}: utterance {wrong!r} cannot be the name of a file; rename it")
+    with claim_folder(out), tqdm(desc=f"layer {layer}", total=len(rows), unit="utt", disable=None) as bar:
+        for batch in batches_by_length(rows, batch_tokens):
+            for row, states in zip(batch, lm.hidden_states([rows[row] for row in batch], layer), strict=True):
+                with output(out / f"{names[row]}.npy") as unfinished:
+                    write_array(unfinished, states)
+            bar.update(len(batch))
     return len(rows)

@@ -9,20 +9,22 @@ With ``--layer all`` a folder contains such folders, ``layer_0``, ``layer_1`` ..
 a dot.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import time
+import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from ..data.manifest import read_lines, require_writable, unwritable, write_files
+from ..data.manifest import read_lines
 from ..errors import UserError, first_few
+from ..files import Occupied, claim_new, is_claimed, is_file, is_folder, unwritable, write_files
 
 DTYPES = ("float16", "float32")
 CODE_DTYPES = ("uint8", "uint16", "uint32")  # of units
@@ -153,10 +155,10 @@ class FeatureFolder:
 
 def read_meta(folder: Path) -> FolderInfo:
     """Raise UserError if the folder is missing, or contains no features, or folders of layers instead."""
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UserError(f"{folder}: no such folder; create it with `dinosr features ... --out {folder}`")
     path = folder / "meta.json"
-    if not path.is_file():
+    if not is_file(path):
         if inside := [str(layer) for layer in layer_folders(folder)]:
             raise UserError(f"{folder}: contains a folder for each layer; give one of {first_few(inside)}")
         raise UserError(
@@ -176,7 +178,7 @@ def layer_folders(folder: str | Path) -> list[Path]:
 
 def require_unmixed(folder: Path, layers: bool) -> None:
     """Raise UserError if features of one kind would be mixed with folders of layers: readers could take either."""
-    if layers and (folder / "meta.json").is_file():
+    if layers and is_file(folder / "meta.json"):
         raise UserError(
             f"{folder}: already contains features of one layer or kind, so it cannot contain a folder per layer; "
             "give another --out"
@@ -192,7 +194,7 @@ def shard_file(folder: Path, shard: int, shards: int, suffix: str) -> Path:
 
 
 def is_complete(folder: Path, shard: int, shards: int) -> bool:
-    return all(shard_file(folder, shard, shards, suffix).is_file() for suffix in ("npy", "tsv"))
+    return all(is_file(shard_file(folder, shard, shards, suffix)) for suffix in ("npy", "tsv"))
 
 
 def missing_shards(folder: Path, shards: int) -> list[int]:
@@ -282,42 +284,47 @@ class FeatureWriter:
             np.array(lengths[self.rows.start : self.rows.stop], dtype=np.int64),
         )
         self.starts = np.cumsum(self.lengths) - self.lengths
-        write_meta(
-            self.folder,
-            FolderInfo(
-                rate=float(rate),
-                width=width,
-                dtype=dtype,
-                shards=shards,
-                source=source,
-                utterances=len(lengths),
-                frames=int(sum(lengths)),
-                digest=digest_of(names, lengths),
-                first_centre=float(first_centre),
-            ),
-        )
         self.npy = shard_file(self.folder, shard, shards, "npy")
         self.unfinished = self.npy.with_name(f".{self.npy.name}.unfinished")
         self.marks_path = self.npy.with_name(f".{self.npy.name}.done")
         self.done = np.zeros(len(self.rows), dtype=bool)
         self.unsaved: list[int] = []
-        self.complete = is_complete(self.folder, shard, shards)
-        if self.complete:
-            self.done[:] = True
-            return
-        try:
-            self.open()
-        except OSError as error:
-            raise unwritable(self.folder, error.strerror) from error
+        info = FolderInfo(
+            rate=float(rate),
+            width=width,
+            dtype=dtype,
+            shards=shards,
+            source=source,
+            utterances=len(lengths),
+            frames=int(sum(lengths)),
+            digest=digest_of(names, lengths),
+            first_centre=float(first_centre),
+        )
+        with ExitStack() as stack:
+            stack.enter_context(claim_shard(self.npy))
+            write_meta(self.folder, info)
+            self.complete = is_complete(self.folder, shard, shards)
+            if self.complete:
+                self.done[:] = True
+            else:
+                self.open()
+            self.stack = stack.pop_all()
+        weakref.finalize(self, self.stack.close)
 
     def open(self) -> None:
+        """``allocate`` the files. Raises UserError for errors of the system."""
+        try:
+            self.allocate()
+        except OSError as error:
+            raise unwritable(f"--out {self.folder}", error) from error
+
+    def allocate(self) -> None:
         """Open the unfinished file, with its final size, and a file with a byte per utterance: 1 once it is written."""
         frames = int(self.lengths.sum())
         descriptor = os.open(self.marks_path, os.O_RDWR | os.O_CREAT, 0o666)
         self.marks = open(descriptor, "r+b")  # noqa: SIM115 (closed by close)
-        require_alone(self.marks, self.npy)
         marks = self.marks.read()
-        if self.unfinished.is_file() and len(marks) == len(self.done):
+        if is_file(self.unfinished) and len(marks) == len(self.done):
             self.done[:] = np.frombuffer(marks, dtype=np.uint8)
         else:
             create_array(self.unfinished, (frames, self.width), self.dtype)
@@ -358,7 +365,7 @@ class FeatureWriter:
             if time.monotonic() - self.saved_at > SAVE_SECONDS:
                 self.save()
         except OSError as error:
-            raise unwritable(self.folder, error.strerror) from error
+            raise unwritable(f"--out {self.folder}", error) from error
 
     def save(self) -> None:
         """Write to disk, so that a power failure loses nothing that was added: first the frames, then their marks."""
@@ -385,7 +392,7 @@ class FeatureWriter:
             os.replace(self.unfinished, self.npy)
             self.marks_path.unlink()
         except OSError as error:
-            raise unwritable(self.folder, error.strerror) from error
+            raise unwritable(f"--out {self.folder}", error) from error
         self.complete = True
 
     def __enter__(self) -> "FeatureWriter":
@@ -398,12 +405,27 @@ class FeatureWriter:
                 self.save()
             self.data.close()
             self.marks.close()
+        self.stack.close()
+
+
+@contextmanager
+def claim_shard(npy: Path) -> Iterator[None]:
+    """Claim a shard for one ``FeatureWriter``. Raises UserError if another process or writer writes it."""
+    with ExitStack() as stack:
+        try:
+            if is_claimed(npy):
+                raise Occupied(str(npy), "this one")
+            stack.enter_context(claim_new(npy))
+        except Occupied as error:
+            raise UserError(
+                f"{npy}: another process is writing it; wait, or give each process a different --shard"
+            ) from error
+        yield
 
 
 def write_meta(folder: Path, info: FolderInfo) -> None:
     """Raise UserError if the folder already contains other features, saying how they differ."""
-    require_writable(folder)
-    if not (folder / "meta.json").is_file():
+    if not is_file(folder / "meta.json"):
         write_files(folder, {"meta.json": json.dumps(asdict(info), indent=1).splitlines()})
     stored, expected = asdict(read_meta(folder)), asdict(info)
     stored, expected = {**stored.pop("source"), **stored}, {**expected.pop("source"), **expected}
@@ -434,16 +456,6 @@ def create_array(path: Path, shape: tuple[int, int], dtype: np.dtype) -> None:
     except OSError:
         path.unlink(missing_ok=True)
         raise
-
-
-def require_alone(file: IO, path: Path) -> None:
-    """Lock the file for this process; the system releases the lock when the process ends, however it ends."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(
-            f"{path}: another process is writing it; wait, or give each process a different --shard"
-        ) from error
 
 
 def not_finite(name: str, was_finite: bool) -> UserError:

@@ -6,25 +6,16 @@ codebook_0.txt          the ids alone: what ``fairseq-preprocess --only-source -
 """
 
 import json
-import os
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
-from ..data.manifest import (
-    duplicate_ids,
-    read_lines,
-    read_rows,
-    require_writable,
-    unwritable,
-    utterance_id,
-    write_files,
-)
+from ..data.manifest import duplicate_ids, read_lines, read_rows, utterance_id
 from ..errors import UserError
+from ..files import text_output, write_files
 
 MAX_DIGITS = 18  # numbers of so many digits fit into int64
 
@@ -106,41 +97,9 @@ def at_rate(units: np.ndarray, rate: float, target: float) -> np.ndarray:
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
-class UnitWriter:
-    """A unit file that gets its name when it is complete: ``with UnitWriter(path) as out: out.add("utt", units)``.
-
-    ``plain`` leaves out the names, for ``fairseq-preprocess``. Raises UserError if the file cannot be written.
-    """
-
-    def __init__(self, path: str | Path, plain: bool = False):
-        self.path, self.plain = Path(path), plain
-        self.unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        require_writable(self.path.parent)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file: TextIO = open(self.unfinished, "w", encoding="utf-8", newline="\n")  # noqa: SIM115
-        except OSError as error:
-            raise unwritable(self.path, error.strerror) from error
-
-    def add(self, utt: str, units: np.ndarray) -> None:
-        """Write one line; ``units`` (n,) integers, n may be 0."""
-        try:
-            self.file.write(("" if self.plain else f"{utt}\t") + " ".join(map(str, units.tolist())) + "\n")
-        except OSError as error:
-            raise unwritable(self.path, error.strerror) from error
-
-    def __enter__(self) -> "UnitWriter":
-        return self
-
-    def __exit__(self, kind, *_) -> None:
-        try:
-            self.file.close()
-            if kind is None:
-                os.replace(self.unfinished, self.path)
-        except OSError as error:
-            raise unwritable(self.path, error.strerror) from error
-        finally:
-            self.unfinished.unlink(missing_ok=True)
+def unit_line(utt: str, units: np.ndarray, plain: bool) -> str:
+    """Line of a unit file; ``units`` (n,) integers, n may be 0. ``plain``: without the name."""
+    return ("" if plain else f"{utt}\t") + " ".join(map(str, units.tolist())) + "\n"
 
 
 def write_units(
@@ -158,13 +117,14 @@ def write_unit_files(
 ) -> list[Path]:
     """Several unit files at once, all of them or none: (utt, one (n,) array per file) for each utterance.
 
-    ``info`` is written beside each. Raises UserError if a file cannot be written.
+    ``plain`` leaves out the names, for ``fairseq-preprocess``; ``info`` is written beside each. Raises UserError if a
+    file cannot be written.
     """
     with ExitStack() as stack:
-        writers = [stack.enter_context(UnitWriter(path, plain)) for path in paths]
+        outputs = [stack.enter_context(text_output(path)) for path in paths]
         for utt, arrays in units:
-            for writer, ids in zip(writers, arrays, strict=True):
-                writer.add(utt, ids)
+            for file, ids in zip(outputs, arrays, strict=True):
+                file.write(unit_line(utt, ids, plain))
         if info and not plain:
             for path in paths:
                 write_files(path.parent, info_file(path, info))

@@ -297,7 +297,7 @@ def test_errors_are_one_line_and_nothing_is_written(tmp_path, content, order, me
 def test_outputs_that_cannot_be_written(tmp_path):
     text = tmp_path / "text.wrd"
     text.write_text("A B\n")
-    with pytest.raises(UserError, match="cannot write into .*text.wrd is not a folder"):
+    with pytest.raises(UserError, match="--out .*model.arpa: cannot be written .*text.wrd is not a folder"):
         make_ngram(text, 2, text / "model.arpa")
     with pytest.raises(UserError, match="is a folder; give the name of a file"):
         make_ngram(text, 2, tmp_path)

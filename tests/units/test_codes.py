@@ -22,7 +22,7 @@ from dinosr_plugin.units.codes import at_rate, dedup, read_codes, write_codebook
 from dinosr_plugin.units.features import LiveFeatures, code_spec
 from dinosr_plugin.units.kmeans import KMeans, KMeansMetadata
 from dinosr_plugin.units.store import FeatureFolder, FeatureWriter
-from dinosr_plugin.units.unit_files import UnitInfo, UnitWriter, info_path, read_info, read_units, write_units
+from dinosr_plugin.units.unit_files import UnitInfo, info_path, read_info, read_units, write_units
 from support import paths
 from support.fairseq_models import fairseq_checkpoint
 from support.training import write_corpus
@@ -106,11 +106,14 @@ def test_invalid_unit_files(tmp_path, text, message):
 
 
 def test_unit_files_are_written_completely_or_not_at_all(tmp_path):
-    with pytest.raises(KeyboardInterrupt), UnitWriter(tmp_path / "a.units") as out:
-        out.add("a", np.arange(3))
+    def stopped():
+        yield "a", np.arange(3)
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_units(tmp_path / "a.units", stopped())
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(UserError, match="cannot write into /proc/nowhere"):
+    with pytest.raises(UserError, match="--out /proc/nowhere/a.units: cannot be written"):
         write_units("/proc/nowhere/a.units", [])
     with pytest.raises(UserError, match="none.units: cannot be read"):
         read_units(tmp_path / "none.units")

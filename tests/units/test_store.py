@@ -230,10 +230,10 @@ def test_a_full_disk(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(UserError, match="cannot write into .*: No space left on device"):
+    with pytest.raises(UserError, match="--out .*: cannot be written .No space left on device.; free some space"):
         writer(tmp_path)
     assert not list(tmp_path.glob(".*.unfinished"))  # it would occupy the remaining space
-    with pytest.raises(UserError, match="cannot write into /proc/nowhere"):
+    with pytest.raises(UserError, match="--out /proc/nowhere/.*: cannot be written"):
         writer(Path("/proc/nowhere"))
 
 

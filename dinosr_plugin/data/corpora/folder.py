@@ -1,11 +1,11 @@
 """Manifests of any folder of audio: a split by hash, transcripts from .txt files, and optional 16 kHz mono copies."""
 
 import hashlib
-import os
-import shutil
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ...errors import UserError, first_few
+from ...files import output
 from ..audio import AudioError, Header, convert, find_audio, find_files, map_files, read_header, wrong_format
 from ..manifest import (
     ManifestRow,
@@ -14,7 +14,6 @@ from ..manifest import (
     path_fault,
     raise_problems,
     read_lines,
-    require_writable,
     speaker_of,
     words_fault,
 )
@@ -46,22 +45,32 @@ def folder_splits(
     root = absolute(root)
     paths = find_audio(root)
     names = split_names(paths, split_by, valid_share, seed)
-    if converted is not None:
-        converted = absolute(converted)
-        require_new_folder(converted, root)
+    if converted is None:
+        return read_splits(root, paths, names, workers)
+    converted = absolute(converted)
+    if converted.is_relative_to(root) or root.is_relative_to(converted):  # originals and copies would be mixed
+        raise UserError(f"--convert {converted}: overlaps {root}; give a new folder outside it")
+    with output(converted, "--convert", folder=True) as unfinished:
+        splits, notes = read_splits(root, paths, names, workers, unfinished)
+    return [replace(split, root=converted) for split in splits], notes
+
+
+def read_splits(
+    root: Path, paths: list[str], names: list[str], workers: int, copies: Path | None = None
+) -> tuple[list[Split], list[str]]:
+    """``folder_splits`` for these files; ``copies``: an unfinished folder for 16 kHz mono copies."""
     problems = duplicate_ids(paths)
     problems += [f"{path!a}: {fault}" for path in paths if (fault := path_fault(path))]
     words, notes = read_words(root, paths, problems)
     headers = map_files(read_header, [root / path for path in paths], workers, "reading headers")
-    problems += header_problems(paths, headers, any_format=converted is not None)
+    problems += header_problems(paths, headers, any_format=copies is not None)
     if problems:
         raise_problems(problems, root)
 
-    if converted is None:
+    if copies is None:
         utterances = [ManifestRow(path, header.samples, words.get(path)) for path, header in zip(paths, headers)]
     else:
-        utterances = convert_all(root, converted, paths, words, workers)
-        root = converted
+        utterances = convert_all(root, copies, paths, words, workers)
     return [Split(name, root, rows) for name in (TRAIN, VALID) if (rows := rows_of(name, utterances, names))], notes
 
 
@@ -158,40 +167,16 @@ def read_words(root: Path, paths: list[str], problems: list[str]) -> tuple[dict[
 # ---- 16 kHz mono copies ----------------------------------------------------------------------------------------------
 
 
-def require_new_folder(converted: Path, root: Path) -> None:
-    """Raises UserError unless the folder for copies is new, writable and does not overlap the folder of the originals.
-
-    Otherwise copies could overwrite originals, or a second run would find both.
-    """
-    if converted.is_relative_to(root) or root.is_relative_to(converted):
-        raise UserError(f"--convert {converted}: overlaps {root}; give a new folder outside it")
-    if converted.exists() and not (converted.is_dir() and not any(converted.iterdir())):
-        raise UserError(f"--convert {converted}: already exists; give a new folder, or remove it first")
-    require_writable(converted)
-
-
-def convert_all(
-    root: Path, converted: Path, paths: list[str], words: dict[str, str], workers: int
-) -> list[ManifestRow]:
-    """Copies every file as 16 kHz mono FLAC; returns the utterances in the order of ``paths``.
-
-    The folder is written under a temporary name and renamed when it is complete; a failure, or Ctrl-C, removes it.
-    """
-    unfinished = converted.with_name(f".{converted.name}.{os.getpid()}")
+def convert_all(root: Path, copies: Path, paths: list[str], words: dict[str, str], workers: int) -> list[ManifestRow]:
+    """Copies every file as 16 kHz mono FLAC to the folder ``copies``; the utterances in the order of ``paths``."""
     targets = [str(PurePosixPath(path).with_suffix(".flac")) for path in paths]
 
     def copy(path_and_target: tuple[str, str]) -> int:
         path, target = path_and_target
-        return convert(root / path, unfinished / target)
+        return convert(root / path, copies / target)
 
-    try:
-        samples = map_files(copy, list(zip(paths, targets)), workers, "converting")
-        problems = [f"{path}: {error}" for path, error in zip(paths, samples) if isinstance(error, AudioError)]
-        if problems:
-            raise_problems(problems, root)
-        unfinished.rename(converted)
-    except OSError as error:
-        raise UserError(f"--convert {converted}: cannot be written ({error.strerror}); give another folder") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    samples = map_files(copy, list(zip(paths, targets)), workers, "converting")
+    problems = [f"{path}: {error}" for path, error in zip(paths, samples) if isinstance(error, AudioError)]
+    if problems:
+        raise_problems(problems, root)
     return [ManifestRow(target, count, words.get(path)) for path, target, count in zip(paths, targets, samples)]

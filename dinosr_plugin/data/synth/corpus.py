@@ -12,20 +12,19 @@ import json
 import multiprocessing
 import os
 import random
-import shutil
-import signal
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from scipy.signal import lfilter, resample_poly
 from tqdm import tqdm
 
 from ...errors import UserError
-from ..audio import SAMPLE_RATE
+from ...files import kind_of, output, write_lines
+from ..audio import SAMPLE_RATE, write_sound
+from ..workers import serve_parent
 from . import espeak, grammar
 
 PARTS = ("train", "dev")
@@ -102,8 +101,8 @@ class _Spoken:
 def synthesize(out: Path, minutes: float, speakers: int, seed: int, workers: int | None = None) -> dict:
     """Writes a corpus of about ``minutes`` minutes (within 5 %) by ``speakers`` speakers to the folder ``out``.
 
-    It is written to ``OUT.partial``, which is renamed when it is complete, so that an interrupted run leaves nothing to
-    repair. If ``out`` contains a finished corpus with the same parameters, nothing is done.
+    The folder gets its name when it is complete. If ``out`` contains a finished corpus with the same parameters,
+    nothing is done.
 
     Args:
         out: the folder to create.
@@ -122,19 +121,11 @@ def synthesize(out: Path, minutes: float, speakers: int, seed: int, workers: int
     espeak.library_paths()  # raises UserError, before anything is written, if eSpeak is missing
     out = Path(out)
     parameters = {"recipe": _RECIPE, "minutes": float(minutes), "speakers": speakers, "seed": seed}
-    try:
-        finished = _finished(out, parameters)
-        if finished:
-            print(f"{out} already exists and was made with the same parameters: nothing to do")
-            return finished
-        partial = fresh_partial(out, {*PARTS, *(f"{part}.phones.tsv" for part in PARTS), _SUMMARY})
-        summary = _fill(partial, _jobs(partial, minutes, speakers, seed), parameters, workers)
-        partial.rename(out)
-    except (OSError, soundfile.SoundFileError) as error:
-        raise UserError(
-            f"cannot write the corpus to {out}: {error}; free disk space or choose another --out"
-        ) from error
-    return summary
+    if finished := _finished(out, parameters):
+        print(f"{out} already exists and was made with the same parameters: nothing to do")
+        return finished
+    with output(out, folder=True) as unfinished:
+        return _fill(unfinished, _jobs(unfinished, minutes, speakers, seed), parameters, workers)
 
 
 def _check_parameters(minutes: float, speakers: int) -> None:
@@ -155,7 +146,8 @@ def _finished(out: Path, parameters: dict) -> dict | None:
 
     Raises UserError for any other content.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    kind = kind_of(out)
+    if kind == "nothing" or (kind == "folder" and not any(out.iterdir())):
         return None
     try:
         summary = json.loads((out / _SUMMARY).read_text())
@@ -168,20 +160,6 @@ def _finished(out: Path, parameters: dict) -> dict | None:
             f"{out} contains a corpus made with {summary.get('parameters')}; choose another --out or remove it"
         )
     return summary
-
-
-def fresh_partial(out: Path, expected: set[str]) -> Path:
-    """Creates an empty folder ``OUT.partial``, after removing the one of an interrupted run.
-
-    Raises UserError if it contains other names than ``expected``, which such a run does not write.
-    """
-    partial = out.with_name(out.name + ".partial")
-    if partial.exists():
-        if not partial.is_dir() or {entry.name for entry in partial.iterdir()} - expected:
-            raise UserError(f"{partial} exists and contains more than an unfinished corpus; move it or remove it")
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    return partial
 
 
 # ---- speakers and their share of the corpus ----
@@ -234,19 +212,20 @@ def _speak_all(job: _Job) -> tuple[dict, list[str]]:
     speaker = job.speaker
     counts = {"utterances": 0, "words": 0, "seconds": 0.0}
     rows: list[str] = []
+    transcripts: dict[Path, list[str]] = {}
     for index, spoken in enumerate(_utterances(job)):
         chapter, place = divmod(index, _CHAPTER_LENGTH)
         name = f"{speaker.number}-{chapter + 1}"
         folder = job.folder / speaker.part / str(speaker.number) / str(chapter + 1)
-        folder.mkdir(parents=True, exist_ok=True)
         utterance = f"{name}-{place:04d}"
-        soundfile.write(folder / f"{utterance}.flac", spoken.wave, SAMPLE_RATE, subtype="PCM_16")
-        with open(folder / f"{name}.trans.txt", "a", encoding="utf-8") as transcripts:
-            transcripts.write(f"{utterance} {spoken.words.upper()}\n")
-        rows.extend(f"{utterance}\t{start:.3f}\t{end:.3f}\t{phone}\n" for start, end, phone in spoken.phones)
+        write_sound(folder / f"{utterance}.flac", spoken.wave)
+        transcripts.setdefault(folder / f"{name}.trans.txt", []).append(f"{utterance} {spoken.words.upper()}")
+        rows.extend(f"{utterance}\t{start:.3f}\t{end:.3f}\t{phone}" for start, end, phone in spoken.phones)
         counts["utterances"] += 1
         counts["words"] += len(spoken.words.split())
         counts["seconds"] += spoken.seconds
+    for path, lines in transcripts.items():
+        write_lines(path, lines)
     return asdict(speaker) | counts | {"seconds": round(counts["seconds"], 3)}, rows
 
 
@@ -322,14 +301,11 @@ def _fill(folder: Path, jobs: list[_Job], parameters: dict, workers: int | None)
     """Synthesises all speakers, then writes the phone tables and the summary."""
     results = list(_run(jobs, min(workers or os.cpu_count() or 1, len(jobs))))
     for part in PARTS:
-        with open(folder / f"{part}.phones.tsv", "w", encoding="utf-8") as table:
-            table.write("utt\tstart\tend\tphone\n")
-            for entry, rows in results:
-                if entry["part"] == part:
-                    table.writelines(rows)
+        rows = (row for entry, of_speaker in results if entry["part"] == part for row in of_speaker)
+        write_lines(folder / f"{part}.phones.tsv", ["utt\tstart\tend\tphone", *rows])
     entries = [entry for entry, _ in results]
     summary = {"parameters": parameters, "parts": {part: _totals(part, entries) for part in PARTS}, "speakers": entries}
-    (folder / _SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_lines(folder / _SUMMARY, [json.dumps(summary, indent=1)])
     return summary
 
 
@@ -349,6 +325,5 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[tuple[dict, list[str]]]:
     if workers == 1:
         yield from bar(map(_speak_all, jobs))
         return
-    # Only this process handles Ctrl-C, and then ends the others: one message instead of one per process
-    with multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+    with multiprocessing.Pool(workers, serve_parent) as pool:
         yield from bar(pool.imap(_speak_all, jobs))

@@ -17,17 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
-from ...errors import UserError
-from ..manifest import unwritable, write_files
+from ...files import output, write_lines
+from ..audio import write_sound
 from . import espeak, grammar
-from .corpus import SAMPLE_RATE, Speaker, fresh_partial, microphone, roster_speaker, sentences
+from .corpus import Speaker, microphone, roster_speaker, sentences
 from .minimal_pairs import Phones, SentencePair, sentence_pairs, word_pairs
 
 _FIRST_VOICE = 2  # index of the first voice used: two are dev speakers in corpora of 8 to 14 speakers
-_FILES = {"lexical", "syntactic", "lexical.tsv", "syntactic.tsv"}
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,8 @@ Pair = tuple[Item, Item]  # the correct one first
 def make_benchmark(out: Path, pairs: int, voices: int, seed: int) -> dict[str, int]:
     """Writes the benchmark to the new folder ``out``.
 
-    The same parameters give the same bytes, except for the folder's name in the manifests. The benchmark is written to
-    ``OUT.partial``, which is renamed when it is complete.
+    The same parameters give the same bytes, except for the folder's name in the manifests. The folder gets its name
+    when it is complete.
 
     Args:
         out: the folder to create.
@@ -61,20 +59,14 @@ def make_benchmark(out: Path, pairs: int, voices: int, seed: int) -> dict[str, i
     """
     espeak.library_paths()  # raises UserError, before anything is written, if eSpeak is missing
     out = Path(out).absolute()
-    if out.exists():
-        raise UserError(f"{out}: already exists; give another folder with --out, or remove it")
     speakers = [roster_speaker(_FIRST_VOICE + index, "dev", seed) for index in range(voices)]
     sets = {"lexical": lexical_pairs(pairs, seed), "syntactic": syntactic_pairs(pairs, sentences(seed, speakers[0]))}
-    try:
-        partial = fresh_partial(out, _FILES)
+    with output(out, folder=True) as unfinished:
         for name, items in sets.items():
-            rows = list(speak_set(partial / name / "dev", name, items, speakers, seed))
-            write_files(partial / name / "dev", {"gold.csv": table_lines([fields for fields, _ in rows])})
+            rows = list(speak_set(unfinished / name / "dev", name, items, speakers, seed))
+            write_lines(unfinished / name / "dev" / "gold.csv", table_lines([fields for fields, _ in rows]))
             manifest_rows = sorted(f"{fields['filename']}.wav\t{samples}" for fields, samples in rows)
-            write_files(partial, {f"{name}.tsv": [str(out / name / "dev"), *manifest_rows]})
-        partial.rename(out)
-    except (OSError, soundfile.SoundFileError) as error:
-        raise unwritable(out, str(error)) from error
+            write_lines(unfinished / f"{name}.tsv", [str(out / name / "dev"), *manifest_rows])
     return {name: len(items) for name, items in sets.items()}
 
 
@@ -110,7 +102,6 @@ def speak_set(
 
     Which side is spoken first is random, because eSpeak's output depends slightly on the preceding utterance.
     """
-    folder.mkdir(parents=True)
     with tqdm(desc=name, total=len(speakers) * len(pairs), unit="pair", disable=None) as bar:
         for speaker in speakers:
             with espeak.Espeak(speaker.voice, speaker.pitch, speaker.pitch_range, speaker.rate) as talker:
@@ -121,7 +112,7 @@ def speak_set(
                         rng = np.random.default_rng([seed % 2**64, speaker.number, number, len(name)])
                         recorded, _ = microphone(wave, speaker, rng)
                         file = file_name(seed, name, speaker, pair[side])
-                        soundfile.write(folder / f"{file}.wav", recorded, SAMPLE_RATE, subtype="PCM_16")
+                        write_sound(folder / f"{file}.wav", recorded)
                         yield {**pair[side].fields, "filename": file, "voice": speaker.number}, len(recorded)
                     bar.update()
 

@@ -5,12 +5,13 @@ distinguished with the common colour-vision deficiencies. matplotlib is imported
 nothing.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ...errors import escaped, printable
+from ...files import output
 from ..phones import OTHER, PHONE_CLASSES, phone_class
 
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
@@ -30,15 +31,25 @@ def figure(width: float, height: float):
 
 
 def save(figure, path: str | Path) -> Path:
-    """Write to a temporary file and rename it, so that readers never see an incomplete picture."""
+    """Write a picture, in which all text is literal: no TeX between dollar signs, control characters as escapes.
+
+    Raises UserError if it cannot be written.
+    """
+    from matplotlib import rc_context
+    from matplotlib.axis import Axis
+    from matplotlib.text import Text
+    from matplotlib.ticker import FixedFormatter
+
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        figure.savefig(unfinished, dpi=120)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+        text.set_text(escaped(text.get_text()))
+    for axis in figure.findobj(Axis):
+        for formatter in (axis.get_major_formatter(), axis.get_minor_formatter()):
+            if isinstance(formatter, FixedFormatter):
+                formatter.seq = [printable(name) for name in formatter.seq]
+    with rc_context({"text.parse_math": False}), output(path) as unfinished:  # ticks are made while it is drawn
+        figure.savefig(unfinished, dpi=120, format=path.suffix[1:])
     return path
 
 

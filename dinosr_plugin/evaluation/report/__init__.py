@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ...data.manifest import write_files
+from ...files import write_files
 from ..comparison import Comparison, measures_for
 from ..layers import MAX_BYTES
 from .inputs import about, read_inputs, why_no_abx

@@ -7,7 +7,6 @@ from typing import Any
 
 from ...checkpoints.opening import open_reader
 from ...checkpoints.readers import TEACHER, FrameReader
-from ...data.manifest import require_writable
 from ...errors import UserError
 from ...units.batches import hours, read_utterances
 from ..history import updates_of
@@ -41,7 +40,6 @@ def read_inputs(
     skip_missing: bool = False,
 ) -> Inputs:
     """Read all inputs. Raises UserError if one of them is invalid."""
-    require_writable(out)
     require_library()
     alignment = PhoneAlignment.read(phones)
     speech, notes = Speech.read(manifest, alignment, skip_missing)

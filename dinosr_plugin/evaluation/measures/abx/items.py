@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import NamedTuple
 
-from ....data.manifest import read_lines, write_files
+from ....data.manifest import read_lines
 from ....errors import UserError, first_few
+from ....files import write_files
 from ...phones import PHONE_CLASSES, PhoneAlignment
 from ...speech import librispeech_speaker
 
@@ -77,7 +78,7 @@ def write_items(path: str | Path, items: Iterable[Item]) -> None:
         UserError: a name is empty or contains white space, which separates the columns; the folder cannot be written.
     """
     path = Path(path)
-    write_files(path.parent, {path.name: [HEADER, *(_line(path, item) for item in items)]})
+    write_files(path.parent, {path.name: [HEADER, *(_line(path, item) for item in items)]}, "--write-items")
 
 
 def _line(path: Path, item: Item) -> str:

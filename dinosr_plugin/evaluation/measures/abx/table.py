@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ....data.manifest import write_files
 from ....errors import UserError
+from ....files import write_files
 from ...measuring import Entry, Source, measure_all
 from ...phones import PhoneAlignment
 from ...sources import expand, open_features, open_units
