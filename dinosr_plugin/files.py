@@ -163,7 +163,9 @@ def claim(path: str | Path, what: str = "", wait: float = 0.0) -> Iterator[None]
     """
     what, path = what or str(path), Path(os.path.abspath(path))
     with ExitStack() as stack:
-        if not is_covered(path):
+        if is_covered(path):
+            remove_unfinished(path)
+        else:
             stack.enter_context(hold(lock_of(path), what, wait, cleaned=path))
         yield
 
@@ -305,12 +307,14 @@ def remove_unfinished(path: Path) -> None:
 
     Called with the lock of the path held, so that no other process writes it.
     """
+    own = str(os.getpid())
     for entry in scan(path.parent):
-        if entry.name.startswith(f".{path.name}{UNFINISHED}"):
-            remove(Path(entry.path))
+        name, mark, process = entry.name.rpartition(UNFINISHED)
+        if mark and name == f".{path.name}" and process != own:
+            remove(entry.path)
     for entry in scan(path):
-        name, mark, _ = entry.name.removeprefix(".").rpartition(UNFINISHED)
-        if mark and entry.name.startswith("."):
+        name, mark, process = entry.name.removeprefix(".").rpartition(UNFINISHED)
+        if mark and entry.name.startswith(".") and process != own:
             with suppress(UserError), hold(lock_of(path / name), name, cleaned=path / name):
                 pass  # a file that another process writes is kept
 
@@ -401,7 +405,8 @@ def temporary_folder() -> Iterator[Path]:
     """A new folder, which is removed at the end. Those of killed processes are removed first."""
     base, prefix = Path(tempfile.gettempdir()), f"dinosr-{os.geteuid()}-"
     for entry in scan(base):
-        if entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False):
+        leftover = entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False)
+        if leftover and not is_claimed(entry.path):
             with suppress(UserError), claim_name(entry.path, entry.name):
                 remove(entry.path)
     path = base / f"{prefix}{secrets.token_hex(8)}"

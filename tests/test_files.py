@@ -1,10 +1,13 @@
 """Reading text, locking, and writing output under a temporary name."""
 
+import errno
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -213,3 +216,113 @@ def test_leftovers_in_a_claimed_folder_are_removed(tmp_path):
     with files.claim(tmp_path):
         pass
     assert names(tmp_path) == []
+
+
+def test_a_device_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/null", tmp_path / "pipe"):
+        with pytest.raises(UserError, match="is a pipe or a device; give the name of a file"), files.output(path):
+            pytest.fail("the context was entered")
+
+
+def test_folders_that_remain_empty_are_removed(tmp_path):
+    for claim in (files.output, files.claim_folder):
+        with pytest.raises(KeyboardInterrupt), claim(tmp_path / "a" / "b" / "c"):
+            raise KeyboardInterrupt
+    assert names(tmp_path) == []
+    with files.claim_folder(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "x").touch()
+    assert names(tmp_path / "a") == ["x"]
+
+
+def test_an_error_about_another_file_is_not_one_about_the_output(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none.txt"), files.output(tmp_path / "x"):
+        (tmp_path / "none.txt").read_text()
+
+
+def test_files_of_a_set_get_their_names_in_order_and_only_together(tmp_path, monkeypatch):
+    renamed = []
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: renamed.append(Path(new).name) or replace(old, new))
+    files.write_files(tmp_path / "new", {"b": ["1", "2"], "a": b"3"})
+    assert renamed == ["b", "a"] and (tmp_path / "new" / "b").read_text() == "1\n2\n"
+
+    def lines():
+        yield "4"
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match="--out .*a: cannot be written .No space left on device"):
+        files.write_files(tmp_path / "new", {"b": ["5"], "a": lines()})
+    assert (tmp_path / "new" / "b").read_text() == "1\n2\n" and names(tmp_path / "new") == ["a", "b"]
+
+
+def test_an_empty_folder_can_become_an_output_and_a_full_one_cannot(tmp_path):
+    with files.output(tmp_path, folder=True) as unfinished:
+        unfinished.mkdir()
+        (unfinished / "x").touch()
+    assert names(tmp_path) == ["x"]
+    with pytest.raises(UserError, match="already exists; give a new folder"), files.output(tmp_path, folder=True):
+        pytest.fail("the context was entered")
+
+
+def test_files_in_a_claimed_folder_need_no_lock_of_their_own(tmp_path):
+    with files.claim_folder(tmp_path), files.output(tmp_path / "sub" / "x") as unfinished:
+        unfinished.touch()
+        with files.claim_folder(tmp_path / "sub"):  # removes leftovers, and not what this process is writing
+            assert names(tmp_path / "sub") == [unfinished.name]
+    assert names(tmp_path / "sub") == ["x"]
+
+
+def test_waiting_for_another_process(tmp_path, holder, caplog):
+    process = holder(tmp_path / "x")
+    with pytest.raises(UserError, match="another process"), files.claim(tmp_path / "x", wait=0.3):
+        pytest.fail("the context was entered")
+    threading.Timer(0.3, process.kill).start()
+    with files.claim(tmp_path / "x", "--out x", wait=60):
+        pass
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"--out x: waiting for another process (process {process.pid} on ")
+
+
+SHARE = HOLD.replace("claim", "share")
+
+
+def test_what_others_share_is_not_removed(tmp_path):
+    first = subprocess.Popen([sys.executable, "-c", SHARE, str(tmp_path / "x")], stdout=subprocess.PIPE, text=True)
+    assert first.stdout.readline() == "held\n"
+    with files.share(tmp_path / "x"):
+        pass
+    with pytest.raises(files.Occupied), files.alone(tmp_path / "x"):  # the first one still shares it
+        pytest.fail("the context was entered")
+    first.kill()
+    first.wait()
+    with files.alone(tmp_path / "x"):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_temporary_folders_of_killed_processes_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / f"dinosr-{os.geteuid()}-0123").mkdir()
+    (tmp_path / "other").mkdir()
+    with files.temporary_folder() as folder:
+        assert names(tmp_path) == sorted([f".{folder.name}.lock", folder.name, "other"])
+        with files.temporary_folder() as second:
+            assert folder.is_dir() and second != folder
+    assert names(tmp_path) == ["other"]
+
+
+@pytest.mark.parametrize(
+    "number, remedy",
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.ENOENT, "restore it"),
+        (errno.EACCES, "correct its permissions"),
+        (errno.EROFS, "give another folder"),
+        (errno.ENAMETOOLONG, "give a shorter name"),
+        (errno.EMFILE, "ulimit -n"),
+    ],
+)
+def test_an_error_of_the_system_names_the_file_and_the_remedy(number, remedy):
+    message = str(files.system_error(OSError(number, os.strerror(number), "a/b\n.txt")))
+    assert message.startswith(f"a/b\\n.txt: {os.strerror(number)}; ") and remedy in message

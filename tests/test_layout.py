@@ -167,6 +167,56 @@ def test_no_code_from_strings_and_no_shell(path):
             assert not unsafe, f"{path}:{call.lineno}"
 
 
+WRITING = {"write_text", "write_bytes", "replace", "rename", "save", "savez", "savez_compressed", "tofile", "savefig"}
+MODULES = {"os", "np", "numpy", "shutil", "path", "unfinished", "figure"}  # whose `replace`, `save` ... write
+WRITES_ELSEWHERE = {
+    "dinosr_plugin/data/audio.py": {"sf.write"},  # into memory
+    "dinosr_plugin/data/synth/espeak.py": {"shutil.copy"},  # a library, which is removed at once
+    "dinosr_plugin/evaluation/plots/style.py": {"figure.savefig"},  # to the temporary name of an output
+    "dinosr_plugin/runs/resuming.py": {"os.replace"},  # a damaged checkpoint gets another name
+    "dinosr_plugin/runs/saving.py": {"os.replace", "shutil.copyfile"},  # fairseq's checkpoints
+    "dinosr_plugin/units/kmeans.py": {"np.savez"},  # into memory
+    "dinosr_plugin/units/store.py": {"open", "os.open", "os.replace"},  # features that a killed run resumes
+    "examples/quickstart/run.py": {"open"},  # logs of running programs
+}
+
+
+def writes(call: ast.Call) -> bool:
+    """Whether a call writes or renames a file: ``open`` for writing, ``path.write_text``, ``os.replace`` ..."""
+    name = ast.unparse(call.func)
+    owner, _, method = name.rpartition(".")
+    if method == "open" and (owner in ("", "os", "io") or owner.endswith("path")):
+        given = [*call.args[:2], *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
+        modes = [ast.unparse(argument) for argument in (given if owner in ("", "io", "os") else call.args[:1])]
+        return any(re.search(r"O_RDWR|O_CREAT|^'[rwaxbt]*[wax+][bt+]*'$", mode) for mode in modes)
+    if name in ("sf.write", "soundfile.write", "shutil.copy", "shutil.copyfile", "shutil.move", "json.dump"):
+        return True
+    return method in WRITING and (method.startswith("write") or owner.rpartition(".")[2] in MODULES)
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path != PACKAGE / "files.py"], ids=relative)
+def test_output_is_written_through_files(path):
+    calls = [call for call in ast.walk(TREES[path]) if isinstance(call, ast.Call) and writes(call)]
+    names = {ast.unparse(call.func) for call in calls if not ast.unparse(call.func).startswith(("write_", "files."))}
+    assert names == WRITES_ELSEWHERE.get(relative(path), set())
+
+
+def test_the_search_for_writing_finds_it():
+    for text in (
+        "open(p, 'w')",
+        "open(p, mode='ab')",
+        "path.open('w')",
+        "self.path.write_text(x)",
+        "os.replace(a, b)",
+        "os.open(p, os.O_RDWR | os.O_CREAT)",
+        "np.save(p, x)",
+        "figure.savefig(p)",
+    ):
+        assert writes(ast.parse(text).body[0].value), text
+    for text in ("open(p)", "open(p, 'rb')", "text.replace(a, b)", "path.open()", "os.open(os.devnull, os.O_WRONLY)"):
+        assert not writes(ast.parse(text).body[0].value), text
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_no_torchaudio(path):
     """Its releases depend on those of torch, and since 2.9 it cannot read audio by itself."""

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, printable
 from .parsing import add_command, add_out, add_workers, pieces_or_model, positive, print_notes, whole_number, workers
 
 # ---- dinosr path -----------------------------------------------------------------------------------------------------
@@ -212,9 +212,9 @@ def run_check(options: argparse.Namespace) -> int:
 
     report = check_manifest(options.manifest, options.min_sample_size, options.max_sample_size, workers(options))
     for problem in report.problems:
-        print(f"problem: {problem}")
+        print(f"problem: {printable(problem)}")
     for note in report.notes:
-        print(f"note: {note}")
+        print(f"note: {printable(note)}")
     print(report.summary(), flush=True)
     return 1 if report.problems else 0
 

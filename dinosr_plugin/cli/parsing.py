@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..errors import printable
+
 
 def add_command(commands, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
     """Add a sub-command; ``text`` is both its one-line help and its description."""
@@ -111,4 +113,4 @@ def cache_of(options: argparse.Namespace) -> tuple[Path | None, float]:
 
 def print_notes(notes: list[str]) -> None:
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(note)}", file=sys.stderr)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import numpy as np
 import soundfile as sf
@@ -60,20 +60,25 @@ def find_files(root: Path, suffixes: tuple[str, ...]) -> list[str]:
     """Sorted paths, relative to ``root`` with forward slashes, of the files whose lower-case name ends in a suffix.
 
     Symbolic links to folders are followed; every folder is visited once. Names that start with a dot (macOS metadata,
-    unfinished files of this package) are left out.
+    unfinished files of this package) are left out. Raises OSError for a folder that cannot be read.
     """
     paths, seen = [], set()
-    for folder, folders, names in os.walk(root, followlinks=True):
+    for folder, folders, names in os.walk(root, onerror=forbidden, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:  # a link back up the tree
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "lost+found"]
         for name in names:
             if name.lower().endswith(suffixes) and not name.startswith("."):
                 paths.append(Path(folder, name).relative_to(root).as_posix())
     return sorted(paths)
+
+
+def forbidden(error: OSError) -> NoReturn:
+    """``os.walk`` leaves out folders that cannot be read, unless this raises the error."""
+    raise error
 
 
 def find_audio(root: Path) -> list[str]:

@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from ..data.audio import SAMPLE_RATE, AudioError, Header, is_cut_wav, read_header, unreadable, wrong_format
-from ..errors import UserError
+from ..errors import CONTROL, UserError, printable
 from ..files import claim_new, kind_of, text_output
 from .base import CTCDecoder
 from .best_path import BestPathDecoder
@@ -247,12 +247,13 @@ def transcript(
 
 
 def as_text(transcript: Transcript) -> str:
-    return f"{transcript.file}\t{transcript.text}\n"
+    return f"{printable(transcript.file)}\t{printable(transcript.text)}\n"
 
 
 def as_json(transcript: Transcript) -> str:
-    """A JSON object on one line."""
-    return json.dumps(asdict(transcript), ensure_ascii=False) + "\n"
+    """A JSON object on one line, with control characters as JSON's escapes."""
+    text = json.dumps(asdict(transcript), ensure_ascii=False)
+    return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n"
 
 
 def as_ctm(transcript: Transcript) -> str:
@@ -262,17 +263,20 @@ def as_ctm(transcript: Transcript) -> str:
     """
     name = ctm_name(transcript.file)
     return "".join(
-        f"{name} 1 {w.start:.2f} {w.end - w.start:.2f} {w.word} {w.confidence:.4f}\n" for w in transcript.words
+        f"{name} 1 {w.start:.2f} {w.end - w.start:.2f} {printable(w.word)} {w.confidence:.4f}\n"
+        for w in transcript.words
     )
 
 
 def ctm_name(file: str | Path) -> str:
-    return "_".join(Path(file).stem.split())  # columns are separated by white space
+    return printable("_".join(Path(file).stem.split()))  # columns are separated by white space
 
 
 def as_srt(transcript: Transcript) -> str:
     """Subtitles with one line of text each."""
-    cues = [(cue[0].start, cue[-1].end, " ".join(word.word for word in cue)) for cue in cues_of(transcript.words)]
+    cues = [
+        (cue[0].start, cue[-1].end, printable(" ".join(word.word for word in cue))) for cue in cues_of(transcript.words)
+    ]
     return "".join(
         f"{n}\n{srt_time(start)} --> {srt_time(end)}\n{text}\n\n" for n, (start, end, text) in enumerate(cues, start=1)
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError, first_few
+from ..files import is_file, is_folder
 from ..units.store import FeatureFolder, layer_folders
 from ..units.unit_files import read_info, read_labelled_units
 from .measuring import Source
@@ -20,14 +21,14 @@ TOLERANCE = 0.1  # relative difference of two durations of the same speech: alig
 
 def expand(path: Path) -> list[Path]:
     """The layers in a folder from `dinosr features --layer all`, the unit files in a folder, or the path itself."""
-    if not path.is_dir() or (path / "meta.json").is_file():
+    if not is_folder(path) or is_file(path / "meta.json"):
         return [path]
     return layer_folders(path) or unit_files_in(path) or [path]
 
 
 def unit_files_in(folder: Path) -> list[Path]:
     """Its ``.units`` and ``.km`` files, numbers in their names in numerical order."""
-    files = [file for file in folder.iterdir() if file.suffix in SUFFIXES and file.is_file()]
+    files = [file for file in folder.iterdir() if file.suffix in SUFFIXES and is_file(file)]
     return sorted(
         files,
         key=lambda file: [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)],

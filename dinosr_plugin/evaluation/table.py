@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..errors import printable
 from ..files import write_files
 
 
@@ -35,7 +36,7 @@ def format_table(rows: Sequence[Mapping], columns: Sequence[tuple[str, str, str]
 
 
 def _cell(value: Any, spec: str) -> str:
-    return "-" if value is None else format(value, spec)
+    return "-" if value is None else printable(value) if isinstance(value, str) else format(value, spec)
 
 
 class RowTable:

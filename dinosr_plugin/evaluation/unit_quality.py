@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.formats import is_torch_file
-from ..errors import UserError
-from ..files import write_files
+from ..errors import UserError, printable
+from ..files import is_folder, write_files
 from .measures.quality.measure import LagMeasure, UnitQualityMeasure
 from .measures.quality.units import UnitCounts
 from .measuring import Measure, Source, figures_of
@@ -24,7 +24,7 @@ DEFAULT_RATE = 50.0  # units per second of a file without ``UnitInfo``
 
 def is_checkpoint(path: str | Path) -> bool:
     """Whether a path is a checkpoint rather than units. Raises UserError if it cannot be read."""
-    if Path(path).is_dir():
+    if is_folder(path):
         return False
     try:
         return is_torch_file(path)
@@ -38,7 +38,7 @@ def unit_files(path: str | Path) -> list[Path]:
     """The file itself, or the unit files of a folder. Raises UserError for a folder without any."""
     path = Path(path)
     files = expand(path)
-    if files == [path] and path.is_dir():
+    if files == [path] and is_folder(path):
         raise UserError(f"{path}: contains no .units or .km file; `dinosr units` and `dinosr kmeans apply` write them")
     return files
 
@@ -97,7 +97,7 @@ def write_unit_quality(out: Path, measured: Sequence[MeasuredUnits], phone_names
     """``quality.json`` with all rows, and ``code_by_phone.png`` of the one with the highest PNMI, in folder ``out``."""
     best = max(measured, key=lambda one: one.row["pnmi"])
     write_files(out, {"quality.json": [json.dumps({"rows": [one.row for one in measured]}, indent=1)]})
-    title = f"P(phone | code) of {best.row['name']}"
+    title = f"P(phone | code) of {printable(best.row['name'])}"
     return [
         out / "quality.json",
         plot_code_by_phone(best.counts.by_phone, phone_names, out / "code_by_phone.png", title),

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from .. import compat
 from ..data.dataset import SpeechDataset, longest_utterance
 from ..errors import UserError
+from ..files import is_file
 from ..interop.fairseq_models import adopt_fairseqs_hubert
 from ..modules.frame_grid import TRUNK
 from ..runs.updates import WholeUpdates
@@ -88,7 +89,7 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         """Read ``dict.{labels}.txt`` from the data folder (or from ``task.target_dictionary``)."""
         require_data(self.cfg)
         path = self.dictionary_path
-        if not path.is_file():
+        if not is_file(path):
             raise UserError(
                 f"{path}: no such file; task.data (the DATA argument) must contain the dictionary of the "
                 f"{self.cfg.labels} labels"
@@ -105,7 +106,7 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a checkpoint's dictionary, after a check that the one in the data folder, if any, is the same."""
         saved = state_dict.get("target_dictionary")
-        if saved is not None and self.dictionary_path.is_file():
+        if saved is not None and is_file(self.dictionary_path):
             check_same_dictionary(self.load_target_dictionary(), saved, self.dictionary_path)
         super().load_state_dict(state_dict)
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Optional
 
 from fairseq.data import FairseqDataset
@@ -17,6 +16,7 @@ from ..decoding.emissions import EmissionMetadata, EmissionReader, EmissionWrite
 from ..decoding.pool import default_processes
 from ..decoding.search import check_decoder_options
 from ..errors import UserError
+from ..files import kind_of
 
 UNSUPPORTED_GENERATION = {
     "score_reference": False,
@@ -132,7 +132,7 @@ class Decoding:
         if self.cfg.multi_corpus_keys is not None:
             raise UserError("--emissions: not supported for several corpora at once; decode them one after the other")
         meta = self.describe(dataset, models, blank)
-        if Path(self.cfg.emissions).exists():
+        if kind_of(self.cfg.emissions) != "nothing":
             reader = EmissionReader(self.cfg.emissions)
             reader.require_same(meta)
             return reader

@@ -27,7 +27,7 @@ from ..data.audio import SAMPLE_RATE
 from ..data.dataset import SpeechDataset
 from ..data.labels import FrameLabels, label_lines, read_labels
 from ..errors import UserError
-from ..files import write_files
+from ..files import is_file, write_files
 from ..models.objective import Objective
 from ..units.batches import BATCH_SAMPLES, Progress, plan_batches, prefetch
 from ..units.clustering import SAMPLE, SAMPLE_AT_LEAST, assign, cluster
@@ -106,7 +106,7 @@ class Relabelling:
             "put back the labels that the checkpoint was trained on, or start from the label files in another "
             "checkpoint.save_dir"
         )
-        if not path.is_file():
+        if not is_file(path):
             raise UserError(f"{path}: no such file; {remedy}")
         labels = read_labels(
             path, dataset.labels[0].classes, dataset.sizes, dataset.label_rate, dataset.skipped_indices

@@ -11,6 +11,7 @@
 # each utterance are scaled to mean 0 and variance 1 before k-means (yes; no: as in the paper).
 set -euo pipefail
 [ $# -ge 3 ] || { sed -n '2,11s/^# //p' "$0" >&2; exit 2; }
+source "$(dirname "$0")/../signals.sh" "$@"
 data=$1 phones=$2 out=$3
 shift 3
 clusters=${CLUSTERS:-50} rounds=${ROUNDS:-2} layer=${LAYER:-1} normalize=--normalize

@@ -7,6 +7,7 @@
 # one the run resumes.
 set -euo pipefail
 [ $# = 3 ] || { sed -n '2,7s/^# //p' "$0" >&2; exit 2; }
+source "$(dirname "$0")/../signals.sh" "$@"
 corpus=$1 pretrained=$2 out=$3
 config=$(cd "$(dirname "$0")/../config/finetuning" && pwd)
 data=$out/data
@@ -69,9 +70,10 @@ measure() {  # measure NAME: one line for each decoder
     echo "$name, lexicon with words.arpa, $words: $(decode "$name" dev "${lexicon[@]}" --lm "$data/words.arpa" $words)"
 }
 
+rm -f "$out/results.txt"
 for minutes in 10 60; do
     updates=$((minutes == 10 ? 2000 : 3000))
     train "pretrained$minutes" $minutes $updates
     train "scratch$minutes" $minutes $updates model.no_pretrained_weights=true model.feature_grad_mult=1
-    for name in "pretrained$minutes" "scratch$minutes"; do measure "$name"; done
-done | tee "$out/results.txt"
+    for name in "pretrained$minutes" "scratch$minutes"; do measure "$name" | tee -a "$out/results.txt"; done
+done

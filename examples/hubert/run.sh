@@ -8,6 +8,7 @@
 # scale the features of each utterance to mean 0 and variance 1 before k-means (yes; no: as in the paper).
 set -euo pipefail
 [ $# -ge 3 ] || { sed -n '2,8s/^# //p' "$0" >&2; exit 2; }
+source "$(dirname "$0")/../signals.sh" "$@"
 data=$1 phones=$2 out=$3
 shift 3
 read -ra config <<< "${CONFIG:-hubert_tiny}"

@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from tqdm import tqdm
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))  # import the package of this checkout, not an installed one
 
-from dinosr_plugin.data.manifest import read_manifest, write_files  # noqa: E402
+from dinosr_plugin.data.manifest import read_manifest  # noqa: E402
 from dinosr_plugin.data.synth.corpus import synthesize  # noqa: E402
 from dinosr_plugin.decoding import score_generate_output  # noqa: E402
 from dinosr_plugin.errors import UserError  # noqa: E402
@@ -29,6 +28,8 @@ from dinosr_plugin.evaluation.plots import plot_summary  # noqa: E402
 from dinosr_plugin.evaluation.speech import Speech  # noqa: E402
 from dinosr_plugin.evaluation.table import format_table  # noqa: E402
 from dinosr_plugin.evaluation.training_log import curve, loss_curve, read_training_log  # noqa: E402
+from dinosr_plugin.files import claim_folder, write_files  # noqa: E402
+from examples.quickstart.programs import Programs, Stopped  # noqa: E402
 
 CONFIGS = REPOSITORY / "examples" / "config"
 SYNTH_SPEAKERS, SYNTH_SEED = 16, 1
@@ -39,14 +40,18 @@ CAUTION = 0.85  # plan training for this share of its minutes, because the measu
 
 def main() -> int:
     options = parse()
+    programs = Programs(REPOSITORY)
+    programs.listen()
     try:
-        Quickstart(options).run()
+        quickstart = Quickstart(options, programs)
+        with claim_folder(quickstart.out):
+            quickstart.run()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except Stopped as stopped:
         print("stopped; the same command resumes from here", file=sys.stderr)
-        return 130
+        return 128 + stopped.number
     return 0
 
 
@@ -90,7 +95,8 @@ def parse() -> argparse.Namespace:
 class Quickstart:
     """One output folder and the stages that fill it."""
 
-    def __init__(self, options: argparse.Namespace):
+    def __init__(self, options: argparse.Namespace, programs: Programs):
+        self.programs = programs
         name = options.audio.resolve().name if options.audio else "quickstart"
         self.out = (options.out or REPOSITORY / "runs" / name).resolve()
         self.audio = options.audio.resolve() if options.audio else None
@@ -100,7 +106,6 @@ class Quickstart:
         self.manifests = self.out / "manifest"
 
     def run(self) -> None:
-        self.out.mkdir(parents=True, exist_ok=True)
         started = time.time() - self.minutes_spent() * 60
         self.keep_time(started)
         self.corpus = self.make_corpus()
@@ -313,9 +318,7 @@ class Quickstart:
         say(title)
         log = self.out / f"{re.sub('[^a-z]+', '_', title)}.log"
         with open(log, "w") as file:
-            status = subprocess.run(
-                [str(part) for part in command], stdout=file, stderr=subprocess.STDOUT, cwd=REPOSITORY
-            ).returncode
+            status = self.programs.run(command, file.write)
         if status:
             raise UserError(f"{title} failed with status {status}: {last_line(log)} (log: {log})")
 
@@ -323,21 +326,12 @@ class Quickstart:
         """Run a training and show its log as a progress bar."""
         log = folder / "output.log"
         with open(log, "w") as file, tqdm(total=updates, desc=title, unit="update", disable=None) as bar:
-            process = subprocess.Popen(
-                [str(part) for part in command],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                cwd=REPOSITORY,
-            )
-            try:
-                for line in process.stdout:
-                    file.write(line)
-                    show_progress(bar, line)
-            finally:
-                process.terminate()  # has an effect only after Ctrl-C
-                status = process.wait()
+
+            def take(line: str) -> None:
+                file.write(line)
+                show_progress(bar, line)
+
+            status = self.programs.run(command, take)
         if status:
             raise UserError(f"{title} failed with status {status}: {last_line(log)} (log: {log})")
 

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from dinosr_plugin.data.manifest import require_writable, write_files
 from dinosr_plugin.errors import UserError
+from dinosr_plugin.files import claim_new, write_files
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -31,12 +31,10 @@ def record_file(text: str) -> Path:
     """
     path = Path(text)
     try:
-        require_writable(path.parent, "--json")
+        with claim_new(path, "--json"):
+            return path
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{path}: is a folder; give a file")
-    return path
 
 
 def write_record(path: Path | None, record) -> None:

@@ -129,8 +129,8 @@ def test_a_record_is_written_into_a_new_folder(tmp_path):
 @pytest.mark.parametrize(
     "place, message",
     [
-        ("file/new/record.json", "file is not a folder; give another folder with --json"),
-        ("", "is a folder; give a file"),
+        ("file/new/record.json", "file is not a folder); give another folder"),
+        ("", "is a folder; give the name of a file"),
     ],
 )
 def test_a_record_that_cannot_be_written_is_refused_before_the_work(name, place, message, tmp_path, capsys):

@@ -409,7 +409,7 @@ def test_bad_input(trained, good, sounds, tmp_path, capsys):
     torch.save({"weights": torch.zeros(3)}, tmp_path / "weights.pt")
     assert "cannot be loaded as a fairseq checkpoint" in refused([tmp_path / "weights.pt", sounds[0]], capsys)
     assert "is a folder; give the name of a file" in refused([good, sounds[0], "--out", tmp_path], capsys)
-    assert "cannot write into" in refused([good, sounds[0], "--out", f"{sounds[0]}/words.txt"], capsys)
+    assert "cannot be written" in refused([good, sounds[0], "--out", f"{sounds[0]}/words.txt"], capsys)
 
 
 @pytest.fixture

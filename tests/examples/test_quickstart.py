@@ -38,7 +38,9 @@ def kill_when(process: subprocess.Popen, path: Path, timeout: float = 120) -> No
             break
         time.sleep(0.1)
     assert path.exists() and process.poll() is None, "the run ended before it could be killed"
-    os.killpg(process.pid, signal.SIGKILL)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for pid in [process.pid, *map(int, children)]:
+        os.kill(pid, signal.SIGKILL)
     process.communicate()
 
 

@@ -5,7 +5,8 @@ distinguished with the common colour-vision deficiencies. matplotlib is imported
 nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,19 +39,21 @@ def save(figure, path: str | Path) -> Path:
     from matplotlib import rc_context
     from matplotlib.axis import Axis
     from matplotlib.text import Text
-    from matplotlib.ticker import FixedFormatter
 
     path = Path(path)
     for text in figure.findobj(Text):
         text.set_parse_math(False)
         text.set_text(escaped(text.get_text()))
     for axis in figure.findobj(Axis):
-        for formatter in (axis.get_major_formatter(), axis.get_minor_formatter()):
-            if isinstance(formatter, FixedFormatter):
-                formatter.seq = [printable(name) for name in formatter.seq]
+        formatter = axis.get_major_formatter()
+        formatter.format_ticks = partial(printable_ticks, formatter.format_ticks)
     with rc_context({"text.parse_math": False}), output(path) as unfinished:  # ticks are made while it is drawn
         figure.savefig(unfinished, dpi=120, format=path.suffix[1:])
     return path
+
+
+def printable_ticks(format_ticks: Callable[[Sequence[float]], list[str]], values: Sequence[float]) -> list[str]:
+    return [printable(text) for text in format_ticks(values)]
 
 
 def label(axes, title: str, x: str, y: str) -> None:

@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
+from ...errors import escaped
 from .words import TEXTS, conventions, head, key_figures
 
 COLUMNS = (  # key of a row, header, second line, format, which value is marked as best
@@ -54,7 +55,7 @@ def page(figures: Mapping, pictures: Mapping[str, Sequence[Picture]]) -> str:
     bodies = {key: gallery(images) for key, images in pictures.items() if images}
     bodies |= {"table": figures_table(figures["rows"]), "conventions": bullets(conventions(figures))}
     notes = "".join(f"\n<p class=note>{escape(note)}</p>" for note in figures["notes"])
-    return "\n".join([
+    lines = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
@@ -63,7 +64,8 @@ def page(figures: Mapping, pictures: Mapping[str, Sequence[Picture]]) -> str:
         tiles(key_figures(figures["rows"], figures["measured_on"]["speakers"])),
         *(section(key, bodies[key]) for key in TEXTS if key in bodies),
         "</main>\n</body>\n</html>",
-    ])  # fmt: skip
+    ]  # fmt: skip
+    return escaped("\n".join(lines))
 
 
 def section(key: str, body: str) -> str:

@@ -17,6 +17,7 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from ...errors import UserError
+from ...files import is_folder
 from ..table import format_table
 from .pairs import GoldRow, read_gold, require_same_files
 
@@ -51,7 +52,7 @@ def semantic(gold: Path, submission: Path, pooling: str) -> dict:
         UserError: columns, rows or files are missing; there are extra files; features differ in width, are not finite
             or are all 0.
     """
-    types = [name for name in TYPES if (submission / name).is_dir()]
+    types = [name for name in TYPES if is_folder(submission / name)]
     if not types:
         raise UserError(
             f"{submission}: contains neither a folder librispeech nor synthetic; create them with `dinosr lm-features`"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ...errors import UserError
+from ...files import kind_of
 from ..table import format_table
 from .pairs import lexical, syntactic
 from .semantic import semantic, semantic_table
@@ -19,9 +20,9 @@ def evaluate(dataset: Path, submission: Path, subset: str, pooling: str) -> dict
     results: dict = {}
     for name, measure in (("lexical", lexical), ("syntactic", syntactic)):
         scores = submission / name / f"{subset}.txt"
-        if scores.exists():
+        if kind_of(scores) != "nothing":
             results[name] = measure(dataset / name / subset / "gold.csv", scores)
-    if (submission / "semantic" / subset).exists():
+    if kind_of(submission / "semantic" / subset) != "nothing":
         results["semantic"] = semantic(dataset / "semantic" / subset, submission / "semantic" / subset, pooling)
     if not results:
         raise UserError(

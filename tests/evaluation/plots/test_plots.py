@@ -1,8 +1,12 @@
 """Pictures show the numbers passed to them; missing parts are marked as such."""
 
+import os
+import warnings
+
 import numpy as np
 import pytest
 
+from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.measures.quality.agreement import Quality
 from dinosr_plugin.evaluation.plots import plot_code_by_phone, plot_curves, plot_summary, style
 from dinosr_plugin.evaluation.plots.code_by_phone import code_order
@@ -109,7 +113,37 @@ def test_files_are_written_completely_and_alone(tmp_path):
 def test_a_failed_picture_leaves_the_old_one(tmp_path, monkeypatch):
     target = tmp_path / "codes.png"
     target.write_bytes(b"old")
-    monkeypatch.setattr(style.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(UserError, match="codes.png: cannot be written .No space left on device.; free some space"):
         plot_code_by_phone(COUNTS, PHONES, target, "codes")
     assert target.read_bytes() == b"old" and [target] == list(tmp_path.iterdir())
+
+
+def test_text_in_pictures_is_literal(tmp_path):
+    """Names between dollar signs are no TeX, and control characters are escapes; also in the labels of ticks."""
+    figure, axes = style.small_panel()
+    axes.plot([0, 1], label="$\\foo{$")
+    axes.set_title("$a_1$ \x1b[2J\x9b")
+    axes.set_xticks([0, 1], ["$\\bar{$", "a\tb"])
+    axes.legend()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a glyph that is missing
+        style.save(figure, tmp_path / "a.svg")
+    assert axes.get_title() == "$a_1$ \\x1b[2J\\x9b"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["$\\bar{$", "a\\tb"]
+
+
+def test_a_folder_that_vanishes_is_one_line(tmp_path, monkeypatch):
+    figure, _ = style.small_panel()
+    target = tmp_path / "gone" / "a.png"
+    save = type(figure).savefig
+
+    def vanishes(*arguments, **options):
+        (target.parent / ".a.png.lock").unlink()
+        target.parent.rmdir()
+        save(*arguments, **options)
+
+    monkeypatch.setattr(type(figure), "savefig", vanishes)
+    with pytest.raises(UserError, match="a.png: cannot be written .No such file or directory.; give another folder"):
+        style.save(figure, target)
+    assert list(tmp_path.iterdir()) == []

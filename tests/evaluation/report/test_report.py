@@ -275,7 +275,7 @@ def test_one_speaker_and_nothing_to_compare(one_speaker, capsys):
         (["--log", "empty.log"], "empty.log: contains no training loss; give TensorBoard's folder"),
         (["--log", "nothing"], "nothing: contains no training loss"),
         (["--phones", "other.tsv"], "other.tsv: 8 of 8 utterances have no alignment (u0, u1, u2, ...)"),
-        (["--out", "/proc/nowhere"], "cannot write into /proc/nowhere"),
+        (["--out", "/proc/nowhere"], "--out /proc/nowhere: cannot be written"),
         (["--clusters", "9"], "--clusters 9: the codebooks of"),
         (["--train", "absent.tsv"], "absent.tsv"),
     ],

@@ -13,6 +13,7 @@ Reference: bootphon/zerospeech2021 and zerospeech-libriabx2 (mode "within contex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -156,6 +157,17 @@ def _blocks(context: _Context) -> Iterator[_Block]:
         start = end
 
 
+@contextmanager
+def cancelled_by_errors(pool: ThreadPoolExecutor) -> Iterator[None]:
+    """``with pool``, but after an error, Ctrl-C or a signal nothing new begins."""
+    with pool:
+        try:
+            yield
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
 def _compute_distances(task: list[_Block], distance: str) -> None:
     """Fill in ``distances`` of the blocks' contexts."""
     flat, rectangles, offset = [], [], 0
@@ -284,7 +296,7 @@ def abx(
     )
     one_blas_thread = threadpool_limits(1, user_api="blas")  # for matrices this small, more threads only wait
     pool = ThreadPoolExecutor(workers or default_workers())  # NumPy releases the interpreter's lock
-    with bar, one_blas_thread, pool:
+    with bar, one_blas_thread, cancelled_by_errors(pool):
         for wave in _bundles(contexts, lambda context: len(context.frames) ** 2, TABLE_CELLS):
             for context in wave:
                 context.distances = np.full((len(context.frames),) * 2, np.nan, dtype=np.float32)

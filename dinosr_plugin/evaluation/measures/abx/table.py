@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ....errors import UserError
-from ....files import write_files
+from ....errors import UserError, printable
+from ....files import kind_of, write_files
 from ...measuring import Entry, Source, measure_all
 from ...phones import PhoneAlignment
 from ...sources import expand, open_features, open_units
@@ -62,9 +62,9 @@ def open_sources(
     """
     sources = []
     for path in itertools.chain.from_iterable(map(expand, paths)):
-        if path.is_dir():
+        if (kind := kind_of(path)) == "folder":
             sources.append(open_features(path))
-        elif not path.exists():
+        elif kind != "file":
             raise UserError(
                 f"{path}: no such folder or file; `dinosr features` writes folders of features, `dinosr units` unit "
                 "files"
@@ -127,8 +127,8 @@ def write_abx(out: Path, rows: Sequence[Mapping], settings: dict) -> list[Path]:
 
 
 def _tsv(rows: Sequence[Mapping]) -> list[str]:
-    """A header and one line per row; None is empty."""
+    """A header and one line per row; None is empty, and control characters are escaped: a field has no tab."""
     return [
         "\t".join(rows[0]),
-        *("\t".join("" if value is None else str(value) for value in row.values()) for row in rows),
+        *("\t".join("" if value is None else printable(value) for value in row.values()) for row in rows),
     ]
