@@ -18,4 +18,4 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 trap 'exit 129' HUP
 { while kill -0 "$PPID"; do sleep 1; done; kill -s TERM 0; } >/dev/null 2>&1 &
-trap "kill $! 2>/dev/null" EXIT
+trap "kill $! 2>/dev/null || true" EXIT
