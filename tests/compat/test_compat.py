@@ -1,5 +1,6 @@
 """What importing the plug-in changes in fairseq, torch and NumPy, and what it does not change."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -100,6 +101,43 @@ def test_the_hook_does_not_change_other_errors(monkeypatch, capsys):
     assert seen == [(ValueError, error, None)] and capsys.readouterr().err == ""
     hook(UserError, UserError("fix this"), None)
     assert len(seen) == 1 and capsys.readouterr().err == "error: fix this\n"
+
+
+def test_an_error_about_a_file_is_one_line_and_nothing_follows_ctrl_c(monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(sys, "excepthook", lambda *args: seen.append(args))
+    compat.messages.one_line_errors()
+    for error, printed in (
+        (PermissionError(13, "Permission denied", "a\n.pt"), "error: a\\n.pt: Permission denied; give another folder"),
+        (KeyboardInterrupt(), ""),
+    ):
+        sys.excepthook(type(error), error, None)
+        assert capsys.readouterr().err.startswith(printed) and not seen
+    sys.excepthook(OSError, OSError("no file"), None)
+    assert len(seen) == 1
+
+
+def test_an_error_about_a_file_is_one_line_in_hydra(monkeypatch, capsys):
+    from hydra._internal.utils import run_and_report
+
+    def job():
+        raise OSError(28, "No space left on device", "train.log")
+
+    with pytest.raises(SystemExit) as stopped:
+        run_and_report(job)
+    assert stopped.value.code == 1
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first == "train.log: No space left on device; free some space" and "HYDRA_FULL_ERROR" in last
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(UserError) as raised:
+        run_and_report(job)
+    assert isinstance(raised.value.__cause__, OSError)
+
+
+def test_log_records_do_not_control_the_terminal(caplog):
+    for name, expected in (("dinosr_plugin.data", "a\\x1b[2J\\nb\\tc"), ("fairseq", "a\\x1b[2J\nb\tc")):
+        logging.getLogger(name).error("%s", "a\x1b[2J\nb\tc")
+        assert caplog.records[-1].getMessage() == expected
 
 
 def test_no_other_warning_is_silenced():

@@ -543,3 +543,17 @@ def test_a_stream_of_unknown_length_is_not_truncated(tmp_path):
     head = path.read_bytes()
     path.write_bytes(head[:4] + b"\xff\xff\xff\xff" + head[8:])
     assert audio.read_header(path).samples == 1000
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out(tree, tmp_path, monkeypatch, capsys):
+    folder = next(path for path in sorted(tree.iterdir()) if path.is_dir())
+    scandir = os.scandir
+
+    def forbidden(path="."):
+        if str(path) == str(folder):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    message = fails(capsys, "manifest", "folder", tree, "--out", tmp_path / "out")
+    assert f"{folder}: Permission denied" in message and not (tmp_path / "out").exists()

@@ -297,6 +297,16 @@ def test_formats():
     )
 
 
+def test_names_and_symbols_cannot_add_fields_or_control_a_terminal():
+    words = [Word("A\x1b[2J", 0.5, 0.9, 0.75), Word("B\u202e", 1.0, 1.4, 0.5)]
+    done = Transcript("my\tfile\n\x9b.wav", 2.0, "A\x1b[2J B\u202e", words)
+    assert FORMATS["text"](done) == "my\\tfile\\n\\x9b.wav\tA\\x1b[2J B\\u202e\n"
+    assert FORMATS["ctm"](done).splitlines()[0].startswith("my_file_\\x9b 1 0.50 0.40 A\\x1b[2J ")
+    for form, write in FORMATS.items():
+        assert not set("\x1b\x9b\u202e") & set(write(done)), form
+    assert json.loads(FORMATS["json"](done))["file"] == done.file  # JSON keeps the name
+
+
 @given(st.lists(st.tuples(st.integers(1, 60), st.floats(0, 2)), max_size=30))
 def test_subtitles_fit_on_a_line(lengths_and_pauses):
     now, words = 0.0, []

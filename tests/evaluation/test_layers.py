@@ -2,6 +2,10 @@
 
 import os
 import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +141,53 @@ def test_a_large_entry_is_announced(corpus, tmp_path, monkeypatch, caplog):
     cache_of(tmp_path, corpus).fill()
     (record,) = [record for record in caplog.records if record.name == layers.__name__]
     assert "take" in record.getMessage() and str(tmp_path) in record.getMessage()
+
+
+HOLD = """
+import sys, time
+from dinosr_plugin import files
+with getattr(files, sys.argv[1])(sys.argv[2], *sys.argv[3:]):
+    print("held", flush=True)
+    time.sleep(float(sys.stdin.readline()))
+"""
+
+
+@contextmanager
+def another_process(what: str, *arguments):
+    """Holds a lock; after a line on its standard input, for so many seconds more."""
+    command = [sys.executable, "-c", HOLD, what, *map(str, arguments)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_what_another_process_uses_does_not_make_room(corpus, tmp_path):
+    reader = open_reader(GOLDEN)
+    used = cache_of(tmp_path, corpus, reader, dtype="float16")
+    used.fill()
+    os.utime(used.folder, (1e9, 1e9))
+    new = cache_of(tmp_path, corpus, reader)
+    new.max_bytes = new.size
+    with another_process("share", used.folder):
+        new.fill()
+        assert used.folder.is_dir()
+    new.make_room()
+    assert not used.folder.exists()
+
+
+def test_a_pass_waits_for_another_process_that_computes_the_same(corpus, tmp_path, caplog):
+    cache = cache_of(tmp_path, corpus)
+    tmp_path.mkdir(exist_ok=True)
+    with another_process("claim_name", cache.folder, "x") as other:
+        other.stdin.write("1\n")
+        other.stdin.flush()
+        began = time.monotonic()
+        assert len(cache["layer_0"]) == 3 and time.monotonic() - began > 0.5
+    assert any("waiting for another process" in record.getMessage() for record in caplog.records)
+    with cache.used():
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [cache.folder.name]

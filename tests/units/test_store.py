@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,29 @@ def test_two_processes_cannot_write_one_shard(tmp_path):
     ):
         writer(tmp_path)
     write(tmp_path)
+
+
+def hold_a_writer(folder: Path, ready) -> None:
+    one = writer(folder)
+    ready.set()
+    time.sleep(60)
+    del one
+
+
+def test_a_shard_belongs_to_its_process_until_that_is_killed(tmp_path):
+    fork = multiprocessing.get_context("fork")
+    ready = fork.Event()
+    other = fork.Process(target=hold_a_writer, args=[tmp_path / "out", ready])
+    other.start()
+    try:
+        assert ready.wait(60)
+        with pytest.raises(UserError, match="another process is writing it; wait, or give each process a different"):
+            writer(tmp_path / "out")
+    finally:
+        other.kill()
+        other.join()
+    write(tmp_path / "out")
+    assert not [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize(

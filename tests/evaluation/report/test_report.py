@@ -18,7 +18,7 @@ from dinosr_plugin import cli
 from dinosr_plugin.evaluation import measuring
 from dinosr_plugin.evaluation.phones import PhoneAlignment
 from dinosr_plugin.evaluation.report import frame_map
-from dinosr_plugin.evaluation.report.page import COLUMNS, round_as
+from dinosr_plugin.evaluation.report.page import COLUMNS, Picture, page, round_as
 from dinosr_plugin.evaluation.report.pictures import choose_stretch, run_lengths, runs
 from dinosr_plugin.evaluation.report.words import key_figures
 from dinosr_plugin.evaluation.speech import Speech
@@ -195,6 +195,23 @@ def test_the_page_has_no_external_resources(finished):
         "use",
         "conventions",
     ]
+
+
+def test_names_are_text_in_the_page(finished):
+    """Every text of ``figures.json``, names from outside included, is escaped."""
+    hostile = "<script>alert(1)</script>\"'&\x1b[2J\u202e"
+
+    def changed(value, key=""):
+        if isinstance(value, dict):
+            return {key: changed(one, key) for key, one in value.items()}
+        if isinstance(value, list):
+            return [changed(one) for one in value]
+        return hostile if isinstance(value, str) and key != "kind" else value
+
+    figures = changed(json.loads((finished[0] / "figures.json").read_text()))
+    text = page(figures, {"layers": [Picture(finished[0] / "example.png", hostile)]})
+    assert "&lt;script&gt;" in text and not set("\x1b\u202e") & set(text)
+    assert "script" not in Page(text).tags
 
 
 def test_every_picture_is_embedded_and_a_file(finished):

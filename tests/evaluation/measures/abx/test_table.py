@@ -13,7 +13,7 @@ from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.measures.abx import measure as measure_module
 from dinosr_plugin.evaluation.measures.abx.errors import abx
 from dinosr_plugin.evaluation.measures.abx.items import Item, read_items, write_items
-from dinosr_plugin.evaluation.measures.abx.table import measure_abx, open_sources
+from dinosr_plugin.evaluation.measures.abx.table import COLUMNS, measure_abx, open_sources, write_abx
 from dinosr_plugin.units.store import FeatureFolder, FeatureWriter
 from dinosr_plugin.units.unit_files import write_units
 
@@ -251,3 +251,13 @@ def test_the_last_frame(corpus, capsys):
         assert dinosr_abx(*common, *more) == 0
         outputs.append(capsys.readouterr().out)
     assert outputs[0] == outputs[1] != outputs[2]
+
+
+def test_names_cannot_add_fields_to_the_tables(tmp_path):
+    row = {**dict.fromkeys([column.key for column in COLUMNS], None), "name": "a\tb\x1b\n"}
+    errors = [{"speaker": "c\td", "error": 1.5}]
+    tables = {"within": {"speakers": errors, "pairs": errors}}
+    write_abx(tmp_path, [{**row, "tables": tables}], {})
+    header, line = (tmp_path / "abx.tsv").read_text().splitlines()
+    assert line.split("\t")[0] == "a\\tb\\x1b\\n" and line.count("\t") == header.count("\t")
+    assert "c\\td\t1.5" in (tmp_path / "abx_speakers.tsv").read_text()
