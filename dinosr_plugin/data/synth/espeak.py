@@ -7,7 +7,9 @@ import contextlib
 import ctypes
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -82,7 +84,6 @@ class Espeak:
     def __init__(self, voice: str, pitch: int = 50, pitch_range: int = 50, rate: int = 140) -> None:
         self._chunks: list[bytes] = []
         self._marks: list[tuple[int, str]] = []
-        self._interrupted: BaseException | None = None
         self._callback = _Callback(self._receive)  # an attribute, because the library stores only its address
         library, data = library_paths()
         self._lib = _private_copy(library)
@@ -117,12 +118,10 @@ class Espeak:
         self._chunks.clear()
         self._marks.clear()
         raw = text.encode()
-        with _silent_stderr():
+        with _silent_stderr(), _signals_wait():
             status = self._lib.espeak_Synth(
                 raw, ctypes.c_size_t(len(raw) + 1), 0, _POS_CHARACTER, 0, _CHARS_UTF8, None, None
             )
-        if self._interrupted is not None:
-            raise self._interrupted
         if status != 0:
             raise RuntimeError(f"espeak_Synth returned {status} for {text!r}")
         wave = np.frombuffer(b"".join(self._chunks), dtype=np.int16)
@@ -133,20 +132,13 @@ class Espeak:
 
     def _receive(self, samples: int | None, count: int, events: "ctypes._Pointer[_Event]") -> int:
         """``t_espeak_callback``: receives a chunk of samples (none at the end of a text) and its events."""
-        try:
-            self._receive_chunk(samples, count, events)
-        except BaseException as error:  # Ctrl-C or a signal: ctypes would print and forget it
-            self._interrupted = error
-            return 1  # stop
-        return 0  # continue
-
-    def _receive_chunk(self, samples: int | None, count: int, events: "ctypes._Pointer[_Event]") -> None:
         if samples and count > 0:
             self._chunks.append(ctypes.string_at(samples, 2 * count))
         for event in _until_terminated(events):
             if event.type == _EVENT_PHONEME:
                 mnemonic = event.id.string.decode("ascii", "replace").lstrip("',%=|\"")  # without stress marks
                 self._marks.append((event.sample, mnemonic or "_"))
+        return 0  # continue
 
 
 def _until_terminated(events: "ctypes._Pointer[_Event]") -> Iterator[_Event]:
@@ -178,6 +170,24 @@ def _private_copy(library: str) -> ctypes.CDLL:
     """Loads a copy of the library, with fresh state: the dynamic loader loads each file once per process."""
     with tempfile.TemporaryDirectory(prefix="dinosr-espeak-", ignore_cleanup_errors=True) as folder:
         return ctypes.CDLL(shutil.copy(library, Path(folder) / Path(library).name))
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Handles signals after a call of the C library: ctypes forgets an exception that is raised in a callback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {number: signal.signal(number, lambda number, _: received.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for number in received:
+            signal.raise_signal(number)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+import signal
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -444,6 +445,16 @@ def test_an_unwritable_folder(tmp_path, monkeypatch):
 def test_an_unknown_voice_is_named(voice):
     with pytest.raises(UserError, match="nobody"):
         espeak.Espeak(voice)
+
+
+def test_a_signal_while_the_library_speaks_is_not_lost():
+    """It arrives while the library calls Python, where ctypes would forget the exception."""
+    with espeak.Espeak("en-us") as talker:
+        receive = talker._receive
+        talker._callback = espeak._Callback(lambda *given: signal.raise_signal(signal.SIGINT) or receive(*given))
+        talker._lib.espeak_SetSynthCallback(talker._callback)
+        with pytest.raises(KeyboardInterrupt):
+            talker.speak("one two three")
 
 
 def test_output_of_the_library_is_suppressed(capfd):
