@@ -27,7 +27,6 @@ def apply():
     language_models.load_language_models()
     training.keep_waveforms_float32()
     training.half_precision_on_cpu()
-    training.nan_detector_of_objectives()
     training.overflow_on_cpu()
 
 

@@ -4,11 +4,13 @@
 holds for every task of the plug-in. Sharded checkpoints (``checkpoint_suffix``) and remote stores are left to fairseq.
 """
 
-from . import fused_adam, resuming, saving, state, stopping, updates
+from . import divergence, fused_adam, resuming, saving, settings, state, stopping, updates
 
 
 def install():
     """Wrap fairseq's functions once, the later wrappers around the earlier ones. Calling it again changes nothing."""
+    settings.check_settings_first()
+    divergence.stop_diverged_runs()
     fused_adam.use_fused_adam()
     saving.copy_checkpoints_atomically()
     saving.write_checkpoints_once()

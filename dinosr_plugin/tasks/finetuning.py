@@ -22,6 +22,7 @@ from ..data.dataset import SpeechDataset, longest_utterance
 from ..errors import UserError
 from ..interop.fairseq_models import adopt_fairseqs_hubert
 from ..modules.frame_grid import TRUNK
+from ..ranges import COUNT, COUNT_OR_0
 from ..runs.updates import WholeUpdates
 from .generation import Decoding, DecodingConfig
 from .pretraining import require_data, split_names
@@ -54,12 +55,13 @@ class DinoSRFinetuningConfig(DecodingConfig):
     max_sample_size: Optional[int] = field(
         default=None,
         metadata={
+            "range": COUNT,
             "help": "leave out utterances of more samples than this (they are not cropped, because the transcript "
-            "would not match)"
+            "would not match)",
         },
     )
     min_sample_size: Optional[int] = field(
-        default=None, metadata={"help": "leave out utterances of fewer samples than this"}
+        default=None, metadata={"range": COUNT_OR_0, "help": "leave out utterances of fewer samples than this"}
     )
 
 

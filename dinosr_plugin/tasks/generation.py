@@ -17,6 +17,7 @@ from ..decoding.emissions import EmissionMetadata, EmissionReader, EmissionWrite
 from ..decoding.pool import default_processes
 from ..decoding.search import check_decoder_options
 from ..errors import UserError
+from ..ranges import COUNT, SCORE, Range
 
 UNSUPPORTED_GENERATION = {
     "score_reference": False,
@@ -57,26 +58,32 @@ class DecodingConfig(AudioFinetuningConfig):
     word_score: float = field(
         default=0.0,
         metadata={
+            "range": SCORE,
             "help": "for decoder=lexicon: added for each word; above 0 compensates for words that a language model "
-            "deletes"
+            "deletes",
         },
     )
     sil_weight: float = field(
         default=0.0,
-        metadata={"help": "silence score, for decoder=beam and lexicon: added for each frame of the word boundary |"},
+        metadata={
+            "range": SCORE,
+            "help": "silence score, for decoder=beam and lexicon: added for each frame of the word boundary |",
+        },
     )
     beam_threshold: float = field(
         default=50.0,
         metadata={
+            "range": Range(0, 1e6, above=True, below=True),
             "help": "for decoder=beam and lexicon: drop hypotheses whose score is more than this (natural logarithm) "
-            "below the best; lower is faster"
+            "below the best; lower is faster",
         },
     )
     beam_size_token: int = field(
         default=100,
         metadata={
+            "range": COUNT,
             "help": "for decoder=beam and lexicon: number of most probable symbols of each frame that are tried; lower "
-            "is faster"
+            "is faster",
         },
     )
     emissions: Optional[str] = field(
@@ -89,8 +96,9 @@ class DecodingConfig(AudioFinetuningConfig):
     decoder_processes: Optional[int] = field(
         default=None,
         metadata={
+            "range": Range(0, 1_000),
             "help": "for decoder=beam and lexicon: processes that search while the network computes; 0: search in the "
-            "main process (default: one per CPU, at most 16); affects the time, not the result"
+            "main process (default: one per CPU, at most 16); affects the time, not the result",
         },
     )
 
