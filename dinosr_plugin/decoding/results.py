@@ -7,8 +7,10 @@ from typing import Any
 
 import editdistance
 import numpy as np
+from fairseq.data.data_utils import post_process
 
 from ..errors import UserError
+from .search import WORD_BOUNDARY
 
 LINE = re.compile(r"([TD])-(\d+)\t(.*)")
 
@@ -17,7 +19,9 @@ RESAMPLES = 1000
 
 
 def score_generate_output(path: str | Path) -> dict[str, Any]:
-    """Score the output of ``fairseq-generate ... --post-process letter`` (its stdout or its ``--results-path`` file).
+    """Score the output of ``fairseq-generate`` (its stdout or its ``--results-path`` file).
+
+    Letters and word boundaries, which ``--post-process none`` prints, are merged to words.
 
     Args:
         path: the file; lines other than references (``T-``) and hypotheses (``D-``) are ignored.
@@ -69,6 +73,11 @@ def read_generate_output(path: str | Path) -> tuple[dict[int, str], dict[int, st
             text = text.partition("\t")[2]  # "score<TAB>text"
         texts[kind].setdefault(int(utterance), text)  # the first hypothesis is the best one
     references, hypotheses = texts["T"], texts["D"]
+    if any(WORD_BOUNDARY in reference.split() for reference in references.values()):
+        references, hypotheses = (
+            {utterance: post_process(text, "letter") for utterance, text in some.items()}
+            for some in (references, hypotheses)
+        )
     if not references and not hypotheses:
         raise UserError(
             f"{path}: contains no T- and D- lines; give the output of fairseq-generate, run without --quiet"

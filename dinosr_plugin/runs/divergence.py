@@ -47,6 +47,6 @@ def diverged(trainer, what: str) -> UserError:
     """The error for the update that ``trainer`` is making."""
     return UserError(
         f"update {trainer.get_num_updates() + 1}: {what} at the learning rate {trainer.get_lr():.4g}; lower "
-        f"{setting('optimization.lr')}, lengthen the warm-up, clip gradients with {setting('optimization.clip_norm')}, "
-        "or check the files that the log names, if any; earlier checkpoints are unchanged"
+        f"{setting('optimization.lr')}, lengthen the warm-up, or clip gradients ({setting('optimization.clip_norm')}); "
+        "earlier checkpoints are unchanged"
     )

@@ -19,13 +19,14 @@ from omegaconf import OmegaConf
 
 from .. import compat
 from ..data.dataset import SpeechDataset, longest_utterance
-from ..errors import UserError
+from ..decoding.words import symbol_kind
+from ..errors import UserError, setting
 from ..interop.fairseq_models import adopt_fairseqs_hubert
 from ..modules.frame_grid import TRUNK
 from ..ranges import COUNT, COUNT_OR_0
 from ..runs.updates import WholeUpdates
-from .generation import Decoding, DecodingConfig
-from .pretraining import require_data, split_names
+from .generation import KINDS, Decoding, DecodingConfig
+from .pretraining import require_data, require_room, split_names
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +81,10 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
     def __init__(self, cfg: DinoSRFinetuningConfig):
         super().__init__(cfg)
         if cfg.autoregressive:
-            raise UserError("task.autoregressive: dinosr_finetuning trains CTC models only; set it to false")
+            raise UserError(f"{setting('task.autoregressive')}: dinosr_finetuning trains CTC models only; remove it")
         if not cfg.labels:
-            raise UserError("task.labels: give the extension of the label files, for example ltr")
+            raise UserError(f"{setting('task.labels')}: give the extension of the label files, for example ltr")
+        self.trained_on = None  # name of the training split
 
     # -- dictionary --------------------------------------------------------------------------------------------------
 
@@ -123,6 +125,8 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         """
         from ..data.check import validate_manifest
 
+        if "data_selector" in kwargs:  # fairseq's trainer passes it for the training split
+            self.trained_on = split
         task_cfg = task_cfg or self.cfg
         if not task_cfg.labels:
             raise UserError("--path: the checkpoint was trained without labels; give one made by fine-tuning")
@@ -157,8 +161,10 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         kwargs["required_batch_size_multiple"] = 1
         longest = longest_utterance(dataset, self.max_positions()[0])
         if not longest:
-            raise UserError(f"task.max_sample_size={self.cfg.max_sample_size}: every utterance is longer; raise it")
+            limit = setting("task.max_sample_size", self.cfg.max_sample_size)
+            raise UserError(f"{limit}: every utterance is longer; raise it")
         max_tokens = audio_batch_size(longest, max_tokens, max_sentences)
+        require_room(self, dataset, max_tokens, f"{longest} samples", longest)
         self.batches = super().get_batch_iterator(dataset, max_tokens=max_tokens, max_sentences=max_sentences, **kwargs)
         return self.batches
 
@@ -187,6 +193,28 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
                 require_checkpoint(path)
             raise
 
+    def build_criterion(self, cfg: Any, from_checkpoint: bool = False):
+        """fairseq's, after a check that the ``wer`` of validations is a word error rate."""
+        if str(cfg._name) == "ctc":
+            check_post_process(cfg.post_process, self.target_dictionary.symbols)
+        return super().build_criterion(cfg, from_checkpoint)
+
+
+def check_post_process(post_process: str, symbols: Sequence[str]) -> None:
+    """Raise UserError if fairseq's ``ctc`` criterion would not find the words in the dictionary's ``symbols``."""
+    kind, name = symbol_kind(symbols), setting("criterion.post_process", post_process)
+    if kind != "none" and post_process != kind:
+        raise UserError(
+            f"{name}: the dictionary has {KINDS[kind]}, so that the wer of validations would not be a word error rate; "
+            f"set {setting('criterion.post_process', kind)}"
+        )
+    if kind == "none" and post_process != "none":
+        logger.warning(
+            f"{name}: the dictionary has {KINDS[kind]}, so that the wer of validations is the share of wrong "
+            f"utterances; set {setting('criterion.post_process', 'none')}, and "
+            f"{setting('checkpoint.best_checkpoint_metric', 'uer')}, the error rate of the symbols"
+        )
+
 
 def check_same_dictionary(ours: Dictionary, saved: Dictionary, path: Path) -> None:
     """Raise ``UserError`` unless two dictionaries give every symbol the same index."""
@@ -197,8 +225,8 @@ def check_same_dictionary(ours: Dictionary, saved: Dictionary, path: Path) -> No
     here, there = (d.symbols[index] if index < len(d) else "nothing" for d in (ours, saved))
     raise UserError(
         f"{path} ({len(ours)} symbols) is not the dictionary in the checkpoint ({len(saved)} symbols): index {index} "
-        f"is {here!r} in the file, {there!r} in the checkpoint; use the data folder (or the --labels) of the "
-        "fine-tuning"
+        f"is {here!r} in the file, {there!r} in the checkpoint; use the data folder (or "
+        f"{setting('task.labels')}) of the fine-tuning"
     )
 
 
@@ -237,15 +265,9 @@ def frames_needed(label: Sequence[str]) -> int:
 def audio_batch_size(longest: int, max_tokens: int | None, max_sentences: int | None) -> int | None:
     """The ``max_tokens`` to use: fairseq's default for text is replaced, the user's choice is kept.
 
-    Raises:
-        UserError: the longest utterance (samples) does not fit in a batch, for which fairseq would fail an assertion.
+    ``longest``: samples of the longest utterance.
     """
     if max_tokens == FAIRSEQ_MAX_TOKENS and max_sentences is None:
         max_tokens = max(AUDIO_MAX_TOKENS, longest)
         logger.info("batches of up to %d samples of audio (change it with --max-tokens or --batch-size)", max_tokens)
-    if max_tokens is not None and longest > max_tokens:
-        raise UserError(
-            f"dataset.max_tokens={max_tokens} is less than the longest utterance, {longest} samples; raise it or set "
-            "task.max_sample_size"
-        )
     return max_tokens

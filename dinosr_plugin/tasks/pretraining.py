@@ -20,7 +20,7 @@ from ..criterions.dinosr import logged_codebook_sums
 from ..data.dataset import SpeechDataset, longest_utterance
 from ..data.labels import count_classes, label_kinds
 from ..data.windows import WindowDataset
-from ..errors import UserError
+from ..errors import UserError, setting
 from ..interop.fairseq_models import to_trunk
 from ..models.objective import Objective
 from ..runs.updates import WholeUpdates
@@ -124,11 +124,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
             # would read the first batches before that.
             kwargs["data_buffer_size"] = max(1, kwargs.get("data_buffer_size", 0))
         longest = longest_utterance(dataset, self.max_positions()[0])
-        if max_tokens is not None and longest > max_tokens:
-            raise UserError(
-                f"dataset.max_tokens={max_tokens} is less than the longest utterance, {longest} samples after "
-                "cropping; raise it or lower task.max_sample_size"
-            )
+        require_room(self, dataset, max_tokens, f"{longest} samples after cropping", longest)
         # fairseq sets the epoch of a mixture of corpora, not of its parts
         for corpus in getattr(dataset, "datasets", {}).values():
             corpus.set_epoch(epoch)
@@ -258,6 +254,25 @@ def require_data(cfg: Any) -> None:
     """Raise UserError if ``task.data`` is not given."""
     if OmegaConf.is_missing(cfg, "data") or not cfg.data:
         raise UserError("task.data: not given; add task.data=DIR, the folder that `dinosr manifest` wrote")
+
+
+def require_room(task: Any, dataset: FairseqDataset, max_tokens: int | None, what: str, longest: int) -> None:
+    """Raise UserError, which names the field that was set, if the longest utterance does not fit in a batch.
+
+    Args:
+        task: has ``datasets`` and ``trained_on``, the name of the training split, or None if nothing is trained.
+        dataset: the one that batches are made of.
+        max_tokens: samples in a batch; None: there is no limit.
+        what: the longest utterance in the message. ``longest``: its samples.
+    """
+    if max_tokens is None or longest <= max_tokens:
+        return
+    field, default = setting("dataset.max_tokens", max_tokens), ""
+    if task.trained_on is not None and dataset is not task.datasets.get(task.trained_on):
+        field = setting("dataset.max_tokens_valid", max_tokens)
+        default = f" ({setting('dataset.max_tokens')}, unless it is set)"
+    limit = setting("task.max_sample_size")
+    raise UserError(f"{field}{default} is less than the longest utterance, {what}; raise it or lower {limit}")
 
 
 def split_names(split: str, multi_corpus_keys: str | None) -> list[str]:
