@@ -3,6 +3,7 @@
 Of the configs of this plug-in, the ranges are declared beside the fields; of those of fairseq they are in ``FAIRSEQ``.
 """
 
+import ast
 import difflib
 import logging
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from ..compat.wrapping import wrap_once
 from ..errors import UserError, setting
@@ -48,7 +49,6 @@ _FINETUNING = {
     "min_params_to_wrap": COUNT_OR_0,
     "adp_num": COUNT_OR_NEVER,
     "adp_dim": WIDTH,
-    "blank_weight": SCORE,
 }
 _TRANSFORMER = {
     **dict.fromkeys(("dropout", "attention_dropout", "activation_dropout", "relu_dropout"), DROPOUT),
@@ -61,7 +61,7 @@ _TRANSFORMER = {
     **dict.fromkeys(("min_params_to_wrap", "base_layers", "base_sublayers", "base_shuffle"), COUNT_OR_0),
     **dict.fromkeys(("tokens_per_sample", "max_target_positions"), COUNT),
 }
-_WARM_UP = {"warmup_updates": COUNT_OR_0, "warmup_init_lr": Range(0, 1e9, also=(-1,)), "lr": RATE}
+_WARM_UP = {"warmup_updates": COUNT_OR_0, "lr": RATE}
 
 FAIRSEQ: dict[str, dict[str, Range]] = {
     "CommonConfig": {
@@ -112,6 +112,7 @@ FAIRSEQ: dict[str, dict[str, Range]] = {
         "max_sample_size": COUNT,
     },
     "Wav2Vec2AsrConfig": _FINETUNING,
+    "Wav2Vec2CtcConfig": {"blank_weight": SCORE},
     "LanguageModelingConfig": {
         **dict.fromkeys(("tokens_per_sample", "max_target_positions", "batch_size", "batch_size_valid"), COUNT),
         "output_dictionary_size": COUNT_OR_NEVER,
@@ -135,7 +136,11 @@ FAIRSEQ: dict[str, dict[str, Range]] = {
         "power": Range(0, 1_000),
         "total_num_update": COUNT_OR_0,
     },
-    "InverseSquareRootLRScheduleConfig": {**_WARM_UP, "warmup_updates": COUNT},
+    "InverseSquareRootLRScheduleConfig": {
+        "warmup_updates": COUNT,
+        "warmup_init_lr": Range(0, 1e9, also=(-1,)),
+        "lr": RATE,
+    },
     "FixedLRScheduleConfig": {**_WARM_UP, "force_anneal": COUNT_OR_0, "lr_shrink": FACTOR},
 }
 """Name of a dataclass of fairseq -> its fields -> their ranges. Other numbers of fairseq must be finite."""
@@ -186,7 +191,7 @@ def configs_of(cfg: DictConfig) -> Iterator[tuple[str, type]]:
 
 
 def similar(name: str, known: Any) -> str:
-    """``; did you mean dinosr?`` or ``; choose one of a, b``."""
+    """``; did you mean dinosr?`` if there is a similar name in ``known``."""
     close = difflib.get_close_matches(name, list(known), 1)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -205,9 +210,24 @@ def check_training(cfg: DictConfig) -> None:
     for name in ("lr", "update_freq"):
         if not cfg.optimization[name]:
             raise UserError(f"{setting(f'optimization.{name}')}: empty; give at least one number in brackets")
+    if str(cfg.optimizer._name) == "adam":
+        check_betas(cfg.optimizer.adam_betas)
     schedule = CHECK_SCHEDULE.get(str(getattr(cfg.lr_scheduler, "_name", None)))
     if schedule is not None:
         schedule(cfg)
+
+
+def check_betas(betas: Any) -> None:
+    """``optimizer.adam_betas`` is a string, such as ``(0.9,0.98)``, or a list."""
+    try:
+        numbers = list(ast.literal_eval(betas) if isinstance(betas, str) else betas)
+        valid = len(numbers) == 2 and all(number in DROPOUT for number in numbers)
+    except (ValueError, SyntaxError, TypeError):
+        valid = False
+    if not valid:
+        raise UserError(
+            f"{setting('optimizer.adam_betas', betas)}: give two numbers, each {DROPOUT}, such as '(0.9,0.98)'"
+        )
 
 
 def check_tri_stage(cfg: DictConfig) -> None:
@@ -282,7 +302,7 @@ def check_settings_first():
 
     def before_training(previous):
         def add_defaults(cfg):
-            with one_line_errors_of_configs():
+            with one_line_errors_of_configs(cfg):
                 previous(cfg)
             check_training(cfg)
 
@@ -300,11 +320,16 @@ def check_settings_first():
 
 
 @contextmanager
-def one_line_errors_of_configs() -> Iterator[None]:
+def one_line_errors_of_configs(cfg: DictConfig) -> Iterator[None]:
     """Turn an error of OmegaConf, such as an unknown field or text instead of a number, into a UserError."""
     try:
         yield
     except OmegaConfBaseException as error:
-        reason = str(error.msg or error).splitlines()[0]
-        field = error.full_key or error.key
-        raise UserError(f"{field}: {reason}") from error
+        config, key = error.object_type, str(error.full_key or error.key)
+        groups = [group for group, known in configs_of(cfg) if known is config]
+        field = ".".join([*groups, key])
+        if isinstance(error, ConfigKeyError):
+            message = f"{field}: there is no such field{similar(key, getattr(config, '__dataclass_fields__', []))}"
+        else:
+            message = f"{field}: {str(error.msg or error).splitlines()[0]}"
+        raise UserError(message) from None  # Hydra would print the other error too

@@ -218,9 +218,7 @@ def spell_words(args: Any, symbols: Sequence[str]) -> None:
     elif chosen is None:
         cfg.common_eval.post_process = kind
     elif chosen == "none" and is_rate:
-        raise UserError(
-            f"--post-process none: --scoring {scoring} would count {KINDS[kind]} as words; omit one of them"
-        )
+        raise UserError(f"--post-process none: --scoring {scoring} would count symbols as words; omit one of them")
 
 
 def search_options(cfg: DecodingConfig, args: Any) -> SearchOptions:

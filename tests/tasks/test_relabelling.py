@@ -236,7 +236,6 @@ def test_a_run_that_goes_on_keeps_its_labels(data, tmp_path, every):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"relabel_every": -1}, r"task\.relabel_every=-1: give a number of epochs"),
         ({"relabel_every": 1}, r"task\.relabel_layer=None: give the layer to cluster, 0 to 4"),
         ({"relabel_every": 1, "relabel_layer": 5}, r"task\.relabel_layer=5: give the layer"),
         (
