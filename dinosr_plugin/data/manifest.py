@@ -283,8 +283,11 @@ def write_splits(
     return notes
 
 
-def write_files(out: Path, files: Mapping[str, bytes | Iterable[str]]) -> None:
-    """Writes name -> lines (or bytes) under temporary names, then renames all files; a failure leaves no file."""
+def write_files(out: Path, files: Mapping[str, bytes | Iterable[str]], option: str = "--out") -> None:
+    """Writes name -> lines (or bytes) under temporary names, then renames all files; a failure leaves no file.
+
+    ``option``: what the folder was given with, for messages.
+    """
     written: dict[Path, Path] = {}
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -299,7 +302,7 @@ def write_files(out: Path, files: Mapping[str, bytes | Iterable[str]]) -> None:
         for unfinished, final in written.items():
             os.replace(unfinished, final)
     except OSError as error:
-        raise unwritable(out, error.strerror) from error
+        raise unwritable(out, error.strerror, option) from error
     finally:
         for unfinished in written:
             unfinished.unlink(missing_ok=True)

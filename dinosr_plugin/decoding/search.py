@@ -66,6 +66,9 @@ class SearchOptions:
         for name, field in (("beam", "--beam"), ("nbest", "--nbest"), ("beam_size_token", "--beam-size-token")):
             if getattr(self, name) < 1:
                 raise UserError(f"{field}={getattr(self, name)}: must be at least 1; give a positive number")
+        for name in ("lm_weight", "word_score", "sil_weight"):
+            if not math.isfinite(getattr(self, name)):
+                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: give a finite number")
         if self.nbest > self.beam:
             raise UserError(
                 f"--nbest {self.nbest}: exceeds the number of hypotheses kept; give --beam {self.nbest} or more"

@@ -88,7 +88,7 @@ class Relabelling:
                     self.path(split).name: label_lines(dataset.labels[0], dataset.skipped_indices)
                     for split, dataset in splits.items()
                 }
-                write_files(self.path(trained_on).parent, lines)
+                write_files(self.path(trained_on).parent, lines, "checkpoint.save_dir")
 
     def due(self, epoch: int) -> int:
         """The last epoch up to this one at whose start labels are refreshed; 0: none so far."""

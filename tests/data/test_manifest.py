@@ -218,6 +218,12 @@ def test_no_file_is_left_of_a_set_that_cannot_be_completed(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["b.tsv"]
 
 
+def test_the_setting_that_the_folder_was_given_with_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="give another folder with checkpoint.save_dir$"):
+        manifest.write_files(tmp_path / "file", {"a.tsv": ["1"]}, "checkpoint.save_dir")
+
+
 def test_real_corpus(librispeech_mini, tmp_path):
     assert main(["manifest", "librispeech", str(librispeech_mini), "--out", str(tmp_path), "--parts", "dev"]) == 0
     rows, words = lines(tmp_path / "dev.tsv")[1:], lines(tmp_path / "dev.wrd")

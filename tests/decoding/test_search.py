@@ -270,6 +270,9 @@ def test_words_that_cannot_end(lexicon):
         ({"beam_size_token": 0}, "--beam-size-token=0"),
         ({"beam_threshold": 0.0}, "--beam-threshold=0"),
         ({"beam_threshold": math.inf}, "--beam-threshold=inf"),
+        ({"lm_weight": math.nan}, "--lm-weight nan: give a finite number"),
+        ({"word_score": math.inf}, "--word-score inf: give a finite number"),
+        ({"sil_weight": math.nan}, "--sil-weight nan: give a finite number"),
         ({"lm_weight": 2.0}, "--lm-weight 2: .*--lm FILE"),
     ],
 )
