@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, first_few
 from .audio import (
     MONO_COPIES,
     NOT_FINITE,
@@ -354,7 +354,11 @@ def check_audio(root: Path, rows: list[NumberedRow], workers: int, report: Repor
         remedy = f"{REMAKE_MANIFEST}, or correct the folder in its first line"
         report.problems.append(f"none of the {len(rows)} files exists under {root}; {remedy}")
         return
-    sounds = map_files(read_sound, [root / row.path for row in rows], workers, "reading audio")
+    sounds = map_files(lambda row: read_sound(root / row.path, row.samples), rows, workers, "reading audio")
+    unfinished = [row.path for row, sound in zip(rows, sounds) if isinstance(sound, Sound) and sound.header.unfinished]
+    if unfinished:
+        what = "file(s) have a header without a length; all samples in them are used"
+        report.notes.append(f"{len(unfinished)} {what}: {first_few(unfinished)}")
     for row, sound in zip(rows, sounds):
         report.problems += [f"{row.path}: {fault}" for fault in sound_faults(row, sound)]
 

@@ -406,7 +406,7 @@ def test_nan_in_the_audio(tmp_path):
     wave = np.zeros(16000, dtype=np.float32)
     wave[500] = np.nan
     soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
-    assert "a.wav: NaN or infinity in its samples; remove it" in extract_error(
+    assert "a.wav: contains NaN or infinite samples; remove it" in extract_error(
         GOLDEN, write_manifest(tmp_path, ["a.wav\t16000"]), tmp_path / "out"
     )
 
