@@ -99,10 +99,13 @@ def unreadable(path: str | Path, error: Exception, remedy: str) -> UserError:
 # ---- text ------------------------------------------------------------------------------------------------------------
 
 
-def read_lines(path: str | Path, remedy: str) -> Iterator[str]:
+def read_lines(path: str | Path, remedy: str, damaged: bool = False) -> Iterator[str]:
     """The lines of a text file without line breaks, one at a time; a line ends with LF, CR LF or CR.
 
     The file is UTF-8, with or without a byte order mark, or UTF-16 with one.
+
+    Args:
+        damaged: read what is not such text too, with replacement characters: for logs, whose end a crash may damage.
 
     Raises:
         UserError: the file is missing or cannot be read, is not such text, or contains null characters, which is how
@@ -111,11 +114,11 @@ def read_lines(path: str | Path, remedy: str) -> Iterator[str]:
     with open_file(path, remedy) as file:
         encoding = encoding_of(file)
     try:
-        with open(path, encoding=encoding) as file:
+        with open(path, encoding=encoding, errors="replace" if damaged else "strict") as file:
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), ""), start=1):
-                if "\0" in line:
+                if "\0" in line and not damaged:
                     raise UserError(f"{path} line {number}: contains a null character, not UTF-8 text; {remedy}")
-                if len(line) == MAX_LINE:
+                if len(line) == MAX_LINE and not damaged:
                     raise UserError(f"{path} line {number}: longer than {MAX_LINE} characters; {remedy}")
                 yield line.rstrip("\n")
     except UnicodeError as error:

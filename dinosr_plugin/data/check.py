@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import UserError, first_few
+from ..files import read_lines
 from .audio import (
     MONO_COPIES,
     NOT_FINITE,
@@ -39,9 +40,9 @@ from .manifest import (
     missing_root,
     parse_row,
     read_dictionary,
-    read_lines,
     read_root,
     read_rows,
+    shorten,
     speaker_of,
     utterance_id,
     words_of,
@@ -310,10 +311,6 @@ def report_differences(what: str, pairs: Iterable[tuple[int, str, str]], report:
             f"{what} on {len(different)} row(s), the first is line {number}: {shorten(one)!r} and {shorten(other)!r}; "
             f"the order may be wrong: {REMAKE}"
         )
-
-
-def shorten(text: str) -> str:
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def check_transcripts(

@@ -8,7 +8,6 @@ NLP contain ``weights`` and ``config``.
 Sizes are read from the tensors. Options are used only where the tensors are not sufficient.
 """
 
-import json
 import logging
 import os
 import re
@@ -21,6 +20,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from ..errors import UserError
+from ..files import read_json
 from ..models.cpc import CPC, CPCConfig, check_config
 
 logger = logging.getLogger(__name__)
@@ -103,14 +103,7 @@ def read_args(path: Path) -> dict[str, Any]:
             "seen from its weights; add the file if you have it"
         )
         return {}
-    remedy = f"copy it again from the source of {path.name}, or remove it"
-    try:
-        args = json.loads(options.read_text())
-    except ValueError as error:
-        raise UserError(f"{options}: not JSON ({error}); {remedy}") from error
-    if not isinstance(args, dict):
-        raise UserError(f"{options}: contains no options of CPC_audio by name; {remedy}")
-    return args
+    return read_json(options, f"copy it again from the source of {path.name}, or remove it")
 
 
 def tensors_of(state: Any) -> dict[str, Tensor]:

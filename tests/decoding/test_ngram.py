@@ -265,7 +265,7 @@ def test_summary(tmp_path):
         (
             "A B\n".encode("utf-16-le"),
             3,
-            "text.wrd, line 1: contains a NUL character, so it is not UTF-8 text; give transcripts",
+            "text.wrd line 1: contains a null character, not UTF-8 text; give transcripts",
         ),
         (
             b"A B\n<s> A </s>\n",
