@@ -24,7 +24,7 @@ import numpy as np
 from ..data.arrays import map_array
 from ..data.manifest import is_number, require_writable, unwritable, write_files
 from ..errors import UserError, first_few
-from ..files import read_lines, read_record
+from ..files import parse_json, read_lines, read_text, to_record
 from .unit_files import require_place
 
 DTYPES = ("float16", "float32")
@@ -176,8 +176,9 @@ def read_meta(folder: Path) -> FolderInfo:
         raise UserError(
             f"{folder}: contains no features (no meta.json); create them with `dinosr features ... --out {folder}`"
         )
-    meta = read_record(path, FolderInfo, f"remove the folder {folder} and create it again")
+    text = read_text(path, f"remove the folder {folder} and create it again")
     try:
+        meta = to_record(FolderInfo, parse_json(text))
         meta.check()
     except ValueError as error:
         raise damaged(folder, f"meta.json: {error}") from error

@@ -300,7 +300,7 @@ def test_lexicons_that_are_not_text(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such file"):
         read_lexicon(tmp_path / "nowhere", LETTERS)
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="binary: not a UTF-8 text file"):
+    with pytest.raises(UserError, match="binary: not UTF-8 text"):
         read_lexicon(tmp_path / "binary", LETTERS)
 
 

@@ -71,7 +71,7 @@ def test_an_invalid_row_is_named_with_its_line(write, row, message):
 
 
 def test_invalid_files(write, tmp_path):
-    with pytest.raises(UserError, match="absent.tsv: no such phone alignment"):
+    with pytest.raises(UserError, match="absent.tsv: no such file; give a .phones.tsv"):
         PhoneAlignment.read(tmp_path / "absent.tsv")
     with pytest.raises(UserError, match="first line is 'utt,start'"):
         PhoneAlignment.read(write(header="utt,start"))

@@ -205,9 +205,9 @@ def test_damaged_folders(tmp_path):
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     cut = files["features_1_of_1.npy"][:-30]
     for name, content, message in [
-        ("meta.json", b"{", "meta.json cannot be read"),
-        ("meta.json", b'{"rate": 50}', "meta.json cannot be read"),
-        ("meta.json", b"[]", "meta.json cannot be read"),
+        ("meta.json", b"{", "meta.json: not JSON"),
+        ("meta.json", b'{"rate": 50}', "damaged, meta.json: field digest is missing"),
+        ("meta.json", b"[]", "meta.json: contains no JSON object"),
         ("features_1_of_1.npy", cut, "features_1_of_1.npy cannot be read, or is truncated"),
         ("features_1_of_1.npy", b"", "features_1_of_1.npy cannot be read"),
         ("features_1_of_1.tsv", b"c 5\n", "features_1_of_1.tsv line 1 is not `utt<TAB>frames`"),
