@@ -47,6 +47,7 @@ PREDICTORS = {
 """By kind of predictor: name in CPC_audio (regular expression) -> name in this plug-in."""
 
 CONSTANTS = re.compile(r"wPrediction\.predictors\.\d+\.0\.multihead\.Att\.(z|mask)")  # buffers that are not learned
+MAX_NEGATIVES = 100_000
 GATES: dict[float, str] = {4: "lstm", 3: "gru"}
 ARGS = "checkpoint_args.json"
 
@@ -76,7 +77,10 @@ def read_cpc_audio(path: str | Path) -> dict[str, Any] | None:
             "give one that was trained forwards"
         )
     cfg, model = encoder_and_context(weights, path)
-    cfg |= {"n_negatives": int(args.get("negativeSamplingExt", 128)), "predictor": "none"}
+    negatives = args.get("negativeSamplingExt", 128)
+    if type(negatives) is not int or not 0 < negatives <= MAX_NEGATIVES:
+        raise UserError(f"{path}: negativeSamplingExt in its options is not from 1 to {MAX_NEGATIVES}; copy it again")
+    cfg |= {"n_negatives": negatives, "predictor": "none"}
     require_complete(cfg, model, path)
     for part in (
         predictors(tensors_of(state.get("cpcCriterion")), cfg),

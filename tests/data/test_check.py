@@ -189,10 +189,7 @@ def test_units_at_50_and_100_per_second_pass(tsv):
 
 def test_a_missing_manifest_is_an_error(tmp_path, capsys):
     assert main(["check", str(tmp_path / "none.tsv")]) == 1
-    assert (
-        capsys.readouterr().err
-        == f"error: {tmp_path}/none.tsv: no such file; make it with `dinosr manifest`\n"
-    )
+    assert capsys.readouterr().err == f"error: {tmp_path}/none.tsv: no such file; make it with `dinosr manifest`\n"
 
 
 def test_the_number_of_workers_does_not_change_the_report(tsv):

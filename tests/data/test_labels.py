@@ -136,9 +136,7 @@ def test_another_number_of_lines(manifest, count):
 
 def test_missing_files(manifest):
     manifest.with_suffix(".km").unlink()
-    with pytest.raises(
-        UserError, match=r"train\.km: no such file; make it with `dinosr kmeans apply`"
-    ):
+    with pytest.raises(UserError, match=r"train\.km: no such file; make it with `dinosr kmeans apply`"):
         read(manifest)
     (manifest.parent / "dict.km.txt").unlink()
     with pytest.raises(UserError, match=r"dict\.km\.txt: no such file; `dinosr kmeans apply` writes it"):
