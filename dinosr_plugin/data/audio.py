@@ -157,6 +157,8 @@ def open_sound(path: Path) -> Iterator[sf.SoundFile]:
                 raise OtherAudio(f"its header states {what}; remove it or fetch it again")
             if file.frames > MAX_SAMPLES:
                 raise AudioError(f"its header states {file.frames} samples; remove it or fetch it again")
+            if file.subtype.startswith("MPEG"):
+                file.seek(0)  # as soundfile.read: without it, the first samples of MP3 files differ in rounding
             yield file
     except (sf.SoundFileError, OSError) as error:
         raise unreadable(error) from error
@@ -411,7 +413,8 @@ class MonoFile:
     """The mean of the channels of a file, read in pieces that may overlap: ``with MonoFile(path) as file: file.read``.
 
     The file is decoded from its start to its end, so that every piece contains the samples of the whole file, whatever
-    the codec; only the last piece is kept. A piece that begins before the one read last starts again.
+    the codec (within rounding, for MP3); only the last piece is kept. A piece that begins before the one read last
+    starts again.
 
     Attributes:
         header: the file's.

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ..data.audio import SAMPLE_RATE, AudioError, read_wave
 from ..data.manifest import duplicate_ids, raise_problems, read_manifest, utterance_id
 from ..errors import UserError, first_few
+from ..files import is_file
 
 BATCH_SAMPLES = 1_000_000  # about a minute of sound: 1.5 GB for a base model, on the CPU
 MAX_MINUTES = 10.0  # of a recording read as a whole: attention takes time with its square, convolutions gigabytes
@@ -57,7 +58,7 @@ def read_utterances(manifest: str | Path, min_samples: int = 1, max_minutes: flo
 
 def require_files(utterances: Sequence[Utterance], manifest: str | Path) -> None:
     """Raise UserError for missing files before the work begins, not when their turn comes."""
-    missing = [utterance.path for utterance in utterances if not utterance.path.is_file()]
+    missing = [utterance.path for utterance in utterances if not is_file(utterance.path)]
     if missing:
         raise UserError(
             f"{manifest}: {len(missing)} of its {len(utterances)} files are missing ({first_few(missing)}); "
