@@ -96,6 +96,23 @@ def test_everything_at_once(tsv, capsys):
     assert printed.count("problem: ") == 16 and "problems  16" in printed
 
 
+def test_names_that_the_system_refuses_are_problems(tsv):
+    edit(tsv, lambda lines: [*lines, "x" * 5000 + "/a.wav\t16000", "y" * 300 + ".wav\t16000"])
+    problems = check_manifest(tsv).problems
+    assert sum("name too long" in problem for problem in problems) == 2
+
+
+def test_a_wav_file_whose_header_was_never_completed_is_noted(tsv):
+    path = audio(tsv, 2)
+    sf.write(path, np.full(6800, 0.1), 16000, format="WAV")
+    data = bytearray(path.read_bytes())
+    data[4:8] = data[40:44] = bytes(4)
+    path.write_bytes(data)
+    report = check_manifest(tsv)
+    assert not report.problems
+    assert report.notes == ["1 file(s) have a header without a length; all samples in them are used: 3/4/3-4-0002.flac"]
+
+
 def replace_audio(sound: np.ndarray, **options):
     return lambda tsv: sf.write(audio(tsv, 2), sound, 16000, format="WAV", **options)
 
@@ -233,6 +250,21 @@ INVALID = {
     "blank row": (add_row(""), r"train.tsv line 6: 1 field\(s\)"),
     "spaces for tab": (add_row("a.wav 16000"), "train.tsv line 6"),
     "negative": (add_row("a.wav\t-5"), "train.tsv line 6: .*'-5'"),
+    "10^30 samples": (
+        add_row("a.wav\t1" + "0" * 30),
+        "train.tsv line 6: .* must be an integer from 1 to 1099511627776",
+    ),
+    "2^41 samples": (add_row(f"a.wav\t{1 << 41}"), "train.tsv line 6: the number of samples is '2199023255552'"),
+    "superscript": (add_row("a.wav\t1²"), "train.tsv line 6: the number of samples is '1²'"),
+    "null character": (add_row("a\0b.wav\t16000"), "train.tsv line 6: contains a null character"),
+    "count ²": (
+        lambda tsv: edit(tsv.parent / "dict.ltr.txt", lambda lines: [*lines, "é ²"]),
+        "dict.ltr.txt line .*: 'é ²' is not `symbol count`",
+    ),
+    "count of 30 digits": (
+        lambda tsv: edit(tsv.parent / "dict.ltr.txt", lambda lines: [*lines, "é " + "9" * 30]),
+        "dict.ltr.txt line .* is not `symbol count`",
+    ),
     "three fields": (add_row("a.wav\t5\t6"), "train.tsv line 6: 3 field"),
     "duplicate": (add_row("x/1-2-0001.wav\t5"), "line 6: duplicate utterance id 1-2-0001, already on line 3"),
     "same row twice": (

@@ -3,7 +3,7 @@
 import json
 import re
 import tracemalloc
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import faiss
 import numpy as np
@@ -529,6 +529,17 @@ def test_truncated_files_and_other_files(fitted, tmp_path):
     replace(fitted, centroids=fitted.centroids[:5]).save(tmp_path / "five.npz")
     with pytest.raises(UserError, match=r"five.npz: damaged: its centroids are not \(6, 24\)"):
         KMeans.load(tmp_path / "five.npz")
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("k", "6"), ("k", 10**12), ("width", 0), ("rate", "x"), ("inertia", float("nan")), ("features", 1), ("other", 1)],
+)
+def test_metadata_that_cannot_be(fitted, field, value, tmp_path):
+    meta = json.dumps({**asdict(fitted.meta), field: value}).encode()
+    np.savez(tmp_path / "km.npz", centroids=fitted.centroids, meta=np.frombuffer(meta, dtype=np.uint8))
+    with pytest.raises(UserError, match="km.npz: (not a k-means file|damaged)"):
+        KMeans.load(tmp_path / "km.npz")
 
 
 def test_other_features_than_it_was_fitted_on(fitted):
