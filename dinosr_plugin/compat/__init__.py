@@ -6,7 +6,12 @@ workaround: see ``dinosr_plugin.runs``.
 """
 
 from . import data, language_models, messages, training, versions
-from .data import audio_dataset, loaded_checkpoints, transform_batches  # noqa: F401  (used by the tasks)
+from .data import (  # noqa: F401  (used by the tasks)
+    audio_dataset,
+    label_files_as_text,
+    loaded_checkpoints,
+    transform_batches,
+)
 from .versions import unblock_pool  # noqa: F401  (used by decoding)
 
 
@@ -23,6 +28,7 @@ def apply():
     messages.one_line_save_dir_error()
     messages.open_log_file_once()
     messages.silence_weight_norm_warning()
+    data.dictionaries_as_text()
     data.one_corpus_per_batch()
     language_models.load_language_models()
     training.keep_waveforms_float32()

@@ -10,9 +10,10 @@ import numpy as np
 from fairseq.data.data_utils import post_process
 
 from ..errors import UserError
+from ..files import read_lines
 from .search import WORD_BOUNDARY
 
-LINE = re.compile(r"([TD])-(\d+)\t(.*)")
+LINE = re.compile(r"([TD])-([0-9]{1,18})\t(.*)")
 
 RESAMPLES = 1000
 """Bootstrap samples; 25 of them lie outside each bound of the 95 % interval."""
@@ -114,12 +115,6 @@ def bootstrap_interval(pairs: Sequence[tuple[Sequence, Sequence]], seed: int = 0
 
 
 def _result_lines(path: Path):
-    if not path.is_file():
-        raise UserError(
-            f"{path}: no such file; give the file that fairseq-generate wrote (RESULTS_PATH/generate-SUBSET.txt)"
-        )
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            match = LINE.fullmatch(line.rstrip("\n"))
-            if match:
-                yield match.groups()
+    for line in read_lines(path, "give the file that fairseq-generate wrote (RESULTS_PATH/generate-SUBSET.txt)"):
+        if match := LINE.fullmatch(line):
+            yield match.groups()

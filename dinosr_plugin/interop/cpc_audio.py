@@ -8,7 +8,6 @@ NLP contain ``weights`` and ``config``.
 Sizes are read from the tensors. Options are used only where the tensors are not sufficient.
 """
 
-import json
 import logging
 import os
 import re
@@ -21,6 +20,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from ..errors import UserError
+from ..files import read_json
 from ..models.cpc import CPC, CPCConfig, check_config
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ PREDICTORS = {
 """By kind of predictor: name in CPC_audio (regular expression) -> name in this plug-in."""
 
 CONSTANTS = re.compile(r"wPrediction\.predictors\.\d+\.0\.multihead\.Att\.(z|mask)")  # buffers that are not learned
+MAX_NEGATIVES = 100_000
 GATES: dict[float, str] = {4: "lstm", 3: "gru"}
 ARGS = "checkpoint_args.json"
 
@@ -76,7 +77,10 @@ def read_cpc_audio(path: str | Path) -> dict[str, Any] | None:
             "give one that was trained forwards"
         )
     cfg, model = encoder_and_context(weights, path)
-    cfg |= {"n_negatives": int(args.get("negativeSamplingExt", 128)), "predictor": "none"}
+    negatives = args.get("negativeSamplingExt", 128)
+    if type(negatives) is not int or not 0 < negatives <= MAX_NEGATIVES:
+        raise UserError(f"{path}: negativeSamplingExt in its options is not from 1 to {MAX_NEGATIVES}; copy it again")
+    cfg |= {"n_negatives": negatives, "predictor": "none"}
     require_complete(cfg, model, path)
     for part in (
         predictors(tensors_of(state.get("cpcCriterion")), cfg),
@@ -103,14 +107,7 @@ def read_args(path: Path) -> dict[str, Any]:
             "seen from its weights; add the file if you have it"
         )
         return {}
-    remedy = f"copy it again from the source of {path.name}, or remove it"
-    try:
-        args = json.loads(options.read_text())
-    except ValueError as error:
-        raise UserError(f"{options}: not JSON ({error}); {remedy}") from error
-    if not isinstance(args, dict):
-        raise UserError(f"{options}: contains no options of CPC_audio by name; {remedy}")
-    return args
+    return read_json(options, f"copy it again from the source of {path.name}, or remove it")
 
 
 def tensors_of(state: Any) -> dict[str, Tensor]:

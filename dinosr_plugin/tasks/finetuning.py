@@ -99,6 +99,8 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
             )
         try:
             return Dictionary.load(str(path))
+        except UserError:
+            raise
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{path}: not a dictionary with lines 'symbol count': {error}") from error
 
@@ -139,7 +141,7 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         labels = None if self.cfg.target_dictionary else task_cfg.labels
         for name in split_names(split, task_cfg.multi_corpus_keys):
             validate_manifest(Path(self.cfg.data) / f"{name}.tsv", labels, self.cfg.min_sample_size)
-        with compat.audio_dataset(SpeechDataset):
+        with compat.audio_dataset(SpeechDataset), compat.label_files_as_text():
             super().load_dataset(split, task_cfg, **kwargs)
         if task_cfg.multi_corpus_keys is None:
             dataset = self.datasets[split]

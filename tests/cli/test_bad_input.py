@@ -51,7 +51,7 @@ DATA_FAULTS = {  # name -> (function that damages the data, expected message)
         r"train.tsv: its root folder .*corpus does not exist; .*dinosr manifest",
     ),
     "empty manifest": (edit("train.tsv", lambda lines: lines[:1]), "train.tsv: empty manifest.*dinosr manifest"),
-    "no manifest": (lambda data: (data / "train.tsv").unlink(), "train.tsv: cannot be read .*dinosr manifest"),
+    "no manifest": (lambda data: (data / "train.tsv").unlink(), "train.tsv: no such file.*dinosr manifest"),
     "malformed row": (edit("train.tsv", lambda lines: [*lines, "u9.wav 16000"]), "train.tsv line 8: .*dinosr manifest"),
     "duplicate id": (
         edit("train.tsv", lambda lines: [*lines, "x/u1.wav\t16000"]),
@@ -80,8 +80,8 @@ DATA_FAULTS = {  # name -> (function that damages the data, expected message)
 
 PRETRAINING_FAULTS = {
     "task.data": (["task.data='???'"], "task.data: not given; add task.data=DIR"),
-    "train split": (["dataset.train_subset=nowhere"], "nowhere.tsv: cannot be read .*dinosr manifest"),
-    "valid split": (["dataset.disable_validation=false"], "valid.tsv: cannot be read .*dinosr manifest"),
+    "train split": (["dataset.train_subset=nowhere"], "nowhere.tsv: no such file.*dinosr manifest"),
+    "valid split": (["dataset.disable_validation=false"], "valid.tsv: no such file.*dinosr manifest"),
     "all too short": (
         ["task.min_sample_size=99999"],
         "train.tsv: every file is shorter than min_sample_size=99999.*lower min_sample_size",
@@ -107,7 +107,7 @@ PRETRAINING_FAULTS = {
 
 FINETUNING_FAULTS = {
     "task.data": (nothing, ["task.data=''"], "task.data: not given; add task.data=DIR"),
-    "no labels": (lambda data: (data / "train.ltr").unlink(), [], "train.ltr: cannot be read .*dinosr manifest"),
+    "no labels": (lambda data: (data / "train.ltr").unlink(), [], "train.ltr: no such file.*dinosr manifest"),
     "fewer labels": (
         edit("train.ltr", lambda lines: lines[1:]),
         [],
