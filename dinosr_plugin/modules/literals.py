@@ -32,7 +32,7 @@ def shortened(text: Any, length: int = 100) -> str:
     return repr(text) if len(str(text)) <= length else f"{str(text)[:length]!r}..."
 
 
-def _value(node: ast.AST) -> Any:
+def _value(node: ast.AST | None) -> Any:
     """The value of a node of the syntax tree. Raises TypeError for anything unsupported."""
     match node:
         case ast.Constant(value=bool() | int() | float() | str() | None):
