@@ -39,7 +39,7 @@ MAX_CONFIG_VALUES = 100_000
 MAX_CONFIG_DEPTH = 50
 MAX_UPDATES = 10**12
 CONV_FIELDS = ("conv_feature_layers", "conv_aggregator_layers", "feature_encoder_spec")
-COUNT_FIELDS = ("_layers", "_dim", "_heads", "_groups")
+COUNT_FIELDS = re.compile(r"(encoder|decoder|conv|final)_\w*(layers|dim|heads|groups|size)|conv_pos")
 REFERENCE = re.compile(r"\$\{[\w.]+\}")  # of one field to another; with a colon it would call a resolver
 
 _intact: set[tuple] = set()  # identities of the files whose checksums match
@@ -231,7 +231,7 @@ def check_convolutions(fields: dict, name: str) -> None:
 def check_counts(fields: dict, name: str) -> None:
     """Raises Damaged for a negative number of layers and the like: not all models of fairseq notice it."""
     for field, value in fields.items():
-        if str(field).endswith(COUNT_FIELDS) and isinstance(value, int | float) and value < 0:
+        if COUNT_FIELDS.fullmatch(str(field)) and isinstance(value, int | float) and value < 0:
             raise Damaged(f"{name}.{shortened(field)}={value} is negative")
 
 
