@@ -49,6 +49,10 @@ class Damaged(Exception):
     """A checkpoint cannot be used; the message says what is wrong with it."""
 
 
+class DoesNotFit(UserError):
+    """No model can be built from a checkpoint, or it does not fit the weights, the dictionary or the options."""
+
+
 # ---- reading a file --------------------------------------------------------------------------------------------------
 
 
@@ -118,7 +122,7 @@ def is_torch_file(path: str | Path) -> bool:
 
 def why_not_loaded(error: Exception) -> str:
     """The reason, without torch's advice to set ``weights_only=False``, which would run code from the file."""
-    refused = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
+    refused = re.search(r"(?:Unsupported (?:global: GLOBAL|class)|unsupported GLOBAL) (\S+)", str(error))
     return f"contains a Python object of {refused[1]}, which is not loaded from files" if refused else "unreadable"
 
 
@@ -339,7 +343,7 @@ def building(paths: Sequence[str | Path], name: str) -> Iterator[None]:
         raise UserError(f"{name}: {error}") from None
     except Exception as error:  # torch, omegaconf and fairseq each raise their own
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
+        raise DoesNotFit(
             f"{name}: cannot be loaded as a fairseq checkpoint ({reason[:200]}); give another one"
         ) from error
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import is_file
-from .checkpoints import read_fairseq_checkpoint
+from .checkpoints import DoesNotFit, building, read_fairseq_checkpoint
 from .wrapping import wrap_once
 
 logger = logging.getLogger(__name__)
@@ -52,14 +52,17 @@ def language_model_faults(path: str, name: str) -> Iterator[None]:
         name: what the message calls it.
     """
     try:
-        require_language_model(path, name)
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # torch, pickle, zipfile and fairseq raise exceptions of many classes
-        reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
+        with building([path], name):
+            require_language_model(path, name)
+            yield
+    except DoesNotFit as error:
+        reason = " ".join(f"{type(error.__cause__).__name__} {error.__cause__}".split())[:200]
         what = "not a language model, or trained with another dictionary than the dict.txt that was found"
         raise UserError(f"{name}: {what}; {HOW_TO} ({reason})") from error
+    except UserError as error:
+        if str(error).startswith(name):
+            raise
+        raise UserError(f"{name}: {str(error).removeprefix(f'{path}: ')}") from None
 
 
 def require_language_model(path: str, name: str) -> dict[str, Any]:

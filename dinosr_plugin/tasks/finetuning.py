@@ -17,7 +17,7 @@ from fairseq.tasks.audio_finetuning import AudioFinetuningTask
 from omegaconf import OmegaConf
 
 from .. import compat
-from ..compat.checkpoints import building, read_fairseq_checkpoint
+from ..compat.checkpoints import DoesNotFit, building, read_fairseq_checkpoint
 from ..data.dataset import SpeechDataset, longest_utterance
 from ..errors import UserError
 from ..interop.fairseq_checkpoints import is_fine_tuned, require_speech_model
@@ -171,19 +171,17 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         if from_checkpoint:
             cfg = {"model": model_cfg, "task": {"_name": "audio_finetuning"}}
             require_speech_model(OmegaConf.create(cfg, flags={"allow_objects": True}), "--path")
-        if not path or model_cfg.get("w2v_args") is not None:  # the saved configuration is sufficient
-            return super().build_model(model_cfg, from_checkpoint)
-        require_pretrained(path)
-        with building([path], f"model.w2v_path={path}"), compat.loaded_checkpoints(adopt_fairseqs_hubert):
-            try:
+        try:
+            if not path or model_cfg.get("w2v_args") is not None:  # the saved configuration is sufficient
                 return super().build_model(model_cfg, from_checkpoint)
-            except AssertionError as error:
-                if "normalization" not in str(error):
-                    raise
-                ours = bool(self.cfg.normalize)
-                raise UserError(
-                    f"task.normalize={ours}: pre-training of {path} used {not ours}; use the same"
-                ) from error
+            require_pretrained(path)
+            with building([path], f"model.w2v_path={path}"), compat.loaded_checkpoints(adopt_fairseqs_hubert):
+                return super().build_model(model_cfg, from_checkpoint)
+        except (AssertionError, DoesNotFit) as error:
+            if "normalization" not in str(error):
+                raise
+            ours = bool(self.cfg.normalize)
+            raise UserError(f"task.normalize={ours}: pre-training of {path} used {not ours}; use the same") from error
 
 
 def check_same_dictionary(ours: Dictionary, saved: Dictionary, path: Path) -> None:
