@@ -57,7 +57,7 @@ ALLOWED = {
         "checkpoints", "criterions", "data", "decoding", "interop", "models", "modules", "runs", "units"
     },
     "runs": set(),
-    "compat": set(),
+    "compat": {"modules.conv_spec", "modules.literals"},
     "checkpoints": {"interop", "models", "modules"},
     "interop": {"checkpoints.readers", "models", "modules"},
     "units": {"checkpoints", "data", "modules.frame_grid"},

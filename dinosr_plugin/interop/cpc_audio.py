@@ -11,7 +11,6 @@ Sizes are read from the tensors. Options are used only where the tensors are not
 import logging
 import os
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -52,21 +51,15 @@ GATES: dict[float, str] = {4: "lstm", 3: "gru"}
 ARGS = "checkpoint_args.json"
 
 
-def read_cpc_audio(path: str | Path) -> dict[str, Any] | None:
+def from_cpc_audio(state: dict[str, Any], path: str | Path) -> dict[str, Any] | None:
     """A checkpoint of CPC_audio in the form in which fairseq loads one of this plug-in (``cfg``, ``model``).
 
-    None for any other file, including damaged ones. Predictors of a kind that ``cpc`` does not have are left out
+    None for the state of any other file. Predictors of a kind that ``cpc`` does not have are left out
     (``predictor=none``).
 
     Raises UserError for a model that differs from ``cpc``, for missing tensors, and for an invalid
     ``checkpoint_args.json``.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception:  # torch, pickle and zipfile raise different ones; fairseq's loader reports the problem
-        return None
-    if not isinstance(state, dict):
-        return None
     weights = tensors_of(state.get("gEncoder") or state.get("weights"))
     if not any("gEncoder." in name for name in weights):
         return None

@@ -4,11 +4,9 @@ import copy
 import logging
 import os
 import re
-import zipfile
 from collections.abc import Iterator
 
-import torch
-
+from ..compat.checkpoints import Damaged, check_bytes, read_state, require_fairseq
 from ..compat.wrapping import wrap_once
 from ..errors import UserError
 
@@ -22,53 +20,13 @@ OTHERS = re.compile(r"checkpoint(\d+|_\d+_\d+|_best|\.best_.+_[\d.]+)\.pt")
 # -- reading a checkpoint --------------------------------------------------------------------------------------------
 
 
-class Damaged(Exception):
-    """A checkpoint cannot be used; the message says what is wrong with it."""
-
-
-def read(path: str) -> dict:
-    """The state in a checkpoint; its tensors stay on the disk.
-
-    Raises Damaged for a missing or damaged file, and UserError for one that exists but cannot be opened.
-    """
-    if not os.path.isfile(path):
-        raise Damaged("no such file")
-    try:
-        with open(path, "rb") as file:
-            start = file.read(2)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be opened ({error.strerror}); fix that, or give another checkpoint") from error
-    if not start:
-        raise Damaged("empty (0 bytes)")
-    complete = zipfile.is_zipfile(path)  # the directory of a zip file is at its end
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=complete)
-    except Exception as error:  # torch, pickle and zipfile raise many classes, KeyError among them, with long messages
-        raise Damaged("truncated" if start == b"PK" and not complete else why_not_loaded(error)) from error
-    if not isinstance(state, dict) or not {"model", "optimizer_history", "extra_state"} <= state.keys():
+def read(path: str, checksums: bool = True) -> dict:
+    """The state in a checkpoint of a training; its tensors stay on the disk. Raises as ``read_state``."""
+    state = read_state(path, checksums)
+    if not isinstance(state.get("model"), dict) or not {"optimizer_history", "extra_state"} <= state.keys():
         raise Damaged("not a checkpoint of a training run")
+    require_fairseq(state, os.path.getsize(path))
     return state
-
-
-def why_not_loaded(error: Exception) -> str:
-    refused = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
-    return f"contains a Python object of {refused[1]}, which is not loaded from files" if refused else "unreadable"
-
-
-def check_bytes(path: str) -> None:
-    """Raises Damaged if a checksum does not match.
-
-    torch.load compares none: it loads the zeros that a power cut leaves in a file.
-    """
-    if not zipfile.is_zipfile(path):  # the format of torch before 1.6 has no checksums
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            wrong = archive.testzip()
-    except Exception as error:  # zipfile raises exceptions of many classes for an invalid directory
-        raise Damaged("unreadable") from error
-    if wrong:
-        raise Damaged("damaged (checksums do not match)")
 
 
 def updates(state: dict) -> int:
@@ -125,7 +83,6 @@ def newest_intact(cfg, restore_file: str | None, damage: dict[str, str]) -> tupl
     if os.path.exists(last):
         try:
             state = read(last)
-            check_bytes(last)
             return (last, updates(state)) if restore_file is None or is_of_this_run(state, cfg, restore_file) else None
         except Damaged as error:
             damage[last] = str(error)
@@ -148,7 +105,7 @@ def other_checkpoints(cfg, restore_file: str | None, damage: dict[str, str]) -> 
         if OTHERS.fullmatch(name):
             path = os.path.join(folder, name)
             try:
-                state = read(path)
+                state = read(path, checksums=False)
                 if is_of_this_run(state, cfg, restore_file):
                     yield updates(state), path
             except Damaged as error:
@@ -185,7 +142,6 @@ def check_start(cfg, restore_file: str | None, last: str, damage: dict[str, str]
         if path and "://" not in path:
             try:
                 read(path)
-                check_bytes(path)
             except Damaged as error:
                 raise UserError(
                     f"checkpoint.{name}={path}: {error}; give the absolute path of an intact checkpoint"

@@ -10,17 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from fairseq.checkpoint_utils import load_checkpoint_to_cpu
+from fairseq import checkpoint_utils
 from fairseq.data import Dictionary, FairseqDataset
-from fairseq.file_io import PathManager
 from fairseq.tasks import register_task
 from fairseq.tasks.audio_finetuning import AudioFinetuningTask
 from omegaconf import OmegaConf
 
 from .. import compat
+from ..compat.checkpoints import DoesNotFit, building, read_fairseq_checkpoint
 from ..data.dataset import SpeechDataset, longest_utterance
 from ..decoding.words import symbol_kind
 from ..errors import UserError, setting
+from ..interop.fairseq_checkpoints import is_fine_tuned, require_speech_model
 from ..interop.fairseq_models import adopt_fairseqs_hubert
 from ..modules.frame_grid import TRUNK
 from ..ranges import COUNT, COUNT_OR_0
@@ -177,23 +178,20 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         if OmegaConf.is_missing(model_cfg, "w2v_path"):
             raise UserError("model.w2v_path: not given; add model.w2v_path=FILE, a pre-trained checkpoint")
         path = model_cfg.get("w2v_path")
-        from_disk = path and model_cfg.get("w2v_args") is None  # else the saved configuration is sufficient
-        if from_disk and not PathManager.exists(path):
-            raise UserError(f"model.w2v_path={path}: no such file; give a pre-trained checkpoint")
+        if from_checkpoint:
+            cfg = {"model": model_cfg, "task": {"_name": "audio_finetuning"}}
+            require_speech_model(OmegaConf.create(cfg, flags={"allow_objects": True}), "--path")
         try:
-            with compat.loaded_checkpoints(adopt_fairseqs_hubert):
+            if not path or model_cfg.get("w2v_args") is not None:  # the saved configuration is sufficient
                 return super().build_model(model_cfg, from_checkpoint)
-        except AssertionError as error:
+            require_pretrained(path)
+            with building([path], f"model.w2v_path={path}"), compat.loaded_checkpoints(adopt_fairseqs_hubert):
+                return super().build_model(model_cfg, from_checkpoint)
+        except (AssertionError, DoesNotFit) as error:
             if "normalization" not in str(error):
                 raise
             ours = bool(self.cfg.normalize)
             raise UserError(f"task.normalize={ours}: pre-training of {path} used {not ours}; use the same") from error
-        except UserError:
-            raise
-        except Exception:
-            if from_disk:
-                require_checkpoint(path)
-            raise
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False):
         """fairseq's, after a check that the ``wer`` of validations is a word error rate."""
@@ -232,15 +230,17 @@ def check_same_dictionary(ours: Dictionary, saved: Dictionary, path: Path) -> No
     )
 
 
-def require_checkpoint(path: str) -> None:
-    """Raise ``UserError`` if fairseq cannot load a checkpoint."""
-    try:
-        load_checkpoint_to_cpu(path)
-    except Exception as error:  # torch, pickle, zipfile and fairseq raise different classes
-        reason = f"{type(error).__name__} {error}".splitlines()[0].strip()
+def require_pretrained(path: str) -> None:
+    """Raise ``UserError`` unless this is the checkpoint of a pre-trained model."""
+    name = f"model.w2v_path={path}"
+    read_fairseq_checkpoint(path, name, "give a pre-trained checkpoint")
+    cfg = checkpoint_utils.load_checkpoint_to_cpu(path)["cfg"]
+    if is_fine_tuned(cfg):
         raise UserError(
-            f"model.w2v_path={path}: not a fairseq checkpoint, or truncated ({reason}); give a pre-trained checkpoint"
-        ) from error
+            f"{name}: is a fine-tuned model, a recogniser; give the pre-trained checkpoint, and to start from this "
+            f"recogniser also checkpoint.finetune_from_model={path}"
+        )
+    require_speech_model(cfg, name)
 
 
 def warn_of_crowded_targets(split: str, labels: Sequence[Sequence[str]], sizes: Sequence[int]) -> None:

@@ -130,17 +130,17 @@ FINETUNING_FAULTS = {
     "w2v_path text": (
         lambda data: (data / "x").write_text("hello"),
         ["model.w2v_path=DATA/x"],
-        "model.w2v_path=.*/x: not a fairseq checkpoint, or truncated .*; give",
+        "model.w2v_path=.*/x: not a PyTorch file; give a pre-trained checkpoint",
     ),
     "w2v_path folder": (
         nothing,
         ["model.w2v_path=DATA/corpus"],
-        "model.w2v_path=.*/corpus: not a fairseq checkpoint.*; give",
+        "model.w2v_path=.*/corpus: is a folder, not a file; give a pre-trained checkpoint",
     ),
     "w2v_path other": (
         lambda data: torch.save({"a": 1}, data / "x"),
         ["model.w2v_path=DATA/x"],
-        "model.w2v_path=.*/x: not a fairseq checkpoint.*; give",
+        "model.w2v_path=.*/x: not a checkpoint of fairseq: it contains 'a'; give a pre-trained checkpoint",
     ),
 }
 
