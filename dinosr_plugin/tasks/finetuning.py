@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 from .. import compat
 from ..data.dataset import SpeechDataset, longest_utterance
+from ..data.fingerprint import fingerprint
 from ..errors import UserError
 from ..interop.fairseq_models import adopt_fairseqs_hubert
 from ..modules.frame_grid import TRUNK
@@ -81,6 +82,7 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
             raise UserError("task.autoregressive: dinosr_finetuning trains CTC models only; set it to false")
         if not cfg.labels:
             raise UserError("task.labels: give the extension of the label files, for example ltr")
+        self.data_digests: dict[str, Any] = {}  # of the training split
 
     # -- dictionary --------------------------------------------------------------------------------------------------
 
@@ -138,6 +140,16 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         if task_cfg.multi_corpus_keys is None:
             dataset = self.datasets[split]
             warn_of_crowded_targets(split, [dataset.get_label(i).split() for i in range(len(dataset))], dataset.sizes)
+        if "data_selector" in kwargs:  # fairseq's trainer passes it for the training split
+            self.data_digests = fingerprint(self.datasets[split])
+
+    def made_with(self) -> dict[str, Any]:
+        """What the run depends on, for its checkpoints (``runs.origin``); digests once the training split is loaded."""
+        return {
+            "settings": {f"task.{name}": self.cfg[name] for name in ("sample_rate", "normalize")},
+            "dictionary": {"file": str(self.dictionary_path), "symbols": list(self.target_dictionary.symbols)},
+            **self.data_digests,
+        }
 
     def max_positions(self) -> tuple:
         """Longest utterance (samples) and longest transcript that are kept."""
@@ -171,7 +183,7 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         if from_disk and not PathManager.exists(path):
             raise UserError(f"model.w2v_path={path}: no such file; give a pre-trained checkpoint")
         try:
-            with compat.loaded_checkpoints(adopt_fairseqs_hubert):
+            with compat.loaded_checkpoints(self.adopt):
                 return super().build_model(model_cfg, from_checkpoint)
         except AssertionError as error:
             if "normalization" not in str(error):
@@ -184,6 +196,17 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
             if from_disk:
                 require_checkpoint(path)
             raise
+
+    def adopt(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The pre-trained checkpoint that fairseq has loaded, converted. Raises UserError for another sample rate."""
+        pretrained = state["cfg"].task if state.get("cfg") is not None else {}
+        rate = pretrained.get("sample_rate") or self.cfg.sample_rate
+        if rate != self.cfg.sample_rate:
+            raise UserError(
+                f"task.sample_rate={self.cfg.sample_rate}: pre-training of model.w2v_path used {rate}; give a "
+                "pre-trained checkpoint of the same rate"
+            )
+        return adopt_fairseqs_hubert(state)
 
 
 def check_same_dictionary(ours: Dictionary, saved: Dictionary, path: Path) -> None:
