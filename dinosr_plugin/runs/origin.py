@@ -24,6 +24,7 @@ that have no record (of version 0.2 and of other tasks) are compared by the name
 """
 
 import os
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -144,8 +145,15 @@ def is_another_kind(state: dict[str, Any], trainer: Any) -> bool:
 
 def names_of(cfg: Any) -> dict[str, str]:
     """``{"task": name, "model": name}``; empty for the configs of fairseq before 2021."""
-    parts = {part: (cfg or {}).get(part) for part in ("task", "model")}
-    return {part: value["_name"] for part, value in parts.items() if value and "_name" in value}
+    parts = {part: plain((cfg or {}).get(part)) for part in ("task", "model")}
+    return {part: value["_name"] for part, value in parts.items() if "_name" in value}
+
+
+def plain(settings: Any) -> dict[str, Any]:
+    """A part of a config as a dictionary; the models of fairseq that have no dataclass have a ``Namespace``."""
+    if OmegaConf.is_config(settings):
+        return OmegaConf.to_container(settings, resolve=True, enum_to_str=True)
+    return vars(settings) if isinstance(settings, Namespace) else settings or {}
 
 
 def differing_fields(state: dict[str, Any], trainer: Any) -> str:
@@ -162,11 +170,9 @@ def differing_fields(state: dict[str, Any], trainer: Any) -> str:
     return pairs(differing, theirs, ours) if differing else "parameters of other shapes"
 
 
-def plain_fields(cfg: Any) -> dict[str, str]:
-    """The settings in a model's config: name -> value as text."""
-    if OmegaConf.is_config(cfg):
-        cfg = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-    return {f"model.{name}": str(value) for name, value in (cfg or {}).items() if name not in NOT_COMPARED}
+def plain_fields(settings: Any) -> dict[str, str]:
+    """The settings of a model: name of the field -> value as text."""
+    return {f"model.{name}": str(value) for name, value in plain(settings).items() if name not in NOT_COMPARED}
 
 
 def pairs(names: list[str], theirs: dict[str, Any], ours: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -60,12 +61,15 @@ class Interrupted(BaseException):
 
 
 def end_at_once() -> None:
-    """From now on Ctrl-C ends this process silently, as the other signals do. Called before a model is built."""
+    """From now on Ctrl-C ends this process silently, as the other signals do. Called before a model is built.
+
+    Except in an interactive interpreter and a notebook, which Ctrl-C must not end.
+    """
     global _training
     forget()
     _training = os.getpid()
     ending.at_end.callback(forget)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler and not hasattr(sys, "ps1"):
         set_handlers([signal.SIGINT], signal.SIG_DFL)
 
 

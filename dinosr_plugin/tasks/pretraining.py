@@ -175,6 +175,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         Raises UserError if it was trained on waveforms of another scale or rate.
         """
         loaded, cfg, _ = load_model(file)
+        model.start_from(to_trunk(trunk_of(loaded), file), file)
         normalize = expects_normalized_waves(cfg)
         if normalize != bool(self.cfg.normalize):
             setting = f"task.normalize={str(normalize).lower()}"
@@ -185,7 +186,6 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
                 f"model.start_from={file}: was trained at task.sample_rate={rate}, not {self.cfg.sample_rate}; give a "
                 "checkpoint of the same rate"
             )
-        model.start_from(to_trunk(trunk_of(loaded), file), file)
         logger.info(f"the model starts with the weights of {file}")
 
     # -- an update -----------------------------------------------------------------------------------------------------
