@@ -75,8 +75,13 @@ def in_update(monkeypatch):
 
 
 def interrupt_all(number: int):
-    """Sends a signal to the training and its loader's workers, as Ctrl-C in a terminal does."""
-    os.killpg(0, number)
+    """A signal to the training and its loader's workers, from another process: a terminal or a batch system."""
+    group, sender = os.getpgid(0), os.fork()
+    if sender == 0:
+        os.setpgid(0, 0)
+        os.killpg(group, number)
+        os._exit(0)
+    os.waitpid(sender, 0)
     time.sleep(0.2)  # a worker that was killed is noticed
 
 
