@@ -21,8 +21,8 @@ from support.training import checkpoint, differences, settings, train, train_on_
 
 SCHEDULE = ["lr_scheduler.phase_ratio=null", "+lr_scheduler.warmup_steps=2", "+lr_scheduler.hold_steps=300"]
 SCHEDULE += ["+lr_scheduler.decay_steps=10", "model.dropout=0.1"]
-WORKERS = ["dataset.num_workers=2", "dataset.disable_validation=false", "dataset.validate_interval_updates=100"]
-"""Also those of the dry run of validation, which fairseq keeps during the whole training."""
+WORKERS = ["dataset.num_workers=2", "dataset.data_buffer_size=0"]
+"""Without a buffer the training notices at once that a worker has died."""
 
 
 @pytest.fixture(scope="module")
