@@ -105,6 +105,7 @@ class SpeechDataset(FileAudioDataset):
         self.text_compressor = TextCompressor(text_compression_level)
         self.load_rows(Path(manifest_path))
         self.label_rate = label_rate
+        self.label_files = [str(Path(manifest_path).with_suffix(f".{kind}")) for kind in labels]
         self.labels = [self.load_labels(Path(manifest_path), kind) for kind in labels]
         self.set_bucket_info(num_buckets)
         self.seed = seed

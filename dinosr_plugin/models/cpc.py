@@ -232,6 +232,10 @@ class CPC(Objective):
         shared = {name: value for name, value in source.state_dict().items() if name in state}
         self.load_state_dict({**state, **shared})
 
+    def structure(self) -> dict[str, Any]:
+        names = SIZE_FIELDS + PREDICTOR_FIELDS[str(self.cfg.predictor)]
+        return {name: getattr(self.cfg, name) for name in names}
+
     # ---- the contrast --------------------------------------------------------------------------------------------
 
     def frame_counts(self, samples: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ of the earlier model: L = L_cpc + alpha * L_clus.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import List, Optional
+from typing import Any, List, Optional
 
 import torch.nn.functional as F
 from fairseq.models import BaseFairseqModel, register_model
@@ -71,6 +71,9 @@ class CPCDeepCluster(CPC):
             theirs, ours = ({"num_classes": list(model.cfg.num_classes)} for model in (source, self))
             require_same_fields(file, theirs, ours)
         super().start_from(source, file)
+
+    def structure(self) -> dict[str, Any]:
+        return super().structure() | {"num_classes": self.cfg.num_classes}
 
     def learn(  # type: ignore[override]  # `CPC.forward` passes on the labels
         self, z: Tensor, c: Tensor, utterances: Tensor, labels: Tensor, label_starts: Tensor, label_rate: int

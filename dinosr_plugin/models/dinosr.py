@@ -7,6 +7,7 @@ codebook, the codeword of the teacher's frame.
 
 import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -334,6 +335,9 @@ class DinoSR(Trunk):
         for ours, theirs in zip(self.codebooks.buffers(), source.codebooks.buffers()):
             ours.copy_(theirs)
         self.places_codewords = False
+
+    def structure(self) -> dict[str, Any]:
+        return super().structure() | {name: getattr(self.cfg, name) for name in CODEBOOK_FIELDS}
 
     def remove_pretraining_modules(self, last_layer: int | None = None):
         """Remove what fine-tuning does not need: heads, teacher, codebooks, and the layers above ``last_layer``."""

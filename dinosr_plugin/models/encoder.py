@@ -346,6 +346,9 @@ class Trunk(Objective):
             self.get_submodule(name).load_state_dict(source.get_submodule(name).state_dict())
         self.mask_emb.data.copy_(source.mask_emb)
 
+    def structure(self) -> dict[str, Any]:
+        return trunk_sizes(self)
+
     # ---- frames --------------------------------------------------------------------------------------------------
 
     def frame_counts(self, samples: Tensor) -> Tensor:

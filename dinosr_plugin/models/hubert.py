@@ -10,7 +10,7 @@ Names and shapes of the parameters are those of fairseq's ``hubert``, so that it
 
 import logging
 from dataclasses import dataclass, field, replace
-from typing import List
+from typing import Any, List
 
 import torch
 import torch.nn.functional as F
@@ -199,6 +199,9 @@ class Hubert(Trunk):
             return
         self.final_proj.load_state_dict(source.final_proj.state_dict())
         self.label_embs_concat.data.copy_(source.label_embs_concat)
+
+    def structure(self) -> dict[str, Any]:
+        return super().structure() | {name: getattr(self.cfg, name) for name in HEAD_FIELDS}
 
     def remove_pretraining_modules(self, last_layer: int | None = None):
         """Remove what fine-tuning does not need: projection, label embeddings, and the layers above ``last_layer``."""

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from .. import compat
 from ..compat.checkpoints import DoesNotFit, building, read_fairseq_checkpoint
 from ..data.dataset import SpeechDataset, longest_utterance
+from ..data.fingerprint import fingerprint
 from ..decoding.words import symbol_kind
 from ..errors import UserError, setting
 from ..interop.fairseq_checkpoints import is_fine_tuned, require_speech_model
@@ -86,6 +87,7 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         if not cfg.labels:
             raise UserError(f"{setting('task.labels')}: give the extension of the label files, for example ltr")
         self.trained_on = None  # name of the training split
+        self.data_digests: dict[str, Any] = {}  # of the training split
 
     # -- dictionary --------------------------------------------------------------------------------------------------
 
@@ -147,6 +149,16 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         if task_cfg.multi_corpus_keys is None:
             dataset = self.datasets[split]
             warn_of_crowded_targets(split, [dataset.get_label(i).split() for i in range(len(dataset))], dataset.sizes)
+        if "data_selector" in kwargs:  # fairseq's trainer passes it for the training split
+            self.data_digests = fingerprint(self.datasets[split])
+
+    def made_with(self) -> dict[str, Any]:
+        """What the run depends on, for its checkpoints (``runs.origin``); digests once the training split is loaded."""
+        return {
+            "settings": {f"task.{name}": self.cfg[name] for name in ("sample_rate", "normalize")},
+            "dictionary": {"file": str(self.dictionary_path), "symbols": list(self.target_dictionary.symbols)},
+            **self.data_digests,
+        }
 
     def max_positions(self) -> tuple:
         """Longest utterance (samples) and longest transcript that are kept."""
@@ -185,13 +197,24 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
             if not path or model_cfg.get("w2v_args") is not None:  # the saved configuration is sufficient
                 return super().build_model(model_cfg, from_checkpoint)
             require_pretrained(path)
-            with building([path], f"model.w2v_path={path}"), compat.loaded_checkpoints(adopt_fairseqs_hubert):
+            with building([path], f"model.w2v_path={path}"), compat.loaded_checkpoints(self.adopt):
                 return super().build_model(model_cfg, from_checkpoint)
         except (AssertionError, DoesNotFit) as error:
             if "normalization" not in str(error):
                 raise
             ours = bool(self.cfg.normalize)
             raise UserError(f"task.normalize={ours}: pre-training of {path} used {not ours}; use the same") from error
+
+    def adopt(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The pre-trained checkpoint that fairseq has loaded, converted. Raises UserError for another sample rate."""
+        pretrained = state["cfg"].task if state.get("cfg") is not None else {}
+        rate = pretrained.get("sample_rate") or self.cfg.sample_rate
+        if rate != self.cfg.sample_rate:
+            raise UserError(
+                f"task.sample_rate={self.cfg.sample_rate}: pre-training of model.w2v_path used {rate}; give a "
+                "pre-trained checkpoint of the same rate"
+            )
+        return adopt_fairseqs_hubert(state)
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False):
         """fairseq's, after a check that the ``wer`` of validations is a word error rate."""
