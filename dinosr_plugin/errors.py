@@ -1,7 +1,9 @@
 """The one exception whose message is written for the user, and helpers for such messages."""
 
 import re
+import sys
 from collections.abc import Sequence
+from typing import Any
 
 CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # control characters: terminals obey them
@@ -38,6 +40,18 @@ def printable(text: str) -> str:
 def escaped(text: str) -> str:
     """The text with control characters as escapes, except for line feeds and tabs."""
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
+def setting(name: str, value: Any = None) -> str:
+    """How users of the running program write a setting.
+
+    ``dataset.max_tokens=5`` for ``fairseq-hydra-train`` and in Python. The other programs of fairseq, such as
+    ``fairseq-generate``, take this plug-in and all settings as options: ``--max-tokens 5``.
+    """
+    if not any(argument.split("=")[0] == "--user-dir" for argument in sys.argv[1:]):
+        return name if value is None else f"{name}={value}"
+    option = "--" + name.rpartition(".")[2].replace("_", "-")
+    return option if value is None else f"{option} {value}"
 
 
 def first_few(items: Sequence, n: int = 3) -> str:

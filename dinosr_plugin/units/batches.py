@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from ..data.audio import SAMPLE_RATE, load_wave
+from ..data.audio import SAMPLE_RATE, AudioError, read_wave
 from ..data.manifest import duplicate_ids, raise_problems, read_manifest, utterance_id
 from ..errors import UserError, first_few
 from ..files import is_file
@@ -69,20 +69,13 @@ def require_files(utterances: Sequence[Utterance], manifest: str | Path) -> None
 def load_checked_wave(utterance: Utterance) -> np.ndarray:
     """(samples,) float32.
 
-    Raises UserError as ``load_wave``, for a length other than the manifest's, and for NaN or infinity.
+    Raises UserError for a file that cannot be read, is not 16 kHz mono, has another length than the manifest states
+    (before it is decoded), or contains NaN or infinity, whose units would look like any others.
     """
-    wave = load_wave(utterance.path)
-    if len(wave) != utterance.samples:
-        raise UserError(
-            f"{utterance.path}: {len(wave)} samples, but the manifest says {utterance.samples}; "
-            "make the manifest again with `dinosr manifest`"
-        )
-    if not np.isfinite(wave).all():  # its units would look like any others
-        raise UserError(
-            f"{utterance.path}: NaN or infinity in its samples; remove it or get it again "
-            "(`dinosr check` lists all such files)"
-        )
-    return wave
+    try:
+        return read_wave(utterance.path, utterance.samples)
+    except AudioError as error:
+        raise UserError(f"{utterance.path}: {error}; `dinosr check` lists all such files") from error
 
 
 # ---- batches ---------------------------------------------------------------------------------------------------------

@@ -5,15 +5,25 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ...errors import UserError, first_few
-from ...files import output
-from ..audio import AudioError, Header, convert, find_audio, find_files, map_files, read_header, wrong_format
+from ...files import output, read_text
+from ..audio import (
+    AudioError,
+    Copy,
+    Header,
+    convert,
+    find_audio,
+    find_files,
+    map_files,
+    other_sound,
+    read_header,
+    wrong_format,
+)
 from ..manifest import (
     ManifestRow,
     Split,
     duplicate_ids,
     path_fault,
     raise_problems,
-    read_lines,
     speaker_of,
     words_fault,
 )
@@ -25,7 +35,7 @@ TRAIN, VALID = "train", "valid"
 def folder_splits(
     root: Path, split_by: str, valid_share: float, seed: int, converted: Path | None, workers: int
 ) -> tuple[list[Split], list[str]]:
-    """Splits ``train`` and ``valid`` of all wav, flac and ogg files under ``root``.
+    """Splits ``train`` and ``valid`` of all wav, flac and ogg files under ``root``; of copies, also of other files.
 
     Args:
         root: the folder that contains the audio.
@@ -43,7 +53,7 @@ def folder_splits(
         UserError: lists every problem of the files; no copies are left behind.
     """
     root = absolute(root)
-    paths = find_audio(root)
+    paths = find_audio(root, convertible=converted is not None)
     names = split_names(paths, split_by, valid_share, seed)
     if converted is None:
         return read_splits(root, paths, names, workers)
@@ -64,19 +74,36 @@ def read_splits(
     words, notes = read_words(root, paths, problems)
     headers = map_files(read_header, [root / path for path in paths], workers, "reading headers")
     problems += header_problems(paths, headers, any_format=copies is not None)
+    notes += other_sound(root, convertible=copies is not None) + unfinished_notes(paths, headers)
     if problems:
         raise_problems(problems, root)
 
     if copies is None:
         utterances = [ManifestRow(path, header.samples, words.get(path)) for path, header in zip(paths, headers)]
     else:
-        utterances = convert_all(root, copies, paths, words, workers)
+        made = convert_all(root, copies, paths, workers)
+        utterances = [ManifestRow(copy_path(path), copy.samples, words.get(path)) for path, copy in zip(paths, made)]
+        notes += scaled_notes(paths, made)
     return [Split(name, root, rows) for name in (TRAIN, VALID) if (rows := rows_of(name, utterances, names))], notes
 
 
 def rows_of(split: str, utterances: list[ManifestRow], names: list[str]) -> list[ManifestRow]:
     """The utterances whose entry in ``names`` is ``split``, sorted by path: copies may change the order."""
     return sorted((u for u, name in zip(utterances, names) if name == split), key=lambda utterance: utterance.path)
+
+
+def unfinished_notes(paths: list[str], headers: list[Header | AudioError]) -> list[str]:
+    """A note about WAV files whose samples are used although their headers state none; [] if there are none."""
+    files = [path for path, header in zip(paths, headers) if isinstance(header, Header) and header.unfinished]
+    what = "file(s) whose header states no length, as after a recorder was switched off: all samples in them are used"
+    return [f"{len(files)} {what}: {first_few(files)}"] if files else []
+
+
+def scaled_notes(paths: list[str], copies: list[Copy]) -> list[str]:
+    """A note about copies that ``convert`` has scaled down; [] if there are none."""
+    loud = [f"{path} (by {copy.peak:.3g})" for path, copy in zip(paths, copies) if copy.peak > 1]
+    what = "file(s) are louder than full scale, so their copies are scaled down to it"
+    return [f"{len(loud)} {what}: {first_few(loud)}"] if loud else []
 
 
 def header_problems(paths: list[str], headers: list[Header | AudioError], any_format: bool) -> list[str]:
@@ -153,7 +180,7 @@ def read_words(root: Path, paths: list[str], problems: list[str]) -> tuple[dict[
     words = {}
     for path, text in matched.items():
         try:
-            words[path] = " ".join(" ".join(read_lines(root / text, "save it as UTF-8")).removeprefix("\ufeff").split())
+            words[path] = " ".join(read_text(root / text, "save it as UTF-8").split())
         except UserError as error:
             problems.append(str(error))
             continue
@@ -167,16 +194,18 @@ def read_words(root: Path, paths: list[str], problems: list[str]) -> tuple[dict[
 # ---- 16 kHz mono copies ----------------------------------------------------------------------------------------------
 
 
-def convert_all(root: Path, copies: Path, paths: list[str], words: dict[str, str], workers: int) -> list[ManifestRow]:
-    """Copies every file as 16 kHz mono FLAC to the folder ``copies``; the utterances in the order of ``paths``."""
-    targets = [str(PurePosixPath(path).with_suffix(".flac")) for path in paths]
+def copy_path(path: str) -> str:
+    return str(PurePosixPath(path).with_suffix(".flac"))
 
-    def copy(path_and_target: tuple[str, str]) -> int:
-        path, target = path_and_target
-        return convert(root / path, copies / target)
 
-    samples = map_files(copy, list(zip(paths, targets)), workers, "converting")
-    problems = [f"{path}: {error}" for path, error in zip(paths, samples) if isinstance(error, AudioError)]
-    if problems:
+def convert_all(root: Path, copies: Path, paths: list[str], workers: int) -> list[Copy]:
+    """Copies every file as 16 kHz mono FLAC to the folder ``copies``, in the order of ``paths``, named by
+    ``copy_path``."""
+
+    def copy(path: str) -> Copy:
+        return convert(root / path, copies / copy_path(path))
+
+    made = map_files(copy, paths, workers, "converting")
+    if problems := [f"{path}: {error}" for path, error in zip(paths, made) if isinstance(error, AudioError)]:
         raise_problems(problems, root)
-    return [ManifestRow(target, count, words.get(path)) for path, target, count in zip(paths, targets, samples)]
+    return [one for one in made if isinstance(one, Copy)]  # all of them, but mypy does not know

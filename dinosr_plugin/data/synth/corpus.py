@@ -22,7 +22,7 @@ from scipy.signal import lfilter, resample_poly
 from tqdm import tqdm
 
 from ...errors import UserError
-from ...files import kind_of, output, write_lines
+from ...files import kind_of, output, read_json, write_lines
 from ..audio import SAMPLE_RATE, write_sound
 from ..workers import serve_parent
 from . import espeak, grammar
@@ -150,8 +150,8 @@ def _finished(out: Path, parameters: dict) -> dict | None:
     if kind == "nothing" or (kind == "folder" and not any(out.iterdir())):
         return None
     try:
-        summary = json.loads((out / _SUMMARY).read_text())
-    except (OSError, ValueError):
+        summary = read_json(out / _SUMMARY, "remove it")
+    except UserError:
         raise UserError(
             f"{out} exists and is not a finished synthetic corpus; choose another --out or remove it"
         ) from None
