@@ -23,7 +23,7 @@ import soundfile as sf
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..files import require_folder, write_bytes
+from ..files import require_folder, unwritable, write_bytes
 from ..modules.frame_grid import SAMPLE_RATE
 
 SUFFIXES = (".wav", ".flac", ".ogg")
@@ -496,7 +496,7 @@ def convert(source: Path, target: Path) -> Copy:
 
     The channels are averaged, and the mean is resampled with a polyphase filter. If the mean exceeds full scale, as in
     files of floats, the whole file is scaled so that its peak is full scale. The samples of a file that is 16 kHz mono
-    16-bit already are unchanged. Raises AudioError for an unreadable source, OSError for an unwritable target.
+    16-bit already are unchanged. Raises AudioError for an unreadable source, UserError for an unwritable target.
     """
     with MonoFile(source) as file:
         write_copy(file, target, 1.0)
@@ -519,20 +519,26 @@ def write_copy(file: MonoFile, target: Path, scale: float) -> None:
 
 @contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """libsndfile does not say why it cannot write a file, but the system does. Raises OSError."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Raises UserError, and not OSError, which would be one about the source, if a copy cannot be written."""
     try:
-        yield
-    except sf.SoundFileError as error:
-        write_bytes(target, bytes(1 << 20))
-        raise OSError(errno.EIO, str(error), str(target)) from error
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield
+        except sf.SoundFileError as error:
+            write_bytes(target, bytes(1 << 20))  # the system says why a file cannot be written, libsndfile does not
+            raise OSError(errno.EIO, str(error)) from error
+    except OSError as error:
+        raise unwritable(str(target), error) from error
 
 
 def write_sound(path: Path, pcm: np.ndarray) -> None:
     """Write (T,) int16 at 16 kHz as FLAC or WAV, into the unfinished folder of an output. Raises OSError."""
-    data = io.BytesIO()  # libsndfile does not say why it cannot write a file
+    data = io.BytesIO()  # with which the system says why a file cannot be written
     sf.write(data, pcm, SAMPLE_RATE, subtype="PCM_16", format=path.suffix[1:])
     write_bytes(path, data.getbuffer())
+
+
+# ---- many files ------------------------------------------------------------------------------------------------------
 
 
 def default_workers() -> int:

@@ -311,5 +311,12 @@ def test_a_copy_that_cannot_be_made(sound, tmp_path):
     with pytest.raises(OtherAudio, match="NaN or infinite"):
         convert(tmp_path / "in.wav", tmp_path / "out.flac")
     soundfile.write(tmp_path / "in.wav", sound, 16000)
-    with pytest.raises(UserError, match="cannot write /proc/nowhere/out.flac"):
+    with pytest.raises(UserError, match="/proc/nowhere/out.flac: cannot be written .No such file or directory."):
         convert(tmp_path / "in.wav", Path("/proc/nowhere/out.flac"))
+
+
+def test_a_copy_on_a_full_disk_is_one_line(sound, tmp_path):
+    soundfile.write(tmp_path / "in.wav", np.tile(sound, 5), 16000)
+    (tmp_path / "out.flac").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="out.flac: cannot be written .No space left on device.; free some space"):
+        convert(tmp_path / "in.wav", tmp_path / "out.flac")
