@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -60,15 +61,21 @@ FORBIDDEN = {  # command -> its arguments, in which FOLDER may not be entered
 }
 
 
-@pytest.mark.parametrize("command", FORBIDDEN)
-def test_a_folder_that_may_not_be_entered_is_one_line(command, tmp_path, monkeypatch, capsys):
-    """Tests may run as root, who may enter every folder: the calls of the system are replaced."""
+@pytest.fixture
+def inputs(tmp_path, monkeypatch) -> Path:
+    """The current folder: an alignment, units and a manifest."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "p.tsv").write_text("utt\tstart\tend\tphone\na\t0\t1\tAA\n")
     (tmp_path / "u.units").write_text("a\t1 2\n")
     (tmp_path / "m.tsv").write_text(f"{tmp_path}\na.wav\t16000\n")
     (tmp_path / "a.wav").touch()
-    folder = tmp_path / "forbidden"
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", FORBIDDEN)
+def test_a_folder_that_may_not_be_entered_is_one_line(command, inputs, monkeypatch, capsys):
+    """Tests may run as root, who may enter every folder: the calls of the system are replaced."""
+    folder = inputs / "forbidden"
     folder.mkdir()
 
     def forbid(module, name, inside_only=False):
@@ -93,6 +100,39 @@ def test_a_folder_that_may_not_be_entered_is_one_line(command, tmp_path, monkeyp
     captured = capsys.readouterr()
     (line,) = [line for line in captured.err.splitlines() if not line.startswith("note: ")]
     assert line.startswith("error: ") and str(folder) in line and "Permission denied" in line
+
+
+PIPES = {name: arguments for name, arguments in FORBIDDEN.items() if name not in ("features", "synth")} | {
+    "quality": ["u.units", "--phones", "FOLDER/p"],
+    "zerospeech": ["FOLDER/d", "FOLDER/s"],
+    "tune-lm": ["FOLDER/e.npz", "--lm", "x.arpa"],
+    "report": ["FOLDER/x.pt", "--manifest", "m.tsv", "--phones", "p.tsv", "--train", "m.tsv", "--out", "r"],
+    "features": ["FOLDER/x.pt", "m.tsv", "--out", "f"],
+}
+
+
+class Waited(BaseException):
+    """The command has waited for a pipe."""
+
+
+@pytest.mark.parametrize("command", PIPES)
+@pytest.mark.parametrize("other", ["pipe", "/dev/zero"])
+def test_a_pipe_or_a_device_is_refused_and_not_waited_for(command, other, inputs, monkeypatch, capsys):
+    os.mkfifo(inputs / "pipe")
+    arguments = [re.sub("FOLDER(/[a-z.]+)?", other, argument) for argument in PIPES[command]]
+
+    def waited(*_):
+        raise Waited
+
+    before = signal.signal(signal.SIGALRM, waited)
+    signal.alarm(30)
+    try:
+        assert cli.main([*command.split(), *arguments]) == 1
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("note: ")]
+    assert len(lines) == 1 and lines[0].startswith("error: ") and other in lines[0]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux only")
