@@ -441,7 +441,7 @@ def output(path: str | Path, option: str = "--out", wait: float = 0.0, folder: b
         except OSError as error:
             if error.filename is not None and unfinished.name not in str(error.filename):
                 raise  # about another file
-            raise unwritable(f"{option} {path}", error) from error
+            raise unwritable(named(option, path), error) from error
         finally:
             remove(unfinished)
 
@@ -453,10 +453,15 @@ def text_output(path: str | Path, option: str = "--out", wait: float = 0.0) -> I
         yield file
 
 
+def named(option: str, path: str | Path) -> str:
+    """``--out x`` for an option, ``checkpoint.save_dir=x`` for a field."""
+    return f"{option}{' ' if option.startswith('-') else '='}{path}"
+
+
 @contextmanager
 def claim_new(path: str | Path, option: str = "--out", wait: float = 0.0, folder: bool = False) -> Iterator[None]:
     """``claim`` what will be written with ``output``, before hours of work. Arguments and errors as ``output``."""
-    what, final = f"{option} {path}", Path(os.path.abspath(path))
+    what, final = named(option, path), Path(os.path.abspath(path))
     kind = kind_of(final)
     if kind == "other":
         raise UserError(f"{what}: is a pipe or a device; give the name of a file")
@@ -474,7 +479,7 @@ def claim_folder(path: str | Path, option: str = "--out", wait: float = 0.0) -> 
 
     Folders that were created and are still empty at the end are removed. Arguments and errors as ``output``.
     """
-    what = f"{option} {path}"
+    what = named(option, path)
     with new_folders(Path(os.path.abspath(path)), what), claim(path, what, wait):
         yield Path(path)
 
@@ -530,7 +535,7 @@ def make_folder(path: str | Path, option: str = "--out") -> Path:
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        raise unwritable(f"{option} {path}", error) from error
+        raise unwritable(named(option, path), error) from error
     return Path(path)
 
 
@@ -552,7 +557,7 @@ def write_files(
                 else:
                     write_lines(unfinished[name], content)
             except OSError as error:
-                raise unwritable(f"{option} {Path(folder) / name}", error) from error
+                raise unwritable(named(option, Path(folder) / name), error) from error
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

@@ -220,7 +220,7 @@ def test_no_file_is_left_of_a_set_that_cannot_be_completed(tmp_path):
 
 def test_the_setting_that_the_folder_was_given_with_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="^checkpoint.save_dir .*a.tsv: cannot be written .*; give another folder$"):
+    with pytest.raises(UserError, match="^checkpoint.save_dir=.*a.tsv: cannot be written .*; give another folder$"):
         manifest.write_files(tmp_path / "file", {"a.tsv": ["1"]}, "checkpoint.save_dir")
 
 
