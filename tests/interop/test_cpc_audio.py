@@ -137,7 +137,8 @@ def test_missing_options_give_a_warning(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    "content, message", [("{", "checkpoint_args.json: not JSON"), ("[1]", "checkpoint_args.json: contains no options")]
+    "content, message",
+    [("{", "checkpoint_args.json: not JSON"), ("[1]", "checkpoint_args.json: contains no JSON object")],
 )
 def test_invalid_options(tmp_path, content, message):
     path = save(tmp_path, reference(), {})
