@@ -152,8 +152,8 @@ def add_folder(corpora) -> None:
         type=Path,
         metavar="NEW_DIR",
         help="convert all files to 16 kHz mono 16-bit FLAC in this new folder and list those: also .mp3, .opus, .aiff "
-        "and other kinds that libsndfile reads (channels are averaged; polyphase resampling; floats above full scale are "
-        "scaled down)",
+        "and other kinds that libsndfile reads (channels are averaged; polyphase resampling; floats above full scale "
+        "are scaled down)",
     )
 
 
