@@ -308,7 +308,7 @@ def explain_failures(decision: Decision) -> Iterator[None]:
                 f"{source}: was saved later in an epoch than this run has batches; put data, batch size and number of "
                 "GPUs back, or set checkpoint.reset_dataloader=true to go on from the beginning of an epoch"
             ) from error
-        if found := re.match(r"(Criterion|Optimizer) does not match.*\) (\w+) vs (\w+)", text):
+        if found := re.match(r"(Criterion|Optimizer) does not match.*\)\. (\w+) vs (\w+)", text):
             raise UserError(
                 f"{source}: was made with the {found[1].lower()} {found[2]}, here {found[3]}; use that one, or set "
                 "checkpoint.reset_optimizer=true"

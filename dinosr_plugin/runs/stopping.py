@@ -275,16 +275,21 @@ def keep_workers():
 
 
 def obey_the_parent_only() -> None:
-    """In a forked process: ignore all signals that stop a training, except for a SIGTERM that the parent sends."""
+    """In a forked process: ignore all signals that stop a training, except for a SIGTERM that the parent sends.
+
+    The process also ends within a second after its parent.
+    """
     parent = os.getppid()
     for number in SIGNALS:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # only sigwaitinfo tells who sent it
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # only sigtimedwait tells who sent it
 
     def wait() -> None:
-        while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
-            pass
+        while os.getppid() == parent:
+            received = signal.sigtimedwait([signal.SIGTERM], 1)
+            if received is not None and received.si_pid == parent:
+                break
         os._exit(0)
 
     threading.Thread(target=wait, daemon=True).start()
