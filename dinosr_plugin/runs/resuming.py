@@ -167,7 +167,7 @@ def is_of_this_run(state: dict, cfg, restore_file: str | None) -> bool:
     So a fine-tuning does not resume from a pre-training whose folder it was given by mistake.
     """
     saved = state.get("cfg") or {}
-    same = all(part in saved and saved[part]["_name"] == cfg[part]["_name"] for part in ("task", "model"))
+    same = origin.names_of(saved) == origin.names_of(cfg)
     return same and (restore_file is None or restore_file == saved["checkpoint"]["restore_file"])
 
 

@@ -100,9 +100,14 @@ def set_handlers(numbers: Sequence[signal.Signals], handler: Any) -> None:
 
 
 def note(number: int, _: Any) -> None:
-    """The handler of a training process. In a fork that has not set its own handlers yet it does nothing."""
+    """The handler of a training process. Its forks, which inherit it, obey a SIGTERM and ignore the others."""
     global _received, _second
-    if os.getpid() != _training or _received is not None:
+    if os.getpid() != _training:
+        if number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        return
+    if _received is not None:
         return
     _received = signal.Signals(number)
     _second = threading.Timer(SAME_EVENT, obey_the_next)
@@ -110,7 +115,8 @@ def note(number: int, _: Any) -> None:
     _second.start()
     if not dist.is_initialized() or dist.get_rank() == 0:  # not through logging, whose stream may be in use
         text = "stopping with a checkpoint after this update or validation; once more ends the run at once, without one"
-        os.write(2, f"{_received.name}: {text}\n".encode())
+        with suppress(OSError):  # the terminal is gone
+            os.write(2, f"{_received.name}: {text}\n".encode())
 
 
 def obey_the_next() -> None:

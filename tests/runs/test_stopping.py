@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -189,6 +190,27 @@ def test_a_signal_during_a_validation_acts_after_it(data, tmp_path, monkeypatch)
     )
     assert ours["extra_state"]["early_stopping"] == theirs["extra_state"]["early_stopping"]
     assert not differences(checkpoint(run), checkpoint(tmp_path / "whole"))
+
+
+def test_a_run_whose_terminal_is_closed_leaves_a_checkpoint(data, tmp_path):
+    """SIGHUP, after which nothing can be printed any more."""
+    run, log = tmp_path / "run", tmp_path / "log"
+    process, terminal = pty.fork()
+    if process == 0:
+        try:
+            sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+            logging.basicConfig(stream=sys.stderr, level=logging.INFO, force=True)
+            torch.set_num_threads(1)
+            train(data, run, *SCHEDULE, "optimization.max_update=100000", f"common.log_file={log}")
+        except SystemExit as stop:
+            os._exit(stop.code)
+        finally:
+            os._exit(1)
+    while not (log.exists() and '"num_updates": "3"' in log.read_text()):
+        os.read(terminal, 1 << 16)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGHUP
+    assert checkpoint(run)["updates"] >= 3
 
 
 def test_handlers_are_those_of_before_when_a_training_has_ended(data, tmp_path):
