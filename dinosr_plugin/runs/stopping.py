@@ -222,11 +222,7 @@ def stop_after_saving():
 
     def leave(previous):
         def save(*args):
-            try:
-                result = previous(*args)
-            finally:
-                if agreed() is not None:
-                    wait_for_all()
+            result = previous(*args)
             if agreed() is not None:
                 raise agreed()
             return result
@@ -238,17 +234,25 @@ def stop_after_saving():
             try:
                 return previous(cfg, trainer, task, epoch_itr)
             except Interrupted:
-                try:
-                    checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
-                finally:
-                    wait_for_all()
+                checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
                 raise agreed() from None
 
         return train_epoch
 
+    def wait(previous):
+        def save_checkpoint(*args):
+            try:
+                return previous(*args)
+            finally:
+                if agreed() is not None:
+                    wait_for_all()
+
+        return save_checkpoint
+
     wrap_once(train, "should_stop_early", check)
     wrap_once(train, "validate_and_save", leave)
     wrap_once(train, "train", save_interrupted)
+    wrap_once(checkpoint_utils, "save_checkpoint", wait)
 
 
 def wait_for_all() -> None:
