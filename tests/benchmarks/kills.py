@@ -252,6 +252,8 @@ def differences(a: Any, b: Any, name: str = "") -> list[str]:
         if len(a) != len(b):
             return [name]
         return [d for i, (x, y) in enumerate(zip(a, b)) for d in differences(x, y, f"{name}/{i}")]
+    if hasattr(a, "__dict__") and not torch.is_tensor(a):  # fairseq's dictionaries
+        return differences(vars(a), vars(b), name)
     return [] if bits(a) == bits(b) else [name]
 
 

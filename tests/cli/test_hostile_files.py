@@ -1,0 +1,142 @@
+"""Hostile files and paths in place of every path that a ``dinosr`` command takes, and through the Python API.
+
+The commands and their arguments come from the parser, so a new command is tested without being named here. Nothing runs
+code, waits, or ends in a traceback: a command refuses a file in one line, or accepts it.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dinosr_plugin
+from dinosr_plugin.errors import UserError
+from support.entry_points import ARGUMENTS, NEW, Argument, Outcome, arguments_of, call, faults, value_of
+from support.valid_files import write_valid_files
+from support.zoo import BYTES, CHECKPOINTS, DEVICES, FEW, FEW_CHECKPOINTS, KINDS, NAMES, make
+
+SECONDS = 10
+PAIRS: list[int] = []  # hostile paths that were tried, for each argument
+MEASURES = {"report", "quality train", "quality cache", "quality log"}
+"""Commands and arguments with which a command that accepts its files measures for up to a minute."""
+
+
+@pytest.fixture(scope="module")
+def valid(shared_folder) -> Path:
+    return shared_folder(write_valid_files)
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory) -> Path:
+    """The folder of hostile files, filled as they are needed, and of their markers."""
+    return tmp_path_factory.mktemp("zoo")
+
+
+def measures(argument: Argument) -> bool:
+    return bool({argument.command, str(argument)} & MEASURES)
+
+
+def run(argument: Argument, path: str | None, valid: Path, folder: Path) -> Outcome:
+    """The command with this path, and a new folder for its output."""
+    new = folder / "new"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    return call(arguments_of(argument, path, valid, new), SECONDS)
+
+
+@pytest.mark.parametrize("argument", [one for one in ARGUMENTS if not measures(one)], ids=str)
+def test_the_command_works_with_a_valid_path(argument, valid, tmp_path):
+    """Otherwise it might refuse a hostile one for another reason."""
+    outcome = in_a_child(lambda: run(argument, None, valid, tmp_path))
+    assert outcome.status == 0, outcome
+
+
+@pytest.mark.parametrize("argument", ARGUMENTS, ids=str)
+def test_a_hostile_path(argument, valid, zoo, tmp_path):
+    start = time.monotonic()
+    wrong, count = in_a_child(lambda: try_all(argument, valid, zoo, tmp_path))
+    PAIRS.append(count)
+    print(f"{argument}: {count} hostile paths in {time.monotonic() - start:.1f} s")
+    assert not wrong, "\n".join(wrong)
+
+
+def try_all(argument: Argument, valid: Path, zoo: Path, folder: Path) -> tuple[list[str], int]:
+    """What is wrong, and how many paths were tried. Ends early if the command waits for several of them."""
+    wrong, count, waits = [], 0, 0
+    for name, path in hostile_paths(argument, valid, zoo, folder):
+        outcome = run(argument, path, valid, folder)
+        count += 1
+        for marker in zoo.glob("markers/*"):
+            wrong.append(f"{name}: code of {marker.name} has run")
+            marker.unlink()
+        slow = "TooSlow" in outcome.raised
+        if not (slow and measures(argument) and name in NAMES):
+            wrong += [f"{name}: {fault}" for fault in faults(outcome)]
+            waits += slow
+        if waits == 3:
+            break
+    return wrong, count
+
+
+def hostile_paths(argument: Argument, valid: Path, zoo: Path, folder: Path) -> Iterator[tuple[str, str]]:
+    """(description, path) of everything that this argument is given."""
+    value = value_of(*argument)
+    place = folder / "places"
+    place.mkdir()
+    (place / "file").write_text("a file")
+    if value == NEW:
+        yield from ((name, str(make(name, write, place, ""))) for name, write in KINDS.items())
+        yield from ((name, f"{place}/{path}") for name, path in NAMES.items())
+        return
+    suffix = Path(value).suffix
+    yield from ((name, f"{place}/{path}{suffix}") for name, path in NAMES.items())
+    checkpoints = CHECKPOINTS if suffix == ".pt" else {name: CHECKPOINTS[name] for name in FEW_CHECKPOINTS}
+    for name, write in {**BYTES, **checkpoints, **KINDS, **DEVICES}.items():
+        yield name, str(make(name, write, zoo, suffix))
+    if (valid / value).is_dir():
+        yield from damaged_folders(valid / value, zoo, folder)
+
+
+def damaged_folders(valid: Path, zoo: Path, folder: Path) -> Iterator[tuple[str, str]]:
+    """Copies of a valid folder in which one file, the first of each suffix, is hostile."""
+    files = sorted(path.relative_to(valid) for path in valid.rglob("*") if path.is_file())
+    for file in {path.suffix: path for path in reversed(files)}.values():
+        for name in FEW:
+            copy = folder / "copy"
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(valid, copy)
+            shutil.copy(make(name, BYTES[name], zoo, file.suffix), copy / file)
+            yield f"{name} as {file}", str(copy)
+
+
+def test_all_pairs_are_counted():
+    """After the tests above, which may have run in other processes."""
+    print(f"{sum(PAIRS)} pairs of an argument and a hostile path")
+    assert len(ARGUMENTS) > 60 and not {argument for argument in ARGUMENTS if argument.command == "bench"}
+
+
+# ---- Python ----------------------------------------------------------------------------------------------------------
+
+
+def test_load_refuses_hostile_files(zoo):
+    assert not in_a_child(lambda: load_all(zoo))
+
+
+def load_all(zoo: Path) -> list[str]:
+    """What is wrong."""
+    wrong = []
+    for name, write in {**CHECKPOINTS, **BYTES, **KINDS, **DEVICES}.items():
+        try:
+            with at_most(SECONDS):
+                dinosr_plugin.load(make(name, write, zoo, ".pt"))
+                wrong.append(f"{name}: loaded")
+        except UserError as error:
+            wrong += [f"{name}: {error}"] if "\n" in str(error) or "\x1b" in str(error) else []
+        except (TooSlow, Exception) as error:
+            wrong.append(f"{name}: {type(error).__name__}: {error}"[:300])
+        wrong += [f"{name}: code of {marker.name} has run" for marker in zoo.glob("markers/*")]
+        for marker in zoo.glob("markers/*"):
+            marker.unlink()
+    return wrong
