@@ -34,6 +34,7 @@ import yaml  # noqa: E402
 from records import add_json, run_script, write_record  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+import dinosr_plugin  # noqa: E402
 from dinosr_plugin.cli.parsing import whole_number  # noqa: E402
 from dinosr_plugin.errors import UserError, first_few  # noqa: E402
 from dinosr_plugin.evaluation.table import Column, RowTable, format_table  # noqa: E402
@@ -430,6 +431,7 @@ def open_table(options: argparse.Namespace, command: list[str]) -> RowTable:
 def main(arguments: list[str] | None = None) -> None:
     options = make_parser().parse_intermixed_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the training, too
+    dinosr_plugin.register()  # torch.load then accepts fairseq's classes
     make_folder(options.out)
     with claim(options.out, f"--out {options.out}"):
         command = prepare(options)

@@ -1,4 +1,4 @@
-"""Hostile files and paths in place of every path that a ``dinosr`` command takes, and through the Python API.
+"""Hostile files and paths in place of every path that a ``dinosr`` command takes, through the Python API and fairseq.
 
 The commands and their arguments come from the parser, so a new command is tested without being named here. Nothing runs
 code, waits, or ends in a traceback: a command refuses a file in one line, or accepts it.
@@ -6,7 +6,7 @@ code, waits, or ends in a traceback: a command refuses a file in one line, or ac
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,10 @@ import pytest
 import dinosr_plugin
 from dinosr_plugin.errors import UserError
 from support.entry_points import ARGUMENTS, NEW, Argument, Outcome, arguments_of, call, faults, value_of
+from support.limits import TooSlow, at_most, in_a_child
+from support.reading import copy_valid_files
+from support.recogniser import run_generate
+from support.two_stages import train_stage
 from support.valid_files import write_valid_files
 from support.zoo import BYTES, CHECKPOINTS, DEVICES, FEW, FEW_CHECKPOINTS, KINDS, NAMES, make
 
@@ -68,9 +72,7 @@ def try_all(argument: Argument, valid: Path, zoo: Path, folder: Path) -> tuple[l
     for name, path in hostile_paths(argument, valid, zoo, folder):
         outcome = run(argument, path, valid, folder)
         count += 1
-        for marker in zoo.glob("markers/*"):
-            wrong.append(f"{name}: code of {marker.name} has run")
-            marker.unlink()
+        wrong += markers(name, zoo)
         slow = "TooSlow" in outcome.raised
         if not (slow and measures(argument) and name in NAMES):
             wrong += [f"{name}: {fault}" for fault in faults(outcome)]
@@ -121,22 +123,58 @@ def test_all_pairs_are_counted():
 
 
 def test_load_refuses_hostile_files(zoo):
-    assert not in_a_child(lambda: load_all(zoo))
+    assert not in_a_child(lambda: refusals(dinosr_plugin.load, [*CHECKPOINTS, *BYTES, *KINDS, *DEVICES], zoo))
 
 
-def load_all(zoo: Path) -> list[str]:
-    """What is wrong."""
-    wrong = []
-    for name, write in {**CHECKPOINTS, **BYTES, **KINDS, **DEVICES}.items():
+def refusals(call: Callable[[Path], object], names: list[str], zoo: Path) -> list[str]:
+    """Call with each of these hostile files; returns what is wrong."""
+    wrong, writers = [], {**CHECKPOINTS, **BYTES, **KINDS, **DEVICES}
+    for name in names:
         try:
             with at_most(SECONDS):
-                dinosr_plugin.load(make(name, write, zoo, ".pt"))
-                wrong.append(f"{name}: loaded")
+                call(make(name, writers[name], zoo, ".pt"))
+                wrong.append(f"{name}: accepted")
         except UserError as error:
             wrong += [f"{name}: {error}"] if "\n" in str(error) or "\x1b" in str(error) else []
-        except (TooSlow, Exception) as error:
+        except (TooSlow, SystemExit, Exception) as error:
             wrong.append(f"{name}: {type(error).__name__}: {error}"[:300])
-        wrong += [f"{name}: code of {marker.name} has run" for marker in zoo.glob("markers/*")]
-        for marker in zoo.glob("markers/*"):
-            marker.unlink()
+        wrong += markers(name, zoo)
     return wrong
+
+
+def markers(name: str, zoo: Path) -> list[str]:
+    """A line for each file whose code has run; the markers are removed."""
+    found = list(zoo.glob("markers/*"))
+    for marker in found:
+        marker.unlink()
+    return [f"{name}: code of {marker.name} has run" for marker in found]
+
+
+# ---- fairseq's programs ----------------------------------------------------------------------------------------------
+
+
+def generate(folder: Path, path: Path, *more: str) -> None:
+    run_generate(folder, folder / "results", "--path", path, *more)
+
+
+FAIRSEQ = {  # field or option -> function(folder of data, hostile file)
+    "model.start_from": lambda folder, path: train_stage("pretraining", folder, [f"model.start_from={path}"]),
+    "model.w2v_path": lambda folder, path: train_stage("finetuning", folder, [f"model.w2v_path={path}"]),
+    "checkpoint.restore_file": lambda folder, path: train_stage(
+        "pretraining", folder, [f"checkpoint.restore_file={path}"]
+    ),
+    "checkpoint.finetune_from_model": lambda folder, path: train_stage(
+        "pretraining", folder, [f"checkpoint.finetune_from_model={path}"]
+    ),
+    "--path": generate,
+    "--lm-path": lambda folder, path: generate(
+        folder, folder / "model.pt", "--decoder", "beam", "--lm-path", str(path), "--lm-weight", "1"
+    ),
+}
+GIVEN = [*FEW_CHECKPOINTS, "convolutions of fine-tuned wav2vec2", "fconv_lm's layers", "cut at 50 %", "empty", "pipe"]
+
+
+@pytest.mark.parametrize("field", FAIRSEQ)
+def test_fairseq_refuses_hostile_checkpoints(field, valid, zoo, tmp_path):
+    folder = copy_valid_files(valid, tmp_path / "data")
+    assert not in_a_child(lambda: refusals(lambda path: FAIRSEQ[field](folder, path), GIVEN, zoo))

@@ -13,6 +13,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
+from threadpoolctl import threadpool_limits
+
 MEMORY = 1 << 30  # bytes beyond those of the test process
 
 
@@ -59,6 +62,8 @@ def limited(work: Callable[[], Any], sender: Connection) -> None:
     size = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    torch.set_num_threads(1)  # the threads of the parent do not survive a fork
+    threadpool_limits(1)
     logging.disable(logging.CRITICAL)
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
