@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .checkpoints.opening import open_reader
-from .checkpoints.readers import TEACHER, FrameReader
+from .checkpoints.readers import TEACHER, FrameReader, require_finite
 from .errors import UserError
 
 
@@ -52,7 +52,10 @@ class SpeechModel:
         return self.reader.read([self.wave(waveform)], [], [TEACHER])[0].codes[TEACHER]
 
     def wave(self, waveform: np.ndarray | Tensor) -> Tensor:
-        """(T,) float32 as the model expects it. Raises UserError for anything but 1-D floats, and if too short."""
+        """(T,) float32 as the model expects it.
+
+        Raises UserError for anything but 1-D floats, for NaN and infinity, and if too short.
+        """
         wave = torch.as_tensor(waveform)
         if wave.dim() != 1 or not wave.is_floating_point():
             raise UserError(
@@ -63,4 +66,4 @@ class SpeechModel:
             raise UserError(
                 f"waveform: {len(wave)} samples, fewer than the {self.reader.grid.field} of a frame; give a longer one"
             )
-        return self.reader.prepare(wave.to(torch.float32))
+        return self.reader.prepare(require_finite(wave.to(torch.float32)))

@@ -1,7 +1,9 @@
 """The one exception whose message is written for the user, and helpers for such messages."""
 
 import re
+import sys
 from collections.abc import Sequence
+from typing import Any
 
 CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # control characters: terminals obey them
@@ -33,6 +35,18 @@ class UserError(ValueError):
 def printable(text: str) -> str:
     """The text on one line, with control characters as escapes: ``a\\nb`` for two lines."""
     return CONTROL.sub(lambda match: ascii(match[0])[1:-1], str(text))
+
+
+def setting(name: str, value: Any = None) -> str:
+    """How users of the running program write a setting.
+
+    ``dataset.max_tokens=5`` for ``fairseq-hydra-train`` and in Python. The other programs of fairseq, such as
+    ``fairseq-generate``, take this plug-in and all settings as options: ``--max-tokens 5``.
+    """
+    if not any(argument.split("=")[0] == "--user-dir" for argument in sys.argv[1:]):
+        return name if value is None else f"{name}={value}"
+    option = "--" + name.rpartition(".")[2].replace("_", "-")
+    return option if value is None else f"{option} {value}"
 
 
 def first_few(items: Sequence, n: int = 3) -> str:

@@ -14,16 +14,24 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+import sys
+import types
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .errors import UserError
+
+Record = TypeVar("Record")
 
 LOCK = ".lock"  # of a folder; the lock of a file is .NAME.lock beside it
 UNFINISHED = ".unfinished."
 CHOOSE_ANOTHER = "wait for it to end, or give another name"
+MAX_LINE = 1 << 26  # characters of a line: the units of an utterance of a day; one that is longer is not read whole
+MAX_TEXT = 1 << 30  # bytes of a file that is read whole, such as JSON
+MAX_NUMBER = 1 << 53  # of whole numbers in JSON, on either side of 0: float64 holds each of them
 
 _held: dict[str, int] = {}  # path of a lock that this process holds -> by how many nested `claim`s
 
@@ -91,10 +99,13 @@ def unreadable(path: str | Path, error: Exception, remedy: str) -> UserError:
 # ---- text ------------------------------------------------------------------------------------------------------------
 
 
-def read_lines(path: str | Path, remedy: str) -> Iterator[str]:
+def read_lines(path: str | Path, remedy: str, damaged: bool = False) -> Iterator[str]:
     """The lines of a text file without line breaks, one at a time; a line ends with LF, CR LF or CR.
 
     The file is UTF-8, with or without a byte order mark, or UTF-16 with one.
+
+    Args:
+        damaged: read what is not such text too, with replacement characters: for logs, whose end a crash may damage.
 
     Raises:
         UserError: the file is missing or cannot be read, is not such text, or contains null characters, which is how
@@ -103,10 +114,12 @@ def read_lines(path: str | Path, remedy: str) -> Iterator[str]:
     with open_file(path, remedy) as file:
         encoding = encoding_of(file)
     try:
-        with open(path, encoding=encoding) as file:
-            for number, line in enumerate(file, start=1):
-                if "\0" in line:
+        with open(path, encoding=encoding, errors="replace" if damaged else "strict") as file:
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), ""), start=1):
+                if "\0" in line and not damaged:
                     raise UserError(f"{path} line {number}: contains a null character, not UTF-8 text; {remedy}")
+                if len(line) == MAX_LINE and not damaged:
+                    raise UserError(f"{path} line {number}: longer than {MAX_LINE} characters; {remedy}")
                 yield line.rstrip("\n")
     except UnicodeError as error:
         raise UserError(f"{path}: not UTF-8 text; save it as UTF-8, or {remedy}") from error
@@ -120,19 +133,85 @@ def encoding_of(file: BinaryIO) -> str:
 
 
 def read_text(path: str | Path, remedy: str) -> str:
-    """The whole text, with LF as line break. Raises UserError as ``read_lines`` does."""
+    """The whole text, with LF as line break. Raises UserError as ``read_lines`` does, and for more than 1 GiB."""
+    if os.stat(require_file(path, remedy)).st_size > MAX_TEXT:
+        raise UserError(f"{path}: larger than {MAX_TEXT >> 30} GiB; {remedy}")
     return "\n".join(read_lines(path, remedy))
 
 
 def read_json(path: str | Path, remedy: str) -> dict[str, Any]:
-    """The object in a JSON file. Raises UserError as ``read_lines`` does, and for anything but an object."""
+    """The object in a JSON file. Raises UserError as ``read_text`` does, and for anything but an object."""
+    text = read_text(path, remedy)
     try:
-        value = json.loads(read_text(path, remedy))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: not a JSON file; {remedy}") from error
+        return parse_json(text)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; {remedy}") from error
+
+
+def read_record(path: str | Path, kind: type[Record], remedy: str) -> Record:
+    """The dataclass ``kind`` in a JSON file. Raises UserError as ``read_json`` does, and for other fields or types."""
+    values = read_json(path, remedy)
+    try:
+        return to_record(kind, values)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; {remedy}") from error
+
+
+def parse_json(text: str | bytes) -> dict[str, Any]:
+    """The object in a JSON text. Raises ValueError, whose message describes the fault, for anything else."""
+    try:
+        value = json.loads(text)
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: also bytes that are not UTF-8, and numbers of 4,301 digits
+        raise ValueError("not JSON") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path}: contains no JSON object; {remedy}")
+        raise ValueError("contains no JSON object")
     return value
+
+
+def to_record(kind: type[Record], values: Mapping[str, Any]) -> Record:
+    """A dataclass from values that were read from a file, each of the type that the dataclass states.
+
+    Types may be int, float, str, bool, None, unions of them, and lists and dictionaries, whose items are checked too.
+    Whole numbers are at most ``MAX_NUMBER``, other numbers finite.
+
+    Raises:
+        ValueError: a field is missing, unknown or of another type; the message names it.
+    """
+    hints, known = get_type_hints(kind), fields(kind)  # type: ignore[arg-type]
+    required = {field.name for field in known if field.default is MISSING and field.default_factory is MISSING}
+    for name in sorted(required - values.keys()):
+        raise ValueError(f"field {name} is missing")
+    for name in sorted(values.keys() - {field.name for field in known}):
+        raise ValueError(f"field {name} is unknown")
+    for name, value in values.items():
+        if not has_type(value, hints[name]):
+            raise ValueError(f"field {name} is {json.dumps(value)[:40]}, which is not of type {type_name(hints[name])}")
+    return kind(**values)
+
+
+def has_type(value: Any, hint: Any) -> bool:
+    """Whether a value from JSON is of a type that ``to_record`` knows."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, types.UnionType):
+        return any(has_type(value, one) for one in arguments)
+    if origin is list:
+        return isinstance(value, list) and all(has_type(item, arguments[0]) for item in value)
+    if origin is dict:  # JSON's keys are strings
+        return isinstance(value, dict) and all(has_type(item, arguments[1]) for item in value.values())
+    if hint is float:  # 50 is a float too; NaN is not at most anything
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    if hint is int:
+        return type(value) is int and abs(value) <= MAX_NUMBER
+    return type(value) is hint
+
+
+def type_name(hint: Any) -> str:
+    return getattr(hint, "__name__", str(hint)) if not get_args(hint) else str(hint)
 
 
 # ---- output ----------------------------------------------------------------------------------------------------------

@@ -1,12 +1,15 @@
 """Reading text, locking, and writing output under a temporary name."""
 
+import json
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -100,6 +103,76 @@ def test_only_an_object_is_json(text, tmp_path):
     path.write_text(text)
     with pytest.raises(UserError, match="x.json"):
         files.read_json(path, REMEDY)
+
+
+@pytest.mark.parametrize("text", [b'{"a": 1' + b"0" * 5000 + b"}", b"\xef\xbb\xbf{", b'{"a": "\0"}'])
+def test_json_that_cannot_be_read_is_one_line(text, tmp_path):
+    path = tmp_path / "x.json"
+    path.write_bytes(text)
+    with pytest.raises(UserError, match="x.json") as caught:
+        files.read_json(path, REMEDY)
+    assert len(str(caught.value)) < 300
+
+
+def test_json_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "x.json").write_text('{"a": "Ä"}', encoding="utf-8-sig")
+    assert files.read_json(tmp_path / "x.json", REMEDY) == {"a": "Ä"}
+
+
+def test_a_line_or_a_file_that_is_too_long_is_not_read_whole(tmp_path, monkeypatch):
+    path = tmp_path / "x.txt"
+    path.write_text("1234\n12\n")
+    monkeypatch.setattr(files, "MAX_LINE", 6)
+    assert list(files.read_lines(path, REMEDY)) == ["1234", "12"]
+    path.write_text("1234\n1234567\n")
+    with pytest.raises(UserError, match="x.txt line 2: longer than 6 characters"):
+        list(files.read_lines(path, REMEDY))
+    monkeypatch.setattr(files, "MAX_TEXT", 10)
+    with pytest.raises(UserError, match="x.txt: larger than"):
+        files.read_text(path, REMEDY)
+
+
+def test_a_damaged_log_can_be_read(tmp_path):
+    path = tmp_path / "x.log"
+    path.write_bytes(b"good\n\xff\n\0\0\n")
+    assert list(files.read_lines(path, REMEDY, damaged=True)) == ["good", "\ufffd", "\0\0"]
+
+
+@dataclass
+class Example:
+    count: int
+    rate: float | None
+    names: list[str]
+    source: dict[str, Any] = field(default_factory=dict)
+    whole: bool = False
+
+
+GOOD = {"count": 3, "rate": 50, "names": ["a"], "source": {"b": [1]}, "whole": True}
+
+
+def test_a_record_of_the_stated_types(tmp_path):
+    assert files.to_record(Example, GOOD) == Example(3, 50, ["a"], {"b": [1]}, True)
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"count": 1, "rate": None, "names": []}))
+    assert files.read_record(path, Example, REMEDY) == Example(1, None, [])
+    path.write_text(json.dumps({**GOOD, "count": "3"}))
+    with pytest.raises(UserError, match='x.json: field count is "3", which is not of type int; give another file'):
+        files.read_record(path, Example, REMEDY)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("count", "3"), ("count", 3.0), ("count", True), ("count", None), ("count", 1 << 60), ("rate", "50"),
+        ("rate", float("nan")), ("rate", float("inf")), ("rate", 10**400), ("rate", True), ("names", "a"),
+        ("names", [1]), ("names", {"a": 1}), ("source", []), ("source", 1), ("whole", 1), ("other", 1),
+    ],
+)  # fmt: skip
+def test_a_field_of_another_type_is_named(name, value):
+    with pytest.raises(ValueError, match=f"field {name} is"):
+        files.to_record(Example, {**GOOD, name: value})
+    with pytest.raises(ValueError, match="field count is missing"):
+        files.to_record(Example, {"names": [], "rate": None})
 
 
 # ---- output ----------------------------------------------------------------------------------------------------------

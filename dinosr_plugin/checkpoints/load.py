@@ -9,10 +9,13 @@ from fairseq.tasks import FairseqTask
 from omegaconf import DictConfig
 
 from .. import register
+from ..compat.checkpoints import building, is_torch_file, read_checkpoint, read_fairseq_checkpoint
 from ..errors import UserError
-from ..interop.cpc_audio import read_cpc_audio
-from ..interop.fairseq_checkpoints import make_self_contained
-from .formats import is_torch_file
+from ..files import kind_of
+from ..interop.cpc_audio import from_cpc_audio
+from ..interop.fairseq_checkpoints import make_self_contained, require_speech_model
+
+__all__ = ["Loaded", "expects_normalized_waves", "is_torch_file", "load_model", "updates_of"]
 
 
 class Loaded(NamedTuple):
@@ -28,25 +31,24 @@ def load_model(path: str | Path) -> Loaded:
     checkpoint is needed.
 
     Raises:
-        UserError: no such file, not a checkpoint, truncated, or of a fairseq model that cannot be built.
+        UserError: no such file, damaged, not a checkpoint, or of a fairseq model that cannot be built.
     """
-    if not Path(path).is_file():
+    if kind_of(path) in ("nothing", "folder"):
         raise UserError(f"{path}: no such checkpoint; give a file that a training saved")
-    try:
-        if not is_torch_file(path):
-            raise UserError(f"{path}: not a PyTorch file; give a checkpoint that a training saved")
-        state = read_cpc_audio(path) or checkpoint_utils.load_checkpoint_to_cpu(str(path))
+    state = read_checkpoint(path)
+    register()  # the task of the checkpoint, too
+    with building([path], str(path)):
+        state = from_cpc_audio(state, path) or checkpoint_utils.load_checkpoint_to_cpu(str(path))
+        require_speech_model(state["cfg"], str(path))
         make_self_contained(state)
-        register()  # the task of the checkpoint, too
-        models, cfg, task = checkpoint_utils.load_model_ensemble_and_task([str(path)], state=state)
-    except UserError:
-        raise
-    except Exception as error:  # torch, pickle, zipfile, omegaconf and fairseq each raise their own
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            f"{path}: cannot be loaded as a fairseq checkpoint ({reason[0]}); check that the file is complete"
-        ) from error
+    models, cfg, task = checkpoint_utils.load_model_ensemble_and_task([str(path)], state=state)
     return Loaded(models[0].eval(), cfg, task)
+
+
+def updates_of(path: str | Path) -> int:
+    """Number of updates that a fairseq checkpoint has seen. Raises UserError for another file."""
+    history = read_fairseq_checkpoint(path).get("optimizer_history", [{}])
+    return history[-1].get("num_updates", 0)
 
 
 def expects_normalized_waves(cfg: Any) -> bool:

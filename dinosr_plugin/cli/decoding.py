@@ -114,14 +114,17 @@ def run_tune_lm(options: argparse.Namespace) -> int:
 
 
 def tuning_table(trials: Sequence) -> str:
-    """Table of the WERs of ``Trial``s: a row for each weight, a column for each word score."""
+    """Table of the error rates of ``Trial``s: a row for each weight, a column for each word score."""
     from ..evaluation.table import format_table
 
     scores = list(dict.fromkeys(trial.word_score for trial in trials))
     rows: dict[float, dict] = {}
     for trial in trials:
         rows.setdefault(trial.lm_weight, {"weight": f"{trial.lm_weight:g}"})[trial.word_score] = trial.rates["wer"]
-    columns = [("weight", "WER at LM weight", ""), *((score, f"word score {score:g}", ".2f") for score in scores)]
+    columns = [
+        ("weight", f"{trials[0].name} at LM weight", ""),
+        *((score, f"word score {score:g}", ".2f") for score in scores),
+    ]
     return format_table(list(rows.values()), columns)
 
 

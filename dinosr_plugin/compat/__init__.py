@@ -5,8 +5,14 @@ package contains workarounds. What the plug-in adds to fairseq's training loop (
 workaround: see ``dinosr_plugin.runs``.
 """
 
-from . import data, language_models, messages, training, versions
-from .data import audio_dataset, loaded_checkpoints, transform_batches  # noqa: F401  (used by the tasks)
+from . import checkpoints, data, evaluation, language_models, messages, training, versions
+from .data import (  # noqa: F401  (used by the tasks)
+    audio_dataset,
+    label_files_as_text,
+    loaded_checkpoints,
+    transform_batches,
+)
+from .evaluation import parse_instead_of_evaluating  # noqa: F401  (used by interop)
 from .versions import unblock_pool  # noqa: F401  (used by decoding)
 
 
@@ -17,17 +23,21 @@ def apply():
     versions.allow_fairseq_checkpoints()
     versions.broadcast_checkpoints()
     versions.build_hubert_ctc()
+    evaluation.parse_instead_of_evaluating()
+    checkpoints.check_loaded_checkpoints()
+    checkpoints.check_built_models()
+    checkpoints.split_only_lists_of_paths()
     messages.one_line_errors()
     messages.one_line_errors_in_hydra()
     messages.one_line_worker_errors()
     messages.one_line_save_dir_error()
     messages.open_log_file_once()
     messages.silence_weight_norm_warning()
+    data.dictionaries_as_text()
     data.one_corpus_per_batch()
     language_models.load_language_models()
     training.keep_waveforms_float32()
     training.half_precision_on_cpu()
-    training.nan_detector_of_objectives()
     training.overflow_on_cpu()
 
 

@@ -1,8 +1,10 @@
 """Which dataset and checkpoint fairseq's audio tasks and models read, and how ``fairseq-generate`` reads batches."""
 
+import io
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
+from ..files import is_file, read_lines
 from .wrapping import wrap_once
 
 
@@ -20,6 +22,39 @@ def audio_dataset(make: Callable) -> Iterator[None]:
         yield
     finally:
         audio_pretraining.FileAudioDataset = previous
+
+
+@contextmanager
+def label_files_as_text() -> Iterator[None]:
+    """Within this context fairseq's fine-tuning task reads label files with ``files.read_lines``.
+
+    Its own ``open`` has the encoding of the locale, and a byte order mark becomes part of the first label.
+    """
+    from fairseq.tasks import audio_finetuning
+
+    def open_labels(path, mode="r"):
+        return nullcontext(f"{line}\n" for line in read_lines(path, "make it with `dinosr manifest`"))
+
+    audio_finetuning.open = open_labels  # hides the built-in function
+    try:
+        yield
+    finally:
+        del audio_finetuning.open
+
+
+def dictionaries_as_text():
+    """fairseq reads dictionaries with ``files.read_lines``, so that a byte order mark is not part of a symbol."""
+    from fairseq.data import Dictionary
+
+    def make(previous):
+        def add_from_file(self, f):
+            if isinstance(f, str) and is_file(f):
+                f = io.StringIO("".join(f"{line}\n" for line in read_lines(f, "give a dictionary")))
+            return previous(self, f)
+
+        return add_from_file
+
+    wrap_once(Dictionary, "add_from_file", make)
 
 
 def one_corpus_per_batch():

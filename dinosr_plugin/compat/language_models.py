@@ -1,16 +1,22 @@
 """Loading fairseq's language models: where their dictionary is, and one-line errors."""
 
 import logging
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
+from ..files import is_file
+from .checkpoints import DoesNotFit, building, read_fairseq_checkpoint
 from .wrapping import wrap_once
 
 logger = logging.getLogger(__name__)
 
 HOW_TO = "give one made by fairseq-train --task language_modeling"
+ARCHITECTURES = ("lstm_lm", "transformer_lm")
+"""The models that are built from a file; others of fairseq read more files, or evaluate more of their options."""
 
 
 def load_language_models():
@@ -45,16 +51,48 @@ def language_model_faults(path: str, name: str) -> Iterator[None]:
         path: file of the language model.
         name: what the message calls it.
     """
-    if not Path(path).is_file():
-        raise UserError(f"{name}: no such file; {HOW_TO}")
     try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # torch, pickle, zipfile and fairseq raise exceptions of many classes
-        reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
+        with building([path], name):
+            require_language_model(path, name)
+            yield
+    except DoesNotFit as error:
+        reason = " ".join(f"{type(error.__cause__).__name__} {error.__cause__}".split())[:200]
         what = "not a language model, or trained with another dictionary than the dict.txt that was found"
         raise UserError(f"{name}: {what}; {HOW_TO} ({reason})") from error
+    except UserError as error:
+        if str(error).startswith(name):
+            raise
+        raise UserError(f"{name}: {str(error).removeprefix(f'{path}: ')}") from None
+
+
+def require_language_model(path: str, name: str) -> dict[str, Any]:
+    """The fields of a language model's task; raises UserError for another kind of model, and for one with embeddings of
+    another file."""
+    from fairseq.models import ARCH_MODEL_NAME_REGISTRY
+
+    state = read_fairseq_checkpoint(path, name, HOW_TO)
+    if state.get("args") is not None:
+        model = vars(state["args"])
+        task = {**model, "_name": model.get("task")}
+    else:
+        model, task = (fields_of(state["cfg"][part]) for part in ("model", "task"))
+    if task.get("_name") != "language_modeling":
+        raise UserError(f"{name}: not a language model, its task is {task.get('_name')}; {HOW_TO}")
+    kind = model.get("_name") or model.get("arch")
+    if ARCH_MODEL_NAME_REGISTRY.get(kind, kind) not in ARCHITECTURES:
+        raise UserError(
+            f"{name}: a language model of the architecture {kind}, which is not supported; give one of "
+            f"{' or '.join(ARCHITECTURES)}"
+        )
+    if model.get("decoder_embed_path"):
+        raise UserError(
+            f"{name}: its embeddings are in another file (decoder_embed_path), which is not supported; {HOW_TO}"
+        )
+    return task
+
+
+def fields_of(part: Any) -> dict[str, Any]:
+    return vars(part) if isinstance(part, Namespace) else part
 
 
 def dictionary_folder(path: str, folders: Sequence[str], name: str) -> Path:
@@ -62,18 +100,16 @@ def dictionary_folder(path: str, folders: Sequence[str], name: str) -> Path:
 
     Raises UserError if the file is not in any of these, or if ``path`` is not a language model.
     """
-    from fairseq import checkpoint_utils, utils
+    from fairseq import utils
 
     searched = [Path(path).parent, *map(Path, folders)]
     for folder in searched:
-        if (folder / "dict.txt").is_file():
+        if is_file(folder / "dict.txt"):
             return folder
-    task = checkpoint_utils.load_checkpoint_to_cpu(path)["cfg"]["task"]
-    if not str(task.get("_name")).endswith("language_modeling"):
-        raise UserError(f"{name}: not a language model, its task is {task.get('_name')}; {HOW_TO}")
-    if task.get("data"):
-        searched.append(Path(utils.split_paths(task["data"])[0]))
-    if not (searched[-1] / "dict.txt").is_file():
+    data = require_language_model(path, name).get("data")
+    if isinstance(data, str) and data:
+        searched.append(Path(utils.split_paths(data)[0]))
+    if not is_file(searched[-1] / "dict.txt"):
         where = ", ".join(map(str, searched))
         raise UserError(
             f"{name}: no dict.txt (its dictionary) in {where}; copy it there from the folder of fairseq-preprocess"

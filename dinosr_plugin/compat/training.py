@@ -67,26 +67,6 @@ def overflow_on_cpu():
     wrap_once(Trainer, "train_step", make)
 
 
-def nan_detector_of_objectives():
-    """fairseq's search for the module behind a NaN hooks the backward pass of every module, the objective included.
-
-    torch accepts such a hook only where the output is a tensor, a sequence or a dict, and an objective returns an
-    ``Output``. Its parts keep their hooks.
-    """
-    from fairseq.nan_detector import NanDetector
-
-    def make(previous):
-        def add_hooks(self, module):
-            previous(self, module)
-            name = module._NanDetector__module_name  # given by NanDetector; empty for the objective
-            if not name and self.backward:
-                self.bhooks.pop().remove()
-
-        return add_hooks
-
-    wrap_once(NanDetector, "add_hooks", make)
-
-
 @contextmanager
 def ignore_cuda_calls() -> Iterator[None]:
     """Within this context ``tensor.cuda()`` returns the tensor itself."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..modules.codebook_figures import FIGURES
 from ..modules.frame_grid import SAMPLE_RATE
 from ..modules.output import Output
+from ..ranges import WEIGHT
 
 MEAN, UNITS, SUMS = "mean_", "units_", "codebook_"
 """Prefixes in a logging output: of scalars times sample size, of the number of units, and of sums over codebooks."""
@@ -23,7 +24,8 @@ SINGLY = ("loss", "accuracy", "target_ppl", "pred_ppl", "active_codes")
 @dataclass
 class DinoSRCriterionConfig(FairseqDataclass):
     loss_weights: Dict[str, float] = field(
-        default_factory=dict, metadata={"help": "weight of each loss by name; a loss that is not named has weight 1"}
+        default_factory=dict,
+        metadata={"range": WEIGHT, "help": "weight of each loss by name; a loss that is not named has weight 1"},
     )
 
 

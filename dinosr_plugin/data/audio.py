@@ -4,26 +4,47 @@ copies.
 A problem with one file is an ``AudioError``; the tools collect these and report them together.
 """
 
+import io
 import math
 import os
+import stat
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import soundfile as sf
 from tqdm import tqdm
 
 from ..errors import UserError
+from ..files import require_folder
 from ..modules.frame_grid import SAMPLE_RATE
 
 SUFFIXES = (".wav", ".flac", ".ogg")
-BLOCK = 1 << 20  # samples decoded at a time (65 s), which bounds the memory for recordings of hours
+# Of other files that libsndfile reads, and whose samples `convert` therefore copies
+CONVERTIBLE = (
+    ".aif", ".aiff", ".aifc", ".au", ".caf", ".mp2", ".mp3", ".nist", ".oga", ".opus", ".rf64", ".snd", ".sph", ".voc",
+    ".w64",
+)  # fmt: skip
+# Of sound that libsndfile cannot read
+UNREADABLE = (".3gp", ".aac", ".ac3", ".amr", ".ape", ".m4a", ".m4b", ".mka", ".mp4", ".spx", ".webm", ".wma", ".wv")
+BLOCK = 1 << 20  # samples of all channels decoded at a time (65 s of 16 kHz mono), which bounds the memory
+SECONDS = 60  # of a recording that are converted to 16 kHz at a time
 BATCH = 32  # files per task of a thread: one future for each of a million files would take more memory than the results
+# What a header may claim. Slower recordings hold no speech; 768 kHz is the highest rate of audio converters. The filter
+# that resamples has up to 20 taps for each Hz of the higher rate, so the rate also bounds its size (120 MB).
+MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz
+MAX_SAMPLES = 1 << 40  # two years at 16 kHz
 # Prefixes of libsndfile's names of codecs that decode to the same samples from the middle of a file as from its start.
 STATELESS = ("PCM", "FLOAT", "DOUBLE")
+WAITS = (1.0, 2.0)  # seconds before a file is read again: a network disk, or another process is writing the file
+UNKNOWN_LENGTH = 0x7F000000  # programs that write to a pipe state a length of 2 or 4 GiB, or a little less
+MAX_CHUNKS = 1000  # of a WAV or AIFF file, before its samples
 NOT_FINITE = "contains NaN or infinite samples; remove it or create it again"
 MONO_COPIES = "make 16 kHz mono copies with `dinosr manifest folder ROOT --convert NEW_DIR --out DIR`"
 REMAKE_MANIFEST = "make the manifest again with `dinosr manifest`"
@@ -36,18 +57,27 @@ class AudioError(ValueError):
     """Why one audio file cannot be used, and the remedy; the caller adds the file's name."""
 
 
+class OtherAudio(AudioError):
+    """An intact file of another format, or with samples that are not numbers: reading it again would not help."""
+
+
 @dataclass(frozen=True)
 class Header:
-    """Length and format of an audio file, as its header states them."""
+    """Length and format of an audio file, as its header states them.
+
+    ``unfinished``: the header of a WAV file states no length because the recorder was switched off; the length is that
+    of the samples that the file contains.
+    """
 
     samples: int  # per channel
     rate: int  # Hz
     channels: int
+    unfinished: bool = False
 
 
 @dataclass(frozen=True)
 class Sound:
-    """What decoding a whole file shows."""
+    """What decoding a file shows."""
 
     header: Header
     finite: bool  # no NaN and no infinite sample
@@ -74,48 +104,191 @@ def find_files(root: Path, suffixes: tuple[str, ...]) -> list[str]:
     return sorted(paths)
 
 
-def find_audio(root: Path) -> list[str]:
-    """``find_files`` for .wav, .flac and .ogg files. Raises UserError if there are none."""
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder; give the folder that contains the audio files")
-    paths = find_files(root, SUFFIXES)
+def find_audio(root: Path, convertible: bool = False) -> list[str]:
+    """``find_files`` for .wav, .flac and .ogg files, and ``CONVERTIBLE`` ones if asked for.
+
+    Raises UserError if there are none.
+    """
+    remedy = "give the folder that contains the audio files"
+    require_folder(root, remedy)
+    paths = find_files(root, SUFFIXES + CONVERTIBLE if convertible else SUFFIXES)
     if not paths:
-        raise UserError(f"{root}: contains no .wav, .flac or .ogg file; give the folder that contains the audio files")
+        kinds = "sound file that can be converted" if convertible else ".wav, .flac or .ogg file"
+        others = other_sound(root, convertible)
+        raise UserError(f"{root}: contains no {kinds}; {'; '.join(others) if others else remedy}")
     return paths
 
 
-def is_cut_wav(path: Path) -> bool:
-    """Whether a RIFF file is shorter than its header states, which libsndfile does not report."""
+def other_sound(root: Path, convertible: bool) -> list[str]:
+    """Notes about the sound files that ``find_audio`` leaves out: how many of which kind, and how to use them."""
+    suffixes = [PurePosixPath(path.lower()).suffix for path in find_files(root, CONVERTIBLE + UNREADABLE)]
+    copied = "add --convert NEW_FOLDER, which copies them as 16 kHz mono FLAC"
+    remedies = {
+        CONVERTIBLE: copied,
+        UNREADABLE: "convert each with `ffmpeg -i FILE FILE.flac`, libsndfile cannot read it",
+    }
+    notes = []
+    for kinds, remedy in remedies.items():
+        counts = Counter(suffix for suffix in suffixes if suffix in kinds)
+        if counts and not (convertible and kinds == CONVERTIBLE):
+            listed = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
+            notes.append(f"{listed} file(s) left out; {remedy}")
+    return notes
+
+
+# ---- opening ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def open_sound(path: Path) -> Iterator[sf.SoundFile]:
+    """A sound file, open for reading; every reader of this package opens it here.
+
+    Every error of the system and of libsndfile within the context becomes an ``AudioError``, which is also raised for
+    anything but a regular file, and for rates and lengths outside the bounds above. No sample has been decoded by then.
+    """
+    require_sound(path)
+    try:
+        with ExitStack() as stack:
+            file = stack.enter_context(sf.SoundFile(os.fsencode(path)))  # bytes: a name need not be UTF-8
+            if file.frames == 0 and (places := unfinished_lengths(path)):
+                file = stack.enter_context(sf.SoundFile(stack.enter_context(Unfinished(path, places))))
+            if not MIN_RATE <= file.samplerate <= MAX_RATE:
+                what = f"{file.samplerate} Hz, a rate not between {MIN_RATE} and {MAX_RATE} Hz"
+                raise OtherAudio(f"its header states {what}; remove it or fetch it again")
+            if file.frames > MAX_SAMPLES:
+                raise AudioError(f"its header states {file.frames} samples; remove it or fetch it again")
+            if file.subtype.startswith("MPEG"):
+                file.seek(0)  # as soundfile.read: without it, the first samples of MP3 files differ in rounding
+            yield file
+    except (sf.SoundFileError, OSError) as error:
+        raise unreadable(error) from error
+
+
+def require_sound(path: Path) -> None:
+    """Raises AudioError for anything but a regular file that is not empty."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise AudioError(f"no such file; restore it or {REMAKE_MANIFEST}") from None
+    except OSError as error:
+        raise unreadable(error) from error
+    except ValueError as error:  # a null character
+        raise AudioError(f"its name cannot be used ({error}); {REMAKE_MANIFEST}") from error
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe might wait for ever
+        raise AudioError("not a file, but a folder, a pipe or a device; remove it")
+    if status.st_size == 0:
+        raise AudioError("zero bytes long; remove it or fetch it again")
+
+
+class Unfinished(io.FileIO):
+    """A WAV file in which the 4-byte fields at these places read 0xFFFFFFFF: as long as the file contains samples."""
+
+    def __init__(self, path: Path, places: tuple[int, ...]):
+        super().__init__(path)
+        self.places = places
+
+    def readinto(self, buffer: Any) -> int:
+        start = self.tell()
+        count = super().readinto(buffer)
+        for place in self.places:
+            for at in range(max(place, start), min(place + 4, start + count)):
+                buffer[at - start : at - start + 1] = b"\xff"
+        return count
+
+
+class SoundChunk(NamedTuple):
+    """Where a WAV or AIFF file contains its samples: the length of the file and of the samples as the header states
+    them, where the latter is stated, and the number of bytes that follow. All in bytes."""
+
+    file_length: int
+    length: int
+    place: int
+    available: int
+
+
+def sound_chunk(path: Path) -> SoundChunk | None:
+    """None for other formats, and where the samples are not found."""
     with open(path, "rb") as file:
-        head = file.read(8)
-    declared = int.from_bytes(head[4:8], "little")
-    streamed = declared == 0 or declared >= 0x7FFFFFFF  # written to a pipe: the length was unknown
-    # tolerate one byte: some programs count the padding byte of an odd chunk but do not write it
-    return head[:4] == b"RIFF" and not streamed and declared + 8 > path.stat().st_size + 1
+        kind, size = file.read(4), os.fstat(file.fileno()).st_size
+        if kind not in (b"RIFF", b"RIFX", b"FORM"):
+            return None
+        order: Any = "little" if kind == b"RIFF" else "big"
+        file_length = int.from_bytes(file.read(4), order)
+        file.seek(12)
+        for _ in range(MAX_CHUNKS):
+            name, length = file.read(4), int.from_bytes(file.read(4), order)
+            if name in (b"data", b"SSND"):
+                return SoundChunk(file_length, length, file.tell() - 4, size - file.tell())
+            if not name:
+                return None
+            file.seek(length + length % 2, os.SEEK_CUR)
+    return None
+
+
+def is_cut(path: Path) -> bool:
+    """Whether a WAV or AIFF file contains fewer samples than its header states, which libsndfile does not report.
+
+    The length of the samples decides, not that of the file: some programs state the latter wrongly, or leave it 0, and
+    no sample is missing. One byte may be missing: some programs count the padding of an odd length without writing it.
+    A stream, whose length was not known when its header was written, cannot be told from a file that was cut.
+    """
+    chunk = sound_chunk(path)
+    return chunk is not None and chunk.available + 1 < chunk.length < UNKNOWN_LENGTH
+
+
+def unfinished_lengths(path: Path) -> tuple[int, ...]:
+    """Places of the two lengths in a WAV header that a recorder never filled in; () for other files.
+
+    Recorders and Python's ``wave`` write the header of an empty file first, and its lengths at the end. If they are
+    switched off before, samples follow that are outside of the file as its header describes it. An empty file whose
+    header was completed has its other chunks inside.
+    """
+    chunk = sound_chunk(path)
+    if chunk is None or chunk.length or not chunk.available or chunk.file_length + 8 > chunk.place + 4:
+        return ()
+    return (4, chunk.place)
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def header_of(file: sf.SoundFile) -> Header:
+    return Header(file.frames, file.samplerate, file.channels, isinstance(file.name, Unfinished))
 
 
 def read_header(path: Path) -> Header:
     """Length, rate and channels, in a fraction of a millisecond; also reads the last sample, to detect truncated files.
 
-    Raises AudioError for a file that is missing, empty, truncated, or not audio.
+    A file whose codec cannot be read from the middle (GSM 6.10) is decoded for that. Raises AudioError for a file that
+    is missing, empty, truncated, or not audio.
     """
-    try:
-        if path.stat().st_size == 0:
-            raise AudioError("zero bytes long; remove it or fetch it again")
-        if is_cut_wav(path):
+    with open_sound(path) as file:
+        header = header_of(file)
+        if is_cut(path):
             raise AudioError("truncated: shorter than its header says; fetch it again")
-        with sf.SoundFile(os.fsencode(path)) as file:  # bytes: a name need not be UTF-8
-            header = Header(file.frames, file.samplerate, file.channels)
-            if header.samples == 0:
-                raise AudioError("contains no samples (zero length or truncated); remove it or fetch it again")
+        if header.samples == 0:
+            raise AudioError("contains no samples (zero length or truncated); remove it or fetch it again")
+        try:
             file.seek(header.samples - 1)
-            if len(file.read(1)) != 1:
-                raise AudioError("truncated: its last sample cannot be read; fetch it again")
-    except FileNotFoundError:
-        raise AudioError(f"no such file; restore it or {REMAKE_MANIFEST}") from None
-    except (sf.LibsndfileError, OSError) as error:
-        raise unreadable(error) from error
+            if len(file.read(1)) == 1:
+                return header
+            failure: Exception | None = None
+        except sf.SoundFileError as error:
+            failure = error
+    if decoded_samples(path) != header.samples:
+        raise (
+            unreadable(failure) if failure else AudioError("truncated: its last sample cannot be read; fetch it again")
+        )
     return header
+
+
+def decoded_samples(path: Path) -> int:
+    """Number of samples that can be decoded from the start; 0 if decoding fails."""
+    try:
+        with open_sound(path) as file:
+            return sum(len(block) for block in blocks(file))
+    except AudioError:
+        return 0
 
 
 def unreadable(error: Exception) -> AudioError:
@@ -123,65 +296,107 @@ def unreadable(error: Exception) -> AudioError:
     return AudioError(f"unreadable or truncated ({reason.strip().rstrip('.')}); remove it or fetch it again")
 
 
-def read_sound(path: Path) -> Sound:
-    """Decodes the whole file. Raises AudioError as ``read_header`` does, and for damage anywhere in the file."""
+def blocks(file: sf.SoundFile, length: int | None = None) -> Iterator[np.ndarray]:
+    """The next ``length`` samples, or all: blocks (n,), or (n, channels), float32. Ends early where the file does.
+
+    Raises AudioError if decoding fails.
+    """
+    at_a_time = max(1, BLOCK // file.channels)
+    while length is None or length > 0:
+        try:
+            block = file.read(at_a_time if length is None else min(at_a_time, length), dtype="float32")
+        except (sf.SoundFileError, OSError) as error:
+            raise unreadable(error) from error
+        if not len(block):
+            return
+        yield block
+        length = None if length is None else length - len(block)
+
+
+def require_match(file: sf.SoundFile, samples: int, rate: int) -> None:
+    """Raises AudioError unless the header states one channel, this rate and this number of samples."""
+    header = header_of(file)
+    if wrong := wrong_format(header, rate):
+        raise OtherAudio(f"{wrong}; {MONO_COPIES}")
+    if header.samples == 0:
+        raise AudioError("contains no samples; remove it or fetch it again")
+    if header.samples != samples:
+        raise AudioError(f"{header.samples} samples, but {samples} in the manifest; {REMAKE_MANIFEST}")
+
+
+def read_sound(path: Path, max_samples: int = MAX_SAMPLES) -> Sound:
+    """Decodes the whole file, or its first ``max_samples`` samples: a longer one than in the manifest cannot be used.
+
+    Raises AudioError as ``read_header`` does, and for damage anywhere in the file.
+    """
     header = read_header(path)
-    finite, silent = True, True
-    try:
-        with sf.SoundFile(path) as file:
-            for block in file.blocks(BLOCK, dtype="float32"):
-                finite = finite and bool(np.isfinite(block).all())
-                silent = silent and np.count_nonzero(block) == 0
-    except (sf.LibsndfileError, OSError) as error:
-        raise unreadable(error) from error
+    finite, silent, count = True, True, 0
+    with open_sound(path) as file:
+        for block in blocks(file, max_samples):
+            finite = finite and bool(np.isfinite(block).all())
+            silent = silent and np.count_nonzero(block) == 0
+            count += len(block)
+    if count != min(header.samples, max_samples):
+        raise AudioError("truncated: its end cannot be read; fetch it again")
     return Sound(header, finite, silent)
+
+
+def read_wave(path: Path, samples: int, rate: int = SAMPLE_RATE) -> np.ndarray:
+    """All samples of a mono file, (samples,) float32 in [-1, 1]. Raises AudioError as ``read_part`` does."""
+    return read_part(path, samples, 0, samples, rate)
 
 
 def read_part(path: Path, samples: int, start: int, length: int, rate: int = SAMPLE_RATE) -> np.ndarray:
     """Samples ``start`` to ``start + length`` of a mono file, (length,) float32, without decoding the rest.
 
-    Raises AudioError if the file is not mono at ``rate`` Hz, does not have ``samples`` samples, or if this part of it
-    is damaged. Damage elsewhere in the file is not detected.
+    If the codec depends on earlier samples, these are decoded too (see ``parts_are_exact``).
+
+    Raises AudioError, before anything is decoded, if the file is not mono at ``rate`` Hz or does not have ``samples``
+    samples, and if this part of it is damaged. Damage elsewhere in the file is not detected.
     """
-    try:
-        with sf.SoundFile(os.fsencode(path)) as file:
-            if wrong := wrong_format(Header(file.frames, file.samplerate, file.channels), rate):
-                raise AudioError(f"{wrong}; {MONO_COPIES}")
-            if file.frames != samples:
-                raise AudioError(f"{file.frames} samples, but {samples} in the manifest; {REMAKE_MANIFEST}")
+    with open_sound(path) as file:
+        require_match(file, samples, rate)
+        if start and is_stateless(file):
             file.seek(start)
-            wave = file.read(length, dtype="float32")
-    except (sf.LibsndfileError, OSError) as error:
-        raise unreadable(error) from error
+        else:
+            for _ in blocks(file, start):
+                pass
+        parts = list(blocks(file, length))
+    wave = parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, dtype=np.float32), *parts])
     if len(wave) != length:
         raise AudioError("truncated: its end cannot be read; fetch it again")
     if not np.isfinite(wave).all():
-        raise AudioError(NOT_FINITE)
+        raise OtherAudio(NOT_FINITE)
     return wave
+
+
+def with_retries(read: Callable[[], Result]) -> Result:
+    """``read()``, tried three times. Raises AudioError as ``read``; ``OtherAudio`` at once."""
+    for wait in WAITS:
+        try:
+            return read()
+        except OtherAudio:
+            raise
+        except AudioError:
+            time.sleep(wait)
+    return read()
+
+
+def is_stateless(file: sf.SoundFile) -> bool:
+    return bool(file.subtype.startswith(STATELESS))
 
 
 def parts_are_exact(path: Path) -> bool:
-    """Whether ``read_part`` returns exactly the samples that reading the whole file returns, bit by bit.
+    """Whether ``read_part`` reads only the part, and exactly the samples that reading the whole file returns.
 
-    It does not if the codec depends on earlier samples: Opus and MP3 give approximately the same samples, and GSM files
-    cannot be read in part. False for a file that cannot be opened.
+    It does not if the codec depends on earlier samples: from the middle of a file, Opus and MP3 give approximately the
+    same samples, and GSM files cannot be read. False for a file that cannot be opened.
     """
     try:
-        with sf.SoundFile(os.fsencode(path)) as file:
-            return file.subtype.startswith(STATELESS)
-    except (sf.LibsndfileError, OSError):
+        with open_sound(path) as file:
+            return is_stateless(file)
+    except AudioError:
         return False
-
-
-def load_wave(path: Path) -> np.ndarray:
-    """(T,) float32 in [-1, 1]. Raises UserError for a file that cannot be read or is not 16 kHz mono."""
-    try:
-        wave, rate = sf.read(path, dtype="float32")
-    except (OSError, sf.LibsndfileError) as error:
-        raise UserError(f"{path}: {unreadable(error)}; `dinosr check` lists all such files") from error
-    if fault := wrong_format(Header(len(wave), rate, 1 if wave.ndim == 1 else wave.shape[1])):
-        raise UserError(f"{path}: {fault}; convert it with `dinosr manifest folder ROOT --convert NEW_DIR`")
-    return wave
 
 
 def wrong_format(header: Header, rate: int = SAMPLE_RATE) -> str | None:
@@ -191,31 +406,122 @@ def wrong_format(header: Header, rate: int = SAMPLE_RATE) -> str | None:
     return f"{header.rate} Hz, {header.channels} channel(s) instead of {rate} Hz, 1 channel"
 
 
-def convert(source: Path, target: Path) -> int:
-    """Writes ``source`` as 16 kHz mono 16-bit FLAC and returns the number of samples.
+# ---- 16 kHz mono -----------------------------------------------------------------------------------------------------
 
-    The channels are averaged, and the mean is resampled with a polyphase filter. The samples of a file that is 16 kHz
-    mono 16-bit already are unchanged. Raises AudioError for an unreadable source, UserError for an unwritable target.
+
+class MonoFile:
+    """The mean of the channels of a file, read in pieces that may overlap: ``with MonoFile(path) as file: file.read``.
+
+    The file is decoded from its start to its end, so that every piece contains the samples of the whole file, whatever
+    the codec (within rounding, for MP3); only the last piece is kept. A piece that begins before the one read last
+    starts again.
+
+    Attributes:
+        header: the file's.
+        peak: largest absolute value so far; NaN if a sample is.
     """
-    from scipy.signal import resample_poly  # takes half a second to import
 
-    try:
-        sound, rate = sf.read(source, dtype="float32", always_2d=True)
-    except (sf.LibsndfileError, OSError) as error:
-        raise unreadable(error) from error
-    mono = sound.mean(axis=1)
-    if not np.isfinite(mono).all():
-        raise AudioError("contains NaN or infinite samples; remove it or fetch it again")
-    if rate != SAMPLE_RATE:
-        divisor = math.gcd(rate, SAMPLE_RATE)
-        mono = resample_poly(mono, SAMPLE_RATE // divisor, rate // divisor)
-    pcm = np.clip(np.rint(mono * 32768), -32768, 32767).astype(np.int16)  # the resampling filter can overshoot
+    def __init__(self, path: Path):
+        self.path, self.stack, self.peak = path, ExitStack(), 0.0
+
+    def __enter__(self) -> "MonoFile":
+        self.file = self.stack.enter_context(open_sound(self.path))
+        self.header = header_of(self.file)
+        self.start, self.kept = 0, np.zeros(0, dtype=np.float32)
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self.stack.__exit__(*error)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Samples ``start`` to ``stop`` at the file's rate, (stop - start,). Raises AudioError if it ends earlier."""
+        if start < self.start:
+            self.stack.close()
+            self.__enter__()
+        first, parts = self.start, [self.kept]  # the pieces that have been decoded, from sample `first` on
+        end = first + len(self.kept)
+        for block in blocks(self.file, stop - end):
+            mono = block if block.ndim == 1 else block.mean(axis=1)
+            self.peak = float(np.maximum(self.peak, np.abs(mono).max()))  # NaN if one of them is
+            parts.append(mono)
+            end += len(mono)
+            while parts and first + len(parts[0]) <= start:
+                first += len(parts.pop(0))
+        if end < stop:
+            raise AudioError("truncated: shorter than its header says; download or copy it again")
+        self.start, self.kept = start, np.concatenate([self.kept[:0], *parts])[start - first :]
+        return self.kept[: stop - start]
+
+
+def samples_at_16k(header: Header) -> int:
+    return -(-header.samples * SAMPLE_RATE // header.rate)
+
+
+def read_16k(file: MonoFile, start: int, stop: int) -> np.ndarray:
+    """Samples ``start`` to ``stop`` of the audio at 16 kHz, mono: (stop - start,) float32.
+
+    Uses polyphase resampling and the mean of the channels.
+
+    A sample has the same value in whichever range it is read: each range is extended to whole seconds plus one second
+    at both ends, and the resampling filter spans only a few milliseconds. Raises AudioError if the file ends too early.
+    """
+    rate, samples = file.header.rate, file.header.samples
+    if rate == SAMPLE_RATE:
+        return file.read(start, stop)
+    from scipy.signal import resample_poly  # the import takes half a second
+
+    first, last = max(0, start // SAMPLE_RATE - 1), -(-stop // SAMPLE_RATE) + 1  # seconds
+    sound = file.read(first * rate, min(samples, last * rate))
+    shared = math.gcd(rate, SAMPLE_RATE)
+    wave = resample_poly(sound, SAMPLE_RATE // shared, rate // shared)
+    return wave[start - first * SAMPLE_RATE : stop - first * SAMPLE_RATE]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """What ``convert`` has written: samples at 16 kHz, and the peak of the source; 1 is full scale."""
+
+    samples: int
+    peak: float
+
+
+def convert(source: Path, target: Path) -> Copy:
+    """Writes ``source`` as 16 kHz mono 16-bit FLAC, in bounded memory.
+
+    The channels are averaged, and the mean is resampled with a polyphase filter. If the mean exceeds full scale, as in
+    files of floats, the whole file is scaled so that its peak is full scale. The samples of a file that is 16 kHz mono
+    16-bit already are unchanged. Raises AudioError for an unreadable source, UserError for an unwritable target.
+    """
+    with MonoFile(source) as file:
+        write_copy(file, target, 1.0)
+        if file.peak > 1:
+            write_copy(file, target, 1 / file.peak)
+        return Copy(samples_at_16k(file.header), file.peak)
+
+
+def write_copy(file: MonoFile, target: Path, scale: float) -> None:
+    samples, step = samples_at_16k(file.header), SECONDS * SAMPLE_RATE
+    with writing(target), sf.SoundFile(os.fsencode(target), "w", SAMPLE_RATE, 1, "PCM_16", format="FLAC") as copy:
+        for start in range(0, samples, step):
+            mono = read_16k(file, start, min(samples, start + step)) * np.float32(scale)
+            if not math.isfinite(file.peak):
+                raise OtherAudio("contains NaN or infinite samples; remove it or fetch it again")
+            # the resampling filter can overshoot
+            pcm = np.clip(np.rint(mono * 32768), -32768, 32767).astype(np.int16)
+            copy.write(pcm)
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Errors while a copy is written become UserErrors."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        sf.write(target, pcm, SAMPLE_RATE, subtype="PCM_16", format="FLAC")
-    except (sf.LibsndfileError, OSError) as error:
+        yield
+    except (sf.SoundFileError, OSError) as error:
         raise UserError(f"cannot write {target}: {error}; is the disk full, or the folder read-only?") from error
-    return len(pcm)
+
+
+# ---- many files ------------------------------------------------------------------------------------------------------
 
 
 def default_workers() -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..files import open_file
 from .manifest import Split
 
 WORD_START = "\u2581"
@@ -109,20 +110,33 @@ def number_fault(message: str) -> str:
 
 def read_model(path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"--bpe {path}: cannot be read ({error.strerror}); {ADVICE}") from error
+        with open_file(path, ADVICE) as file:
+            return file.read()
+    except UserError as error:
+        raise UserError(f"--bpe {error}") from error
 
 
 def load(model: bytes, path: Path) -> Any:
-    """sentencepiece's processor of a model; ``path`` is for the message."""
+    """sentencepiece's processor of a model; ``path`` is for the message.
+
+    Raises UserError for another or a damaged file: its pieces must be text without white space.
+    """
+    sentencepiece = import_sentencepiece()
     try:
-        processor = import_sentencepiece().SentencePieceProcessor(model_proto=model) if model else None
-    except RuntimeError:
-        processor = None
-    if processor is None:
-        raise UserError(f"--bpe {path}: not a sentencepiece model; {ADVICE}")
-    return processor
+        processor = sentencepiece.SentencePieceProcessor(model_proto=model or b"empty")
+        pieces = ordinary_pieces(processor)
+        if pieces and all(piece.split() == [piece] for piece in pieces):
+            return processor
+    except (RuntimeError, UnicodeDecodeError):
+        pass
+    raise UserError(f"--bpe {path}: not a sentencepiece model, or damaged; {ADVICE}")
+
+
+def ordinary_pieces(processor: Any) -> list[str]:
+    """The pieces that text is made of, in the model's order."""
+    numbers = range(processor.get_piece_size())
+    ordinary = [i for i in numbers if not (processor.is_unknown(i) or processor.is_control(i))]
+    return [processor.id_to_piece(i) for i in ordinary]
 
 
 def pieces_of(processor: Any, words: str) -> Iterator[str]:
@@ -145,9 +159,7 @@ def piece_dictionary(
     """(piece -> count, notes), in the model's order; characters unknown to the model come last, each with a note."""
     counts = {name: Counter(piece for line in lines for piece in line.split()) for name, lines in labels.items()}
     train_counts = sum((counts[name] for name in counted), Counter())
-    numbers = range(processor.get_piece_size())
-    ordinary = [i for i in numbers if not (processor.is_unknown(i) or processor.is_control(i))]
-    pieces = {piece: train_counts[piece] for piece in map(processor.id_to_piece, ordinary)}
+    pieces = {piece: train_counts[piece] for piece in ordinary_pieces(processor)}
     notes = []
     for name in labels:
         for symbol in sorted(counts[name].keys() - pieces.keys()):

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, first_few
+from ..files import kind_of, read_lines
 from .audio import (
     MONO_COPIES,
     NOT_FINITE,
@@ -39,9 +40,9 @@ from .manifest import (
     missing_root,
     parse_row,
     read_dictionary,
-    read_lines,
     read_root,
     read_rows,
+    shorten,
     speaker_of,
     utterance_id,
     words_of,
@@ -312,10 +313,6 @@ def report_differences(what: str, pairs: Iterable[tuple[int, str, str]], report:
         )
 
 
-def shorten(text: str) -> str:
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
 def check_transcripts(
     tsv: Path, root: Path, rows: list[NumberedRow | None], labels: dict[str, list[str]], report: Report
 ) -> None:
@@ -340,7 +337,11 @@ def check_transcripts(
 def folder_transcripts(root: Path, folder: str, report: Report) -> dict[str, str]:
     """Utterance id -> words of the *.trans.txt files of one folder; empty if it has none."""
     words: dict[str, str] = {}
-    for transcript in sorted((root / folder).glob(f"*{TRANSCRIPTS}")):
+    try:
+        transcripts = sorted((root / folder).glob(f"*{TRANSCRIPTS}"))
+    except OSError:  # a name that is too long
+        return {}
+    for transcript in transcripts:
         words.update(read_transcripts(root, f"{folder}/{transcript.name}", report.problems))
     return words
 
@@ -350,13 +351,25 @@ def folder_transcripts(root: Path, folder: str, report: Report) -> dict[str, str
 
 def check_audio(root: Path, rows: list[NumberedRow], workers: int, report: Report) -> None:
     """Decodes every file completely. If no file exists, the root is wrong: one problem instead of one per file."""
-    if rows and not any((root / row.path).exists() for row in rows):
+    if rows and not any(exists(root / row.path) for row in rows):
         remedy = f"{REMAKE_MANIFEST}, or correct the folder in its first line"
         report.problems.append(f"none of the {len(rows)} files exists under {root}; {remedy}")
         return
-    sounds = map_files(read_sound, [root / row.path for row in rows], workers, "reading audio")
+    sounds = map_files(lambda row: read_sound(root / row.path, row.samples), rows, workers, "reading audio")
+    unfinished = [row.path for row, sound in zip(rows, sounds) if isinstance(sound, Sound) and sound.header.unfinished]
+    if unfinished:
+        what = "file(s) have a header without a length; all samples in them are used"
+        report.notes.append(f"{len(unfinished)} {what}: {first_few(unfinished)}")
     for row, sound in zip(rows, sounds):
         report.problems += [f"{row.path}: {fault}" for fault in sound_faults(row, sound)]
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a path, or the system refuses to tell, which reading it reports."""
+    try:
+        return kind_of(path) != "nothing"
+    except UserError:
+        return True
 
 
 def sound_faults(row: NumberedRow, sound: Sound | AudioError) -> list[str]:

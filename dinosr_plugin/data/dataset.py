@@ -13,7 +13,6 @@ items one by one and read whole files each time: ``AddTargetDataset`` of fine-tu
 
 from .. import compat  # noqa: F401  # isort: skip  (before fairseq is imported)
 import logging
-import time
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,20 +21,17 @@ from typing import Any
 import numpy as np
 import torch
 from fairseq.data import FairseqDataset, FileAudioDataset
+from fairseq.data.data_utils import compute_block_mask_1d
 from fairseq.data.text_compressor import TextCompressionLevel, TextCompressor
 from torch import Tensor
 
 from ..errors import UserError
 from .audio import (
-    MONO_COPIES,
-    NOT_FINITE,
-    REMAKE_MANIFEST,
     AudioError,
-    Header,
     parts_are_exact,
-    read_header,
     read_part,
-    wrong_format,
+    read_wave,
+    with_retries,
 )
 from .labels import FrameLabels, collate_labels, count_classes, read_labels
 from .manifest import read_root, read_rows
@@ -43,7 +39,6 @@ from .manifest import read_root, read_rows
 logger = logging.getLogger(__name__)
 
 NAMED = 10  # bad files that each process logs by name; after these, every hundredth
-RETRY = 1.0  # seconds before a file of the wrong length is read again
 SUBSTITUTES = 20  # files tried in place of a batch that has no good one: enough unless the disk is gone
 
 
@@ -110,6 +105,7 @@ class SpeechDataset(FileAudioDataset):
         self.text_compressor = TextCompressor(text_compression_level)
         self.load_rows(Path(manifest_path))
         self.label_rate = label_rate
+        self.label_files = [str(Path(manifest_path).with_suffix(f".{kind}")) for kind in labels]
         self.labels = [self.load_labels(Path(manifest_path), kind) for kind in labels]
         self.set_bucket_info(num_buckets)
         self.seed = seed
@@ -152,25 +148,43 @@ class SpeechDataset(FileAudioDataset):
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        """fairseq's item of a whole file.
+
+        fairseq's own method takes some names for members of ZIP archives, and decodes a file before it looks at its
+        length and rate.
+        """
         try:
-            return self.read(index)
+            wave = self.read(index)
         except AudioError as error:
             self.refuse(index, error)
             return {"id": index, "source": None}  # fairseq's collater leaves these out
+        item = {"id": index, "source": self.layer_norm(index, wave)}
+        return {**item, "precomputed_mask": self.block_mask(len(wave))} if self.is_compute_mask else item
 
-    def read(self, index: int) -> dict[str, Any]:
-        """fairseq's item of a whole file. A file of the wrong length is read a second time.
+    def read(self, index: int) -> Tensor:
+        """(T,) float32. A file that cannot be read, or has another length than in the manifest, is read three times.
 
         Raises AudioError for a file that cannot be used.
         """
-        item = self.decode(index)
-        if len(item["source"]) != self.sizes[index]:
-            time.sleep(RETRY)  # another process may be writing it
-            item = self.decode(index)
-        if len(item["source"]) != self.sizes[index]:
-            counts = f"{len(item['source'])} samples, but {self.sizes[index]} in the manifest"
-            raise AudioError(f"{counts}; {REMAKE_MANIFEST}")
-        return {**item, "source": self.layer_norm(index, item["source"])}
+        return with_retries(lambda: self.decode(index))
+
+    def decode(self, index: int) -> Tensor:
+        """(T,) float32. Raises AudioError as ``read_wave``."""
+        return torch.from_numpy(read_wave(self.path(index), int(self.sizes[index]), self.sample_rate))
+
+    def block_mask(self, samples: int) -> Tensor:
+        """The masks of ``task.precompute_mask_config``, as fairseq's ``FileAudioDataset`` makes them."""
+        return compute_block_mask_1d(
+            shape=(self.clone_batch, self._get_mask_indices_dims(samples)),
+            mask_prob=self.mask_prob,
+            mask_length=self.mask_length,
+            mask_prob_adjust=self.mask_prob_adjust,
+            inverse_mask=self.inverse_mask,
+            require_same_masks=True,
+            expand_adjcent=self.expand_adjacent,
+            mask_dropout=self.mask_dropout,
+            non_overlapping=self.non_overlapping,
+        )
 
     def layer_norm(self, index: int, wave: Tensor) -> Tensor:
         """Normalises a whole utterance if ``normalize`` is set, (T,) -> (T,); stores the statistics for its crops."""
@@ -206,35 +220,6 @@ class SpeechDataset(FileAudioDataset):
         start = self.crop_start(samples, length, index)
         wave = read_part(self.path(index), samples, start, min(length, samples), self.sample_rate)
         return (torch.from_numpy(wave) - self.means[index]) * self.scales[index]
-
-    def decode(self, index: int) -> dict[str, Any]:
-        """fairseq's item; fairseq tries to read a file three times within a second.
-
-        Raises AudioError for a file that is not mono audio at ``sample_rate``.
-        """
-        try:
-            return super().__getitem__(index)
-        except AudioError:
-            raise
-        except Exception as error:
-            if not str(error).startswith("Failed to load"):
-                raise
-            read_header(self.path(index))  # usually raises an AudioError with a more exact reason
-            raise AudioError("cannot be decoded; remove it or fetch it again") from error
-
-    def postprocess(self, feats: Tensor, curr_sample_rate: int) -> Tensor:
-        """Checks a decoded waveform, (T,) or (T, channels) -> (T,), before it is normalised.
-
-        fairseq would average the channels without a warning. Raises AudioError.
-        """
-        header = Header(len(feats), curr_sample_rate, 1 if feats.dim() == 1 else feats.size(1))
-        if wrong := wrong_format(header, self.sample_rate):
-            raise AudioError(f"{wrong}; {MONO_COPIES}")
-        if header.samples == 0:
-            raise AudioError("contains no samples; remove it or fetch it again")
-        if not np.isfinite(feats.numpy()).all():  # torch.isfinite takes 20 times as long, a fifth of the decoding time
-            raise AudioError(NOT_FINITE)
-        return feats
 
     def name(self, index: int) -> str:
         return self.text_compressor.decompress(self.fnames[index])

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import UserError, first_few
+from ..files import read_lines
 from .audio import SAMPLE_RATE
-from .manifest import read_dictionary, read_lines
+from .manifest import is_number, read_dictionary, shorten
 
 if TYPE_CHECKING:  # torch is imported where it is used: `dinosr check` reads labels without it
     from torch import Tensor
@@ -111,15 +112,14 @@ def read_labels(
 def parse_labels(line: str, classes: int) -> np.ndarray:
     """(L,) int32, from 0 to classes - 1. Raises ValueError whose message describes the fault."""
     symbols = line.split()
-    try:
-        labels = np.array(symbols, dtype=np.int32)
-    except (ValueError, OverflowError):
-        wrong = next(symbol for symbol in symbols if not symbol.isdecimal() or len(symbol) > 9)
-        raise ValueError(f"{wrong!r} is not a label, which is an integer from 0 to {classes - 1}") from None
-    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
-        wrong = labels[(labels < 0) | (labels >= classes)][0]
+    wrong = next((symbol for symbol in symbols if not is_number(symbol)), None)
+    if wrong is not None:
+        raise ValueError(f"{shorten(wrong)!r} is not a label, which is an integer from 0 to {classes - 1}")
+    labels = np.array(symbols, dtype=np.int64)
+    if len(labels) and labels.max() >= classes:
+        wrong = labels[labels >= classes][0]
         raise ValueError(f"label {wrong} is not in the dictionary, whose labels are 0 to {classes - 1}")
-    return labels
+    return labels.astype(np.int32)
 
 
 def collate_labels(sets: Sequence[FrameLabels], utterances: Sequence[int]) -> "Tensor":

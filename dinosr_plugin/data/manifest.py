@@ -11,15 +11,17 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 from ..errors import UserError
-from .audio import REMAKE_MANIFEST, SAMPLE_RATE
+from ..files import read_lines
+from .audio import MAX_SAMPLES, REMAKE_MANIFEST, SAMPLE_RATE
 
 SHOWN = 20  # maximum number of problems that are listed; the others are only counted
 MAKE = "make it with `dinosr manifest`"
 NO_ROWS = f"empty manifest, no row after its first line; {MAKE}"
 WORD_END = "|"
+MAX_DIGITS = 18  # numbers of so many digits fit into int64
 
 
 @dataclass(frozen=True)
@@ -123,27 +125,6 @@ def words_fault(words: str) -> str | None:
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-def open_text(path: Path, remedy: str) -> TextIO:
-    """Opens a UTF-8 text file. Raises UserError with the remedy if that fails."""
-    try:
-        return open(path, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
-
-
-def read_lines(path: Path, remedy: str) -> Iterator[str]:
-    """The lines of a text file without line breaks, one at a time.
-
-    Raises UserError for a file that is missing or not UTF-8.
-    """
-    with open_text(path, remedy) as file:
-        try:
-            for line in file:
-                yield line.rstrip("\n")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: not UTF-8 text; {remedy}") from error
-
-
 def manifest_lines(tsv: Path) -> Iterator[str]:
     """The manifest's lines, the root folder first.
 
@@ -169,14 +150,26 @@ def missing_root(root: Path) -> str:
     return f"its root folder {root} does not exist; {REMAKE_MANIFEST}, or correct the folder in its first line"
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number from 0 that fits into 64 bits: at most 18 ASCII digits."""
+    return text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
+
+
+def shorten(text: str) -> str:
+    """At most 40 characters of a text, for a message."""
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
 def parse_row(line: str) -> tuple[str, int]:
     """``relative/path<TAB>samples`` -> (path, samples). Raises ValueError whose message describes the fault."""
     fields = line.strip().split("\t")
     if len(fields) != 2:
         raise ValueError(f"{len(fields)} field(s) instead of relative/path<TAB>samples")
     path, samples = fields
-    if not (samples.isascii() and samples.isdigit() and int(samples) > 0):
-        raise ValueError(f"the number of samples is {samples!r}; it must be a positive integer")
+    if not is_number(samples) or not 0 < int(samples) <= MAX_SAMPLES:
+        raise ValueError(
+            f"the number of samples is {shorten(samples)!r}; it must be an integer from 1 to {MAX_SAMPLES}"
+        )
     return path, int(samples)
 
 
@@ -212,8 +205,8 @@ def read_dictionary(path: Path) -> dict[str, int]:
     symbols: dict[str, int] = {}
     for number, line in enumerate(read_lines(path, MAKE), start=1):
         symbol, _, count = line.rstrip().rpartition(" ")
-        if not symbol or not count.isdigit():
-            raise UserError(f"{path} line {number}: {line!r} is not `symbol count`; {MAKE}")
+        if not symbol or not is_number(count):
+            raise UserError(f"{path} line {number}: {shorten(line)!r} is not `symbol count`; {MAKE}")
         if symbol in symbols:
             raise UserError(f"{path} line {number}: duplicate symbol {symbol!r}; {MAKE}")
         symbols[symbol] = int(count)
@@ -283,8 +276,11 @@ def write_splits(
     return notes
 
 
-def write_files(out: Path, files: Mapping[str, bytes | Iterable[str]]) -> None:
-    """Writes name -> lines (or bytes) under temporary names, then renames all files; a failure leaves no file."""
+def write_files(out: Path, files: Mapping[str, bytes | Iterable[str]], option: str = "--out") -> None:
+    """Writes name -> lines (or bytes) under temporary names, then renames all files; a failure leaves no file.
+
+    ``option``: what the folder was given with, for messages.
+    """
     written: dict[Path, Path] = {}
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -299,7 +295,7 @@ def write_files(out: Path, files: Mapping[str, bytes | Iterable[str]]) -> None:
         for unfinished, final in written.items():
             os.replace(unfinished, final)
     except OSError as error:
-        raise unwritable(out, error.strerror) from error
+        raise unwritable(out, error.strerror, option) from error
     finally:
         for unfinished in written:
             unfinished.unlink(missing_ok=True)

@@ -7,7 +7,6 @@ disk. The windows of an utterance start at a different sample in each epoch, so 
 
 from .. import compat  # noqa: F401  # isort: skip  (before fairseq is imported)
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from fairseq.data import FairseqDataset
 from torch import Tensor
 
 from ..errors import UserError
-from .audio import AudioError, read_part
-from .dataset import RETRY, SpeechDataset
+from .audio import AudioError, read_part, with_retries
+from .dataset import SpeechDataset
 from .manifest import speaker_of
 
 logger = logging.getLogger(__name__)
@@ -100,13 +99,9 @@ class WindowDataset(FairseqDataset):
             return item
 
     def read(self, row: int, start: int) -> Tensor:
-        """(window,) float32. Raises AudioError for a file that cannot be used, after a second attempt."""
+        """(window,) float32. Raises AudioError for a file that cannot be used."""
         path, samples = self.utterances.path(row), int(self.utterances.sizes[row])
-        try:
-            return read_window(path, samples, start, self.window)
-        except AudioError:
-            time.sleep(RETRY)  # a network disk, or another process is writing the file
-            return read_window(path, samples, start, self.window)
+        return with_retries(lambda: read_window(path, samples, start, self.window))
 
     # -- batches -----------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,6 @@ import json
 import os
 import weakref
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,9 +20,11 @@ import torch
 from fairseq.data import Dictionary
 
 from ..checkpoints.weights import fingerprint  # noqa: F401  (callers compute ``EmissionMetadata.model`` with it)
+from ..data.arrays import ArrayArchive
 from ..data.audio import SAMPLE_RATE
 from ..data.manifest import require_writable, unwritable
 from ..errors import UserError
+from ..files import parse_json, to_record
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,13 @@ class EmissionMetadata:
     files: list[str]
     samples: list[int]
     labels: list[str]
+
+    def check(self) -> None:
+        """Raises ValueError for values that no emission file has."""
+        if not len(self.files) == len(self.samples) == len(self.labels) or min(self.samples, default=1) < 1:
+            raise ValueError("files, samples and labels do not match")
+        if not 0 <= self.blank < len(self.symbols):
+            raise ValueError("the blank is not in the dictionary")
 
     @property
     def seconds(self) -> float:
@@ -124,24 +132,16 @@ class EmissionReader:
         if not self.path.is_file():
             raise UserError(f"{path}: no such file; create it with `fairseq-generate ... --emissions {path}`")
         with self.readable():
-            self.archive = np.load(self.path, allow_pickle=False)
-            self.meta = EmissionMetadata(**json.loads(self.archive["meta"].tobytes()))
+            self.archive = ArrayArchive(self.path)
+            self.meta = to_record(EmissionMetadata, parse_json(self.archive["meta"].tobytes()))
+            self.meta.check()
 
     @contextmanager
     def readable(self) -> Iterator[None]:
-        """Raise UserError for the errors of numpy and zipfile about other or damaged files."""
+        """Raise UserError for other or damaged files."""
         try:
             yield
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            IndexError,
-            TypeError,
-            EOFError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:
+        except ValueError as error:
             remedy = f"remove it and create it again with `fairseq-generate ... --emissions {self.path}`"
             raise UserError(f"{self.path}: not an emission file, or damaged; {remedy}") from error
 
@@ -150,7 +150,10 @@ class EmissionReader:
 
     def __getitem__(self, row: int) -> torch.Tensor:
         with self.readable():
-            return torch.from_numpy(self.archive[str(row)])
+            table = self.archive[str(row)]
+            if table.dtype != np.float32 or table.ndim != 2 or table.shape[1] != len(self.meta.symbols):
+                raise ValueError(f"{table.dtype} of shape {table.shape}")
+            return torch.from_numpy(table)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return (self[row] for row in range(len(self)))

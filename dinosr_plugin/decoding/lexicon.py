@@ -11,6 +11,7 @@ import torch
 from fairseq.data import Dictionary
 
 from ..errors import UserError
+from ..files import read_lines
 from .search import WORD_BOUNDARY, BeamSearch, SearchOptions, import_flashlight, index_of, load_lm, unigram_score
 
 HOW_TO = (
@@ -81,13 +82,11 @@ def read_lexicon(path: Path, dictionary: Dictionary) -> list[tuple[str, list[int
         UserError: the file does not exist or contains no words, or the dictionary lacks a symbol of a spelling; the
             message names file, line and word.
     """
-    if not path.is_file():
-        raise UserError(f"--lexicon {path}: no such file; {HOW_TO}")
     spellings: dict[tuple[str, tuple[int, ...]], None] = {}  # an ordered set
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"--lexicon {path}: not a UTF-8 text file; {HOW_TO}") from error
+        lines = list(read_lines(path, HOW_TO))
+    except UserError as error:
+        raise UserError(f"--lexicon {error}") from error
     for number, line in enumerate(lines, start=1):
         if path.suffix == ".wrd":
             entries = [(word, [*word, WORD_BOUNDARY]) for word in line.split()]

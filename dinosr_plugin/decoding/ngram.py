@@ -24,8 +24,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..data.manifest import read_lines, require_writable, write_files
+from ..data.manifest import require_writable, write_files
 from ..errors import UserError
+from ..files import read_lines
 
 MIN_ORDER, MAX_ORDER = 2, 6
 """Orders that KenLM supports as it is compiled in the wheels of flashlight-text and kenlm."""
@@ -120,8 +121,6 @@ def read_tokens(text: Path) -> tuple[list[str], np.ndarray]:
     numbers: dict[str, int] = {token: number for number, token in enumerate(SPECIAL_TOKENS)}
     tokens = array("q")
     for number, line in enumerate(tqdm(read_lines(text, REMEDY), desc="reading", unit=" lines", disable=None), start=1):
-        if "\0" in line:  # UTF-16 without a byte order mark can be decoded as UTF-8
-            raise UserError(f"{text}, line {number}: contains a NUL character, so it is not UTF-8 text; {REMEDY}")
         words = line.split()
         if not RESERVED.isdisjoint(words):
             token = next(word for word in words if word in RESERVED)

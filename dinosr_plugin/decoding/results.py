@@ -7,17 +7,22 @@ from typing import Any
 
 import editdistance
 import numpy as np
+from fairseq.data.data_utils import post_process
 
 from ..errors import UserError
+from ..files import read_lines
+from .search import WORD_BOUNDARY
 
-LINE = re.compile(r"([TD])-(\d+)\t(.*)")
+LINE = re.compile(r"([TD])-([0-9]{1,18})\t(.*)")
 
 RESAMPLES = 1000
 """Bootstrap samples; 25 of them lie outside each bound of the 95 % interval."""
 
 
 def score_generate_output(path: str | Path) -> dict[str, Any]:
-    """Score the output of ``fairseq-generate ... --post-process letter`` (its stdout or its ``--results-path`` file).
+    """Score the output of ``fairseq-generate`` (its stdout or its ``--results-path`` file).
+
+    Letters and word boundaries, which ``--post-process none`` prints, are merged to words.
 
     Args:
         path: the file; lines other than references (``T-``) and hypotheses (``D-``) are ignored.
@@ -69,6 +74,11 @@ def read_generate_output(path: str | Path) -> tuple[dict[int, str], dict[int, st
             text = text.partition("\t")[2]  # "score<TAB>text"
         texts[kind].setdefault(int(utterance), text)  # the first hypothesis is the best one
     references, hypotheses = texts["T"], texts["D"]
+    if any(WORD_BOUNDARY in reference.split() for reference in references.values()):
+        references, hypotheses = (
+            {utterance: post_process(text, "letter") for utterance, text in some.items()}
+            for some in (references, hypotheses)
+        )
     if not references and not hypotheses:
         raise UserError(
             f"{path}: contains no T- and D- lines; give the output of fairseq-generate, run without --quiet"
@@ -105,12 +115,6 @@ def bootstrap_interval(pairs: Sequence[tuple[Sequence, Sequence]], seed: int = 0
 
 
 def _result_lines(path: Path):
-    if not path.is_file():
-        raise UserError(
-            f"{path}: no such file; give the file that fairseq-generate wrote (RESULTS_PATH/generate-SUBSET.txt)"
-        )
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            match = LINE.fullmatch(line.rstrip("\n"))
-            if match:
-                yield match.groups()
+    for line in read_lines(path, "give the file that fairseq-generate wrote (RESULTS_PATH/generate-SUBSET.txt)"):
+        if match := LINE.fullmatch(line):
+            yield match.groups()

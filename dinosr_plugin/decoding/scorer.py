@@ -1,8 +1,8 @@
 """``fairseq-generate --scoring dinosr_wer``: ends with word and character error rates and their intervals."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from fairseq.dataclass import FairseqDataclass
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.scoring import BaseScorer, register_scorer
 
 from .results import error_rates
@@ -10,7 +10,16 @@ from .results import error_rates
 
 @dataclass
 class IntervalScorerConfig(FairseqDataclass):
-    """No options: the texts are not normalised."""
+    """The texts are not normalised."""
+
+    scored_unit: ChoiceEnum(["word", "symbol"]) = field(
+        default="word",
+        metadata={
+            "help": "what is counted: word: WER and CER; symbol: UER, of symbols such as phones. fairseq-generate with "
+            "--task dinosr_finetuning sets it to symbol if the dictionary has neither the word boundary | nor word "
+            "pieces"
+        },
+    )
 
 
 @register_scorer("dinosr_wer", dataclass=IntervalScorerConfig)
@@ -18,7 +27,7 @@ class IntervalScorer(BaseScorer):
     """Computes the figures of ``score_generate_output`` during decoding."""
 
     def score(self) -> float:
-        """WER in percent."""
+        """WER in percent; UER with ``scored_unit=symbol``."""
         return self.rates()["wer"]
 
     def rates(self) -> dict:
@@ -26,12 +35,16 @@ class IntervalScorer(BaseScorer):
         return error_rates(list(zip(self.ref, self.pred)))
 
     def result_string(self) -> str:
-        """``WER: 35.20 [33.10, 37.40] CER: 12.31 [11.80, 12.90] (95 % bootstrap intervals over 9 utterances)``, say."""
+        """``WER: 35.20 [33.10, 37.40] CER: 12.31 [11.80, 12.90] (95 % bootstrap intervals over 9 utterances)``, say.
+
+        With ``scored_unit=symbol`` UER instead of the two.
+        """
+        names = {"UER": "wer"} if str(self.cfg.scored_unit) == "symbol" else {"WER": "wer", "CER": "cer"}
         if not any(reference.split() for reference in self.ref):
-            return "WER: not defined, all references are empty"
+            return f"{next(iter(names))}: not defined, all references are empty"
         rates = self.rates()
         parts = [
-            "{}: {:.2f} [{:.2f}, {:.2f}]".format(name.upper(), rates[name], *rates[f"{name}_interval"])
-            for name in ("wer", "cer")
+            "{}: {:.2f} [{:.2f}, {:.2f}]".format(name, rates[key], *rates[f"{key}_interval"])
+            for name, key in names.items()
         ]
         return f"{' '.join(parts)} (95 % bootstrap intervals over {len(self.ref)} utterances)"

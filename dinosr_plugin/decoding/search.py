@@ -9,7 +9,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +16,8 @@ import torch
 from fairseq.data import Dictionary
 
 from ..errors import UserError
+from ..files import is_file
+from .arpa import REMEDY, read_vocabulary
 from .base import Hypothesis
 from .best_path import make_hypothesis, run_starts
 
@@ -66,6 +67,9 @@ class SearchOptions:
         for name, field in (("beam", "--beam"), ("nbest", "--nbest"), ("beam_size_token", "--beam-size-token")):
             if getattr(self, name) < 1:
                 raise UserError(f"{field}={getattr(self, name)}: must be at least 1; give a positive number")
+        for name in ("lm_weight", "word_score", "sil_weight"):
+            if not math.isfinite(getattr(self, name)):
+                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: give a finite number")
         if self.nbest > self.beam:
             raise UserError(
                 f"--nbest {self.nbest}: exceeds the number of hypotheses kept; give --beam {self.nbest} or more"
@@ -152,21 +156,23 @@ def load_lm(path: str | None, words: Sequence[str], n_special: int = 0, min_know
     """
     if path is None:
         return import_flashlight().ZeroLM()
-    if not Path(path).is_file():
+    if not is_file(path):
         raise UserError(f"--lm {path}: no such file; give an n-gram model in a format that KenLM reads (.arpa or .bin)")
+    vocabulary = read_vocabulary(path)
     import_flashlight()
     from flashlight.lib.text.decoder.kenlm import KenLM
     from flashlight.lib.text.dictionary import Dictionary as Words
 
     try:
         lm = KenLM(str(path), Words([*words, UNKNOWN]))
-    except RuntimeError as error:  # the last line of KenLM's message contains the reason
-        raise UserError(
-            f"--lm {path}: KenLM cannot read it ({str(error).splitlines()[-1]}); give an n-gram model (.arpa or .bin)"
-        ) from error
-    unknown_score = unigram_score(lm, len(words))
+    except RuntimeError as error:  # the last line of KenLM's message, which can be empty, contains the reason
+        reason = (str(error).splitlines() or ["unknown reason"])[-1]
+        raise UserError(f"--lm {path}: KenLM cannot read it ({reason}); {REMEDY}") from error
     checked = range(n_special, len(words))
-    unknown = [words[word] for word in checked if unigram_score(lm, word) == unknown_score]
+    if vocabulary is None:  # of a file in KenLM's own format: its words are those with other scores than unknown words
+        unknown_score = unigram_score(lm, len(words))
+        vocabulary = {words[word] for word in checked if unigram_score(lm, word) != unknown_score}
+    unknown = [words[word] for word in checked if words[word] not in vocabulary]
     if not unknown:
         return lm
     what = f"{len(unknown)} of {len(checked)} words or symbols ({unknown[0]!r}, ...)"

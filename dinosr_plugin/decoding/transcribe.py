@@ -19,13 +19,25 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-import soundfile as sf
 import torch
 from tqdm import tqdm
 
-from ..data.audio import SAMPLE_RATE, AudioError, Header, is_cut_wav, read_header, unreadable, wrong_format
+from ..data.audio import (
+    SAMPLE_RATE,
+    AudioError,
+    Header,
+    MonoFile,
+    header_of,
+    is_cut,
+    open_sound,
+    read_16k,
+    read_header,
+    samples_at_16k,
+    wrong_format,
+)
 from ..data.manifest import require_writable, unwritable
 from ..errors import UserError
+from ..files import kind_of
 from .base import CTCDecoder
 from .best_path import BestPathDecoder
 from .generator import frame_log_probs, never_emitted
@@ -77,6 +89,8 @@ class Recording:
         """A note for the user about how the file is read, or None."""
         if self.samples == 0 or self.variance == 0:
             return f"{self.name}: {'contains no samples' if self.samples == 0 else 'silent'}; its text is empty"
+        if self.header.unfinished:
+            return f"{self.name}: its header states no length; all samples in it are used"
         wrong = wrong_format(self.header)
         changes = ["resampled"] * (self.header.rate != SAMPLE_RATE) + ["mixed down"] * (self.header.channels != 1)
         return wrong and f"{self.name}: {wrong}; {' and '.join(changes)}"
@@ -102,21 +116,19 @@ def survey(paths: Sequence[Path]) -> list[Recording]:
 
 def survey_one(path: Path) -> Recording:
     """Mean and variance of a file at 16 kHz. Raises AudioError if it is missing, damaged or not an audio file."""
-    if not path.exists():
+    kind = kind_of(path)
+    if kind == "nothing":
         raise AudioError("no such file; check the name")
-    if path.is_dir():
+    if kind == "folder":
         raise AudioError("is a folder; give the files in it")
     header = empty_header(path) or read_header(path)
-    samples = -(-header.samples * SAMPLE_RATE // header.rate)
+    samples = samples_at_16k(header)
     total, squares = 0.0, 0.0
-    try:
-        with sf.SoundFile(os.fsencode(path)) as file:
-            for start in range(0, samples, BLOCK):
-                block = read_16k(file, start, min(samples, start + BLOCK)).astype(np.float64)
-                total += block.sum()
-                squares += np.square(block).sum()
-    except (sf.LibsndfileError, OSError) as error:
-        raise unreadable(error) from error
+    with MonoFile(path) as file:
+        for start in range(0, samples, BLOCK):
+            block = read_16k(file, start, min(samples, start + BLOCK)).astype(np.float64)
+            total += block.sum()
+            squares += np.square(block).sum()
     if not math.isfinite(squares):
         raise AudioError("contains NaN or infinite samples; remove the file or create it again")
     mean = total / max(1, samples)
@@ -126,38 +138,10 @@ def survey_one(path: Path) -> Recording:
 def empty_header(path: Path) -> Header | None:
     """The header of an intact audio file that contains no samples; None for all other files."""
     try:
-        with sf.SoundFile(os.fsencode(path)) as file:
-            return Header(0, file.samplerate, file.channels) if file.frames == 0 and not is_cut_wav(path) else None
-    except (sf.LibsndfileError, OSError):
+        with open_sound(path) as file:
+            return header_of(file) if file.frames == 0 and not is_cut(path) else None
+    except AudioError:
         return None  # read_header reports the error
-
-
-def read_16k(file: sf.SoundFile, start: int, stop: int) -> np.ndarray:
-    """Samples ``start`` to ``stop`` of the audio at 16 kHz, mono: (stop - start,) float32.
-
-    Uses polyphase resampling and the mean of the channels.
-
-    A sample has the same value in whichever range it is read: each range is extended to whole seconds plus one second
-    at both ends, and the resampling filter spans only a few milliseconds. Raises AudioError if the file ends too early.
-    """
-    if file.samplerate == SAMPLE_RATE:
-        return read_mono(file, start, stop)
-    from scipy.signal import resample_poly  # the import takes half a second
-
-    first, last = max(0, start // SAMPLE_RATE - 1), -(-stop // SAMPLE_RATE) + 1  # seconds
-    sound = read_mono(file, first * file.samplerate, min(file.frames, last * file.samplerate))
-    shared = math.gcd(file.samplerate, SAMPLE_RATE)
-    wave = resample_poly(sound, SAMPLE_RATE // shared, file.samplerate // shared)
-    return wave[start - first * SAMPLE_RATE : stop - first * SAMPLE_RATE]
-
-
-def read_mono(file: sf.SoundFile, start: int, stop: int) -> np.ndarray:
-    """Samples ``start`` to ``stop`` at the file's sample rate, mean of the channels."""
-    file.seek(start)
-    sound = file.read(stop - start, dtype="float32", always_2d=True)
-    if len(sound) != stop - start:
-        raise AudioError("truncated: shorter than its header says; download or copy it again")
-    return sound.mean(axis=1)
 
 
 # ---- decoder ---------------------------------------------------------------------------------------------------------
@@ -202,7 +186,7 @@ def emissions(
     frames = recogniser.grid.count(recording.samples) if recording.variance > 0 else 0
     table = torch.empty(frames, len(recogniser.dictionary))
     rate = recogniser.grid.rate  # frames per second
-    with sf.SoundFile(os.fsencode(recording.path)) as file:
+    with MonoFile(recording.path) as file:
         for first, start, stop, last in chunks(frames, round(CHUNK * rate), round(CONTEXT * rate)):
             end = recording.samples if last == frames else (last - 1) * recogniser.grid.hop + recogniser.grid.field
             wave = torch.from_numpy(read_16k(file, first * recogniser.grid.hop, end))
@@ -333,7 +317,7 @@ def write(
         for recording in recordings:
             try:
                 done = transcript(recogniser, decoder, recording, pace, bar.update)
-            except (AudioError, sf.LibsndfileError, OSError) as error:  # it was readable a moment ago
+            except AudioError as error:  # it was readable a moment ago
                 raise UserError(
                     f"{recording.name}: has changed since it was first read ({error}); run the command again"
                 ) from error

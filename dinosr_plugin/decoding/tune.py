@@ -16,16 +16,17 @@ from .emissions import EmissionReader
 from .pool import DecoderPool, Pending
 from .results import error_rates
 from .search import BeamSearch, SearchOptions
-from .words import symbol_kind
+from .words import rate_name, symbol_kind
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A point of the grid and its error rates; ``rates``: see ``error_rates``."""
+    """A point of the grid and its error rates; ``rates``: see ``error_rates``; ``name``: WER, or UER for symbols."""
 
     lm_weight: float
     word_score: float
     rates: dict[str, Any]
+    name: str = "WER"
 
 
 def tune(
@@ -42,6 +43,7 @@ def tune(
     Raises:
         UserError: all references are empty.
     """
+    name = rate_name(emissions.meta.symbols)
     references = [text_of(label.split(), emissions.meta.symbols) for label in emissions.meta.labels]
     if not any(reference.split() for reference in references):
         raise UserError(f"{emissions.path}: all references are empty; decode a --gen-subset that has transcripts")
@@ -54,8 +56,8 @@ def tune(
                 ((best, *_),) = one.wait()
                 texts.append(text_of(symbols_of(best, emissions), emissions.meta.symbols))
                 bar.update()
-            trials.append(Trial(weight, score, error_rates(list(zip(references, texts)))))
-            bar.set_postfix_str(f"WER {best_of(trials).rates['wer']:.2f} so far")
+            trials.append(Trial(weight, score, error_rates(list(zip(references, texts))), name))
+            bar.set_postfix_str(f"{name} {best_of(trials).rates['wer']:.2f} so far")
     return trials
 
 
@@ -102,7 +104,7 @@ def summary(trials: Sequence[Trial], beam: int) -> str:
     word_score = f" --word-score {best.word_score:g}" if best.word_score else ""
     lines = [
         f"best: --lm-weight {best.lm_weight:g}{word_score} --beam {beam}: "
-        f"WER {best.rates['wer']:.2f} [{low:.2f}, {high:.2f}]"
+        f"{best.name} {best.rates['wer']:.2f} [{low:.2f}, {high:.2f}]"
     ]
     for name, option in (("lm_weight", "--lm-weights"), ("word_score", "--word-scores")):
         values = sorted({getattr(trial, name) for trial in trials})

@@ -70,3 +70,8 @@ def symbol_kind(alphabet: Sequence[str]) -> str:
     if any(symbol.startswith(PIECE_START) for symbol in alphabet):
         return "sentencepiece"
     return "letter" if WORD_BOUNDARY in alphabet else "none"
+
+
+def rate_name(alphabet: Sequence[str]) -> str:
+    """What an error rate of texts is called: WER, or UER (of units) where each symbol counts by itself."""
+    return "UER" if symbol_kind(alphabet) == "none" else "WER"

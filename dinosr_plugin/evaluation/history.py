@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from ..checkpoints.load import updates_of
 from ..checkpoints.opening import open_reader
 from ..checkpoints.readers import HEAD, TEACHER, FrameReader
 from ..data.manifest import write_files
-from ..errors import UserError
 from ..units.codes import read_codes
 from .comparison import Comparison, measures_for, name_of
 from .layers import MAX_BYTES
@@ -138,17 +137,6 @@ def baselines_of(rows: Sequence[dict]) -> dict[str, dict]:
         "log-Mel k-means": of["fbank"][0],
         "untrained model": of["untrained"][best_by_pnmi(of["untrained"])],
     }
-
-
-def updates_of(checkpoint: str | Path) -> int:
-    """Number of updates that a fairseq checkpoint has seen. Raises UserError for another file."""
-    try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        return int(state["optimizer_history"][-1]["num_updates"])
-    except Exception as error:  # torch and pickle raise their own
-        raise UserError(
-            f"{checkpoint}: cannot be read as a fairseq checkpoint; check that the file is complete"
-        ) from error
 
 
 def quality_table(figures: dict) -> str:

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError, first_few
+from ..files import read_lines
 
 HEADER = "utt\tstart\tend\tphone"
+MAX_SECONDS = 10**7  # of a recording: four months, whose microseconds fit into 64 bits
 
 # ARPABET without stress, by manner of articulation; also the order of a plot's rows
 PHONE_CLASSES: dict[str, tuple[str, ...]] = {
@@ -110,9 +112,8 @@ class PhoneAlignment:
 
 def _read_rows(path: Path) -> dict[str, list[tuple[int, int, str]]]:
     """utterance -> [(start, end, phone)] in microseconds, checked row by row."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such phone alignment; give a .phones.tsv with the columns utt, start, end, phone")
-    header, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+    lines = read_lines(path, "give a .phones.tsv with the columns utt, start, end, phone")
+    header = next(lines, "")
     if header != HEADER:
         raise UserError(
             f"{path}: the first line is {header!r}; it must be the TAB-separated header 'utt start end phone'"
@@ -121,9 +122,10 @@ def _read_rows(path: Path) -> dict[str, list[tuple[int, int, str]]]:
     last_end: dict[str, float] = defaultdict(float)
     for number, line in enumerate(lines, start=2):
         utt, start, end, phone = _parse_row(path, number, line)
-        if not 0 <= start < end < float("inf"):
+        if not 0 <= start < end <= MAX_SECONDS:
             raise UserError(
-                f"{path}:{number}: a segment from {start} s to {end} s; times must be positive and end after start"
+                f"{path}:{number}: a segment from {start} s to {end} s; times must be positive and end after start, at "
+                f"most at {MAX_SECONDS} s"
             )
         if start < last_end[utt] - 1e-6:
             raise UserError(

@@ -30,7 +30,9 @@ def unit_files_in(folder: Path) -> list[Path]:
     files = [file for file in folder.iterdir() if file.suffix in SUFFIXES and file.is_file()]
     return sorted(
         files,
-        key=lambda file: [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)],
+        key=lambda file: [
+            (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", file.name)
+        ],
     )
 
 

@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..data.manifest import write_files
+from ..errors import UserError
+from ..files import read_record
 
 
 class Column(NamedTuple):
@@ -38,6 +41,14 @@ def _cell(value: Any, spec: str) -> str:
     return "-" if value is None else format(value, spec)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The file of a ``RowTable``."""
+
+    digest: str
+    rows: dict[str, dict[str, Any]]
+
+
 class RowTable:
     """Rows by key, written to ``path`` after each new one, so that a run that was killed loses at most one row.
 
@@ -52,10 +63,10 @@ class RowTable:
 
     def _read(self) -> dict[str, dict[str, Any]]:
         try:
-            kept = json.loads(self.path.read_text(encoding="utf-8")) if self.path else {}
-            return kept["rows"] if kept["digest"] == self.digest else {}
-        except (OSError, ValueError, TypeError, KeyError):
+            kept = read_record(self.path, Rows, "remove it") if self.path else Rows("", {})
+        except UserError:
             return {}
+        return kept.rows if kept.digest == self.digest else {}
 
     def get(self, key: str) -> dict[str, Any] | None:
         return self.rows.get(key)

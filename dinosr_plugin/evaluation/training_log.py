@@ -1,11 +1,12 @@
 """Training curves from fairseq's logs: TensorBoard event files (``common.tensorboard_logdir``), or the text log with
 ``common.log_format=json`` (``common.log_file``, or stdout)."""
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import UserError
+from ..files import is_file, is_folder, parse_json, read_lines
 
 Records = list[dict[str, float]]
 INNER = "train_inner"  # the folder of TensorBoard's files that are written every ``common.log_interval`` updates
@@ -25,9 +26,9 @@ def read_training_log(path: str | Path, subset: str = "") -> Records:
         UserError: the file or folder does not exist, or a folder is given and the package tensorboard is not installed.
     """
     path = Path(path)
-    if path.is_dir():
+    if is_folder(path):
         records = _event_records(path, subset)
-    elif path.is_file():
+    elif is_file(path):
         records = _json_records(path, subset)
     else:
         raise UserError(
@@ -51,13 +52,11 @@ def read_pretraining_log(path: str | Path) -> Records:
 def _json_records(path: Path, subset: str) -> dict[int, dict[str, float]]:
     prefix = f"{subset}_" if subset else ""
     records: dict[int, dict[str, float]] = {}
-    with open(path, encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            record = _numbers(line)
-            if f"{prefix}num_updates" in record:
-                records[int(record[f"{prefix}num_updates"])] = {
-                    key.removeprefix(prefix): value for key, value in record.items()
-                }
+    for line in read_lines(path, "give the log of a training", damaged=True):
+        record = _numbers(line)
+        updates = record.get(f"{prefix}num_updates", math.nan)
+        if math.isfinite(updates):
+            records[int(updates)] = {key.removeprefix(prefix): value for key, value in record.items()}
     return records
 
 
@@ -101,13 +100,13 @@ def _numbers(line: str) -> dict[str, float]:
     """
     _, brace, rest = line.partition("{")
     try:
-        record = json.loads(brace + rest)
+        record = parse_json(brace + rest)
     except ValueError:
         return {}
     numbers = {}
     for key, value in record.items():
         try:
             numbers[key] = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):  # a number of 400 digits
             continue
     return numbers

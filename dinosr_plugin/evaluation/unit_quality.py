@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.formats import is_torch_file
+from ..checkpoints.load import is_torch_file
 from ..data.manifest import write_files
 from ..errors import UserError
 from .measures.quality.measure import LagMeasure, UnitQualityMeasure
@@ -24,14 +24,7 @@ DEFAULT_RATE = 50.0  # units per second of a file without ``UnitInfo``
 
 def is_checkpoint(path: str | Path) -> bool:
     """Whether a path is a checkpoint rather than units. Raises UserError if it cannot be read."""
-    if Path(path).is_dir():
-        return False
-    try:
-        return is_torch_file(path)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); give a checkpoint, a file of units, or a folder of these"
-        ) from error
+    return is_torch_file(path)
 
 
 def unit_files(path: str | Path) -> list[Path]:

@@ -8,11 +8,9 @@ NLP contain ``weights`` and ``config``.
 Sizes are read from the tensors. Options are used only where the tensors are not sufficient.
 """
 
-import json
 import logging
 import os
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from ..errors import UserError
+from ..files import read_json
 from ..models.cpc import CPC, CPCConfig, check_config
 
 logger = logging.getLogger(__name__)
@@ -47,25 +46,20 @@ PREDICTORS = {
 """By kind of predictor: name in CPC_audio (regular expression) -> name in this plug-in."""
 
 CONSTANTS = re.compile(r"wPrediction\.predictors\.\d+\.0\.multihead\.Att\.(z|mask)")  # buffers that are not learned
+MAX_NEGATIVES = 100_000
 GATES: dict[float, str] = {4: "lstm", 3: "gru"}
 ARGS = "checkpoint_args.json"
 
 
-def read_cpc_audio(path: str | Path) -> dict[str, Any] | None:
+def from_cpc_audio(state: dict[str, Any], path: str | Path) -> dict[str, Any] | None:
     """A checkpoint of CPC_audio in the form in which fairseq loads one of this plug-in (``cfg``, ``model``).
 
-    None for any other file, including damaged ones. Predictors of a kind that ``cpc`` does not have are left out
+    None for the state of any other file. Predictors of a kind that ``cpc`` does not have are left out
     (``predictor=none``).
 
     Raises UserError for a model that differs from ``cpc``, for missing tensors, and for an invalid
     ``checkpoint_args.json``.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception:  # torch, pickle and zipfile raise different ones; fairseq's loader reports the problem
-        return None
-    if not isinstance(state, dict):
-        return None
     weights = tensors_of(state.get("gEncoder") or state.get("weights"))
     if not any("gEncoder." in name for name in weights):
         return None
@@ -76,7 +70,10 @@ def read_cpc_audio(path: str | Path) -> dict[str, Any] | None:
             "give one that was trained forwards"
         )
     cfg, model = encoder_and_context(weights, path)
-    cfg |= {"n_negatives": int(args.get("negativeSamplingExt", 128)), "predictor": "none"}
+    negatives = args.get("negativeSamplingExt", 128)
+    if type(negatives) is not int or not 0 < negatives <= MAX_NEGATIVES:
+        raise UserError(f"{path}: negativeSamplingExt in its options is not from 1 to {MAX_NEGATIVES}; copy it again")
+    cfg |= {"n_negatives": negatives, "predictor": "none"}
     require_complete(cfg, model, path)
     for part in (
         predictors(tensors_of(state.get("cpcCriterion")), cfg),
@@ -103,14 +100,7 @@ def read_args(path: Path) -> dict[str, Any]:
             "seen from its weights; add the file if you have it"
         )
         return {}
-    remedy = f"copy it again from the source of {path.name}, or remove it"
-    try:
-        args = json.loads(options.read_text())
-    except ValueError as error:
-        raise UserError(f"{options}: not JSON ({error}); {remedy}") from error
-    if not isinstance(args, dict):
-        raise UserError(f"{options}: contains no options of CPC_audio by name; {remedy}")
-    return args
+    return read_json(options, f"copy it again from the source of {path.name}, or remove it")
 
 
 def tensors_of(state: Any) -> dict[str, Tensor]:

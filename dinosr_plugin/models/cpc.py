@@ -21,6 +21,7 @@ from ..modules.causal_transformer import CausalTransformerLayer
 from ..modules.channel_norm import ChannelNorm
 from ..modules.infonce import draw_negatives, infonce_logits
 from ..modules.masking import row_generators
+from ..ranges import DROPOUT, FRAMES, LAYERS, WIDTH, check_ranges
 from .objective import DataNeeds, Objective, ObjectiveConfig, Output, require_same_fields
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,9 @@ PREDICTOR_FIELDS = {
 
 @dataclass
 class CPCConfig(ObjectiveConfig):
-    encoder_channels: int = field(default=256, metadata={"help": "channels of the five convolutions: the width of z_t"})
+    encoder_channels: int = field(
+        default=256, metadata={"range": WIDTH, "help": "channels of the five convolutions: the width of z_t"}
+    )
     encoder_norm: ChoiceEnum(list(NORMS)) = field(
         default="channel",
         metadata={
@@ -58,8 +61,10 @@ class CPCConfig(ObjectiveConfig):
         },
     )
     context: ChoiceEnum(list(RECURRENT)) = field(default="lstm", metadata={"help": "kind of recurrent network"})
-    context_layers: int = field(default=2, metadata={"help": "layers of the recurrent network"})
-    context_dim: int = field(default=256, metadata={"help": "width of the recurrent network, and so of c_t"})
+    context_layers: int = field(default=2, metadata={"range": LAYERS, "help": "layers of the recurrent network"})
+    context_dim: int = field(
+        default=256, metadata={"range": WIDTH, "help": "width of the recurrent network, and so of c_t"}
+    )
     predictor: ChoiceEnum(["linear", "transformer", "none"]) = field(
         default="linear",
         metadata={
@@ -68,13 +73,18 @@ class CPCConfig(ObjectiveConfig):
             "cannot be trained"
         },
     )
-    predictor_dropout: float = field(default=0.1, metadata={"help": "dropout of predictor=transformer"})
+    predictor_dropout: float = field(
+        default=0.1, metadata={"range": DROPOUT, "help": "dropout of predictor=transformer"}
+    )
     predictor_positions: int = field(
         default=116,
-        metadata={"help": "predictor=transformer: largest number of anchors, which is frames of a window minus steps"},
+        metadata={
+            "range": FRAMES,
+            "help": "predictor=transformer: largest number of anchors, which is frames of a window minus steps",
+        },
     )
-    steps: int = field(default=12, metadata={"help": "K: number of future frames that are predicted"})
-    n_negatives: int = field(default=128, metadata={"help": "negative frames for each positive one"})
+    steps: int = field(default=12, metadata={"range": LAYERS, "help": "K: number of future frames that are predicted"})
+    n_negatives: int = field(default=128, metadata={"range": FRAMES, "help": "negative frames for each positive one"})
     cpc_reduction: ChoiceEnum(["sum", "mean"]) = field(
         default="sum",
         metadata={"help": "how the losses of the K steps are combined: sum: as in the released code; mean: the paper"},
@@ -82,10 +92,8 @@ class CPCConfig(ObjectiveConfig):
 
 
 def check_config(cfg: CPCConfig):
-    """Raise UserError for settings that cannot work, naming the field."""
-    for name in ("encoder_channels", "context_layers", "context_dim", "steps", "n_negatives"):
-        if getattr(cfg, name) < 1:
-            raise UserError(f"model.{name}={getattr(cfg, name)} must be at least 1")
+    """Raise UserError for numbers out of range and for settings that cannot work together, naming the field."""
+    check_ranges(cfg, CPCConfig, "model")
     if cfg.predictor == "transformer" and (
         cfg.context_dim != cfg.encoder_channels or cfg.context_dim % PREDICTOR_HEADS
     ):
@@ -94,8 +102,6 @@ def check_config(cfg: CPCConfig):
             f"model.encoder_channels={cfg.encoder_channels} and a multiple of {PREDICTOR_HEADS}; change one of them, "
             "or set model.predictor=linear"
         )
-    if not 0 <= cfg.predictor_dropout < 1:
-        raise UserError(f"model.predictor_dropout={cfg.predictor_dropout} must be at least 0 and less than 1")
 
 
 class ConvEncoder(nn.Module):
@@ -225,6 +231,10 @@ class CPC(Objective):
         state = self.state_dict()
         shared = {name: value for name, value in source.state_dict().items() if name in state}
         self.load_state_dict({**state, **shared})
+
+    def structure(self) -> dict[str, Any]:
+        names = SIZE_FIELDS + PREDICTOR_FIELDS[str(self.cfg.predictor)]
+        return {name: getattr(self.cfg, name) for name in names}
 
     # ---- the contrast --------------------------------------------------------------------------------------------
 

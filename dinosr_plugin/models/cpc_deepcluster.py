@@ -5,7 +5,7 @@ of the earlier model: L = L_cpc + alpha * L_clus.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import List, Optional
+from typing import Any, List, Optional
 
 import torch.nn.functional as F
 from fairseq.models import BaseFairseqModel, register_model
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..modules.frame_grid import SAMPLE_RATE
 from ..modules.frame_labels import labels_of_frames
+from ..ranges import LABELS, WEIGHT, check_ranges
 from .cpc import CPC, CPCConfig
 from .objective import DataNeeds, Output, fill_num_classes, require_same_fields
 
@@ -24,13 +25,17 @@ class CPCDeepClusterConfig(CPCConfig):
     num_classes: List[int] = field(
         default_factory=list,
         metadata={
+            "range": LABELS,
             "help": "number of clusters, one number in brackets (50 in the paper); empty: as many as dict.LABELS.txt "
-            "of task.labels lists"
+            "of task.labels lists",
         },
     )
     alpha: float = field(
         default=12.0,
-        metadata={"help": "weight of the clusters' cross-entropy; 12 with cpc_reduction=sum equals 1 with mean"},
+        metadata={
+            "range": WEIGHT,
+            "help": "weight of the clusters' cross-entropy; 12 with cpc_reduction=sum equals 1 with mean",
+        },
     )
     start_from: Optional[str] = field(
         default=MISSING,
@@ -49,15 +54,10 @@ class CPCDeepCluster(CPC):
 
     def __init__(self, cfg: CPCDeepClusterConfig):
         super().__init__(cfg)
-        if len(cfg.num_classes) != 1 or cfg.num_classes[0] < 2:
+        check_ranges(cfg, CPCDeepClusterConfig, "model")
+        if len(cfg.num_classes) != 1:
             raise UserError(
-                f"model.num_classes={list(cfg.num_classes)}: one label set of at least 2 clusters is required; "
-                "set task.labels to one label set"
-            )
-        if cfg.alpha < 0:
-            raise UserError(
-                f"model.alpha={cfg.alpha} must not be negative: the classifier would unlearn the clusters; "
-                "use 12 as in the paper"
+                f"model.num_classes={list(cfg.num_classes)}: one label set is required; set task.labels to one"
             )
         self.classifier = nn.Linear(cfg.context_dim, cfg.num_classes[0])
 
@@ -71,6 +71,9 @@ class CPCDeepCluster(CPC):
             theirs, ours = ({"num_classes": list(model.cfg.num_classes)} for model in (source, self))
             require_same_fields(file, theirs, ours)
         super().start_from(source, file)
+
+    def structure(self) -> dict[str, Any]:
+        return super().structure() | {"num_classes": self.cfg.num_classes}
 
     def learn(  # type: ignore[override]  # `CPC.forward` passes on the labels
         self, z: Tensor, c: Tensor, utterances: Tensor, labels: Tensor, label_starts: Tensor, label_rate: int

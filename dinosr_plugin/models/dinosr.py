@@ -7,6 +7,7 @@ codebook, the codeword of the teacher's frame.
 
 import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from ..modules.codebook import Codebooks
 from ..modules.codebook_figures import codebook_sums
 from ..modules.ema import EmaTeacher, annealed_decay
 from ..modules.instance_norm import instance_norm
+from ..ranges import COUNT_OR_0, COUNT_OR_NEVER, LAYERS, SHARE, WEIGHT, Range, check_ranges
 from .encoder import Encoder, Trunk, TrunkConfig
 from .objective import Output
 
@@ -31,17 +33,22 @@ CODEBOOK_FIELDS = ("average_top_k_layers", "codebook_size", "target", "instance_
 @dataclass
 class DinoSRConfig(TrunkConfig):
     average_top_k_layers: int = field(
-        default=8, metadata={"help": "K: the teacher's top K layers are the targets, with one codebook each"}
+        default=8,
+        metadata={"range": LAYERS, "help": "K: the teacher's top K layers are the targets, with one codebook each"},
     )
-    codebook_size: int = field(default=256, metadata={"help": "V: codewords in a codebook"})
+    codebook_size: int = field(default=256, metadata={"range": Range(2, 65_536), "help": "V: codewords in a codebook"})
     codebook_init_decay: float = field(
-        default=0.9, metadata={"help": "decay of the codebooks' moving averages at the start"}
+        default=0.9, metadata={"range": SHARE, "help": "decay of the codebooks' moving averages at the start"}
     )
     codebook_end_decay: float = field(
-        default=0.9, metadata={"help": "decay of the codebooks from codebook_end_decay_step on"}
+        default=0.9, metadata={"range": SHARE, "help": "decay of the codebooks from codebook_end_decay_step on"}
     )
     codebook_end_decay_step: int = field(
-        default=0, metadata={"help": "update at which the decay of the codebooks, which changes linearly, ends"}
+        default=0,
+        metadata={
+            "range": COUNT_OR_0,
+            "help": "update at which the decay of the codebooks, which changes linearly, ends",
+        },
     )
     codebook_update: ChoiceEnum(["per_update", "per_forward"]) = field(
         default="per_update",
@@ -60,8 +67,9 @@ class DinoSRConfig(TrunkConfig):
     revive_after: int = field(
         default=0,
         metadata={
+            "range": COUNT_OR_0,
             "help": "a codeword that received no frames for this many updates moves to a random frame; "
-            "0: never (the paper)"
+            "0: never (the paper)",
         },
     )
     head_layers: ChoiceEnum(["last", "matching"]) = field(
@@ -78,20 +86,31 @@ class DinoSRConfig(TrunkConfig):
     unmasked_weight: float = field(
         default=0.0,
         metadata={
+            "range": WEIGHT,
             "help": "weight of the loss of an unmasked frame relative to a masked one; if it is above 0, unmasked "
-            "frames move the codebooks too; 0: only masked frames are learned from (the paper)"
+            "frames move the codebooks too; 0: only masked frames are learned from (the paper)",
         },
     )
     instance_norm_target_layer: bool = field(
         default=True, metadata={"help": "normalise the targets of each utterance over time"}
     )
-    ema_decay: float = field(default=0.999, metadata={"help": "decay of the teacher at the start"})
-    ema_end_decay: float = field(default=0.9999, metadata={"help": "decay of the teacher from ema_anneal_end_step on"})
+    ema_decay: float = field(default=0.999, metadata={"range": SHARE, "help": "decay of the teacher at the start"})
+    ema_end_decay: float = field(
+        default=0.9999, metadata={"range": SHARE, "help": "decay of the teacher from ema_anneal_end_step on"}
+    )
     ema_anneal_end_step: int = field(
-        default=30000, metadata={"help": "update at which the decay of the teacher, which changes linearly, ends"}
+        default=30000,
+        metadata={
+            "range": COUNT_OR_0,
+            "help": "update at which the decay of the teacher, which changes linearly, ends",
+        },
     )
     freeze_teacher_step: int = field(
-        default=200001, metadata={"help": "update from which on the teacher does not move; -1: it is never frozen"}
+        default=200001,
+        metadata={
+            "range": COUNT_OR_NEVER,
+            "help": "update from which on the teacher does not move; -1: it is never frozen",
+        },
     )
     freeze_pre_enc_modules: bool = field(
         default=True,
@@ -100,22 +119,18 @@ class DinoSRConfig(TrunkConfig):
 
 
 def check_config(cfg: DinoSRConfig):
-    """Raise UserError for settings that cannot work, naming the field."""
-    if not 1 <= cfg.average_top_k_layers <= cfg.encoder_layers:
+    """Raise UserError for numbers out of range and for settings that cannot work together, naming the field."""
+    check_ranges(cfg, DinoSRConfig, "model")
+    if cfg.average_top_k_layers > cfg.encoder_layers:
         raise UserError(
             f"model.average_top_k_layers={cfg.average_top_k_layers} must be between 1 and "
             f"model.encoder_layers={cfg.encoder_layers}"
         )
-    if cfg.codebook_size < 2:
-        raise UserError(f"model.codebook_size={cfg.codebook_size} must be at least 2")
-    if cfg.mask_prob <= 0:
+    if cfg.mask_prob == 0:
         raise UserError(
             f"model.mask_prob={cfg.mask_prob} masks nothing, and only masked frames are learned from; "
             "raise it (0.8 in the paper)"
         )
-    for name in ("codebook_init_decay", "codebook_end_decay", "ema_decay", "ema_end_decay"):
-        if not 0 <= getattr(cfg, name) <= 1:
-            raise UserError(f"model.{name}={getattr(cfg, name)} must be between 0 and 1")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -320,6 +335,9 @@ class DinoSR(Trunk):
         for ours, theirs in zip(self.codebooks.buffers(), source.codebooks.buffers()):
             ours.copy_(theirs)
         self.places_codewords = False
+
+    def structure(self) -> dict[str, Any]:
+        return super().structure() | {name: getattr(self.cfg, name) for name in CODEBOOK_FIELDS}
 
     def remove_pretraining_modules(self, last_layer: int | None = None):
         """Remove what fine-tuning does not need: heads, teacher, codebooks, and the layers above ``last_layer``."""

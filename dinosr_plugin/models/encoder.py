@@ -28,6 +28,7 @@ from ..modules.fast.gelu_linear import gelu_linear
 from ..modules.frame_grid import TRUNK, FrameGrid
 from ..modules.log_mel import LogMel
 from ..modules.masking import row_generators, span_mask
+from ..ranges import DROPOUT, FRAMES, LAYERS, SHARE, WEIGHT, WIDTH, Range, check_ranges
 from .objective import Objective, ObjectiveConfig, require_same_fields
 
 
@@ -40,7 +41,7 @@ class TrunkConfig(ObjectiveConfig):
             "for small data and small machines"
         },
     )
-    n_mels: int = field(default=80, metadata={"help": "Mel bins of front_end=fbank"})
+    n_mels: int = field(default=80, metadata={"range": Range(1, 1_000), "help": "Mel bins of front_end=fbank"})
     extractor_mode: ChoiceEnum(["default", "layer_norm"]) = field(
         default="layer_norm",
         metadata={
@@ -54,29 +55,31 @@ class TrunkConfig(ObjectiveConfig):
     )
     conv_bias: bool = field(default=False, metadata={"help": "bias in the convolutions of front_end=conv"})
     feature_grad_mult: float = field(
-        default=1.0, metadata={"help": "factor on the gradient of the front end; 0: it is not trained"}
+        default=1.0, metadata={"range": WEIGHT, "help": "factor on the gradient of the front end; 0: it is not trained"}
     )
     dropout_input: float = field(
-        default=0.0, metadata={"help": "dropout after the projection of the front end's features"}
+        default=0.0, metadata={"range": DROPOUT, "help": "dropout after the projection of the front end's features"}
     )
 
-    encoder_layers: int = field(default=12, metadata={"help": "Transformer layers"})
-    encoder_embed_dim: int = field(default=768, metadata={"help": "width of the Transformer"})
-    encoder_ffn_embed_dim: int = field(default=3072, metadata={"help": "width of the feed-forward blocks"})
-    encoder_attention_heads: int = field(default=12, metadata={"help": "attention heads"})
+    encoder_layers: int = field(default=12, metadata={"range": LAYERS, "help": "Transformer layers"})
+    encoder_embed_dim: int = field(default=768, metadata={"range": WIDTH, "help": "width of the Transformer"})
+    encoder_ffn_embed_dim: int = field(
+        default=3072, metadata={"range": WIDTH, "help": "width of the feed-forward blocks"}
+    )
+    encoder_attention_heads: int = field(default=12, metadata={"range": WIDTH, "help": "attention heads"})
     activation_fn: ChoiceEnum(utils.get_available_activation_fns()) = field(
         default="gelu", metadata={"help": "activation of the feed-forward blocks"}
     )
     layer_norm_first: bool = field(
         default=False, metadata={"help": "LayerNorm before (true) or after (false) each block"}
     )
-    dropout: float = field(default=0.1, metadata={"help": "dropout in the Transformer"})
-    attention_dropout: float = field(default=0.1, metadata={"help": "dropout of attention weights"})
+    dropout: float = field(default=0.1, metadata={"range": DROPOUT, "help": "dropout in the Transformer"})
+    attention_dropout: float = field(default=0.1, metadata={"range": DROPOUT, "help": "dropout of attention weights"})
     activation_dropout: float = field(
-        default=0.0, metadata={"help": "dropout after the activation of the feed-forward blocks"}
+        default=0.0, metadata={"range": DROPOUT, "help": "dropout after the activation of the feed-forward blocks"}
     )
     encoder_layerdrop: float = field(
-        default=0.0, metadata={"help": "probability that a Transformer layer is skipped in training"}
+        default=0.0, metadata={"range": DROPOUT, "help": "probability that a Transformer layer is skipped in training"}
     )
     checkpoint_activations: bool = field(
         default=False, metadata={"help": "recompute activations in the backward pass to save memory"}
@@ -84,21 +87,28 @@ class TrunkConfig(ObjectiveConfig):
 
     conv_pos: int = field(
         default=128,
-        metadata={"help": "total kernel of the positional convolutions, divided among pos_conv_depth layers"},
+        metadata={
+            "range": FRAMES,
+            "help": "total kernel of the positional convolutions, divided among pos_conv_depth layers",
+        },
     )
-    conv_pos_groups: int = field(default=16, metadata={"help": "groups of the positional convolutions"})
-    pos_conv_depth: int = field(default=1, metadata={"help": "number of stacked positional convolutions"})
+    conv_pos_groups: int = field(default=16, metadata={"range": WIDTH, "help": "groups of the positional convolutions"})
+    pos_conv_depth: int = field(
+        default=1, metadata={"range": LAYERS, "help": "number of stacked positional convolutions"}
+    )
 
     mask_prob: float = field(
-        default=0.65, metadata={"help": "share of frames to mask (counted without overlap of spans)"}
+        default=0.65, metadata={"range": SHARE, "help": "share of frames to mask (counted without overlap of spans)"}
     )
-    mask_length: int = field(default=10, metadata={"help": "frames in a masked span"})
+    mask_length: int = field(default=10, metadata={"range": FRAMES, "help": "frames in a masked span"})
     require_same_masks: bool = field(
         default=True, metadata={"help": "mask the same number of frames in every row of a batch"}
     )
-    mask_channel_prob: float = field(default=0.0, metadata={"help": "share of channels to set to zero (fine-tuning)"})
+    mask_channel_prob: float = field(
+        default=0.0, metadata={"range": SHARE, "help": "share of channels to set to zero (fine-tuning)"}
+    )
     mask_channel_length: int = field(
-        default=10, metadata={"help": "channels in a masked span; less than encoder_embed_dim"}
+        default=10, metadata={"range": WIDTH, "help": "channels in a masked span; less than encoder_embed_dim"}
     )
 
 
@@ -240,18 +250,15 @@ def transformer_layer(cfg: TrunkConfig) -> nn.Module:
 
 
 def check_trunk_config(cfg: TrunkConfig):
-    """Raise UserError for settings that cannot work, naming the field."""
+    """Raise UserError for numbers out of range and for settings that cannot work together, naming the field."""
+    check_ranges(cfg, TrunkConfig, "model")
     for name in ("encoder_attention_heads", "conv_pos_groups"):
         parts = getattr(cfg, name)
-        if parts < 1 or cfg.encoder_embed_dim % parts:
+        if cfg.encoder_embed_dim % parts:
             raise UserError(
                 f"model.encoder_embed_dim={cfg.encoder_embed_dim} is not a multiple of model.{name}={parts}; change one"
             )
-    if not 0 <= cfg.mask_prob <= 1 or cfg.mask_length < 1:
-        raise UserError(
-            f"model.mask_prob={cfg.mask_prob} must be in [0, 1] and model.mask_length={cfg.mask_length} at least 1"
-        )
-    if cfg.mask_channel_prob > 0 and not 0 < cfg.mask_channel_length < cfg.encoder_embed_dim:
+    if cfg.mask_channel_prob > 0 and cfg.mask_channel_length >= cfg.encoder_embed_dim:
         raise UserError(
             f"model.mask_channel_length={cfg.mask_channel_length} must be less than the model's width "
             f"{cfg.encoder_embed_dim}; lower it, or set model.mask_channel_prob=0"
@@ -338,6 +345,9 @@ class Trunk(Objective):
         for name in ("feature_extractor", "layer_norm", "post_extract_proj", "encoder"):
             self.get_submodule(name).load_state_dict(source.get_submodule(name).state_dict())
         self.mask_emb.data.copy_(source.mask_emb)
+
+    def structure(self) -> dict[str, Any]:
+        return trunk_sizes(self)
 
     # ---- frames --------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ Names and shapes of the parameters are those of fairseq's ``hubert``, so that it
 
 import logging
 from dataclasses import dataclass, field, replace
-from typing import List
+from typing import Any, List
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..modules.codebook_figures import codebook_sums
 from ..modules.frame_labels import labels_of_frames
+from ..ranges import LABELS, WEIGHT, WIDTH, Range, check_ranges
 from .encoder import FrameMasks, Trunk, TrunkConfig
 from .objective import DataNeeds, Output, fill_num_classes
 
@@ -33,17 +34,29 @@ HEAD_FIELDS = ("num_classes", "final_dim", "untie_final_proj")
 class HubertConfig(TrunkConfig):
     num_classes: List[int] = field(
         default_factory=list,
-        metadata={"help": "number of labels in each label set; empty: as many as dict.LABELS.txt of task.labels lists"},
+        metadata={
+            "range": LABELS,
+            "help": "number of labels in each label set; empty: as many as dict.LABELS.txt of task.labels lists",
+        },
     )
-    final_dim: int = field(default=256, metadata={"help": "dimensions in which frames and labels are compared"})
+    final_dim: int = field(
+        default=256, metadata={"range": WIDTH, "help": "dimensions in which frames and labels are compared"}
+    )
     untie_final_proj: bool = field(
         default=True, metadata={"help": "a projection for each label set (true), or one for all"}
     )
-    logit_temp: float = field(default=0.1, metadata={"help": "temperature that cosines are divided by"})
-    pred_masked_weight: float = field(default=1.0, metadata={"help": "weight of the loss of masked frames"})
+    logit_temp: float = field(
+        default=0.1, metadata={"range": Range(0, 1_000, above=True), "help": "temperature that cosines are divided by"}
+    )
+    pred_masked_weight: float = field(
+        default=1.0, metadata={"range": WEIGHT, "help": "weight of the loss of masked frames"}
+    )
     pred_nomask_weight: float = field(
         default=0.0,
-        metadata={"help": "weight of the loss of unmasked frames; 0: they are logged but not learned from (the paper)"},
+        metadata={
+            "range": WEIGHT,
+            "help": "weight of the loss of unmasked frames; 0: they are logged but not learned from (the paper)",
+        },
     )
     skip_masked: bool = field(default=False, metadata={"help": "ignore masked frames; requires pred_masked_weight=0"})
     skip_nomask: bool = field(
@@ -53,24 +66,18 @@ class HubertConfig(TrunkConfig):
 
 
 def check_config(cfg: HubertConfig):
-    """Raise UserError for settings that cannot work, naming the field."""
-    if not cfg.num_classes or min(cfg.num_classes) < 2:
+    """Raise UserError for numbers out of range and for settings that cannot work together, naming the field."""
+    check_ranges(cfg, HubertConfig, "model")
+    if not cfg.num_classes:
         raise UserError(
-            f"model.num_classes={list(cfg.num_classes)}: give at least 2 for every label set, or leave it empty and "
-            "set task.labels"
+            "model.num_classes=[]: give a number for every label set, or leave it empty and set task.labels"
         )
-    if cfg.mask_prob <= 0:
+    if cfg.mask_prob == 0:
         raise UserError(f"model.mask_prob={cfg.mask_prob} masks nothing to predict; raise it (0.8 in the paper)")
-    if cfg.final_dim < 1 or cfg.logit_temp <= 0:
-        raise UserError(
-            f"model.final_dim={cfg.final_dim} must be at least 1 and model.logit_temp={cfg.logit_temp} above 0"
-        )
     for frames in ("masked", "nomask"):
         weight, skipped = getattr(cfg, f"pred_{frames}_weight"), getattr(cfg, f"skip_{frames}")
-        if weight < 0 or (skipped and weight > 0):
-            raise UserError(
-                f"model.pred_{frames}_weight={weight} must be 0 with model.skip_{frames}=true, and is never negative"
-            )
+        if skipped and weight > 0:
+            raise UserError(f"model.pred_{frames}_weight={weight} must be 0 with model.skip_{frames}=true; change one")
     if cfg.pred_masked_weight == cfg.pred_nomask_weight == 0:
         raise UserError(
             "model.pred_masked_weight and model.pred_nomask_weight are both 0: nothing is learned; raise one"
@@ -192,6 +199,9 @@ class Hubert(Trunk):
             return
         self.final_proj.load_state_dict(source.final_proj.state_dict())
         self.label_embs_concat.data.copy_(source.label_embs_concat)
+
+    def structure(self) -> dict[str, Any]:
+        return super().structure() | {name: getattr(self.cfg, name) for name in HEAD_FIELDS}
 
     def remove_pretraining_modules(self, last_layer: int | None = None):
         """Remove what fine-tuning does not need: projection, label embeddings, and the layers above ``last_layer``."""

@@ -8,6 +8,7 @@ this order:
     configure            before the model is built, for settings that follow from the data
     check                after it is built: can it be trained with the task's settings?
     start_from           with the model in the checkpoint ``model.start_from``, unless that is null
+    structure            when a run resumes: is the checkpoint of such a model?
     begin_update         before the first micro-batch of an update
       skip_batch, forward, backward pass         for each micro-batch
     end_update           after the optimiser's step
@@ -114,6 +115,14 @@ class Objective(BaseFairseqModel):
         raise UserError(
             f"model.start_from={file}: {type(self).__name__} cannot start from a checkpoint; set model.start_from=null"
         )
+
+    def structure(self) -> dict[str, Any]:
+        """The settings that decide what the parameters mean; name of the field -> value.
+
+        They are saved in checkpoints, and a run does not resume with other ones. Shapes are compared anyway, so that
+        this is for settings that leave them as they are, such as the number of attention heads.
+        """
+        return {}
 
     def begin_update(self) -> None:
         """Drop what an update that never ended has collected."""

@@ -4,19 +4,38 @@
 holds for every task of the plug-in. Sharded checkpoints (``checkpoint_suffix``) and remote stores are left to fairseq.
 """
 
-from . import fused_adam, resuming, saving, state, stopping, updates
+from . import (
+    divergence,
+    ending,
+    fused_adam,
+    origin,
+    resuming,
+    save_dir,
+    saving,
+    settings,
+    state,
+    stopping,
+    updates,
+)
 
 
 def install():
     """Wrap fairseq's functions once, the later wrappers around the earlier ones. Calling it again changes nothing."""
+    settings.check_settings_first()
+    divergence.stop_diverged_runs()
     fused_adam.use_fused_adam()
+    ending.undo_at_end()
+    save_dir.claim_at_once()
     saving.copy_checkpoints_atomically()
     saving.write_checkpoints_once()
     saving.survive_failed_saves()
     resuming.resume_from_intact_checkpoint()
+    origin.save_record()
     state.restore_task_state()
     stopping.leave_finished_runs()
     stopping.stop_after_saving()
+    stopping.keep_workers()
+    stopping.wait_for_spawned_ranks()
     state.restore_early_stopping()  # around resume_from_intact_checkpoint
     updates.call_update_hooks()
     state.restore_half_precision()

@@ -4,17 +4,21 @@ import copy
 import logging
 import os
 import re
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
 
-import torch
-
+from ..compat.checkpoints import Damaged, check_bytes, read_state, require_fairseq
 from ..compat.wrapping import wrap_once
 from ..errors import UserError
+from . import origin, save_dir
+from .origin import LAST
 
 logger = logging.getLogger(__name__)
 
-LAST = "checkpoint_last.pt"
+T = TypeVar("T")
+
 OTHERS = re.compile(r"checkpoint(\d+|_\d+_\d+|_best|\.best_.+_[\d.]+)\.pt")
 """Names of the other checkpoints that fairseq writes."""
 
@@ -22,53 +26,13 @@ OTHERS = re.compile(r"checkpoint(\d+|_\d+_\d+|_best|\.best_.+_[\d.]+)\.pt")
 # -- reading a checkpoint --------------------------------------------------------------------------------------------
 
 
-class Damaged(Exception):
-    """A checkpoint cannot be used; the message says what is wrong with it."""
-
-
-def read(path: str) -> dict:
-    """The state in a checkpoint; its tensors stay on the disk.
-
-    Raises Damaged for a missing or damaged file, and UserError for one that exists but cannot be opened.
-    """
-    if not os.path.isfile(path):
-        raise Damaged("no such file")
-    try:
-        with open(path, "rb") as file:
-            start = file.read(2)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be opened ({error.strerror}); fix that, or give another checkpoint") from error
-    if not start:
-        raise Damaged("empty (0 bytes)")
-    complete = zipfile.is_zipfile(path)  # the directory of a zip file is at its end
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=complete)
-    except Exception as error:  # torch, pickle and zipfile raise many classes, KeyError among them, with long messages
-        raise Damaged("truncated" if start == b"PK" and not complete else why_not_loaded(error)) from error
-    if not isinstance(state, dict) or not {"model", "optimizer_history", "extra_state"} <= state.keys():
+def read(path: str, checksums: bool = True) -> dict:
+    """The state in a checkpoint of a training; its tensors stay on the disk. Raises as ``read_state``."""
+    state = read_state(path, checksums)
+    if not isinstance(state.get("model"), dict) or not {"optimizer_history", "extra_state"} <= state.keys():
         raise Damaged("not a checkpoint of a training run")
+    require_fairseq(state, os.path.getsize(path))
     return state
-
-
-def why_not_loaded(error: Exception) -> str:
-    refused = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
-    return f"contains a Python object of {refused[1]}, which is not loaded from files" if refused else "unreadable"
-
-
-def check_bytes(path: str) -> None:
-    """Raises Damaged if a checksum does not match.
-
-    torch.load compares none: it loads the zeros that a power cut leaves in a file.
-    """
-    if not zipfile.is_zipfile(path):  # the format of torch before 1.6 has no checksums
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            wrong = archive.testzip()
-    except Exception as error:  # zipfile raises exceptions of many classes for an invalid directory
-        raise Damaged("unreadable") from error
-    if wrong:
-        raise Damaged("damaged (checksums do not match)")
 
 
 def updates(state: dict) -> int:
@@ -125,7 +89,6 @@ def newest_intact(cfg, restore_file: str | None, damage: dict[str, str]) -> tupl
     if os.path.exists(last):
         try:
             state = read(last)
-            check_bytes(last)
             return (last, updates(state)) if restore_file is None or is_of_this_run(state, cfg, restore_file) else None
         except Damaged as error:
             damage[last] = str(error)
@@ -148,7 +111,7 @@ def other_checkpoints(cfg, restore_file: str | None, damage: dict[str, str]) -> 
         if OTHERS.fullmatch(name):
             path = os.path.join(folder, name)
             try:
-                state = read(path)
+                state = read(path, checksums=False)
                 if is_of_this_run(state, cfg, restore_file):
                     yield updates(state), path
             except Damaged as error:
@@ -185,7 +148,6 @@ def check_start(cfg, restore_file: str | None, last: str, damage: dict[str, str]
         if path and "://" not in path:
             try:
                 read(path)
-                check_bytes(path)
             except Damaged as error:
                 raise UserError(
                     f"checkpoint.{name}={path}: {error}; give the absolute path of an intact checkpoint"
@@ -201,42 +163,127 @@ def check_start(cfg, restore_file: str | None, last: str, damage: dict[str, str]
 
 
 def resume_from_intact_checkpoint():
-    """Resume from the checkpoint that ``checkpoint_changes`` chooses.
+    """Resume from the checkpoint that ``checkpoint_changes`` chooses, if it is one of the same model and data.
 
-    fairseq ends with a traceback if ``checkpoint_last.pt`` is damaged, and trains from scratch if it is missing.
+    fairseq ends with a traceback if ``checkpoint_last.pt`` is damaged or of another model, trains from scratch if it is
+    missing, and resumes with other data or labels without a word.
 
-    Rank 0 alone searches and renames files, and sends the result to the others before any rank loads: all ranks load
-    the same file, or all stop.
+    Rank 0 alone searches, compares and renames files, and sends the result to the others before any rank loads: all
+    ranks load the same file, or all stop.
     """
     from fairseq import checkpoint_utils
+    from fairseq.trainer import Trainer
 
-    def make(previous):
+    def choose(previous):
         def load(cfg, trainer, **passthrough_args):
             if trainer.checkpoint_suffix or trainer.tpu or "://" in cfg.save_dir:
                 return previous(cfg, trainer, **passthrough_args)
-            changes = changes_from_rank_0(trainer)
+            decision = Decision.of(from_rank_0(trainer, lambda: asdict(decide(trainer))))
             cfg = copy.deepcopy(cfg)  # later checkpoints are to contain the user's settings
-            for name, value in changes.items():
+            for name, value in decision.changes.items():
                 cfg[name] = value
-            return previous(cfg, trainer, **passthrough_args)
+            trainer.resumes_from = decision
+            with explain_failures(decision):
+                return previous(cfg, trainer, **passthrough_args)
 
         return load
 
-    wrap_once(checkpoint_utils, "load_checkpoint", make)
+    def compare(previous):
+        def get_train_iterator(self, *args, **kwargs):
+            batches = previous(self, *args, **kwargs)
+            decision = vars(self).pop("resumes_from", None)
+            if decision is not None and decision.made_with:
+                from_rank_0(self, lambda: decision.require_same_data(self))
+            return batches
+
+        return get_train_iterator
+
+    wrap_once(checkpoint_utils, "load_checkpoint", choose)
+    wrap_once(Trainer, "get_train_iterator", compare)
 
 
-def changes_from_rank_0(trainer) -> dict:
-    """``checkpoint_changes`` of rank 0, or its UserError, on every rank."""
+@dataclass(frozen=True)
+class Decision:
+    """What rank 0 found out about the checkpoint to load.
+
+    Attributes:
+        changes: the fields of ``cfg.checkpoint`` to change: ``checkpoint_changes``.
+        source: the checkpoint; None: there is none.
+        differing: the settings in which its model differs from this run's, for a message.
+        made_with: its record, if it has one: ``runs.origin``.
+    """
+
+    changes: dict[str, Any]
+    source: origin.Source | None = None
+    differing: str = ""
+    made_with: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> "Decision":
+        """The inverse of ``dataclasses.asdict``: ranks exchange plain data."""
+        return cls(**{**plain, "source": plain["source"] and origin.Source(**plain["source"])})
+
+    def require_same_data(self, trainer) -> None:
+        cfg = {**trainer.cfg.checkpoint, **self.changes}
+        origin.require_same_data(self.source, self.made_with, origin.record_of(trainer), cfg["reset_dataloader"])
+
+
+def decide(trainer) -> Decision:
+    """Called by rank 0. Raises UserError if the run cannot start, or not with this checkpoint."""
+    cfg = trainer.cfg
+    save_dir.claim(cfg.checkpoint.save_dir)
+    changes = checkpoint_changes(cfg)
+    source = origin.source_of(cfg.checkpoint, changes.get("restore_file"))
+    if source is None:
+        return Decision(changes)
+    state = read(source.path)
+    origin.require_same_model(source, state, trainer)
+    record = state["extra_state"].get("made_with") or {}
+    return Decision(changes, source, origin.differing_fields(state, trainer), record)
+
+
+@contextmanager
+def explain_failures(decision: Decision) -> Iterator[None]:
+    """Within this context turn what fairseq raises for a checkpoint that does not fit into a UserError.
+
+    The messages of fairseq name options that ``fairseq-hydra-train`` does not have.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        source, text = decision.source, str(error)
+        if source is None:
+            raise
+        if "ensure that the architectures match" in text:
+            what = f"contains another model ({decision.differing})"
+            raise UserError(f"{source}: {what}; {source.remedy}") from error
+        if "dataloader mismatch" in text:
+            raise UserError(
+                f"{source}: was saved later in an epoch than this run has batches; put data, batch size and number of "
+                "GPUs back, or set checkpoint.reset_dataloader=true to go on from the beginning of an epoch"
+            ) from error
+        if found := re.match(r"(Criterion|Optimizer) does not match.*\) (\w+) vs (\w+)", text):
+            raise UserError(
+                f"{source}: was made with the {found[1].lower()} {found[2]}, here {found[3]}; use that one, or set "
+                "checkpoint.reset_optimizer=true"
+            ) from error
+        raise
+
+
+def from_rank_0(trainer, function: Callable[[], T]) -> T:
+    """The plain data that ``function`` returns on rank 0, or its UserError, on every rank; only rank 0 calls it."""
     from fairseq.distributed import utils as distributed_utils
 
-    result = {}
+    result: dict[str, Any] = {}
     if trainer.data_parallel_rank == 0:
         try:
-            result["changes"] = checkpoint_changes(trainer.cfg)
+            result["value"] = function()
         except UserError as error:
             result["error"] = str(error)
     if trainer.data_parallel_world_size > 1:
         result = distributed_utils.broadcast_object(result, 0, trainer.data_parallel_process_group, trainer.device)
     if "error" in result:
         raise UserError(result["error"])
-    return result["changes"]
+    return result["value"]

@@ -2,41 +2,125 @@
 
 A signal or a collapse requests the stop, the ranks agree on it, a checkpoint is written, and all processes exit.
 ``stop_after_saving`` checks after every update whether a stop was agreed on.
+
+==============================  =======================================================================================
+moment of the signal            what happens
+==============================  =======================================================================================
+while data are loaded           the process ends at once: there is nothing to save
+update                          it is finished, then a checkpoint is written
+validation                      it is finished, because it decides on checkpoint_best.pt and on early stopping; then a
+                                checkpoint is written
+refreshing labels               it is broken off; a checkpoint of the beginning of the epoch is written
+a second one, later than        SIGINT and SIGTERM end the process at once, without a checkpoint
+``SAME_EVENT``
+==============================  =======================================================================================
 """
 
+import ctypes
 import logging
+import multiprocessing
 import os
 import signal
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch.distributed as dist
 
 from ..compat.wrapping import wrap_once
 from ..errors import UserError
+from . import ending
 
 logger = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-"""Signals that batch systems send before they end a job (SLURM: ``--signal=USR1@120``)."""
+SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1)
+"""Ctrl-C, a terminal that is closed, and the signals that batch systems send before they end a job (SLURM:
+``--signal=USR1@120``)."""
+
+IMPATIENT = (signal.SIGINT, signal.SIGTERM)
+"""Those that end the process at once when they come a second time. A terminal that closes and SLURM's advance warning
+do not: they say nothing about the checkpoint that is being written."""
+
+SAME_EVENT = 1.0
+"""Seconds within which signals count as one: Ctrl-C reaches every process of the terminal, and torchrun, SLURM and
+scripts pass on what the processes they started have received too."""
 
 _received: signal.Signals | None = None  # the first signal to this process
 _agreed: BaseException | None = None  # the exception that all ranks exit with
+_training: int | None = None  # number of the process that trains, also in its forks
+_second: threading.Timer | None = None  # makes a second signal end this process
+
+
+class Interrupted(BaseException):
+    """All ranks have agreed on a stop before the first update of an epoch."""
 
 
 # -- agreeing on a stop ----------------------------------------------------------------------------------------------
 
 
+def end_at_once() -> None:
+    """From now on Ctrl-C ends this process silently, as the other signals do. Called before a model is built.
+
+    Except in an interactive interpreter and a notebook, which Ctrl-C must not end.
+    """
+    global _training
+    forget()
+    _training = os.getpid()
+    ending.at_end.callback(forget)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler and not hasattr(sys, "ps1"):
+        set_handlers([signal.SIGINT], signal.SIG_DFL)
+
+
 def listen() -> None:
-    """From now on the signals request a stop instead of killing this process; they still kill its loader workers."""
-    main_process = os.getpid()
+    """From now on the signals request a stop."""
+    global _training
+    _training = os.getpid()
+    set_handlers(SIGNALS, note)
 
-    def note(number, _):
-        global _received
-        if os.getpid() != main_process:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        elif _received is None:
-            _received = signal.Signals(number)
 
-    for number in SIGNALS:
-        signal.signal(number, note)
+def forget() -> None:
+    """A training of this process has ended, or another one begins."""
+    global _received, _agreed, _training, _second
+    if _second is not None:
+        _second.cancel()
+    _received = _agreed = _training = _second = None
+
+
+def set_handlers(numbers: Sequence[signal.Signals], handler: Any) -> None:
+    """Set the handler of signals until the training ends, except for those that are ignored, as under ``nohup``."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in numbers:
+        before = signal.getsignal(number)
+        if before not in (handler, signal.SIG_IGN):
+            signal.signal(number, handler)
+            ending.at_end.callback(signal.signal, number, before or signal.SIG_DFL)
+
+
+def note(number: int, _: Any) -> None:
+    """The handler of a training process. In a fork that has not set its own handlers yet it does nothing."""
+    global _received, _second
+    if os.getpid() != _training or _received is not None:
+        return
+    _received = signal.Signals(number)
+    _second = threading.Timer(SAME_EVENT, obey_the_next)
+    _second.daemon = True
+    _second.start()
+    if not dist.is_initialized() or dist.get_rank() == 0:  # not through logging, whose stream may be in use
+        text = "stopping with a checkpoint after this update or validation; once more ends the run at once, without one"
+        os.write(2, f"{_received.name}: {text}\n".encode())
+
+
+def obey_the_next() -> None:
+    """From now on ``IMPATIENT`` signals end this process, whatever it waits for.
+
+    Not with ``signal.signal``: Python calls handlers in the main thread only, which may wait for another rank for ever.
+    """
+    for number in IMPATIENT:
+        if signal.getsignal(number) == note:
+            ctypes.CDLL(None).signal(int(number), None)  # None: the default
 
 
 def received() -> int:
@@ -47,13 +131,28 @@ def received() -> int:
     return _received or 0
 
 
-def agree_on_signal(any_received: bool) -> None:
-    """All ranks call this after the same update; ``any_received``: at least one of them received a signal."""
+def agree_on_signal(any_received: bool, moment: str = "update") -> None:
+    """All ranks call this after the same update, or batch of a validation.
+
+    Args:
+        any_received: at least one of them received a signal.
+        moment: what is finished before the stop, for the log.
+    """
     global _agreed
     if any_received and _agreed is None:
         name = _received.name if _received else "a signal to another rank"
-        logger.warning(f"{name}: stopping after this update with a checkpoint; run the same command again to resume")
+        logger.warning(f"{name}: stopping after this {moment} with a checkpoint; run the same command again to resume")
         _agreed = SystemExit(128 + (_received or signal.SIGTERM))
+
+
+def interrupt(any_received: bool) -> None:
+    """All ranks call this at the same moment before the first update of an epoch.
+
+    Raises Interrupted if at least one of them received a signal.
+    """
+    if any_received:
+        agree_on_signal(True, "moment")
+        raise Interrupted
 
 
 def agree_on_error(message: str) -> None:
@@ -105,6 +204,7 @@ def stop_after_saving():
 
     fairseq handles no signals: that of a batch system kills it, and the updates since the last checkpoint are lost.
     """
+    from fairseq import checkpoint_utils
     from fairseq_cli import train
 
     def check(previous):
@@ -116,12 +216,115 @@ def stop_after_saving():
 
     def leave(previous):
         def save(*args):
-            result = previous(*args)
+            try:
+                result = previous(*args)
+            finally:
+                if agreed() is not None:
+                    wait_for_all()
             if agreed() is not None:
                 raise agreed()
             return result
 
         return save
 
+    def save_interrupted(previous):
+        def train_epoch(cfg, trainer, task, epoch_itr):
+            try:
+                return previous(cfg, trainer, task, epoch_itr)
+            except Interrupted:
+                try:
+                    checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
+                finally:
+                    wait_for_all()
+                raise agreed() from None
+
+        return train_epoch
+
     wrap_once(train, "should_stop_early", check)
     wrap_once(train, "validate_and_save", leave)
+    wrap_once(train, "train", save_interrupted)
+
+
+def wait_for_all() -> None:
+    """Wait until rank 0 has saved: whoever started the ranks ends the others once one has ended."""
+    if dist.is_initialized():
+        with suppress(RuntimeError):  # a rank was killed
+            dist.barrier()
+
+
+# -- other processes -------------------------------------------------------------------------------------------------
+
+
+def keep_workers():
+    """A loader's workers end when the training process tells them to, or is gone, and not because of a signal.
+
+    Ctrl-C and batch systems send signals to every process of a training. Without its workers it could not finish the
+    update.
+    """
+    from torch.utils.data._utils import signal_handling
+
+    def make(previous):
+        def set_worker_signal_handlers():
+            previous()
+            if _training is not None and os.getpid() != _training:
+                obey_the_parent_only()
+
+        return set_worker_signal_handlers
+
+    wrap_once(signal_handling, "_set_worker_signal_handlers", make)
+
+
+def obey_the_parent_only() -> None:
+    """In a forked process: ignore all signals that stop a training, except for a SIGTERM that the parent sends."""
+    parent = os.getppid()
+    for number in SIGNALS:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # only sigwaitinfo tells who sent it
+
+    def wait() -> None:
+        while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def wait_for_spawned_ranks():
+    """The process in which fairseq starts the ranks of one machine passes signals on to them and ends after them.
+
+    torch ends it with a traceback, at Ctrl-C at once, and when a rank has ended with an error.
+    """
+    import torch.multiprocessing
+    from fairseq.distributed import utils as distributed_utils
+    from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+
+    def make(previous):
+        def spawn(fn, *args, **kwargs):
+            if fn is not distributed_utils.distributed_main:
+                return previous(fn, *args, **kwargs)
+            passed_on: list[int] = []
+
+            def pass_on(number, _):
+                passed_on.append(number)
+                for rank in multiprocessing.active_children():
+                    with suppress(ProcessLookupError):
+                        os.kill(rank.pid, number)
+
+            set_handlers(SIGNALS, pass_on)
+            try:
+                result = previous(fn, *args, **kwargs)
+            except (ProcessExitedException, ProcessRaisedException) as error:
+                _, found, message = str(error).rpartition(f"{UserError.__name__}: ")
+                if passed_on:
+                    raise SystemExit(128 + passed_on[0]) from None
+                if found:
+                    raise UserError(message.strip()) from None
+                raise
+            if passed_on:
+                raise SystemExit(128 + passed_on[0])
+            return result
+
+        return spawn
+
+    wrap_once(torch.multiprocessing, "spawn", make)

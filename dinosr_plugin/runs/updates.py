@@ -1,5 +1,7 @@
 """What an update is, for every task of the plug-in: which batches count, and when a run stops early."""
 
+from typing import Any
+
 import torch
 
 from ..compat.wrapping import wrap_once
@@ -11,8 +13,13 @@ class WholeUpdates:
     """Mixin that precedes a fairseq task among the base classes.
 
     A dummy batch, which fairseq gives to a rank that has no batch left, does not count, wherever it is among the
-    micro-batches of an update. A signal to one rank stops all of them after the same update, with a checkpoint.
+    micro-batches of an update. A signal to one rank stops all of them at the same moment, with a checkpoint.
     """
+
+    def build_model(self, cfg: Any, from_checkpoint: bool = False):
+        if not from_checkpoint:
+            stopping.end_at_once()
+        return super().build_model(cfg, from_checkpoint)
 
     def begin_epoch(self, epoch: int, model: torch.nn.Module):
         stopping.listen()
@@ -35,14 +42,19 @@ class WholeUpdates:
             sample_size, log = 0, {name: value * 0 for name, value in log.items()}
         return loss, sample_size, {**log, "signals": stopping.received()}
 
+    def valid_step(self, sample, model, criterion):
+        """fairseq's."""
+        loss, sample_size, log = super().valid_step(sample, model, criterion)
+        return loss, sample_size, {**log, "signals": stopping.received()}
+
     def reduce_metrics(self, logging_outputs: list[dict], criterion):
         """Log an update, or a batch of a validation.
 
         The outputs are sums over ranks and so are the same on all ranks, and so are the decisions made here.
         """
         super().reduce_metrics(logging_outputs, criterion)
-        if criterion.training:
-            stopping.agree_on_signal(sum(log.get("signals", 0) for log in logging_outputs) > 0)
+        any_received = sum(log.get("signals", 0) for log in logging_outputs) > 0
+        stopping.agree_on_signal(any_received, "update" if criterion.training else "validation")
 
 
 def call_update_hooks():

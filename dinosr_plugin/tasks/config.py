@@ -12,6 +12,7 @@ from omegaconf import II
 
 from ..errors import UserError
 from ..models.objective import Objective
+from ..ranges import COUNT, COUNT_OR_0, Range
 
 
 @dataclass
@@ -21,15 +22,17 @@ class LengthConfig(FairseqDataclass):
     max_sample_size: Optional[int] = field(
         default=320_000,
         metadata={
+            "range": COUNT,
             "help": "crop longer utterances at random to this many samples (16000 per second); null: never, so that a "
-            "batch may be as long as the longest file"
+            "batch may be as long as the longest file",
         },
     )
     min_sample_size: Optional[int] = field(
         default=3_200,
         metadata={
+            "range": COUNT_OR_0,
             "help": "leave out utterances of fewer samples than this (the paper: 32000, 2 s); masking needs two "
-            "frames, 720 samples"
+            "frames, 720 samples",
         },
     )
 
@@ -49,9 +52,10 @@ class BadFilesConfig(FairseqDataclass):
     max_bad_files: Optional[int] = field(
         default=100,
         metadata={
+            "range": COUNT_OR_0,
             "help": "with skip_bad_audio=true: stop and name them all when more files of a manifest than this have "
             "been left out since the start, counted by each rank separately over all its loader workers; null: never. "
-            "A few damaged files among a million do no harm, a hundred indicate a failing disk or a wrong manifest"
+            "A few damaged files among a million do no harm, a hundred indicate a failing disk or a wrong manifest",
         },
     )
 
@@ -63,9 +67,10 @@ class WindowConfig(FairseqDataclass):
     window_samples: Optional[int] = field(
         default=None,
         metadata={
+            "range": COUNT,
             "help": "cut utterances into windows of this many samples (CPC: 20480), at other positions in every "
             "epoch; a window never crosses the end of an utterance, and shorter utterances are left out; null: whole "
-            "utterances or crops of them"
+            "utterances or crops of them",
         },
     )
     negatives: ChoiceEnum(["same_speaker", "mixed"]) = field(
@@ -89,7 +94,10 @@ class LabelConfig(FairseqDataclass):
             "such as km; several with commas: km,km2"
         },
     )
-    label_rate: int = field(default=50, metadata={"help": "labels per second; 50: one for each frame of the trunk"})
+    label_rate: int = field(
+        default=50,
+        metadata={"range": Range(1, 16_000), "help": "labels per second; 50: one for each frame of the trunk"},
+    )
 
 
 @dataclass
@@ -99,13 +107,17 @@ class RelabellingConfig(FairseqDataclass):
     relabel_every: int = field(
         default=0,
         metadata={
+            "range": COUNT_OR_0,
             "help": "refresh the first label set from the model itself at the start of an epoch, this many epochs "
-            "after the last time; the new clusters are matched to the old ones; 0: never"
+            "after the last time; the new clusters are matched to the old ones; 0: never",
         },
     )
     relabel_layer: Optional[int] = field(
         default=None,
-        metadata={"help": "layer, from 0, whose output is clustered; the paper: 5, the middle one of 12"},
+        metadata={
+            "range": Range(0, 999),
+            "help": "layer, from 0, whose output is clustered; the paper: 5, the middle one of 12",
+        },
     )
     relabel_normalize: bool = field(
         default=False,
@@ -133,8 +145,9 @@ class CollapseConfig(FairseqDataclass):
     collapse_patience: int = field(
         default=1000,
         metadata={
+            "range": COUNT,
             "help": "number of updates in a row, after which a codebook counts as collapsed, in which (nearly) all its "
-            "frames have one code, or the student predicts the same for every frame"
+            "frames have one code, or the student predicts the same for every frame",
         },
     )
 
@@ -184,8 +197,6 @@ def check_windows(cfg: Any) -> None:
     """Raise UserError for settings that cannot be combined with windows."""
     if cfg.window_samples is None:
         return
-    if cfg.window_samples < 1:
-        raise UserError(f"task.window_samples={cfg.window_samples}: must be at least 1; 20480 in the papers")
     if cfg.normalize:
         refuse_with_windows("normalize", cfg.normalize, "a window is read without the rest of its utterance", "false")
     for name, default in (("multi_corpus_keys", None), ("subsample", 1)):
@@ -204,8 +215,6 @@ def refuse_with_windows(name: str, value: Any, reason: str, remedy: Any) -> None
 
 def check_relabelling(cfg: Any, n_layers: int) -> None:
     """Raise UserError if labels cannot be refreshed. ``n_layers``: those of the model that can be clustered."""
-    if cfg.relabel_every < 0:
-        raise UserError(f"task.relabel_every={cfg.relabel_every}: give a number of epochs, or 0 for never")
     if cfg.relabel_every == 0:
         return
     if not cfg.labels:

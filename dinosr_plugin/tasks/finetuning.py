@@ -10,21 +10,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from fairseq.checkpoint_utils import load_checkpoint_to_cpu
+from fairseq import checkpoint_utils
 from fairseq.data import Dictionary, FairseqDataset
-from fairseq.file_io import PathManager
 from fairseq.tasks import register_task
 from fairseq.tasks.audio_finetuning import AudioFinetuningTask
 from omegaconf import OmegaConf
 
 from .. import compat
+from ..compat.checkpoints import DoesNotFit, building, read_fairseq_checkpoint
 from ..data.dataset import SpeechDataset, longest_utterance
-from ..errors import UserError
+from ..data.fingerprint import fingerprint
+from ..decoding.words import symbol_kind
+from ..errors import UserError, setting
+from ..interop.fairseq_checkpoints import is_fine_tuned, require_speech_model
 from ..interop.fairseq_models import adopt_fairseqs_hubert
 from ..modules.frame_grid import TRUNK
+from ..ranges import COUNT, COUNT_OR_0
 from ..runs.updates import WholeUpdates
-from .generation import Decoding, DecodingConfig
-from .pretraining import require_data, split_names
+from .generation import KINDS, Decoding, DecodingConfig
+from .pretraining import require_data, require_room, split_names
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +58,13 @@ class DinoSRFinetuningConfig(DecodingConfig):
     max_sample_size: Optional[int] = field(
         default=None,
         metadata={
+            "range": COUNT,
             "help": "leave out utterances of more samples than this (they are not cropped, because the transcript "
-            "would not match)"
+            "would not match)",
         },
     )
     min_sample_size: Optional[int] = field(
-        default=None, metadata={"help": "leave out utterances of fewer samples than this"}
+        default=None, metadata={"range": COUNT_OR_0, "help": "leave out utterances of fewer samples than this"}
     )
 
 
@@ -78,9 +83,11 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
     def __init__(self, cfg: DinoSRFinetuningConfig):
         super().__init__(cfg)
         if cfg.autoregressive:
-            raise UserError("task.autoregressive: dinosr_finetuning trains CTC models only; set it to false")
+            raise UserError(f"{setting('task.autoregressive')}: dinosr_finetuning trains CTC models only; remove it")
         if not cfg.labels:
-            raise UserError("task.labels: give the extension of the label files, for example ltr")
+            raise UserError(f"{setting('task.labels')}: give the extension of the label files, for example ltr")
+        self.trained_on = None  # name of the training split
+        self.data_digests: dict[str, Any] = {}  # of the training split
 
     # -- dictionary --------------------------------------------------------------------------------------------------
 
@@ -95,6 +102,8 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
             )
         try:
             return Dictionary.load(str(path))
+        except UserError:
+            raise
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{path}: not a dictionary with lines 'symbol count': {error}") from error
 
@@ -121,6 +130,8 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         """
         from ..data.check import validate_manifest
 
+        if "data_selector" in kwargs:  # fairseq's trainer passes it for the training split
+            self.trained_on = split
         task_cfg = task_cfg or self.cfg
         if not task_cfg.labels:
             raise UserError("--path: the checkpoint was trained without labels; give one made by fine-tuning")
@@ -133,11 +144,21 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         labels = None if self.cfg.target_dictionary else task_cfg.labels
         for name in split_names(split, task_cfg.multi_corpus_keys):
             validate_manifest(Path(self.cfg.data) / f"{name}.tsv", labels, self.cfg.min_sample_size)
-        with compat.audio_dataset(SpeechDataset):
+        with compat.audio_dataset(SpeechDataset), compat.label_files_as_text():
             super().load_dataset(split, task_cfg, **kwargs)
         if task_cfg.multi_corpus_keys is None:
             dataset = self.datasets[split]
             warn_of_crowded_targets(split, [dataset.get_label(i).split() for i in range(len(dataset))], dataset.sizes)
+        if "data_selector" in kwargs:  # fairseq's trainer passes it for the training split
+            self.data_digests = fingerprint(self.datasets[split])
+
+    def made_with(self) -> dict[str, Any]:
+        """What the run depends on, for its checkpoints (``runs.origin``); digests once the training split is loaded."""
+        return {
+            "settings": {f"task.{name}": self.cfg[name] for name in ("sample_rate", "normalize")},
+            "dictionary": {"file": str(self.dictionary_path), "symbols": list(self.target_dictionary.symbols)},
+            **self.data_digests,
+        }
 
     def max_positions(self) -> tuple:
         """Longest utterance (samples) and longest transcript that are kept."""
@@ -155,8 +176,10 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         kwargs["required_batch_size_multiple"] = 1
         longest = longest_utterance(dataset, self.max_positions()[0])
         if not longest:
-            raise UserError(f"task.max_sample_size={self.cfg.max_sample_size}: every utterance is longer; raise it")
+            limit = setting("task.max_sample_size", self.cfg.max_sample_size)
+            raise UserError(f"{limit}: every utterance is longer; raise it")
         max_tokens = audio_batch_size(longest, max_tokens, max_sentences)
+        require_room(self, dataset, max_tokens, f"{longest} samples", longest)
         self.batches = super().get_batch_iterator(dataset, max_tokens=max_tokens, max_sentences=max_sentences, **kwargs)
         return self.batches
 
@@ -167,23 +190,53 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         if OmegaConf.is_missing(model_cfg, "w2v_path"):
             raise UserError("model.w2v_path: not given; add model.w2v_path=FILE, a pre-trained checkpoint")
         path = model_cfg.get("w2v_path")
-        from_disk = path and model_cfg.get("w2v_args") is None  # else the saved configuration is sufficient
-        if from_disk and not PathManager.exists(path):
-            raise UserError(f"model.w2v_path={path}: no such file; give a pre-trained checkpoint")
+        if from_checkpoint:
+            cfg = {"model": model_cfg, "task": {"_name": "audio_finetuning"}}
+            require_speech_model(OmegaConf.create(cfg, flags={"allow_objects": True}), "--path")
         try:
-            with compat.loaded_checkpoints(adopt_fairseqs_hubert):
+            if not path or model_cfg.get("w2v_args") is not None:  # the saved configuration is sufficient
                 return super().build_model(model_cfg, from_checkpoint)
-        except AssertionError as error:
+            require_pretrained(path)
+            with building([path], f"model.w2v_path={path}"), compat.loaded_checkpoints(self.adopt):
+                return super().build_model(model_cfg, from_checkpoint)
+        except (AssertionError, DoesNotFit) as error:
             if "normalization" not in str(error):
                 raise
             ours = bool(self.cfg.normalize)
             raise UserError(f"task.normalize={ours}: pre-training of {path} used {not ours}; use the same") from error
-        except UserError:
-            raise
-        except Exception:
-            if from_disk:
-                require_checkpoint(path)
-            raise
+
+    def adopt(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The pre-trained checkpoint that fairseq has loaded, converted. Raises UserError for another sample rate."""
+        pretrained = state["cfg"].task if state.get("cfg") is not None else {}
+        rate = pretrained.get("sample_rate") or self.cfg.sample_rate
+        if rate != self.cfg.sample_rate:
+            raise UserError(
+                f"task.sample_rate={self.cfg.sample_rate}: pre-training of model.w2v_path used {rate}; give a "
+                "pre-trained checkpoint of the same rate"
+            )
+        return adopt_fairseqs_hubert(state)
+
+    def build_criterion(self, cfg: Any, from_checkpoint: bool = False):
+        """fairseq's, after a check that the ``wer`` of validations is a word error rate."""
+        if str(cfg._name) == "ctc":
+            check_post_process(cfg.post_process, self.target_dictionary.symbols)
+        return super().build_criterion(cfg, from_checkpoint)
+
+
+def check_post_process(post_process: str, symbols: Sequence[str]) -> None:
+    """Raise UserError if fairseq's ``ctc`` criterion would not find the words in the dictionary's ``symbols``."""
+    kind, name = symbol_kind(symbols), setting("criterion.post_process", post_process)
+    if kind != "none" and post_process != kind:
+        raise UserError(
+            f"{name}: the dictionary has {KINDS[kind]}, so that the wer of validations would not be a word error rate; "
+            f"set {setting('criterion.post_process', kind)}"
+        )
+    if kind == "none" and post_process != "none":
+        logger.warning(
+            f"{name}: the dictionary has {KINDS[kind]}, so that the wer of validations is the share of wrong "
+            f"utterances; set {setting('criterion.post_process', 'none')}, and "
+            f"{setting('checkpoint.best_checkpoint_metric', 'uer')}, the error rate of the symbols"
+        )
 
 
 def check_same_dictionary(ours: Dictionary, saved: Dictionary, path: Path) -> None:
@@ -195,20 +248,22 @@ def check_same_dictionary(ours: Dictionary, saved: Dictionary, path: Path) -> No
     here, there = (d.symbols[index] if index < len(d) else "nothing" for d in (ours, saved))
     raise UserError(
         f"{path} ({len(ours)} symbols) is not the dictionary in the checkpoint ({len(saved)} symbols): index {index} "
-        f"is {here!r} in the file, {there!r} in the checkpoint; use the data folder (or the --labels) of the "
-        "fine-tuning"
+        f"is {here!r} in the file, {there!r} in the checkpoint; use the data folder (or "
+        f"{setting('task.labels')}) of the fine-tuning"
     )
 
 
-def require_checkpoint(path: str) -> None:
-    """Raise ``UserError`` if fairseq cannot load a checkpoint."""
-    try:
-        load_checkpoint_to_cpu(path)
-    except Exception as error:  # torch, pickle, zipfile and fairseq raise different classes
-        reason = f"{type(error).__name__} {error}".splitlines()[0].strip()
+def require_pretrained(path: str) -> None:
+    """Raise ``UserError`` unless this is the checkpoint of a pre-trained model."""
+    name = f"model.w2v_path={path}"
+    read_fairseq_checkpoint(path, name, "give a pre-trained checkpoint")
+    cfg = checkpoint_utils.load_checkpoint_to_cpu(path)["cfg"]
+    if is_fine_tuned(cfg):
         raise UserError(
-            f"model.w2v_path={path}: not a fairseq checkpoint, or truncated ({reason}); give a pre-trained checkpoint"
-        ) from error
+            f"{name}: is a fine-tuned model, a recogniser; give the pre-trained checkpoint, and to start from this "
+            f"recogniser also checkpoint.finetune_from_model={path}"
+        )
+    require_speech_model(cfg, name)
 
 
 def warn_of_crowded_targets(split: str, labels: Sequence[Sequence[str]], sizes: Sequence[int]) -> None:
@@ -235,15 +290,9 @@ def frames_needed(label: Sequence[str]) -> int:
 def audio_batch_size(longest: int, max_tokens: int | None, max_sentences: int | None) -> int | None:
     """The ``max_tokens`` to use: fairseq's default for text is replaced, the user's choice is kept.
 
-    Raises:
-        UserError: the longest utterance (samples) does not fit in a batch, for which fairseq would fail an assertion.
+    ``longest``: samples of the longest utterance.
     """
     if max_tokens == FAIRSEQ_MAX_TOKENS and max_sentences is None:
         max_tokens = max(AUDIO_MAX_TOKENS, longest)
         logger.info("batches of up to %d samples of audio (change it with --max-tokens or --batch-size)", max_tokens)
-    if max_tokens is not None and longest > max_tokens:
-        raise UserError(
-            f"dataset.max_tokens={max_tokens} is less than the longest utterance, {longest} samples; raise it or set "
-            "task.max_sample_size"
-        )
     return max_tokens

@@ -1,5 +1,6 @@
 """The part of the fine-tuning task that ``fairseq-generate`` needs: its settings, and the generator they describe."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,13 +11,18 @@ from fairseq.data import FairseqDataset
 from fairseq.data.iterators import EpochBatchIterator
 from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks.audio_finetuning import AudioFinetuningConfig
+from omegaconf import OmegaConf
 
 from .. import compat
 from ..decoding import DECODERS, CTCGenerator, SearchOptions, build_decoder
 from ..decoding.emissions import EmissionMetadata, EmissionReader, EmissionWriter, fingerprint
 from ..decoding.pool import default_processes
 from ..decoding.search import check_decoder_options
+from ..decoding.words import symbol_kind
 from ..errors import UserError
+from ..ranges import COUNT, SCORE, Range
+
+logger = logging.getLogger(__name__)
 
 UNSUPPORTED_GENERATION = {
     "score_reference": False,
@@ -27,6 +33,13 @@ UNSUPPORTED_GENERATION = {
     "constraints": None,
 }
 """Options of fairseq-generate that have no meaning for CTC, with the value that they must keep."""
+
+KINDS = {
+    "letter": "letters and the word boundary |",
+    "sentencepiece": "word pieces",
+    "none": "neither the word boundary | nor word pieces",
+}
+"""Kinds of symbols, as ``symbol_kind`` names them, in messages."""
 
 
 @dataclass
@@ -57,26 +70,32 @@ class DecodingConfig(AudioFinetuningConfig):
     word_score: float = field(
         default=0.0,
         metadata={
+            "range": SCORE,
             "help": "for decoder=lexicon: added for each word; above 0 compensates for words that a language model "
-            "deletes"
+            "deletes",
         },
     )
     sil_weight: float = field(
         default=0.0,
-        metadata={"help": "silence score, for decoder=beam and lexicon: added for each frame of the word boundary |"},
+        metadata={
+            "range": SCORE,
+            "help": "silence score, for decoder=beam and lexicon: added for each frame of the word boundary |",
+        },
     )
     beam_threshold: float = field(
         default=50.0,
         metadata={
+            "range": Range(0, 1e6, above=True, below=True),
             "help": "for decoder=beam and lexicon: drop hypotheses whose score is more than this (natural logarithm) "
-            "below the best; lower is faster"
+            "below the best; lower is faster",
         },
     )
     beam_size_token: int = field(
         default=100,
         metadata={
+            "range": COUNT,
             "help": "for decoder=beam and lexicon: number of most probable symbols of each frame that are tried; lower "
-            "is faster"
+            "is faster",
         },
     )
     emissions: Optional[str] = field(
@@ -89,8 +108,9 @@ class DecodingConfig(AudioFinetuningConfig):
     decoder_processes: Optional[int] = field(
         default=None,
         metadata={
+            "range": Range(0, 1_000),
             "help": "for decoder=beam and lexicon: processes that search while the network computes; 0: search in the "
-            "main process (default: one per CPU, at most 16); affects the time, not the result"
+            "main process (default: one per CPU, at most 16); affects the time, not the result",
         },
     )
 
@@ -113,6 +133,7 @@ class Decoding:
         """
         check_generation_options(args)
         check_decoder_options(self.cfg)
+        spell_words(args, self.target_dictionary.symbols)
         blank = self.target_dictionary.index(self.blank_symbol)
         lm = (extra_gen_cls_kwargs or {}).get("lm_model")  # from --lm-path
         decoder = build_decoder(
@@ -168,6 +189,36 @@ def check_generation_options(args: Any) -> None:
             )
     if str(getattr(args, "print_alignment", None)) == "soft":
         raise UserError("--print-alignment soft: CTC has no attention; use --print-alignment hard")
+
+
+def spell_words(args: Any, symbols: Sequence[str]) -> None:
+    """Have ``fairseq-generate`` print and score words, whether or not ``--post-process`` says so.
+
+    Where the symbols are whole units, such as phones, the scorer calls their error rate UER.
+
+    Args:
+        args: fairseq's ``GenerationConfig`` as a part of the whole config; nothing is done for one by itself.
+        symbols: those of the target dictionary.
+
+    Raises:
+        UserError: ``--post-process`` is for other symbols, or would have letters counted as words.
+    """
+    cfg = args._get_parent() if OmegaConf.is_config(args) else None
+    if cfg is None:
+        return
+    kind, chosen, scoring = symbol_kind(symbols), cfg.common_eval.post_process, getattr(cfg.scoring, "_name", None)
+    is_rate = scoring in ("wer", "dinosr_wer")
+    if chosen not in (None, "none", kind):
+        raise UserError(f"--post-process {chosen}: the dictionary has {KINDS[kind]}; omit it")
+    if kind == "none":
+        if scoring == "dinosr_wer":
+            cfg.scoring.scored_unit = "symbol"
+        elif is_rate:
+            logger.warning(f"the error rate below counts symbols of the dictionary, which has {KINDS[kind]}")
+    elif chosen is None:
+        cfg.common_eval.post_process = kind
+    elif chosen == "none" and is_rate:
+        raise UserError(f"--post-process none: --scoring {scoring} would count symbols as words; omit one of them")
 
 
 def search_options(cfg: DecodingConfig, args: Any) -> SearchOptions:

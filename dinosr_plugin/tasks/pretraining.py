@@ -18,9 +18,10 @@ from ..checkpoints.load import expects_normalized_waves, load_model
 from ..checkpoints.readers import trunk_of
 from ..criterions.dinosr import logged_codebook_sums
 from ..data.dataset import SpeechDataset, longest_utterance
+from ..data.fingerprint import fingerprint
 from ..data.labels import count_classes, label_kinds
 from ..data.windows import WindowDataset
-from ..errors import UserError
+from ..errors import UserError, setting
 from ..interop.fairseq_models import to_trunk
 from ..models.objective import Objective
 from ..runs.updates import WholeUpdates
@@ -71,6 +72,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         self.watch = CollapseWatch(cfg.on_collapse, cfg.collapse_patience)
         self.relabelling = Relabelling(cfg)
         self.trained_on = None  # name of the training split
+        self.data_digests: dict[str, Any] = {}  # of the training split
         self.micro_batches = []  # (loss, logging output, files) of each micro-batch of this update
 
     def load_dataset(self, split: str, task_cfg: DinoSRPretrainingConfig | None = None, **kwargs) -> None:
@@ -108,6 +110,13 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
 
         with compat.audio_dataset(make):
             super().load_dataset(split, task_cfg, **kwargs)
+        if training:
+            self.data_digests = fingerprint(self.datasets[split])  # before labels are refreshed
+
+    def made_with(self) -> dict[str, Any]:
+        """What the run depends on, for its checkpoints (``runs.origin``); digests once the training split is loaded."""
+        names = ["sample_rate", "normalize", *(["label_rate"] if self.cfg.labels else [])]
+        return {"settings": {f"task.{name}": self.cfg[name] for name in names}, **self.data_digests}
 
     def shortest(self) -> tuple[str, int | None]:
         """The field that limits how short an utterance may be, and its samples; None: there is no limit."""
@@ -124,11 +133,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
             # would read the first batches before that.
             kwargs["data_buffer_size"] = max(1, kwargs.get("data_buffer_size", 0))
         longest = longest_utterance(dataset, self.max_positions()[0])
-        if max_tokens is not None and longest > max_tokens:
-            raise UserError(
-                f"dataset.max_tokens={max_tokens} is less than the longest utterance, {longest} samples after "
-                "cropping; raise it or lower task.max_sample_size"
-            )
+        require_room(self, dataset, max_tokens, f"{longest} samples after cropping", longest)
         # fairseq sets the epoch of a mixture of corpora, not of its parts
         for corpus in getattr(dataset, "datasets", {}).values():
             corpus.set_epoch(epoch)
@@ -161,14 +166,22 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         return model
 
     def start_from(self, model: Objective, file: str) -> None:
-        """Give the model the weights in a checkpoint of this plug-in, of fairseq's speech models or of CPC_audio."""
+        """Give the model the weights in a checkpoint of this plug-in, of fairseq's speech models or of CPC_audio.
+
+        Raises UserError if it was trained on waveforms of another scale or rate.
+        """
         loaded, cfg, _ = load_model(file)
+        model.start_from(to_trunk(trunk_of(loaded), file), file)
         normalize = expects_normalized_waves(cfg)
         if normalize != bool(self.cfg.normalize):
-            logger.warning(
-                f"model.start_from={file}: was trained with task.normalize={str(normalize).lower()}; use the same here"
+            setting = f"task.normalize={str(normalize).lower()}"
+            raise UserError(f"model.start_from={file}: was trained with {setting}; set {setting}")
+        rate = cfg.task.get("sample_rate", self.cfg.sample_rate)
+        if rate != self.cfg.sample_rate:
+            raise UserError(
+                f"model.start_from={file}: was trained at task.sample_rate={rate}, not {self.cfg.sample_rate}; give a "
+                "checkpoint of the same rate"
             )
-        model.start_from(to_trunk(trunk_of(loaded), file), file)
         logger.info(f"the model starts with the weights of {file}")
 
     # -- an update -----------------------------------------------------------------------------------------------------
@@ -258,6 +271,25 @@ def require_data(cfg: Any) -> None:
     """Raise UserError if ``task.data`` is not given."""
     if OmegaConf.is_missing(cfg, "data") or not cfg.data:
         raise UserError("task.data: not given; add task.data=DIR, the folder that `dinosr manifest` wrote")
+
+
+def require_room(task: Any, dataset: FairseqDataset, max_tokens: int | None, what: str, longest: int) -> None:
+    """Raise UserError, which names the field that was set, if the longest utterance does not fit in a batch.
+
+    Args:
+        task: has ``datasets`` and ``trained_on``, the name of the training split, or None if nothing is trained.
+        dataset: the one that batches are made of.
+        max_tokens: samples in a batch; None: there is no limit.
+        what: the longest utterance in the message. ``longest``: its samples.
+    """
+    if max_tokens is None or longest <= max_tokens:
+        return
+    field, default = setting("dataset.max_tokens", max_tokens), ""
+    if task.trained_on is not None and dataset is not task.datasets.get(task.trained_on):
+        field = setting("dataset.max_tokens_valid", max_tokens)
+        default = f" ({setting('dataset.max_tokens')}, unless it is set)"
+    limit = setting("task.max_sample_size")
+    raise UserError(f"{field}{default} is less than the longest utterance, {what}; raise it or lower {limit}")
 
 
 def split_names(split: str, multi_corpus_keys: str | None) -> list[str]:

@@ -6,7 +6,8 @@ shares most frames: the matching that leaves most labels unchanged.
 
 All ranks take part and have the same labels afterwards, whatever their number, because the features of an utterance do
 not depend on who computes them. Labels are saved in ``<save_dir>/labels``, and checkpoints record which of these files
-they were trained on, so that a run that was killed before, during or after a refresh resumes as if it had not been.
+they were trained on, so that a run that was killed before, during or after a refresh resumes as if it had not been. A
+signal that stops the run breaks a refresh off: it is made again when the run resumes.
 Validation splits get labels from the same clusters.
 """
 
@@ -29,6 +30,7 @@ from ..data.labels import FrameLabels, label_lines, read_labels
 from ..data.manifest import write_files
 from ..errors import UserError
 from ..models.objective import Objective
+from ..runs import stopping
 from ..units.batches import BATCH_SAMPLES, Progress, plan_batches, prefetch
 from ..units.clustering import SAMPLE, SAMPLE_AT_LEAST, assign, cluster
 from ..units.frames import standardize
@@ -88,7 +90,7 @@ class Relabelling:
                     self.path(split).name: label_lines(dataset.labels[0], dataset.skipped_indices)
                     for split, dataset in splits.items()
                 }
-                write_files(self.path(trained_on).parent, lines)
+                write_files(self.path(trained_on).parent, lines, "checkpoint.save_dir")
 
     def due(self, epoch: int) -> int:
         """The last epoch up to this one at whose start labels are refreshed; 0: none so far."""
@@ -250,8 +252,9 @@ def layer_frames(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (row, features (F, D) float32) for this rank's share of the rows, in any order.
 
-    Files that cannot be read are left out. ``normalize``: with ``standardize``. Batches are planned for all ranks
-    together, so that the composition of a batch does not depend on their number.
+    Files that cannot be read are left out, and so is the rest once this rank has received a signal. ``normalize``: with
+    ``standardize``. Batches are planned for all ranks together, so that the composition of a batch does not depend on
+    their number.
     """
     reader, sizes = reader_of(model), {row: Samples(int(dataset.sizes[row])) for row in rows}
     batches = plan_batches(sizes, sizes, BATCH_SAMPLES, reader.pads)[rank() :: n_ranks()]
@@ -263,6 +266,8 @@ def layer_frames(
                 x = frames.layers[0].numpy()  # (F, D)
                 yield row, standardize(x) if normalize else x
         progress.update(sum(sizes[row].samples for row in batch))
+        if stopping.received():
+            break  # sum_over_ranks, which comes next, tells the other ranks
     logger.info(f"{title}: {progress.summary()}")
 
 
@@ -271,7 +276,14 @@ def device_of(model: Objective) -> torch.device:
 
 
 def sum_over_ranks(values: Tensor, model: Objective) -> Tensor:
-    """Sum a CPU tensor over all ranks; it is communicated on the device of the model, and returned on the CPU."""
+    """Sum a CPU tensor over all ranks; it is communicated on the device of the model, and returned on the CPU.
+
+    Raises ``stopping.Interrupted`` on all ranks if one of them has received a signal.
+    """
+    signals = torch.tensor([stopping.received()], device=device_of(model))
+    if n_ranks() > 1:
+        dist.all_reduce(signals)
+    stopping.interrupt(bool(signals))
     if n_ranks() == 1:
         return values
     on_device = values.to(device_of(model))

@@ -12,9 +12,10 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from ..data.audio import SAMPLE_RATE, load_wave
+from ..data.audio import SAMPLE_RATE, AudioError, read_wave
 from ..data.manifest import duplicate_ids, raise_problems, read_manifest, utterance_id
 from ..errors import UserError, first_few
+from ..files import is_file
 
 BATCH_SAMPLES = 1_000_000  # about a minute of sound: 1.5 GB for a base model, on the CPU
 MAX_MINUTES = 10.0  # of a recording read as a whole: attention takes time with its square, convolutions gigabytes
@@ -57,7 +58,7 @@ def read_utterances(manifest: str | Path, min_samples: int = 1, max_minutes: flo
 
 def require_files(utterances: Sequence[Utterance], manifest: str | Path) -> None:
     """Raise UserError for missing files before the work begins, not when their turn comes."""
-    missing = [utterance.path for utterance in utterances if not utterance.path.is_file()]
+    missing = [utterance.path for utterance in utterances if not is_file(utterance.path)]
     if missing:
         raise UserError(
             f"{manifest}: {len(missing)} of its {len(utterances)} files are missing ({first_few(missing)}); "
@@ -68,20 +69,13 @@ def require_files(utterances: Sequence[Utterance], manifest: str | Path) -> None
 def load_checked_wave(utterance: Utterance) -> np.ndarray:
     """(samples,) float32.
 
-    Raises UserError as ``load_wave``, for a length other than the manifest's, and for NaN or infinity.
+    Raises UserError for a file that cannot be read, is not 16 kHz mono, has another length than the manifest states
+    (before it is decoded), or contains NaN or infinity, whose units would look like any others.
     """
-    wave = load_wave(utterance.path)
-    if len(wave) != utterance.samples:
-        raise UserError(
-            f"{utterance.path}: {len(wave)} samples, but the manifest says {utterance.samples}; "
-            "make the manifest again with `dinosr manifest`"
-        )
-    if not np.isfinite(wave).all():  # its units would look like any others
-        raise UserError(
-            f"{utterance.path}: NaN or infinity in its samples; remove it or get it again "
-            "(`dinosr check` lists all such files)"
-        )
-    return wave
+    try:
+        return read_wave(utterance.path, utterance.samples)
+    except AudioError as error:
+        raise UserError(f"{utterance.path}: {error}; `dinosr check` lists all such files") from error
 
 
 # ---- batches ---------------------------------------------------------------------------------------------------------

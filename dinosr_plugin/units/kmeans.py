@@ -9,7 +9,6 @@ for example straight from a model.
 
 import io
 import json
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from ..data.manifest import duplicate_ids, read_lines, read_rows, require_writable, utterance_id, write_files
+from ..data.arrays import ArrayArchive
+from ..data.manifest import duplicate_ids, read_rows, require_writable, utterance_id, write_files
 from ..errors import UserError, first_few
+from ..files import parse_json, read_lines, require_file, to_record
 from .clustering import CHUNK, INITS, Sums, assign, cluster, first_frames, inertia_after, move, step
 from .frames import Features, Reservoir, StandardizedFeatures, frames_of, read_sample, stacked, standardize
 from .matching import OldLabels, changed_share, matching, normalised_mutual_information
-from .unit_files import UnitInfo, info_file
+from .unit_files import MAX_UNITS, UnitInfo, info_file
 
 # For frames in memory, copies included. In addition there are some tens of MB for a chunk, k x D values in float64, and
 # pages of the mapped files of a feature folder, which the operating system reclaims when needed.
@@ -224,16 +225,20 @@ class KMeans:
     @classmethod
     def load(cls, path: str | Path) -> "KMeans":
         """Raises UserError if the file is missing, damaged, or not a k-means file."""
-        if not Path(path).is_file():
-            raise UserError(f"{path}: no such file; create it with `dinosr kmeans fit`")
+        require_file(path, "create it with `dinosr kmeans fit`")
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                centroids, meta = archive["centroids"], KMeansMetadata(**json.loads(archive["meta"].tobytes()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as error:
+            with ArrayArchive(path) as archive:
+                meta = to_record(KMeansMetadata, parse_json(archive["meta"].tobytes()))
+                centroids = archive["centroids"]
+        except ValueError as error:
             raise UserError(
                 f"{path}: not a k-means file, or damaged; create it again with `dinosr kmeans fit`"
             ) from error
-        if centroids.dtype != np.float32 or centroids.shape != (meta.k, meta.width) or not np.isfinite(centroids).all():
+        shape = (meta.k, meta.width)
+        is_one = (
+            centroids.dtype == np.float32 and centroids.shape == shape and 0 < meta.k <= MAX_UNITS and meta.width > 0
+        )
+        if not is_one or not np.isfinite(centroids).all():
             raise UserError(
                 f"{path}: damaged: its centroids are not {(meta.k, meta.width)} finite float32 numbers; "
                 "create it again with `dinosr kmeans fit`"

@@ -21,11 +21,15 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..data.manifest import read_lines, require_writable, unwritable, write_files
+from ..data.arrays import map_array
+from ..data.manifest import is_number, require_writable, unwritable, write_files
 from ..errors import UserError, first_few
+from ..files import parse_json, read_lines, read_text, to_record
+from .unit_files import require_place
 
 DTYPES = ("float16", "float32")
 CODE_DTYPES = ("uint8", "uint16", "uint32")  # of units
+MAX_SHARDS = 10_000
 SAVE_SECONDS = 10.0  # maximum work lost if the process is killed
 
 
@@ -53,6 +57,16 @@ class FolderInfo:
     frames: int
     digest: str
     first_centre: float | None = None
+
+    def check(self) -> None:
+        """Raises ValueError for values that no folder has."""
+        require_place(self.rate, self.first_centre or 0.0)
+        if self.dtype not in DTYPES + CODE_DTYPES:
+            raise ValueError(f"dtype is {self.dtype!r}, not one of {', '.join(DTYPES + CODE_DTYPES)}")
+        if self.width < 1 or self.utterances < 1 or self.frames < 0:
+            raise ValueError("width, utterances or frames is too small")
+        if not 1 <= self.shards <= min(self.utterances, MAX_SHARDS):
+            raise ValueError(f"shards is {self.shards}, not between 1 and the number of utterances, or {MAX_SHARDS}")
 
 
 def digest_of(names: Sequence[str], lengths: Sequence[int]) -> str:
@@ -162,15 +176,18 @@ def read_meta(folder: Path) -> FolderInfo:
         raise UserError(
             f"{folder}: contains no features (no meta.json); create them with `dinosr features ... --out {folder}`"
         )
+    text = read_text(path, f"remove the folder {folder} and create it again")
     try:
-        return FolderInfo(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise damaged(folder, "meta.json cannot be read") from error
+        meta = to_record(FolderInfo, parse_json(text))
+        meta.check()
+    except ValueError as error:
+        raise damaged(folder, f"meta.json: {error}") from error
+    return meta
 
 
 def layer_folders(folder: str | Path) -> list[Path]:
     """The folders of single layers inside one from ``--layer all``, lowest layer first."""
-    folders = [path.parent for path in Path(folder).glob("layer_*/meta.json") if path.parent.name[6:].isdigit()]
+    folders = [path.parent for path in Path(folder).glob("layer_*/meta.json") if path.parent.name[6:].isdecimal()]
     return sorted(folders, key=lambda path: int(path.name[6:]))
 
 
@@ -211,7 +228,7 @@ def read_index(path: Path) -> tuple[list[str], list[int]]:
     names, lengths = [], []
     for number, line in enumerate(read_lines(path, "compute these features again"), start=1):
         name, _, length = line.rpartition("\t")
-        if not name or not (length.isascii() and length.isdigit()):
+        if not name or not is_number(length):
             raise damaged(path.parent, f"{path.name} line {number} is not `utt<TAB>frames`")
         names.append(name)
         lengths.append(int(length))
@@ -220,8 +237,8 @@ def read_index(path: Path) -> tuple[list[str], list[int]]:
 
 def map_shard(path: Path, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        array = map_array(path)
+    except ValueError as error:
         raise damaged(path.parent, f"{path.name} cannot be read, or is truncated") from error
     if array.ndim != 2 or array.shape[1] != shape[1] or array.dtype != dtype:
         raise damaged(

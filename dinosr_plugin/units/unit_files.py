@@ -17,16 +17,20 @@ import numpy as np
 
 from ..data.manifest import (
     duplicate_ids,
-    read_lines,
+    is_number,
     read_rows,
     require_writable,
+    shorten,
     unwritable,
     utterance_id,
     write_files,
 )
 from ..errors import UserError
+from ..files import is_file, read_lines, read_record
 
-MAX_DIGITS = 18  # numbers of so many digits fit into int64
+# A unit is an index of tables of counts, whose size the largest unit determines: phones x units, speakers x units. The
+# largest codebook in use, the product of the two of 320 in wav2vec 2.0, has 102,400 units.
+MAX_UNITS = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,26 @@ class UnitInfo:
     first_centre: float
     size: int | None = None
 
+    def check(self) -> None:
+        """Raises ValueError for values that no units have."""
+        require_place(1.0 if self.rate is None else self.rate, self.first_centre)
+        if self.size is not None and not 0 < self.size <= MAX_UNITS:
+            raise ValueError(f"size is {self.size}, not between 1 and {MAX_UNITS}")
+
     def at_rate(self, rate: float) -> "UnitInfo":
         """Of the same units after ``at_rate``: copies of a unit divide its time among them; units that are kept stay in
         place."""
         if self.rate is None or rate <= self.rate:
             return UnitInfo(rate, self.first_centre, self.size)
         return UnitInfo(rate, self.first_centre - 0.5 / self.rate + 0.5 / rate, self.size)
+
+
+def require_place(rate: float, first_centre: float) -> None:
+    """Raises ValueError for frames per second and for a time of frame 0, in seconds, that no frames have."""
+    if not 1e-3 <= rate <= 1e6:
+        raise ValueError(f"rate is {rate}, not between 0.001 and 1000000 a second")
+    if not abs(first_centre) <= 1e6:
+        raise ValueError(f"first_centre is {first_centre}, not between -1000000 and 1000000 seconds")
 
 
 def info_path(path: str | Path) -> Path:
@@ -62,17 +80,17 @@ def info_file(path: str | Path, info: UnitInfo) -> dict[str, list[str]]:
 def read_info(path: str | Path) -> UnitInfo | None:
     """The ``UnitInfo`` of a unit file; None if it has none. Raises UserError if it is damaged."""
     beside = info_path(path)
-    if not beside.is_file():
+    if not is_file(beside):
         return None
+    remedy = "remove it and give --rate and --first-centre, or make the units again"
     try:
-        info = UnitInfo(**json.loads(beside.read_text(encoding="utf-8")))
-        if info.rate is not None and not info.rate > 0:
-            raise ValueError("rate")
+        info = read_record(beside, UnitInfo, remedy)
+        info.check()
         return UnitInfo(info.rate and float(info.rate), float(info.first_centre), info.size)
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{beside}: damaged; remove it and give --rate and --first-centre, or make the units again"
-        ) from error
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{beside}: {error}; {remedy}") from error
 
 
 # ---- sequences -------------------------------------------------------------------------------------------------------
@@ -221,11 +239,14 @@ def read_labelled_units(path: str | Path, tsv: str | Path | None) -> dict[str, n
 
 
 def parse_ids(text: str, where: str) -> np.ndarray:
-    """``"3 3 17"`` -> (n,) int64. Raises UserError for other than whole numbers >= 0; ``where`` begins the message."""
+    """``"3 3 17"`` -> (n,) int64.
+
+    Raises UserError for anything but whole numbers from 0 and below ``MAX_UNITS``; ``where`` begins the message.
+    """
     words = text.split()
-    wrong = next((word for word in words if not (word.isascii() and word.isdigit()) or len(word) > MAX_DIGITS), None)
-    if wrong is not None:
-        raise UserError(
-            f"{where}: {wrong!r} is not a unit id, a whole number from 0; make the file again with `dinosr units`"
-        )
-    return np.array(words, dtype=np.int64)
+    units = np.array(words, dtype=np.int64) if all(map(is_number, words)) else None
+    if units is None or (units >= MAX_UNITS).any():
+        wrong = next(word for word in words if not is_number(word) or int(word) >= MAX_UNITS)
+        what = f"{shorten(wrong)!r} is not a unit id, a whole number from 0 to {MAX_UNITS - 1}"
+        raise UserError(f"{where}: {what}; make the file again with `dinosr units`")
+    return units

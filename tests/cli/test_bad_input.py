@@ -51,7 +51,7 @@ DATA_FAULTS = {  # name -> (function that damages the data, expected message)
         r"train.tsv: its root folder .*corpus does not exist; .*dinosr manifest",
     ),
     "empty manifest": (edit("train.tsv", lambda lines: lines[:1]), "train.tsv: empty manifest.*dinosr manifest"),
-    "no manifest": (lambda data: (data / "train.tsv").unlink(), "train.tsv: cannot be read .*dinosr manifest"),
+    "no manifest": (lambda data: (data / "train.tsv").unlink(), "train.tsv: no such file.*dinosr manifest"),
     "malformed row": (edit("train.tsv", lambda lines: [*lines, "u9.wav 16000"]), "train.tsv line 8: .*dinosr manifest"),
     "duplicate id": (
         edit("train.tsv", lambda lines: [*lines, "x/u1.wav\t16000"]),
@@ -80,8 +80,8 @@ DATA_FAULTS = {  # name -> (function that damages the data, expected message)
 
 PRETRAINING_FAULTS = {
     "task.data": (["task.data='???'"], "task.data: not given; add task.data=DIR"),
-    "train split": (["dataset.train_subset=nowhere"], "nowhere.tsv: cannot be read .*dinosr manifest"),
-    "valid split": (["dataset.disable_validation=false"], "valid.tsv: cannot be read .*dinosr manifest"),
+    "train split": (["dataset.train_subset=nowhere"], "nowhere.tsv: no such file.*dinosr manifest"),
+    "valid split": (["dataset.disable_validation=false"], "valid.tsv: no such file.*dinosr manifest"),
     "all too short": (
         ["task.min_sample_size=99999"],
         "train.tsv: every file is shorter than min_sample_size=99999.*lower min_sample_size",
@@ -107,7 +107,7 @@ PRETRAINING_FAULTS = {
 
 FINETUNING_FAULTS = {
     "task.data": (nothing, ["task.data=''"], "task.data: not given; add task.data=DIR"),
-    "no labels": (lambda data: (data / "train.ltr").unlink(), [], "train.ltr: cannot be read .*dinosr manifest"),
+    "no labels": (lambda data: (data / "train.ltr").unlink(), [], "train.ltr: no such file.*dinosr manifest"),
     "fewer labels": (
         edit("train.ltr", lambda lines: lines[1:]),
         [],
@@ -130,17 +130,17 @@ FINETUNING_FAULTS = {
     "w2v_path text": (
         lambda data: (data / "x").write_text("hello"),
         ["model.w2v_path=DATA/x"],
-        "model.w2v_path=.*/x: not a fairseq checkpoint, or truncated .*; give",
+        "model.w2v_path=.*/x: not a PyTorch file; give a pre-trained checkpoint",
     ),
     "w2v_path folder": (
         nothing,
         ["model.w2v_path=DATA/corpus"],
-        "model.w2v_path=.*/corpus: not a fairseq checkpoint.*; give",
+        "model.w2v_path=.*/corpus: is a folder, not a file; give a pre-trained checkpoint",
     ),
     "w2v_path other": (
         lambda data: torch.save({"a": 1}, data / "x"),
         ["model.w2v_path=DATA/x"],
-        "model.w2v_path=.*/x: not a fairseq checkpoint.*; give",
+        "model.w2v_path=.*/x: not a checkpoint of fairseq: it contains 'a'; give a pre-trained checkpoint",
     ),
 }
 

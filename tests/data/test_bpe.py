@@ -129,7 +129,7 @@ def test_check_reads_pieces(corpus, tmp_path, capsys):
         assert expected in capsys.readouterr().out
     (tmp_path / "dict.bpe.txt").unlink()
     assert main(command) == 1
-    assert "dict.bpe.txt: cannot be read" in capsys.readouterr().out
+    assert "dict.bpe.txt: no such file" in capsys.readouterr().out
 
 
 def fails(capsys, *arguments) -> str:
@@ -157,7 +157,7 @@ def test_errors_are_reported_before_any_audio_is_read(tmp_path, capsys, monkeypa
     (tmp_path / "empty").touch()
     command = ("manifest", "librispeech", tmp_path / "nowhere", "--out", tmp_path / "out", "--bpe")
     for model, expected in (
-        ("absent", "cannot be read"),
+        ("absent", "no such file"),
         ("text", "not a sentencepiece model"),
         ("empty", "not a sentencepiece model"),
     ):

@@ -218,6 +218,12 @@ def test_no_file_is_left_of_a_set_that_cannot_be_completed(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["b.tsv"]
 
 
+def test_the_setting_that_the_folder_was_given_with_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="give another folder with checkpoint.save_dir$"):
+        manifest.write_files(tmp_path / "file", {"a.tsv": ["1"]}, "checkpoint.save_dir")
+
+
 def test_real_corpus(librispeech_mini, tmp_path):
     assert main(["manifest", "librispeech", str(librispeech_mini), "--out", str(tmp_path), "--parts", "dev"]) == 0
     rows, words = lines(tmp_path / "dev.tsv")[1:], lines(tmp_path / "dev.wrd")
@@ -448,6 +454,52 @@ def test_convert_keeps_good_files_and_resamples_the_others(tmp_path):
     middle = slice(1000, 15000)  # away from the filter's ends
     assert np.abs(sf.read(copies / "s/a.b.flac")[0] - tone(16000, 440) / 2)[middle].max() < 0.002
     assert np.abs(sf.read(copies / "s/a.g.flac")[0] - tone(16000, 440))[middle].max() < 0.002
+
+
+def notes(capsys) -> list[str]:
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+
+
+def test_sound_of_other_kinds_is_converted_or_counted(tmp_path, capsys):
+    root = tmp_path / "in"
+    write_sound(root / "a.wav")
+    for name, format, subtype in (
+        ("b.mp3", "MP3", "MPEG_LAYER_III"), ("c.opus", "OGG", "OPUS"), ("d.AIFF", "AIFF", "PCM_16"),
+        ("e.au", "AU", "ULAW"), ("f.caf", "CAF", "PCM_16"), ("g.w64", "W64", "PCM_16"),
+        ("h.mp3", "MP3", "MPEG_LAYER_III"), ("call.wav", "WAV", "GSM610"),
+    ):  # fmt: skip
+        sf.write(root / name, noise(8000), 8000 if subtype == "GSM610" else 16000, format=format, subtype=subtype)
+    for name in ("i.m4a", "j.m4a", "k.WMA"):
+        (root / name).write_bytes(b"not for libsndfile")
+    made = make_folder(root, tmp_path / "out", "--convert", str(tmp_path / "copies"), "--valid-share", "0")
+    assert made == {"train": [f"{name}.flac" for name in ("a", "b", "c", "call", "d", "e", "f", "g", "h")]}
+    assert notes(capsys) == [
+        "note: 2 .m4a, 1 .wma file(s) left out; convert each with `ffmpeg -i FILE FILE.flac`, libsndfile cannot read it"
+    ]
+    (root / "call.wav").unlink()
+    assert make_folder(root, tmp_path / "plain", "--valid-share", "0") == {"train": ["a.wav"]}
+    first, second = notes(capsys)
+    assert first.startswith("note: 1 .aiff, 1 .au, 1 .caf, 2 .mp3, 1 .opus, 1 .w64 file(s) left out; add --convert")
+    assert second.startswith("note: 2 .m4a, 1 .wma file(s) left out")
+    (root / "a.wav").unlink()
+    message = fails(capsys, "manifest", "folder", root, "--out", tmp_path / "none", "--valid-share", "0")
+    assert "contains no .wav, .flac or .ogg file; 1 .aiff, 1 .au" in message and "add --convert" in message
+
+
+def test_loud_and_unfinished_files_are_noted(tmp_path, capsys):
+    root = tmp_path / "in"
+    for row in range(5):
+        sf.write(write_sound(root / f"loud{row}.wav"), 8 * tone(16000, 200), 16000, subtype="FLOAT")
+    data = bytearray(write_sound(root / "off.wav", 4000).read_bytes())
+    data[4:8] = data[40:44] = bytes(4)
+    (root / "off.wav").write_bytes(data)
+    make_folder(root, tmp_path / "out", "--convert", str(tmp_path / "copies"), "--valid-share", "0")
+    unfinished, loud = notes(capsys)
+    assert unfinished.startswith("note: 1 file(s) whose header states no length") and unfinished.endswith(": off.wav")
+    assert loud.startswith(
+        "note: 5 file(s) are louder than full scale, so their copies are scaled down to it: loud0.wav (by 4)"
+    )
+    assert lines(tmp_path / "out/train.tsv")[-1] == "off.flac\t4000"
 
 
 def test_convert_does_not_change_the_split(tree, tmp_path):

@@ -32,7 +32,7 @@ SIZES = {
 
 @pytest.fixture(autouse=True)
 def do_not_wait(monkeypatch):
-    monkeypatch.setattr("dinosr_plugin.data.windows.RETRY", 0)
+    monkeypatch.setattr("dinosr_plugin.data.audio.WAITS", (0, 0))
 
 
 def write(folder: Path, sizes=SIZES, split="train", suffix=".flac") -> Path:

@@ -3,7 +3,8 @@ manifest.
 """
 
 import gc
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -86,6 +87,26 @@ def test_damaged(tmp_path, content):
     np.save(tmp_path / "one.npy", np.zeros(3))
     with pytest.raises(UserError, match="one.npy: not an emission file"):
         EmissionReader(tmp_path / "one.npy")
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("blank", 6), ("blank", -1), ("blank", "0"), ("samples", [1]), ("samples", [1, "2"]), ("samples", [0, 1]),
+     ("files", "ab"), ("symbols", 1), ("labels", []), ("other", 1)],
+)  # fmt: skip
+def test_metadata_that_cannot_be(field, value, tmp_path):
+    meta = json.dumps({**asdict(META), field: value}).encode()
+    np.savez(tmp_path / "dev.npz", meta=np.frombuffer(meta, dtype=np.uint8))
+    with pytest.raises(UserError, match="dev.npz: not an emission file, or damaged; remove it"):
+        EmissionReader(tmp_path / "dev.npz")
+
+
+@pytest.mark.parametrize("table", [np.zeros((7, 5), np.float32), np.zeros((7, 6)), np.zeros(6, np.float32)])
+def test_a_row_that_does_not_fit_the_dictionary(table, tmp_path):
+    meta = np.frombuffer(json.dumps(asdict(META)).encode(), dtype=np.uint8)
+    np.savez(tmp_path / "dev.npz", **{"meta": meta, "0": table})
+    with pytest.raises(UserError, match="dev.npz: not an emission file, or damaged; remove it"):
+        EmissionReader(tmp_path / "dev.npz")[0]
 
 
 def test_a_damaged_row(tmp_path):

@@ -258,14 +258,14 @@ def test_summary(tmp_path):
 @pytest.mark.parametrize(
     ("content", "order", "message"),
     [
-        (None, 3, r"text.wrd: cannot be read \(No such file or directory\); give transcripts"),
+        (None, 3, r"text.wrd: no such file; give transcripts"),
         (b"", 3, "text.wrd: contains no tokens; give transcripts"),
         (b" \n\n", 3, "text.wrd: contains no tokens; give transcripts"),
-        (b"A\nCAF\xc9\n", 3, "text.wrd: not UTF-8 text; give transcripts"),
+        (b"A\nCAF\xc9\n", 3, "text.wrd: not UTF-8 text; save it as UTF-8, or give transcripts"),
         (
             "A B\n".encode("utf-16-le"),
             3,
-            "text.wrd, line 1: contains a NUL character, so it is not UTF-8 text; give transcripts",
+            "text.wrd line 1: contains a null character, not UTF-8 text; give transcripts",
         ),
         (
             b"A B\n<s> A </s>\n",

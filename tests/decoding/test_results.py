@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from fairseq.scoring import build_scorer
+from omegaconf import OmegaConf
 
 from dinosr_plugin.decoding import score_generate_output
 from dinosr_plugin.decoding.results import bootstrap_interval
+from dinosr_plugin.decoding.scorer import IntervalScorerConfig
 from dinosr_plugin.errors import UserError
 
 OUTPUT = """\
@@ -114,6 +116,21 @@ def test_the_scorer_prints_both_rates_with_intervals():
     assert scorer.score() == 50.0
     assert scorer.result_string().startswith("WER: 50.00 [") and " CER: 16.67 [" in scorer.result_string()
     assert scorer.result_string().endswith("(95 % bootstrap intervals over 3 utterances)")
+
+
+def test_the_rate_of_symbols_is_called_uer():
+    scorer = build_scorer(OmegaConf.structured(IntervalScorerConfig(_name="dinosr_wer", scored_unit="symbol")), None)
+    assert scorer.result_string() == "UER: not defined, all references are empty"
+    scorer.add_string("AA B AA B", "AA B AA AA")
+    assert scorer.result_string().startswith("UER: 25.00 [") and "WER" not in scorer.result_string()
+
+
+def test_letters_in_the_output_are_merged_to_words(tmp_path):
+    """As after --post-process none."""
+    letters = "T-0\tT H E | C A T |\nD-0\t-1.0\tT H E | C A R |\nT-1\tA |\nD-1\t-1.0\tA |\n"
+    words = "T-0\tTHE CAT\nD-0\t-1.0\tTHE CAR\nT-1\tA\nD-1\t-1.0\tA\n"
+    scores = [score_generate_output(write(tmp_path / str(text is words), text)) for text in (letters, words)]
+    assert scores[0] == scores[1] and round(scores[0]["wer"], 2) == 33.33
 
 
 def test_the_scorer_with_empty_references():

@@ -1,5 +1,6 @@
 """Beam and lexicon search on problems that are small enough to enumerate all alignments."""
 
+import gzip
 import importlib.util
 import math
 import sys
@@ -12,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dinosr_plugin.decoding import BeamDecoder, LexiconDecoder, SearchOptions, build_decoder
+from dinosr_plugin.decoding.arpa import read_vocabulary
 from dinosr_plugin.decoding.lexicon import read_lexicon
+from dinosr_plugin.decoding.search import load_lm
 from dinosr_plugin.errors import UserError
 from support.decoding import (
     BLANK,
@@ -270,6 +273,9 @@ def test_words_that_cannot_end(lexicon):
         ({"beam_size_token": 0}, "--beam-size-token=0"),
         ({"beam_threshold": 0.0}, "--beam-threshold=0"),
         ({"beam_threshold": math.inf}, "--beam-threshold=inf"),
+        ({"lm_weight": math.nan}, "--lm-weight nan: give a finite number"),
+        ({"word_score": math.inf}, "--word-score inf: give a finite number"),
+        ({"sil_weight": math.nan}, "--sil-weight nan: give a finite number"),
         ({"lm_weight": 2.0}, "--lm-weight 2: .*--lm FILE"),
     ],
 )
@@ -300,7 +306,7 @@ def test_lexicons_that_are_not_text(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such file"):
         read_lexicon(tmp_path / "nowhere", LETTERS)
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="binary: not a UTF-8 text file"):
+    with pytest.raises(UserError, match="binary: not UTF-8 text"):
         read_lexicon(tmp_path / "binary", LETTERS)
 
 
@@ -334,6 +340,68 @@ def test_faulty_language_models(tmp_path, lexicon, name):
         with pytest.raises(UserError, match=message) as error:
             build_decoder(name, LETTERS, BLANK, SearchOptions(lm=path, lm_weight=1.0, lexicon=lexicon))
         assert f"--lm {path}: " in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+LOOP = """\\data\\
+ngram 1=5
+ngram 2=1
+
+\\1-grams:
+-0.6\t<unk>
+-99\t<s>\t0
+-0.6\t</s>
+-0.6\tYES\t0
+-0.6\tNO\t0
+
+\\2-grams:
+-0.6\tYES </s>
+
+\\end\\
+"""
+
+
+@needs_flashlight
+def test_a_word_as_probable_as_unknown_words_is_known(tmp_path, caplog):
+    (tmp_path / "loop.arpa").write_text(LOOP)
+    load_lm(str(tmp_path / "loop.arpa"), ["YES", "NO"])
+    assert "does not know" not in caplog.text
+    load_lm(str(tmp_path / "loop.arpa"), ["YES", "MAYBE"])
+    assert "does not know 1 of 2 words or symbols ('MAYBE', ...)" in caplog.text
+
+
+@pytest.mark.parametrize("counts", ["2=1000000000000", "2=99999999999999999999999", "2=70", "3=1000000000000"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_more_n_grams_than_fit_into_the_file_are_not_allocated(counts, compressed, tmp_path):
+    if compressed and counts == "2=70":
+        pytest.skip("they fit into a compressed file")
+    path, text = tmp_path / "a.arpa", LOOP.replace("ngram 2=1", f"ngram {counts}")
+    path.write_bytes(gzip.compress(text.encode()) if compressed else text.encode())
+    with pytest.raises(UserError, match=f"--lm {path}: its header states .* n-grams, more than fit into"):
+        read_vocabulary(path)
+
+
+@needs_flashlight
+@pytest.mark.parametrize(
+    "content", [b"", b"\0", b"\\data\\\n", b"mmap lm ", gzip.compress(b"x")[:12], LOOP.encode()[:50]]
+)
+def test_whatever_kenlm_refuses_is_one_line(content, tmp_path):
+    (tmp_path / "a.arpa").write_bytes(content)
+    with pytest.raises(UserError, match=f"--lm {tmp_path}/a.arpa: ") as error:
+        load_lm(str(tmp_path / "a.arpa"), ["YES"])
+    assert len(str(error.value).splitlines()) == 1
+
+
+@needs_flashlight
+def test_an_error_without_a_message_is_one_line(tmp_path, monkeypatch):
+    import flashlight.lib.text.decoder.kenlm as kenlm
+
+    def refuse(*_):
+        raise RuntimeError("")
+
+    (tmp_path / "loop.arpa").write_text(LOOP)
+    monkeypatch.setattr(kenlm, "KenLM", refuse)
+    with pytest.raises(UserError, match="KenLM cannot read it \\(unknown reason\\)"):
+        load_lm(str(tmp_path / "loop.arpa"), ["YES"])
 
 
 @needs_flashlight

@@ -25,11 +25,11 @@ import dinosr_plugin
 from dinosr_plugin import cli
 from dinosr_plugin.checkpoints.load import load_model
 from dinosr_plugin.cli import main as dinosr
-from dinosr_plugin.data.audio import convert
+from dinosr_plugin.data.audio import MonoFile, convert, read_16k
 from dinosr_plugin.decoding import DECODERS, BestPathDecoder, SearchOptions, build_decoder, transcribe
 from dinosr_plugin.decoding.pace import Pace, format_seconds
 from dinosr_plugin.decoding.recogniser import Recogniser, load_recogniser
-from dinosr_plugin.decoding.transcribe import FORMATS, Transcript, chunks, decode, emissions, read_16k, survey
+from dinosr_plugin.decoding.transcribe import FORMATS, Transcript, chunks, decode, emissions, survey
 from dinosr_plugin.decoding.words import Word, group_into_words
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.modules.frame_grid import TRUNK
@@ -155,11 +155,11 @@ def test_ranges_of_a_file_equal_those_of_the_whole(tmp_path_factory, rate, sampl
     soundfile.write(
         folder / "source.wav", np.random.default_rng(samples).normal(0, 0.1, (samples, channels)), rate, subtype="FLOAT"
     )
-    length = convert(folder / "source.wav", folder / "converted.flac")
+    length = convert(folder / "source.wav", folder / "converted.flac").samples
     (recording,) = survey([folder / "source.wav"])
     assert recording.samples == length
     edges = sorted({0, length, *(int(cut * length) for cut in cuts)})
-    with soundfile.SoundFile(folder / "source.wav") as file:
+    with MonoFile(folder / "source.wav") as file:
         pieces = np.concatenate([read_16k(file, start, stop) for start, stop in zip(edges, edges[1:])])
     whole = soundfile.read(folder / "converted.flac", dtype="float32")[0]
     np.testing.assert_allclose(np.clip(pieces, -1, 1), whole, atol=2 / 32768)

@@ -1,5 +1,7 @@
 """`dinosr tune-lm`: the best point of a grid, on emissions for which it is known."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.cli.decoding import tuning_table
 from dinosr_plugin.decoding.emissions import EmissionMetadata, EmissionWriter
 from dinosr_plugin.decoding.tune import Trial, best_of, summary
+from dinosr_plugin.decoding.words import rate_name
 from support.decoding import LETTERS, emissions_of, needs_flashlight
 from support.small_arpa import write_arpa
 
@@ -95,3 +98,10 @@ def test_table_and_summary():
         summary(trials, 50) == "best: --lm-weight 1 --beam 50: WER 30.00 [29.00, 31.00]"
     )  # no note, because the score is 0 and the weight is not at the edge
     assert "--lm-weight 0 --word-score 1 --beam 7: WER 40.00" in summary(trials[:2], 7)
+
+
+def test_the_rate_of_phones_is_called_uer():
+    assert [rate_name(symbols) for symbols in (["|", "A"], ["\u2581A"], ["AA", "B"])] == ["WER", "WER", "UER"]
+    trials = [replace(trial(0, 0, 50), name="UER")]
+    assert "UER 50.00" in summary(trials, 7) and "UER at LM weight" in tuning_table(trials)
+    assert "WER" not in summary(trials, 7) + tuning_table(trials)

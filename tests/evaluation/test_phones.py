@@ -58,6 +58,10 @@ def test_gaps_late_starts_and_other_rates(write):
         ("b -0.1 0.10 S", r"tsv:3: a segment from -0.1"),
         ("a nan 0.10 S", r"tsv:3: a segment from nan"),
         ("a 0.05 0.20 S", r"tsv:3: the segment starts at 0.05 s, before 0.1 s"),
+        ("a 0.10 1e300 S", r"tsv:3: a segment from 0.1 s to 1e\+300 s.* at most at 10000000 s"),
+        ("a 0.10 inf S", r"tsv:3: a segment"),
+        ("a nan 0.20 S", r"tsv:3: a segment"),
+        ("a -1 0.20 S", r"tsv:3: a segment"),
         ("a 0.10 S", r"tsv:3: expected 'utt<TAB>start"),
         ("a 0.10 x S", r"tsv:3: expected 'utt<TAB>start"),
         ("a 0.10 0.20 ", r"tsv:3: expected 'utt<TAB>start"),
@@ -71,7 +75,7 @@ def test_an_invalid_row_is_named_with_its_line(write, row, message):
 
 
 def test_invalid_files(write, tmp_path):
-    with pytest.raises(UserError, match="absent.tsv: no such phone alignment"):
+    with pytest.raises(UserError, match="absent.tsv: no such file; give a .phones.tsv"):
         PhoneAlignment.read(tmp_path / "absent.tsv")
     with pytest.raises(UserError, match="first line is 'utt,start'"):
         PhoneAlignment.read(write(header="utt,start"))

@@ -37,7 +37,10 @@ def test_stored_rows_are_used_for_the_same_digest_only(tmp_path):
     assert RowTable(path, "other").rows == {} and RowTable(tmp_path / "absent.json", "one").rows == {}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"rows": {}}', "null"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"rows": {}}', "null", '{"digest": "one", "rows": [1]}', '{"digest": "one", "rows": {"a": 1}}'],
+)
 def test_a_damaged_file_is_ignored(tmp_path, text):
     (tmp_path / "rows.json").write_text(text)
     table = RowTable(tmp_path / "rows.json", "one")

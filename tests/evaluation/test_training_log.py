@@ -34,6 +34,24 @@ def test_repeated_updates_of_a_resumed_run_count_once(tmp_path):
     assert curve(read_training_log(log), "loss") == [(10, 4.5), (20, 4.3), (30, 4.1)]
 
 
+def test_a_damaged_log_is_read_as_far_as_possible(tmp_path):
+    log = tmp_path / "train.log"
+    log.write_bytes(
+        LOG.encode() + b"\n\0\0\0\n\xff\xfe\n" + b'{"loss": "4", "num_updates": "inf"}\n{"a":' * 3 + RESUMED.encode()
+    )
+    assert curve(read_training_log(log), "loss") == [(10, 4.5), (20, 4.3), (30, 4.1)]
+    log.write_text(LOG, encoding="utf-16")  # of a shell on Windows
+    assert curve(read_training_log(log), "loss") == [(10, 4.5), (20, 4.25)]
+
+
+@pytest.mark.parametrize(
+    "line", ['{"num_updates": "nan"}', '{"num_updates": 1' + "0" * 400 + "}", '{"a":' * 5000, "{1}"]
+)
+def test_a_line_that_is_no_record_is_ignored(line, tmp_path):
+    (tmp_path / "train.log").write_text(f"{line}\n{LOG}")
+    assert curve(read_training_log(tmp_path / "train.log"), "loss") == [(10, 4.5), (20, 4.25)]
+
+
 def test_missing_log(tmp_path):
     with pytest.raises(UserError, match="absent.log.*log_file"):
         read_training_log(tmp_path / "absent.log")

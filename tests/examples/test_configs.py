@@ -26,6 +26,7 @@ from dinosr_plugin.models.cpc_deepcluster import CPCDeepClusterConfig
 from dinosr_plugin.models.dinosr import DinoSRConfig
 from dinosr_plugin.models.encoder import TrunkConfig
 from dinosr_plugin.models.hubert import HubertConfig
+from dinosr_plugin.runs.settings import check_training
 from dinosr_plugin.tasks.finetuning import DinoSRFinetuningConfig
 from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig
 from support.paths import CONFIGS
@@ -127,6 +128,18 @@ def test_goes_through_hydra(path):
             if value != "???":
                 assert cfg[group][key] == value, f"{group}.{key}"
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("path", ALL, ids=name_of)
+def test_the_settings_are_accepted(path):
+    """The check with which every training begins."""
+    fields = fields_in(path)
+    missing = [
+        f"{group}.{key}=/x" for group in fields for key in fields[group] if OmegaConf.is_missing(fields[group], key)
+    ]
+    cfg = OmegaConf.to_container(composed(path, *missing), resolve=True, enum_to_str=True)
+    check_training(OmegaConf.create(cfg))
 
 
 @pytest.mark.parametrize("path", ALL, ids=name_of)

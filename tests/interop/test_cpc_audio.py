@@ -195,7 +195,7 @@ def test_a_truncated_file(tmp_path, keep):
     path = save(tmp_path, reference(), linear_predictors())
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep)])
-    with pytest.raises(UserError, match="checkpoint_30.pt: cannot be loaded .* check that the file is complete"):
+    with pytest.raises(UserError, match="checkpoint_30.pt: truncated; give"):
         load_model(path)
 
 
@@ -205,5 +205,5 @@ def test_a_truncated_file(tmp_path, keep):
 )
 def test_other_files(tmp_path, state):
     torch.save(state, tmp_path / "other.pt")
-    with pytest.raises(UserError, match="other.pt: cannot be loaded"):
+    with pytest.raises(UserError, match="other.pt: not a checkpoint"):
         load_model(tmp_path / "other.pt")

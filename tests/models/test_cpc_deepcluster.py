@@ -104,5 +104,5 @@ def test_label_sets_that_cannot_work(classes):
 
 
 def test_a_negative_weight():
-    with pytest.raises(UserError, match=r"model.alpha=-1.0 must not be negative"):
+    with pytest.raises(UserError, match=r"model.alpha=-1.0: must be between 0 and 1000000"):
         model_of(alpha=-1.0)

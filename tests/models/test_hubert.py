@@ -237,14 +237,14 @@ def test_features_are_the_trunks():
 @pytest.mark.parametrize(
     "setting, message",
     [
-        ({"num_classes": []}, r"model.num_classes=\[\]: give at least 2"),
-        ({"num_classes": [3, 1]}, "give at least 2 for every label set"),
+        ({"num_classes": []}, r"model.num_classes=\[\]: give a number for every label set"),
+        ({"num_classes": [3, 1]}, r"model.num_classes=\[3, 1\]: must be between 2 and"),
         ({"mask_prob": 0.0}, "model.mask_prob=0.0 masks nothing"),
-        ({"final_dim": 0}, "model.final_dim=0 must be at least 1"),
-        ({"logit_temp": 0.0}, "model.logit_temp=0.0 above 0"),
+        ({"final_dim": 0}, "model.final_dim=0: must be between 1 and"),
+        ({"logit_temp": 0.0}, "model.logit_temp=0.0: must be above 0"),
         ({"skip_masked": True}, "model.pred_masked_weight=1.0 must be 0 with model.skip_masked=true"),
         ({"skip_nomask": True, "pred_nomask_weight": 1.0}, "model.pred_nomask_weight=1.0 must be 0"),
-        ({"pred_nomask_weight": -1.0}, "never negative"),
+        ({"pred_nomask_weight": -1.0}, "model.pred_nomask_weight=-1.0: must be between 0 and"),
         ({"pred_masked_weight": 0.0}, "both 0: nothing is learned"),
     ],
 )

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import fairseq_cli.train
 import pytest
+import torch
 from fairseq import checkpoint_utils
+from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
 from fairseq.optim.adam import Adam
 from fairseq.optim.fp16_optimizer import _FP16OptimizerMixin
 from fairseq.trainer import Trainer
+from torch.utils.data._utils import signal_handling
 
 from dinosr_plugin import compat, runs
 
@@ -20,12 +23,17 @@ WRAPPED = {  # in the order of the wrappers, the innermost first
     (checkpoint_utils, "torch_persistent_save"): ["saving"],
     (checkpoint_utils, "save_checkpoint"): ["saving"],
     (checkpoint_utils, "load_checkpoint"): ["resuming", "state"],
-    (fairseq_cli.train, "train"): ["stopping"],
+    (checkpoint_utils, "verify_checkpoint_directory"): ["messages", "save_dir"],
+    (distributed_utils, "call_main"): ["ending"],
+    (fairseq_cli.train, "train"): ["stopping", "stopping"],
     (fairseq_cli.train, "should_stop_early"): ["stopping"],
     (fairseq_cli.train, "validate_and_save"): ["stopping"],
     (Trainer, "load_checkpoint"): ["state"],
-    (Trainer, "save_checkpoint"): ["state"],
+    (Trainer, "save_checkpoint"): ["origin", "state"],
+    (Trainer, "get_train_iterator"): ["resuming"],
     (Trainer, "train_step"): ["training", "updates"],
+    (signal_handling, "_set_worker_signal_handlers"): ["stopping"],
+    (torch.multiprocessing, "spawn"): ["stopping"],
     (_FP16OptimizerMixin, "state_dict"): ["state"],
     (_FP16OptimizerMixin, "load_state_dict"): ["state"],
 }

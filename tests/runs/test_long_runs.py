@@ -287,22 +287,22 @@ def test_ranks_stop_together(silence, tmp_path):
 def test_the_files_behind_a_nan_are_named(data, tmp_path, caplog):
     soundfile.write(tmp_path / "huge.wav", np.full(16000, 1e30, dtype=np.float32), 16000, subtype="FLOAT")
     (tmp_path / "train.tsv").write_text(f"{tmp_path}\nhuge.wav\t16000\n")
-    with pytest.raises(FloatingPointError):
+    with pytest.raises(UserError, match="update 1: the gradients are NaN or infinite at the learning rate"):
         train(tmp_path, tmp_path / "run", *updates(2))
     lines = [record.getMessage() for record in caplog.records if "the loss is nan" in record.getMessage()]
     assert re.search(r"update 1: the loss is nan\. codebook 0: loss nan.* Files: .*huge\.wav; `dinosr check", lines[0])
 
 
 def test_only_the_batch_with_the_nan_is_named(data, tmp_path, caplog):
-    """The loss is checked after the update, for each of its two batches, once each time that fairseq computes them."""
+    """The loss is checked after the update, for each of its two batches."""
     for name, loudness in (("huge", 1e30), ("sound", 0.1)):
         sound = np.random.default_rng(0).normal(0, loudness, 16000).astype(np.float32)
         soundfile.write(tmp_path / f"{name}.wav", sound, 16000, subtype="FLOAT")
     (tmp_path / "train.tsv").write_text(f"{tmp_path}\nhuge.wav\t16000\nsound.wav\t16000\n")
-    with pytest.raises(FloatingPointError):
+    with pytest.raises(UserError, match="update 1: the gradients are NaN or infinite at the learning rate"):
         train(tmp_path, tmp_path / "run", *updates(2), "dataset.batch_size=1", "optimization.update_freq=[2]")
     lines = [record.getMessage() for record in caplog.records if "the loss is" in record.getMessage()]
-    assert 1 <= len(lines) <= 2 and all("huge.wav" in text and "sound.wav" not in text for text in lines)
+    assert len(lines) == 1 and "huge.wav" in lines[0] and "sound.wav" not in lines[0]
 
 
 def test_a_finished_run_makes_no_further_update(data, tmp_path):

@@ -25,8 +25,8 @@ FAULTS = {
     "truncated": (cut, "truncated"),
     "empty": (lambda path: path.write_bytes(b""), "empty (0 bytes)"),
     "hole": (punch_a_hole, "damaged (checksums do not match)"),
-    "text": (lambda path: path.write_text("hello " * 99), "unreadable"),
-    "zeros": (lambda path: path.write_bytes(bytes(9999)), "unreadable"),
+    "text": (lambda path: path.write_text("hello " * 99), "not a PyTorch file"),
+    "zeros": (lambda path: path.write_bytes(bytes(9999)), "not a PyTorch file"),
     "other": (lambda path: torch.save({"a": 1}, path), "not a checkpoint of a training run"),
     "object": (
         lambda path: torch.save({"args": SimpleNamespace()}, path),

@@ -65,6 +65,7 @@ class Ranks:
             data_parallel_rank=self.rank,
             device=torch.device("cpu"),
             cfg=cfg,
+            get_model=lambda: torch.nn.Linear(1, 1),
             lr_step=lambda epoch: None,
             load_checkpoint=lambda path, *_, **__: loaded.append(path),
             get_train_iterator=lambda **_: SimpleNamespace(epoch=1),

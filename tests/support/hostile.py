@@ -2,6 +2,7 @@
 
 ``CODE``, ``DAMAGED``, ``OTHER_FILES`` and ``SENSELESS``: kind -> function(path, marker) that writes such a file as
 ``path``. The code in those of ``CODE`` creates the file ``marker``; the others ignore it. ``HOSTILE`` contains all.
+``UNUSED``: those of ``CODE`` that may be loaded, because nothing reads the part of the config with the code in it.
 
 But for one change each file is a genuine, tiny checkpoint, and a string of code has the value that it replaces: where
 the code ran, everything else would work.
@@ -41,7 +42,7 @@ class Touch:
         self.marker = marker
 
     def __reduce__(self):
-        return (Path.touch, (self.marker,))
+        return open, (str(self.marker), "w")
 
 
 # ---- genuine checkpoints ---------------------------------------------------------------------------------------------
@@ -104,7 +105,8 @@ def with_field(kind: str, *names: str, value: Callable[[Path], object]) -> Write
     def change(state: dict[str, Any], marker: Path) -> None:
         *outer, last = names
         for name in outer:
-            state = state[name] = state.get(name) or {} if isinstance(state, dict) else state
+            state[name] = state.get(name) or {}
+            state = state[name]
         state[last] = value(marker)
 
     return changed(kind, change)
@@ -226,6 +228,8 @@ CODE: dict[str, Writer] = {
     ),
 }
 
+UNUSED = ("attention of wav2vec2", "folder of code", "betas of the optimizer", "options of the criterion")
+
 # ---- damage ----------------------------------------------------------------------------------------------------------
 
 
@@ -343,6 +347,7 @@ SENSELESS: dict[str, Writer] = {
     "layers of the trunk of a fine-tuned model": with_value(
         "fine-tuned wav2vec2", "cfg", "model", "w2v_args", "model", "encoder_layers", value=10**9
     ),
+    "config in itself": changed("dinosr", lambda state, marker: state["cfg"].update(again=state["cfg"])),
     "no config": with_value("dinosr", "cfg", value=None),
     "config of text": with_value("dinosr", "cfg", value="model"),
     "config of a list": with_value("dinosr", "cfg", value=[1, 2]),

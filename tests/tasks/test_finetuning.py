@@ -4,13 +4,16 @@ import dataclasses
 import json
 import logging
 import re
+import shutil
+import sys
 
 import numpy as np
 import pytest
 import soundfile
 from fairseq import options
+from fairseq.criterions.ctc import CtcCriterionConfig
 from fairseq.data import Dictionary
-from fairseq.dataclass.configs import GenerationConfig
+from fairseq.dataclass.configs import CommonEvalConfig, GenerationConfig
 from fairseq.dataclass.initialize import add_defaults
 from fairseq_cli import generate
 from fairseq_cli.hydra_train import _hydra_main
@@ -20,6 +23,7 @@ from omegaconf import OmegaConf
 import dinosr_plugin  # noqa: F401  (registers the task)
 from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.decoding import BeamDecoder, BestPathDecoder, LexiconDecoder, SearchOptions
+from dinosr_plugin.decoding.scorer import IntervalScorerConfig
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.tasks.finetuning import (
     AUDIO_MAX_TOKENS,
@@ -29,6 +33,7 @@ from dinosr_plugin.tasks.finetuning import (
     audio_batch_size,
     frames_needed,
 )
+from dinosr_plugin.tasks.generation import spell_words
 from support import paths
 from support.training import PLUGIN, SMALL, read_config
 
@@ -198,9 +203,35 @@ def test_what_the_user_chose_is_kept(longest, given, expected):
     assert audio_batch_size(longest, *given) == expected
 
 
-def test_batches_that_cannot_hold_an_utterance():
-    with pytest.raises(UserError, match="max_tokens=15000.*16000 samples"):
-        audio_batch_size(16000, 15000, None)
+@pytest.mark.parametrize(
+    "arguments, training, validation",
+    [
+        (
+            [],
+            "dataset.max_tokens=15000 is less",
+            r"dataset.max_tokens_valid=15000 \(dataset.max_tokens, unless it is set\)",
+        ),
+        (
+            ["--user-dir", "x"],
+            "--max-tokens 15000 is less",
+            r"--max-tokens-valid 15000 \(--max-tokens, unless it is set\)",
+        ),
+    ],
+)
+def test_the_field_that_was_set_is_named(data, monkeypatch, arguments, training, validation):
+    """For ``fairseq-hydra-train``, and for the programs that take options."""
+    monkeypatch.setattr(sys, "argv", ["program", *arguments])
+    for suffix in ("tsv", "ltr"):
+        shutil.copy(data / f"dev.{suffix}", data / f"train.{suffix}")
+    task = make_task(data)
+    task.load_dataset("dev")
+    with pytest.raises(UserError, match=f"^{training} than the longest utterance, [0-9]+ samples; raise it or lower"):
+        task.get_batch_iterator(task.dataset("dev"), max_tokens=15000)  # as fairseq-generate, which trains nothing
+    task.load_dataset("train", data_selector=None)
+    with pytest.raises(UserError, match=f"^{training}"):
+        task.get_batch_iterator(task.dataset("train"), max_tokens=15000)
+    with pytest.raises(UserError, match=f"^{validation} is less"):
+        task.get_batch_iterator(task.dataset("dev"), max_tokens=15000)
 
 
 # -- model -----------------------------------------------------------------------------------------------------------
@@ -234,6 +265,90 @@ def test_the_generator_has_the_decoder_that_was_chosen(data):
 def test_options_for_other_models_are_refused(data, option, value):
     with pytest.raises(UserError, match="--" + option.replace("_", "-")):
         make_task(data).build_generator([], GenerationConfig(**{option: value}))
+
+
+SYMBOLS = {"letter": ["|", "A", "B"], "sentencepiece": ["\u2581A", "B"], "none": ["AA", "B"]}
+
+
+def generation(scoring: str, post_process: str | None):
+    """The parts of fairseq-generate's config that decide about its text and its score."""
+    parts = {"generation": GenerationConfig(), "common_eval": CommonEvalConfig(post_process=post_process)}
+    scorer = IntervalScorerConfig(_name="dinosr_wer") if scoring == "dinosr_wer" else {"_name": scoring}
+    return OmegaConf.create({name: OmegaConf.structured(part) for name, part in {**parts, "scoring": scorer}.items()})
+
+
+@pytest.mark.parametrize("scoring", ["wer", "dinosr_wer", "bleu"])
+@pytest.mark.parametrize("kind", ["letter", "sentencepiece"])
+def test_text_is_words_whether_or_not_that_is_asked_for(kind, scoring):
+    for chosen in (None, kind):
+        cfg = generation(scoring, chosen)
+        spell_words(cfg.generation, SYMBOLS[kind])
+        assert cfg.common_eval.post_process == kind
+
+
+def test_the_generator_of_the_task_spells_words(data):
+    cfg = generation("dinosr_wer", None)
+    make_task(data).build_generator([], cfg.generation)
+    assert cfg.common_eval.post_process == "letter" and cfg.scoring.scored_unit == "word"
+
+
+def test_the_error_rate_of_phones_is_not_called_wer(caplog):
+    cfg = generation("dinosr_wer", None)
+    spell_words(cfg.generation, SYMBOLS["none"])
+    assert cfg.common_eval.post_process is None and cfg.scoring.scored_unit == "symbol"
+    spell_words(generation("wer", "none").generation, SYMBOLS["none"])
+    assert "the error rate below counts symbols of the dictionary" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "kind, scoring, chosen, message",
+    [
+        (
+            "letter",
+            "bleu",
+            "sentencepiece",
+            "--post-process sentencepiece: the dictionary has letters and the word bound",
+        ),
+        ("sentencepiece", "wer", "letter", "--post-process letter: the dictionary has word pieces; omit it"),
+        (
+            "none",
+            "wer",
+            "letter",
+            "--post-process letter: the dictionary has neither the word boundary | nor word pieces",
+        ),
+        ("letter", "wer", "none", "--post-process none: --scoring wer would count symbols as words; omit one of them"),
+        ("letter", "dinosr_wer", "none", "--post-process none: --scoring dinosr_wer would count symbols as words"),
+    ],
+)
+def test_post_processing_of_other_symbols_is_refused(kind, scoring, chosen, message):
+    with pytest.raises(UserError) as error:
+        spell_words(generation(scoring, chosen).generation, SYMBOLS[kind])
+    assert str(error.value).startswith(message)
+
+
+def test_symbols_can_be_printed_where_no_words_are_scored():
+    cfg = generation("bleu", "none")
+    spell_words(cfg.generation, SYMBOLS["letter"])
+    assert cfg.common_eval.post_process == "none"
+
+
+def test_the_wer_of_validations_is_of_words(data, caplog):
+    ctc = OmegaConf.structured(CtcCriterionConfig(_name="ctc", zero_infinity=True, sentence_avg=True))
+    for symbols, chosen, right in (
+        ("letter", "none", "letter"),
+        ("letter", "sentencepiece", "letter"),
+        ("sentencepiece", "letter", "sentencepiece"),
+    ):
+        write_dictionary(data, SYMBOLS[symbols])
+        ctc.post_process = chosen
+        with pytest.raises(UserError, match=f"^criterion.post_process={chosen}: .*set criterion.post_process={right}$"):
+            make_task(data).build_criterion(ctc)
+        ctc.post_process = right
+        make_task(data).build_criterion(ctc)
+    assert not caplog.records
+    write_dictionary(data, SYMBOLS["none"])
+    make_task(data).build_criterion(ctc)
+    assert "the wer of validations is the share of wrong utterances; set criterion.post_process=none" in caplog.text
 
 
 @pytest.mark.parametrize("decoder, kind", [("beam", BeamDecoder), ("lexicon", LexiconDecoder)])

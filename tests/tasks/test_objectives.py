@@ -244,8 +244,16 @@ def test_a_run_that_started_from_a_checkpoint_resumes(data, tmp_path):
         train(data, tmp_path / "again", *setting)
 
 
-def test_another_normalisation_is_warned_of(data, tmp_path, caplog):
+def test_another_normalisation_or_rate_is_refused(data, tmp_path):
     train(data, tmp_path / "first", "optimization.max_update=1", *SCHEDULE)
-    start = [*SCHEDULE, f"model.start_from={tmp_path}/first/checkpoint_last.pt", "optimization.max_update=1"]
-    train(data, tmp_path / "second", *start, "task.normalize=false")
-    assert "was trained with task.normalize=true; use the same here" in caplog.text
+    source = tmp_path / "first/checkpoint_last.pt"
+    start = [*SCHEDULE, f"model.start_from={source}", "optimization.max_update=1"]
+    with pytest.raises(UserError, match="was trained with task.normalize=true; set task.normalize=true"):
+        train(data, tmp_path / "second", *start, "task.normalize=false")
+    state = torch.load(source, weights_only=False)
+    state["cfg"]["task"]["sample_rate"] = 8000
+    torch.save(state, source)
+    with pytest.raises(
+        UserError, match="was trained at task.sample_rate=8000, not 16000; give a checkpoint of the same"
+    ):
+        train(data, tmp_path / "second", *start)

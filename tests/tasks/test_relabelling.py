@@ -1,7 +1,9 @@
 """Refreshed labels: matched to the old ones, the same on any number of ranks, and unchanged by kills."""
 
 import logging
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -196,6 +198,39 @@ def test_unreadable_files_keep_their_labels(data, tmp_path):
     assert torch.equal(labels[3], old[3]) and not torch.equal(labels[2], old[2])
 
 
+@pytest.mark.parametrize("moment", ["plan_batches", "cluster", "matching"])
+def test_a_signal_breaks_a_refresh_off(data, tmp_path, moment, monkeypatch):
+    """With a checkpoint of the beginning of the epoch; the run that resumes from it is the same bit for bit."""
+    run(data, tmp_path / "whole", 9)
+    parts, broken_off = tmp_path / "parts", moment != "matching"  # after which no rank waits for another
+    function = getattr(relabelling, moment)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(relabelling, moment, lambda *args: os.kill(os.getpid(), signal.SIGTERM) or function(*args))
+        run(data, parts, 9, "checkpoint.save_interval=100")
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert checkpoint(parts)["updates"] == (4 if broken_off else 5) and (parts / "labels").exists() != broken_off
+    run(data, parts, 9)
+    assert checkpoint_state(parts) == checkpoint_state(tmp_path / "whole")
+    assert not differences(checkpoint(tmp_path / "whole"), checkpoint(parts))
+
+
+def test_a_signal_to_one_rank_breaks_a_refresh_off_on_both(data, tmp_path, monkeypatch):
+    run(data, tmp_path / "whole", 5, ranks=2)
+    parts, plan_batches = tmp_path / "parts", relabelling.plan_batches
+
+    def interrupted(*args):
+        if relabelling.rank() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plan_batches(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match=r"exit statuses \[143, 143\]"):
+        patch.setattr(relabelling, "plan_batches", interrupted)
+        run(data, parts, 5, ranks=2)
+    assert checkpoint(parts)["updates"] == 2 and not (parts / "labels").exists()
+    run(data, parts, 5, ranks=2)
+    assert not differences(checkpoint(tmp_path / "whole"), checkpoint(parts))
+
+
 # ---- what goes wrong -----------------------------------------------------------------------------------------------
 
 
@@ -236,7 +271,6 @@ def test_a_run_that_goes_on_keeps_its_labels(data, tmp_path, every):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"relabel_every": -1}, r"task\.relabel_every=-1: give a number of epochs"),
         ({"relabel_every": 1}, r"task\.relabel_layer=None: give the layer to cluster, 0 to 4"),
         ({"relabel_every": 1, "relabel_layer": 5}, r"task\.relabel_layer=5: give the layer"),
         (

@@ -3,7 +3,7 @@
 import json
 import re
 import tracemalloc
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import faiss
 import numpy as np
@@ -531,6 +531,17 @@ def test_truncated_files_and_other_files(fitted, tmp_path):
         KMeans.load(tmp_path / "five.npz")
 
 
+@pytest.mark.parametrize(
+    "field, value",
+    [("k", "6"), ("k", 10**12), ("width", 0), ("rate", "x"), ("inertia", float("nan")), ("features", 1), ("other", 1)],
+)
+def test_metadata_that_cannot_be(fitted, field, value, tmp_path):
+    meta = json.dumps({**asdict(fitted.meta), field: value}).encode()
+    np.savez(tmp_path / "km.npz", centroids=fitted.centroids, meta=np.frombuffer(meta, dtype=np.uint8))
+    with pytest.raises(UserError, match="km.npz: (not a k-means file|damaged)"):
+        KMeans.load(tmp_path / "km.npz")
+
+
 def test_other_features_than_it_was_fitted_on(fitted):
     fitted.require_same(24, 50.0, {"kind": "model", "layer": 3, "checkpoint": "moved/a.pt"})
     fitted.require_same(24)
@@ -750,8 +761,8 @@ def test_next_round_from_the_command_line(speech, tmp_path, capsys):
             [],
             "dict.km.txt: no such file; `dinosr kmeans apply` writes it",
         ),
-        (lambda folder: (folder / "train.tsv").unlink(), [], "train.tsv: cannot be read"),
-        (lambda folder: (folder / "train.km").unlink(), [], "train.km: cannot be read"),
+        (lambda folder: (folder / "train.tsv").unlink(), [], "train.tsv: no such file"),
+        (lambda folder: (folder / "train.km").unlink(), [], "train.km: no such file"),
         (lambda folder: (folder / "train.km").write_text("0 1\n"), [], "train.km: 1 lines, but"),
         (lambda folder: (folder / "train.km").write_text("0 1\n" * 4), [], "has 2 labels and"),
         (lambda folder: None, ["--restarts", "3"], "--restarts 3: not used with --from-labels; omit one of the two"),

@@ -289,11 +289,9 @@ def test_bad_input(folder, tmp_path, capsys):
     assert "no such file; give one made by fairseq-train" in error(tmp_path / "nowhere.pt", {"a": [1]})
     (tmp_path / "text.pt").write_text("no model")
     shutil.copy(folder / "data/dict.txt", tmp_path)
-    assert "not a language model" in error(tmp_path / "text.pt", {"a": [1]})
+    assert "not a PyTorch file; give one made by fairseq-train" in error(tmp_path / "text.pt", {"a": [1]})
     fairseq_checkpoint(tmp_path / "speech.pt", "wav2vec2")
-    assert "a Wav2Vec2Model, which does not predict text from left to right" in error(
-        tmp_path / "speech.pt", {"a": [1]}
-    )
+    assert "not a language model, its task is audio_pretraining" in error(tmp_path / "speech.pt", {"a": [1]})
     state = torch.load(lstm, weights_only=False)
     state["model"] = {name: tensor * float("nan") for name, tensor in state["model"].items()}
     torch.save(state, tmp_path / "diverged.pt")

@@ -205,9 +205,9 @@ def test_damaged_folders(tmp_path):
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     cut = files["features_1_of_1.npy"][:-30]
     for name, content, message in [
-        ("meta.json", b"{", "meta.json cannot be read"),
-        ("meta.json", b'{"rate": 50}', "meta.json cannot be read"),
-        ("meta.json", b"[]", "meta.json cannot be read"),
+        ("meta.json", b"{", "meta.json: not JSON"),
+        ("meta.json", b'{"rate": 50}', "damaged, meta.json: field digest is missing"),
+        ("meta.json", b"[]", "meta.json: contains no JSON object"),
         ("features_1_of_1.npy", cut, "features_1_of_1.npy cannot be read, or is truncated"),
         ("features_1_of_1.npy", b"", "features_1_of_1.npy cannot be read"),
         ("features_1_of_1.tsv", b"c 5\n", "features_1_of_1.tsv line 1 is not `utt<TAB>frames`"),
@@ -223,6 +223,38 @@ def test_damaged_folders(tmp_path):
         (folder / name).write_bytes(files[name])
     np.save(folder / "features_1_of_1.npy", np.zeros((20, 7), np.float32))
     assert "contains float32 of shape (20, 7), meta.json says float32 of width 6" in open_error(folder)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("shards", "2"), ("shards", 10**12), ("shards", 0), ("shards", 6), ("dtype", "x"), ("dtype", 1), ("dtype", "O"),
+        ("source", 1), ("source", None), ("width", 0), ("width", -1), ("width", 6.0), ("rate", "50"), ("rate", 0),
+        ("rate", float("nan")), ("rate", 1e300), ("first_centre", "x"), ("first_centre", 1e300), ("utterances", "5"),
+        ("utterances", 0), ("frames", -1), ("frames", 10**30), ("digest", 1), ("other", 1),
+    ],
+)  # fmt: skip
+def test_metadata_that_cannot_be(field, value, tmp_path):
+    folder = write(tmp_path / "mfcc")
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps({**meta, field: value}))
+    message = open_error(folder)
+    assert "damaged, meta.json: " in message and field in message and "remove the folder" in message
+
+
+@pytest.mark.parametrize("length", ["9" * 30, "²", "-5", "5.0"])
+def test_numbers_of_frames_that_cannot_be(length, tmp_path):
+    folder = write(tmp_path / "mfcc")
+    index = folder / "features_1_of_1.tsv"
+    index.write_text(index.read_text().replace("\t5\n", f"\t{length}\n"))
+    assert "features_1_of_1.tsv line" in open_error(folder)
+
+
+def test_an_archive_in_place_of_an_array(tmp_path):
+    folder = write(tmp_path / "mfcc")
+    with open(folder / "features_1_of_1.npy", "wb") as file:
+        np.savez(file, a=np.zeros(3))
+    assert "features_1_of_1.npy cannot be read" in open_error(folder)
 
 
 def test_a_full_disk(tmp_path, monkeypatch):

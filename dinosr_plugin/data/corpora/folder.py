@@ -6,14 +6,25 @@ import shutil
 from pathlib import Path, PurePosixPath
 
 from ...errors import UserError, first_few
-from ..audio import AudioError, Header, convert, find_audio, find_files, map_files, read_header, wrong_format
+from ...files import read_text
+from ..audio import (
+    AudioError,
+    Copy,
+    Header,
+    convert,
+    find_audio,
+    find_files,
+    map_files,
+    other_sound,
+    read_header,
+    wrong_format,
+)
 from ..manifest import (
     ManifestRow,
     Split,
     duplicate_ids,
     path_fault,
     raise_problems,
-    read_lines,
     require_writable,
     speaker_of,
     words_fault,
@@ -26,7 +37,7 @@ TRAIN, VALID = "train", "valid"
 def folder_splits(
     root: Path, split_by: str, valid_share: float, seed: int, converted: Path | None, workers: int
 ) -> tuple[list[Split], list[str]]:
-    """Splits ``train`` and ``valid`` of all wav, flac and ogg files under ``root``.
+    """Splits ``train`` and ``valid`` of all wav, flac and ogg files under ``root``; of copies, also of other files.
 
     Args:
         root: the folder that contains the audio.
@@ -44,7 +55,7 @@ def folder_splits(
         UserError: lists every problem of the files; no copies are left behind.
     """
     root = absolute(root)
-    paths = find_audio(root)
+    paths = find_audio(root, convertible=converted is not None)
     names = split_names(paths, split_by, valid_share, seed)
     if converted is not None:
         converted = absolute(converted)
@@ -54,13 +65,16 @@ def folder_splits(
     words, notes = read_words(root, paths, problems)
     headers = map_files(read_header, [root / path for path in paths], workers, "reading headers")
     problems += header_problems(paths, headers, any_format=converted is not None)
+    notes += other_sound(root, convertible=converted is not None) + unfinished_notes(paths, headers)
     if problems:
         raise_problems(problems, root)
 
     if converted is None:
         utterances = [ManifestRow(path, header.samples, words.get(path)) for path, header in zip(paths, headers)]
     else:
-        utterances = convert_all(root, converted, paths, words, workers)
+        copies = convert_all(root, converted, paths, workers)
+        utterances = [ManifestRow(copy_path(path), copy.samples, words.get(path)) for path, copy in zip(paths, copies)]
+        notes += scaled_notes(paths, copies)
         root = converted
     return [Split(name, root, rows) for name in (TRAIN, VALID) if (rows := rows_of(name, utterances, names))], notes
 
@@ -68,6 +82,20 @@ def folder_splits(
 def rows_of(split: str, utterances: list[ManifestRow], names: list[str]) -> list[ManifestRow]:
     """The utterances whose entry in ``names`` is ``split``, sorted by path: copies may change the order."""
     return sorted((u for u, name in zip(utterances, names) if name == split), key=lambda utterance: utterance.path)
+
+
+def unfinished_notes(paths: list[str], headers: list[Header | AudioError]) -> list[str]:
+    """A note about WAV files whose samples are used although their headers state none; [] if there are none."""
+    files = [path for path, header in zip(paths, headers) if isinstance(header, Header) and header.unfinished]
+    what = "file(s) whose header states no length, as after a recorder was switched off: all samples in them are used"
+    return [f"{len(files)} {what}: {first_few(files)}"] if files else []
+
+
+def scaled_notes(paths: list[str], copies: list[Copy]) -> list[str]:
+    """A note about copies that ``convert`` has scaled down; [] if there are none."""
+    loud = [f"{path} (by {copy.peak:.3g})" for path, copy in zip(paths, copies) if copy.peak > 1]
+    what = "file(s) are louder than full scale, so their copies are scaled down to it"
+    return [f"{len(loud)} {what}: {first_few(loud)}"] if loud else []
 
 
 def header_problems(paths: list[str], headers: list[Header | AudioError], any_format: bool) -> list[str]:
@@ -144,7 +172,7 @@ def read_words(root: Path, paths: list[str], problems: list[str]) -> tuple[dict[
     words = {}
     for path, text in matched.items():
         try:
-            words[path] = " ".join(" ".join(read_lines(root / text, "save it as UTF-8")).removeprefix("\ufeff").split())
+            words[path] = " ".join(read_text(root / text, "save it as UTF-8").split())
         except UserError as error:
             problems.append(str(error))
             continue
@@ -170,23 +198,23 @@ def require_new_folder(converted: Path, root: Path) -> None:
     require_writable(converted)
 
 
-def convert_all(
-    root: Path, converted: Path, paths: list[str], words: dict[str, str], workers: int
-) -> list[ManifestRow]:
-    """Copies every file as 16 kHz mono FLAC; returns the utterances in the order of ``paths``.
+def copy_path(path: str) -> str:
+    return str(PurePosixPath(path).with_suffix(".flac"))
+
+
+def convert_all(root: Path, converted: Path, paths: list[str], workers: int) -> list[Copy]:
+    """Copies every file as 16 kHz mono FLAC, in the order of ``paths``, with the names of ``copy_path``.
 
     The folder is written under a temporary name and renamed when it is complete; a failure, or Ctrl-C, removes it.
     """
     unfinished = converted.with_name(f".{converted.name}.{os.getpid()}")
-    targets = [str(PurePosixPath(path).with_suffix(".flac")) for path in paths]
 
-    def copy(path_and_target: tuple[str, str]) -> int:
-        path, target = path_and_target
-        return convert(root / path, unfinished / target)
+    def copy(path: str) -> Copy:
+        return convert(root / path, unfinished / copy_path(path))
 
     try:
-        samples = map_files(copy, list(zip(paths, targets)), workers, "converting")
-        problems = [f"{path}: {error}" for path, error in zip(paths, samples) if isinstance(error, AudioError)]
+        copies = map_files(copy, paths, workers, "converting")
+        problems = [f"{path}: {error}" for path, error in zip(paths, copies) if isinstance(error, AudioError)]
         if problems:
             raise_problems(problems, root)
         unfinished.rename(converted)
@@ -194,4 +222,4 @@ def convert_all(
         raise UserError(f"--convert {converted}: cannot be written ({error.strerror}); give another folder") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return [ManifestRow(target, count, words.get(path)) for path, target, count in zip(paths, targets, samples)]
+    return [one for one in copies if isinstance(one, Copy)]  # all of them, but mypy does not know

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ...errors import UserError
+from ...files import read_lines
 from ..audio import (
     MONO_COPIES,
     SUFFIXES,
@@ -31,7 +32,6 @@ from ..manifest import (
     duplicate_ids,
     path_fault,
     raise_problems,
-    read_lines,
     utterance_id,
     words_fault,
 )

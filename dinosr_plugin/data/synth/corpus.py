@@ -25,6 +25,7 @@ from scipy.signal import lfilter, resample_poly
 from tqdm import tqdm
 
 from ...errors import UserError
+from ...files import read_json
 from ..audio import SAMPLE_RATE
 from . import espeak, grammar
 
@@ -158,8 +159,8 @@ def _finished(out: Path, parameters: dict) -> dict | None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     try:
-        summary = json.loads((out / _SUMMARY).read_text())
-    except (OSError, ValueError):
+        summary = read_json(out / _SUMMARY, "remove it")
+    except UserError:
         raise UserError(
             f"{out} exists and is not a finished synthetic corpus; choose another --out or remove it"
         ) from None

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...checkpoints.load import updates_of
 from ...checkpoints.opening import open_reader
 from ...checkpoints.readers import TEACHER, FrameReader
 from ...data.manifest import require_writable
 from ...errors import UserError
 from ...units.batches import hours, read_utterances
-from ..history import updates_of
 from ..measures.abx.items import make_items
 from ..phones import PhoneAlignment
 from ..speech import Speech

@@ -13,8 +13,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ...data.manifest import open_text, read_lines
 from ...errors import UserError, first_few
+from ...files import read_lines
 
 GoldRow = Mapping[str, str]
 """A row of a gold file: column -> value."""
@@ -38,13 +38,12 @@ def read_gold(path: Path, columns: Collection[str]) -> list[GoldRow]:
     Raises UserError if the file cannot be read, is empty, or lacks columns or fields.
     """
     remedy = "DATASET must be the benchmark's folder, which contains lexical, syntactic or semantic"
-    with open_text(path, remedy) as file:
-        reader = csv.DictReader(file)
-        try:
-            names = reader.fieldnames or ()
-            rows: list[GoldRow] = list(reader)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: not a .csv file ({error}); {remedy}") from error
+    reader = csv.DictReader(line + "\n" for line in read_lines(path, remedy))
+    try:
+        names = reader.fieldnames or ()
+        rows: list[GoldRow] = list(reader)
+    except csv.Error as error:
+        raise UserError(f"{path}: not a .csv file ({error}); {remedy}") from error
     missing = [column for column in columns if column not in names]
     if missing:
         raise UserError(

@@ -16,7 +16,9 @@ from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
+from ...data.arrays import map_array
 from ...errors import UserError
+from ...files import read_lines
 from ..table import format_table
 from .pairs import GoldRow, read_gold, require_same_files
 
@@ -119,9 +121,12 @@ def pooled_tokens(rows: Sequence[GoldRow], gold: Path, submission: Path, types: 
 
 def read_features(path: Path) -> np.ndarray:
     """Read features (frames, D), at least one frame. Raises UserError for anything else."""
+    remedy = "create it again with `dinosr lm-features`"
     try:
-        array = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, ndmin=2)
-    except (OSError, ValueError, EOFError) as error:
+        array = map_array(path) if path.suffix == ".npy" else np.loadtxt(read_lines(path, remedy), ndmin=2)
+    except UserError:
+        raise
+    except ValueError as error:
         raise UserError(
             f"{path}: cannot be read as an array of numbers; create it again with `dinosr lm-features`"
         ) from error

@@ -314,7 +314,7 @@ def test_bad_input(everything, capsys):
     write_dataset(everything, "lexical", "")
     assert "gold.csv: its header lacks the column(s) id, filename" in error()
     (everything / "dataset/lexical/dev/gold.csv").unlink()
-    assert "gold.csv: cannot be read (No such file or directory)" in error()
+    assert "gold.csv: no such file" in error()
 
 
 def test_an_empty_submission(tmp_path):

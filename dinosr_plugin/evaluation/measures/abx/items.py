@@ -10,9 +10,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import NamedTuple
 
-from ....data.manifest import read_lines, write_files
+from ....data.manifest import write_files
 from ....errors import UserError, first_few
-from ...phones import PHONE_CLASSES, PhoneAlignment
+from ....files import read_lines
+from ...phones import MAX_SECONDS, PHONE_CLASSES, PhoneAlignment
 from ...speech import librispeech_speaker
 
 HEADER = "#file onset offset #phone prev-phone next-phone speaker"
@@ -62,10 +63,10 @@ def _parse(path: Path, number: int, line: str) -> Item:
         raise UserError(
             f"{path}:{number}: expected the seven columns {HEADER!r} with times in seconds, found {line!r}"
         ) from None
-    if not 0 <= item.onset <= item.offset < float("inf"):
+    if not 0 <= item.onset <= item.offset <= MAX_SECONDS:
         raise UserError(
             f"{path}:{number}: an item from {item.onset} s to {item.offset} s; the onset must be at least 0, and the "
-            "offset not before the onset"
+            f"offset not before the onset and at most {MAX_SECONDS} s"
         )
     return item
 

@@ -84,7 +84,7 @@ def test_an_item_of_length_zero_is_allowed(tmp_path):
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(UserError, match="absent.item: cannot be read"):
+    with pytest.raises(UserError, match="absent.item: no such file"):
         read_items(tmp_path / "absent.item")
 
 

@@ -1,0 +1,54 @@
+"""The lock on ``checkpoint.save_dir``: two runs never write into one folder."""
+
+import atexit
+import os
+import re
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import torch
+
+from .. import files
+from ..compat.wrapping import wrap_once
+from . import ending
+
+UNFINISHED = re.compile(r"checkpoint.*\.pt\.tmp")
+"""Temporary names of checkpoints. They need no process number, because only one run at a time has the folder."""
+
+_claimed = ExitStack()  # closed when the training ends, or the process
+atexit.register(_claimed.close)
+
+
+def claim(folder: str) -> None:
+    """Refuse the folder to other runs until this one ends, and remove what killed runs left unfinished in it.
+
+    Called by rank 0. Raises UserError if another run has the folder.
+    """
+    if "://" in folder:
+        return
+    what = f"checkpoint.save_dir={folder}"
+    files.make_folder(folder, "checkpoint.save_dir")
+    _claimed.enter_context(files.claim(folder, what))
+    ending.at_end.callback(_claimed.close)
+    for entry in files.scan(Path(folder)):
+        if UNFINISHED.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            with suppress(OSError):
+                os.unlink(entry.path)
+
+
+def claim_at_once():
+    """Claim the folder before the model is built.
+
+    With several ranks it is claimed when they can all be told: ``resuming.decide``.
+    """
+    from fairseq import checkpoint_utils
+
+    def make(previous):
+        def verify(save_dir: str) -> None:
+            if not torch.distributed.is_initialized():
+                claim(save_dir)
+            previous(save_dir)
+
+        return verify
+
+    wrap_once(checkpoint_utils, "verify_checkpoint_directory", make)

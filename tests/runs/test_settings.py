@@ -1,0 +1,125 @@
+"""The check of all settings with which a training begins; ``tests/test_ranges.py`` tests the ranges."""
+
+import fairseq_cli.train
+import pytest
+from omegaconf import OmegaConf
+
+from dinosr_plugin.errors import UserError
+from dinosr_plugin.runs.settings import check_betas
+from support.training import read_config, settings, train, write_corpus
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("data"))
+
+
+def start(*overrides: str, config: str = "dinosr_tiny") -> None:
+    """What fairseq's training does first."""
+    cfg = read_config("pretraining", config, settings("/nowhere", "/nowhere", *overrides, config=config))
+    fairseq_cli.train.add_defaults(cfg)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        ("model.dropout=-1", "model.dropout=-1.0: must be at least 0 and less than 1"),
+        ("+task.label_rate=0", "task.label_rate=0: must be between 1 and 16000"),
+        (
+            "+criterion.loss_weights={dinosr:nan}",
+            "criterion.loss_weights={'dinosr': nan}: must be between 0 and 1000000",
+        ),
+        ("optimization.lr=[nan]", "optimization.lr=[nan]: must be between 0 and 1000000000"),
+        ("optimization.lr=[-0.1]", "optimization.lr=[-0.1]: must be between 0 and 1000000000"),
+        ("optimization.lr=[]", "optimization.lr: empty; give at least one number in brackets"),
+        (
+            "optimization.lr=[0.1,0.2]",
+            "optimization.lr=[0.1, 0.2]: the schedule tri_stage has one rate; give only that",
+        ),
+        ("optimization.update_freq=[0]", "optimization.update_freq=[0]: must be between 1 and 1000000000"),
+        ("optimization.clip_norm=nan", "optimization.clip_norm=nan: must be between 0 and 1000000000"),
+        ("dataset.max_tokens=0", "dataset.max_tokens=0: must be between 1 and 1000000000"),
+        ("dataset.num_workers=-1", "dataset.num_workers=-1: must be between 0 and 1000"),
+        ("common.log_interval=0", "common.log_interval=0: must be between 1 and 1000000000"),
+        ("common.seed=-1", "common.seed=-1: must be between 0 and 4294967295"),
+        ("lr_scheduler.final_lr_scale=0", "lr_scheduler.final_lr_scale=0.0: must be above 0 and at most 1000000"),
+        ('optimizer.adam_betas="(0.9,1)"', "optimizer.adam_betas=(0.9,1): give two numbers, each at least 0 and less"),
+        (
+            "dataset.max_tokens=null",
+            "dataset.max_tokens and dataset.batch_size: both are missing; give the size of a batch in samples",
+        ),
+        (
+            "optimization.max_update=3",
+            "optimization.max_update=3: the decay of lr_scheduler.phase_ratio=[0.05, 0.65, 0.3] would last less than "
+            "one update; give optimization.max_update=4 or more, or lr_scheduler.phase_ratio=[0,0,1]",
+        ),
+        ("optimization.max_update=0", "optimization.max_update=0: the schedule tri_stage divides the updates by"),
+        (
+            "lr_scheduler.phase_ratio=[0.7,0.2,0.1]",
+            "lr_scheduler.phase_ratio=[0.7, 0.2, 0.1]: add up to 0.9999999999999999 when rounded; give [0.7, 0.2, 0.10",
+        ),
+        ("lr_scheduler.phase_ratio=[0.5,0.6,0.3]", "lr_scheduler.phase_ratio=[0.5, 0.6, 0.3]: give three shares"),
+        ("lr_scheduler.phase_ratio=null", "lr_scheduler.decay_steps=0: must be at least 1 without phase_ratio"),
+        ("model._name=dinosor", "model._name=dinosor: there is no such model; did you mean dinosr?"),
+        ("task._name=wrong", "task._name=wrong: there is no such task"),
+        ("criterion._name=dinsr", "criterion._name=dinsr: there is no such criterion; did you mean dinosr?"),
+        ("+model.dropuot=0.1", "model.dropuot: there is no such field; did you mean dropout?"),
+        (
+            "model.encoder_layers=2.5",
+            "model.encoder_layers: Value '2.5' of type 'float' could not be converted to Integer",
+        ),
+        ("task.max_sample_size=x", "task.max_sample_size: Value 'x' of type 'str' could not be converted to Integer"),
+    ],
+)
+def test_settings_that_cannot_work_are_one_line(overrides, message):
+    with pytest.raises(UserError) as error:
+        start(*overrides.split())
+    assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("group", ["task", "model", "criterion", "optimizer"])
+def test_a_group_that_is_missing(group):
+    cfg = read_config("pretraining", "dinosr_tiny", settings("/nowhere", "/nowhere"))
+    cfg = OmegaConf.create({**cfg, group: None})
+    with pytest.raises(UserError, match=f"^{group}: not given; add it to the config, as in examples/config$"):
+        fairseq_cli.train.add_defaults(cfg)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_decay_needs_updates():
+    """hubert_tiny's schedule is polynomial_decay."""
+    with pytest.raises(
+        UserError, match="^optimization.max_update=0: the schedule polynomial_decay reaches its last rate"
+    ):
+        start("optimization.max_update=0", config="hubert_tiny")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_warm_up_that_is_longer_than_the_run_is_mentioned(caplog):
+    start("optimization.max_update=3", config="hubert_tiny")
+    assert "lr_scheduler.warmup_updates=320 is more than optimization.max_update=3: the learning rate" in caplog.text
+
+
+@pytest.mark.parametrize("betas", ["(0.9,0.98)", "[0, 0.5]", [0.9, 0.999], OmegaConf.create([0.9, 0.98])])
+def test_betas(betas):
+    check_betas(betas)
+
+
+@pytest.mark.parametrize("betas", ["x", "(0.9,)", "0.9", "('a','b')", "(nan,0.9)", "(", None, "(0.9,-0.1)", 0.9])
+def test_betas_that_cannot_work(betas):
+    with pytest.raises(UserError, match="^optimizer.adam_betas.*: give two numbers"):
+        check_betas(betas)
+
+
+def test_nothing_is_written_before_the_check(data, tmp_path):
+    with pytest.raises(UserError, match="^model.encoder_layerdrop=inf: must be"):
+        train(data, tmp_path / "run", "model.encoder_layerdrop=inf", "optimization.max_update=4")
+    assert not (tmp_path / "run").exists()
+
+
+def test_few_updates_are_trained_with_another_schedule(data, tmp_path):
+    """The remedy in the message of max_update=1."""
+    setting = ["optimization.max_update=1", "lr_scheduler.phase_ratio=[0,0,1]"]
+    assert train(data, tmp_path, *setting).get_num_updates() == 1
