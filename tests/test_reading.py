@@ -67,27 +67,28 @@ OPENING |= {"zipfile.ZipFile", "EventAccumulator", "csv.DictReader", "load_model
 WRITING = ("w", "wb", "a", "ab", "x", "r+b")
 
 NOT_DAMAGED_HERE = {  # file:function -> reason
-    "decoding/transcribe.py:emissions": "needs a model, and `survey_one` has read all of the same file before",
+    "compat/data.py:open_labels": "the labels of fine-tuning, which `validate_labels` has read before",
     "evaluation/report/page.py:figure": "reads pictures that the report has just written",
 }
 
 
-def opens_a_file(function: ast.FunctionDef) -> bool:
-    for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
-        name = ast.unparse(call.func)
-        values = [getattr(value, "value", None) for value in [*call.args, *(word.value for word in call.keywords)]]
-        opens = name in OPENING or (name.split(".")[-1] in OPENING and name not in ("os.open", "self.open"))
-        if opens and not any(value in WRITING for value in values):
-            return True
-    return False
+def opens_a_file(call: ast.Call) -> bool:
+    name = ast.unparse(call.func)
+    values = [getattr(value, "value", None) for value in [*call.args, *(word.value for word in call.keywords)]]
+    opens = name in OPENING or (name.split(".")[-1] in OPENING and name not in ("os.open", "self.open"))
+    return opens and not any(value in WRITING for value in values)
 
 
 def functions_that_open_files() -> set[str]:
-    """module:function of the package whose body calls one of ``OPENING``."""
+    """file:function of the package that calls one of ``OPENING`` itself, not in an inner function."""
     found = set()
     for path in sorted(PLUGIN.rglob("*.py")):
-        functions = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef))
-        found |= {f"{path.relative_to(PLUGIN)}:{node.name}" for node in functions if opens_a_file(node)}
+        function_of = {}  # node -> the innermost function; outer functions are visited first
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef):
+                function_of |= dict.fromkeys(ast.walk(function), function.name)
+        calls = {name for node, name in function_of.items() if isinstance(node, ast.Call) and opens_a_file(node)}
+        found |= {f"{path.relative_to(PLUGIN)}:{name}" for name in calls}
     return {name for name in found if not name.startswith("files.py:")}  # their callers are in the set
 
 

@@ -147,6 +147,9 @@ READERS = {
     "n-gram model": Reader(
         "words.arpa", TEXT, lambda folder: search.load_lm(str(folder / "words.arpa"), ["TEN", "NO"])
     ),
+    "compressed n-gram model": Reader(
+        "words.arpa.gz", BINARY, lambda folder: search.load_lm(str(folder / "words.arpa.gz"), ["TEN", "NO"])
+    ),
     "text of an n-gram model": Reader(
         "train.wrd", TEXT, lambda folder: ngram.make_ngram(folder / "train.wrd", 2, folder / "new.arpa")
     ),

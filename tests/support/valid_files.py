@@ -1,5 +1,6 @@
 """One small, valid file of every kind that the package reads, for tests that damage or replace them."""
 
+import gzip
 from argparse import Namespace
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def write_valid_files(folder: Path) -> None:
         folder / "train.tsv",
     )
     (folder / "lexicon.txt").write_text("TEN T E N |\nTEA T E A |\nEAT E A T |\nNO N O |\n")
+    (folder / "words.arpa.gz").write_bytes(gzip.compress((folder / "words.arpa").read_bytes()))
     (folder / "generate.txt").write_text(GENERATED)
     (folder / "train.log").write_text(LOG)
     (folder / "rows.json").write_text('{"digest": "x", "rows": {"a": {"seconds": 1.5}}}')
