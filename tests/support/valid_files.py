@@ -79,7 +79,7 @@ def command(*arguments) -> None:
     assert dinosr([str(argument) for argument in arguments]) == 0
 
 
-GENERATED = "T-0\tTEN TEA\nD-0\t-0.5\tTEN TE\nT-1\tEAT\nD-1\t-0.25\tEAT\n"
+GENERATED = "T-0\tTEN TEA\nD-0\t-0.5\tTEN NO\nT-1\tEAT\nD-1\t-0.25\tEAT\n"
 LOG = "".join(
     f'[2026-01-01 00:00:00][train_inner][INFO] - {{"epoch": 1, "loss": "{3 - n / 10}", "num_updates": "{n}"}}\n'
     for n in range(1, 9)
