@@ -66,4 +66,5 @@ class SpeechModel:
             raise UserError(
                 f"waveform: {len(wave)} samples, fewer than the {self.reader.grid.field} of a frame; give a longer one"
             )
-        return self.reader.prepare(require_finite(wave.to(torch.float32)))
+        # normalization overflows for amplitudes above 1e19
+        return require_finite(self.reader.prepare(wave.to(torch.float32)))

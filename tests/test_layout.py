@@ -154,6 +154,14 @@ def test_tasks_do_not_test_for_attributes_of_models():
         assert not [call for call in calls if call.startswith(("hasattr(model", "getattr(model"))], path
 
 
+def test_one_function_reads_the_files_of_pytorch():
+    calls = {
+        path for path in SOURCES for node in ast.walk(TREES[path])
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
+    }  # fmt: skip
+    assert calls == {PACKAGE / "compat" / "checkpoints.py"}
+
+
 FORBIDDEN_CALLS = {"eval", "exec", "__import__", "os.system", "os.popen", "pickle.load", "pickle.loads"}
 
 

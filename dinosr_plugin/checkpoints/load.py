@@ -46,9 +46,14 @@ def load_model(path: str | Path) -> Loaded:
 
 
 def updates_of(path: str | Path) -> int:
-    """Number of updates that a fairseq checkpoint has seen. Raises UserError for another file."""
+    """Number of updates that a fairseq checkpoint has seen.
+
+    Raises UserError for another file, and for an old checkpoint that does not contain the number.
+    """
     history = read_fairseq_checkpoint(path).get("optimizer_history", [{}])
-    return history[-1].get("num_updates", 0)
+    if "num_updates" not in history[-1]:
+        raise UserError(f"{path}: does not contain its number of updates; give a newer checkpoint")
+    return history[-1]["num_updates"]
 
 
 def expects_normalized_waves(cfg: Any) -> bool:

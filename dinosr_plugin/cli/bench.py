@@ -1,4 +1,4 @@
-"""Speed and memory: ``dinosr bench``, which runs the scripts in tests/benchmarks."""
+"""Speed, memory and resuming: ``dinosr bench``, which runs the scripts in tests/benchmarks."""
 
 import argparse
 import importlib.util
@@ -19,6 +19,7 @@ SCRIPTS = {  # benchmark -> script in tests/benchmarks
     "decode": "decoders",
     "kmeans": "kmeans",
     "abx": "abx",
+    "kills": "kills",
 }
 PACKAGES = {  # benchmark -> (module, package that provides it), where the module is not a requirement of the plug-in
     "decode": ("flashlight", "flashlight-text"),
@@ -30,7 +31,7 @@ PACKAGES = {  # benchmark -> (module, package that provides it), where the modul
 def add_bench(commands) -> None:
     text = (
         "measure speed and memory of a training step, the data loader, codebooks, decoders, k-means or ABX, "
-        "compared with other implementations; requires a checkout of the repository"
+        "compared with other implementations, or kill trainings at random; requires a checkout of the repository"
     )
     parser = add_command(commands, "bench", run_bench, text)
     parser.add_argument(

@@ -119,7 +119,7 @@ def add_folder(corpora) -> None:
         "folder",
         run_folder,
         "training and validation manifests of any folder of .wav, .flac and .ogg files; with transcripts if every "
-        "audio file has a UTF-8 .txt file of the same name next to it (letters are not changed, white space is "
+        "audio file has a .txt file in UTF-8 of the same name next to it (letters are not changed, white space is "
         "reduced to single spaces)",
         "folder that contains the audio files, at any depth",
     )
@@ -148,8 +148,9 @@ def add_folder(corpora) -> None:
         "--convert",
         type=Path,
         metavar="NEW_DIR",
-        help="convert all files to 16 kHz mono 16-bit FLAC in this new folder and list those (channels are averaged; "
-        "polyphase resampling)",
+        help="convert all files to 16 kHz mono 16-bit FLAC in this new folder and list those: also .mp3, .opus, .aiff "
+        "and other kinds that libsndfile reads (channels are averaged; polyphase resampling; floats above full scale "
+        "are scaled down)",
     )
 
 

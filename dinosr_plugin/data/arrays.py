@@ -4,6 +4,7 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from ..files import require_file
 
 MAX_COMPRESSED = 1 << 28  # bytes of a compressed member when it is unpacked; this package compresses none
-FAULTS = (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile)
+FAULTS = (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, TokenError)
 """What numpy and zipfile raise for damaged files; RuntimeError for encrypted ones, MemoryError never."""
 
 

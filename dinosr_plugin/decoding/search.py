@@ -165,7 +165,7 @@ def load_lm(path: str | None, words: Sequence[str], n_special: int = 0, min_know
 
     try:
         lm = KenLM(str(path), Words([*words, UNKNOWN]))
-    except RuntimeError as error:  # the last line of KenLM's message, which can be empty, contains the reason
+    except (RuntimeError, UnicodeDecodeError) as error:  # the last line of KenLM's message contains the reason, if any
         reason = (str(error).splitlines() or ["unknown reason"])[-1]
         raise UserError(f"--lm {path}: KenLM cannot read it ({reason}); {REMEDY}") from error
     checked = range(n_special, len(words))

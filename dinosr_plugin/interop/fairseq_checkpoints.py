@@ -99,7 +99,7 @@ def register_data2vec() -> None:
     """Register data2vec, which is among fairseq's examples and not registered by importing fairseq."""
     if "data2vec_audio" not in MODEL_REGISTRY:
         importlib.import_module("fairseq.examples.data2vec.models.data2vec_audio")
-        compat.parse_instead_of_evaluating()
+    compat.parse_instead_of_evaluating()  # in that module, too, whoever imported it
 
 
 def pretraining_config(state: dict[str, Any]) -> DictConfig | None:

@@ -1,5 +1,7 @@
 """What keeps a training alive: resuming, stopping, saving, whole updates; and what makes it cheaper: memory and Adam.
 
+A run resumes only with what its checkpoint was made with (``origin``), and has its folder for itself (``save_dir``).
+
 ``install()`` adds all of it to fairseq's trainer and training loop; importing ``dinosr_plugin.tasks`` calls it. It
 holds for every task of the plug-in. Sharded checkpoints (``checkpoint_suffix``) and remote stores are left to fairseq.
 """

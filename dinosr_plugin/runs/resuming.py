@@ -124,7 +124,7 @@ def is_of_this_run(state: dict, cfg, restore_file: str | None) -> bool:
     So a fine-tuning does not resume from a pre-training whose folder it was given by mistake.
     """
     saved = state.get("cfg") or {}
-    same = all(part in saved and saved[part]["_name"] == cfg[part]["_name"] for part in ("task", "model"))
+    same = origin.names_of(saved) == origin.names_of(cfg)
     return same and (restore_file is None or restore_file == saved["checkpoint"]["restore_file"])
 
 
@@ -264,7 +264,7 @@ def explain_failures(decision: Decision) -> Iterator[None]:
                 f"{source}: was saved later in an epoch than this run has batches; put data, batch size and number of "
                 "GPUs back, or set checkpoint.reset_dataloader=true to go on from the beginning of an epoch"
             ) from error
-        if found := re.match(r"(Criterion|Optimizer) does not match.*\) (\w+) vs (\w+)", text):
+        if found := re.match(r"(Criterion|Optimizer) does not match.*\)\. (\w+) vs (\w+)", text):
             raise UserError(
                 f"{source}: was made with the {found[1].lower()} {found[2]}, here {found[3]}; use that one, or set "
                 "checkpoint.reset_optimizer=true"

@@ -35,7 +35,6 @@ logger = logging.getLogger(__name__)
 
 RATE = Range(0, 1e9)  # a learning rate
 POSITIVE = Range(0, 1e9, above=True)
-TIME = Range(0, 1e9)
 FACTOR = Range(0, 1e6)
 
 _FINETUNING = {
@@ -66,7 +65,8 @@ _WARM_UP = {"warmup_updates": COUNT_OR_0, "lr": RATE}
 FAIRSEQ: dict[str, dict[str, Range]] = {
     "CommonConfig": {
         **dict.fromkeys(("log_interval", "fp16_scale_window", "amp_scale_window", "model_parallel_size"), COUNT),
-        **dict.fromkeys(("fp16_init_scale", "amp_init_scale", "all_gather_list_size"), COUNT),
+        **dict.fromkeys(("fp16_init_scale", "amp_init_scale"), Range(1, 2**40)),
+        "all_gather_list_size": COUNT,
         **dict.fromkeys(("amp_batch_retries", "empty_cache_freq"), COUNT_OR_0),
         **dict.fromkeys(("min_loss_scale", "threshold_loss_scale"), POSITIVE),
         "seed": SEED,
@@ -89,7 +89,7 @@ FAIRSEQ: dict[str, dict[str, Range]] = {
     },
     "OptimizationConfig": {
         **dict.fromkeys(("max_epoch", "max_update"), COUNT_OR_0),
-        "stop_time_hours": TIME,
+        "stop_time_hours": Range(0, 1e9),
         "clip_norm": Range(0, 1e9),
         "update_freq": COUNT,
         "lr": RATE,

@@ -100,9 +100,14 @@ def set_handlers(numbers: Sequence[signal.Signals], handler: Any) -> None:
 
 
 def note(number: int, _: Any) -> None:
-    """The handler of a training process. In a fork that has not set its own handlers yet it does nothing."""
+    """The handler of a training process. Its forks, which inherit it, obey a SIGTERM and ignore the others."""
     global _received, _second
-    if os.getpid() != _training or _received is not None:
+    if os.getpid() != _training:
+        if number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        return
+    if _received is not None:
         return
     _received = signal.Signals(number)
     _second = threading.Timer(SAME_EVENT, obey_the_next)
@@ -110,7 +115,8 @@ def note(number: int, _: Any) -> None:
     _second.start()
     if not dist.is_initialized() or dist.get_rank() == 0:  # not through logging, whose stream may be in use
         text = "stopping with a checkpoint after this update or validation; once more ends the run at once, without one"
-        os.write(2, f"{_received.name}: {text}\n".encode())
+        with suppress(OSError):  # the terminal is gone
+            os.write(2, f"{_received.name}: {text}\n".encode())
 
 
 def obey_the_next() -> None:
@@ -216,11 +222,7 @@ def stop_after_saving():
 
     def leave(previous):
         def save(*args):
-            try:
-                result = previous(*args)
-            finally:
-                if agreed() is not None:
-                    wait_for_all()
+            result = previous(*args)
             if agreed() is not None:
                 raise agreed()
             return result
@@ -232,17 +234,25 @@ def stop_after_saving():
             try:
                 return previous(cfg, trainer, task, epoch_itr)
             except Interrupted:
-                try:
-                    checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
-                finally:
-                    wait_for_all()
+                checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
                 raise agreed() from None
 
         return train_epoch
 
+    def wait(previous):
+        def save_checkpoint(*args):
+            try:
+                return previous(*args)
+            finally:
+                if agreed() is not None:
+                    wait_for_all()
+
+        return save_checkpoint
+
     wrap_once(train, "should_stop_early", check)
     wrap_once(train, "validate_and_save", leave)
     wrap_once(train, "train", save_interrupted)
+    wrap_once(checkpoint_utils, "save_checkpoint", wait)
 
 
 def wait_for_all() -> None:
@@ -275,16 +285,21 @@ def keep_workers():
 
 
 def obey_the_parent_only() -> None:
-    """In a forked process: ignore all signals that stop a training, except for a SIGTERM that the parent sends."""
+    """In a forked process: ignore all signals that stop a training, except for a SIGTERM that the parent sends.
+
+    The process also ends within a second after its parent.
+    """
     parent = os.getppid()
     for number in SIGNALS:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # only sigwaitinfo tells who sent it
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # only sigtimedwait tells who sent it
 
     def wait() -> None:
-        while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
-            pass
+        while os.getppid() == parent:
+            received = signal.sigtimedwait([signal.SIGTERM], 1)
+            if received is not None and received.si_pid == parent:
+                break
         os._exit(0)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -111,8 +111,36 @@ def test_waveforms_are_normalised_as_in_the_checkpoint(tmp_path, normalize):
         (np.zeros(800, dtype=np.int16), "waveform: 1-D torch.int16, .*divide 16-bit integers by 32768"),
         (torch.zeros(399), "waveform: 399 samples, fewer than the 400 of a frame"),
         (np.zeros(0), "waveform: 0 samples"),
+        (np.array([0.1] * 799 + [np.nan]), "waveform: contains NaN or infinite samples"),
+        (torch.tensor([-torch.inf] + [0.1] * 799), "waveform: contains NaN or infinite samples"),
+        (np.array([0.1] * 799 + [1e300]), "waveform: contains NaN or infinite samples"),  # infinite in float32
     ],
 )
 def test_invalid_waveforms(waveform, message):
-    with pytest.raises(UserError, match=message):
-        dinosr_plugin.load(CHECKPOINT).features(waveform)
+    model = dinosr_plugin.load(CHECKPOINT)
+    for read in (model.features, model.units):
+        with pytest.raises(UserError, match=message):
+            read(waveform)
+
+
+def test_readers_refuse_nan_whoever_calls_them():
+    reader = dinosr_plugin.load(CHECKPOINT).reader
+    good = torch.full((800,), 0.1)
+    for bad in (torch.nan, torch.inf):
+        with pytest.raises(UserError, match="waveform: contains NaN or infinite samples"):
+            reader.read([good, torch.cat([good[1:], torch.tensor([bad])])], ["last"])
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("waveform", [np.zeros(800), np.array([1e15, -1e15] * 400)])
+def test_silence_and_any_amplitude_give_finite_features(tmp_path, normalize, waveform):
+    state = torch.load(CHECKPOINT, weights_only=True)
+    state["cfg"]["task"]["normalize"] = normalize
+    torch.save(state, tmp_path / "model.pt")
+    model = dinosr_plugin.load(tmp_path / "model.pt")
+    assert torch.isfinite(model.wave(waveform)).all()
+    if normalize or not waveform.any():
+        assert torch.isfinite(model.features(waveform)).all()
+    if normalize:
+        with pytest.raises(UserError, match="waveform: contains NaN or infinite samples; .* scale it to about -1 to 1"):
+            model.features(waveform + np.array([1e30, -1e30] * 400))

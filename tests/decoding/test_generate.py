@@ -11,6 +11,7 @@ import torch
 
 from dinosr_plugin.decoding import CTCGenerator, score_generate_output
 from dinosr_plugin.errors import UserError
+from support import hostile
 from support.recogniser import TEXTS, run_generate
 
 SEARCHES = {
@@ -165,3 +166,42 @@ def test_error_messages(recogniser, tmp_path):
     pytest.importorskip("flashlight", reason="pip install flashlight-text")
     with pytest.raises(UserError, match="--lm .*words.arpa: does not know"):
         run_generate(recogniser, tmp_path, "--decoder", "beam", "--lm", recogniser / "words.arpa", "--lm-weight", "1")
+
+
+@pytest.mark.parametrize("kind", ["pickle", "cut at 50 %", "bit changed in a tensor", "Hugging Face", "no weights"])
+def test_a_checkpoint_that_cannot_be_used_is_one_line(recogniser, tmp_path, kind):
+    path, marker = tmp_path / "x.pt", tmp_path / "marker"
+    hostile.HOSTILE[kind](path, marker)
+    for paths in (path, f"{recogniser}/model.pt:{path}"):
+        with pytest.raises(UserError) as error:
+            run_generate(recogniser, tmp_path, "--path", paths)
+        assert str(path) in str(error.value) and "\n" not in str(error.value)
+    assert not marker.exists()
+
+
+def test_code_in_a_fine_tuned_checkpoint_does_not_run(recogniser, tmp_path):
+    state, marker = torch.load(recogniser / "model.pt"), tmp_path / "marker"
+    pretrained = state["cfg"]["model"]["w2v_args"]["model"]
+    pretrained["conv_feature_layers"] = hostile.code(marker, hostile.CONV)
+    torch.save(state, tmp_path / "x.pt")
+    with pytest.raises(UserError, match="x.pt: cfg.model.w2v_args.model.conv_feature_layers="):
+        run_generate(recogniser, tmp_path, "--path", tmp_path / "x.pt")
+    assert not marker.exists()
+
+
+def test_a_missing_checkpoint(recogniser, tmp_path):
+    with pytest.raises(UserError, match="nowhere.pt: no such file; give a checkpoint that a training saved"):
+        run_generate(recogniser, tmp_path, "--path", f"{recogniser}/model.pt:{tmp_path}/nowhere.pt")
+
+
+def test_other_models_of_fairseq_are_not_built(recogniser, tmp_path):
+    torch.save(hostile.language_model(arch="transformer_lm"), tmp_path / "lm.pt")
+    with pytest.raises(UserError, match="lm.pt: .*fairseq's transformer_lm, which cannot be read"):
+        run_generate(recogniser, tmp_path, "--path", tmp_path / "lm.pt")
+
+
+def test_names_with_a_colon(recogniser, tmp_path):
+    """fairseq separates the models of an ensemble with colons."""
+    shutil.copy(recogniser / "model.pt", tmp_path / "a:b.pt")
+    one = texts_in(run_generate(recogniser, tmp_path / "1", "--path", tmp_path / "a:b.pt"))
+    assert one == texts_in(run_generate(recogniser, tmp_path / "2"))

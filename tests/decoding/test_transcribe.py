@@ -417,7 +417,7 @@ def test_bad_input(trained, good, sounds, tmp_path, capsys):
         [good, sounds[0], tmp_path / "x" / "long.flac", "--format", "ctm"], capsys
     )
     torch.save({"weights": torch.zeros(3)}, tmp_path / "weights.pt")
-    assert "cannot be loaded as a fairseq checkpoint" in refused([tmp_path / "weights.pt", sounds[0]], capsys)
+    assert "not a checkpoint of fairseq" in refused([tmp_path / "weights.pt", sounds[0]], capsys)
     assert "is a folder; give the name of a file" in refused([good, sounds[0], "--out", tmp_path], capsys)
     assert "cannot be written" in refused([good, sounds[0], "--out", f"{sounds[0]}/words.txt"], capsys)
 

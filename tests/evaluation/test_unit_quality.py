@@ -217,7 +217,7 @@ def test_other_invalid_input(data, capsys):
     (data / "binary.units").write_bytes(b"\xff\xfe\0\0")
     write_units(data / "silent.units", ((utt, ids[:0]) for utt, ids in perfect().items()))
     assert "empty.units: no units in it" in error_of(data, capsys, data / "empty.units")
-    assert "binary.units: not UTF-8" in error_of(data, capsys, data / "binary.units")
+    assert "binary.units line 1: contains a null character, not UTF-8" in error_of(data, capsys, data / "binary.units")
     assert "no frames to measure" in error_of(data, capsys, data / "silent.units")
     assert "all.units: not a checkpoint, but" in error_of(data, capsys, data / "zip.units", data / "all.units")
     assert "--train: only used with checkpoints" in error_of(

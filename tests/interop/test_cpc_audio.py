@@ -137,7 +137,13 @@ def test_missing_options_give_a_warning(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    "content, message", [("{", "checkpoint_args.json: not JSON"), ("[1]", "checkpoint_args.json: contains no options")]
+    "content, message",
+    [
+        ("{", "checkpoint_args.json: not JSON"),
+        ("[1]", "checkpoint_args.json: contains no JSON object"),
+        ('{"negativeSamplingExt": "many"}', "negativeSamplingExt in its options is not from 1 to"),
+        ('{"negativeSamplingExt": 1000000000000}', "negativeSamplingExt in its options is not from 1 to"),
+    ],
 )
 def test_invalid_options(tmp_path, content, message):
     path = save(tmp_path, reference(), {})

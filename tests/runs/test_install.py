@@ -21,7 +21,7 @@ WRAPPED = {  # in the order of the wrappers, the innermost first
     (PathManager, "copy"): ["saving"],
     (checkpoint_utils, "_torch_persistent_save"): ["saving"],
     (checkpoint_utils, "torch_persistent_save"): ["saving"],
-    (checkpoint_utils, "save_checkpoint"): ["saving"],
+    (checkpoint_utils, "save_checkpoint"): ["saving", "stopping"],
     (checkpoint_utils, "load_checkpoint"): ["resuming", "state"],
     (checkpoint_utils, "verify_checkpoint_directory"): ["messages", "save_dir"],
     (distributed_utils, "call_main"): ["ending"],

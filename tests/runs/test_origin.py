@@ -219,6 +219,12 @@ def test_settings_that_change_the_meaning_of_parameters_are_refused(runs, settin
             dinosr(runs / "data", runs / "new", 3, setting, f"checkpoint.{field}={runs}/dinosr/{LAST}")
 
 
+def test_another_number_of_labels_is_refused(runs):
+    edit(runs / "data/dict.other.txt", lambda lines: [*lines, "5 1"])
+    with pytest.raises(UserError, match=r"was made with model.num_classes=\[5, 5\], here \[5, 6\]; give another"):
+        hubert(runs / "data", runs / "hubert", 3)
+
+
 def test_settings_of_the_optimiser_the_batches_and_the_masks_may_be_changed(runs):
     changes = ["optimization.lr=[0.001]", "dataset.max_tokens=34000", "model.mask_prob=0.3", "model.dropout=0.2"]
     dinosr(runs / "data", runs / "dinosr", 3, *changes, "optimization.update_freq=[2]", "task.max_sample_size=15000")
@@ -269,7 +275,7 @@ def test_a_checkpoint_without_a_record_resumes_as_before(runs):
 
 
 def test_another_optimiser_is_one_line(runs):
-    with pytest.raises(UserError, match=r"made with the optimizer FairseqAdam, here FairseqSGD.*reset_optimizer=true"):
+    with pytest.raises(UserError, match=r"made with the optimizer FairseqAdam, here SGD.*reset_optimizer=true"):
         dinosr(runs / "data", runs / "dinosr", 3, "optimizer._name=sgd", "+optimizer.lr=[0.1]", "+optimizer.momentum=0")
 
 

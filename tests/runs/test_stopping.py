@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fairseq.distributed import utils as distributed_utils
 from fairseq.trainer import Trainer
 
 from dinosr_plugin.data.dataset import SpeechDataset
@@ -110,6 +112,14 @@ def test_a_run_that_ctrl_c_has_stopped_twice_is_the_same_run(data, tmp_path, in_
     assert not differences(checkpoint(run), checkpoint(tmp_path / "whole"))
 
 
+def group_exists(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def twice(first: int, second: int, pause: float):
     os.kill(os.getpid(), first)
     time.sleep(pause)
@@ -119,9 +129,17 @@ def twice(first: int, second: int, pause: float):
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_the_run_at_once(data, tmp_path, in_update, monkeypatch, second):
+    """Its workers, which ignore signals, find that it is gone."""
     monkeypatch.setattr(stopping, "SAME_EVENT", 0.02)
     in_update(3, lambda: twice(signal.SIGINT, second, 0.3))
-    assert status(data, tmp_path / "run", "optimization.max_update=6") == -second
+    run = start(data, tmp_path / "run", *WORKERS, "optimization.max_update=6")
+    run.join(120)
+    assert run.exitcode == -second
+    for _ in range(100):
+        if not group_exists(run.pid):
+            break
+        time.sleep(0.1)
+    assert not group_exists(run.pid)
     assert not (tmp_path / "run/checkpoint_last.pt").exists() and "Traceback" not in log_of(tmp_path / "run")
 
 
@@ -172,6 +190,27 @@ def test_a_signal_during_a_validation_acts_after_it(data, tmp_path, monkeypatch)
     )
     assert ours["extra_state"]["early_stopping"] == theirs["extra_state"]["early_stopping"]
     assert not differences(checkpoint(run), checkpoint(tmp_path / "whole"))
+
+
+def test_a_run_whose_terminal_is_closed_leaves_a_checkpoint(data, tmp_path):
+    """SIGHUP, after which nothing can be printed any more."""
+    run, log = tmp_path / "run", tmp_path / "log"
+    process, terminal = pty.fork()
+    if process == 0:
+        try:
+            sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+            logging.basicConfig(stream=sys.stderr, level=logging.INFO, force=True)
+            torch.set_num_threads(1)
+            train(data, run, *SCHEDULE, "optimization.max_update=100000", f"common.log_file={log}")
+        except SystemExit as stop:
+            os._exit(stop.code)
+        finally:
+            os._exit(1)
+    while not (log.exists() and '"num_updates": "3"' in log.read_text()):
+        os.read(terminal, 1 << 16)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGHUP
+    assert checkpoint(run)["updates"] >= 3
 
 
 def test_handlers_are_those_of_before_when_a_training_has_ended(data, tmp_path):
@@ -229,6 +268,17 @@ def test_ranks_that_fairseq_starts_save_before_their_parent_ends(data, tmp_path,
         text = run.communicate(timeout=120)[0]
     assert run.returncode == 128 + (signal.SIGINT if to_all else signal.SIGTERM), text
     assert "Traceback" not in text and checkpoint(tmp_path / "run")["updates"] >= 3
+
+
+def fail(rank: int):
+    raise UserError("train.tsv: empty manifest; make it again")
+
+
+def test_an_error_of_a_rank_that_fairseq_starts_is_one_line(monkeypatch):
+    monkeypatch.setattr(distributed_utils, "distributed_main", fail)
+    with pytest.raises(UserError) as caught:
+        torch.multiprocessing.spawn(fail, nprocs=1)
+    assert str(caught.value) == "train.tsv: empty manifest; make it again"
 
 
 # ---- the folder of the checkpoints ---------------------------------------------------------------------------------

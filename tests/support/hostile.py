@@ -63,7 +63,9 @@ def written(kind: str) -> bytes:
 def genuine(kind: str = "dinosr") -> dict[str, Any]:
     """The state of a genuine checkpoint: ``dinosr``, one of ``SPEECH_MODELS``, or ``fine-tuned`` and one of these."""
     if kind == "dinosr":
-        return torch.load(GOLDEN / "official_format_tiny.pt", weights_only=True)
+        state = torch.load(GOLDEN / "official_format_tiny.pt", weights_only=True)
+        state["cfg"]["task"]["normalize"] = False  # as in the others
+        return state
     return torch.load(io.BytesIO(written(kind)))
 
 
@@ -335,8 +337,13 @@ NUMBERS = {"huge": 10**9, "negative": -1, "zero": 0, "nan": float("nan"), "text"
 SENSELESS: dict[str, Writer] = {
     **{
         f"{kind}: {field} {what}": with_value(kind, "cfg", "model", field, value=value)
-        for kind in ("dinosr", "wav2vec2", "hubert")
-        for field in ("encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads")
+        for kind, field in (
+            ("dinosr", "encoder_layers"),
+            ("dinosr", "encoder_embed_dim"),
+            ("wav2vec2", "encoder_ffn_embed_dim"),
+            ("wav2vec2", "encoder_attention_heads"),
+            ("hubert", "encoder_embed_dim"),
+        )
         for what, value in NUMBERS.items()
     },
     "wide convolutions": with_value("wav2vec2", "cfg", "model", "conv_feature_layers", value="[(100000000, 10, 5)]"),

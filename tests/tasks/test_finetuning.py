@@ -251,6 +251,14 @@ def test_normalisation_must_be_that_of_pretraining(data):
         make_task(data, normalize=False).build_model(cfg)
 
 
+def test_the_sample_rate_must_be_that_of_pretraining(data):
+    state = {"cfg": OmegaConf.create({"task": {"sample_rate": 8000}, "model": {"_name": "dinosr"}})}
+    with pytest.raises(UserError, match="task.sample_rate=16000: pre-training of model.w2v_path used 8000; give a pre"):
+        make_task(data).adopt(state)
+    state["cfg"].task.sample_rate = 16000
+    assert make_task(data).adopt(state) is state
+
+
 # -- decoding --------------------------------------------------------------------------------------------------------
 
 

@@ -169,7 +169,7 @@ def test_units_without_repetitions_have_no_rate(corpus, tmp_path):
 def test_damaged_info_files(tmp_path, text):
     assert read_info(tmp_path / "a.units") is None
     info_path(tmp_path / "a.units").write_text(text)
-    with pytest.raises(UserError, match="a.units.json: damaged; remove it and give --rate and --first-centre"):
+    with pytest.raises(UserError, match="a.units.json: .*; remove it and give --rate and --first-centre"):
         read_info(tmp_path / "a.units")
     write_units(tmp_path / "a.units", [], info=UnitInfo(50.0, 0.0125))
     assert read_info(tmp_path / "a.units") == UnitInfo(50.0, 0.0125)

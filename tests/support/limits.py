@@ -1,0 +1,75 @@
+"""Work in a forked process with limits of memory, which may die without harm to the tests."""
+
+import logging
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits
+
+MEMORY = 1 << 30  # bytes beyond those of the test process
+
+
+class TooSlow(BaseException):
+    """Something took longer than it may."""
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Raise TooSlow in this context after so many seconds."""
+
+    def too_slow(*_):
+        raise TooSlow(f"more than {seconds} s")
+
+    previous = signal.signal(signal.SIGALRM, too_slow)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def in_a_child(work: Callable[[], Any]) -> Any:
+    """What ``work`` returns in a forked process, without its output.
+
+    Raises AssertionError, with the end of the traceback, if it raised an exception or died.
+    """
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=limited, args=(work, sender))
+    child.start()
+    sender.close()
+    try:
+        result, failure = receiver.recv()
+    except EOFError:
+        result, failure = None, "the process died"
+    child.join()
+    assert failure is None and child.exitcode == 0, f"{failure}; exit status {child.exitcode}"
+    return result
+
+
+def limited(work: Callable[[], Any], sender: Connection) -> None:
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    torch.set_num_threads(1)  # the threads of the parent do not survive a fork
+    threadpool_limits(1)
+    logging.disable(logging.CRITICAL)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
+    try:
+        sender.send((work(), None))
+    except BaseException:
+        sender.send((None, traceback.format_exc(limit=-3)[-3000:]))

@@ -1,0 +1,211 @@
+"""All functions of the package that read a file from outside, each with a valid file of ``write_valid_files``."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dinosr_plugin.checkpoints.load import load_model
+from dinosr_plugin.checkpoints.opening import open_reader
+from dinosr_plugin.data import audio, bpe, labels, manifest
+from dinosr_plugin.data.check import check_manifest, validate_labels
+from dinosr_plugin.data.corpora.folder import folder_splits
+from dinosr_plugin.data.corpora.librispeech import librispeech_splits
+from dinosr_plugin.data.synth.corpus import _finished
+from dinosr_plugin.data.windows import read_window
+from dinosr_plugin.decoding import ngram, search, transcribe
+from dinosr_plugin.decoding.emissions import EmissionReader
+from dinosr_plugin.decoding.lexicon import read_lexicon
+from dinosr_plugin.decoding.recogniser import load_recogniser
+from dinosr_plugin.decoding.results import score_generate_output
+from dinosr_plugin.evaluation.history import updates_of
+from dinosr_plugin.evaluation.measures.abx.items import read_items
+from dinosr_plugin.evaluation.phones import PhoneAlignment
+from dinosr_plugin.evaluation.sources import open_features, open_units
+from dinosr_plugin.evaluation.speech import Speech
+from dinosr_plugin.evaluation.table import RowTable
+from dinosr_plugin.evaluation.training_log import read_pretraining_log
+from dinosr_plugin.evaluation.unit_quality import is_checkpoint
+from dinosr_plugin.evaluation.zerospeech.pairs import lexical
+from dinosr_plugin.evaluation.zerospeech.semantic import read_features
+from dinosr_plugin.evaluation.zerospeech.submission import evaluate
+from dinosr_plugin.runs.resuming import checkpoint_changes
+from dinosr_plugin.units.batches import Utterance, load_checked_wave, read_utterances
+from dinosr_plugin.units.kmeans import KMeans, new_dictionary
+from dinosr_plugin.units.language_model import UnitLanguageModel
+from dinosr_plugin.units.unit_files import read_labelled_units, read_units
+from support.checkpoints import config
+from support.decoding import dictionary_of
+
+
+class Reader(NamedTuple):
+    """``call(folder)`` reads ``file``, a path in it; ``kind``: of ``mutations.variants``."""
+
+    file: str
+    kind: str
+    call: Callable[[Path], Any]
+
+
+LETTERS = dictionary_of("|TENAO")
+WAV = "corpus/0.wav"
+
+
+def check(folder: Path) -> None:
+    check_manifest(folder / "train.tsv", 8000, 16000, 1)
+
+
+def transcripts_with_pieces(folder: Path) -> None:
+    split = manifest.read_manifest(folder / "train.tsv")
+    rows = [replace(row, words="TEN TEA") for row in split.utterances]
+    bpe.bpe_files([replace(split, utterances=rows)], ["train"], folder / "bpe.model")
+
+
+def convert(folder: Path) -> None:
+    audio.convert(folder / WAV, folder / "converted.flac")
+
+
+def rows_of_features(folder: Path) -> None:
+    features = open_features(folder / "mfcc").features
+    for _ in features:
+        pass
+
+
+def emissions(folder: Path) -> None:
+    reader = EmissionReader(folder / "emissions.npz")
+    reader.meta.dictionary()
+    for _ in reader:
+        pass
+
+
+def resume(folder: Path) -> None:
+    checkpoint_changes(config(folder / "run"))
+
+
+def speech(folder: Path) -> None:
+    Speech.read(folder / "train.tsv", PhoneAlignment.read(folder / "phones.tsv"))[0].digest  # noqa: B018 (a property)
+
+
+def features_of(name: str) -> Callable[[Path], Any]:
+    return lambda folder: open_reader(folder / name)
+
+
+TEXT, BINARY, ARCHIVE = "text", "binary", "archive"
+READERS = {
+    "manifest": Reader("train.tsv", TEXT, lambda folder: manifest.read_manifest(folder / "train.tsv")),
+    "manifest of utterances": Reader("train.tsv", TEXT, lambda folder: read_utterances(folder / "train.tsv")),
+    "manifest, checked": Reader("train.tsv", TEXT, check),
+    "manifest of speech": Reader("train.tsv", TEXT, speech),
+    "letters, checked": Reader("train.ltr", TEXT, check),
+    "words, checked": Reader("train.wrd", TEXT, check),
+    "pieces, checked": Reader("train.bpe", TEXT, check),
+    "labels, checked": Reader("train.km", TEXT, check),
+    "dictionary, checked": Reader("dict.ltr.txt", TEXT, check),
+    "transcript, checked": Reader("corpus/0.txt", TEXT, check),
+    "audio, checked": Reader(WAV, BINARY, check),
+    "dictionary": Reader("dict.ltr.txt", TEXT, lambda folder: manifest.read_dictionary(folder / "dict.ltr.txt")),
+    "dictionary of labels": Reader("dict.km.txt", TEXT, lambda folder: labels.count_classes(folder, "km")),
+    "labels": Reader(
+        "train.km", TEXT, lambda folder: labels.read_labels(folder / "train.km", 4, [16000, 8000, 12000], 50)
+    ),
+    "labels of letters": Reader("train.ltr", TEXT, lambda folder: validate_labels(folder / "train.tsv", "ltr", 3)),
+    "dictionary of clusters": Reader("dict.km.txt", TEXT, lambda folder: new_dictionary(folder / "train.km", 4)),
+    "named units": Reader("k.units", TEXT, lambda folder: read_units(folder / "k.units")),
+    "labels of units": Reader(
+        "train.km", TEXT, lambda folder: read_labelled_units(folder / "train.km", folder / "train.tsv")
+    ),
+    "transcripts of LibriSpeech": Reader(
+        "librispeech/dev-clean/7/8/7-8.trans.txt",
+        TEXT,
+        lambda folder: librispeech_splits(folder / "librispeech", None, 1),
+    ),
+    "FLAC of LibriSpeech": Reader(
+        "librispeech/dev-clean/7/8/7-8-0000.flac",
+        BINARY,
+        lambda folder: librispeech_splits(folder / "librispeech", None, 1),
+    ),
+    "transcript in a folder": Reader(
+        "corpus/0.txt", TEXT, lambda folder: folder_splits(folder / "corpus", "file", 0, 0, None, 1)
+    ),
+    "pieces": Reader("bpe.model", BINARY, transcripts_with_pieces),
+    "header": Reader(WAV, BINARY, lambda folder: audio.read_header(folder / WAV)),
+    "samples": Reader(WAV, BINARY, lambda folder: audio.read_sound(folder / WAV)),
+    "part of samples": Reader(WAV, BINARY, lambda folder: read_window(folder / WAV, 16000, 5000, 900)),
+    "exact parts": Reader(WAV, BINARY, lambda folder: audio.parts_are_exact(folder / WAV)),
+    "wave": Reader(WAV, BINARY, lambda folder: load_checked_wave(Utterance("0", folder / WAV, 16000))),
+    "wave to convert": Reader(WAV, BINARY, convert),
+    "recording": Reader(WAV, BINARY, lambda folder: transcribe.survey_one(folder / WAV)),
+    "units": Reader("k.units", TEXT, lambda folder: open_units(folder / "k.units")),
+    "about units": Reader("k.units.json", TEXT, lambda folder: open_units(folder / "k.units")),
+    "kmeans": Reader("kmeans.npz", ARCHIVE, lambda folder: KMeans.load(folder / "kmeans.npz")),
+    "about features": Reader("mfcc/meta.json", TEXT, rows_of_features),
+    "index of features": Reader("mfcc/features_1_of_1.tsv", TEXT, rows_of_features),
+    "features": Reader("mfcc/features_1_of_1.npy", BINARY, rows_of_features),
+    "emissions": Reader("emissions.npz", ARCHIVE, emissions),
+    "lexicon": Reader("lexicon.txt", TEXT, lambda folder: read_lexicon(folder / "lexicon.txt", LETTERS)),
+    "words as lexicon": Reader("train.wrd", TEXT, lambda folder: read_lexicon(folder / "train.wrd", LETTERS)),
+    "n-gram model": Reader(
+        "words.arpa", TEXT, lambda folder: search.load_lm(str(folder / "words.arpa"), ["TEN", "NO"])
+    ),
+    "compressed n-gram model": Reader(
+        "words.arpa.gz", BINARY, lambda folder: search.load_lm(str(folder / "words.arpa.gz"), ["TEN", "NO"])
+    ),
+    "text of an n-gram model": Reader(
+        "train.wrd", TEXT, lambda folder: ngram.make_ngram(folder / "train.wrd", 2, folder / "new.arpa")
+    ),
+    "results": Reader("generate.txt", TEXT, lambda folder: score_generate_output(folder / "generate.txt")),
+    "phones": Reader("phones.tsv", TEXT, lambda folder: PhoneAlignment.read(folder / "phones.tsv")),
+    "items": Reader("abx.item", TEXT, lambda folder: read_items(folder / "abx.item")),
+    "training log": Reader("train.log", TEXT, lambda folder: read_pretraining_log(folder / "train.log")),
+    "event file": Reader(
+        "tb/train_inner/events.out.tfevents.1.x", BINARY, lambda folder: read_pretraining_log(folder / "tb")
+    ),
+    "gold file": Reader(
+        "dataset/lexical/dev/gold.csv",
+        TEXT,
+        lambda folder: lexical(folder / "dataset/lexical/dev/gold.csv", folder / "submission/lexical/dev.txt"),
+    ),
+    "scores": Reader(
+        "submission/syntactic/dev.txt",
+        TEXT,
+        lambda folder: evaluate(folder / "dataset", folder / "submission", "dev", "min"),
+    ),
+    "pairs of words": Reader(
+        "dataset/semantic/dev/pairs.csv",
+        TEXT,
+        lambda folder: evaluate(folder / "dataset", folder / "submission", "dev", "min"),
+    ),
+    "submitted features": Reader(
+        "submission/semantic/dev/synthetic/a.npy",
+        BINARY,
+        lambda folder: evaluate(folder / "dataset", folder / "submission", "dev", "min"),
+    ),
+    "submitted features as text": Reader("frames.txt", TEXT, lambda folder: read_features(folder / "frames.txt")),
+    "rows of a table": Reader("rows.json", TEXT, lambda folder: RowTable(folder / "rows.json", "x")),
+    "summary of a synthetic corpus": Reader("synth/corpus.json", TEXT, lambda folder: _finished(folder / "synth", {})),
+    "checkpoint": Reader("dinosr.pt", ARCHIVE, features_of("dinosr.pt")),
+    "checkpoint of fairseq": Reader("wav2vec2.pt", ARCHIVE, features_of("wav2vec2.pt")),
+    "checkpoint of CPC_audio": Reader("cpc_audio/checkpoint_30.pt", ARCHIVE, features_of("cpc_audio/checkpoint_30.pt")),
+    "options of CPC_audio": Reader("cpc_audio/checkpoint_args.json", TEXT, features_of("cpc_audio/checkpoint_30.pt")),
+    "fine-tuned checkpoint": Reader("model.pt", ARCHIVE, lambda folder: load_recogniser(folder / "model.pt")),
+    "any checkpoint": Reader("model.pt", ARCHIVE, lambda folder: load_model(folder / "model.pt")),
+    "checkpoint or units": Reader("dinosr.pt", ARCHIVE, lambda folder: is_checkpoint(folder / "dinosr.pt")),
+    "updates of a checkpoint": Reader("dinosr.pt", ARCHIVE, lambda folder: updates_of(folder / "dinosr.pt")),
+    "checkpoint of a run": Reader("run/checkpoint_last.pt", ARCHIVE, resume),
+    "language model": Reader(
+        "lm/checkpoint_last.pt",
+        ARCHIVE,
+        lambda folder: UnitLanguageModel(folder / "lm/checkpoint_last.pt", None, "cpu"),
+    ),
+    "dictionary of a language model": Reader(
+        "lm/dict.txt", TEXT, lambda folder: UnitLanguageModel(folder / "lm/checkpoint_last.pt", None, "cpu")
+    ),
+}
+
+
+def copy_valid_files(valid: Path, folder: Path) -> Path:
+    """A copy that can be changed; its manifest names its own corpus."""
+    shutil.copytree(valid, folder)
+    tsv = folder / "train.tsv"
+    tsv.write_text(tsv.read_text().replace(str(valid), str(folder)))
+    return folder

@@ -1,0 +1,182 @@
+"""One small, valid file of every kind that the package reads, for tests that damage or replace them."""
+
+import gzip
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from fairseq import options
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq_cli import preprocess, train
+from tensorboardX import SummaryWriter
+
+from dinosr_plugin.cli import main as dinosr
+from dinosr_plugin.decoding.emissions import EmissionMetadata, EmissionWriter
+from dinosr_plugin.units.unit_files import read_units, write_units
+from support import cpc_audio_layout
+from support.checkpoints import put
+from support.fairseq_models import fairseq_checkpoint
+from support.paths import GOLDEN
+from support.recogniser import TEXTS, write_recogniser
+
+PHONES = ["AA", "B", "AA", "T", "AA"]
+LENGTHS = (16000, 8000, 12000)  # samples of the utterances 0, 1, 2
+
+
+def write_valid_files(folder: Path) -> None:
+    """Fills ``folder``:
+
+    - ``corpus``, and manifest, transcripts, labels and dictionaries of it: ``train.*``, ``dict.*``, ``bpe.model``
+    - ``model.pt`` (fine-tuned), ``dinosr.pt``, ``wav2vec2.pt``, ``cpc_audio/*.pt``, ``lm/*.pt``
+    - ``mfcc`` (a folder of features), ``kmeans.npz``, ``k.units``, ``emissions.npz``
+    - ``words.arpa``, ``lexicon.txt``, ``phones.tsv``, ``abx.item``, ``generate.txt``, ``train.log``
+    - ``dataset`` and ``submission`` of ZeroSpeech 2021; ``librispeech`` and ``librilight`` in their layouts
+    """
+    write_recogniser(folder)
+    command("manifest", "folder", folder / "corpus", "--out", folder, "--valid-share", 0, "--bpe", 12)
+    write_phones(folder / "phones.tsv")
+    (folder / "dinosr.pt").write_bytes((GOLDEN / "official_format_tiny.pt").read_bytes())
+    fairseq_checkpoint(folder / "wav2vec2.pt", "wav2vec2")
+    write_cpc_audio(folder / "cpc_audio")
+    command("features", folder / "train.tsv", "--mfcc", "--out", folder / "mfcc")
+    command("kmeans", "fit", folder / "mfcc", "--clusters", 4, "--out", folder / "kmeans.npz")
+    command(
+        "kmeans", "apply", folder / "kmeans.npz", folder / "mfcc", folder / "train.tsv", "--out", folder / "train.km"
+    )
+    command("units", folder / "mfcc", "--kmeans", folder / "kmeans.npz", "--out", folder / "k.units")
+    command(
+        "abx",
+        "--phones",
+        folder / "phones.tsv",
+        "--span",
+        "phone",
+        "--write-items",
+        folder / "abx.item",
+        "--manifest",
+        folder / "train.tsv",
+    )
+    (folder / "lexicon.txt").write_text("TEN T E N |\nTEA T E A |\nEAT E A T |\nNO N O |\n")
+    (folder / "words.arpa.gz").write_bytes(gzip.compress((folder / "words.arpa").read_bytes()))
+    (folder / "generate.txt").write_text(GENERATED)
+    (folder / "train.log").write_text(LOG)
+    (folder / "rows.json").write_text('{"digest": "x", "rows": {"a": {"seconds": 1.5}}}')
+    (folder / "synth").mkdir()
+    (folder / "synth/corpus.json").write_text('{"parameters": {}, "files": 3}')
+    (folder / "run").mkdir()
+    put(folder / "run/checkpoint_last.pt", 4)
+    write_event_file(folder / "tb/train_inner")
+    write_emissions(folder)
+    write_zerospeech(folder)
+    write_librispeech(folder / "librispeech/dev-clean/7/8")
+    write_librispeech(folder / "librilight/1h/0/clean/7/8")
+    write_librispeech(folder / "librilight/9h/clean/7/9")
+    write_language_model(folder)
+
+
+def command(*arguments) -> None:
+    assert dinosr([str(argument) for argument in arguments]) == 0
+
+
+GENERATED = "T-0\tTEN TEA\nD-0\t-0.5\tTEN NO\nT-1\tEAT\nD-1\t-0.25\tEAT\n"
+LOG = "".join(
+    f'[2026-01-01 00:00:00][train_inner][INFO] - {{"epoch": 1, "loss": "{3 - n / 10}", "num_updates": "{n}"}}\n'
+    for n in range(1, 9)
+)
+
+
+def write_event_file(folder: Path) -> None:
+    with SummaryWriter(str(folder)) as writer:
+        for update in range(1, 5):
+            writer.add_scalar("loss", 3 - update / 10, update)
+    (file,) = folder.iterdir()
+    file.rename(folder / "events.out.tfevents.1.x")
+
+
+def write_phones(path: Path) -> None:
+    lines = ["utt\tstart\tend\tphone"]
+    for utterance, samples in enumerate(LENGTHS):
+        step = samples / 16000 / len(PHONES)
+        lines += [f"{utterance}\t{n * step:.3f}\t{(n + 1) * step:.3f}\t{name}" for n, name in enumerate(PHONES)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def write_cpc_audio(folder: Path) -> None:
+    folder.mkdir()
+    cpc_audio_layout.save(folder, cpc_audio_layout.reference(), cpc_audio_layout.linear_predictors())
+
+
+def write_emissions(folder: Path) -> None:
+    """Random emissions of the fine-tuned model's dictionary, with the manifest's references."""
+    letters = [line.split()[0] for line in (folder / "dict.ltr.txt").read_text().splitlines()]
+    symbols = ["<s>", "<pad>", "</s>", "<unk>", *letters]
+    labels = (folder / "train.ltr").read_text().splitlines()
+    files = [f"{number}.wav" for number in range(len(TEXTS))]
+    meta = EmissionMetadata("abc", symbols, 0, str(folder / "corpus"), files, list(LENGTHS), labels)
+    writer = EmissionWriter(folder / "emissions.npz", meta)
+    torch.manual_seed(0)
+    for row in range(len(TEXTS)):
+        writer.add(row, torch.randn(12, len(symbols)).log_softmax(-1))
+    writer.close()
+
+
+def write_zerospeech(folder: Path) -> None:
+    gold = {
+        "lexical": "id,filename,voice,frequency,word,phones,length,correct\n1,w,A,3,cat,K,3,1\n1,n,A,,kit,K,3,0\n",
+        "syntactic": "id,filename,voice,type,subtype,transcription,correct\n1,s,A,x,y,a dog,1\n1,t,A,x,y,dog a,0\n",
+        "semantic": "type,filename,word,voice\nsynthetic,a,cat,A\nsynthetic,b,dog,A\nsynthetic,c,cow,A\n",
+    }
+    for name, text in gold.items():
+        (folder / f"dataset/{name}/dev").mkdir(parents=True)
+        (folder / f"dataset/{name}/dev/gold.csv").write_text(text)
+        (folder / f"submission/{name}").mkdir(parents=True)
+    (folder / "dataset/semantic/dev/pairs.csv").write_text(
+        "type,dataset,word_1,word_2,similarity,relatedness\n"
+        "synthetic,one,cat,dog,9,8\nsynthetic,one,cat,cow,1,2\nsynthetic,one,dog,cow,3,3\n"
+    )
+    (folder / "submission/lexical/dev.txt").write_text("w -1.5\nn -2.5\n")
+    (folder / "submission/syntactic/dev.txt").write_text("s -1\nt -2e1\n")
+    (folder / "frames.txt").write_text("1.0 2.0\n3.0 -4e-1\n")
+    features = folder / "submission/semantic/dev/synthetic"
+    features.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        np.save(features / f"{name}.npy", rng.normal(size=(5, 3)))
+
+
+def write_librispeech(chapter: Path) -> None:
+    """Two utterances of a chapter, in a folder SPEAKER/CHAPTER."""
+    chapter.mkdir(parents=True)
+    name = f"{chapter.parent.name}-{chapter.name}"
+    for n in range(2):
+        soundfile.write(chapter / f"{name}-000{n}.flac", np.random.default_rng(n).normal(0, 0.1, 8000), 16000)
+    (chapter / f"{name}.trans.txt").write_text(f"{name}-0000 TEN TEA\n{name}-0001 EAT NO\n")
+
+
+def write_language_model(folder: Path) -> None:
+    """A language model of the units, and its dictionary ``lm/dict.txt``."""
+    write_units(folder / "k.txt", read_units(folder / "k.units").items(), plain=True)
+    texts = ["--trainpref", folder / "k.txt", "--only-source", "--destdir", folder / "lm", "--workers", 1]
+    preprocess.main(options.get_preprocessing_parser().parse_args(list(map(str, texts))))
+    sizes = ["--decoder-layers", 1, "--decoder-embed-dim", 8, "--decoder-hidden-size", 8, "--decoder-out-embed-dim", 8]
+    arguments = [folder / "lm", "--task", "language_modeling", "--arch", "lstm_lm", *sizes]
+    arguments += [
+        "--tokens-per-sample",
+        16,
+        "--optimizer",
+        "adam",
+        "--lr",
+        0.02,
+        "--max-tokens",
+        400,
+        "--cpu",
+        "--required-batch-size-multiple",
+        1,
+    ]
+    arguments += ["--max-update", 1, "--save-dir", folder / "lm", "--disable-validation", "--no-epoch-checkpoints"]
+    arguments += ["--num-workers", 0, "--log-format", "none"]
+    namespace: Namespace = options.parse_args_and_arch(
+        options.get_training_parser(), input_args=list(map(str, arguments))
+    )
+    train.main(convert_namespace_to_omegaconf(namespace))
