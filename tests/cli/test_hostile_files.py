@@ -16,7 +16,7 @@ import pytest
 import dinosr_plugin
 from dinosr_plugin.errors import UserError
 from support.entry_points import ARGUMENTS, NEW, TOGETHER, Argument, Outcome, arguments_of, call, faults, value_of
-from support.limits import TooSlow, at_most, in_a_child
+from support.limits import GB, TooSlow, at_most, in_a_child
 from support.reading import copy_valid_files
 from support.recogniser import run_generate
 from support.two_stages import train_stage
@@ -24,6 +24,7 @@ from support.valid_files import write_valid_files
 from support.zoo import BYTES, CHECKPOINTS, DEVICES, FEW, FEW_CHECKPOINTS, KINDS, NAMES, make
 
 SECONDS = 10
+MEMORY = 3 * GB  # `dinosr kmeans fit` reserves two
 ALL = os.environ.get("HOSTILE_FILES") == "all"  # default: some of the contents for each argument
 SOME = 7
 IMPOSSIBLE = ["too long", "null character", "below a file"]  # names of output; with others a command does its work
@@ -65,14 +66,14 @@ FIRST = {one.command: one for one in reversed(ARGUMENTS)}.values()
 )
 def test_the_command_works_with_a_valid_path(argument, valid, tmp_path):
     """Otherwise it might refuse a hostile one for another reason."""
-    outcome = in_a_child(lambda: run(argument, None, valid, tmp_path))
+    outcome = in_a_child(lambda: run(argument, None, valid, tmp_path), MEMORY)
     assert outcome.status == 0, outcome
 
 
 @pytest.mark.parametrize("argument", ARGUMENTS, ids=str)
 def test_a_hostile_path(argument, valid, zoo, tmp_path):
     start = time.monotonic()
-    wrong, count = in_a_child(lambda: try_all(argument, valid, zoo, tmp_path))
+    wrong, count = in_a_child(lambda: try_all(argument, valid, zoo, tmp_path), MEMORY)
     PAIRS.append(count)
     print(f"{argument}: {count} hostile paths in {time.monotonic() - start:.1f} s")
     failure = "\n".join(wrong)

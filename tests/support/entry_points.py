@@ -208,7 +208,7 @@ def faults(outcome: Outcome) -> Iterator[str]:
     if outcome.raised:
         yield outcome.raised.strip().splitlines()[-1][:200]
         return
-    lines = outcome.err.splitlines()
+    lines = [line for line in outcome.err.splitlines() if not line.startswith("  ")]  # without details
     errors = [line for line in lines if line.startswith("error: ")]
     if outcome.status not in (0, 1, 2):
         yield f"status {outcome.status}"

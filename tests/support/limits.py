@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
-MEMORY = 1 << 30  # bytes beyond those of the test process
+GB = 1 << 30
 
 
 class TooSlow(BaseException):
@@ -39,14 +39,16 @@ def at_most(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
-def in_a_child(work: Callable[[], Any]) -> Any:
+def in_a_child(work: Callable[[], Any], memory: int = GB) -> Any:
     """What ``work`` returns in a forked process, without its output.
+
+    ``memory``: bytes that it may have beyond those of the test process.
 
     Raises AssertionError, with the end of the traceback, if it raised an exception or died.
     """
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=limited, args=(work, sender))
+    child = context.Process(target=limited, args=(work, memory, sender))
     child.start()
     sender.close()
     try:
@@ -58,9 +60,9 @@ def in_a_child(work: Callable[[], Any]) -> Any:
     return result
 
 
-def limited(work: Callable[[], Any], sender: Connection) -> None:
+def limited(work: Callable[[], Any], memory: int, sender: Connection) -> None:
     size = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
+    resource.setrlimit(resource.RLIMIT_AS, (size + memory, size + memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     torch.set_num_threads(1)  # the threads of the parent do not survive a fork
     threadpool_limits(1)
