@@ -125,12 +125,12 @@ def test_json_with_a_byte_order_mark(tmp_path):
 def test_a_line_or_a_file_that_is_too_long_is_not_read_whole(tmp_path, monkeypatch):
     path = tmp_path / "x.txt"
     path.write_text("1234\n12\n")
-    monkeypatch.setattr(files, "MAX_LINE", 6)
+    monkeypatch.setattr(files.text, "MAX_LINE", 6)
     assert list(files.read_lines(path, REMEDY)) == ["1234", "12"]
     path.write_text("1234\n1234567\n")
     with pytest.raises(UserError, match="x.txt line 2: longer than 6 characters"):
         list(files.read_lines(path, REMEDY))
-    monkeypatch.setattr(files, "MAX_TEXT", 10)
+    monkeypatch.setattr(files.text, "MAX_TEXT", 10)
     with pytest.raises(UserError, match="x.txt: larger than"):
         files.read_text(path, REMEDY)
 

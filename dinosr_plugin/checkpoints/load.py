@@ -9,11 +9,12 @@ from fairseq.tasks import FairseqTask
 from omegaconf import DictConfig
 
 from .. import register
-from ..compat.checkpoints import building, is_torch_file, read_checkpoint, read_fairseq_checkpoint
 from ..errors import UserError
 from ..files import kind_of
 from ..interop.cpc_audio import from_cpc_audio
 from ..interop.fairseq_checkpoints import make_self_contained, require_speech_model
+from .building import building
+from .file import is_torch_file, read_checkpoint, read_fairseq_checkpoint
 
 __all__ = ["Loaded", "expects_normalized_waves", "is_torch_file", "load_model", "updates_of"]
 

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.building import DoesNotFit, building
+from ..checkpoints.file import read_fairseq_checkpoint
 from ..errors import UserError
 from ..files import is_file
-from .checkpoints import DoesNotFit, building, read_fairseq_checkpoint
 from .wrapping import wrap_once
 
 logger = logging.getLogger(__name__)

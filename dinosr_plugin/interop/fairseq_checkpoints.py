@@ -11,7 +11,7 @@ from fairseq.tasks import TASK_REGISTRY
 from omegaconf import DictConfig, open_dict
 
 from .. import compat
-from ..compat.checkpoints import name_of
+from ..checkpoints.contents import name_of
 from ..errors import UserError
 
 FINE_TUNED = ("wav2vec_ctc", "wav2vec_seq2seq", "hubert_ctc", "hubert_seq2seq")

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from ..compat.checkpoints import Damaged, check_bytes, read_state, require_fairseq
+from ..checkpoints.contents import Damaged, require_fairseq
+from ..checkpoints.file import check_bytes, read_state
 from ..compat.wrapping import wrap_once
 from ..errors import UserError
 from . import origin, save_dir

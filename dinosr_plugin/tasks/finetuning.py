@@ -17,7 +17,8 @@ from fairseq.tasks.audio_finetuning import AudioFinetuningTask
 from omegaconf import OmegaConf
 
 from .. import compat
-from ..compat.checkpoints import DoesNotFit, building, read_fairseq_checkpoint
+from ..checkpoints.building import DoesNotFit, building
+from ..checkpoints.file import read_fairseq_checkpoint
 from ..data.dataset import SpeechDataset, longest_utterance
 from ..data.fingerprint import fingerprint
 from ..decoding.words import symbol_kind

@@ -18,9 +18,10 @@ from omegaconf import OmegaConf
 
 import dinosr_plugin
 from dinosr_plugin import compat
-from dinosr_plugin.checkpoints.load import is_torch_file, load_model, updates_of
-from dinosr_plugin.compat import checkpoints
-from dinosr_plugin.compat.checkpoints import AllocationLimit, Damaged, read_checkpoint, read_fairseq_checkpoint
+from dinosr_plugin.checkpoints.building import AllocationLimit
+from dinosr_plugin.checkpoints.contents import Damaged
+from dinosr_plugin.checkpoints.file import is_torch_file, read_checkpoint, read_fairseq_checkpoint
+from dinosr_plugin.checkpoints.load import load_model, updates_of
 from dinosr_plugin.compat.evaluation import EVALUATED, literal
 from dinosr_plugin.compat.language_models import require_language_model
 from dinosr_plugin.errors import UserError
@@ -373,7 +374,7 @@ def test_a_view_larger_than_its_file_is_refused(tmp_path):
 
 def test_genuine_checkpoints_need_a_fraction_of_the_limit(monkeypatch):
     modes = []
-    monkeypatch.setattr(checkpoints, "AllocationLimit", lambda *args: modes.append(AllocationLimit(*args)) or modes[-1])
+    monkeypatch.setattr(building, "AllocationLimit", lambda *args: modes.append(AllocationLimit(*args)) or modes[-1])
     load_model(CHECKPOINT)
     assert modes and all(mode.left > AllocationLimit.SLACK / 2 for mode in modes)
 

@@ -1,0 +1,124 @@
+"""Checkpoint files: the functions that read them.
+
+Every command, every training and every function of fairseq that loads a checkpoint reads it through this module, so
+that a checkpoint from a stranger is safe to open:
+
+- It is data: torch's ``weights_only`` stays on, which refuses Python objects. Two harmless classes are allowed.
+- It is intact: the checksums of its records are compared, once for each file and process.
+- Its config is data, too (``contents``): no text of it is evaluated (``compat.evaluation``), no resolver of OmegaConf
+  is called, so that nothing of the environment gets into a model, and no path or command in it is used, except for
+  folders of dictionaries.
+- Its numbers are bounded by its size: a model is not built if it is much larger than the file (``building``).
+
+YAML files are different: a config, ``--config-dir`` or an override may name code to run (``common.user_dir``,
+``task.post_save_script``). Use those of people whom you trust.
+"""
+
+import os
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import UserError
+from ..files import is_folder, kind_of, open_file
+from .contents import Damaged, require_fairseq
+
+REMEDY = "give a checkpoint that a training saved"
+_intact: set[tuple] = set()  # identities of the files whose checksums match
+
+
+def read_checkpoint(path: str | Path, name: str | None = None, remedy: str = REMEDY) -> dict[str, Any]:
+    """What a PyTorch file contains, after comparing its checksums. Its tensors stay on the disk.
+
+    Args:
+        name: what messages call the file: the path by default.
+        remedy: what they tell the user to give instead.
+
+    Raises UserError for anything but an intact PyTorch file with a dictionary in it.
+    """
+    try:
+        return read_state(path)
+    except Damaged as error:
+        raise UserError(f"{name or path}: {error}; {remedy}") from None
+
+
+def read_fairseq_checkpoint(path: str | Path, name: str | None = None, remedy: str = REMEDY) -> dict[str, Any]:
+    """``read_checkpoint``, which also raises UserError for a file that is not a checkpoint of fairseq."""
+    state = read_checkpoint(path, name, remedy)
+    try:
+        require_fairseq(state, os.path.getsize(path))
+    except Damaged as error:
+        raise UserError(f"{name or path}: {error}; {remedy}") from None
+    return state
+
+
+def read_state(path: str | Path, checksums: bool = True) -> dict[str, Any]:
+    """The dictionary in a PyTorch file; its tensors stay on the disk.
+
+    Raises Damaged for a missing or damaged file, and UserError for one that exists but cannot be opened.
+    """
+    kinds = {"nothing": "no such file", "folder": "is a folder, not a file", "other": "is a pipe or a device"}
+    if (kind := kind_of(path)) != "file":
+        raise Damaged(kinds[kind])
+    with open_file(path, REMEDY) as file:
+        start = file.read(4)
+    if not start:
+        raise Damaged("empty (0 bytes)")
+    if not start.startswith((b"PK", b"\x80")):
+        raise Damaged("not a PyTorch file")
+    is_zip = start.startswith(b"PK")
+    if is_zip and not zipfile.is_zipfile(path):  # the directory of a zip file is at its end
+        raise Damaged("truncated")
+    if checksums:
+        check_bytes(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except Exception as error:  # torch, pickle and zipfile raise many classes, with long and misleading messages
+        raise Damaged(why_not_loaded(error)) from None
+    if not isinstance(state, dict):
+        raise Damaged(f"not a checkpoint: it contains a value of the type {type(state).__name__}")
+    return state
+
+
+def is_torch_file(path: str | Path) -> bool:
+    """Whether a file starts as PyTorch's do: a zip archive or, before torch 1.6, a pickle. False for a folder.
+
+    Raises UserError if it cannot be read.
+    """
+    if is_folder(path):
+        return False
+    with open_file(path, "give a checkpoint, a file of units, or a folder of these") as file:
+        return file.read(4).startswith((b"PK\x03\x04", b"\x80"))
+
+
+def why_not_loaded(error: Exception) -> str:
+    """The reason, without torch's advice to set ``weights_only=False``, which would run code from the file."""
+    refused = re.search(r"(?:Unsupported (?:global: GLOBAL|class)|unsupported GLOBAL) (\S+)", str(error))
+    return f"contains a Python object of {refused[1]}, which is not loaded from files" if refused else "unreadable"
+
+
+def check_bytes(path: str | Path) -> None:
+    """Raises Damaged if a checksum does not match; a file that did not change since is not read again.
+
+    torch.load compares none: it loads the zeros that a power cut leaves in a file.
+    """
+    status = os.stat(path)
+    identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    if identity in _intact or not zipfile.is_zipfile(path):  # the format of torch before 1.6 has no checksums
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+            if any(record.compress_type for record in records) or sum(r.file_size for r in records) > status.st_size:
+                raise Damaged("compressed, which PyTorch files are not")  # or claims more bytes than it has
+            wrong = archive.testzip()
+    except Damaged:
+        raise
+    except Exception as error:  # zipfile raises exceptions of many classes for an invalid directory
+        raise Damaged("unreadable") from error
+    if wrong:
+        raise Damaged("damaged (checksums do not match)")
+    _intact.add(identity)
