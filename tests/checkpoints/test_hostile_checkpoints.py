@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 import dinosr_plugin
 from dinosr_plugin import compat
+from dinosr_plugin.checkpoints import building
 from dinosr_plugin.checkpoints.building import AllocationLimit
 from dinosr_plugin.checkpoints.contents import Damaged
 from dinosr_plugin.checkpoints.file import is_torch_file, read_checkpoint, read_fairseq_checkpoint
