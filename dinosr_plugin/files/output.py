@@ -154,9 +154,17 @@ def write_files(
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write UTF-8 text with LF to the temporary name of an output. Raises OSError."""
+    """Write UTF-8 text with LF to the temporary name of an output.
+
+    Raises OSError, and UserError for a name of a file or folder in the text that is not UTF-8.
+    """
     with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.writelines(line + "\n" for line in lines)
+        try:
+            file.writelines(line + "\n" for line in lines)
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{error.object.rstrip()}: not UTF-8, which text files cannot contain; rename it"
+            ) from error
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import struct
 from collections.abc import Callable
@@ -146,7 +147,7 @@ NAMES = {
 
 def make(name: str, write: Writer, folder: Path, suffix: str) -> Path:
     """The hostile file of this kind with a suffix, made unless it exists; its marker is in ``folder/markers``."""
-    path = folder / f"{name.replace(' ', '_').replace('/', '_')}{suffix}"
+    path = folder / f"{re.sub('[^A-Za-z0-9]+', '_', name)}{suffix}"  # Hydra reads quotes and spaces as syntax
     if not os.path.lexists(path):
         (folder / "markers").mkdir(parents=True, exist_ok=True)
         write(path, folder / "markers" / path.name)
