@@ -75,7 +75,7 @@ def source_of(cfg: Any, chosen: str | None) -> Source | None:
     last = os.path.join(cfg.save_dir, LAST)
     if chosen is not None:
         source = Source(chosen, None)
-    elif cfg.restore_file != LAST and os.path.abspath(cfg.restore_file) != os.path.abspath(last):
+    elif cfg.restore_file != LAST and not is_same_path(cfg.restore_file, last):
         source = Source(cfg.restore_file, "restore_file")
     elif os.path.exists(last):
         source = Source(last, None)
@@ -86,6 +86,11 @@ def source_of(cfg: Any, chosen: str | None) -> Source | None:
     else:
         return None
     return source if os.path.isfile(source.path) else None
+
+
+def is_same_path(one: str, other: str) -> bool:
+    """Whether two names are of one file: relative or absolute, through links or not."""
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 # -- the record ------------------------------------------------------------------------------------------------------

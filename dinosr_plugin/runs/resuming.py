@@ -57,7 +57,7 @@ def checkpoint_changes(cfg) -> dict:
     is not overwritten by a new one.
     """
     restore_file, last = cfg.checkpoint.restore_file, os.path.join(cfg.checkpoint.save_dir, LAST)
-    if restore_file == LAST or os.path.abspath(restore_file) == os.path.abspath(last):
+    if restore_file == LAST or origin.is_same_path(restore_file, last):
         restore_file = None  # fairseq's default
     damage = {}
     newest = newest_intact(cfg, restore_file, damage)
@@ -126,7 +126,10 @@ def is_of_this_run(state: dict, cfg, restore_file: str | None) -> bool:
     """
     saved = state.get("cfg") or {}
     same = origin.names_of(saved) == origin.names_of(cfg)
-    return same and (restore_file is None or restore_file == saved["checkpoint"]["restore_file"])
+    if restore_file is None or not same:
+        return same
+    started_from = saved["checkpoint"]["restore_file"]
+    return started_from != LAST and origin.is_same_path(restore_file, started_from)
 
 
 def check_start(cfg, restore_file: str | None, last: str, damage: dict[str, str]) -> None:

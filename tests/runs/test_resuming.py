@@ -40,6 +40,9 @@ def test_an_intact_last_checkpoint_is_left_to_fairseq(run, caplog):
     put(run / "checkpoint_9_9.pt", 9)
     assert checkpoint_changes(config(run)) == {}
     assert checkpoint_changes(config(run, restore_file=str(run / "checkpoint_last.pt"))) == {}
+    link = run.with_name("link")
+    link.symlink_to(run)
+    assert checkpoint_changes(config(link, restore_file=str(run / "checkpoint_last.pt"))) == {}
     assert not caplog.messages
 
 
@@ -123,6 +126,19 @@ def test_the_same_command_again_keeps_the_progress(run, caplog):
     put(run / "checkpoint_2_3.pt", 3, restore_file=start)
     cut(last)
     assert checkpoint_changes(cfg)["restore_file"] == str(run / "checkpoint_2_3.pt")
+
+
+def test_the_same_restore_file_by_another_name_keeps_the_progress(run, tmp_path_factory, monkeypatch):
+    """Absolute instead of relative, or through a link; ``checkpoint_last.pt``, fairseq's default, is no such name."""
+    start = put(tmp_path_factory.mktemp("other") / "checkpoint_last.pt", 1)
+    put(run / "checkpoint_last.pt", 3, restore_file="start.pt")
+    monkeypatch.chdir(start.parent)
+    (start.parent / "start.pt").symlink_to(start)
+    for name in ("start.pt", "./start.pt", str(start)):
+        changes = checkpoint_changes(config(run, restore_file=name))
+        assert changes["restore_file"] == str(run / "checkpoint_last.pt")
+    put(run / "checkpoint_last.pt", 3)
+    assert checkpoint_changes(config(run, restore_file=str(start))) == {}
 
 
 def test_all_ranks_load_the_same_file(run, monkeypatch):
