@@ -23,20 +23,30 @@ class TooSlow(BaseException):
     """Something took longer than it may."""
 
 
+WAITING = 10
+"""How many times longer than its processor time something may take, on a busy machine."""
+
+
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """Raise TooSlow in this context after so many seconds."""
+    """Raise TooSlow in this context after so many seconds of processor time, or ``WAITING`` times as many on the clock.
+
+    The latter finds what waits for ever, such as reading from a pipe.
+    """
 
     def too_slow(*_):
-        raise TooSlow(f"more than {seconds} s")
+        raise TooSlow(f"more than {seconds} s of processor time, or {WAITING * seconds} s")
 
-    previous = signal.signal(signal.SIGALRM, too_slow)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    timers = {signal.SIGPROF: (signal.ITIMER_PROF, seconds), signal.SIGALRM: (signal.ITIMER_REAL, WAITING * seconds)}
+    previous = {number: signal.signal(number, too_slow) for number in timers}
+    for timer, limit in timers.values():
+        signal.setitimer(timer, limit)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
+        for number, (timer, _) in timers.items():
+            signal.setitimer(timer, 0)
+            signal.signal(number, previous[number])
 
 
 def in_a_child(work: Callable[[], Any], memory: int = GB) -> Any:
