@@ -91,9 +91,9 @@ PRETRAINING_FAULTS = {
         ["model.average_top_k_layers=3"],
         "model.average_top_k_layers=3 must be between 1 and model.encoder_layers=2",
     ),
-    "codebook": (["model.codebook_size=1"], "model.codebook_size=1 must be at least 2"),
+    "codebook": (["model.codebook_size=1"], "model.codebook_size=1: must be between 2 and 65536"),
     "mask nothing": (["model.mask_prob=0"], "model.mask_prob=0.0 masks nothing.*raise it"),
-    "mask length": (["model.mask_length=0"], "model.mask_length=0 .*at least 1"),
+    "mask length": (["model.mask_length=0"], "model.mask_length=0: must be between 1 and 100000"),
     "convolutions": (
         ["model.front_end=conv", "model.conv_feature_layers=nonsense"],
         "model.conv_feature_layers='nonsense' is not a list of .* such as",
