@@ -102,7 +102,8 @@ def hostile_paths(argument: Argument, valid: Path, zoo: Path, folder: Path) -> I
     place.mkdir()
     (place / "file").write_text("a file")
     if value == NEW:
-        yield from ((name, str(make(name, write, place, ""))) for name, write in KINDS.items())
+        kinds = [name for name in KINDS if not (measures(argument) and "folder" in name)]
+        yield from ((name, str(make(name, KINDS[name], place, ""))) for name in kinds)
         names = [*IMPOSSIBLE, *([] if measures(argument) else [*NAMES] if ALL else SOME_NAMES)]
         yield from ((name, f"{place}/{NAMES[name]}") for name in names)
         return

@@ -1,6 +1,7 @@
 """One small, valid file of every kind that the package reads, for tests that damage or replace them."""
 
 import gzip
+import shutil
 from argparse import Namespace
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from dinosr_plugin.units.unit_files import read_units, write_units
 from support import cpc_audio_layout
 from support.checkpoints import put
 from support.fairseq_models import fairseq_checkpoint
-from support.paths import GOLDEN
 from support.recogniser import TEXTS, write_recogniser
+from support.two_stages import train_stage
 
 PHONES = ["AA", "B", "AA", "T", "AA"]
 LENGTHS = (16000, 8000, 12000)  # samples of the utterances 0, 1, 2
@@ -37,7 +38,8 @@ def write_valid_files(folder: Path) -> None:
     write_recogniser(folder)
     command("manifest", "folder", folder / "corpus", "--out", folder, "--valid-share", 0, "--bpe", 12)
     write_phones(folder / "phones.tsv")
-    (folder / "dinosr.pt").write_bytes((GOLDEN / "official_format_tiny.pt").read_bytes())
+    train_stage("pretraining", folder, ["optimization.max_update=4"]).rename(folder / "dinosr.pt")
+    shutil.rmtree(folder / "pretraining")
     fairseq_checkpoint(folder / "wav2vec2.pt", "wav2vec2")
     write_cpc_audio(folder / "cpc_audio")
     command("features", folder / "train.tsv", "--mfcc", "--out", folder / "mfcc")
