@@ -52,7 +52,7 @@ class AllocationLimit(TorchDispatchMode):
 def elements_of(function: str, args: Sequence[Any]) -> float:
     """How many elements a tensor will have, from the name and the arguments of the function that creates it."""
     if function in RANGES + SQUARES:
-        largest = max([abs(arg) for arg in args if isinstance(arg, int | float)], default=0)
+        largest: float = max([abs(arg) for arg in args if isinstance(arg, int | float)], default=0)
         return largest**2 if function in SQUARES else largest
     shapes = [arg for arg in args if isinstance(arg, list | tuple) and all(type(n) is int for n in arg)]
     return math.prod(shapes[0]) if shapes else 0

@@ -34,10 +34,11 @@ def require_fairseq(state: dict[str, Any], size: int) -> None:
     check_weights(weights, size)
     if not isinstance(args, Namespace | None) or not isinstance(cfg, dict | None) or (args is None and cfg is None):
         raise Damaged("has no config (cfg), so it is not a checkpoint of fairseq")
-    for name, part in {"args": args, "cfg": cfg}.items():
-        check_config(part, name)
+    check_config(args, "args")
+    check_config(cfg, "cfg")
     for name in ("model", "task") if args is None else ():
-        if not isinstance(cfg.get(name), dict | Namespace) or not isinstance(name_of(cfg[name]), str):
+        part = (cfg or {}).get(name)
+        if not isinstance(part, dict | Namespace) or not isinstance(name_of(part), str):
             raise Damaged(f"cfg.{name} does not name a {name}")
     check_history(state)
     if not isinstance(state.get("extra_state"), dict | None):
