@@ -12,6 +12,8 @@ from ..modules.literals import shortened
 
 MAX_CONFIG_VALUES = 100_000
 MAX_CONFIG_DEPTH = 50
+MAX_TENSORS = 1_000_000
+MAX_SHARED = 4  # elements of all tensors for each byte of the file; tensors may share their memory
 MAX_UPDATES = 10**12
 CONV_FIELDS = ("conv_feature_layers", "conv_aggregator_layers", "feature_encoder_spec")
 COUNT_FIELDS = re.compile(r"(encoder|decoder|conv|final)_\w*(layers|dim|heads|groups|size)|conv_pos")
@@ -59,15 +61,23 @@ def other_program(state: dict[str, Any]) -> str:
     return f": it contains {', '.join(map(shortened, list(state)[:3]))}" if state else ": it is empty"
 
 
-def check_weights(weights: Any, size: int, name: str = "model", depth: int = 0) -> None:
+def check_weights(weights: Any, size: int) -> None:
     """Raises Damaged unless these are tensors by name, perhaps nested, that are not larger than their file (bytes)."""
-    for key, value in weights.items():
-        if isinstance(value, dict) and depth < MAX_CONFIG_DEPTH:
-            check_weights(value, size, f"{name}.{key}", depth + 1)
-        elif not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
-            raise Damaged(f"{shortened(f'{name}.{key}')} is not a tensor")
-        elif value.numel() > size:  # a view that repeats its elements
-            raise Damaged(f"{shortened(f'{name}.{key}')} is larger than the file")
+    pending, seen, total = [(weights, "model", 0)], 0, 0
+    while pending:
+        part, name, depth = pending.pop()
+        seen += len(part)
+        if seen > MAX_TENSORS or depth > MAX_CONFIG_DEPTH:
+            raise Damaged(f"contains more than {MAX_TENSORS} tensors, or {MAX_CONFIG_DEPTH} levels of them")
+        for key, value in part.items():
+            if isinstance(value, dict):
+                pending.append((value, f"{name}.{key}", depth + 1))
+                continue
+            if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
+                raise Damaged(f"{shortened(f'{name}.{key}')} is not a tensor")
+            total += value.numel()
+            if value.numel() > size or total > MAX_SHARED * size:  # views that repeat elements
+                raise Damaged(f"{shortened(f'{name}.{key}')} is larger than the file")
 
 
 def check_config(part: Any, name: str) -> None:
@@ -145,6 +155,8 @@ def is_dictionary(value: Any) -> bool:
     fields = vars(value) if isinstance(value, Dictionary) else {}
     symbols, counts, indices = fields.get("symbols"), fields.get("count"), fields.get("indices")
     if not isinstance(symbols, list) or not isinstance(counts, list) or not isinstance(indices, dict):
+        return False
+    if any(hasattr(Dictionary, name) for name in fields):  # hides a method
         return False
     specials = [fields.get(f"{name}_index") for name in ("bos", "pad", "eos", "unk")]
     numbers = [*indices.values(), *specials]

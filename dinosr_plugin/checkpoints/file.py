@@ -16,6 +16,7 @@ YAML files are different: a config, ``--config-dir`` or an override may name cod
 
 import os
 import re
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ from .contents import Damaged, require_fairseq
 
 REMEDY = "give a checkpoint that a training saved"
 _intact: set[tuple] = set()  # identities of the files whose checksums match
+_END, _END_64 = (
+    struct.Struct("<4s8xIIH"),
+    struct.Struct("<4s36xQQ4s4xQ4x"),
+)  # of a zip file; the latter with its locator
 
 
 def read_checkpoint(path: str | Path, name: str | None = None, remedy: str = REMEDY) -> dict[str, Any]:
@@ -112,6 +117,7 @@ def check_bytes(path: str | Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
+            require_one_reading(path, archive)
             if any(record.compress_type for record in records) or sum(r.file_size for r in records) > status.st_size:
                 raise Damaged("compressed, which PyTorch files are not")  # or claims more bytes than it has
             wrong = archive.testzip()
@@ -122,3 +128,24 @@ def check_bytes(path: str | Path) -> None:
     if wrong:
         raise Damaged("damaged (checksums do not match)")
     _intact.add(identity)
+
+
+def require_one_reading(path: str | Path, archive: zipfile.ZipFile) -> None:
+    """Raises Damaged for a zip file in which torch might see other records than zipfile, whose checksums say nothing.
+
+    zipfile searches for the directory before the end of the file, torch where the end says that it is.
+    """
+    with open(path, "rb") as file:
+        file.seek(-min(_END_64.size + _END.size, os.fstat(file.fileno()).st_size), os.SEEK_END)
+        last = file.read()
+        end = file.tell() - _END.size
+    mark, size, start, comment = _END.unpack_from(last, len(last) - _END.size)
+    if len(last) > _END_64.size:
+        mark_64, size_64, start_64, locator, place = _END_64.unpack_from(last)
+        if locator == b"PK\6\7":
+            size, start, end = size_64, start_64, end - _END_64.size
+            if mark_64 != b"PK\6\6" or place != end:
+                raise Damaged("unreadable")
+    names = archive.namelist()
+    if mark != b"PK\5\6" or comment or start + size != end or len(set(names)) < len(names):
+        raise Damaged("unreadable")

@@ -18,6 +18,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from ..checkpoints.contents import Damaged, check_weights
 from ..errors import UserError
 from ..files import read_json
 from ..models.cpc import CPC, CPCConfig, check_config
@@ -60,9 +61,10 @@ def from_cpc_audio(state: dict[str, Any], path: str | Path) -> dict[str, Any] | 
     Raises UserError for a model that differs from ``cpc``, for missing tensors, and for an invalid
     ``checkpoint_args.json``.
     """
-    weights = tensors_of(state.get("gEncoder") or state.get("weights"))
-    if not any("gEncoder." in name for name in weights):
+    parts = [state.get("gEncoder") or state.get("weights"), state.get("cpcCriterion"), state.get("cpc_classifier")]
+    if not any("gEncoder." in str(name) for name in (parts[0] if isinstance(parts[0], dict) else ())):
         return None
+    weights, of_predictors, of_classifier = (tensors_of(part, path) for part in parts)
     args = state["config"] if isinstance(state.get("config"), dict) else read_args(Path(path))
     if args.get("cpc_mode") == "reverse":
         raise UserError(
@@ -76,8 +78,8 @@ def from_cpc_audio(state: dict[str, Any], path: str | Path) -> dict[str, Any] | 
     cfg |= {"n_negatives": negatives, "predictor": "none"}
     require_complete(cfg, model, path)
     for part in (
-        predictors(tensors_of(state.get("cpcCriterion")), cfg),
-        classifier(tensors_of(state.get("cpc_classifier")), cfg),
+        predictors(of_predictors, cfg),
+        classifier(of_classifier, cfg),
     ):
         cfg, model = cfg | part[0], model | part[1]
     description = (
@@ -103,14 +105,18 @@ def read_args(path: Path) -> dict[str, Any]:
     return read_json(options, f"copy it again from the source of {path.name}, or remove it")
 
 
-def tensors_of(state: Any) -> dict[str, Tensor]:
-    """The float32 tensors of a state dict, without the prefix of data-parallel training; {} for anything else."""
+def tensors_of(state: Any, path: str | Path) -> dict[str, Tensor]:
+    """The float32 tensors of a state dict, without the prefix of data-parallel training; {} for anything else.
+
+    Raises UserError for tensors that are larger than their file, before one of them is copied.
+    """
     items = state.items() if isinstance(state, dict) else ()
-    return {
-        str(name).removeprefix("module."): tensor.float() if tensor.is_floating_point() else tensor
-        for name, tensor in items
-        if torch.is_tensor(tensor)
-    }
+    tensors = {str(name).removeprefix("module."): tensor for name, tensor in items if torch.is_tensor(tensor)}
+    try:
+        check_weights(tensors, os.path.getsize(path))
+    except Damaged as error:
+        raise UserError(f"{path}: {error}; copy it again") from None
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
 def renamed(state: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:

@@ -2,12 +2,15 @@
 
 import ast
 import importlib.util
+import io
 import os
 import random
 import re
+import struct
 import sys
 import time
 import traceback
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -194,6 +197,54 @@ def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path, monkeyp
     assert "compressed, which PyTorch files are not" in refusal(load_model, tmp_path / "x.pt")
 
 
+def second_directory(intact: bytes) -> bytes:
+    """A copy of the records before the end, with a directory that zipfile finds; torch finds the first one."""
+    end = intact.rindex(b"PK\5\6")
+    size, start = struct.unpack_from("<II", intact, end + 12)
+    directory, distance = (
+        bytearray(intact[start : start + size]),
+        size,
+    )  # of the copies, from where zipfile expects them
+    for match in re.finditer(b"PK\1\2", bytes(directory)):
+        (place,) = struct.unpack_from("<I", directory, match.start() + 42)
+        struct.pack_into("<I", directory, match.start() + 42, place + distance - size)
+    return intact[: start + size] + intact[:start] + bytes(directory) + intact[end:]
+
+
+def repeated_name(intact: bytes) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(intact)) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = [(record.filename, archive.read(record)) for record in archive.infolist()]
+        changed = io.BytesIO()
+        with zipfile.ZipFile(changed, "w") as copy:
+            for name, content in [found[0], *found]:
+                copy.writestr(name, content)
+    return changed.getvalue()
+
+
+@pytest.mark.parametrize("change", [second_directory, repeated_name, lambda intact: intact + bytes(100)])
+def test_an_archive_that_can_be_read_in_two_ways_is_refused(tmp_path, change):
+    """The checksums of the records that zipfile sees would say nothing about those that torch loads."""
+    stored = io.BytesIO()
+    with zipfile.ZipFile(CHECKPOINT) as old, zipfile.ZipFile(stored, "w") as new:  # without torch's 64-bit directory
+        for record in old.infolist():
+            new.writestr(record.filename, old.read(record))
+    (tmp_path / "x.pt").write_bytes(stored.getvalue())
+    load_model(tmp_path / "x.pt")
+    (tmp_path / "x.pt").write_bytes(change(stored.getvalue()))
+    assert zipfile.ZipFile(tmp_path / "x.pt").testzip() is None
+    refusal(load_model, tmp_path / "x.pt")
+
+
+def test_a_64_bit_directory_elsewhere_is_refused(tmp_path):
+    changed = bytearray(CHECKPOINT.read_bytes())
+    locator = changed.rindex(b"PK\6\7")
+    changed[locator + 8] ^= 1  # where torch looks for the directory
+    (tmp_path / "x.pt").write_bytes(changed)
+    assert zipfile.ZipFile(tmp_path / "x.pt").testzip() is None
+    refusal(load_model, tmp_path / "x.pt")
+
+
 def test_a_pipe_is_not_opened(tmp_path):
     """Opening it would wait for ever."""
     os.mkfifo(tmp_path / "pipe.pt")
@@ -371,6 +422,38 @@ def test_a_view_larger_than_its_file_is_refused(tmp_path):
     state["model"]["mask_emb"] = torch.zeros(1).expand(10**12)
     torch.save(state, tmp_path / "x.pt")
     assert "'model.mask_emb' is larger than the file" in refusal(load_model, tmp_path / "x.pt")
+
+
+def test_views_that_are_larger_together_than_their_file_are_refused(tmp_path):
+    state = hostile.genuine()
+    n = CHECKPOINT.stat().st_size // 2
+    state["model"] |= {f"x{i}": torch.zeros(1).half().expand(n) for i in range(50)}
+    torch.save(state, tmp_path / "x.pt")
+    assert "is larger than the file" in refusal(load_model, tmp_path / "x.pt")
+    torch.save({"weights": {"gEncoder.x": torch.zeros(1).half().expand(10**12)}}, tmp_path / "cpc.pt")
+    assert "is larger than the file" in refusal(load_model, tmp_path / "cpc.pt")
+
+
+@pytest.mark.parametrize("method", ["index", "string", "bos", "__len__"])
+def test_a_dictionary_whose_methods_are_hidden_is_refused(tmp_path, method):
+    """torch sets whatever attributes the file names."""
+    pretrained, path = tmp_path / "pretrained.pt", tmp_path / "x.pt"
+    fairseq_checkpoint(pretrained, "wav2vec2")
+    fine_tuned_checkpoint(path, pretrained, "audio_finetuning")
+    state = torch.load(path)
+    vars(state["task_state"]["target_dictionary"])[method] = 7
+    torch.save(state, path)
+    assert "target_dictionary is not a dictionary" in refusal(load_model, path)
+
+
+def test_weights_in_dictionaries_that_contain_each_other_many_times_are_refused(tmp_path):
+    """45 dictionaries, 2**45 tensors."""
+    state = hostile.genuine()
+    state["model"] = {}
+    for _ in range(45):
+        state["model"] = {"a": state["model"], "b": state["model"]}
+    torch.save(state, tmp_path / "x.pt")
+    assert "contains more than 1000000 tensors" in refusal(load_model, tmp_path / "x.pt")
 
 
 def test_genuine_checkpoints_need_a_fraction_of_the_limit(monkeypatch):
