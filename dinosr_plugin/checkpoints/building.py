@@ -36,7 +36,8 @@ class AllocationLimit(TorchDispatchMode):
 
     def __init__(self, size: int, name: str):
         super().__init__()
-        self.left, self.name = size + self.SLACK, name
+        self.left: float = size + self.SLACK
+        self.name = name
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if not any(isinstance(arg, Tensor) for arg in args):  # else no new values: a view, a copy, in place
@@ -52,7 +53,7 @@ class AllocationLimit(TorchDispatchMode):
 def elements_of(function: str, args: Sequence[Any]) -> float:
     """How many elements a tensor will have, from the name and the arguments of the function that creates it."""
     if function in RANGES + SQUARES:
-        largest: float = max([abs(arg) for arg in args if isinstance(arg, int | float)], default=0)
+        largest = max([abs(arg) for arg in args if isinstance(arg, int | float)], default=0)
         return largest**2 if function in SQUARES else largest
     shapes = [arg for arg in args if isinstance(arg, list | tuple) and all(type(n) is int for n in arg)]
     return math.prod(shapes[0]) if shapes else 0
