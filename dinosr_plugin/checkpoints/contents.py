@@ -15,7 +15,7 @@ MAX_CONFIG_DEPTH = 50
 MAX_UPDATES = 10**12
 CONV_FIELDS = ("conv_feature_layers", "conv_aggregator_layers", "feature_encoder_spec")
 COUNT_FIELDS = re.compile(r"(encoder|decoder|conv|final)_\w*(layers|dim|heads|groups|size)|conv_pos")
-REFERENCE = re.compile(r"\$\{[\w.]+\}")  # of one field to another; with a colon it would call a resolver
+REFERENCE = re.compile(r"\$\{[\w.]+\}")  # to another field; with a colon it would call a resolver of OmegaConf
 
 
 class Damaged(Exception):
@@ -52,7 +52,7 @@ def name_of(part: Any) -> Any:
 
 
 def other_program(state: dict[str, Any]) -> str:
-    """A guess where a file comes from that has no entry ``model``."""
+    """What a file without an entry ``model`` contains, which suggests the program that wrote it; for a message."""
     if state and all(isinstance(value, Tensor) for value in state.values()):
         return ": it contains nothing but tensors, like Hugging Face's pytorch_model.bin"
     return f": it contains {', '.join(map(shortened, list(state)[:3]))}" if state else ": it is empty"
@@ -70,7 +70,7 @@ def check_weights(weights: Any, size: int, name: str = "model", depth: int = 0) 
 
 
 def check_config(part: Any, name: str) -> None:
-    """Raises Damaged unless a config is plain data, convolutions included; see the top of this module."""
+    """Raises Damaged unless a config is plain data, convolutions included; see the top of ``checkpoints.file``."""
     pending, seen = [(part, name, 0)], 0
     while pending:
         value, name, depth = pending.pop()
@@ -87,7 +87,7 @@ def check_config(part: Any, name: str) -> None:
             pending += [(inner, f"{name}[{i}]", depth + 1) for i, inner in enumerate(value)]
         elif isinstance(value, str):
             if "${" in value and not REFERENCE.fullmatch(value):
-                raise Damaged(f"{name}={shortened(value)} would be resolved by OmegaConf, which is not done for files")
+                raise Damaged(f"{name}={shortened(value)} refers to something outside the config, which is not allowed")
         elif not isinstance(value, int | float | None):
             raise Damaged(f"{name} is a {type(value).__name__}, neither a number nor text")
 
