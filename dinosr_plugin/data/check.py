@@ -365,7 +365,7 @@ def check_audio(root: Path, rows: list[NumberedRow], workers: int, report: Repor
 
 
 def exists(path: Path) -> bool:
-    """Whether there is such a path, or the system refuses to tell, which reading it reports."""
+    """Whether a path exists. True if the system cannot tell: reading the file then reports the reason."""
     try:
         return kind_of(path) != "nothing"
     except UserError:
