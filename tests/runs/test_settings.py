@@ -35,7 +35,7 @@ def start(*overrides: str, config: str = "dinosr_tiny") -> None:
         ("optimization.lr=[]", "optimization.lr: empty; give at least one number in brackets"),
         (
             "optimization.lr=[0.1,0.2]",
-            "optimization.lr=[0.1, 0.2]: the schedule tri_stage has one rate; give only that",
+            "optimization.lr=[0.1, 0.2]: the schedule tri_stage takes one rate; give only one",
         ),
         ("optimization.update_freq=[0]", "optimization.update_freq=[0]: must be between 1 and 1000000000"),
         ("optimization.clip_norm=nan", "optimization.clip_norm=nan: must be between 0 and 1000000000"),
