@@ -51,7 +51,7 @@ def holder():
 # ---- which files may be read -----------------------------------------------------------------------------------------
 
 
-def test_kinds(tmp_path):
+def test_the_kind_of_a_path(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "file")
     (tmp_path / "broken").symlink_to(tmp_path / "nowhere")

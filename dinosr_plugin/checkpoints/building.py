@@ -38,7 +38,8 @@ class AllocationLimit(TorchDispatchMode):
 
     def __init__(self, size: int, name: str):
         super().__init__()
-        self.left, self.name = size + self.EXTRA, name
+        self.left: float = size + self.EXTRA
+        self.name = name
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if not any(isinstance(arg, Tensor) for arg in args):  # else it is a view, a copy, or in place

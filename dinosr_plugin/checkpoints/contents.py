@@ -37,7 +37,8 @@ def require_fairseq(state: dict[str, Any], size: int) -> None:
     for name, part in {"args": args, "cfg": cfg}.items():
         check_config(part, name)
     for name in ("model", "task") if args is None else ():
-        if not isinstance(cfg.get(name), dict | Namespace) or not isinstance(name_of(cfg[name]), str):
+        part = (cfg or {}).get(name)
+        if not isinstance(part, dict | Namespace) or not isinstance(name_of(part), str):
             raise Damaged(f"cfg.{name} does not name a {name}")
     check_history(state)
     if not isinstance(state.get("extra_state"), dict | None):

@@ -29,7 +29,7 @@ from dinosr_plugin.errors import UserError
 from dinosr_plugin.runs import resuming
 from dinosr_plugin.tasks.finetuning import DinoSRFinetuningConfig, DinoSRFinetuningTask
 from dinosr_plugin.units.language_model import UnitLanguageModel
-from support import hostile
+from support import hostile_checkpoints as hostile
 from support.fairseq_models import fairseq_checkpoint, fine_tuned_checkpoint
 from support.paths import GOLDEN, PLUGIN
 

@@ -103,7 +103,7 @@ def test_a_warm_up_that_is_longer_than_the_run_is_mentioned(caplog):
 
 
 @pytest.mark.parametrize("betas", ["(0.9,0.98)", "[0, 0.5]", [0.9, 0.999], OmegaConf.create([0.9, 0.98])])
-def test_betas(betas):
+def test_valid_betas_are_accepted(betas):
     check_betas(betas)
 
 

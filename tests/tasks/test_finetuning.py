@@ -295,7 +295,7 @@ def test_text_is_words_whether_or_not_that_is_asked_for(kind, scoring):
         assert cfg.common_eval.post_process == kind
 
 
-def test_the_generator_of_the_task_spells_words(data):
+def test_the_generator_of_the_task_returns_words(data):
     cfg = generation("dinosr_wer", None)
     make_task(data).build_generator([], cfg.generation)
     assert cfg.common_eval.post_process == "letter" and cfg.scoring.scored_unit == "word"
