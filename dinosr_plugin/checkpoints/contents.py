@@ -88,7 +88,8 @@ def check_config(part: Any, name: str) -> None:
             pending += [(inner, f"{name}[{i}]", depth + 1) for i, inner in enumerate(value)]
         elif isinstance(value, str):
             if "${" in value and not REFERENCE.fullmatch(value):
-                raise Damaged(f"{name}={shortened(value)} refers to something outside the config, which is not allowed")
+                what = "is an expression of OmegaConf; only a reference to another field is allowed"
+                raise Damaged(f"{name}={shortened(value)} {what}")
         elif not isinstance(value, int | float | None):
             raise Damaged(f"{name} is a {type(value).__name__}, neither a number nor text")
 

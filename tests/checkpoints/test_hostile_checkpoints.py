@@ -377,7 +377,7 @@ def test_genuine_checkpoints_need_a_fraction_of_the_limit(monkeypatch):
     modes = []
     monkeypatch.setattr(building, "AllocationLimit", lambda *args: modes.append(AllocationLimit(*args)) or modes[-1])
     load_model(CHECKPOINT)
-    assert modes and all(mode.left > AllocationLimit.SLACK / 2 for mode in modes)
+    assert modes and all(mode.left > AllocationLimit.EXTRA / 2 for mode in modes)
 
 
 # ---- lists of paths --------------------------------------------------------------------------------------------------

@@ -110,11 +110,8 @@ def find_parts(root: Path, wanted: list[str] | None) -> list[Path]:
         raise UserError(f"{root}: no such folder; give the folder that contains LibriSpeech's parts")
     if is_folder(root / "LibriSpeech"):
         root = root / "LibriSpeech"
-    folders = (
-        [root]
-        if is_part(root)
-        else sorted(folder for folder in root.iterdir() if is_folder(folder) and is_part(folder))
-    )
+    inside = (folder for folder in root.iterdir() if is_folder(folder) and is_part(folder))
+    folders = [root] if is_part(root) else sorted(inside)
     names = [folder.name for folder in folders]
     if not folders:
         raise UserError(
