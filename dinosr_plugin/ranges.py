@@ -13,26 +13,26 @@ from .errors import UserError, setting
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers from ``low`` to ``high``, both included unless ``above`` or ``below`` excludes one, and ``also``."""
+    """The numbers from ``low`` to ``high`` and those in ``also``; the bounds are included unless excluded."""
 
     low: float
     high: float
-    above: bool = False  # without low
-    below: bool = False  # without high
+    exclude_low: bool = False
+    exclude_high: bool = False
     also: tuple[float, ...] = ()
 
     def __contains__(self, number: float) -> bool:
         if number in self.also:
             return True
         # every comparison with NaN is false
-        low_enough = number < self.high if self.below else number <= self.high
-        return low_enough and (number > self.low if self.above else number >= self.low)
+        low_enough = number < self.high if self.exclude_high else number <= self.high
+        return low_enough and (number > self.low if self.exclude_low else number >= self.low)
 
     def __str__(self) -> str:
         """``between 0 and 1``, ``at least 0 and less than 1``, ``above 0 and at most 1000``, ``..., or -1``."""
-        if self.above or self.below:
-            low = f"{'above' if self.above else 'at least'} {number_text(self.low)}"
-            text = f"{low} and {'less than' if self.below else 'at most'} {number_text(self.high)}"
+        if self.exclude_low or self.exclude_high:
+            low = f"{'above' if self.exclude_low else 'at least'} {number_text(self.low)}"
+            text = f"{low} and {'less than' if self.exclude_high else 'at most'} {number_text(self.high)}"
         else:
             text = f"between {number_text(self.low)} and {number_text(self.high)}"
         return ", or ".join([text, *map(number_text, self.also)])
@@ -45,8 +45,8 @@ def number_text(number: float) -> str:
 MANY = 10**9  # more updates, epochs, samples or files than a run can have
 
 SHARE = Range(0, 1)
-DROPOUT = Range(0, 1, below=True)
-"""Share of values set to zero; the others are divided by what is left, which must not be 0."""
+DROPOUT = Range(0, 1, exclude_high=True)
+"""Share of values that are set to zero; below 1, because the others are divided by the rest."""
 
 WEIGHT = Range(0, 1e6)
 """Factor of a loss or of a gradient."""
@@ -65,33 +65,35 @@ LABELS = Range(2, 10**6)
 SEED = Range(0, 2**32 - 1)
 SCORE = Range(-1e6, 1e6)
 FINITE = Range(-1e300, 1e300)
-"""Of numbers without a declared range."""
+"""The range of fields that declare none."""
 
 
-def check_ranges(cfg: Any, config: type, group: str, others: Mapping[str, Mapping[str, Range]] | None = None) -> None:
+def check_ranges(
+    cfg: Any, config_class: type, group: str, others: Mapping[str, Mapping[str, Range]] | None = None
+) -> None:
     """Raise UserError for the first number of a config that is out of its range.
 
     Args:
         cfg: an instance of the dataclass, or a DictConfig with its fields; null and missing values are not checked.
-        config: the dataclass.
+        config_class: the dataclass.
         group: the name of the config in messages, such as ``model``.
         others: ranges of fields that declare none, by the name of the dataclass and of the field.
     """
-    for name, allowed in declared_ranges(config, others or {}).items():
+    for name, allowed in declared_ranges(config_class, others or {}).items():
         value = cfg.get(name) if isinstance(cfg, Mapping) else getattr(cfg, name, None)
         for number in numbers_in(value):
             if number not in allowed:
                 raise UserError(f"{setting(f'{group}.{name}', value)}: must be {allowed}")
 
 
-def declared_ranges(config: type, others: Mapping[str, Mapping[str, Range]]) -> dict[str, Range]:
+def declared_ranges(config_class: type, others: Mapping[str, Mapping[str, Range]]) -> dict[str, Range]:
     """Name of a field -> its range, for every field of a dataclass that holds numbers."""
-    of_classes = [others[one.__name__] for one in config.__mro__ if one.__name__ in others]
+    of_classes = [others[one.__name__] for one in config_class.__mro__ if one.__name__ in others]
     ranges = {}
-    for one in fields(config):
-        if holds_numbers(one.type):
-            tables = [table[one.name] for table in of_classes if one.name in table]
-            ranges[one.name] = one.metadata.get("range") or (tables or [FINITE])[0]
+    for field in fields(config_class):
+        if holds_numbers(field.type):
+            tables = [table[field.name] for table in of_classes if field.name in table]
+            ranges[field.name] = field.metadata.get("range") or (tables or [FINITE])[0]
     return ranges
 
 
@@ -102,6 +104,7 @@ def holds_numbers(annotation: Any) -> bool:
 
 
 def numbers_in(value: Any) -> Iterator[float]:
+    """The number itself, or those in a list or dict, nested or not; nothing for other values."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         yield value
     elif isinstance(value, Iterable) and not isinstance(value, str):

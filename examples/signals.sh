@@ -1,6 +1,6 @@
 # Sourced by run.sh scripts: source .../signals.sh "$@". Runs the script as a group of processes, which receives SIGINT,
 # SIGTERM and SIGHUP through this process, and SIGTERM when this process is killed: a training saves and ends. The script
-# ends when the command that was running has ended. A second signal ends that at once.
+# ends when the command that was running has ended. A second signal ends the command at once.
 if [ "${DINOSR_STARTER:-}" != "$PPID" ]; then
     set -m  # a group of its own for each process in the background
     DINOSR_STARTER=$$ bash "$0" "$@" &

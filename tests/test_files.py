@@ -51,7 +51,7 @@ def holder():
 # ---- which files may be read -----------------------------------------------------------------------------------------
 
 
-def test_kinds(tmp_path):
+def test_the_kind_of_a_path(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "file")
     (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
@@ -138,7 +138,7 @@ def test_a_line_or_a_file_that_is_too_long_is_not_read_whole(tmp_path, monkeypat
 def test_a_damaged_log_can_be_read(tmp_path):
     path = tmp_path / "x.log"
     path.write_bytes(b"good\n\xff\n\0\0\n")
-    assert list(files.read_lines(path, REMEDY, damaged=True)) == ["good", "\ufffd", "\0\0"]
+    assert list(files.read_lines(path, REMEDY, tolerate_damage=True)) == ["good", "\ufffd", "\0\0"]
 
 
 @dataclass
@@ -233,7 +233,7 @@ def test_what_another_process_claims_is_refused_until_it_is_killed(kind, tmp_pat
     elif kind == "file":
         path.touch()
     process = holder(path)
-    message = rf"another process \(process {process.pid} on .*\) writes there"
+    message = rf"another process \(process {process.pid} on .*\) is writing there"
     with pytest.raises(UserError, match=message), files.claim(path):
         pytest.fail("the context was entered")
     process.kill()
@@ -249,7 +249,7 @@ def test_claims_of_one_process_nest(tmp_path, holder):
             pass
         script = HOLD.replace("time.sleep(60)", "pass")
         other = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
-        assert "writes there" in other.stderr  # the inner claim has not released the outer one
+        assert "is writing there" in other.stderr  # the inner claim has not released the outer one
     assert names(tmp_path) == []
 
 
@@ -357,19 +357,19 @@ def test_waiting_for_another_process(tmp_path, holder, caplog):
     assert record.getMessage().startswith(f"--out x: waiting for another process (process {process.pid} on ")
 
 
-SHARE = HOLD.replace("claim", "share")
+READ = HOLD.replace("claim", "read_lock")
 
 
-def test_what_others_share_is_not_removed(tmp_path):
-    first = subprocess.Popen([sys.executable, "-c", SHARE, str(tmp_path / "x")], stdout=subprocess.PIPE, text=True)
+def test_a_write_lock_fails_while_another_process_holds_a_read_lock(tmp_path):
+    first = subprocess.Popen([sys.executable, "-c", READ, str(tmp_path / "x")], stdout=subprocess.PIPE, text=True)
     assert first.stdout.readline() == "held\n"
-    with files.share(tmp_path / "x"):
+    with files.read_lock(tmp_path / "x"):
         pass
-    with pytest.raises(files.Occupied), files.alone(tmp_path / "x"):  # the first one still shares it
+    with pytest.raises(files.Occupied), files.write_lock(tmp_path / "x"):  # the first process still holds its lock
         pytest.fail("the context was entered")
     first.kill()
     first.wait()
-    with files.alone(tmp_path / "x"):
+    with files.write_lock(tmp_path / "x"):
         pass
     assert names(tmp_path) == []
 

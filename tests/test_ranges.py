@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.ranges import COUNT_OR_NEVER, DROPOUT, FINITE, SHARE, Range, check_ranges, declared_ranges
-from dinosr_plugin.runs.settings import FAIRSEQ
+from dinosr_plugin.runs.fairseq_ranges import FAIRSEQ
 
 REGISTERED = {
     "model": MODEL_DATACLASS_REGISTRY,
@@ -60,7 +60,7 @@ def test_the_configs_of_this_plugin_are_tested():
 
 @pytest.mark.parametrize("group, config, name, allowed", FIELDS)
 def test_every_number_has_a_range(group, config, name, allowed):
-    assert allowed is not FINITE, "declare its range in the metadata of the field, or in runs.settings.FAIRSEQ"
+    assert allowed is not FINITE, "declare its range in the metadata of the field, or in runs.fairseq_ranges"
     assert math.isfinite(allowed.low) and math.isfinite(allowed.high) and allowed.low < allowed.high
 
 
@@ -74,14 +74,14 @@ def like(annotation, value):
 def test_values_out_of_range_are_one_line(group, config, name, allowed):
     wrong = [math.nan, math.inf, -math.inf, allowed.high + 1e9, allowed.low - 1e9]
     wrong += [-1] if -1 not in allowed else []
-    wrong += [allowed.low] if allowed.above else []
-    wrong += [allowed.high] if allowed.below else []
+    wrong += [allowed.low] if allowed.exclude_low else []
+    wrong += [allowed.high] if allowed.exclude_high else []
     for number in wrong:
         value = like(config.__dataclass_fields__[name].type, number)
         with pytest.raises(UserError) as error:
             check_ranges({name: value}, config, group, FAIRSEQ)
         assert str(error.value) == f"{group}.{name}={value}: must be {allowed}"
-    for number in ([] if allowed.above else [allowed.low]) + ([] if allowed.below else [allowed.high]):
+    for number in ([] if allowed.exclude_low else [allowed.low]) + ([] if allowed.exclude_high else [allowed.high]):
         value = like(config.__dataclass_fields__[name].type, number)
         check_ranges({name: value}, config, group, FAIRSEQ)
 
@@ -111,7 +111,7 @@ class Example:
     share: float = field(default=0.5, metadata={"range": SHARE})
     many: list[int] = field(default_factory=list, metadata={"range": Range(1, 9)})
     several: tuple[float, float] | None = field(default=None, metadata={"range": SHARE})
-    weights: dict[str, float] = field(default_factory=dict, metadata={"range": Range(0, 9, above=True)})
+    weights: dict[str, float] = field(default_factory=dict, metadata={"range": Range(0, 9, exclude_low=True)})
     undeclared: float = 0.0
     text: str = "x"
     flag: bool = True

@@ -1,4 +1,4 @@
-"""Building a model from a checkpoint: bounded memory, and one line for whatever fails."""
+"""Building a model from a checkpoint: memory is bounded, and every error becomes a UserError."""
 
 import math
 import os
@@ -14,8 +14,10 @@ from ..errors import UserError
 from ..files import kind_of
 from .file import REMEDY
 
-RANGES = ("arange", "linspace", "logspace", "randperm", "range")
-SQUARES = ("eye", "tril_indices", "triu_indices")
+RANGE_FUNCTIONS = ("arange", "linspace", "logspace", "randperm", "range")
+SQUARE_FUNCTIONS = ("eye", "tril_indices", "triu_indices")
+"""Functions of torch without a shape among their arguments: the result has as many elements as the largest argument, or
+as its square."""
 
 
 class DoesNotFit(UserError):
@@ -23,7 +25,7 @@ class DoesNotFit(UserError):
 
 
 class AllocationLimit(TorchDispatchMode):
-    """Within this context new tensors may have together as many elements as the files have bytes, and ``SLACK``.
+    """Within this context all new tensors have at most as many elements as the files have bytes, plus ``EXTRA``.
 
     The sizes of a model are numbers in its config: without a limit ``encoder_embed_dim`` of a million fills the memory
     before its weights are found not to fit. Trained models need a quarter of the limit.
@@ -31,30 +33,30 @@ class AllocationLimit(TorchDispatchMode):
     Raises UserError from whichever call in the context exceeds it.
     """
 
-    SLACK = 2**26  # tables of positions, which are not in the file
-    LEAST = 2**13  # counted for a small tensor, so that a billion layers are too many
+    EXTRA = 2**26  # tables of positions, which are not in the file
+    MINIMUM = 2**13  # elements counted for a small tensor, which bounds the number of tensors too
 
     def __init__(self, size: int, name: str):
         super().__init__()
-        self.left: float = size + self.SLACK
+        self.left: float = size + self.EXTRA
         self.name = name
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if not any(isinstance(arg, Tensor) for arg in args):  # else no new values: a view, a copy, in place
+        if not any(isinstance(arg, Tensor) for arg in args):  # else it is a view, a copy, or in place
             self.take(elements_of(func.overloadpacket.__name__, args))
         return func(*args, **(kwargs or {}))
 
     def take(self, elements: float) -> None:
-        self.left -= max(elements, self.LEAST)
+        self.left -= max(elements, self.MINIMUM)
         if self.left < 0:
             raise UserError(f"{self.name}: its config describes a much larger model than its weights; {REMEDY}")
 
 
 def elements_of(function: str, args: Sequence[Any]) -> float:
     """How many elements a tensor will have, from the name and the arguments of the function that creates it."""
-    if function in RANGES + SQUARES:
+    if function in RANGE_FUNCTIONS + SQUARE_FUNCTIONS:
         largest = max([abs(arg) for arg in args if isinstance(arg, int | float)], default=0)
-        return largest**2 if function in SQUARES else largest
+        return largest**2 if function in SQUARE_FUNCTIONS else largest
     shapes = [arg for arg in args if isinstance(arg, list | tuple) and all(type(n) is int for n in arg)]
     return math.prod(shapes[0]) if shapes else 0
 

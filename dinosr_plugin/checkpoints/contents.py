@@ -17,7 +17,7 @@ MAX_SHARED = 4  # elements of all tensors for each byte of the file; tensors may
 MAX_UPDATES = 10**12
 CONV_FIELDS = ("conv_feature_layers", "conv_aggregator_layers", "feature_encoder_spec")
 COUNT_FIELDS = re.compile(r"(encoder|decoder|conv|final)_\w*(layers|dim|heads|groups|size)|conv_pos")
-REFERENCE = re.compile(r"\$\{[\w.]+\}")  # of one field to another; with a colon it would call a resolver
+REFERENCE = re.compile(r"\$\{[\w.]+\}")  # to another field; with a colon it would call a resolver of OmegaConf
 
 
 class Damaged(Exception):
@@ -55,7 +55,7 @@ def name_of(part: Any) -> Any:
 
 
 def other_program(state: dict[str, Any]) -> str:
-    """A guess where a file comes from that has no entry ``model``."""
+    """What a file without an entry ``model`` contains, which suggests the program that wrote it; for a message."""
     if state and all(isinstance(value, Tensor) for value in state.values()):
         return ": it contains nothing but tensors, like Hugging Face's pytorch_model.bin"
     return f": it contains {', '.join(map(shortened, list(state)[:3]))}" if state else ": it is empty"
@@ -81,7 +81,7 @@ def check_weights(weights: Any, size: int) -> None:
 
 
 def check_config(part: Any, name: str) -> None:
-    """Raises Damaged unless a config is plain data, convolutions included; see the top of this module."""
+    """Raises Damaged unless a config is plain data, convolutions included; see the top of ``checkpoints.file``."""
     pending, seen = [(part, name, 0)], 0
     while pending:
         value, name, depth = pending.pop()
@@ -98,7 +98,8 @@ def check_config(part: Any, name: str) -> None:
             pending += [(inner, f"{name}[{i}]", depth + 1) for i, inner in enumerate(value)]
         elif isinstance(value, str):
             if "${" in value and not REFERENCE.fullmatch(value):
-                raise Damaged(f"{name}={shortened(value)} would be resolved by OmegaConf, which is not done for files")
+                what = "is an expression of OmegaConf; only a reference to another field is allowed"
+                raise Damaged(f"{name}={shortened(value)} {what}")
         elif not isinstance(value, int | float | None):
             raise Damaged(f"{name} is a {type(value).__name__}, neither a number nor text")
 

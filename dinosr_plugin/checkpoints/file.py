@@ -8,10 +8,10 @@ that a checkpoint from a stranger is safe to open:
 - Its config is data, too (``contents``): no text of it is evaluated (``compat.evaluation``), no resolver of OmegaConf
   is called, so that nothing of the environment gets into a model, and no path or command in it is used, except for
   folders of dictionaries.
-- Its numbers are bounded by its size: a model is not built if it is much larger than the file (``building``).
+- Its sizes are bounded by the size of the file: a model is not built if it is much larger than the file (``building``).
 
 YAML files are different: a config, ``--config-dir`` or an override may name code to run (``common.user_dir``,
-``task.post_save_script``). Use those of people whom you trust.
+``task.post_save_script``). Use only those of people whom you trust.
 """
 
 import os
@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError
-from ..files import is_folder, kind_of, open_file
+from ..files import NOT_A_FILE, is_folder, kind_of, open_file
 from .contents import Damaged, require_fairseq
 
 REMEDY = "give a checkpoint that a training saved"
@@ -40,9 +40,10 @@ def read_checkpoint(path: str | Path, name: str | None = None, remedy: str = REM
 
     Args:
         name: what messages call the file: the path by default.
-        remedy: what they tell the user to give instead.
+        remedy: what messages advise.
 
-    Raises UserError for anything but an intact PyTorch file with a dictionary in it.
+    Raises:
+        UserError: anything but an intact PyTorch file that contains a dictionary.
     """
     try:
         return read_state(path)
@@ -65,9 +66,8 @@ def read_state(path: str | Path, checksums: bool = True) -> dict[str, Any]:
 
     Raises Damaged for a missing or damaged file, and UserError for one that exists but cannot be opened.
     """
-    kinds = {"nothing": "no such file", "folder": "is a folder, not a file", "other": "is a pipe or a device"}
     if (kind := kind_of(path)) != "file":
-        raise Damaged(kinds[kind])
+        raise Damaged(NOT_A_FILE[kind])
     with open_file(path, REMEDY) as file:
         start = file.read(4)
     if not start:
@@ -106,9 +106,9 @@ def why_not_loaded(error: Exception) -> str:
 
 
 def check_bytes(path: str | Path) -> None:
-    """Raises Damaged if a checksum does not match; a file that did not change since is not read again.
+    """Raises Damaged if a checksum does not match. A file that has not changed since the last call is not read again.
 
-    torch.load compares none: it loads the zeros that a power cut leaves in a file.
+    torch.load compares no checksums: it loads the zeros that a power failure leaves in a file.
     """
     status = os.stat(path)
     identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)

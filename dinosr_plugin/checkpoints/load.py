@@ -14,9 +14,7 @@ from ..files import kind_of
 from ..interop.cpc_audio import from_cpc_audio
 from ..interop.fairseq_checkpoints import make_self_contained, require_speech_model
 from .building import building
-from .file import is_torch_file, read_checkpoint, read_fairseq_checkpoint
-
-__all__ = ["Loaded", "expects_normalized_waves", "is_torch_file", "load_model", "updates_of"]
+from .file import read_checkpoint, read_fairseq_checkpoint
 
 
 class Loaded(NamedTuple):

@@ -120,7 +120,7 @@ def tuning_table(trials: Sequence) -> str:
     for trial in trials:
         rows.setdefault(trial.lm_weight, {"weight": f"{trial.lm_weight:g}"})[trial.word_score] = trial.rates["wer"]
     columns = [
-        ("weight", f"{trials[0].name} at LM weight", ""),
+        ("weight", f"{trials[0].rate_name} at LM weight", ""),
         *((score, f"word score {score:g}", ".2f") for score in scores),
     ]
     return format_table(list(rows.values()), columns)

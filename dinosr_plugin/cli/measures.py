@@ -95,9 +95,9 @@ def add_quality(commands) -> None:
 
 
 def run_quality(options: argparse.Namespace) -> int:
-    from ..evaluation.unit_quality import is_checkpoint
+    from ..checkpoints.file import is_torch_file
 
-    checkpoints = [path for path in options.units if is_checkpoint(path)]
+    checkpoints = [path for path in options.units if is_torch_file(path)]
     if not checkpoints:
         return run_quality_of_units(options)
     if others := [path for path in options.units if path not in checkpoints]:

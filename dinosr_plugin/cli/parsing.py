@@ -58,11 +58,11 @@ pieces_or_model.__name__ = "positive integer or bpe.model"
 
 
 def add_out(parser: argparse.ArgumentParser, kind: str, required: bool = True, **options: Any) -> None:
-    """Add ``--out``. While the command runs, no other command may write there (``running.claimed``).
+    """Add ``--out``. While the command runs, no other command may write there (``running.claim_out``).
 
     Args:
-        kind: ``file``, ``folder``, or ``new folder``, which gets its name when it is complete; ``own``: the command
-            claims what it writes itself.
+        kind: ``file``, ``folder``, or ``new folder``, which gets its name when it is complete; ``parts``: the command
+            itself claims each part that it writes.
         options: of ``add_argument``.
     """
     parser.add_argument("--out", type=Path, required=required, **options)

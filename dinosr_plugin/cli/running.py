@@ -1,4 +1,4 @@
-"""What surrounds every sub-command: its output is claimed, signals end it, errors are one line, names are printable."""
+"""What all sub-commands share: a lock on their output, signals that end them, one-line errors, printable names."""
 
 import argparse
 import contextlib
@@ -18,9 +18,9 @@ OUT_OF_MEMORY = "out of memory; close other programs, or give fewer or shorter r
 
 def run(options: argparse.Namespace) -> int:
     """Run the sub-command that was parsed; returns the exit status, or raises SystemExit with it after a signal."""
-    with ended_by_signals(), printable_streams():
+    with end_on_signals(), printable_streams():
         try:
-            with claimed(options):
+            with claim_out(options):
                 status = options.run(options)
             sys.stdout.flush()
             return status
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             return 130
         except BrokenPipeError:  # `dinosr check ... | head` has closed the pipe
-            forget_stdout()
+            discard_stdout()
             return 1
         except OSError as error:
             return fail(str(system_error(error)))
@@ -46,18 +46,18 @@ def fail(message: str) -> int:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         return 1
-    forget_stdout()
+    discard_stdout()
     return 1
 
 
-def forget_stdout() -> None:
-    """What is still to be written is lost, and Python does not report that again at exit."""
+def discard_stdout() -> None:
+    """Discard what is still to be written, so that Python does not report the error again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager
-def claimed(options: argparse.Namespace) -> Iterator[None]:
-    """``--out`` belongs to this command, as ``parsing.add_out`` says. Raises UserError if another command writes it."""
+def claim_out(options: argparse.Namespace) -> Iterator[None]:
+    """Claim ``--out``, as ``parsing.add_out`` says. Raises UserError if another command is writing it."""
     out, kind = getattr(options, "out", None), getattr(options, "out_kind", None)
     with contextlib.ExitStack() as stack:
         if out is not None and kind == "file":
@@ -75,7 +75,7 @@ def claimed(options: argparse.Namespace) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ended_by_signals() -> Iterator[None]:
+def end_on_signals() -> Iterator[None]:
     """SIGTERM and SIGHUP end this process with status 128 + their number after it has cleaned up; a second one ends it
     at once.
 
@@ -103,16 +103,16 @@ def restore_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-os.register_at_fork(after_in_child=restore_signals)  # they end worker processes at once
+os.register_at_fork(after_in_child=restore_signals)  # the signals end worker processes at once
 
 
 # ---- streams ---------------------------------------------------------------------------------------------------------
 
 
 class PrintableStream:
-    """A text stream whose terminal no name from outside controls: control characters are written as escapes.
+    """A text stream that writes control characters as escapes, so that no name from outside controls the terminal.
 
-    Except for line feeds and tabs, and for a carriage return at the beginning, with which progress bars are redrawn.
+    Line feeds and tabs are kept, and so is a carriage return at the beginning, with which progress bars are redrawn.
     """
 
     def __init__(self, stream: TextIO):

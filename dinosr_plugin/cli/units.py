@@ -75,7 +75,7 @@ def add_features(commands) -> None:
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="a .tsv file")
     add_out(
         parser,
-        "own",
+        "parts",
         metavar="DIR",
         help="folder for the features; a run that was interrupted resumes when it is started again with the same "
         "options",
@@ -350,7 +350,7 @@ def add_units(commands) -> None:
     )
     add_out(
         parser,
-        "own",
+        "parts",
         metavar="OUT",
         help="folder for codebook_0.units, ... and OUT/codes, the units of all codebooks, with which an interrupted "
         "run resumes and other forms of the same units take seconds; with --kmeans, the output file",

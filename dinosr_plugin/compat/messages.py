@@ -8,7 +8,7 @@ import warnings
 import torch
 
 from ..errors import UserError, escaped, printable
-from ..files import system_error
+from ..files import system_error, unwritable
 from .wrapping import wrap_once
 
 
@@ -105,9 +105,7 @@ def one_line_save_dir_error():
             try:
                 previous(save_dir)
             except OSError as error:
-                raise UserError(
-                    f"checkpoint.save_dir={save_dir}: cannot be written ({error.strerror}); give another folder"
-                ) from error
+                raise unwritable(f"checkpoint.save_dir={save_dir}", error) from error
 
         return verify
 

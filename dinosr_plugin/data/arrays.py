@@ -1,4 +1,4 @@
-"""NumPy's files, read without unpickling and without believing what their headers claim."""
+"""Reading NumPy's files without unpickling, and with a bound on the size that their headers state."""
 
 import math
 import zipfile
@@ -69,11 +69,9 @@ class ArrayArchive:
 def require_size(file: Any, size: int) -> None:
     """Raises ValueError unless the header of an array in ``file`` states at most ``size`` bytes."""
     version = np.lib.format.read_magic(file)
-    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(
-        version
-    )
-    if read_header is None:
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
         raise ValueError(f"unknown version {version}")
-    shape, _, dtype = read_header(file)
+    shape, _, dtype = readers[version](file)
     if dtype.hasobject or math.prod(shape) * dtype.itemsize > size:
         raise ValueError(f"states {dtype} of shape {shape} in {size} bytes")

@@ -27,12 +27,12 @@ from ..files import require_folder, unwritable, write_bytes
 from ..modules.frame_grid import SAMPLE_RATE
 
 SUFFIXES = (".wav", ".flac", ".ogg")
-# Of other files that libsndfile reads, and whose samples `convert` therefore copies
+# Other formats that libsndfile reads: `convert` makes copies of such files
 CONVERTIBLE = (
     ".aif", ".aiff", ".aifc", ".au", ".caf", ".mp2", ".mp3", ".nist", ".oga", ".opus", ".rf64", ".snd", ".sph", ".voc",
     ".w64",
 )  # fmt: skip
-# Of sound that libsndfile cannot read
+# Formats that libsndfile cannot read
 UNREADABLE = (".3gp", ".aac", ".ac3", ".amr", ".ape", ".m4a", ".m4b", ".mka", ".mp4", ".spx", ".webm", ".wma", ".wv")
 BLOCK = 1 << 20  # samples of all channels decoded at a time (65 s of 16 kHz mono), which bounds the memory
 SECONDS = 60  # of a recording that are converted to 16 kHz at a time
@@ -46,6 +46,7 @@ STATELESS = ("PCM", "FLOAT", "DOUBLE")
 WAITS = (1.0, 2.0)  # seconds before a file is read again: a network disk, or another process is writing the file
 UNKNOWN_LENGTH = 0x7F000000  # programs that write to a pipe state a length of 2 or 4 GiB, or a little less
 MAX_CHUNKS = 1000  # of a WAV or AIFF file, before its samples
+TRUNCATED = "truncated: shorter than its header says; fetch it again"
 NOT_FINITE = "contains NaN or infinite samples; remove it or create it again"
 MONO_COPIES = "make 16 kHz mono copies with `dinosr manifest folder ROOT --convert NEW_DIR --out DIR`"
 REMAKE_MANIFEST = "make the manifest again with `dinosr manifest`"
@@ -92,7 +93,7 @@ def find_files(root: Path, suffixes: tuple[str, ...]) -> list[str]:
     unfinished files of this package) are left out. Raises OSError for a folder that cannot be read.
     """
     paths, seen = [], set()
-    for folder, folders, names in os.walk(root, onerror=forbidden, followlinks=True):
+    for folder, folders, names in os.walk(root, onerror=raise_error, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:  # a link back up the tree
             folders.clear()
@@ -105,8 +106,8 @@ def find_files(root: Path, suffixes: tuple[str, ...]) -> list[str]:
     return sorted(paths)
 
 
-def forbidden(error: OSError) -> NoReturn:
-    """``os.walk`` leaves out folders that cannot be read, unless this raises the error."""
+def raise_error(error: OSError) -> NoReturn:
+    """``onerror`` of ``os.walk``, which otherwise leaves out folders that cannot be read."""
     raise error
 
 
@@ -157,7 +158,7 @@ def open_sound(path: Path) -> Iterator[sf.SoundFile]:
         with ExitStack() as stack:
             file = stack.enter_context(sf.SoundFile(os.fsencode(path)))  # bytes: a name need not be UTF-8
             if file.frames == 0 and (places := unfinished_lengths(path)):
-                file = stack.enter_context(sf.SoundFile(stack.enter_context(Unfinished(path, places))))
+                file = stack.enter_context(sf.SoundFile(stack.enter_context(UnfinishedWav(path, places))))
             if not MIN_RATE <= file.samplerate <= MAX_RATE:
                 what = f"{file.samplerate} Hz, a rate not between {MIN_RATE} and {MAX_RATE} Hz"
                 raise OtherAudio(f"its header states {what}; remove it or fetch it again")
@@ -186,7 +187,7 @@ def require_sound(path: Path) -> None:
         raise AudioError("zero bytes long; remove it or fetch it again")
 
 
-class Unfinished(io.FileIO):
+class UnfinishedWav(io.FileIO):
     """A WAV file in which the 4-byte fields at these places read 0xFFFFFFFF: as long as the file contains samples."""
 
     def __init__(self, path: Path, places: tuple[int, ...]):
@@ -231,7 +232,7 @@ def sound_chunk(path: Path) -> SoundChunk | None:
     return None
 
 
-def is_cut(path: Path) -> bool:
+def is_truncated(path: Path) -> bool:
     """Whether a WAV or AIFF file contains fewer samples than its header states, which libsndfile does not report.
 
     The length of the samples decides, not that of the file: some programs state the latter wrongly, or leave it 0, and
@@ -259,7 +260,8 @@ def unfinished_lengths(path: Path) -> tuple[int, ...]:
 
 
 def header_of(file: sf.SoundFile) -> Header:
-    return Header(file.frames, file.samplerate, file.channels, isinstance(file.name, Unfinished))
+    """The header of a file from ``open_sound``."""
+    return Header(file.frames, file.samplerate, file.channels, isinstance(file.name, UnfinishedWav))
 
 
 def read_header(path: Path) -> Header:
@@ -270,8 +272,8 @@ def read_header(path: Path) -> Header:
     """
     with open_sound(path) as file:
         header = header_of(file)
-        if is_cut(path):
-            raise AudioError("truncated: shorter than its header says; fetch it again")
+        if is_truncated(path):
+            raise AudioError(TRUNCATED)
         if header.samples == 0:
             raise AudioError("contains no samples (zero length or truncated); remove it or fetch it again")
         try:
@@ -282,9 +284,7 @@ def read_header(path: Path) -> Header:
         except sf.SoundFileError as error:
             failure = error
     if decoded_samples(path) != header.samples:
-        raise (
-            unreadable(failure) if failure else AudioError("truncated: its last sample cannot be read; fetch it again")
-        )
+        raise unreadable(failure) if failure else AudioError(TRUNCATED)
     return header
 
 
@@ -298,6 +298,7 @@ def decoded_samples(path: Path) -> int:
 
 
 def unreadable(error: Exception) -> AudioError:
+    """The AudioError for an error of libsndfile or of the system."""
     reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or "decoding fails"
     return AudioError(f"unreadable or truncated ({reason.strip().rstrip('.')}); remove it or fetch it again")
 
@@ -343,7 +344,7 @@ def read_sound(path: Path, max_samples: int = MAX_SAMPLES) -> Sound:
             silent = silent and np.count_nonzero(block) == 0
             count += len(block)
     if count != min(header.samples, max_samples):
-        raise AudioError("truncated: its end cannot be read; fetch it again")
+        raise AudioError(TRUNCATED)
     return Sound(header, finite, silent)
 
 
@@ -370,14 +371,14 @@ def read_part(path: Path, samples: int, start: int, length: int, rate: int = SAM
         parts = list(blocks(file, length))
     wave = parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, dtype=np.float32), *parts])
     if len(wave) != length:
-        raise AudioError("truncated: its end cannot be read; fetch it again")
+        raise AudioError(TRUNCATED)
     if not np.isfinite(wave).all():
         raise OtherAudio(NOT_FINITE)
     return wave
 
 
 def with_retries(read: Callable[[], Result]) -> Result:
-    """``read()``, tried three times. Raises AudioError as ``read``; ``OtherAudio`` at once."""
+    """``read()``, tried up to three times. Raises AudioError as the last attempt; ``OtherAudio`` is raised at once."""
     for wait in WAITS:
         try:
             return read()
@@ -389,6 +390,7 @@ def with_retries(read: Callable[[], Result]) -> Result:
 
 
 def is_stateless(file: sf.SoundFile) -> bool:
+    """Whether the codec decodes a sample without those before it."""
     return bool(file.subtype.startswith(STATELESS))
 
 
@@ -454,12 +456,13 @@ class MonoFile:
             while parts and first + len(parts[0]) <= start:
                 first += len(parts.pop(0))
         if end < stop:
-            raise AudioError("truncated: shorter than its header says; download or copy it again")
+            raise AudioError(TRUNCATED)
         self.start, self.kept = start, np.concatenate([self.kept[:0], *parts])[start - first :]
         return self.kept[: stop - start]
 
 
 def samples_at_16k(header: Header) -> int:
+    """Length of a file once it is resampled to 16 kHz, rounded up."""
     return -(-header.samples * SAMPLE_RATE // header.rate)
 
 
@@ -506,12 +509,13 @@ def convert(source: Path, target: Path) -> Copy:
 
 
 def write_copy(file: MonoFile, target: Path, scale: float) -> None:
+    """Write the file at 16 kHz, times ``scale``. Errors as ``convert``."""
     samples, step = samples_at_16k(file.header), SECONDS * SAMPLE_RATE
     with writing(target), sf.SoundFile(os.fsencode(target), "w", SAMPLE_RATE, 1, "PCM_16", format="FLAC") as copy:
         for start in range(0, samples, step):
             mono = read_16k(file, start, min(samples, start + step)) * np.float32(scale)
             if not math.isfinite(file.peak):
-                raise OtherAudio("contains NaN or infinite samples; remove it or fetch it again")
+                raise OtherAudio(NOT_FINITE)
             # the resampling filter can overshoot
             pcm = np.clip(np.rint(mono * 32768), -32768, 32767).astype(np.int16)
             copy.write(pcm)
@@ -519,13 +523,13 @@ def write_copy(file: MonoFile, target: Path, scale: float) -> None:
 
 @contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """Raises UserError, and not OSError, which would be one about the source, if a copy cannot be written."""
+    """Raises UserError if a copy cannot be written. An OSError would be taken for one about the source."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield
         except sf.SoundFileError as error:
-            write_bytes(target, bytes(1 << 20))  # the system says why a file cannot be written, libsndfile does not
+            write_bytes(target, bytes(1 << 20))  # the system tells why, libsndfile does not
             raise OSError(errno.EIO, str(error)) from error
     except OSError as error:
         raise unwritable(str(target), error) from error
@@ -533,7 +537,7 @@ def writing(target: Path) -> Iterator[None]:
 
 def write_sound(path: Path, pcm: np.ndarray) -> None:
     """Write (T,) int16 at 16 kHz as FLAC or WAV, into the unfinished folder of an output. Raises OSError."""
-    data = io.BytesIO()  # with which the system says why a file cannot be written
+    data = io.BytesIO()  # libsndfile does not tell why a file cannot be written, the system does
     sf.write(data, pcm, SAMPLE_RATE, subtype="PCM_16", format=path.suffix[1:])
     write_bytes(path, data.getbuffer())
 

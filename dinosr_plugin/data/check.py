@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import UserError, first_few
-from ..files import kind_of, read_lines
+from ..files import is_folder, kind_of, read_lines
 from .audio import (
     MONO_COPIES,
     NOT_FINITE,
@@ -177,7 +177,7 @@ def check_manifest(
     check_sizes(report, min_sample_size, max_sample_size)
     labels = check_labels(tsv, report)
     check_units(tsv, rows, labels, report)
-    if root.is_dir():
+    if is_folder(root):
         check_audio(root, [row for row in rows if row], workers or default_workers(), report)
         check_transcripts(tsv, root, rows, labels, report)
     else:
@@ -230,7 +230,7 @@ def check_labels(tsv: Path, report: Report) -> dict[str, list[str]]:
     labels = {}
     for kind in LABELS:
         path = tsv.with_suffix(f".{kind}")
-        if not path.exists():
+        if kind_of(path) == "nothing":
             continue
         try:
             lines = list(read_lines(path, REMAKE))
@@ -261,7 +261,7 @@ def check_label_lines(path: Path, lines: list[str], report: Report) -> None:
 
 def check_symbols(path: Path, lines: list[str], dictionary: Path, report: Report) -> None:
     """Every symbol must be in the dictionary. Letters and word pieces require one, for other labels it is optional."""
-    if not dictionary.exists() and path.suffix not in (".ltr", ".bpe"):
+    if kind_of(dictionary) == "nothing" and path.suffix not in (".ltr", ".bpe"):
         return
     try:
         known = read_dictionary(dictionary)
@@ -365,7 +365,7 @@ def check_audio(root: Path, rows: list[NumberedRow], workers: int, report: Repor
 
 
 def exists(path: Path) -> bool:
-    """Whether there is such a path, or the system refuses to tell, which reading it reports."""
+    """Whether a path exists. True if the system cannot tell: reading the file then reports the reason."""
     try:
         return kind_of(path) != "nothing"
     except UserError:

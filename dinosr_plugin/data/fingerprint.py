@@ -9,7 +9,7 @@ from .dataset import SpeechDataset
 from .labels import FrameLabels
 
 SAMPLE = 1000
-"""Utterances whose labels have a digest of their own; the same ones in every set that contains them."""
+"""Number of utterances whose labels have a digest each."""
 
 
 def fingerprint(dataset: Any) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def describe_transcripts(texts: Any) -> dict[str, str]:
 def sample_of(labels: FrameLabels, speech: SpeechDataset) -> dict[str, str]:
     """Hash of the name -> digest of the labels, for the ``SAMPLE`` utterances with the smallest hashes.
 
-    Of two sets that share most utterances, so do the samples.
+    Two sets that share most utterances have samples that share most utterances.
     """
     hashed = ((digest(speech.fnames[i], size=8), i) for i in range(len(labels)))
     return {name: digest(labels[i].numpy(), size=8) for name, i in heapq.nsmallest(SAMPLE, hashed)}

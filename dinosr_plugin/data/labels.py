@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import UserError, first_few
-from ..files import read_lines
+from ..files import is_file, read_lines
 from .audio import SAMPLE_RATE
 from .manifest import is_number, read_dictionary, shorten
 
@@ -53,7 +53,7 @@ def label_kinds(labels: str | None) -> list[str]:
 def count_classes(folder: Path, kind: str) -> int:
     """Number of labels in ``dict.<kind>.txt``. Raises UserError unless they are 0, 1, 2, ... in any order."""
     path = Path(folder) / f"dict.{kind}.txt"
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(
             f"{path}: no such file; `dinosr kmeans apply` writes it with the labels, or copy that of the training data"
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..errors import UserError
-from ..files import read_lines, write_files
+from ..files import is_folder, read_lines, write_files
 from .audio import MAX_SAMPLES, REMAKE_MANIFEST, SAMPLE_RATE
 
 SHOWN = 20  # maximum number of problems that are listed; the others are only counted
@@ -140,7 +140,7 @@ def manifest_lines(tsv: Path) -> Iterator[str]:
 def read_root(tsv: Path) -> Path:
     """The root folder in the first line. Raises UserError if it does not exist."""
     root = Path(next(manifest_lines(tsv)))
-    if not root.is_dir():
+    if not is_folder(root):
         raise UserError(f"{tsv}: {missing_root(root)}")
     return root
 

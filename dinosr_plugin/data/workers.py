@@ -7,8 +7,8 @@ import signal
 import threading
 
 
-def serve_parent() -> None:
-    """Called first in a worker process: it leaves Ctrl-C to its parent, and exits when its parent dies.
+def set_up_worker() -> None:
+    """The initializer of a worker process: Ctrl-C is left to the parent, and the worker exits when the parent dies.
 
     A killed parent cannot stop its workers, and their queue stays open because they hold both ends of it.
     """

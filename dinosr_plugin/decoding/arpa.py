@@ -1,4 +1,4 @@
-"""What is read of an n-gram model before KenLM opens it: encoding, claimed sizes and vocabulary.
+"""Checks of an n-gram model before KenLM opens it (its encoding and the sizes that it states), and its vocabulary.
 
 KenLM allocates what the header of an ARPA file states, and offers no way to ask whether it knows a word: the score of a
 word can be that of ``<unk>``.
@@ -13,8 +13,8 @@ from ..errors import UserError
 from ..files import open_file, read_lines
 
 HEAD = 1 << 16  # bytes in which an ARPA file states its sizes, comments before them included
-LINE_BYTES = 4  # at least, of an n-gram: a probability, a tab, a word, a line break
-MAX_RATIO = 1032  # of deflate
+LINE_BYTES = 4  # of the shortest n-gram: a probability, a tab, a word, a line break
+MAX_RATIO = 1032  # the highest compression of deflate
 BINARY = b"mmap lm "  # KenLM's own format
 GZIP = b"\x1f\x8b"
 MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
@@ -61,9 +61,8 @@ def unpacked_head(path: str | Path) -> bytes:
 def stated_counts(head: bytes) -> list[int]:
     """Numbers of n-grams in the header of an ARPA file, by length; [] for other files."""
     header = re.search(rb"^\\data\\\s*$(.*?)(?:^\\|\Z)", head, re.MULTILINE | re.DOTALL)
-    return (
-        [int(count) for count in re.findall(rb"^ngram\s+[0-9]+\s*=\s*([0-9]{1,30})", header[1], re.M)] if header else []
-    )
+    counts = re.findall(rb"^ngram\s+[0-9]+\s*=\s*([0-9]{1,30})", header[1], re.MULTILINE) if header else []
+    return [int(count) for count in counts]
 
 
 def unigrams(path: str | Path) -> list[str]:

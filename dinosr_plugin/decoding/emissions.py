@@ -45,7 +45,7 @@ class EmissionMetadata:
     labels: list[str]
 
     def check(self) -> None:
-        """Raises ValueError for values that no emission file has."""
+        """Raises ValueError for impossible values."""
         if not len(self.files) == len(self.samples) == len(self.labels) or min(self.samples, default=1) < 1:
             raise ValueError("files, samples and labels do not match")
         if not 0 <= self.blank < len(self.symbols):
@@ -76,7 +76,7 @@ class EmissionWriter:
             unfinished = stack.enter_context(output(self.path, "--emissions"))
             self.archive = stack.enter_context(zipfile.ZipFile(unfinished, "w"))
             self.stack = stack.pop_all()
-        self.discard = weakref.finalize(self, give_up, self.stack)  # ends without a file; also if decoding fails
+        self.discard = weakref.finalize(self, discard_output, self.stack)  # also if decoding fails
 
     def add(self, row: int, emissions: torch.Tensor) -> None:
         """Add the (F, V) float32 emissions of a row of the manifest."""
@@ -106,14 +106,14 @@ class EmissionWriter:
         self.stack.close()
 
 
-class GivenUp(Exception):
-    """The emissions are not complete."""
+class Incomplete(Exception):
+    """The emissions are incomplete."""
 
 
-def give_up(stack: ExitStack) -> None:
+def discard_output(stack: ExitStack) -> None:
     """Leave the contexts of an output as after an error."""
-    with suppress(GivenUp):
-        stack.__exit__(GivenUp, GivenUp(), None)
+    with suppress(Incomplete):
+        stack.__exit__(Incomplete, Incomplete(), None)
 
 
 class EmissionReader:

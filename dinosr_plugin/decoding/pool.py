@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from .. import compat
-from ..data.workers import serve_parent
+from ..data.workers import set_up_worker
 from ..errors import UserError
 from .base import CTCDecoder, Hypothesis
 from .search import BeamSearch, SearchOptions
@@ -137,7 +137,7 @@ class Worker:
 
 
 def init_worker(decoder: BeamSearch) -> None:
-    serve_parent()
+    set_up_worker()
     torch.set_num_threads(1)  # the parent's threads do not exist after a fork
     Worker.decoder = decoder
 

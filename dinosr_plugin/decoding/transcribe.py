@@ -23,12 +23,13 @@ import torch
 from tqdm import tqdm
 
 from ..data.audio import (
+    NOT_FINITE,
     SAMPLE_RATE,
     AudioError,
     Header,
     MonoFile,
     header_of,
-    is_cut,
+    is_truncated,
     open_sound,
     read_16k,
     read_header,
@@ -127,7 +128,7 @@ def survey_one(path: Path) -> Recording:
             total += block.sum()
             squares += np.square(block).sum()
     if not math.isfinite(squares):
-        raise AudioError("contains NaN or infinite samples; remove the file or create it again")
+        raise AudioError(NOT_FINITE)
     mean = total / max(1, samples)
     return Recording(path, header, samples, mean, max(0.0, squares / max(1, samples) - mean**2))
 
@@ -136,7 +137,7 @@ def empty_header(path: Path) -> Header | None:
     """The header of an intact audio file that contains no samples; None for all other files."""
     try:
         with open_sound(path) as file:
-            return header_of(file) if file.frames == 0 and not is_cut(path) else None
+            return header_of(file) if file.frames == 0 and not is_truncated(path) else None
     except AudioError:
         return None  # read_header reports the error
 

@@ -21,12 +21,15 @@ from .words import rate_name, symbol_kind
 
 @dataclass(frozen=True)
 class Trial:
-    """A point of the grid and its error rates; ``rates``: see ``error_rates``; ``name``: WER, or UER for symbols."""
+    """A point of the grid and its error rates.
+
+    ``rates``: see ``error_rates``. ``rate_name``: WER, or UER for symbols.
+    """
 
     lm_weight: float
     word_score: float
     rates: dict[str, Any]
-    name: str = "WER"
+    rate_name: str = "WER"
 
 
 def tune(
@@ -43,7 +46,7 @@ def tune(
     Raises:
         UserError: all references are empty.
     """
-    name = rate_name(emissions.meta.symbols)
+    rate = rate_name(emissions.meta.symbols)
     references = [text_of(label.split(), emissions.meta.symbols) for label in emissions.meta.labels]
     if not any(reference.split() for reference in references):
         raise UserError(f"{emissions.path}: all references are empty; decode a --gen-subset that has transcripts")
@@ -56,8 +59,8 @@ def tune(
                 ((best, *_),) = one.wait()
                 texts.append(text_of(symbols_of(best, emissions), emissions.meta.symbols))
                 bar.update()
-            trials.append(Trial(weight, score, error_rates(list(zip(references, texts))), name))
-            bar.set_postfix_str(f"{name} {best_of(trials).rates['wer']:.2f} so far")
+            trials.append(Trial(weight, score, error_rates(list(zip(references, texts))), rate))
+            bar.set_postfix_str(f"{rate} {best_of(trials).rates['wer']:.2f} so far")
     return trials
 
 
@@ -104,7 +107,7 @@ def summary(trials: Sequence[Trial], beam: int) -> str:
     word_score = f" --word-score {best.word_score:g}" if best.word_score else ""
     lines = [
         f"best: --lm-weight {best.lm_weight:g}{word_score} --beam {beam}: "
-        f"{best.name} {best.rates['wer']:.2f} [{low:.2f}, {high:.2f}]"
+        f"{best.rate_name} {best.rates['wer']:.2f} [{low:.2f}, {high:.2f}]"
     ]
     for name, option in (("lm_weight", "--lm-weights"), ("word_score", "--word-scores")):
         values = sorted({getattr(trial, name) for trial in trials})

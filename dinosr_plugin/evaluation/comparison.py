@@ -85,12 +85,12 @@ class Comparison:
         self.clusters = cluster_count(reader, clusters)
         self.fitted = random_hour(read_utterances(train, reader.grid.field))
         self.stack, self.keep, self.max_bytes = ExitStack(), cache is not None, max_bytes
-        self.given_work, self.given_cache = work, cache
+        self.work_option, self.cache_option = work, cache
 
     def __enter__(self) -> "Comparison":
-        given = temporary_folder() if self.given_work is None else claim_folder(self.given_work)
-        self.work = self.stack.enter_context(given)
-        self.cache = Path(self.given_cache or self.work / "cache")
+        folder = temporary_folder() if self.work_option is None else claim_folder(self.work_option)
+        self.work = self.stack.enter_context(folder)
+        self.cache = Path(self.cache_option or self.work / "cache")
         self.table = RowTable(self.work / "rows.json", self.digest)
         return self
 
@@ -139,7 +139,7 @@ class Comparison:
         caches = {"fit": self.fit_cache(reader), "measured": self.measured_cache(reader)}
         if self.keep:
             for cache in caches.values():
-                self.stack.enter_context(cache.used())
+                self.stack.enter_context(cache.pin())
         return caches
 
     def remove_caches(self, reader: FrameReader) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..checkpoints.readers import FrameReader
 from ..errors import UserError
-from ..files import Occupied, alone, claim_name, is_folder, new_folders, share
+from ..files import Occupied, claim_name, is_folder, new_folders, read_lock, write_lock
 from ..units.batches import Utterance, require_files
 from ..units.features import FeatureSpec, acoustic_spec, code_spec, layer_spec, read_rows, write_rows
 from ..units.store import FeatureFolder
@@ -85,9 +85,9 @@ class LayerCache:
         return sum(frames[spec.grid] * spec.width * np.dtype(spec.dtype).itemsize for spec in self.specs.values())
 
     @contextmanager
-    def used(self) -> Iterator["LayerCache"]:
+    def pin(self) -> Iterator["LayerCache"]:
         """Within this context other processes do not remove the entry to make room."""
-        with new_folders(self.root.absolute(), f"--cache {self.root}"), share(self.folder):
+        with new_folders(self.root.absolute(), f"--cache {self.root}"), read_lock(self.folder):
             yield self
 
     def fill(self) -> None:
@@ -123,7 +123,7 @@ class LayerCache:
         for path in others:
             if total <= self.max_bytes:
                 break
-            with suppress(Occupied), alone(path):
+            with suppress(Occupied), write_lock(path):
                 total -= size_of(path)
                 shutil.rmtree(path, ignore_errors=True)
         free = shutil.disk_usage(self.root).free

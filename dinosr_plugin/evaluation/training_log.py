@@ -52,7 +52,7 @@ def read_pretraining_log(path: str | Path) -> Records:
 def _json_records(path: Path, subset: str) -> dict[int, dict[str, float]]:
     prefix = f"{subset}_" if subset else ""
     records: dict[int, dict[str, float]] = {}
-    for line in read_lines(path, "give the log of a training", damaged=True):
+    for line in read_lines(path, "give the log of a training", tolerate_damage=True):
         record = _numbers(line)
         updates = record.get(f"{prefix}num_updates", math.nan)
         if math.isfinite(updates):

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.load import is_torch_file
 from ..errors import UserError, printable
 from ..files import is_folder, write_files
 from .measures.quality.measure import LagMeasure, UnitQualityMeasure
@@ -20,11 +19,6 @@ from .table import Column
 
 NAME = Column("name", "units of")
 DEFAULT_RATE = 50.0  # units per second of a file without ``UnitInfo``
-
-
-def is_checkpoint(path: str | Path) -> bool:
-    """Whether a path is a checkpoint rather than units. Raises UserError if it cannot be read."""
-    return is_torch_file(path)
 
 
 def unit_files(path: str | Path) -> list[Path]:

@@ -2,13 +2,13 @@
 
 Every command and every training reads its text and writes its output through this package, so that
 
-- a folder, a pipe, a device or an encoding that cannot be read is one line that names the file;
+- a folder, a pipe, a device or an encoding that cannot be read raises a UserError that names it;
 - output appears under its name only when it is complete;
-- a file or folder that a living process writes is refused to every other process;
+- no two processes write the same file or folder at the same time;
 - what a killed process left unfinished is removed by the next one that writes the same output.
 """
 
-from .locks import Occupied, alone, claim, claim_name, is_claimed, share, unfinished_name  # noqa: F401
+from .locks import Occupied, claim, claim_name, is_claimed, read_lock, unfinished_name, write_lock  # noqa: F401
 from .output import (  # noqa: F401
     claim_folder,
     claim_new,
@@ -23,6 +23,7 @@ from .output import (  # noqa: F401
     write_lines,
 )
 from .paths import (  # noqa: F401
+    NOT_A_FILE,
     is_file,
     is_folder,
     kind_of,

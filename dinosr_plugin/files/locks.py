@@ -1,4 +1,4 @@
-"""Which process writes a file or a folder, and what killed processes have left."""
+"""Locks on the files and folders that a process writes, and the removal of what killed processes left unfinished."""
 
 import errno
 import fcntl
@@ -17,15 +17,15 @@ logger = logging.getLogger(__name__)
 LOCK = ".lock"  # of a folder; the lock of a file is .NAME.lock beside it
 UNFINISHED = ".unfinished."
 CHOOSE_ANOTHER = "wait for it to end, or give another name"
-_held: dict[str, int] = {}  # path of a lock that this process holds -> by how many nested `claim`s
+_held: dict[str, int] = {}  # path of a lock that this process holds -> number of nested contexts that hold it
 
 
 class Occupied(UserError):
-    """Another process holds the lock. ``owner``: which one."""
+    """Another process, ``owner``, holds the lock."""
 
     def __init__(self, what: str, owner: str):
         self.owner = owner or "unknown"
-        super().__init__(f"{what}: another process ({self.owner}) writes there; {CHOOSE_ANOTHER}")
+        super().__init__(f"{what}: another process ({self.owner}) is writing there; {CHOOSE_ANOTHER}")
 
 
 @contextmanager
@@ -42,14 +42,14 @@ def claim(path: str | Path, what: str = "", wait: float = 0.0) -> Iterator[None]
         wait: for how many seconds to wait for another process.
 
     Raises:
-        UserError: another process writes there, or the lock cannot be written.
+        UserError: another process is writing there, or the lock cannot be written.
     """
     what, path = what or str(path), Path(os.path.abspath(path))
     with ExitStack() as stack:
         if is_covered(path):
             remove_unfinished(path)
         else:
-            stack.enter_context(hold(lock_of(path), what, wait, cleaned=path))
+            stack.enter_context(hold(lock_of(path), what, wait, clean=path))
         yield
 
 
@@ -59,7 +59,7 @@ def claim_name(path: str | Path, what: str, wait: float = 0.0) -> Iterator[None]
     path = Path(os.path.abspath(path))
     with ExitStack() as stack:
         if not is_covered(path):
-            stack.enter_context(hold(lock_beside(path), what, wait, cleaned=path))
+            stack.enter_context(hold(lock_beside(path), what, wait, clean=path))
         yield
 
 
@@ -69,30 +69,30 @@ def is_claimed(path: str | Path) -> bool:
 
 
 @contextmanager
-def share(path: str | Path) -> Iterator[None]:
-    """Within this context every process may read this path, and ``alone`` fails in all others.
+def read_lock(path: str | Path) -> Iterator[None]:
+    """Within this context ``write_lock`` fails in every other process; any number of them may hold a ``read_lock``.
 
     Raises UserError if the lock cannot be written.
     """
-    with hold(shared_lock(path), str(path), wait=math.inf, shared=True):
+    with hold(read_lock_beside(path), str(path), wait=math.inf, shared=True):
         yield
 
 
 @contextmanager
-def alone(path: str | Path) -> Iterator[None]:
-    """Within this context ``share`` waits in every other process. Raises Occupied if one of them shares the path."""
-    with hold(shared_lock(path), str(path)):
+def write_lock(path: str | Path) -> Iterator[None]:
+    """Within this context ``read_lock`` waits in every other process. Raises Occupied if one of them holds it."""
+    with hold(read_lock_beside(path), str(path)):
         yield
 
 
 @contextmanager
-def hold(lock: Path, what: str, wait: float = 0.0, shared: bool = False, cleaned: Path | None = None) -> Iterator[None]:
-    """Hold a lock; then remove what was left unfinished of ``cleaned``. Arguments and errors as ``claim``."""
+def hold(lock: Path, what: str, wait: float = 0.0, shared: bool = False, clean: Path | None = None) -> Iterator[None]:
+    """Hold a lock. Once it is held, call ``remove_unfinished`` on ``clean``. Arguments and errors as ``claim``."""
     descriptor = None
     if str(lock) not in _held:
         descriptor = acquire_within(lock, what, wait, shared)
-        if cleaned:
-            remove_unfinished(cleaned)
+        if clean:
+            remove_unfinished(clean)
     _held[str(lock)] = _held.get(str(lock), 0) + 1
     try:
         yield
@@ -109,6 +109,7 @@ def is_covered(path: Path) -> bool:
 
 
 def lock_of(path: Path) -> Path:
+    """The lock file of a path: inside an existing folder, else beside the path."""
     return path / LOCK if is_folder(path) else lock_beside(path)
 
 
@@ -116,28 +117,28 @@ def lock_beside(path: Path) -> Path:
     return path.with_name(f".{path.name}{LOCK}")
 
 
-def shared_lock(path: str | Path) -> Path:
+def read_lock_beside(path: str | Path) -> Path:
     path = Path(os.path.abspath(path))
     return path.with_name(f".{path.name}.use{LOCK}")
 
 
 def acquire_within(lock: Path, what: str, wait: float, shared: bool) -> int | None:
-    """``acquire`` again and again, for ``wait`` seconds."""
-    end, said = time.monotonic() + wait, False
+    """``acquire``, tried for ``wait`` seconds."""
+    end, warned = time.monotonic() + wait, False
     while True:
         try:
             return acquire(lock, what, shared)
         except Occupied as error:
             if time.monotonic() >= end:
                 raise
-            if not said and time.monotonic() + 5 < end:
-                logger.warning(f"{what}: waiting for another process ({error.owner}), which writes there")
-                said = True
+            if not warned and time.monotonic() + 5 < end:
+                logger.warning(f"{what}: waiting for another process ({error.owner}), which is writing there")
+                warned = True
         time.sleep(0.1)
 
 
 def acquire(lock: Path, what: str, shared: bool = False) -> int | None:
-    """Descriptor of the locked file, or None where the file system has no locks. Raises Occupied for a lock held."""
+    """Descriptor of the locked file, or None where the file system has no locks. Raises Occupied if it is held."""
     while True:
         try:
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -182,13 +183,13 @@ def remove_unfinished(path: Path) -> None:
 
     Called with the lock of the path held, so that no other process writes it.
     """
-    own = str(os.getpid())
+    pid = str(os.getpid())
     for entry in scan(path.parent):
         name, mark, process = entry.name.rpartition(UNFINISHED)
-        if mark and name == f".{path.name}" and process != own:
+        if mark and name == f".{path.name}" and process != pid:
             remove(entry.path)
     for entry in scan(path):
         name, mark, process = entry.name.removeprefix(".").rpartition(UNFINISHED)
-        if mark and entry.name.startswith(".") and process != own:
-            with suppress(UserError), hold(lock_of(path / name), name, cleaned=path / name):
+        if mark and entry.name.startswith(".") and process != pid:
+            with suppress(UserError), hold(lock_of(path / name), name, clean=path / name):
                 pass  # a file that another process writes is kept

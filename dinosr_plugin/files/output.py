@@ -28,7 +28,7 @@ def output(path: str | Path, option: str = "--out", wait: float = 0.0, folder: b
         folder: the output is a folder; the path may be an empty folder.
 
     Raises:
-        UserError: another process writes the file, or it cannot be written.
+        UserError: another process is writing the file, or it cannot be written.
     """
     final = Path(os.path.abspath(path))
     with claim_new(path, option, wait, folder):
@@ -39,7 +39,7 @@ def output(path: str | Path, option: str = "--out", wait: float = 0.0, folder: b
         except OSError as error:
             if error.filename is not None and unfinished.name not in str(error.filename):
                 raise  # about another file
-            raise unwritable(named(option, path), error) from error
+            raise unwritable(option_with_path(option, path), error) from error
         finally:
             remove(unfinished)
 
@@ -53,8 +53,11 @@ def text_output(path: str | Path, option: str = "--out", wait: float = 0.0) -> I
 
 @contextmanager
 def claim_new(path: str | Path, option: str = "--out", wait: float = 0.0, folder: bool = False) -> Iterator[None]:
-    """``claim`` what will be written with ``output``, before hours of work. Arguments and errors as ``output``."""
-    what, final = named(option, path), Path(os.path.abspath(path))
+    """``claim`` a path that ``output`` will write, so that errors come before the work.
+
+    Arguments and errors as ``output``.
+    """
+    what, final = option_with_path(option, path), Path(os.path.abspath(path))
     kind = kind_of(final)
     if kind == "other":
         raise UserError(f"{what}: is a pipe or a device; give the name of a file")
@@ -72,7 +75,7 @@ def claim_folder(path: str | Path, option: str = "--out", wait: float = 0.0) -> 
 
     Folders that were created and are still empty at the end are removed. Arguments and errors as ``output``.
     """
-    what = named(option, path)
+    what = option_with_path(option, path)
     with new_folders(Path(os.path.abspath(path)), what), claim(path, what, wait):
         yield Path(path)
 
@@ -118,9 +121,9 @@ def new_folders(path: Path, what: str) -> Iterator[None]:
             raise unwritable(what, error) from error
         yield
     finally:
-        for one in missing:
+        for folder in missing:
             with suppress(OSError):
-                one.rmdir()
+                folder.rmdir()
 
 
 def make_folder(path: str | Path, option: str = "--out") -> Path:
@@ -128,7 +131,7 @@ def make_folder(path: str | Path, option: str = "--out") -> Path:
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        raise unwritable(named(option, path), error) from error
+        raise unwritable(option_with_path(option, path), error) from error
     return Path(path)
 
 
@@ -150,7 +153,7 @@ def write_files(
                 else:
                     write_lines(unfinished[name], content)
             except OSError as error:
-                raise unwritable(named(option, Path(folder) / name), error) from error
+                raise unwritable(option_with_path(option, Path(folder) / name), error) from error
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
@@ -181,6 +184,6 @@ def write_array(path: Path, array: Any) -> None:
         np.lib.format.write_array(file, array, allow_pickle=False)
 
 
-def named(option: str, path: str | Path) -> str:
+def option_with_path(option: str, path: str | Path) -> str:
     """``--out x`` for an option, ``checkpoint.save_dir=x`` for a field."""
     return f"{option}{' ' if option.startswith('-') else '='}{path}"

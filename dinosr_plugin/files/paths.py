@@ -22,6 +22,9 @@ REMEDIES = {
     errno.EIO: "check the disk",
     errno.ESTALE: "check the network file system",
 }
+NOT_A_FILE = {"nothing": "no such file", "folder": "is a folder, not a file", "other": "is a pipe or a device"}
+"""What messages say about a path of another kind (``kind_of``) where a file is needed."""
+
 ANOTHER_PLACE = "give another folder, or correct its permissions"
 
 
@@ -36,8 +39,9 @@ def kind_of(path: str | Path) -> str:
     except (FileNotFoundError, NotADirectoryError):
         return "nothing"
     except (OSError, ValueError) as error:  # ValueError: a null character
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be used ({reason}); give another name, or correct its permissions") from error
+        raise UserError(
+            f"{path}: cannot be used ({reason_of(error)}); give another name, or correct its permissions"
+        ) from error
     return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
 
 
@@ -55,8 +59,7 @@ def require_file(path: str | Path, remedy: str) -> Path:
     """The path, if it is a regular file. Raises UserError for anything else; opening a pipe might wait for ever."""
     kind = kind_of(path)
     if kind != "file":
-        wrong = {"nothing": "no such file", "folder": "is a folder, not a file", "other": "is a pipe or a device"}[kind]
-        raise UserError(f"{path}: {wrong}; {remedy}")
+        raise UserError(f"{path}: {NOT_A_FILE[kind]}; {remedy}")
     return Path(path)
 
 
@@ -78,6 +81,7 @@ def open_file(path: str | Path, remedy: str) -> BinaryIO:
 
 
 def scan(folder: Path) -> list[os.DirEntry]:
+    """The entries of a folder, in any order; [] if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)
@@ -114,4 +118,5 @@ def system_error(error: OSError) -> UserError:
 
 
 def reason_of(error: Exception) -> str:
+    """Short description of an error of the system, without the file name."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

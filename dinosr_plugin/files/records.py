@@ -12,7 +12,7 @@ from ..errors import UserError
 from .text import read_text
 
 Record = TypeVar("Record")
-MAX_NUMBER = 1 << 53  # of whole numbers in JSON, on either side of 0: float64 holds each of them
+MAX_NUMBER = 1 << 53  # largest absolute value of whole numbers in JSON: up to here float64 is exact
 
 
 def read_json(path: str | Path, remedy: str) -> dict[str, Any]:
@@ -37,10 +37,8 @@ def parse_json(text: str | bytes) -> dict[str, Any]:
     """The object in a JSON text. Raises ValueError, whose message describes the fault, for anything else."""
     try:
         value = json.loads(text)
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # ValueError: also bytes that are not UTF-8, and numbers of 4,301 digits
+    # ValueError: also bytes that are not UTF-8, and numbers of more than 4,300 digits
+    except (ValueError, RecursionError) as error:
         raise ValueError("not JSON") from error
     if not isinstance(value, dict):
         raise ValueError("contains no JSON object")
@@ -79,7 +77,7 @@ def has_type(value: Any, hint: Any) -> bool:
         return isinstance(value, list) and all(has_type(item, arguments[0]) for item in value)
     if origin is dict:  # JSON's keys are strings
         return isinstance(value, dict) and all(has_type(item, arguments[1]) for item in value.values())
-    if hint is float:  # 50 is a float too; NaN is not at most anything
+    if hint is float:  # 50 is a float too; every comparison with NaN is false
         return type(value) in (int, float) and abs(value) <= sys.float_info.max
     if hint is int:
         return type(value) is int and abs(value) <= MAX_NUMBER

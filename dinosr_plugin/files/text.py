@@ -1,4 +1,4 @@
-"""Text of any encoding that has a mark, line by line or whole."""
+"""Reading text files, line by line or whole: UTF-8, or UTF-16 with a byte order mark."""
 
 import os
 from collections.abc import Iterator
@@ -8,17 +8,17 @@ from typing import BinaryIO
 from ..errors import UserError
 from .paths import open_file, require_file, unreadable
 
-MAX_LINE = 1 << 26  # characters of a line: the units of an utterance of a day; one that is longer is not read whole
+MAX_LINE = 1 << 26  # characters of a line: enough for the units of a recording of a day
 MAX_TEXT = 1 << 30  # bytes of a file that is read whole, such as JSON
 
 
-def read_lines(path: str | Path, remedy: str, damaged: bool = False) -> Iterator[str]:
+def read_lines(path: str | Path, remedy: str, tolerate_damage: bool = False) -> Iterator[str]:
     """The lines of a text file without line breaks, one at a time; a line ends with LF, CR LF or CR.
 
     The file is UTF-8, with or without a byte order mark, or UTF-16 with one.
 
     Args:
-        damaged: read what is not such text too, with replacement characters: for logs, whose end a crash may damage.
+        tolerate_damage: replace what is not such text instead of raising: for logs, whose end a crash may damage.
 
     Raises:
         UserError: the file is missing or cannot be read, is not such text, or contains null characters, which is how
@@ -27,11 +27,11 @@ def read_lines(path: str | Path, remedy: str, damaged: bool = False) -> Iterator
     with open_file(path, remedy) as file:
         encoding = encoding_of(file)
     try:
-        with open(path, encoding=encoding, errors="replace" if damaged else "strict") as file:
+        with open(path, encoding=encoding, errors="replace" if tolerate_damage else "strict") as file:
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), ""), start=1):
-                if "\0" in line and not damaged:
+                if "\0" in line and not tolerate_damage:
                     raise UserError(f"{path} line {number}: contains a null character, not UTF-8 text; {remedy}")
-                if len(line) == MAX_LINE and not damaged:
+                if len(line) == MAX_LINE and not tolerate_damage:
                     raise UserError(f"{path} line {number}: longer than {MAX_LINE} characters; {remedy}")
                 yield line.rstrip("\n")
     except UnicodeError as error:

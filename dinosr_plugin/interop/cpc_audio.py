@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..checkpoints.contents import Damaged, check_weights
 from ..errors import UserError
-from ..files import read_json
+from ..files import is_file, read_json
 from ..models.cpc import CPC, CPCConfig, check_config
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def from_cpc_audio(state: dict[str, Any], path: str | Path) -> dict[str, Any] | 
 def read_args(path: Path) -> dict[str, Any]:
     """The options in the folder of a checkpoint; {} with a warning if there are none."""
     options = path.with_name(ARGS)
-    if not options.is_file():
+    if not is_file(options):
         logger.warning(
             f"{path}: no {ARGS} in its folder, so the model is assumed to be trained forwards in time, which cannot be "
             "seen from its weights; add the file if you have it"

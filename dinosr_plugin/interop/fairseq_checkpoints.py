@@ -14,10 +14,11 @@ from .. import compat
 from ..checkpoints.contents import name_of
 from ..errors import UserError
 
+REMEDY = "give a model of this plug-in, fairseq's wav2vec 2.0, HuBERT or data2vec, or CPC_audio"
 FINE_TUNED = ("wav2vec_ctc", "wav2vec_seq2seq", "hubert_ctc", "hubert_seq2seq")
 MODELS = ("wav2vec", "wav2vec2", "hubert", "data2vec_audio", *FINE_TUNED)
 TASKS = ("audio_pretraining", "audio_finetuning", "hubert_pretraining")
-"""Of fairseq's own, those that are built from a checkpoint. Others would open the files that its config names."""
+"""The models and tasks of fairseq that are built from a checkpoint. Others would open files that its config names."""
 
 
 def is_fine_tuned(cfg: DictConfig) -> bool:
@@ -55,17 +56,15 @@ def require_kind(cfg: Any, name: str) -> None:
         register_data2vec()
     for part, kind, registry, known in (("model", model, MODEL_REGISTRY, MODELS), ("task", task, TASK_REGISTRY, TASKS)):
         if kind not in registry:
-            raise UserError(f"{name}: its {part} is {kind}, which is not known here; {REMEDY}")
+            raise UserError(f"{name}: its {part} is {kind}, which is not registered; {REMEDY}")
         if kind not in known and registry[kind].__module__.startswith("fairseq."):
             raise UserError(f"{name}: its {part} is fairseq's {kind}, which cannot be read; {REMEDY}")
 
 
 def kind_of_model(cfg: DictConfig) -> str | None:
+    """Name of the model in fairseq's registry, from that of the model or of an architecture; None if there is none."""
     name = name_of(cfg.get("model"))
     return ARCH_MODEL_NAME_REGISTRY.get(name, name)
-
-
-REMEDY = "give a model of this plug-in, fairseq's wav2vec 2.0, HuBERT or data2vec, or CPC_audio"
 
 
 def make_self_contained(state: dict[str, Any]) -> None:

@@ -46,7 +46,8 @@ class HubertConfig(TrunkConfig):
         default=True, metadata={"help": "a projection for each label set (true), or one for all"}
     )
     logit_temp: float = field(
-        default=0.1, metadata={"range": Range(0, 1_000, above=True), "help": "temperature that cosines are divided by"}
+        default=0.1,
+        metadata={"range": Range(0, 1_000, exclude_low=True), "help": "temperature that cosines are divided by"},
     )
     pred_masked_weight: float = field(
         default=1.0, metadata={"range": WEIGHT, "help": "weight of the loss of masked frames"}

@@ -117,10 +117,10 @@ class Objective(BaseFairseqModel):
         )
 
     def structure(self) -> dict[str, Any]:
-        """The settings that decide what the parameters mean; name of the field -> value.
+        """The settings that determine the meaning of the parameters: name of the field -> value.
 
-        They are saved in checkpoints, and a run does not resume with other ones. Shapes are compared anyway, so that
-        this is for settings that leave them as they are, such as the number of attention heads.
+        They are saved in checkpoints, and a run does not resume if they differ. Settings that change the shape of a
+        parameter need not be among them, but those that do not must be, such as the number of attention heads.
         """
         return {}
 

@@ -4,10 +4,10 @@ import ast
 from typing import Any
 
 MAX_VALUES = 100_000
-"""Most numbers, strings and so on in one text, repetitions included."""
+"""Maximum number of values in one text, containers and repetitions included."""
 
 MAX_DEPTH = 50
-"""Most brackets around one value."""
+"""Maximum number of brackets around one value."""
 
 
 def parse_literal(text: str) -> Any:

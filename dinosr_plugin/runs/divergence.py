@@ -19,7 +19,7 @@ def stop_diverged_runs():
                 return previous(self, clip_norm)
             except FloatingPointError as error:  # of the loss scaler of fp16
                 limit = setting("common.min_loss_scale", self.cfg.common.min_loss_scale)
-                raise diverged(self, f"the loss scale of fp16 fell to {limit}") from error
+                raise divergence_error(self, f"the loss scale of fp16 fell to {limit}") from error
 
         return clip_grad_norm
 
@@ -33,9 +33,9 @@ def stop_diverged_runs():
                         f"update {self.get_num_updates() + 1}: the gradients differ between the ranks; set "
                         f"{setting('distributed_training.ddp_backend', 'legacy_ddp')}, and use GPUs of one kind"
                     ) from error
-                raise diverged(self, "the gradients are NaN or infinite") from error
+                raise divergence_error(self, "the gradients are NaN or infinite") from error
             if not self.cfg.common.amp and not torch.isfinite(grad_norm).all():
-                raise diverged(self, "the gradients are NaN or infinite")
+                raise divergence_error(self, "the gradients are NaN or infinite")
 
         return check_grad_norms
 
@@ -43,7 +43,7 @@ def stop_diverged_runs():
     wrap_once(Trainer, "_check_grad_norms", after_clipping)
 
 
-def diverged(trainer, what: str) -> UserError:
+def divergence_error(trainer, what: str) -> UserError:
     """The error for the update that ``trainer`` is making."""
     return UserError(
         f"update {trainer.get_num_updates() + 1}: {what} at the learning rate {trainer.get_lr():.4g}; lower "

@@ -1,4 +1,4 @@
-"""What is undone when a training ends in a process that continues, such as a notebook: signal handlers and locks."""
+"""What is undone at the end of a training, because its process may continue: signal handlers and locks."""
 
 from contextlib import ExitStack
 

@@ -1,9 +1,9 @@
 """What a run was made with: saved in its checkpoints, and compared when it resumes.
 
-A checkpoint contains numbers whose meaning is elsewhere: in the dictionary, in the clusters that the labels are, in the
-settings of the model. If these are exchanged, training continues without an error and learns something else. So every
-checkpoint has a record, ``extra_state["made_with"]``, and a run that loads it stops with one line if the record differs
-from what the run is given:
+The meaning of the numbers in a checkpoint is defined elsewhere: by the dictionary, by the clustering behind the labels,
+by the settings of the model. If one of these is replaced, training continues without an error, but learns something
+else. So every checkpoint has a record, ``extra_state["made_with"]``, and a run that loads it stops with one line if the
+record differs from what the run is given:
 
 =============  ===============================================================================  ===================
 part           what is compared                                                                 may differ with
@@ -25,7 +25,7 @@ that have no record (of version 0.2 and of other tasks) are compared by the name
 
 import os
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,22 +124,28 @@ def require_same_model(source: Source, state: dict[str, Any], trainer: Any) -> N
         theirs, ours = saved.get(part) or {}, now.get(part) or {}
         differing = [name for name in theirs if name in ours and theirs[name] != ours[name]]
         if differing:
-            raise UserError(f"{source}: was made with {pairs(differing, theirs, ours)}; {source.remedy}")
+            raise UserError(f"{source}: was made with {describe_differences(differing, theirs, ours)}; {source.remedy}")
     require_same_dictionary(source, saved.get("dictionary"), now.get("dictionary"))
 
 
 def require_same_dictionary(source: Source, saved: dict[str, Any] | None, now: dict[str, Any] | None) -> None:
+    """Raise UserError if the symbols or their order differ, naming the first difference."""
     if not saved or not now or saved["symbols"] == now["symbols"]:
         return
     theirs, ours = saved["symbols"], now["symbols"]
-    both = range(max(len(theirs), len(ours)))
-    index = next(i for i in both if theirs[i : i + 1] != ours[i : i + 1])
-    here, there = (repr(symbols[index]) if index < len(symbols) else "nothing" for symbols in (ours, theirs))
     raise UserError(
         f"{now['file']} ({len(ours)} symbols): not the dictionary that {source} was made with ({len(theirs)} symbols): "
-        f"index {index} is {here} in the file, {there} in the checkpoint; put the dictionary back, or start another "
-        "run in another checkpoint.save_dir"
+        f"{first_difference(ours, theirs)}; put the dictionary back, or start another run in another "
+        "checkpoint.save_dir"
     )
+
+
+def first_difference(ours: Sequence[str], theirs: Sequence[str]) -> str:
+    """Where two different dictionaries differ, for a message; ``theirs``: the symbols in the checkpoint."""
+    indices = range(max(len(ours), len(theirs)))
+    index = next((i for i in indices if ours[i : i + 1] != theirs[i : i + 1]), len(indices))
+    here, there = (repr(symbols[index]) if index < len(symbols) else "nothing" for symbols in (ours, theirs))
+    return f"index {index} is {here} in the file, {there} in the checkpoint"
 
 
 def is_another_kind(state: dict[str, Any], trainer: Any) -> bool:
@@ -162,17 +168,17 @@ def plain(settings: Any) -> dict[str, Any]:
 
 
 def differing_fields(state: dict[str, Any], trainer: Any) -> str:
-    """The settings in which two models differ, for a message: ``model.encoder_layers=2, not 3``."""
+    """The settings in which two models differ, for a message."""
     theirs, ours = names_of(state.get("cfg")), names_of(trainer.cfg)
     differing = [part for part in ours if part in theirs and theirs[part] != ours[part]]
     if differing:
-        return pairs(differing, theirs, ours)
+        return describe_differences(differing, theirs, ours)
     theirs = ((state.get("extra_state") or {}).get("made_with") or {}).get("model")
     ours = structure_of(trainer.get_model())
     if not theirs or theirs == ours:
         theirs, ours = plain_fields((state.get("cfg") or {}).get("model")), plain_fields(trainer.cfg.get("model"))
     differing = [name for name in theirs if name in ours and theirs[name] != ours[name]]
-    return pairs(differing, theirs, ours) if differing else "parameters of other shapes"
+    return describe_differences(differing, theirs, ours) if differing else "parameters of other shapes"
 
 
 def plain_fields(settings: Any) -> dict[str, str]:
@@ -180,7 +186,8 @@ def plain_fields(settings: Any) -> dict[str, str]:
     return {f"model.{name}": str(value) for name, value in plain(settings).items() if name not in NOT_COMPARED}
 
 
-def pairs(names: list[str], theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+def describe_differences(names: list[str], theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+    """``model.encoder_layers=2, here 3``, for up to four fields."""
     return first_few([f"{name}={theirs[name]}, here {ours[name]}" for name in names], 4)
 
 

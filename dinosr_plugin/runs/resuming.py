@@ -170,7 +170,7 @@ def resume_from_intact_checkpoint():
     """Resume from the checkpoint that ``checkpoint_changes`` chooses, if it is one of the same model and data.
 
     fairseq ends with a traceback if ``checkpoint_last.pt`` is damaged or of another model, trains from scratch if it is
-    missing, and resumes with other data or labels without a word.
+    missing, and resumes silently with other data or labels.
 
     Rank 0 alone searches, compares and renames files, and sends the result to the others before any rank loads: all
     ranks load the same file, or all stop.
@@ -208,11 +208,11 @@ def resume_from_intact_checkpoint():
 
 @dataclass(frozen=True)
 class Decision:
-    """What rank 0 found out about the checkpoint to load.
+    """Which checkpoint to load, and what it was made with.
 
     Attributes:
         changes: the fields of ``cfg.checkpoint`` to change: ``checkpoint_changes``.
-        source: the checkpoint; None: there is none.
+        source: the checkpoint; None: training starts from scratch.
         differing: the settings in which its model differs from this run's, for a message.
         made_with: its record, if it has one: ``runs.origin``.
     """
@@ -266,7 +266,7 @@ def explain_failures(decision: Decision) -> Iterator[None]:
         if "dataloader mismatch" in text:
             raise UserError(
                 f"{source}: was saved later in an epoch than this run has batches; put data, batch size and number of "
-                "GPUs back, or set checkpoint.reset_dataloader=true to go on from the beginning of an epoch"
+                "GPUs back, or set checkpoint.reset_dataloader=true to continue from the beginning of an epoch"
             ) from error
         if found := re.match(r"(Criterion|Optimizer) does not match.*\)\. (\w+) vs (\w+)", text):
             raise UserError(

@@ -13,16 +13,16 @@ from ..compat.wrapping import wrap_once
 from . import ending
 
 UNFINISHED = re.compile(r"checkpoint.*\.pt\.tmp")
-"""Temporary names of checkpoints. They need no process number, because only one run at a time has the folder."""
+"""Temporary names of checkpoints. They contain no process number, because one run at a time writes into the folder."""
 
 _claimed = ExitStack()  # closed when the training ends, or the process
 atexit.register(_claimed.close)
 
 
 def claim(folder: str) -> None:
-    """Refuse the folder to other runs until this one ends, and remove what killed runs left unfinished in it.
+    """Lock the folder until this run ends, and remove what killed runs left unfinished in it.
 
-    Called by rank 0. Raises UserError if another run has the folder.
+    Called by rank 0. Raises UserError if another run holds the lock.
     """
     if "://" in folder:
         return
@@ -39,7 +39,7 @@ def claim(folder: str) -> None:
 def claim_at_once():
     """Claim the folder before the model is built.
 
-    With several ranks it is claimed when they can all be told: ``resuming.decide``.
+    With several ranks, rank 0 claims it in ``resuming.decide``, which passes an error on to all of them.
     """
     from fairseq import checkpoint_utils
 

@@ -10,7 +10,7 @@ while data are loaded           the process ends at once: there is nothing to sa
 update                          it is finished, then a checkpoint is written
 validation                      it is finished, because it decides on checkpoint_best.pt and on early stopping; then a
                                 checkpoint is written
-refreshing labels               it is broken off; a checkpoint of the beginning of the epoch is written
+refreshing labels               it is interrupted; a checkpoint of the beginning of the epoch is written
 a second one, later than        SIGINT and SIGTERM end the process at once, without a checkpoint
 ``SAME_EVENT``
 ==============================  =======================================================================================
@@ -39,9 +39,9 @@ SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1)
 """Ctrl-C, a terminal that is closed, and the signals that batch systems send before they end a job (SLURM:
 ``--signal=USR1@120``)."""
 
-IMPATIENT = (signal.SIGINT, signal.SIGTERM)
-"""Those that end the process at once when they come a second time. A terminal that closes and SLURM's advance warning
-do not: they say nothing about the checkpoint that is being written."""
+REPEATED = (signal.SIGINT, signal.SIGTERM)
+"""The signals that end the process at once when they are repeated. SIGHUP and SLURM's advance warning do not: whoever
+sends them does not ask to give up the checkpoint."""
 
 SAME_EVENT = 1.0
 """Seconds within which signals count as one: Ctrl-C reaches every process of the terminal, and torchrun, SLURM and
@@ -49,8 +49,8 @@ scripts pass on what the processes they started have received too."""
 
 _received: signal.Signals | None = None  # the first signal to this process
 _agreed: BaseException | None = None  # the exception that all ranks exit with
-_training: int | None = None  # number of the process that trains, also in its forks
-_second: threading.Timer | None = None  # makes a second signal end this process
+_training: int | None = None  # process id of the training, also in its forks
+_second: threading.Timer | None = None  # calls end_at_next_signal
 
 
 class Interrupted(BaseException):
@@ -74,14 +74,14 @@ def end_at_once() -> None:
 
 
 def listen() -> None:
-    """From now on the signals request a stop."""
+    """From now on ``SIGNALS`` request a stop."""
     global _training
     _training = os.getpid()
-    set_handlers(SIGNALS, note)
+    set_handlers(SIGNALS, on_signal)
 
 
 def forget() -> None:
-    """A training of this process has ended, or another one begins."""
+    """Reset the state of this module: a training of this process has ended, or another one begins."""
     global _received, _agreed, _training, _second
     if _second is not None:
         _second.cancel()
@@ -99,7 +99,7 @@ def set_handlers(numbers: Sequence[signal.Signals], handler: Any) -> None:
             ending.at_end.callback(signal.signal, number, before or signal.SIG_DFL)
 
 
-def note(number: int, _: Any) -> None:
+def on_signal(number: int, _: Any) -> None:
     """The handler of a training process. Its forks, which inherit it, obey a SIGTERM and ignore the others."""
     global _received, _second
     if os.getpid() != _training:
@@ -110,7 +110,7 @@ def note(number: int, _: Any) -> None:
     if _received is not None:
         return
     _received = signal.Signals(number)
-    _second = threading.Timer(SAME_EVENT, obey_the_next)
+    _second = threading.Timer(SAME_EVENT, end_at_next_signal)
     _second.daemon = True
     _second.start()
     if not dist.is_initialized() or dist.get_rank() == 0:  # not through logging, whose stream may be in use
@@ -119,13 +119,13 @@ def note(number: int, _: Any) -> None:
             os.write(2, f"{_received.name}: {text}\n".encode())
 
 
-def obey_the_next() -> None:
-    """From now on ``IMPATIENT`` signals end this process, whatever it waits for.
+def end_at_next_signal() -> None:
+    """From now on ``REPEATED`` signals end this process, whatever it waits for.
 
     Not with ``signal.signal``: Python calls handlers in the main thread only, which may wait for another rank for ever.
     """
-    for number in IMPATIENT:
-        if signal.getsignal(number) == note:
+    for number in REPEATED:
+        if signal.getsignal(number) == on_signal:
             ctypes.CDLL(None).signal(int(number), None)  # None: the default
 
 
@@ -277,14 +277,14 @@ def keep_workers():
         def set_worker_signal_handlers():
             previous()
             if _training is not None and os.getpid() != _training:
-                obey_the_parent_only()
+                ignore_signals_of_others()
 
         return set_worker_signal_handlers
 
     wrap_once(signal_handling, "_set_worker_signal_handlers", make)
 
 
-def obey_the_parent_only() -> None:
+def ignore_signals_of_others() -> None:
     """In a forked process: ignore all signals that stop a training, except for a SIGTERM that the parent sends.
 
     The process also ends within a second after its parent.

@@ -28,9 +28,10 @@ from ..interop.fairseq_checkpoints import is_fine_tuned, require_speech_model
 from ..interop.fairseq_models import adopt_fairseqs_hubert
 from ..modules.frame_grid import TRUNK
 from ..ranges import COUNT, COUNT_OR_0
+from ..runs.origin import first_difference
 from ..runs.updates import WholeUpdates
-from .generation import KINDS, Decoding, DecodingConfig
-from .pretraining import require_data, require_room, split_names
+from .generation import SYMBOL_KINDS, Decoding, DecodingConfig
+from .pretraining import require_data, require_longest_fits, split_names
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +133,8 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         """
         from ..data.check import validate_manifest
 
-        if "data_selector" in kwargs:  # fairseq's trainer passes it for the training split
+        training = "data_selector" in kwargs  # fairseq's trainer passes it for the training split
+        if training:
             self.trained_on = split
         task_cfg = task_cfg or self.cfg
         if not task_cfg.labels:
@@ -151,7 +153,7 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         if task_cfg.multi_corpus_keys is None:
             dataset = self.datasets[split]
             warn_of_crowded_targets(split, [dataset.get_label(i).split() for i in range(len(dataset))], dataset.sizes)
-        if "data_selector" in kwargs:  # fairseq's trainer passes it for the training split
+        if training:
             self.data_digests = fingerprint(self.datasets[split])
 
     def made_with(self) -> dict[str, Any]:
@@ -181,7 +183,7 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
             limit = setting("task.max_sample_size", self.cfg.max_sample_size)
             raise UserError(f"{limit}: every utterance is longer; raise it")
         max_tokens = audio_batch_size(longest, max_tokens, max_sentences)
-        require_room(self, dataset, max_tokens, f"{longest} samples", longest)
+        require_longest_fits(self, dataset, max_tokens, f"{longest} samples", longest)
         self.batches = super().get_batch_iterator(dataset, max_tokens=max_tokens, max_sentences=max_sentences, **kwargs)
         return self.batches
 
@@ -230,12 +232,12 @@ def check_post_process(post_process: str, symbols: Sequence[str]) -> None:
     kind, name = symbol_kind(symbols), setting("criterion.post_process", post_process)
     if kind != "none" and post_process != kind:
         raise UserError(
-            f"{name}: the dictionary has {KINDS[kind]}, so that the wer of validations would not be a word error rate; "
-            f"set {setting('criterion.post_process', kind)}"
+            f"{name}: the dictionary has {SYMBOL_KINDS[kind]}, so that the wer of validations would not be a word "
+            f"error rate; set {setting('criterion.post_process', kind)}"
         )
     if kind == "none" and post_process != "none":
         logger.warning(
-            f"{name}: the dictionary has {KINDS[kind]}, so that the wer of validations is the share of wrong "
+            f"{name}: the dictionary has {SYMBOL_KINDS[kind]}, so that the wer of validations is the share of wrong "
             f"utterances; set {setting('criterion.post_process', 'none')}, and "
             f"{setting('checkpoint.best_checkpoint_metric', 'uer')}, the error rate of the symbols"
         )
@@ -245,13 +247,10 @@ def check_same_dictionary(ours: Dictionary, saved: Dictionary, path: Path) -> No
     """Raise ``UserError`` unless two dictionaries give every symbol the same index."""
     if ours == saved:
         return
-    pairs = enumerate(zip(ours.symbols, saved.symbols))
-    index = next((i for i, (a, b) in pairs if a != b), min(len(ours), len(saved)))
-    here, there = (d.symbols[index] if index < len(d) else "nothing" for d in (ours, saved))
     raise UserError(
-        f"{path} ({len(ours)} symbols) is not the dictionary in the checkpoint ({len(saved)} symbols): index {index} "
-        f"is {here!r} in the file, {there!r} in the checkpoint; use the data folder (or "
-        f"{setting('task.labels')}) of the fine-tuning"
+        f"{path} ({len(ours)} symbols) is not the dictionary in the checkpoint ({len(saved)} symbols): "
+        f"{first_difference(ours.symbols, saved.symbols)}; use the data folder (or {setting('task.labels')}) of the "
+        "fine-tuning"
     )
 
 

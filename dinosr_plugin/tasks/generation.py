@@ -34,12 +34,12 @@ UNSUPPORTED_GENERATION = {
 }
 """Options of fairseq-generate that have no meaning for CTC, with the value that they must keep."""
 
-KINDS = {
+SYMBOL_KINDS = {
     "letter": "letters and the word boundary |",
     "sentencepiece": "word pieces",
     "none": "neither the word boundary | nor word pieces",
 }
-"""Kinds of symbols, as ``symbol_kind`` names them, in messages."""
+"""Kind of symbols (``symbol_kind``) -> how messages describe it."""
 
 
 @dataclass
@@ -85,7 +85,7 @@ class DecodingConfig(AudioFinetuningConfig):
     beam_threshold: float = field(
         default=50.0,
         metadata={
-            "range": Range(0, 1e6, above=True, below=True),
+            "range": Range(0, 1e6, exclude_low=True, exclude_high=True),
             "help": "for decoder=beam and lexicon: drop hypotheses whose score is more than this (natural logarithm) "
             "below the best; lower is faster",
         },
@@ -133,7 +133,7 @@ class Decoding:
         """
         check_generation_options(args)
         check_decoder_options(self.cfg)
-        spell_words(args, self.target_dictionary.symbols)
+        score_words(args, self.target_dictionary.symbols)
         blank = self.target_dictionary.index(self.blank_symbol)
         lm = (extra_gen_cls_kwargs or {}).get("lm_model")  # from --lm-path
         decoder = build_decoder(
@@ -191,7 +191,7 @@ def check_generation_options(args: Any) -> None:
         raise UserError("--print-alignment soft: CTC has no attention; use --print-alignment hard")
 
 
-def spell_words(args: Any, symbols: Sequence[str]) -> None:
+def score_words(args: Any, symbols: Sequence[str]) -> None:
     """Have ``fairseq-generate`` print and score words, whether or not ``--post-process`` says so.
 
     Where the symbols are whole units, such as phones, the scorer calls their error rate UER.
@@ -209,12 +209,12 @@ def spell_words(args: Any, symbols: Sequence[str]) -> None:
     kind, chosen, scoring = symbol_kind(symbols), cfg.common_eval.post_process, getattr(cfg.scoring, "_name", None)
     is_rate = scoring in ("wer", "dinosr_wer")
     if chosen not in (None, "none", kind):
-        raise UserError(f"--post-process {chosen}: the dictionary has {KINDS[kind]}; omit it")
+        raise UserError(f"--post-process {chosen}: the dictionary has {SYMBOL_KINDS[kind]}; omit it")
     if kind == "none":
         if scoring == "dinosr_wer":
             cfg.scoring.scored_unit = "symbol"
         elif is_rate:
-            logger.warning(f"the error rate below counts symbols of the dictionary, which has {KINDS[kind]}")
+            logger.warning(f"the error rate below counts symbols of the dictionary, which has {SYMBOL_KINDS[kind]}")
     elif chosen is None:
         cfg.common_eval.post_process = kind
     elif chosen == "none" and is_rate:

@@ -133,7 +133,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
             # would read the first batches before that.
             kwargs["data_buffer_size"] = max(1, kwargs.get("data_buffer_size", 0))
         longest = longest_utterance(dataset, self.max_positions()[0])
-        require_room(self, dataset, max_tokens, f"{longest} samples after cropping", longest)
+        require_longest_fits(self, dataset, max_tokens, f"{longest} samples after cropping", longest)
         # fairseq sets the epoch of a mixture of corpora, not of its parts
         for corpus in getattr(dataset, "datasets", {}).values():
             corpus.set_epoch(epoch)
@@ -174,8 +174,8 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         model.start_from(to_trunk(trunk_of(loaded), file), file)
         normalize = expects_normalized_waves(cfg)
         if normalize != bool(self.cfg.normalize):
-            setting = f"task.normalize={str(normalize).lower()}"
-            raise UserError(f"model.start_from={file}: was trained with {setting}; set {setting}")
+            field = f"task.normalize={str(normalize).lower()}"
+            raise UserError(f"model.start_from={file}: was trained with {field}; set {field}")
         rate = cfg.task.get("sample_rate", self.cfg.sample_rate)
         if rate != self.cfg.sample_rate:
             raise UserError(
@@ -273,14 +273,15 @@ def require_data(cfg: Any) -> None:
         raise UserError("task.data: not given; add task.data=DIR, the folder that `dinosr manifest` wrote")
 
 
-def require_room(task: Any, dataset: FairseqDataset, max_tokens: int | None, what: str, longest: int) -> None:
-    """Raise UserError, which names the field that was set, if the longest utterance does not fit in a batch.
+def require_longest_fits(task: Any, dataset: FairseqDataset, max_tokens: int | None, what: str, longest: int) -> None:
+    """Raise UserError if the longest utterance does not fit in a batch; the message names the field to change.
 
     Args:
         task: has ``datasets`` and ``trained_on``, the name of the training split, or None if nothing is trained.
         dataset: the one that batches are made of.
         max_tokens: samples in a batch; None: there is no limit.
-        what: the longest utterance in the message. ``longest``: its samples.
+        what: how the message describes the longest utterance.
+        longest: its samples.
     """
     if max_tokens is None or longest <= max_tokens:
         return

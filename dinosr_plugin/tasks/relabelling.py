@@ -7,7 +7,7 @@ shares most frames: the matching that leaves most labels unchanged.
 All ranks take part and have the same labels afterwards, whatever their number, because the features of an utterance do
 not depend on who computes them. Labels are saved in ``<save_dir>/labels``, and checkpoints record which of these files
 they were trained on, so that a run that was killed before, during or after a refresh resumes as if it had not been. A
-signal that stops the run breaks a refresh off: it is made again when the run resumes.
+signal that stops the run interrupts a refresh, which starts again when the run resumes.
 Validation splits get labels from the same clusters.
 """
 
@@ -252,9 +252,9 @@ def layer_frames(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (row, features (F, D) float32) for this rank's share of the rows, in any order.
 
-    Files that cannot be read are left out, and so is the rest once this rank has received a signal. ``normalize``: with
-    ``standardize``. Batches are planned for all ranks together, so that the composition of a batch does not depend on
-    their number.
+    Files that cannot be read are left out, and so are the remaining ones once this rank has received a signal.
+    ``normalize``: with ``standardize``. Batches are planned for all ranks together, so that the composition of a batch
+    does not depend on their number.
     """
     reader, sizes = reader_of(model), {row: Samples(int(dataset.sizes[row])) for row in rows}
     batches = plan_batches(sizes, sizes, BATCH_SAMPLES, reader.pads)[rank() :: n_ranks()]

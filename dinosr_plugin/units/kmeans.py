@@ -235,10 +235,10 @@ class KMeans:
                 f"{path}: not a k-means file, or damaged; create it again with `dinosr kmeans fit`"
             ) from error
         shape = (meta.k, meta.width)
-        is_one = (
+        is_valid = (
             centroids.dtype == np.float32 and centroids.shape == shape and 0 < meta.k <= MAX_UNITS and meta.width > 0
         )
-        if not is_one or not np.isfinite(centroids).all():
+        if not is_valid or not np.isfinite(centroids).all():
             raise UserError(
                 f"{path}: damaged: its centroids are not {(meta.k, meta.width)} finite float32 numbers; "
                 "create it again with `dinosr kmeans fit`"
@@ -277,7 +277,7 @@ def write_labels(
     tsv, out = Path(tsv), Path(out)
     kmeans.require_same(features.width)
     names = manifest_names(tsv, features)
-    new_dictionary(out, kmeans.meta.k)  # raises an error before the work, and not after it
+    new_dictionary(out, kmeans.meta.k)  # raises its errors before the work
     frames = 0
     from tqdm import tqdm
 

@@ -38,7 +38,7 @@ from ..files import (
     unwritable,
     write_files,
 )
-from .unit_files import require_place
+from .unit_files import check_timing
 
 DTYPES = ("float16", "float32")
 CODE_DTYPES = ("uint8", "uint16", "uint32")  # of units
@@ -72,8 +72,8 @@ class FolderInfo:
     first_centre: float | None = None
 
     def check(self) -> None:
-        """Raises ValueError for values that no folder has."""
-        require_place(self.rate, self.first_centre or 0.0)
+        """Raises ValueError for impossible values."""
+        check_timing(self.rate, self.first_centre or 0.0)
         if self.dtype not in DTYPES + CODE_DTYPES:
             raise ValueError(f"dtype is {self.dtype!r}, not one of {', '.join(DTYPES + CODE_DTYPES)}")
         if self.width < 1 or self.utterances < 1 or self.frames < 0:

@@ -17,8 +17,8 @@ from ..data.manifest import duplicate_ids, is_number, read_rows, shorten, uttera
 from ..errors import UserError
 from ..files import is_file, read_lines, read_record, text_output, write_files
 
-# A unit is an index of tables of counts, whose size the largest unit determines: phones x units, speakers x units. The
-# largest codebook in use, the product of the two of 320 in wav2vec 2.0, has 102,400 units.
+# Units are indices into tables of counts (phones x units, speakers x units), whose size the largest unit determines.
+# The largest codebook in use, the product of the two of 320 in wav2vec 2.0, has 102,400 units.
 MAX_UNITS = 1 << 17
 
 
@@ -36,8 +36,8 @@ class UnitInfo:
     size: int | None = None
 
     def check(self) -> None:
-        """Raises ValueError for values that no units have."""
-        require_place(1.0 if self.rate is None else self.rate, self.first_centre)
+        """Raises ValueError for impossible values."""
+        check_timing(1.0 if self.rate is None else self.rate, self.first_centre)
         if self.size is not None and not 0 < self.size <= MAX_UNITS:
             raise ValueError(f"size is {self.size}, not between 1 and {MAX_UNITS}")
 
@@ -49,8 +49,8 @@ class UnitInfo:
         return UnitInfo(rate, self.first_centre - 0.5 / self.rate + 0.5 / rate, self.size)
 
 
-def require_place(rate: float, first_centre: float) -> None:
-    """Raises ValueError for frames per second and for a time of frame 0, in seconds, that no frames have."""
+def check_timing(rate: float, first_centre: float) -> None:
+    """Raises ValueError for an impossible rate (frames per second) or time of the first frame (seconds)."""
     if not 1e-3 <= rate <= 1e6:
         raise ValueError(f"rate is {rate}, not between 0.001 and 1000000 a second")
     if not abs(first_centre) <= 1e6:

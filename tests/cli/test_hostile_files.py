@@ -16,13 +16,13 @@ import pytest
 import dinosr_plugin
 from dinosr_plugin.errors import UserError
 from support.entry_points import ARGUMENTS, NEW, TOGETHER, Argument, Outcome, arguments_of, call, faults, value_of
-from support.hostile import CODE
+from support.hostile_checkpoints import CODE
+from support.hostile_files import BYTES, CHECKPOINTS, DEVICES, FEW, FEW_CHECKPOINTS, KINDS, NAMES, make
 from support.limits import GB, TooSlow, at_most, in_a_child
 from support.reading import copy_valid_files
 from support.recogniser import run_generate
 from support.two_stages import train_stage
 from support.valid_files import write_valid_files
-from support.zoo import BYTES, CHECKPOINTS, DEVICES, FEW, FEW_CHECKPOINTS, KINDS, NAMES, make
 
 SECONDS = 10
 MEMORY = 3 * GB  # `dinosr kmeans fit` reserves two

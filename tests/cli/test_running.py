@@ -216,7 +216,7 @@ def test_a_second_signal_ends_a_command_at_once(tmp_path):
 def test_an_ignored_signal_stays_ignored_and_handlers_are_restored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with running.ended_by_signals():
+        with running.end_on_signals():
             assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
             assert signal.getsignal(signal.SIGTERM) is running.end
             if (child := os.fork()) == 0:
@@ -250,8 +250,8 @@ WITH_OUT = {
 
 
 def test_every_output_is_claimed():
-    assert set(WITH_OUT.values()) == {"file", "folder", "new folder", "own"}
-    assert [name for name, kind in WITH_OUT.items() if kind == "own"] == ["features", "units"]
+    assert set(WITH_OUT.values()) == {"file", "folder", "new folder", "parts"}
+    assert [name for name, kind in WITH_OUT.items() if kind == "parts"] == ["features", "units"]
 
 
 def arguments_of(parser: argparse.ArgumentParser) -> list[str]:
@@ -266,7 +266,7 @@ def arguments_of(parser: argparse.ArgumentParser) -> list[str]:
     return given
 
 
-@pytest.mark.parametrize("name", [name for name, kind in WITH_OUT.items() if kind != "own"])
+@pytest.mark.parametrize("name", [name for name, kind in WITH_OUT.items() if kind != "parts"])
 def test_an_output_that_another_command_writes_is_refused_at_once(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     kind = WITH_OUT[name]
@@ -275,8 +275,8 @@ def test_an_output_that_another_command_writes_is_refused_at_once(name, tmp_path
     script = f"""
 import argparse, time
 from pathlib import Path
-from dinosr_plugin.cli.running import claimed
-with claimed(argparse.Namespace(out=Path("out"), out_kind={kind!r})):
+from dinosr_plugin.cli.running import claim_out
+with claim_out(argparse.Namespace(out=Path("out"), out_kind={kind!r})):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -286,7 +286,7 @@ with claimed(argparse.Namespace(out=Path("out"), out_kind={kind!r})):
         assert other.stdout.readline() == "held\n"
         began = time.monotonic()
         assert cli.main([*name.split(), *arguments_of(COMMANDS[name]), "--out", "out"]) == 1
-        message = f"error: --out out: another process (process {other.pid} on {os.uname().nodename}) writes there; "
+        message = f"error: --out out: another process (process {other.pid} on {os.uname().nodename}) is writing there; "
         assert capsys.readouterr().err == f"{message}wait for it to end, or give another name\n"
         assert time.monotonic() - began < 5
     finally:

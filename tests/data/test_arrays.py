@@ -46,7 +46,7 @@ BAD = {
 }
 
 
-def test_good_files(tmp_path):
+def test_valid_files_are_read(tmp_path):
     (tmp_path / "a.npy").write_bytes(GOOD)
     (tmp_path / "a.npz").write_bytes(archive_of(GOOD))
     with ArrayArchive(tmp_path / "a.npz") as archive:

@@ -78,7 +78,7 @@ def test_unreadable_parts(flac, tmp_path):
     assert not parts_are_exact(tmp_path / "none.wav") and parts_are_exact(path)
     with pytest.raises(AudioError, match="50000 samples, but 50001 in the manifest"):
         read_part(path, SAMPLES + 1, 0, 10)
-    with pytest.raises(AudioError, match="its end cannot be read"):
+    with pytest.raises(AudioError, match="truncated"):
         read_part(path, SAMPLES, SAMPLES - 5, 10)
     with pytest.raises(AudioError, match="no such file"):
         read_part(tmp_path / "none.wav", 10, 0, 10)
@@ -196,7 +196,7 @@ def test_more_samples_than_in_the_manifest_are_not_decoded(tmp_path, monkeypatch
 
 
 def test_what_both_header_and_manifest_claim_is_not_allocated(sound, tmp_path):
-    with pytest.raises(AudioError, match="unreadable or truncated|its end cannot be read"):
+    with pytest.raises(AudioError, match="truncated"):
         read_wave(claiming_flac(tmp_path / "a.flac", sound), (1 << 36) - 1)
     with pytest.raises(AudioError, match="truncated"):
         read_header(tmp_path / "a.flac")

@@ -69,7 +69,7 @@ def test_labels_survive_writing_and_reading(tmp_path_factory, rows):
     assert list(label_lines(labels)) == path.read_text().splitlines()
 
 
-def test_kinds():
+def test_the_kind_of_a_path():
     assert (
         label_kinds(None) == label_kinds("") == []
         and label_kinds("km") == ["km"]

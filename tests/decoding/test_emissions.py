@@ -94,7 +94,7 @@ def test_damaged(tmp_path, content):
     [("blank", 6), ("blank", -1), ("blank", "0"), ("samples", [1]), ("samples", [1, "2"]), ("samples", [0, 1]),
      ("files", "ab"), ("symbols", 1), ("labels", []), ("other", 1)],
 )  # fmt: skip
-def test_metadata_that_cannot_be(field, value, tmp_path):
+def test_impossible_metadata_is_refused(field, value, tmp_path):
     meta = json.dumps({**asdict(META), field: value}).encode()
     np.savez(tmp_path / "dev.npz", meta=np.frombuffer(meta, dtype=np.uint8))
     with pytest.raises(UserError, match="dev.npz: not an emission file, or damaged; remove it"):

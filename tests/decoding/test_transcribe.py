@@ -221,7 +221,7 @@ def damaged(folder: Path) -> dict:
         "text.wav": "unreadable.*; remove it or fetch it again",
         "zero.wav": "zero bytes long; remove it",
         "folder.wav": "is a folder; give the files in it",
-        "nan.wav": "contains NaN or infinite samples; remove the file",
+        "nan.wav": "contains NaN or infinite samples; remove it",
         "cut.wav": "truncated.*; fetch it again",
         "cut.flac": "unreadable or truncated .*; remove it or fetch it again",
         "hole.flac": "(unreadable or )?truncated.*; .*fetch it again",

@@ -102,6 +102,6 @@ def test_table_and_summary():
 
 def test_the_rate_of_phones_is_called_uer():
     assert [rate_name(symbols) for symbols in (["|", "A"], ["\u2581A"], ["AA", "B"])] == ["WER", "WER", "UER"]
-    trials = [replace(trial(0, 0, 50), name="UER")]
+    trials = [replace(trial(0, 0, 50), rate_name="UER")]
     assert "UER 50.00" in summary(trials, 7) and "UER at LM weight" in tuning_table(trials)
     assert "WER" not in summary(trials, 7) + tuning_table(trials)

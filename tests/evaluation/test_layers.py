@@ -172,7 +172,7 @@ def test_what_another_process_uses_does_not_make_room(corpus, tmp_path):
     os.utime(used.folder, (1e9, 1e9))
     new = cache_of(tmp_path, corpus, reader)
     new.max_bytes = new.size
-    with another_process("share", used.folder):
+    with another_process("read_lock", used.folder):
         new.fill()
         assert used.folder.is_dir()
     new.make_room()
@@ -188,6 +188,6 @@ def test_a_pass_waits_for_another_process_that_computes_the_same(corpus, tmp_pat
         began = time.monotonic()
         assert len(cache["layer_0"]) == 3 and time.monotonic() - began > 0.5
     assert any("waiting for another process" in record.getMessage() for record in caplog.records)
-    with cache.used():
+    with cache.pin():
         pass
     assert [path.name for path in tmp_path.iterdir()] == [cache.folder.name]

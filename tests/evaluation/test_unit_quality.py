@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from dinosr_plugin import cli
+from dinosr_plugin.checkpoints.file import is_torch_file
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.phones import PhoneAlignment
 from dinosr_plugin.evaluation.sources import short_names
 from dinosr_plugin.evaluation.speech import Speech
-from dinosr_plugin.evaluation.unit_quality import is_checkpoint, unit_files
+from dinosr_plugin.evaluation.unit_quality import unit_files
 from dinosr_plugin.units.codes import dedup
 from dinosr_plugin.units.unit_files import UnitInfo, read_labelled_units, write_units
 
@@ -65,10 +66,10 @@ def test_checkpoints_are_recognised_by_content(tmp_path):
         ("d.km", b"", False),
     ):
         (tmp_path / name).write_bytes(content)
-        assert is_checkpoint(tmp_path / name) == expected
-    assert not is_checkpoint(tmp_path)
-    with pytest.raises(UserError, match="gone: cannot be read"):
-        is_checkpoint(tmp_path / "gone")
+        assert is_torch_file(tmp_path / name) == expected
+    assert not is_torch_file(tmp_path)
+    with pytest.raises(UserError, match="gone: no such file"):
+        is_torch_file(tmp_path / "gone")
 
 
 def test_files_of_a_folder_are_in_numerical_order(tmp_path):

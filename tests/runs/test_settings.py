@@ -35,7 +35,7 @@ def start(*overrides: str, config: str = "dinosr_tiny") -> None:
         ("optimization.lr=[]", "optimization.lr: empty; give at least one number in brackets"),
         (
             "optimization.lr=[0.1,0.2]",
-            "optimization.lr=[0.1, 0.2]: the schedule tri_stage has one rate; give only that",
+            "optimization.lr=[0.1, 0.2]: the schedule tri_stage takes one rate; give only one",
         ),
         ("optimization.update_freq=[0]", "optimization.update_freq=[0]: must be between 1 and 1000000000"),
         ("optimization.clip_norm=nan", "optimization.clip_norm=nan: must be between 0 and 1000000000"),
@@ -103,7 +103,7 @@ def test_a_warm_up_that_is_longer_than_the_run_is_mentioned(caplog):
 
 
 @pytest.mark.parametrize("betas", ["(0.9,0.98)", "[0, 0.5]", [0.9, 0.999], OmegaConf.create([0.9, 0.98])])
-def test_betas(betas):
+def test_valid_betas_are_accepted(betas):
     check_betas(betas)
 
 

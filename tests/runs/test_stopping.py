@@ -299,7 +299,9 @@ def test_a_folder_that_a_run_writes_into_is_refused_to_another(data, tmp_path, i
             assert run.is_alive()
             time.sleep(0.05)
         before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-        message = rf"checkpoint.save_dir={folder}: another process \(process {run.pid} on .*\) writes there; wait for"
+        message = (
+            rf"checkpoint.save_dir={folder}: another process \(process {run.pid} on .*\) is writing there; wait for"
+        )
         with pytest.raises(UserError, match=message):
             train(data, folder, *SCHEDULE, "optimization.max_update=3")
         with pytest.raises(RuntimeError, match=r"exit statuses \[1, 1\]"):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dinosr_plugin.checkpoints.file import is_torch_file
 from dinosr_plugin.checkpoints.load import load_model
 from dinosr_plugin.checkpoints.opening import open_reader
 from dinosr_plugin.data import audio, bpe, labels, manifest
@@ -26,7 +27,6 @@ from dinosr_plugin.evaluation.sources import open_features, open_units
 from dinosr_plugin.evaluation.speech import Speech
 from dinosr_plugin.evaluation.table import RowTable
 from dinosr_plugin.evaluation.training_log import read_pretraining_log
-from dinosr_plugin.evaluation.unit_quality import is_checkpoint
 from dinosr_plugin.evaluation.zerospeech.pairs import lexical
 from dinosr_plugin.evaluation.zerospeech.semantic import read_features
 from dinosr_plugin.evaluation.zerospeech.submission import evaluate
@@ -189,7 +189,7 @@ READERS = {
     "options of CPC_audio": Reader("cpc_audio/checkpoint_args.json", TEXT, features_of("cpc_audio/checkpoint_30.pt")),
     "fine-tuned checkpoint": Reader("model.pt", ARCHIVE, lambda folder: load_recogniser(folder / "model.pt")),
     "any checkpoint": Reader("model.pt", ARCHIVE, lambda folder: load_model(folder / "model.pt")),
-    "checkpoint or units": Reader("dinosr.pt", ARCHIVE, lambda folder: is_checkpoint(folder / "dinosr.pt")),
+    "checkpoint or units": Reader("dinosr.pt", ARCHIVE, lambda folder: is_torch_file(folder / "dinosr.pt")),
     "updates of a checkpoint": Reader("dinosr.pt", ARCHIVE, lambda folder: updates_of(folder / "dinosr.pt")),
     "checkpoint of a run": Reader("run/checkpoint_last.pt", ARCHIVE, resume),
     "language model": Reader(

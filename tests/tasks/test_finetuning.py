@@ -33,7 +33,7 @@ from dinosr_plugin.tasks.finetuning import (
     audio_batch_size,
     frames_needed,
 )
-from dinosr_plugin.tasks.generation import spell_words
+from dinosr_plugin.tasks.generation import score_words
 from support import paths
 from support.training import PLUGIN, SMALL, read_config
 
@@ -81,7 +81,8 @@ def test_the_blank_is_the_first_symbol(data):
 
 
 @pytest.mark.parametrize(
-    "symbols, message", [(["|", "B", "A"], "index 5 is 'A'"), (["|", "A"], r"7 symbols.*6 symbols.*'B'.*'nothing'")]
+    "symbols, message",
+    [(["|", "B", "A"], "index 5 is 'A'"), (["|", "A"], r"7 symbols.*6 symbols.*'B'.*nothing in the checkpoint")],
 )
 def test_a_checkpoint_with_another_dictionary_is_refused(data, symbols, message):
     with pytest.raises(UserError, match=message) as error:
@@ -290,11 +291,11 @@ def generation(scoring: str, post_process: str | None):
 def test_text_is_words_whether_or_not_that_is_asked_for(kind, scoring):
     for chosen in (None, kind):
         cfg = generation(scoring, chosen)
-        spell_words(cfg.generation, SYMBOLS[kind])
+        score_words(cfg.generation, SYMBOLS[kind])
         assert cfg.common_eval.post_process == kind
 
 
-def test_the_generator_of_the_task_spells_words(data):
+def test_the_generator_of_the_task_returns_words(data):
     cfg = generation("dinosr_wer", None)
     make_task(data).build_generator([], cfg.generation)
     assert cfg.common_eval.post_process == "letter" and cfg.scoring.scored_unit == "word"
@@ -302,9 +303,9 @@ def test_the_generator_of_the_task_spells_words(data):
 
 def test_the_error_rate_of_phones_is_not_called_wer(caplog):
     cfg = generation("dinosr_wer", None)
-    spell_words(cfg.generation, SYMBOLS["none"])
+    score_words(cfg.generation, SYMBOLS["none"])
     assert cfg.common_eval.post_process is None and cfg.scoring.scored_unit == "symbol"
-    spell_words(generation("wer", "none").generation, SYMBOLS["none"])
+    score_words(generation("wer", "none").generation, SYMBOLS["none"])
     assert "the error rate below counts symbols of the dictionary" in caplog.text
 
 
@@ -330,13 +331,13 @@ def test_the_error_rate_of_phones_is_not_called_wer(caplog):
 )
 def test_post_processing_of_other_symbols_is_refused(kind, scoring, chosen, message):
     with pytest.raises(UserError) as error:
-        spell_words(generation(scoring, chosen).generation, SYMBOLS[kind])
+        score_words(generation(scoring, chosen).generation, SYMBOLS[kind])
     assert str(error.value).startswith(message)
 
 
 def test_symbols_can_be_printed_where_no_words_are_scored():
     cfg = generation("bleu", "none")
-    spell_words(cfg.generation, SYMBOLS["letter"])
+    score_words(cfg.generation, SYMBOLS["letter"])
     assert cfg.common_eval.post_process == "none"
 
 

@@ -199,7 +199,7 @@ def test_unreadable_files_keep_their_labels(data, tmp_path):
 
 
 @pytest.mark.parametrize("moment", ["plan_batches", "cluster", "matching"])
-def test_a_signal_breaks_a_refresh_off(data, tmp_path, moment, monkeypatch):
+def test_a_signal_interrupts_a_refresh(data, tmp_path, moment, monkeypatch):
     """With a checkpoint of the beginning of the epoch; the run that resumes from it is the same bit for bit."""
     run(data, tmp_path / "whole", 9)
     parts, broken_off = tmp_path / "parts", moment != "matching"  # after which no rank waits for another
@@ -214,7 +214,7 @@ def test_a_signal_breaks_a_refresh_off(data, tmp_path, moment, monkeypatch):
     assert not differences(checkpoint(tmp_path / "whole"), checkpoint(parts))
 
 
-def test_a_signal_to_one_rank_breaks_a_refresh_off_on_both(data, tmp_path, monkeypatch):
+def test_a_signal_to_one_rank_interrupts_a_refresh_on_both(data, tmp_path, monkeypatch):
     run(data, tmp_path / "whole", 5, ranks=2)
     parts, plan_batches = tmp_path / "parts", relabelling.plan_batches
 

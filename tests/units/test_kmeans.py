@@ -535,7 +535,7 @@ def test_truncated_files_and_other_files(fitted, tmp_path):
     "field, value",
     [("k", "6"), ("k", 10**12), ("width", 0), ("rate", "x"), ("inertia", float("nan")), ("features", 1), ("other", 1)],
 )
-def test_metadata_that_cannot_be(fitted, field, value, tmp_path):
+def test_impossible_metadata_is_refused(fitted, field, value, tmp_path):
     meta = json.dumps({**asdict(fitted.meta), field: value}).encode()
     np.savez(tmp_path / "km.npz", centroids=fitted.centroids, meta=np.frombuffer(meta, dtype=np.uint8))
     with pytest.raises(UserError, match="km.npz: (not a k-means file|damaged)"):

@@ -258,7 +258,7 @@ def test_damaged_folders(tmp_path):
         ("utterances", 0), ("frames", -1), ("frames", 10**30), ("digest", 1), ("other", 1),
     ],
 )  # fmt: skip
-def test_metadata_that_cannot_be(field, value, tmp_path):
+def test_impossible_metadata_is_refused(field, value, tmp_path):
     folder = write(tmp_path / "mfcc")
     meta = json.loads((folder / "meta.json").read_text())
     (folder / "meta.json").write_text(json.dumps({**meta, field: value}))
@@ -267,7 +267,7 @@ def test_metadata_that_cannot_be(field, value, tmp_path):
 
 
 @pytest.mark.parametrize("length", ["9" * 30, "²", "-5", "5.0"])
-def test_numbers_of_frames_that_cannot_be(length, tmp_path):
+def test_impossible_numbers_of_frames_are_refused(length, tmp_path):
     folder = write(tmp_path / "mfcc")
     index = folder / "features_1_of_1.tsv"
     index.write_text(index.read_text().replace("\t5\n", f"\t{length}\n"))

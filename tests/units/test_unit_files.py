@@ -34,13 +34,13 @@ def test_ids_that_no_codebook_has(unit, tmp_path):
         ("size", 0), ("size", 10**12), ("size", "2"), ("size", 2.5), ("other", 1),
     ],
 )  # fmt: skip
-def test_information_that_cannot_be_is_named(field, value, tmp_path):
+def test_an_impossible_field_is_named(field, value, tmp_path):
     (tmp_path / "a.units.json").write_text(json.dumps({**asdict(UnitInfo(50.0, 0.0125, 100)), field: value}))
     with pytest.raises(UserError, match=f"a.units.json: (field )?{field} is .*; remove it and give --rate"):
         read_info(tmp_path / "a.units")
 
 
-def test_information_that_can_be(tmp_path):
+def test_valid_fields_are_read(tmp_path):
     for info in (UnitInfo(50.0, 0.0125, 100), UnitInfo(None, 0.0), UnitInfo(12.5, -0.02, MAX_UNITS)):
         (tmp_path / "a.units.json").write_text(json.dumps(asdict(info)))
         assert read_info(tmp_path / "a.units") == info

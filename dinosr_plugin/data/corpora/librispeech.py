@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ...errors import UserError
-from ...files import read_lines
+from ...files import is_folder, read_lines
 from ..audio import (
     MONO_COPIES,
     SUFFIXES,
@@ -76,10 +76,10 @@ def librilight_splits(root: Path, workers: int) -> list[Split]:
     lists every problem of the files.
     """
     root = absolute(root)
-    if (root / "librispeech_finetuning").is_dir():
+    if is_folder(root / "librispeech_finetuning"):
         root = root / "librispeech_finetuning"
     for needed in ("1h/0", "9h"):
-        if not (root / needed).is_dir():
+        if not is_folder(root / needed):
             advice = "give the folder librispeech_finetuning of Libri-light's limited-resource release"
             raise UserError(f"{root}: contains no folder {needed}; {advice}")
     hours = LIBRILIGHT["train_10h"]
@@ -106,13 +106,12 @@ def find_parts(root: Path, wanted: list[str] | None) -> list[Path]:
     Raises UserError if there are none, or if one of the ``wanted`` parts is missing.
     """
     root = absolute(root)
-    if not root.is_dir():
+    if not is_folder(root):
         raise UserError(f"{root}: no such folder; give the folder that contains LibriSpeech's parts")
-    if (root / "LibriSpeech").is_dir():
+    if is_folder(root / "LibriSpeech"):
         root = root / "LibriSpeech"
-    folders = (
-        [root] if is_part(root) else sorted(folder for folder in root.iterdir() if folder.is_dir() and is_part(folder))
-    )
+    inside = (folder for folder in root.iterdir() if is_folder(folder) and is_part(folder))
+    folders = [root] if is_part(root) else sorted(inside)
     names = [folder.name for folder in folders]
     if not folders:
         raise UserError(

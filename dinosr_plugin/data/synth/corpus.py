@@ -24,7 +24,7 @@ from tqdm import tqdm
 from ...errors import UserError
 from ...files import kind_of, output, read_json, write_lines
 from ..audio import SAMPLE_RATE, write_sound
-from ..workers import serve_parent
+from ..workers import set_up_worker
 from . import espeak, grammar
 
 PARTS = ("train", "dev")
@@ -325,5 +325,5 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[tuple[dict, list[str]]]:
     if workers == 1:
         yield from bar(map(_speak_all, jobs))
         return
-    with multiprocessing.Pool(workers, serve_parent) as pool:
+    with multiprocessing.Pool(workers, set_up_worker) as pool:
         yield from bar(pool.imap(_speak_all, jobs))

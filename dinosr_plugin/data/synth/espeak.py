@@ -118,7 +118,7 @@ class Espeak:
         self._chunks.clear()
         self._marks.clear()
         raw = text.encode()
-        with _silent_stderr(), _signals_wait():
+        with _silent_stderr(), _deferred_signals():
             status = self._lib.espeak_Synth(
                 raw, ctypes.c_size_t(len(raw) + 1), 0, _POS_CHARACTER, 0, _CHARS_UTF8, None, None
             )
@@ -173,8 +173,8 @@ def _private_copy(library: str) -> ctypes.CDLL:
 
 
 @contextlib.contextmanager
-def _signals_wait() -> Iterator[None]:
-    """Handles signals after a call of the C library: ctypes forgets an exception that is raised in a callback."""
+def _deferred_signals() -> Iterator[None]:
+    """Within this context signals wait: ctypes drops an exception that is raised in a callback of the C library."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from support.hostile import CODE, DAMAGED, Touch
+from support.hostile_checkpoints import CODE, DAMAGED, Touch
 
 Writer = Callable[[Path, Path], object]
 """``write(path, marker)`` makes ``path``; if its code runs, the file ``marker`` appears."""
