@@ -36,7 +36,8 @@ class AllocationLimit(TorchDispatchMode):
 
     def __init__(self, size: int, name: str):
         super().__init__()
-        self.left, self.name = size + self.SLACK, name
+        self.left: float = size + self.SLACK
+        self.name = name
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if not any(isinstance(arg, Tensor) for arg in args):  # else no new values: a view, a copy, in place
