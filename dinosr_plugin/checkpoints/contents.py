@@ -15,6 +15,7 @@ MAX_CONFIG_DEPTH = 50
 MAX_TENSORS = 1_000_000
 MAX_SHARED = 4  # elements of all tensors for each byte of the file; tensors may share their memory
 MAX_UPDATES = 10**12
+MAX_EPOCHS = 10**9  # also of batches in an epoch
 CONV_FIELDS = ("conv_feature_layers", "conv_aggregator_layers", "feature_encoder_spec")
 COUNT_FIELDS = re.compile(r"(encoder|decoder|conv|final)_\w*(layers|dim|heads|groups|size)|conv_pos")
 REFERENCE = re.compile(r"\$\{[\w.]+\}")  # to another field; with a colon it would call a resolver of OmegaConf
@@ -43,8 +44,8 @@ def require_fairseq(state: dict[str, Any], size: int) -> None:
         if not isinstance(part, dict | Namespace) or not isinstance(name_of(part), str):
             raise Damaged(f"cfg.{name} does not name a {name}")
     check_history(state)
-    if not isinstance(state.get("extra_state"), dict | None):
-        raise Damaged("extra_state is not a dictionary")
+    check_extra_state(state.get("extra_state"))
+    check_optimizer(state.get("last_optimizer_state"))
     check_task_state(state.get("task_state"))
 
 
@@ -130,6 +131,41 @@ def check_history(state: dict[str, Any]) -> None:
     n_updates = history[-1].get("num_updates", 0)
     if type(n_updates) is not int or not 0 <= n_updates <= MAX_UPDATES:
         raise Damaged(f"num_updates={shortened(n_updates)} in its optimizer_history is not a number of updates")
+    for field in ("criterion_name", "optimizer_name"):  # fairseq prints them
+        name = history[-1].get(field) or "none"
+        if not isinstance(name, str) or not name.isidentifier():
+            raise Damaged(f"{field} in its optimizer_history is not a name")
+
+
+def check_extra_state(extra: Any) -> None:
+    """Raises Damaged unless the place in the data and the meters are as fairseq saves them.
+
+    fairseq creates meters by calling whatever has the name that the file states.
+    """
+    from fairseq.logging import meters
+
+    if not isinstance(extra, dict | None):
+        raise Damaged("extra_state is not a dictionary")
+    place, groups = ((extra or {}).get(name) for name in ("train_iterator", "metrics"))
+    numbers = [place.get(name, 0) for name in ("epoch", "iterations_in_epoch")] if isinstance(place, dict) else []
+    if place is not None and not (numbers and all(type(n) is int and 0 <= n <= MAX_EPOCHS for n in numbers)):
+        raise Damaged("extra_state.train_iterator is not a place in the data")
+    entries = groups.values() if isinstance(groups, dict) else [groups or []]
+    for entry in (one for group in entries for one in (group if isinstance(group, list) else [group])):
+        kind = vars(meters).get(str(entry[2])) if isinstance(entry, tuple) and len(entry) == 4 else None
+        if not isinstance(kind, type) or not issubclass(kind, meters.Meter) or not isinstance(entry[3], dict):
+            raise Damaged("extra_state.metrics contains something else than meters")
+
+
+def check_optimizer(state: Any) -> None:
+    """Raises Damaged unless the state of an optimizer is a dictionary with groups of parameters, if it has these."""
+    if not isinstance(state, dict | None):
+        raise Damaged("last_optimizer_state is not a dictionary")
+    groups, values = ((state or {}).get(name) for name in ("param_groups", "state"))
+    if not isinstance(groups, list | None) or not isinstance(values, dict | None):
+        raise Damaged("last_optimizer_state has no groups of parameters")
+    if not all(isinstance(group, dict) for group in groups or []):
+        raise Damaged("last_optimizer_state has groups of something else than parameters")
 
 
 def check_task_state(task_state: Any) -> None:

@@ -6,8 +6,9 @@ that a checkpoint from a stranger is safe to open:
 - It is data: torch's ``weights_only`` stays on, which refuses Python objects. Two harmless classes are allowed.
 - It is intact: the checksums of its records are compared, once for each file and process.
 - Its config is data, too (``contents``): no text of it is evaluated (``compat.evaluation``), no resolver of OmegaConf
-  is called, so that nothing of the environment gets into a model, and no path or command in it is used, except for
-  folders of dictionaries.
+  is called, so that nothing of the environment gets into a model, and no command in it is used. Of the paths in it
+  those of dictionaries are opened and, by ``fairseq-generate`` with fairseq's own tasks, those of embeddings and of
+  other checkpoints: only regular files, and as data, too.
 - Its sizes are bounded by the size of the file: a model is not built if it is much larger than the file (``building``).
 
 YAML files are different: a config, ``--config-dir`` or an override may name code to run (``common.user_dir``,

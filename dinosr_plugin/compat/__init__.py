@@ -26,6 +26,7 @@ def apply():
     evaluation.parse_instead_of_evaluating()
     checkpoints.check_loaded_checkpoints()
     checkpoints.check_built_models()
+    checkpoints.open_only_files_of_embeddings()
     checkpoints.split_only_lists_of_paths()
     messages.one_line_errors()
     messages.one_line_errors_in_hydra()

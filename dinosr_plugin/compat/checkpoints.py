@@ -4,6 +4,7 @@ import os
 
 from ..checkpoints.building import building
 from ..checkpoints.file import read_checkpoint, read_fairseq_checkpoint
+from ..files import require_file
 from .wrapping import wrap_once
 
 
@@ -44,6 +45,19 @@ def check_built_models():
         return load
 
     wrap_once(checkpoint_utils, "load_model_ensemble_and_task", make)
+
+
+def open_only_files_of_embeddings():
+    """fairseq reads embeddings from whatever path a checkpoint's config names: from a pipe it would wait for ever."""
+    from fairseq import utils
+
+    def make(previous):
+        def parse(embed_path):
+            return previous(require_file(embed_path, "give a checkpoint without the path of embeddings"))
+
+        return parse
+
+    wrap_once(utils, "parse_embedding", make)
 
 
 def split_only_lists_of_paths():

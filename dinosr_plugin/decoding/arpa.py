@@ -7,6 +7,7 @@ word can be that of ``<unk>``.
 import gzip
 import re
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import UserError
@@ -16,6 +17,7 @@ HEAD = 1 << 16  # bytes in which an ARPA file states its sizes, comments before 
 LINE_BYTES = 4  # of the shortest n-gram: a probability, a tab, a word, a line break
 MAX_RATIO = 1032  # the highest compression of deflate
 BINARY = b"mmap lm "  # KenLM's own format
+MAX_LINE = 1 << 20  # bytes of a line in a compressed file
 GZIP = b"\x1f\x8b"
 MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 REMEDY = "give an n-gram model (.arpa or .bin)"
@@ -26,7 +28,7 @@ def read_vocabulary(path: str | Path) -> frozenset[str] | None:
 
     Raises:
         UserError: the file cannot be read, is not UTF-8 without a byte order mark, or states more n-grams than fit into
-            it. The message begins with ``--lm``.
+            it, or is compressed and contains lines without end. The message begins with ``--lm``.
     """
     with open_file(path, REMEDY) as file:
         size, start = Path(path).stat().st_size, file.read(HEAD)
@@ -37,6 +39,8 @@ def read_vocabulary(path: str | Path) -> frozenset[str] | None:
     if start.startswith(BINARY):
         return None
     compressed = start.startswith(GZIP)
+    if compressed:
+        require_lines(path)
     counts = stated_counts(unpacked_head(path) if compressed else start)
     if sum(counts) * LINE_BYTES > size * (MAX_RATIO if compressed else 1):
         what = f"its header states {sum(counts)} n-grams, more than fit into {size} bytes"
@@ -56,6 +60,14 @@ def unpacked_head(path: str | Path) -> bytes:
             return unpacked.read(HEAD)
     except (OSError, EOFError, zlib.error):
         return b""
+
+
+def require_lines(path: str | Path) -> None:
+    """Raises UserError for a compressed file with a line that KenLM would fill the memory with."""
+    with suppress(EOFError, zlib.error, gzip.BadGzipFile), open_file(path, REMEDY) as file, gzip.open(file) as unpacked:
+        while block := unpacked.read(MAX_LINE):
+            if len(block) == MAX_LINE and b"\n" not in block:
+                raise UserError(f"--lm {path}: a line of more than {MAX_LINE} bytes; {REMEDY}")
 
 
 def stated_counts(head: bytes) -> list[int]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import UserError
-from ..files import is_file, is_folder, parse_json, read_lines
+from ..files import is_file, is_folder, parse_json, read_lines, require_file, scan
 
 Records = list[dict[str, float]]
 INNER = "train_inner"  # the folder of TensorBoard's files that are written every ``common.log_interval`` updates
@@ -73,9 +73,11 @@ def _event_records(folder: Path, subset: str) -> dict[int, dict[str, float]]:
             "install it with `pip install tensorboard`, or give the JSON log"
         ) from error
     inside = folder / (subset or INNER)
-    events = EventAccumulator(
-        str(inside if inside.is_dir() else folder), size_guidance={SCALARS: 0}, purge_orphaned_data=False
-    ).Reload()
+    read = inside if inside.is_dir() else folder
+    for entry in scan(read):
+        if "tfevents" in entry.name:  # TensorBoard would wait for ever for a pipe
+            require_file(entry.path, "remove it")
+    events = EventAccumulator(str(read), size_guidance={SCALARS: 0}, purge_orphaned_data=False).Reload()
     records: dict[int, dict[str, float]] = {}
     for name in events.Tags()[SCALARS]:
         for event in sorted(events.Scalars(name), key=lambda event: event.wall_time):

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from fairseq import checkpoint_utils, utils
+from fairseq.tasks.audio_finetuning import AudioFinetuningConfig, AudioFinetuningTask
 from omegaconf import OmegaConf
 
 import dinosr_plugin
@@ -34,6 +35,7 @@ from dinosr_plugin.tasks.finetuning import DinoSRFinetuningConfig, DinoSRFinetun
 from dinosr_plugin.units.language_model import UnitLanguageModel
 from support import hostile_checkpoints as hostile
 from support.fairseq_models import fairseq_checkpoint, fine_tuned_checkpoint
+from support.limits import at_most
 from support.paths import GOLDEN, PLUGIN
 
 CHECKPOINT = GOLDEN / "official_format_tiny.pt"
@@ -366,6 +368,18 @@ def test_other_language_models_are_refused(tmp_path, arch):
 def test_a_language_model_opens_no_other_file(tmp_path):
     path = saved_language_model(tmp_path / "lm.pt", arch="lstm_lm", decoder_embed_path="/dev/zero")
     assert "its embeddings are in another file" in refusal(UnitLanguageModel, path)
+
+
+def test_embeddings_are_not_read_from_a_pipe(tmp_path):
+    """fairseq would wait for ever: ``fairseq-generate --task audio_finetuning`` builds any model of fairseq."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "dict.ltr.txt").write_text("A 1\n")
+    options = {"arch": "lstm_lm", "decoder_embed_path": str(tmp_path / "pipe"), "labels": "ltr"}
+    torch.save(hostile.language_model(**options), tmp_path / "x.pt")
+    task = AudioFinetuningTask(AudioFinetuningConfig(data=str(tmp_path), labels="ltr"))
+    load = lambda path: checkpoint_utils.load_model_ensemble([str(path)], task=task)
+    with at_most(10):
+        assert "pipe: is a pipe or a device" in refusal(load, tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize("field, value", [("decoder_embed_dim", 10**9), ("decoder_layers", 10**9)])

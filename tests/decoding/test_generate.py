@@ -11,7 +11,7 @@ import torch
 
 from dinosr_plugin.decoding import CTCGenerator, score_generate_output
 from dinosr_plugin.errors import UserError
-from support import hostile
+from support import hostile_checkpoints as hostile
 from support.recogniser import TEXTS, run_generate
 
 SEARCHES = {

@@ -380,6 +380,14 @@ def test_more_n_grams_than_fit_into_the_file_are_not_allocated(counts, compresse
         read_vocabulary(path)
 
 
+def test_a_compressed_line_without_end_is_refused(tmp_path):
+    """KenLM would fill the memory with it: 1 MB of such a file unpacks to 1 GB."""
+    path = tmp_path / "a.arpa.gz"
+    path.write_bytes(gzip.compress(LOOP.encode() + b"a" * 3_000_000))
+    with pytest.raises(UserError, match=f"--lm {path}: a line of more than 1048576 bytes"):
+        read_vocabulary(path)
+
+
 @needs_flashlight
 @pytest.mark.parametrize(
     "content", [b"", b"\0", b"\\data\\\n", b"mmap lm ", gzip.compress(b"x")[:12], LOOP.encode()[:50]]

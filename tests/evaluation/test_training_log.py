@@ -1,5 +1,6 @@
 """Reading fairseq's logs: JSON and TensorBoard files."""
 
+import os
 import sys
 
 import pytest
@@ -7,6 +8,7 @@ from tensorboardX import SummaryWriter
 
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.training_log import curve, read_training_log
+from support.limits import at_most
 
 LOG = """Namespace {not json}
 {"epoch": 1, "update": 0.5, "loss": "4.5", "num_updates": "10", "lr": "0.001", "clip": "no"}
@@ -77,6 +79,12 @@ def test_event_files_of_a_resumed_run(tmp_path):
     assert curve(read_training_log(tmp_path, "dev"), "loss_0") == [(10, 7)]
     (tmp_path / "empty").mkdir()
     assert read_training_log(tmp_path / "empty") == []
+
+
+def test_a_pipe_among_event_files_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "events.out.tfevents.1.host")
+    with at_most(10), pytest.raises(UserError, match="tfevents.1.host: is a pipe or a device"):
+        read_training_log(tmp_path)
 
 
 def test_event_files_without_tensorboard(tmp_path, monkeypatch):

@@ -366,6 +366,14 @@ SENSELESS: dict[str, Writer] = {
     "task unknown": with_value("dinosr", "cfg", "task", "_name", value="perpetuum_mobile"),
     "arguments of text": with_value("dinosr", "args", value="--arch dinosr"),
     "no history": with_value("dinosr", "optimizer_history", value=[]),
+    "meter that is none": with_value("dinosr", "extra_state", "metrics", value={"a": [(0, "loss", "__loader__", {})]}),
+    "meters of text": with_value("dinosr", "extra_state", "metrics", value={"a": "loss"}),
+    "epoch huge": with_value("dinosr", "extra_state", "train_iterator", value={"epoch": 10**12}),
+    "place of text": with_value("dinosr", "extra_state", "train_iterator", value="epoch"),
+    "optimizer of text": with_value("dinosr", "last_optimizer_state", value={"state": {}, "param_groups": "none"}),
+    "name of a criterion": with_value(
+        "dinosr", "optimizer_history", value=[{"num_updates": 1, "criterion_name": "\x1b[31mA"}]
+    ),
     "history of text": with_value("dinosr", "optimizer_history", value="none"),
     "updates of text": with_value("dinosr", "optimizer_history", value=[{"num_updates": "many"}]),
     "updates nan": with_value("dinosr", "optimizer_history", value=[{"num_updates": float("nan")}]),
