@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from dinosr_plugin import files
 from dinosr_plugin.errors import UserError
+from dinosr_plugin.files.paths import unreadable
 
 REMEDY = "give another file"
 HOLD = """
@@ -399,3 +400,16 @@ def test_temporary_folders_of_killed_processes_are_removed(tmp_path, monkeypatch
 def test_an_error_of_the_system_names_the_file_and_the_remedy(number, remedy):
     message = str(files.system_error(OSError(number, os.strerror(number), "a/b\n.txt")))
     assert message.startswith(f"a/b\\n.txt: {os.strerror(number)}; ") and remedy in message
+
+
+@pytest.mark.parametrize(
+    "number, remedy",
+    {
+        errno.EMFILE: "close other files",
+        errno.EACCES: "correct its permissions",
+        errno.EINVAL: "give a manifest",
+    }.items(),
+)
+def test_the_remedy_for_an_unreadable_file_suits_the_error(number, remedy):
+    error = unreadable("train.tsv", OSError(number, os.strerror(number)), "give a manifest")
+    assert remedy in str(error)

@@ -31,6 +31,8 @@ def apply():
     messages.one_line_errors()
     messages.one_line_errors_in_hydra()
     messages.one_line_worker_errors()
+    messages.one_line_killed_workers()
+    messages.one_line_log_errors()
     messages.one_line_save_dir_error()
     messages.printable_log_records()
     messages.open_log_file_once()

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import warnings
+from contextlib import suppress
 
 import torch
 
@@ -79,6 +80,28 @@ class PrintableRecord(logging.LogRecord):
         return printable(message) if self.name.startswith("dinosr_plugin.") else escaped(message)
 
 
+def one_line_log_errors():
+    """A log that cannot be written, as on a full disk, is one line instead of a traceback for each of its records.
+
+    The run continues, and what is logged while the log cannot be written is missing in it.
+    """
+
+    def make(previous):
+        def handle_error(self, record):
+            error = sys.exc_info()[1]
+            if not isinstance(error, OSError):
+                previous(self, record)
+            elif not getattr(self, "failed_before", False):
+                self.failed_before = True
+                name = getattr(self, "baseFilename", "log")
+                with suppress(OSError, AttributeError):  # the terminal is gone
+                    print(f"warning: {unwritable(name, error)}; lines are missing until then", file=sys.stderr)
+
+        return handle_error
+
+    wrap_once(logging.Handler, "handleError", make)
+
+
 def one_line_worker_errors():
     """torch adds the traceback of a data loader's worker process to the message of its error.
 
@@ -94,6 +117,27 @@ def one_line_worker_errors():
         return reraise
 
     wrap_once(torch._utils.ExceptionWrapper, "reraise", make)
+
+
+def one_line_killed_workers():
+    """torch raises a RuntimeError, and fairseq prints a traceback, when the system has killed a worker process."""
+    from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+    def make(previous):
+        def try_get_data(self, *args, **kwargs):
+            try:
+                return previous(self, *args, **kwargs)
+            except RuntimeError as error:
+                if "exited unexpectedly" not in str(error):
+                    raise
+                raise UserError(
+                    "dataset.num_workers: a worker process was killed, perhaps because memory ran out; lower it, or "
+                    "dataset.max_tokens, then run the same command again to resume from the newest checkpoint"
+                ) from error
+
+        return try_get_data
+
+    wrap_once(_MultiProcessingDataLoaderIter, "_try_get_data", make)
 
 
 def one_line_save_dir_error():

@@ -22,6 +22,10 @@ REMEDIES = {
     errno.EIO: "check the disk",
     errno.ESTALE: "check the network file system",
 }
+REMEDIES_OF_SYSTEM = {
+    number: REMEDIES[number] for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE)
+}
+"""Those of errors that another file would not avoid."""
 NOT_A_FILE = {"nothing": "no such file", "folder": "is a folder, not a file", "other": "is a pipe or a device"}
 """What messages say about a path of another kind (``kind_of``) where a file is needed."""
 
@@ -100,7 +104,11 @@ def remove(path: str | Path) -> None:
 
 
 def unreadable(path: str | Path, error: Exception, remedy: str) -> UserError:
-    """The UserError for an error of the system while a file is read."""
+    """The UserError for an error of the system while a file is read; ``remedy`` is for errors of the file itself."""
+    number = getattr(error, "errno", None)
+    remedy = (
+        "correct its permissions" if number in (errno.EACCES, errno.EPERM) else REMEDIES_OF_SYSTEM.get(number, remedy)
+    )
     return UserError(f"{path}: cannot be read ({reason_of(error)}); {remedy}")
 
 

@@ -119,6 +119,31 @@ def test_an_error_about_a_file_is_one_line_and_nothing_follows_ctrl_c(monkeypatc
     assert len(seen) == 1
 
 
+class Killed(torch.utils.data.Dataset):
+    """A dataset whose worker process dies."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        os._exit(9)
+
+
+def test_a_killed_worker_is_one_line():
+    with pytest.raises(UserError, match="dataset.num_workers: a worker process was killed"):
+        next(iter(torch.utils.data.DataLoader(Killed(), num_workers=1)))
+
+
+def test_a_log_on_a_full_disk_is_one_line(capsys):
+    handler = logging.FileHandler("/dev/full")
+    for _ in range(3):
+        handler.handle(logging.makeLogRecord({"name": "train", "msg": "update 1"}))
+    handler.stream = None  # closing would flush what cannot be written
+    line = "warning: /dev/full: cannot be written (No space left on device); free some space; lines are missing until"
+    printed = capsys.readouterr().err
+    assert printed.startswith(line) and printed.count("\n") == 1
+
+
 def test_an_error_about_a_file_is_one_line_in_hydra(monkeypatch, capsys):
     from hydra._internal.utils import run_and_report
 
