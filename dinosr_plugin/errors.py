@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # control characters: terminals obey them
@@ -40,6 +40,28 @@ def printable(text: str) -> str:
 def escaped(text: str) -> str:
     """The text with control characters as escapes, except for line feeds and tabs."""
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
+class PrintableStream:
+    """A text stream whose terminal no name from outside controls: control characters are written as escapes.
+
+    Except for line feeds and tabs, and for a carriage return at the beginning, with which progress bars are redrawn.
+    """
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        begin = "\r" if text.startswith("\r") else ""
+        self.stream.write(begin + escaped(text[len(begin) :]))
+        return len(text)
+
+    def writelines(self, lines) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def setting(name: str, value: Any = None) -> str:

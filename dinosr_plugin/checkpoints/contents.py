@@ -199,7 +199,7 @@ def is_dictionary(value: Any) -> bool:
     numbers = [*indices.values(), *specials]
     return (
         len(symbols) == len(counts)
-        and all(isinstance(symbol, str) for symbol in [*symbols, *indices])
+        and all(isinstance(symbol, str) and not {"\n", "\r"} & set(symbol) for symbol in [*symbols, *indices])
         and all(type(count) is int for count in counts)
         and all(type(number) is int and 0 <= number < len(symbols) for number in numbers)
     )

@@ -7,9 +7,9 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any
 
-from ..errors import UserError, escaped
+from ..errors import PrintableStream, UserError
 from ..files import claim_folder, claim_name, claim_new, new_folders, system_error
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
@@ -107,28 +107,6 @@ os.register_at_fork(after_in_child=restore_signals)  # the signals end worker pr
 
 
 # ---- streams ---------------------------------------------------------------------------------------------------------
-
-
-class PrintableStream:
-    """A text stream that writes control characters as escapes, so that no name from outside controls the terminal.
-
-    Line feeds and tabs are kept, and so is a carriage return at the beginning, with which progress bars are redrawn.
-    """
-
-    def __init__(self, stream: TextIO):
-        self.stream = stream
-
-    def write(self, text: str) -> int:
-        begin = "\r" if text.startswith("\r") else ""
-        self.stream.write(begin + escaped(text[len(begin) :]))
-        return len(text)
-
-    def writelines(self, lines) -> None:
-        for line in lines:
-            self.write(line)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
 
 
 @contextlib.contextmanager

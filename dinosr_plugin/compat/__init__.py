@@ -35,6 +35,7 @@ def apply():
     messages.one_line_log_errors()
     messages.one_line_save_dir_error()
     messages.printable_log_records()
+    messages.printable_generation()
     messages.open_log_file_once()
     messages.silence_weight_norm_warning()
     data.dictionaries_as_text()

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import torch
 
-from ..errors import UserError, escaped, printable
+from ..errors import PrintableStream, UserError, escaped, printable
 from ..files import system_error, unwritable
 from .wrapping import wrap_once
 
@@ -72,6 +72,16 @@ def printable_log_records():
     """
 
     logging.setLogRecordFactory(PrintableRecord)
+
+
+def printable_generation():
+    """``fairseq-generate`` prints the symbols of dictionaries as they are, which may come from a stranger's checkpoint."""
+    from fairseq_cli import generate
+
+    def make(previous):
+        return lambda cfg, output_file: previous(cfg, PrintableStream(output_file))
+
+    wrap_once(generate, "_main", make)
 
 
 class PrintableRecord(logging.LogRecord):

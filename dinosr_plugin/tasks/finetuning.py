@@ -6,7 +6,7 @@ with one-line messages, batch sizes that suit audio, and a generator for models 
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Optional
 
@@ -14,7 +14,7 @@ from fairseq import checkpoint_utils
 from fairseq.data import Dictionary, FairseqDataset
 from fairseq.tasks import register_task
 from fairseq.tasks.audio_finetuning import AudioFinetuningTask
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 from .. import compat
 from ..checkpoints.building import DoesNotFit, building
@@ -136,7 +136,7 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         training = "data_selector" in kwargs  # fairseq's trainer passes it for the training split
         if training:
             self.trained_on = split
-        task_cfg = task_cfg or self.cfg
+        task_cfg = with_all_fields(task_cfg or self.cfg)
         if not task_cfg.labels:
             raise UserError("--path: the checkpoint was trained without labels; give one made by fine-tuning")
         if task_cfg.labels != self.cfg.labels:
@@ -225,6 +225,16 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         if str(cfg._name) == "ctc":
             check_post_process(cfg.post_process, self.target_dictionary.symbols)
         return super().build_criterion(cfg, from_checkpoint)
+
+
+def with_all_fields(task_cfg: Any) -> Any:
+    """A checkpoint's config of the task, with the defaults of the fields that it lacks: those of later versions."""
+    if OmegaConf.is_config(task_cfg):
+        with open_dict(task_cfg):
+            for known in fields(DinoSRFinetuningConfig):
+                if known.name not in task_cfg and known.default is not MISSING:
+                    task_cfg[known.name] = known.default
+    return task_cfg
 
 
 def check_post_process(post_process: str, symbols: Sequence[str]) -> None:

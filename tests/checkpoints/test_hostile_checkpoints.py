@@ -448,14 +448,16 @@ def test_views_that_are_larger_together_than_their_file_are_refused(tmp_path):
     assert "is larger than the file" in refusal(load_model, tmp_path / "cpc.pt")
 
 
-@pytest.mark.parametrize("method", ["index", "string", "bos", "__len__"])
-def test_a_dictionary_whose_methods_are_hidden_is_refused(tmp_path, method):
+@pytest.mark.parametrize(
+    "field, value", [("index", 7), ("__len__", 7), ("symbols", ["<s>", "<pad>", "</s>", "a\nH-0", "A"])]
+)
+def test_a_dictionary_with_hidden_methods_or_line_breaks_is_refused(tmp_path, field, value):
     """torch sets whatever attributes the file names."""
     pretrained, path = tmp_path / "pretrained.pt", tmp_path / "x.pt"
     fairseq_checkpoint(pretrained, "wav2vec2")
     fine_tuned_checkpoint(path, pretrained, "audio_finetuning")
     state = torch.load(path)
-    vars(state["task_state"]["target_dictionary"])[method] = 7
+    vars(state["task_state"]["target_dictionary"])[field] = value
     torch.save(state, path)
     assert "target_dictionary is not a dictionary" in refusal(load_model, path)
 

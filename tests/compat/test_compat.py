@@ -1,5 +1,6 @@
 """What importing the plug-in changes in fairseq, torch and NumPy, and what it does not change."""
 
+import io
 import logging
 import os
 import subprocess
@@ -15,10 +16,12 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.data.dictionary import Dictionary
 from fairseq.distributed import utils as distributed_utils
+from fairseq_cli import generate
 from omegaconf import OmegaConf
 
 from dinosr_plugin import compat
 from dinosr_plugin.checkpoints.load import load_model
+from dinosr_plugin.compat import messages
 from dinosr_plugin.errors import UserError
 from support.checkpoints import Ranks, put
 
@@ -222,3 +225,11 @@ def test_a_loaded_checkpoint_reaches_the_other_ranks(tmp_path, monkeypatch):
     assert torch.equal(received["model"]["w"], state["model"]["w"])
     assert received["cfg"] == OmegaConf.to_container(state["cfg"])
     assert set(torch.serialization.get_safe_globals()) == allowed
+
+
+def test_fairseq_generate_prints_no_control_characters(monkeypatch):
+    printed = io.StringIO()
+    monkeypatch.setattr(generate, "_main", lambda cfg, output_file: print("H-0\t\x1b[31mA", file=output_file))
+    messages.printable_generation()
+    generate._main(None, printed)
+    assert printed.getvalue() == "H-0\t\\x1b[31mA\n"
