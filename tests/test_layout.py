@@ -183,7 +183,7 @@ def test_no_code_from_strings_and_no_shell(path):
 WRITING = {"write_text", "write_bytes", "replace", "rename", "save", "savez", "savez_compressed", "tofile", "savefig"}
 MODULES = {"os", "np", "numpy", "shutil", "path", "unfinished", "figure"}  # whose `replace`, `save` ... write
 WRITES_ELSEWHERE = {
-    "dinosr_plugin/data/audio.py": {"sf.write"},  # into memory
+    "dinosr_plugin/data/conversion.py": {"sf.write"},  # into memory
     "dinosr_plugin/data/synth/espeak.py": {"shutil.copy"},  # a library, which is removed at once
     "dinosr_plugin/evaluation/plots/style.py": {"figure.savefig"},  # to the temporary name of an output
     "dinosr_plugin/runs/resuming.py": {"os.replace"},  # a damaged checkpoint gets another name
@@ -233,7 +233,10 @@ def test_the_search_for_writing_finds_it():
 READERS = {
     "text": ("files/", {"json.load", "json.loads", "codecs.open", "io.open"}),
     "arrays": ("data/arrays.py", {"np.load", "np.fromfile", "np.memmap", "np.genfromtxt"}),
-    "sound": ("data/audio.py", {"sf.read", "sf.SoundFile", "sf.info", "soundfile.read", "soundfile.SoundFile"}),
+    "sound": (
+        ("data/audio.py", "data/conversion.py"),  # the latter writes copies
+        {"sf.read", "sf.SoundFile", "sf.info", "soundfile.read", "soundfile.SoundFile"},
+    ),
 }
 """What a file contains -> the module or package that reads such files, and the calls that only it may use."""
 

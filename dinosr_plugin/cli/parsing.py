@@ -83,7 +83,7 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 
 
 def workers(options: argparse.Namespace) -> int:
-    from ..data.audio import default_workers
+    from ..data.audio_files import default_workers
 
     return options.workers or default_workers()
 

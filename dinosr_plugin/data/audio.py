@@ -1,42 +1,24 @@
-"""Audio files on disk: finding them, reading their headers, all or part of their samples, and making 16 kHz mono
-copies.
+"""Audio files on disk: their headers, and all or part of their samples.
 
 A problem with one file is an ``AudioError``; the tools collect these and report them together.
 """
 
-import errno
 import io
-import math
 import os
 import stat
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import soundfile as sf
-from tqdm import tqdm
 
-from ..errors import UserError
-from ..files import require_folder, unwritable, write_bytes
 from ..modules.frame_grid import SAMPLE_RATE
 
-SUFFIXES = (".wav", ".flac", ".ogg")
-# Other formats that libsndfile reads: `convert` makes copies of such files
-CONVERTIBLE = (
-    ".aif", ".aiff", ".aifc", ".au", ".caf", ".mp2", ".mp3", ".nist", ".oga", ".opus", ".rf64", ".snd", ".sph", ".voc",
-    ".w64",
-)  # fmt: skip
-# Formats that libsndfile cannot read
-UNREADABLE = (".3gp", ".aac", ".ac3", ".amr", ".ape", ".m4a", ".m4b", ".mka", ".mp4", ".spx", ".webm", ".wma", ".wv")
 BLOCK = 1 << 20  # samples of all channels decoded at a time (65 s of 16 kHz mono), which bounds the memory
-SECONDS = 60  # of a recording that are converted to 16 kHz at a time
-BATCH = 32  # files per task of a thread: one future for each of a million files would take more memory than the results
 # What a header may claim. Slower recordings hold no speech; 768 kHz is the highest rate of audio converters. The filter
 # that resamples has up to 20 taps for each Hz of the higher rate, so the rate also bounds its size (120 MB).
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz
@@ -51,7 +33,6 @@ NOT_FINITE = "contains NaN or infinite samples; remove it or create it again"
 MONO_COPIES = "make 16 kHz mono copies with `dinosr manifest folder ROOT --convert NEW_DIR --out DIR`"
 REMAKE_MANIFEST = "make the manifest again with `dinosr manifest`"
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -84,66 +65,6 @@ class Sound:
     header: Header
     finite: bool  # no NaN and no infinite sample
     silent: bool  # every sample is exactly zero
-
-
-def find_files(root: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Sorted paths, relative to ``root`` with forward slashes, of the files whose lower-case name ends in a suffix.
-
-    Symbolic links to folders are followed; every folder is visited once. Names that start with a dot (macOS metadata,
-    unfinished files of this package) are left out. Raises OSError for a folder that cannot be read.
-    """
-    paths, seen = [], set()
-    for folder, folders, names in os.walk(root, onerror=raise_error, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link back up the tree
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "lost+found"]
-        for name in names:
-            if name.lower().endswith(suffixes) and not name.startswith("."):
-                paths.append(Path(folder, name).relative_to(root).as_posix())
-    return sorted(paths)
-
-
-def raise_error(error: OSError) -> NoReturn:
-    """``onerror`` of ``os.walk``, which otherwise leaves out folders that cannot be read."""
-    raise error
-
-
-def find_audio(root: Path, convertible: bool = False) -> list[str]:
-    """``find_files`` for .wav, .flac and .ogg files, and ``CONVERTIBLE`` ones if asked for.
-
-    Raises UserError if there are none.
-    """
-    remedy = "give the folder that contains the audio files"
-    require_folder(root, remedy)
-    paths = find_files(root, SUFFIXES + CONVERTIBLE if convertible else SUFFIXES)
-    if not paths:
-        kinds = "sound file that can be converted" if convertible else ".wav, .flac or .ogg file"
-        others = other_sound(root, convertible)
-        raise UserError(f"{root}: contains no {kinds}; {'; '.join(others) if others else remedy}")
-    return paths
-
-
-def other_sound(root: Path, convertible: bool) -> list[str]:
-    """Notes about the sound files that ``find_audio`` leaves out: how many of which kind, and how to use them."""
-    suffixes = [PurePosixPath(path.lower()).suffix for path in find_files(root, CONVERTIBLE + UNREADABLE)]
-    copied = "add --convert NEW_FOLDER, which copies them as 16 kHz mono FLAC"
-    remedies = {
-        CONVERTIBLE: copied,
-        UNREADABLE: "convert each with `ffmpeg -i FILE FILE.flac`, libsndfile cannot read it",
-    }
-    notes = []
-    for kinds, remedy in remedies.items():
-        counts = Counter(suffix for suffix in suffixes if suffix in kinds)
-        if counts and not (convertible and kinds == CONVERTIBLE):
-            listed = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
-            notes.append(f"{listed} file(s) left out; {remedy}")
-    return notes
-
-
-# ---- opening ---------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -254,9 +175,6 @@ def unfinished_lengths(path: Path) -> tuple[int, ...]:
     if chunk is None or chunk.length or not chunk.available or chunk.file_length + 8 > chunk.place + 4:
         return ()
     return (4, chunk.place)
-
-
-# ---- reading ---------------------------------------------------------------------------------------------------------
 
 
 def header_of(file: sf.SoundFile) -> Header:
@@ -412,174 +330,3 @@ def wrong_format(header: Header, rate: int = SAMPLE_RATE) -> str | None:
     if (header.rate, header.channels) == (rate, 1):
         return None
     return f"{header.rate} Hz, {header.channels} channel(s) instead of {rate} Hz, 1 channel"
-
-
-# ---- 16 kHz mono -----------------------------------------------------------------------------------------------------
-
-
-class MonoFile:
-    """The mean of the channels of a file, read in pieces that may overlap: ``with MonoFile(path) as file: file.read``.
-
-    The file is decoded from its start to its end, so that every piece contains the samples of the whole file, whatever
-    the codec (within rounding, for MP3); only the last piece is kept. A piece that begins before the one read last
-    starts again.
-
-    Attributes:
-        header: the file's.
-        peak: largest absolute value so far; NaN if a sample is.
-    """
-
-    def __init__(self, path: Path):
-        self.path, self.stack, self.peak = path, ExitStack(), 0.0
-
-    def __enter__(self) -> "MonoFile":
-        self.file = self.stack.enter_context(open_sound(self.path))
-        self.header = header_of(self.file)
-        self.start, self.kept = 0, np.zeros(0, dtype=np.float32)
-        return self
-
-    def __exit__(self, *error: Any) -> bool | None:
-        return self.stack.__exit__(*error)
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Samples ``start`` to ``stop`` at the file's rate, (stop - start,). Raises AudioError if it ends earlier."""
-        if start < self.start:
-            self.stack.close()
-            self.__enter__()
-        first, parts = self.start, [self.kept]  # the pieces that have been decoded, from sample `first` on
-        end = first + len(self.kept)
-        for block in blocks(self.file, stop - end):
-            mono = block if block.ndim == 1 else block.mean(axis=1)
-            self.peak = float(np.maximum(self.peak, np.abs(mono).max()))  # NaN if one of them is
-            parts.append(mono)
-            end += len(mono)
-            while parts and first + len(parts[0]) <= start:
-                first += len(parts.pop(0))
-        if end < stop:
-            raise AudioError(TRUNCATED)
-        self.start, self.kept = start, np.concatenate([self.kept[:0], *parts])[start - first :]
-        return self.kept[: stop - start]
-
-
-def samples_at_16k(header: Header) -> int:
-    """Length of a file once it is resampled to 16 kHz, rounded up."""
-    return -(-header.samples * SAMPLE_RATE // header.rate)
-
-
-def read_16k(file: MonoFile, start: int, stop: int) -> np.ndarray:
-    """Samples ``start`` to ``stop`` of the audio at 16 kHz, mono: (stop - start,) float32.
-
-    Uses polyphase resampling and the mean of the channels.
-
-    A sample has the same value in whichever range it is read: each range is extended to whole seconds plus one second
-    at both ends, and the resampling filter spans only a few milliseconds. Raises AudioError if the file ends too early.
-    """
-    rate, samples = file.header.rate, file.header.samples
-    if rate == SAMPLE_RATE:
-        return file.read(start, stop)
-    from scipy.signal import resample_poly  # the import takes half a second
-
-    first, last = max(0, start // SAMPLE_RATE - 1), -(-stop // SAMPLE_RATE) + 1  # seconds
-    sound = file.read(first * rate, min(samples, last * rate))
-    shared = math.gcd(rate, SAMPLE_RATE)
-    wave = resample_poly(sound, SAMPLE_RATE // shared, rate // shared)
-    return wave[start - first * SAMPLE_RATE : stop - first * SAMPLE_RATE]
-
-
-@dataclass(frozen=True)
-class Copy:
-    """What ``convert`` has written: samples at 16 kHz, and the peak of the source; 1 is full scale."""
-
-    samples: int
-    peak: float
-
-
-def convert(source: Path, target: Path) -> Copy:
-    """Writes ``source`` as 16 kHz mono 16-bit FLAC, in bounded memory.
-
-    The channels are averaged, and the mean is resampled with a polyphase filter. If the mean exceeds full scale, as in
-    files of floats, the whole file is scaled so that its peak is full scale. The samples of a file that is 16 kHz mono
-    16-bit already are unchanged. Raises AudioError for an unreadable source, UserError for an unwritable target.
-    """
-    with MonoFile(source) as file:
-        write_copy(file, target, 1.0)
-        if file.peak > 1:
-            write_copy(file, target, 1 / file.peak)
-        return Copy(samples_at_16k(file.header), file.peak)
-
-
-def write_copy(file: MonoFile, target: Path, scale: float) -> None:
-    """Write the file at 16 kHz, times ``scale``. Errors as ``convert``."""
-    samples, step = samples_at_16k(file.header), SECONDS * SAMPLE_RATE
-    with writing(target), sf.SoundFile(os.fsencode(target), "w", SAMPLE_RATE, 1, "PCM_16", format="FLAC") as copy:
-        for start in range(0, samples, step):
-            mono = read_16k(file, start, min(samples, start + step)) * np.float32(scale)
-            if not math.isfinite(file.peak):
-                raise OtherAudio(NOT_FINITE)
-            # the resampling filter can overshoot
-            pcm = np.clip(np.rint(mono * 32768), -32768, 32767).astype(np.int16)
-            copy.write(pcm)
-
-
-@contextmanager
-def writing(target: Path) -> Iterator[None]:
-    """Raises UserError if a copy cannot be written. An OSError would be taken for one about the source."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield
-        except sf.SoundFileError as error:
-            write_bytes(target, bytes(1 << 20))  # the system tells why, libsndfile does not
-            raise OSError(errno.EIO, str(error)) from error
-    except OSError as error:
-        raise unwritable(str(target), error) from error
-
-
-def write_sound(path: Path, pcm: np.ndarray) -> None:
-    """Write (T,) int16 at 16 kHz as FLAC or WAV, into the unfinished folder of an output. Raises OSError."""
-    data = io.BytesIO()  # libsndfile does not tell why a file cannot be written, the system does
-    sf.write(data, pcm, SAMPLE_RATE, subtype="PCM_16", format=path.suffix[1:])
-    write_bytes(path, data.getbuffer())
-
-
-# ---- many files ------------------------------------------------------------------------------------------------------
-
-
-def default_workers() -> int:
-    """One thread per CPU, at most 16: with more, the disk or Python itself is the bottleneck."""
-    return min(16, os.cpu_count() or 1)
-
-
-def map_files(work: Callable[[Item], Result], items: list[Item], workers: int, title: str) -> list[Result | AudioError]:
-    """``work(item)`` for every item, in order; where it raises an AudioError, the result is that error.
-
-    Threads suffice because libsndfile decodes without holding Python's global lock. A progress bar is shown on stderr
-    if that is a terminal.
-    """
-
-    def run(batch: list[Item]) -> list[Result | AudioError]:
-        return [result_or_error(work, item) for item in batch]
-
-    batches = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
-    results = []
-    with tqdm(total=len(items), desc=title, unit="file", disable=None) as bar:
-        for batch in run_in_threads(run, batches, workers):
-            results.extend(batch)
-            bar.update(len(batch))
-    return results
-
-
-def result_or_error(work: Callable[[Item], Result], item: Item) -> Result | AudioError:
-    try:
-        return work(item)
-    except AudioError as error:
-        return error
-
-
-def run_in_threads(run: Callable[[list], list], batches: list[list], workers: int) -> Iterator[list]:
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            yield from pool.map(run, batches)
-        except BaseException:  # also Ctrl-C: do not finish the remaining batches first
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise

@@ -17,18 +17,8 @@ import numpy as np
 
 from ..errors import UserError, first_few
 from ..files import is_folder, kind_of, read_lines
-from .audio import (
-    MONO_COPIES,
-    NOT_FINITE,
-    REMAKE_MANIFEST,
-    SAMPLE_RATE,
-    AudioError,
-    Sound,
-    default_workers,
-    map_files,
-    read_sound,
-    wrong_format,
-)
+from .audio import MONO_COPIES, NOT_FINITE, REMAKE_MANIFEST, SAMPLE_RATE, AudioError, Sound, read_sound, wrong_format
+from .audio_files import default_workers, map_files
 from .bpe import words_of_pieces
 from .corpora.librispeech import TRANSCRIPTS, read_transcripts
 from .labels import REMAKE as REMAKE_UNITS

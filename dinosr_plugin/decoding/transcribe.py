@@ -27,15 +27,13 @@ from ..data.audio import (
     SAMPLE_RATE,
     AudioError,
     Header,
-    MonoFile,
     header_of,
     is_truncated,
     open_sound,
-    read_16k,
     read_header,
-    samples_at_16k,
     wrong_format,
 )
+from ..data.conversion import MonoFile, read_16k, samples_at_16k
 from ..errors import CONTROL, UserError, printable
 from ..files import claim_new, kind_of, text_output
 from .base import CTCDecoder

@@ -16,15 +16,14 @@ from hypothesis import strategies as st
 from dinosr_plugin.data import audio
 from dinosr_plugin.data.audio import (
     AudioError,
-    MonoFile,
     OtherAudio,
-    convert,
     parts_are_exact,
     read_header,
     read_part,
     read_sound,
     read_wave,
 )
+from dinosr_plugin.data.conversion import MonoFile, convert
 from dinosr_plugin.errors import UserError
 
 SAMPLES = 50_000

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dinosr_plugin.cli import main
-from dinosr_plugin.data import audio, manifest
+from dinosr_plugin.data import audio, audio_files, manifest
 from dinosr_plugin.data.corpora import folder
 from dinosr_plugin.errors import UserError
 
@@ -552,14 +552,16 @@ def test_map_files_keeps_the_order_and_returns_audio_errors():
             raise audio.AudioError(str(item))
         return item
 
-    answers = audio.map_files(work, list(range(500)), workers=8, title="")
+    answers = audio_files.map_files(work, list(range(500)), workers=8, title="")
     assert [int(str(answer)) for answer in answers] == list(range(500))
     assert [isinstance(answer, audio.AudioError) for answer in answers] == [item % 10 == 3 for item in range(500)]
 
 
 def test_map_files_passes_other_errors_on():
     with pytest.raises(KeyboardInterrupt):
-        audio.map_files(lambda item: (_ for _ in ()).throw(KeyboardInterrupt()), list(range(500)), workers=2, title="")
+        audio_files.map_files(
+            lambda item: (_ for _ in ()).throw(KeyboardInterrupt()), list(range(500)), workers=2, title=""
+        )
 
 
 # ---- small parts -----------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ import dinosr_plugin
 from dinosr_plugin import cli
 from dinosr_plugin.checkpoints.load import load_model
 from dinosr_plugin.cli import main as dinosr
-from dinosr_plugin.data.audio import MonoFile, convert, read_16k
+from dinosr_plugin.data.conversion import MonoFile, convert, read_16k
 from dinosr_plugin.decoding import DECODERS, BestPathDecoder, SearchOptions, build_decoder, transcribe
 from dinosr_plugin.decoding.pace import Pace, format_seconds
 from dinosr_plugin.decoding.recogniser import Recogniser, load_recogniser

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from dinosr_plugin.checkpoints.file import is_torch_file
 from dinosr_plugin.checkpoints.load import load_model
 from dinosr_plugin.checkpoints.opening import open_reader
-from dinosr_plugin.data import audio, bpe, labels, manifest
+from dinosr_plugin.data import audio, bpe, conversion, labels, manifest
 from dinosr_plugin.data.check import check_manifest, validate_labels
 from dinosr_plugin.data.corpora.folder import folder_splits
 from dinosr_plugin.data.corpora.librispeech import librispeech_splits
@@ -62,7 +62,7 @@ def transcripts_with_pieces(folder: Path) -> None:
 
 
 def convert(folder: Path) -> None:
-    audio.convert(folder / WAV, folder / "converted.flac")
+    conversion.convert(folder / WAV, folder / "converted.flac")
 
 
 def rows_of_features(folder: Path) -> None:

@@ -6,18 +6,9 @@ from pathlib import Path, PurePosixPath
 
 from ...errors import UserError, first_few
 from ...files import output, read_text
-from ..audio import (
-    AudioError,
-    Copy,
-    Header,
-    convert,
-    find_audio,
-    find_files,
-    map_files,
-    other_sound,
-    read_header,
-    wrong_format,
-)
+from ..audio import AudioError, Header, read_header, wrong_format
+from ..audio_files import find_audio, find_files, map_files, other_sound
+from ..conversion import Copy, convert
 from ..manifest import (
     ManifestRow,
     Split,

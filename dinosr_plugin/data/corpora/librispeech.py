@@ -15,17 +15,8 @@ from pathlib import Path, PurePosixPath
 
 from ...errors import UserError
 from ...files import is_folder, read_lines
-from ..audio import (
-    MONO_COPIES,
-    SUFFIXES,
-    AudioError,
-    Header,
-    find_audio,
-    find_files,
-    map_files,
-    read_header,
-    wrong_format,
-)
+from ..audio import MONO_COPIES, AudioError, Header, read_header, wrong_format
+from ..audio_files import SUFFIXES, find_audio, find_files, map_files
 from ..manifest import (
     ManifestRow,
     Split,

@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from ...errors import UserError
 from ...files import kind_of, output, read_json, write_lines
-from ..audio import SAMPLE_RATE, write_sound
+from ..audio import SAMPLE_RATE
+from ..conversion import write_sound
 from ..workers import set_up_worker
 from . import espeak, grammar
 

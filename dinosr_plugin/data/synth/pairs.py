@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ...files import output, write_lines
-from ..audio import write_sound
+from ..conversion import write_sound
 from . import espeak, grammar
 from .corpus import Speaker, microphone, roster_speaker, sentences
 from .minimal_pairs import Phones, SentencePair, sentence_pairs, word_pairs

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ....data.audio import default_workers
+from ....data.audio_files import default_workers
 from ....errors import UserError
 from ....units.frames import UtteranceArrays
 from .dtw import Rectangles, edit_distances, in_batches, warped_distances

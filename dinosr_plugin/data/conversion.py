@@ -1,0 +1,145 @@
+"""Sound of any format as 16 kHz mono, in pieces of bounded memory, and copies in that format."""
+
+import errno
+import io
+import math
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile as sf
+
+from ..files import unwritable, write_bytes
+from ..modules.frame_grid import SAMPLE_RATE
+from .audio import NOT_FINITE, TRUNCATED, AudioError, Header, OtherAudio, blocks, header_of, open_sound
+
+SECONDS = 60  # of a recording that are converted to 16 kHz at a time
+
+
+class MonoFile:
+    """The mean of the channels of a file, read in pieces that may overlap: ``with MonoFile(path) as file: file.read``.
+
+    The file is decoded from its start to its end, so that every piece contains the samples of the whole file, whatever
+    the codec (within rounding, for MP3); only the last piece is kept. A piece that begins before the one read last
+    starts again.
+
+    Attributes:
+        header: the file's.
+        peak: largest absolute value so far; NaN if a sample is.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.stack, self.peak = path, ExitStack(), 0.0
+
+    def __enter__(self) -> "MonoFile":
+        self.file = self.stack.enter_context(open_sound(self.path))
+        self.header = header_of(self.file)
+        self.start, self.kept = 0, np.zeros(0, dtype=np.float32)
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self.stack.__exit__(*error)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Samples ``start`` to ``stop`` at the file's rate, (stop - start,). Raises AudioError if it ends earlier."""
+        if start < self.start:
+            self.stack.close()
+            self.__enter__()
+        first, parts = self.start, [self.kept]  # the pieces that have been decoded, from sample `first` on
+        end = first + len(self.kept)
+        for block in blocks(self.file, stop - end):
+            mono = block if block.ndim == 1 else block.mean(axis=1)
+            self.peak = float(np.maximum(self.peak, np.abs(mono).max()))  # NaN if one of them is
+            parts.append(mono)
+            end += len(mono)
+            while parts and first + len(parts[0]) <= start:
+                first += len(parts.pop(0))
+        if end < stop:
+            raise AudioError(TRUNCATED)
+        self.start, self.kept = start, np.concatenate([self.kept[:0], *parts])[start - first :]
+        return self.kept[: stop - start]
+
+
+def samples_at_16k(header: Header) -> int:
+    """Length of a file once it is resampled to 16 kHz, rounded up."""
+    return -(-header.samples * SAMPLE_RATE // header.rate)
+
+
+def read_16k(file: MonoFile, start: int, stop: int) -> np.ndarray:
+    """Samples ``start`` to ``stop`` of the audio at 16 kHz, mono: (stop - start,) float32.
+
+    Uses polyphase resampling and the mean of the channels.
+
+    A sample has the same value in whichever range it is read: each range is extended to whole seconds plus one second
+    at both ends, and the resampling filter spans only a few milliseconds. Raises AudioError if the file ends too early.
+    """
+    rate, samples = file.header.rate, file.header.samples
+    if rate == SAMPLE_RATE:
+        return file.read(start, stop)
+    from scipy.signal import resample_poly  # the import takes half a second
+
+    first, last = max(0, start // SAMPLE_RATE - 1), -(-stop // SAMPLE_RATE) + 1  # seconds
+    sound = file.read(first * rate, min(samples, last * rate))
+    shared = math.gcd(rate, SAMPLE_RATE)
+    wave = resample_poly(sound, SAMPLE_RATE // shared, rate // shared)
+    return wave[start - first * SAMPLE_RATE : stop - first * SAMPLE_RATE]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """What ``convert`` has written: samples at 16 kHz, and the peak of the source; 1 is full scale."""
+
+    samples: int
+    peak: float
+
+
+def convert(source: Path, target: Path) -> Copy:
+    """Writes ``source`` as 16 kHz mono 16-bit FLAC, in bounded memory.
+
+    The channels are averaged, and the mean is resampled with a polyphase filter. If the mean exceeds full scale, as in
+    files of floats, the whole file is scaled so that its peak is full scale. The samples of a file that is 16 kHz mono
+    16-bit already are unchanged. Raises AudioError for an unreadable source, UserError for an unwritable target.
+    """
+    with MonoFile(source) as file:
+        write_copy(file, target, 1.0)
+        if file.peak > 1:
+            write_copy(file, target, 1 / file.peak)
+        return Copy(samples_at_16k(file.header), file.peak)
+
+
+def write_copy(file: MonoFile, target: Path, scale: float) -> None:
+    """Write the file at 16 kHz, times ``scale``. Errors as ``convert``."""
+    samples, step = samples_at_16k(file.header), SECONDS * SAMPLE_RATE
+    with writing(target), sf.SoundFile(os.fsencode(target), "w", SAMPLE_RATE, 1, "PCM_16", format="FLAC") as copy:
+        for start in range(0, samples, step):
+            mono = read_16k(file, start, min(samples, start + step)) * np.float32(scale)
+            if not math.isfinite(file.peak):
+                raise OtherAudio(NOT_FINITE)
+            # the resampling filter can overshoot
+            pcm = np.clip(np.rint(mono * 32768), -32768, 32767).astype(np.int16)
+            copy.write(pcm)
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Raises UserError if a copy cannot be written. An OSError would be taken for one about the source."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield
+        except sf.SoundFileError as error:
+            write_bytes(target, bytes(1 << 20))  # the system tells why, libsndfile does not
+            raise OSError(errno.EIO, str(error)) from error
+    except OSError as error:
+        raise unwritable(str(target), error) from error
+
+
+def write_sound(path: Path, pcm: np.ndarray) -> None:
+    """Write (T,) int16 at 16 kHz as FLAC or WAV, into the unfinished folder of an output. Raises OSError."""
+    data = io.BytesIO()  # libsndfile does not tell why a file cannot be written, the system does
+    sf.write(data, pcm, SAMPLE_RATE, subtype="PCM_16", format=path.suffix[1:])
+    write_bytes(path, data.getbuffer())
