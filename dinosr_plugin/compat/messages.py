@@ -74,7 +74,7 @@ def printable_log_records():
 
 
 def printable_generation():
-    """``fairseq-generate`` prints the symbols of dictionaries as they are, which may come from a stranger's checkpoint."""
+    """``fairseq-generate`` prints the symbols of a checkpoint's dictionary as they are; here as ``PrintableStream``."""
     from fairseq_cli import generate
 
     def make(previous):
