@@ -75,7 +75,7 @@ def printable_log_records():
 
 
 def printable_generation():
-    """``fairseq-generate`` prints the symbols of a checkpoint's dictionary, which may contain control characters."""
+    """``fairseq-generate`` prints the symbols of a checkpoint's dictionary as they are; here as ``PrintableStream``."""
     from fairseq_cli import generate
 
     def make(previous):

@@ -64,11 +64,8 @@ def unpacked_head(path: str | Path) -> bytes:
 
 def require_lines(path: str | Path) -> None:
     """Raises UserError for a compressed file with a line that KenLM would fill the memory with."""
-    with (
-        suppress(EOFError, zlib.error, gzip.BadGzipFile),
-        open_file(path, REMEDY) as file,
-        gzip.open(file, "rb") as unpacked,
-    ):
+    damaged = (EOFError, zlib.error, gzip.BadGzipFile)  # which KenLM reports
+    with suppress(*damaged), open_file(path, REMEDY) as file, gzip.GzipFile(fileobj=file) as unpacked:
         while block := unpacked.read(MAX_LINE):
             if len(block) == MAX_LINE and b"\n" not in block:
                 raise UserError(f"--lm {path}: a line of more than {MAX_LINE} bytes; {REMEDY}")

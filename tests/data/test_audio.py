@@ -13,7 +13,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dinosr_plugin.data import audio
+from dinosr_plugin.data import audio, conversion
 from dinosr_plugin.data.audio import (
     AudioError,
     OtherAudio,
@@ -299,7 +299,7 @@ def test_integers_at_full_scale_are_not_scaled(rate, tmp_path):
 def test_a_copy_does_not_depend_on_how_it_is_divided(rate, sound, tmp_path, monkeypatch):
     soundfile.write(tmp_path / "in.wav", sound * 6, rate, subtype="FLOAT")
     whole = convert(tmp_path / "in.wav", tmp_path / "whole.flac")
-    monkeypatch.setattr(audio, "SECONDS", 1)
+    monkeypatch.setattr(conversion, "SECONDS", 1)
     monkeypatch.setattr(audio, "BLOCK", 777)
     assert convert(tmp_path / "in.wav", tmp_path / "parts.flac") == whole
     assert np.array_equal(int16(tmp_path / "parts.flac"), int16(tmp_path / "whole.flac"))
