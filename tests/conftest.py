@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -17,6 +19,11 @@ import dinosr_plugin
 from support.command_server import commands_without_imports
 from support.once import make_once
 from support.paths import TESTS
+
+with suppress(ValueError):  # not in another thread than the main one
+    # `nohup` and shells in the background ignore these signals, and so would what the tests start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 dinosr_plugin.register()  # tests rely on it in any order, some without importing the package through fairseq
 
@@ -32,6 +39,8 @@ SLOW_FILES = (
     "test_reading.py",
     "runs/test_long_runs.py",
     "runs/test_exact_training.py",
+    "runs/test_stopping.py",
+    "checkpoints/test_hostile_checkpoints.py",
     "tasks/test_relabelling.py",
     "examples/test_deepcluster_chain.py",
     "tasks/test_cpc_training.py",

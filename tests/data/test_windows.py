@@ -253,7 +253,6 @@ def test_utterances_that_are_all_too_short(tmp_path):
         ({"subsample": 0.5}, "task.subsample=0.5"),
         ({"multi_corpus_keys": "a,b"}, "set task.multi_corpus_keys=null"),
         ({"relabel_every": 2}, "task.relabel_every=2"),
-        ({"window_samples": 0}, "task.window_samples=0"),
     ],
 )
 def test_settings_that_exclude_windows(tmp_path, fields, named):
