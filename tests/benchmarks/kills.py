@@ -146,7 +146,13 @@ class Run:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # sums over several threads are rounded differently
         with open(self.folder / "output", "wb") as output:
             process = subprocess.Popen(
-                self.command, cwd=self.folder, env=environment, stdout=output, stderr=output, start_new_session=True
+                self.command,
+                cwd=self.folder,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=obey_signals,
             )
         try:
             yield process
@@ -211,6 +217,12 @@ def kill_once(run: Run, number: int, name: str, moment: float | None) -> Kill | 
         return None  # it had just ended
     made = max(0, run.updates_logged(before) - start)
     return Kill(number, name, moment, made, max(0, made + start - run.updates_saved()), error)
+
+
+def obey_signals() -> None:
+    """In a new process: `nohup` and shells in the background would make it ignore these signals."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def wait_for_the_end(process: subprocess.Popen) -> str:
