@@ -1,5 +1,6 @@
 """Work in a forked process with limits of memory, which may die without harm to the tests."""
 
+import ctypes
 import logging
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 GB = 1 << 30
+PR_SET_PDEATHSIG = 1  # of Linux
 
 
 class TooSlow(BaseException):
@@ -71,6 +73,7 @@ def in_a_child(work: Callable[[], Any], memory: int = GB) -> Any:
 
 
 def limited(work: Callable[[], Any], memory: int, sender: Connection) -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))  # it ends with the test process
     size = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (size + memory, size + memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
