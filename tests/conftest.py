@@ -168,3 +168,16 @@ def fairseq_forgets_runs():
         if module in sys.modules:
             for name in ("best", "num_runs"):
                 vars(getattr(sys.modules[module], function)).pop(name, None)
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers_restored():
+    """Fails a test that leaves another handler behind, which would change what later tests of this process see."""
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM, signal.SIGCHLD]
+    before = list(map(signal.getsignal, numbers))
+    yield
+    after = list(map(signal.getsignal, numbers))
+    for number, handler, left in zip(numbers, before, after):
+        if left is not handler:
+            signal.signal(number, handler)
+    assert after == before

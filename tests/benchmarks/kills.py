@@ -442,7 +442,6 @@ def open_table(options: argparse.Namespace, command: list[str]) -> RowTable:
 
 def main(arguments: list[str] | None = None) -> None:
     options = make_parser().parse_intermixed_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the training, too
     dinosr_plugin.register()  # torch.load then accepts fairseq's classes
     make_folder(options.out)
     with claim(options.out, f"--out {options.out}"):
@@ -459,4 +458,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the training, too
     run_script(main)
