@@ -6,9 +6,9 @@ Spin compares the frames of an utterance with those of a speaker-perturbed copy 
 
     ViewDataset(dataset, [[], [Gain(-6, 6)]], seed=1)  # the utterance as it is, and a copy with a random gain
 
-A new transform is a callable with the signature of ``Transform``; nothing else has to change. A view depends only on
-the seed, the epoch, the utterance and the number of the view: batch size, order, workers, ranks and resuming never
-change it.
+A new transform is a callable with the signature of ``Transform``. A view depends only on the seed, the epoch, the
+utterance and the number of the view: batch size, order, workers, ranks and resuming never change it. The chains that
+users can name in ``task.views`` are in ``data.chains``.
 """
 
 from .. import compat  # noqa: F401  # isort: skip  (before fairseq is imported)
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from fairseq.data import BaseWrapperDataset, FairseqDataset
 from torch import Tensor
 
@@ -27,8 +28,13 @@ from ..errors import UserError
 class Transform(Protocol):
     """One step of a view, such as a gain, a crop, noise or another pitch."""
 
-    def __call__(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(T,) float32, read-only -> (T',) float32, T' >= 1. All random numbers come from ``rng``."""
+    def __call__(self, wave: np.ndarray, rng: np.random.Generator, utterance: int) -> np.ndarray:
+        """(T,) float32, read-only -> (T',) float32, T' >= 1.
+
+        Args:
+            rng: the source of all random numbers.
+            utterance: its ``id`` in the batch, for a transform that depends on the speaker.
+        """
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Gain:
         if not -np.inf < self.low <= self.high < np.inf:
             raise UserError(f"Gain: low={self.low}, high={self.high}: give two finite gains in dB, the lower one first")
 
-    def __call__(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, wave: np.ndarray, rng: np.random.Generator, utterance: int = 0) -> np.ndarray:
         return wave * np.float32(10 ** ((self.low + (self.high - self.low) * rng.random()) / 20))
 
 
@@ -58,7 +64,7 @@ class ViewDataset(BaseWrapperDataset):
     transforms keep the length match frame by frame. Views that are crops of the whole utterance are made without
     ``max_sample_size``.
 
-    ``normalize`` of ``dataset`` applies before the transforms. ``max_tokens`` counts the samples of utterances, not of
+    ``normalize`` of ``dataset`` applies before the transforms, that of the views after them. ``max_tokens`` counts the samples of utterances, not of
     views. Frame labels belong to the utterance before the transforms.
 
     Args:
@@ -67,12 +73,15 @@ class ViewDataset(BaseWrapperDataset):
             ``id`` must have the same waveform in all batches of an epoch. In a mixture of corpora, wrap each corpus.
         views: for each of the K views its transforms, in order of application; none for the utterance as it is.
         seed: determines the views, together with epoch, utterance and number of the view.
+        normalize: scale each view to mean 0 and variance 1 after its transforms.
 
     Raises:
         UserError: ``dataset`` does not pad, so that crops depend on the other utterances of a batch.
     """
 
-    def __init__(self, dataset: FairseqDataset, views: Sequence[Sequence[Transform]], seed: int):
+    def __init__(
+        self, dataset: FairseqDataset, views: Sequence[Sequence[Transform]], seed: int, normalize: bool = False
+    ):
         super().__init__(dataset)
         if not getattr(dataset, "pad", True):
             raise UserError(
@@ -80,6 +89,7 @@ class ViewDataset(BaseWrapperDataset):
             )
         self.views = views
         self.seed = seed
+        self.normalize = normalize
         # In shared memory because fairseq keeps the loader's worker processes from epoch to epoch.
         self.epoch = torch.ones((), dtype=torch.long).share_memory_()
 
@@ -103,8 +113,9 @@ class ViewDataset(BaseWrapperDataset):
         """Items -> the batch of ``dataset``, with views in ``net_input`` instead of the waveforms.
 
         ``source`` becomes a list of K tensors (B, T_k) float32, padded with zeros to the longest of each view, and
-        ``padding_mask`` a list of K tensors (B, T_k) bool, True for padding. Views of equal length can be encoded in
-        one pass: ``torch.cat(source)`` is (K*B, T), view by view. ``{}`` for no items, as from ``dataset``.
+        ``padding_mask`` a list of K tensors (B, T_k) bool, True for padding; with a single view, the tensors themselves
+        and not lists of them. Views of equal length can be encoded in one pass: ``torch.cat(source)`` is (K*B, T), view
+        by view. ``{}`` for no items, as from ``dataset``.
         """
         batch = self.dataset.collater(samples)
         if not batch:
@@ -114,8 +125,9 @@ class ViewDataset(BaseWrapperDataset):
             pad([self.make_view(wave, utterance, view) for wave, utterance in zip(waves, batch["id"].tolist())])
             for view in range(len(self.views))
         ]
-        sources, masks = zip(*views)
-        return {**batch, "net_input": {**batch["net_input"], "source": list(sources), "padding_mask": list(masks)}}
+        sources, masks = map(list, zip(*views))
+        source, padding_mask = (sources, masks) if len(views) > 1 else (sources[0], masks[0])
+        return {**batch, "net_input": {**batch["net_input"], "source": source, "padding_mask": padding_mask}}
 
     def make_view(self, wave: np.ndarray, utterance: int, view: int) -> np.ndarray:
         """(T,) -> (T',): view number ``view`` of the utterance with this ``id`` in the current epoch."""
@@ -123,9 +135,14 @@ class ViewDataset(BaseWrapperDataset):
         entropy = np.random.SeedSequence(self.seed, spawn_key=(int(self.epoch), utterance, view))
         rng = np.random.default_rng(entropy)
         for transform in self.views[view]:
-            wave = transform(wave, rng)
+            wave = transform(wave, rng, utterance)
             wave.flags.writeable = False
-        return wave
+        return normalized(wave) if self.normalize else wave
+
+
+def normalized(wave: np.ndarray) -> np.ndarray:
+    """(T,) -> (T,) of mean 0 and variance 1, as fairseq's dataset does it."""
+    return F.layer_norm(torch.tensor(wave), wave.shape).numpy()
 
 
 def unpad(source: Tensor, padding_mask: Tensor | None) -> list[np.ndarray]:

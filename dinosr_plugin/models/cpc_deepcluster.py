@@ -62,7 +62,9 @@ class CPCDeepCluster(CPC):
         self.classifier = nn.Linear(cfg.context_dim, cfg.num_classes[0])
 
     @classmethod
-    def configure(cls, cfg: CPCDeepClusterConfig, label_sizes: list[int]) -> None:
+    def configure(
+        cls, cfg: CPCDeepClusterConfig, label_sizes: list[int], source: BaseFairseqModel | None = None
+    ) -> None:
         fill_num_classes(cfg, label_sizes)
 
     def start_from(self, source: BaseFairseqModel, file: str) -> None:

@@ -101,7 +101,7 @@ class Hubert(Trunk):
         self.label_embs_concat = nn.Parameter(torch.empty(sum(self.num_classes), cfg.final_dim).uniform_())
 
     @classmethod
-    def configure(cls, cfg: HubertConfig, label_sizes: list[int]) -> None:
+    def configure(cls, cfg: HubertConfig, label_sizes: list[int], source: BaseFairseqModel | None = None) -> None:
         fill_num_classes(cfg, label_sizes)
 
     def forward(

@@ -5,24 +5,26 @@ registered with fairseq. The default of every method below does nothing (``start
 implements only what it needs, and no task has to ask which methods a model has. ``dinosr_pretraining`` calls them in
 this order:
 
-    configure            before the model is built, for settings that follow from the data
+    configure            before the model is built, for settings that follow from the data or from ``start_from``
     check                after it is built: can it be trained with the task's settings?
     start_from           with the model in the checkpoint ``model.start_from``, unless that is null
     structure            when a run resumes: is the checkpoint of such a model?
     begin_update         before the first micro-batch of an update
       skip_batch, forward, backward pass         for each micro-batch
-    end_update           after the optimiser's step
+    unit_rows, end_update                          after the optimiser's step
 
 An update that is skipped (fp16 overflow, out of memory) has no ``end_update``; the next ``begin_update`` drops what it
 collected. fairseq calls ``set_num_updates`` with the number of updates made so far before every micro-batch, and after
 it has loaded a checkpoint.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel
+from torch import nn
 
 from ..errors import UserError
 from ..modules.output import Output
@@ -37,13 +39,13 @@ class DataNeeds:
     Attributes:
         windows: windows of one length (``task.window_samples``) instead of whole utterances or crops of them.
         labels: labels of frames (``task.labels``).
-        views: several perturbed copies of every utterance.
+        views: number of views of every utterance, copies with different transforms (``data.views``).
         speakers: the speaker of every utterance.
     """
 
     windows: bool = False
     labels: bool = False
-    views: bool = False
+    views: int = 1
     speakers: bool = False
 
 
@@ -67,7 +69,8 @@ class Objective(BaseFairseqModel):
     ``forward`` takes the batch's ``net_input`` as keyword arguments: ``source`` (B, T) float waveforms at 16 kHz;
     ``padding_mask`` (B, T) bool, absent where nothing is padded; ``utterances`` (B,) int64 on the CPU, the numbers of
     the utterances (of the windows), on which masks and negatives depend; and with ``needs.labels`` ``labels``,
-    ``label_starts`` and ``label_rate`` as in ``modules.frame_labels``. It returns an ``Output``.
+    ``label_starts`` and ``label_rate`` as in ``modules.frame_labels``. With ``needs.views`` above 1, ``source`` and
+    ``padding_mask`` are lists with one tensor for each view. It returns an ``Output``.
 
     Attributes:
         needs: the data that it learns from.
@@ -88,15 +91,16 @@ class Objective(BaseFairseqModel):
         return cls(cfg)
 
     @classmethod
-    def configure(cls, cfg: ObjectiveConfig, label_sizes: list[int]) -> None:
-        """Fill in the settings that follow from the data. They are saved in checkpoints with the others.
+    def configure(cls, cfg: ObjectiveConfig, label_sizes: list[int], source: BaseFairseqModel | None = None) -> None:
+        """Fill in the settings that follow from the data or from another model. They are saved in checkpoints.
 
         Args:
             cfg: the settings of the model, to be changed in place.
             label_sizes: number of labels in each label set of ``task.labels``; empty without ``needs.labels``.
+            source: the model in ``cfg.start_from``, as for ``start_from``; None without one.
 
         Raises:
-            UserError: the settings contradict the data.
+            UserError: the settings contradict the data or the other model.
         """
 
     def check(self, task_cfg: Any) -> None:
@@ -133,6 +137,10 @@ class Objective(BaseFairseqModel):
         ``skipped``: it is a dummy, which fairseq gives to a rank that has no batch left in an epoch. Its gradient is
         discarded, and nothing else may be learned from it; collectives must take place nevertheless.
         """
+
+    def unit_rows(self) -> Iterable[nn.Parameter]:
+        """Matrices whose rows are scaled to norm 1 after every step of the optimiser, in any precision."""
+        return ()
 
     def end_update(self, n_updates: int) -> None:
         """Move what moves once in an update, such as a teacher. ``n_updates``: updates made, including this one."""

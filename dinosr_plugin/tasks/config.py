@@ -10,6 +10,7 @@ from typing import Any, Optional
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
+from ..data.chains import parse_views
 from ..errors import UserError
 from ..models.objective import Objective
 from ..ranges import COUNT, COUNT_OR_0, Range
@@ -79,6 +80,21 @@ class WindowConfig(FairseqDataclass):
             "help": "with window_samples: same_speaker: all windows of a batch are from one speaker, which the "
             "folders of the manifest name; mixed: from any speakers. CPC's negative frames are drawn from the same "
             "batch of one rank and one micro-batch"
+        },
+    )
+
+
+@dataclass
+class ViewConfig(FairseqDataclass):
+    """Transforms of the waveforms, and how many views of each utterance a batch has."""
+
+    views: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "transforms of each view, separated by /: clean (none), perturb (another voice: voice, then "
+            "equalizer), voice (formants and pitch), equalizer, or several of these joined by +. Spin compares two: "
+            "clean/perturb; other models learn from one: perturb; null: from the waveforms as they are. Crops are cut "
+            "first"
         },
     )
 
@@ -169,6 +185,14 @@ def check_needs(cfg: Any, objective: type[Objective], model: str) -> None:
             f"task.window_samples: not given, but model={model} learns from windows of one length; "
             "set it, to 20480 as in the papers"
         )
+    n_views = 1 if cfg.views is None else len(parse_views(cfg.views))
+    if n_views != needs.views:
+        example = "clean/perturb" if needs.views == 2 else "perturb"
+        what = "not given" if cfg.views is None else f"{n_views} view(s)"
+        raise UserError(
+            f"task.views{'' if cfg.views is None else f'={cfg.views}'}: {what}, but model={model} learns from "
+            f"{needs.views}; set task.views={example}"
+        )
     if needs.labels and not cfg.labels:
         raise UserError(
             f"task.labels: not given, but model={model} predicts labels; add task.labels=km, the extension of the "
@@ -197,6 +221,8 @@ def check_windows(cfg: Any) -> None:
     """Raise UserError for settings that cannot be combined with windows."""
     if cfg.window_samples is None:
         return
+    if cfg.views is not None:
+        refuse_with_windows("views", cfg.views, "windows are read as they are", "null")
     if cfg.normalize:
         refuse_with_windows("normalize", cfg.normalize, "a window is read without the rest of its utterance", "false")
     for name, default in (("multi_corpus_keys", None), ("subsample", 1)):

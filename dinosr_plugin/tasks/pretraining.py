@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from fairseq.data import FairseqDataset
-from fairseq.models import MODEL_REGISTRY
+from fairseq.models import MODEL_REGISTRY, BaseFairseqModel
 from fairseq.tasks import register_task
 from fairseq.tasks.audio_pretraining import AudioPretrainingConfig, AudioPretrainingTask
 from omegaconf import OmegaConf
@@ -17,13 +17,16 @@ from .. import compat
 from ..checkpoints.load import expects_normalized_waves, load_model
 from ..checkpoints.readers import trunk_of
 from ..criterions.dinosr import logged_codebook_sums
+from ..data.chains import make_views
 from ..data.dataset import SpeechDataset, longest_utterance
 from ..data.fingerprint import fingerprint
 from ..data.labels import count_classes, label_kinds
+from ..data.views import ViewDataset
 from ..data.windows import WindowDataset
 from ..errors import UserError, setting
 from ..interop.fairseq_models import to_trunk
 from ..models.objective import Objective
+from ..runs.master_weights import normalize_rows
 from ..runs.updates import WholeUpdates
 from .config import (
     BadFilesConfig,
@@ -31,6 +34,7 @@ from .config import (
     LabelConfig,
     LengthConfig,
     RelabellingConfig,
+    ViewConfig,
     WindowConfig,
     check_needs,
     check_relabelling,
@@ -47,6 +51,7 @@ class DinoSRPretrainingConfig(
     LengthConfig,
     BadFilesConfig,
     WindowConfig,
+    ViewConfig,
     LabelConfig,
     RelabellingConfig,
     CollapseConfig,
@@ -100,8 +105,11 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
             "pad": self.cfg.enable_padding or not training,
         }
 
-        def make(**arguments):
-            utterances = SpeechDataset(**{**arguments, **options})
+        def make(normalize: bool, **arguments):
+            before = normalize and self.cfg.views is None  # transforms expect the waveform as it was recorded
+            utterances = SpeechDataset(**{**arguments, **options, "normalize": before})
+            if self.cfg.views is not None:
+                return ViewDataset(utterances, make_views(self.cfg.views), self.cfg.seed, normalize)
             if self.cfg.window_samples is None:
                 return utterances
             return WindowDataset(
@@ -157,21 +165,23 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
             )
         check_needs(self.cfg, objective, model_cfg._name)
         kinds = label_kinds(self.cfg.labels)
-        objective.configure(model_cfg, [count_classes(Path(self.cfg.data), kind) for kind in kinds])
+        file = model_cfg.get("start_from")
+        source = None if file is None else self.load_source(file)
+        objective.configure(model_cfg, [count_classes(Path(self.cfg.data), kind) for kind in kinds], source)
         model = super().build_model(model_cfg)
         model.check(self.cfg)
         check_relabelling(self.cfg, model.n_layers)
-        if model_cfg.get("start_from") is not None:
-            self.start_from(model, model_cfg.start_from)
+        if source is not None:
+            model.start_from(source, file)
+            logger.info(f"the model starts with the weights of {file}")
         return model
 
-    def start_from(self, model: Objective, file: str) -> None:
-        """Give the model the weights in a checkpoint of this plug-in, of fairseq's speech models or of CPC_audio.
+    def load_source(self, file: str) -> BaseFairseqModel:
+        """The model in a checkpoint of this plug-in, of fairseq's speech models (as ``Trunk``) or of CPC_audio.
 
         Raises UserError if it was trained on waveforms of another scale or rate.
         """
         loaded, cfg, _ = load_model(file)
-        model.start_from(to_trunk(trunk_of(loaded), file), file)
         normalize = expects_normalized_waves(cfg)
         if normalize != bool(self.cfg.normalize):
             field = f"task.normalize={str(normalize).lower()}"
@@ -182,7 +192,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
                 f"model.start_from={file}: was trained at task.sample_rate={rate}, not {self.cfg.sample_rate}; give a "
                 "checkpoint of the same rate"
             )
-        logger.info(f"the model starts with the weights of {file}")
+        return to_trunk(trunk_of(loaded), file)
 
     # -- an update -----------------------------------------------------------------------------------------------------
 
@@ -233,6 +243,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
     def optimizer_step(self, optimizer, model, update_num):
         """The optimiser's step, and the end of the update for the model, before a checkpoint may be saved."""
         super().optimizer_step(optimizer, model, update_num)
+        normalize_rows(model.unit_rows(), optimizer)
         model.end_update(update_num + 1)
 
 
@@ -242,9 +253,10 @@ def objective_class(model: str) -> type[Objective]:
     if objective is None or not issubclass(objective, Objective):
         names = sorted(name for name, known in MODEL_REGISTRY.items() if issubclass(known, Objective))
         raise UserError(f"model={model}: task=dinosr_pretraining cannot train it; choose one of {', '.join(names)}")
-    if objective.needs.views or objective.needs.speakers:
-        data = "views" if objective.needs.views else "speakers"
-        raise UserError(f"model={model}: needs {data}, which task=dinosr_pretraining does not supply; use its own task")
+    if objective.needs.speakers:
+        raise UserError(
+            f"model={model}: needs speakers, which task=dinosr_pretraining does not supply; use its own task"
+        )
     return objective
 
 

@@ -28,7 +28,7 @@ class Crop:
     def __init__(self, samples: int):
         self.samples = samples
 
-    def __call__(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, wave: np.ndarray, rng: np.random.Generator, utterance: int) -> np.ndarray:
         start = rng.integers(max(0, len(wave) - self.samples) + 1)
         return wave[start : start + self.samples]
 
@@ -202,7 +202,7 @@ def test_views_are_the_transformed_crops(data):
 
 
 def test_a_transform_cannot_change_another_view(data):
-    def in_place(wave, rng):
+    def in_place(wave, rng, utterance):
         wave *= 2
         return wave
 

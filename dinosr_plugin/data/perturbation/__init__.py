@@ -1,0 +1,1 @@
+"""Another voice for the same words: formants, pitch and equaliser, as transforms of views."""

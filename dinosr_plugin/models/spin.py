@@ -1,0 +1,314 @@
+"""Spin: speaker-invariant clustering (Chang, Liu and Glass, Interspeech 2023, arXiv 2305.11072).
+
+Fine-tuning of a pre-trained model on audio alone. Every utterance comes as two views, as it is and with another voice
+(``task.views=clean/perturb``). The top layers, a projection and a codebook learn to give a frame of both views the same
+code: the prediction for one view is compared with the code of the other view, and Sinkhorn's algorithm makes the codes
+of a batch equally frequent, so that they cannot all become the same.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, List, Optional
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from fairseq.models import BaseFairseqModel, register_model
+from omegaconf import MISSING
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..modules.codebook import distributed
+from ..modules.codebook_figures import codebook_sums
+from ..modules.sinkhorn import MAX_SCALE, sinkhorn
+from ..ranges import SHARE, WIDTH, Range, check_ranges
+from .encoder import Trunk, TrunkConfig, trunk_sizes
+from .objective import DataNeeds, Output
+
+logger = logging.getLogger(__name__)
+
+HEAD_FIELDS = ("projection_dim", "codebook_size")
+"""Settings that two models must share for one to take over projection and codebook of the other."""
+
+LAYER_NUMBER = Range(-1_000, 999)
+
+
+@dataclass
+class SpinConfig(TrunkConfig):
+    """The settings of the trunk that determine its parameters are those of the checkpoint ``start_from``."""
+
+    start_from: Optional[str] = field(
+        default=MISSING,
+        metadata={
+            "help": "checkpoint to fine-tune: of this plug-in, or of fairseq's wav2vec 2.0, HuBERT or data2vec; null: "
+            "random weights, of which Spin learns nothing useful"
+        },
+    )
+    read_layer: Optional[int] = field(
+        default=None,
+        metadata={
+            "range": Range(0, 999),
+            "help": "Transformer layer, from 0, whose output is clustered; the layers above it are left out; null: the "
+            "last one (the paper)",
+        },
+    )
+    trained_layers: List[int] = field(
+        default_factory=lambda: [-2, -1],
+        metadata={
+            "range": LAYER_NUMBER,
+            "help": "Transformer layers that are trained, from 0; negative numbers count from the last one that is "
+            "read. The paper: the top two; all of them collapse",
+        },
+    )
+    train_front_end: bool = field(
+        default=False,
+        metadata={"help": "train front end, projection and positional convolutions too"},
+    )
+    redrawn_layers: List[int] = field(
+        default_factory=list,
+        metadata={
+            "range": LAYER_NUMBER,
+            "help": "Transformer layers that start with random weights instead of those of start_from; numbers as in "
+            "trained_layers",
+        },
+    )
+    projection_dim: int = field(
+        default=256, metadata={"range": WIDTH, "help": "dimensions in which frames and codes are compared"}
+    )
+    codebook_size: int = field(default=256, metadata={"range": Range(2, 65_536), "help": "K: codes in the codebook"})
+    epsilon: float = field(
+        default=0.02,
+        metadata={"range": Range(1 / MAX_SCALE, 1_000), "help": "temperature of the targets, in Sinkhorn's algorithm"},
+    )
+    iterations: int = field(default=3, metadata={"range": Range(1, 1_000), "help": "of Sinkhorn's algorithm"})
+    temperature: float = field(
+        default=0.1, metadata={"range": Range(0.001, 1_000), "help": "temperature of the predictions"}
+    )
+    hard_target: bool = field(
+        default=False, metadata={"help": "the target of a frame is its most likely code, not a distribution"}
+    )
+    prob_ratio: float = field(
+        default=1.0,
+        metadata={
+            "range": SHARE,
+            "help": "share of its own scores in the target of a view; the rest are those of the other view",
+        },
+    )
+
+
+def check_config(cfg: SpinConfig):
+    """Raise UserError for numbers out of range and for settings that cannot work together, naming the field."""
+    check_ranges(cfg, SpinConfig, "model")
+    if cfg.encoder_layerdrop > 0:
+        raise UserError(
+            f"model.encoder_layerdrop={cfg.encoder_layerdrop}: Spin compares two views, which must pass the same "
+            "layers; set model.encoder_layerdrop=0"
+        )
+    for name in ("trained_layers", "redrawn_layers"):
+        for number in getattr(cfg, name):
+            if not -cfg.encoder_layers <= number < cfg.encoder_layers:
+                raise UserError(
+                    f"model.{name}={list(getattr(cfg, name))}: the model has {cfg.encoder_layers} layers; give numbers "
+                    f"from 0 to {cfg.encoder_layers - 1}, or from -{cfg.encoder_layers} to -1"
+                )
+
+
+@register_model("spin", dataclass=SpinConfig)
+class Spin(Trunk):
+    """The trunk, of which only some layers are trained, a projection of its output, and a codebook."""
+
+    needs = DataNeeds(views=2)
+    reports_codebooks = True
+
+    def __init__(self, cfg: SpinConfig):
+        super().__init__(cfg)
+        check_config(cfg)
+        self.projection = nn.Linear(cfg.encoder_embed_dim, cfg.projection_dim)
+        self.codebook = nn.Linear(cfg.projection_dim, cfg.codebook_size, bias=False)
+        with torch.no_grad():
+            self.codebook.weight.copy_(F.normalize(self.codebook.weight, dim=-1))
+        self.batch_skipped = False
+        self.warned = False  # of a batch with fewer frames than codes
+        self.requires_grad_(False)
+        for module in self.trained_modules():
+            module.requires_grad_(True)
+
+    def trained_modules(self) -> list[nn.Module]:
+        """What is trained; the rest keeps its weights and, below the lowest of these layers, computes no gradients."""
+        modules: list[nn.Module] = [self.projection, self.codebook]
+        modules += [self.encoder.layers[number] for number in self.cfg.trained_layers]
+        if self.cfg.train_front_end:
+            modules += [self.feature_extractor, self.layer_norm, self.post_extract_proj, self.encoder.pos_conv]
+        # before the layers of a post-LN model, after those of a pre-LN model
+        if self.cfg.train_front_end or self.cfg.layer_norm_first:
+            modules.append(self.encoder.layer_norm)
+        return modules
+
+    # ---- the training protocol -----------------------------------------------------------------------------------
+
+    @classmethod
+    def configure(cls, cfg: SpinConfig, label_sizes: list[int], source: BaseFairseqModel | None = None) -> None:
+        """The sizes of the trunk are those of ``source``, as far as ``read_layer`` reads it."""
+        if isinstance(source, Trunk):
+            for name, value in trunk_sizes(source).items():
+                setattr(cfg, name, str(value) if name == "conv_feature_layers" else value)
+        if cfg.read_layer is not None:
+            if cfg.read_layer >= cfg.encoder_layers:
+                raise UserError(
+                    f"model.read_layer={cfg.read_layer}: the model has {cfg.encoder_layers} layers; give a number from "
+                    f"0 to {cfg.encoder_layers - 1}"
+                )
+            cfg.encoder_layers = cfg.read_layer + 1
+
+    def check(self, task_cfg: Any) -> None:
+        """Raise UserError if utterances may be shorter than a frame."""
+        samples = task_cfg.min_sample_size or 0
+        if self.grid.count(samples) < 1:
+            raise UserError(
+                f"task.min_sample_size={samples} allows utterances shorter than a frame of {self.grid.field} samples; "
+                f"raise it to {self.grid.field} or more"
+            )
+
+    def start_from(self, source: BaseFairseqModel, file: str) -> None:
+        """Take over the trunk, apart from the layers to be drawn anew; of a Spin model also projection and codebook."""
+        if isinstance(source, Trunk):
+            source.encoder.layers = source.encoder.layers[: self.n_layers]
+        redrawn = [self.encoder.layers[number] for number in self.cfg.redrawn_layers]
+        random_weights = [{name: value.clone() for name, value in layer.state_dict().items()} for layer in redrawn]
+        super().start_from(source, file)
+        for layer, weights in zip(redrawn, random_weights):
+            layer.load_state_dict(weights)
+        if not isinstance(source, Spin) or source.codebook is None:
+            return
+        differing = [name for name in HEAD_FIELDS if getattr(source.cfg, name) != getattr(self.cfg, name)]
+        if differing:
+            fields = ", ".join(f"model.{name}={getattr(source.cfg, name)}" for name in differing)
+            logger.warning(f"{file}: was trained with {fields}, so that projection and codebook start untrained")
+            return
+        self.projection.load_state_dict(source.projection.state_dict())
+        self.codebook.load_state_dict(source.codebook.state_dict())
+
+    def structure(self) -> dict[str, Any]:
+        names = (*HEAD_FIELDS, "trained_layers", "train_front_end")  # the optimiser has state for what is trained
+        return super().structure() | {name: getattr(self.cfg, name) for name in names}
+
+    def skip_batch(self, skipped: bool) -> None:
+        self.batch_skipped = skipped
+
+    def unit_rows(self) -> Iterable[nn.Parameter]:
+        return [self.codebook.weight]
+
+    # ---- the loss ------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        source: list[Tensor] | Tensor,
+        padding_mask: list[Tensor] | Tensor | None = None,
+        mask: bool = False,
+        features_only: bool = False,
+        layer: int | None = None,
+        utterances: Tensor | None = None,
+    ) -> Output | dict:
+        """The swapped prediction of two views; with ``features_only``, ``extract_features`` of one waveform (B, T).
+
+        Args:
+            source: two float waveforms (B, T) at 16 kHz, the views of the same utterances.
+            padding_mask: two (B, T) bool, or None.
+            mask, layer: as in ``extract_features``.
+            utterances: (B,) int64, not used.
+
+        Returns:
+            ``losses``: "spin", the cross-entropy summed over frames and averaged over the two views; without any
+            gradient for what is not trained. ``sample_size``: frames of one view. ``codebook_sums`` over the frames of
+            both views; ``codes`` in them counts the code with the highest score, which is the unit of a frame.
+        """
+        if features_only:
+            return self.extract_features(source, padding_mask, mask=mask, layer=layer)
+        scores = self.scores(self.view_frames(source, padding_mask))  # (2, N, K)
+        self.warn_of_few_frames(scores.size(1))
+        return self.losses(scores, self.targets(scores.detach()))
+
+    def view_frames(self, source: list[Tensor], padding_mask: list[Tensor] | None) -> Tensor:
+        """Two views (B, T) -> the frames of each that are not padding, (2, N, D), encoded in one pass.
+
+        A dummy batch has no frames.
+        """
+        first, second = source
+        if first.shape != second.shape:
+            raise UserError(
+                f"task.views: the views have {first.size(1)} and {second.size(1)} samples; their transforms must keep "
+                "the length"
+            )
+        padding = None if padding_mask is None else torch.cat(padding_mask)  # (2B, T)
+        x = self.extract_features(torch.cat(source), padding)["x"]  # (2B, F, D)
+        sizes = self.frame_sizes(first, None if padding_mask is None else padding_mask[0])  # (B,)
+        valid = torch.arange(x.size(1)) < sizes.unsqueeze(1)  # (B, F)
+        frames = valid.flatten().nonzero().squeeze(1)[: 0 if self.batch_skipped else None]
+        views = x.unflatten(0, (2, -1)).flatten(1, 2)  # (2B, F, D) -> (2, B * F, D)
+        return views.index_select(1, frames.to(x.device, non_blocking=True))
+
+    def project_frames(self, x: Tensor) -> Tensor:
+        """Frames (..., D) -> (..., P) float32 of norm 1."""
+        return F.normalize(self.projection(x).float(), dim=-1)
+
+    def scores(self, x: Tensor) -> Tensor:
+        """Frames (..., D) -> cosines with every code (..., K) float32, also under autocast."""
+        z = self.project_frames(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(z, self.codebook.weight.float())
+
+    def targets(self, scores: Tensor) -> Tensor:
+        """Scores (2, N, K) -> soft assignments (2, N, K) float32, without gradient.
+
+        In training the frames of all ranks are balanced together; in validation those of each batch, so that the
+        figures do not depend on the number of ranks.
+        """
+        mixed = self.cfg.prob_ratio * scores + (1 - self.cfg.prob_ratio) * scores.flip(0)
+        over_ranks = sum_over_ranks if self.training and distributed() else None
+        assignments = sinkhorn(mixed, self.cfg.epsilon, self.cfg.iterations, over_ranks)
+        if self.cfg.hard_target:
+            return F.one_hot(assignments.argmax(-1), assignments.size(-1)).float()
+        return assignments
+
+    def losses(self, scores: Tensor, targets: Tensor) -> Output:
+        """Scores and targets of both views (2, N, K) -> each view's prediction against the other view's targets."""
+        log_probs = F.log_softmax(scores / self.cfg.temperature, dim=-1)
+        swapped = targets.flip(0)
+        nll = -(swapped * log_probs).sum() / 2
+        flat_log_probs = log_probs.detach().flatten(0, 1).unsqueeze(0)  # (1, 2N, K)
+        sums = codebook_sums(flat_log_probs, swapped.argmax(-1).view(1, -1))
+        units = scores.detach().argmax(-1).flatten()  # (2N,)
+        sums["codes"] = torch.bincount(units, minlength=scores.size(-1)).double().unsqueeze(0)  # (1, K)
+        return Output({"spin": nll}, scores.size(1), codebook_sums=sums)
+
+    def warn_of_few_frames(self, n_frames: int) -> None:
+        """Log once if codes cannot be used equally, because there are more of them than frames."""
+        ranks = dist.get_world_size() if self.training and distributed() else 1
+        if self.warned or self.batch_skipped or n_frames * ranks >= self.cfg.codebook_size:
+            return
+        self.warned = True
+        logger.warning(
+            f"model.codebook_size={self.cfg.codebook_size}: a batch has only {n_frames * ranks} frames in a view, so "
+            "that not all codes can be used; raise dataset.max_tokens, or lower model.codebook_size"
+        )
+
+    # ---- fine-tuning ---------------------------------------------------------------------------------------------
+
+    def remove_pretraining_modules(self, last_layer: int | None = None):
+        """Remove projection, codebook, and the layers above ``last_layer``; the rest can be trained again."""
+        self.projection = self.codebook = None  # type: ignore[assignment]  # nothing uses them from now on
+        self.requires_grad_(True)
+        if last_layer is not None:
+            self.encoder.layers = self.encoder.layers[: last_layer + 1]
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest):
+        if self.projection is None:  # in fine-tuning: the pre-training checkpoint contains what was removed
+            for name in ("projection.weight", "projection.bias", "codebook.weight"):
+                state_dict.pop(prefix + name, None)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def sum_over_ranks(totals: Tensor) -> Tensor:
+    dist.all_reduce(totals)
+    return totals
