@@ -28,7 +28,10 @@ from .praat_worker import FAILED, FIX, MEASURE, MISSING, REPLY, REQUEST, SHIFT
 
 COMMAND: Sequence[str] = (sys.executable, "-m", "dinosr_plugin.data.perturbation.praat_worker")
 PACKAGE_ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3))
-INSTALL = 'pip install "dinosr-plugin[perturb]" (praat-parselmouth, GPL-3), or set task.perturb_by=resample'
+INSTALL = (
+    'pip install "dinosr-plugin[perturb]" (praat-parselmouth, GPL-3), or do without: task.perturb_by=resample, '
+    "dinosr perturb --by resample"
+)
 CPU_SECONDS, CPU_SHARE = 3.0, 0.5
 """Processor time that an answer may take: so many seconds, and so many for each second of sound. Praat takes about 0.01
 seconds for each second of sound."""
@@ -48,7 +51,9 @@ class Ended(Exception):
 # ---- what Praat does -------------------------------------------------------------------------------------------------
 
 
-def shift_voice(wave: np.ndarray, f0: tuple[float, float], formant: float, pitch: float, spread: float) -> np.ndarray:
+def shift_voice(
+    wave: np.ndarray, f0: tuple[float, float], formant: float, pitch: float, spread: float, seed: int = 0
+) -> np.ndarray:
     """Another voice, (T,) float32 at 16 kHz -> (T,) float32, to within a few samples.
 
     Args:
@@ -56,17 +61,20 @@ def shift_voice(wave: np.ndarray, f0: tuple[float, float], formant: float, pitch
         formant: ratio of the formants.
         pitch: ratio of the median F0.
         spread: factor of the distance of F0 from its median.
+        seed: of Praat's random numbers, with which it repeats pieces of voiceless sound.
 
     Raises:
         PraatFailed: no voiced frame, an error of Praat, or too much time.
         UserError: parselmouth is not installed.
     """
-    return ask(SHIFT, wave, *f0, formant, pitch, spread)
+    return ask(SHIFT, wave, *f0, formant, pitch, spread, seed)
 
 
-def fix_voice(wave: np.ndarray, f0: tuple[float, float], formant: float, median: float, spread: float) -> np.ndarray:
+def fix_voice(
+    wave: np.ndarray, f0: tuple[float, float], formant: float, median: float, spread: float, seed: int = 0
+) -> np.ndarray:
     """``shift_voice`` with ``median`` Hz as the new median F0; 0: that of the waveform. Errors as ``shift_voice``."""
-    return ask(FIX, wave, *f0, formant, median, spread)
+    return ask(FIX, wave, *f0, formant, median, spread, seed)
 
 
 def measure_f0(wave: np.ndarray, f0: tuple[float, float]) -> np.ndarray:
@@ -149,7 +157,7 @@ _lock = threading.Lock()  # a loader without workers reads ahead in a thread, wh
 def ask(kind: int, wave: np.ndarray, *numbers: float) -> np.ndarray:
     """The values of Praat's reply, (n,) float32. ``numbers``: F0 floor and ceiling, then those of ``praat_worker``."""
     limit = CPU_SECONDS + CPU_SHARE * len(wave) / SAMPLE_RATE
-    numbers += (0.0,) * (5 - len(numbers))
+    numbers += (0.0,) * (6 - len(numbers))
     request = REQUEST.pack(kind, len(wave), SAMPLE_RATE, *numbers, limit)
     request += np.ascontiguousarray(wave, dtype=np.float32).tobytes()
     with _lock:

@@ -4,7 +4,7 @@ It reads requests from its standard input and answers on its standard output unt
 has died. Nothing but NumPy and Praat is imported. A request that takes too much processor time ends the process: Praat
 can loop for ever, in C++ code that nothing else interrupts.
 
-    request: REQUEST (kind, samples, rate in Hz, F0 floor and ceiling in Hz, and the three numbers of a change, or
+    request: REQUEST (kind, samples, rate in Hz, F0 floor and ceiling in Hz; the three numbers of a change and a seed, or
              zeros; processor seconds that the answer may take), then the samples, float32
     reply:   REPLY (status, number of values), then the values: float32, or bytes of a UTF-8 message unless status is OK
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-REQUEST = struct.Struct("<BQ7d")
+REQUEST = struct.Struct("<BQ8d")
 REPLY = struct.Struct("<BQ")
 SHIFT, FIX, MEASURE = 1, 2, 3
 """Kinds. SHIFT: formant ratio, ratio of the median F0, factor of the F0 range -> the waveform with another voice. FIX:
@@ -96,6 +96,7 @@ def work(
     formant: float = 0.0,
     median: float = 0.0,
     spread: float = 0.0,
+    seed: float = 0.0,
 ) -> np.ndarray:
     """The values of a reply. Raises PraatError and NoVoice."""
     import parselmouth
@@ -110,6 +111,8 @@ def work(
     if not len(voiced):
         raise NoVoice("no voiced frame")
     new_median = median * float(np.median(voiced)) if kind == SHIFT else median
+    # Praat's PSOLA places pieces of voiceless sound at random
+    parselmouth.praat.run(f"random_initializeWithSeedUnsafelyButPredictably ({int(seed)})")
     changed = parselmouth.praat.call([sound, pitch], "Change gender", formant, new_median, spread, 1.0)
     return changed.values[0]
 

@@ -48,12 +48,18 @@ def draw(rng: np.random.Generator) -> Shift:
     return Shift(*(1 / ratio if turn else ratio for ratio, turn in zip(ratios, inverted)))
 
 
-def change(wave: np.ndarray, voice: Shift | Fixed, f0: tuple[float, float], by: str) -> np.ndarray:
+def draw_seed(rng: np.random.Generator) -> int:
+    """A seed for Praat."""
+    return int(rng.integers(1, 2**31))
+
+
+def change(wave: np.ndarray, voice: Shift | Fixed, f0: tuple[float, float], by: str, seed: int = 0) -> np.ndarray:
     """A waveform at 16 kHz with another voice, (T,) -> (T,) float32.
 
     Args:
         f0: floor and ceiling of the speaker's F0, in Hz.
         by: ``praat``; or ``resample``, which multiplies all frequencies by the ratio of the formants.
+        seed: of Praat's own random numbers.
 
     Raises:
         praat.PraatFailed: Praat cannot change this sound.
@@ -62,7 +68,7 @@ def change(wave: np.ndarray, voice: Shift | Fixed, f0: tuple[float, float], by: 
     if by == RESAMPLE:
         return resample.shift_all(wave, voice.formant)
     change_by_praat = praat.shift_voice if isinstance(voice, Shift) else praat.fix_voice
-    return resample.fit_length(change_by_praat(wave, f0, *voice), len(wave))
+    return resample.fit_length(change_by_praat(wave, f0, *voice, seed), len(wave))
 
 
 @dataclass
@@ -86,9 +92,12 @@ class Voice:
 
     def __call__(self, wave: np.ndarray, rng: np.random.Generator, utterance: int = 0) -> np.ndarray:
         f0: Sequence[float] = self.ranges[utterance].tolist()
-        voice = draw(rng) if self.training else UPWARDS if is_low(*f0) else DOWNWARDS
+        if self.training:
+            voice, seed = draw(rng), draw_seed(rng)
+        else:
+            voice, seed = UPWARDS if is_low(*f0) else DOWNWARDS, 0
         try:
-            return change(wave, voice, (f0[0], f0[1]), self.by)
+            return change(wave, voice, (f0[0], f0[1]), self.by, seed)
         except praat.PraatFailed as error:
             self.log_unchanged(utterance, str(error))
             return wave
