@@ -30,7 +30,7 @@ def spectrum(wave: np.ndarray) -> np.ndarray:
 
 
 def write_voices(folder: Path, f0: dict[str, float], split: str = "train", lengths: Sequence[int] = (RATE,)) -> Path:
-    """A manifest of one synthetic voice for each speaker -> F0 in Hz, with a file of each length; returns ``folder``."""
+    """A manifest of a synthetic voice for each speaker -> F0 in Hz, with a file of each length; returns ``folder``."""
     rows = [str(folder)]
     for speaker, frequency in f0.items():
         for number, samples in enumerate(lengths):

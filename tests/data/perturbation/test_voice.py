@@ -66,7 +66,7 @@ def test_what_is_drawn_for_the_equaliser_does_not_depend_on_the_voice(by):
 
 @pytest.mark.parametrize("row, fixed", [(0, UPWARDS), (1, DOWNWARDS)])
 def test_the_fixed_change_makes_a_low_voice_high_and_a_high_one_low(row, fixed):
-    assert (UPWARDS, DOWNWARDS) == (Fixed(1.2, 300.0, 1.2), Fixed(0.8, 100.0, 0.8))
+    assert [*UPWARDS, *DOWNWARDS] == [1.2, 300.0, 1.2, 0.8, 100.0, 0.8]
     wave = synthetic((120.0, 210.0)[row])
     changed = Voice(RANGES, training=False)(wave, rng(0), row)
     assert np.array_equal(changed, Voice(RANGES, training=False)(wave, rng(1), row))
