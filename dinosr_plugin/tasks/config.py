@@ -10,8 +10,9 @@ from typing import Any, Optional
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
-from ..data.chains import parse_views
-from ..errors import UserError
+from ..data.audio import SAMPLE_RATE
+from ..data.chains import change_voices, parse_views
+from ..errors import UserError, setting
 from ..models.objective import Objective
 from ..ranges import COUNT, COUNT_OR_0, Range
 
@@ -236,11 +237,11 @@ def check_needs(cfg: Any, objective: type[Objective], model: str) -> None:
 
 def require_defaults(cfg: Any, group: type[FairseqDataclass], reason: str) -> None:
     """Raise UserError for the first setting of a mixin that differs from its default."""
-    for setting in fields(group):
-        inherited = setting.name not in group.__annotations__
-        interpolated = isinstance(setting.default, str) and setting.default.startswith("${")
-        if not inherited and not interpolated and cfg[setting.name] != setting.default:
-            raise UserError(f"task.{setting.name}={cfg[setting.name]}: {reason}")
+    for one in fields(group):
+        inherited = one.name not in group.__annotations__
+        interpolated = isinstance(one.default, str) and one.default.startswith("${")
+        if not inherited and not interpolated and cfg[one.name] != one.default:
+            raise UserError(f"task.{one.name}={cfg[one.name]}: {reason}")
 
 
 def check_windows(cfg: Any) -> None:
@@ -257,6 +258,21 @@ def check_windows(cfg: Any) -> None:
             refuse_with_windows(name, cfg[name], "a batch has the speakers of one manifest", value)
     if cfg.relabel_every:
         refuse_with_windows("relabel_every", cfg.relabel_every, "each round of DeepCluster is a separate run", 0)
+
+
+def check_views(cfg: Any) -> None:
+    """Raise UserError for views that cannot be made, and for a table of F0 that no view uses."""
+    changes_voices = cfg.views is not None and change_voices(cfg.views)
+    if cfg.f0_ranges is not None and not changes_voices:
+        raise UserError(
+            f"{setting('task.f0_ranges', cfg.f0_ranges)}: no view has another voice; set "
+            f"{setting('task.views', 'perturb')}, or remove it"
+        )
+    if cfg.views is not None and cfg.sample_rate != SAMPLE_RATE:
+        raise UserError(
+            f"{setting('task.sample_rate', cfg.sample_rate)}: views are made of audio at {SAMPLE_RATE} Hz; convert "
+            f"the files, or set {setting('task.views', 'null')}"
+        )
 
 
 def refuse_with_windows(name: str, value: Any, reason: str, remedy: Any) -> None:
