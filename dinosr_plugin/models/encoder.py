@@ -15,9 +15,9 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.models import BaseFairseqModel
 from fairseq.models.wav2vec.wav2vec2 import TransformerSentenceEncoderLayer, make_conv_pos
 from fairseq.modules import GradMultiply, LayerNorm, SamePad, TransposeLast
-from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from fairseq.modules.transformer_sentence_encoder import init_bert_params
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..errors import UserError
 from ..modules.conv_spec import parse_conv_layers
@@ -124,6 +124,7 @@ class Encoder(nn.Module):
         self.layer_norm = LayerNorm(cfg.encoder_embed_dim)
         self.dropout = cfg.dropout
         self.layerdrop = cfg.encoder_layerdrop
+        self.checkpoint_activations = cfg.checkpoint_activations
         self.apply(init_bert_params)
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None, layer: int | None = None):
@@ -158,12 +159,21 @@ class Encoder(nn.Module):
         for i, layer in enumerate(self.layers):
             feed_forward = None
             if not (self.training and self.layerdrop > 0 and torch.rand(()).item() <= self.layerdrop):
-                x, feed_forward = layer(x, padding_mask)
+                x, feed_forward = self.run(layer, x, padding_mask)
                 feed_forward = feed_forward.transpose(0, 1)  # (F, B, D)
             layer_results.append((x.transpose(0, 1), None, feed_forward))  # x as (F, B, D)
             if i == last:
                 break
         return x, layer_results
+
+    def run(self, layer: nn.Module, x: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What ``layer`` returns; with ``checkpoint_activations``, its backward pass recomputes the activations.
+
+        torch's way and not fairseq's, which gives no gradient to a layer whose input needs none (above frozen layers).
+        """
+        if self.checkpoint_activations:
+            return checkpoint(layer, x, padding_mask, use_reentrant=False)
+        return layer(x, padding_mask)
 
 
 def positional_convolutions(cfg: TrunkConfig) -> nn.Sequential:
@@ -234,9 +244,9 @@ class TransformerLayer(TransformerSentenceEncoderLayer):
         return dropout(x, self.dropout, self.training)
 
 
-def transformer_layer(cfg: TrunkConfig) -> nn.Module:
-    """A ``TransformerLayer`` with these settings, which recomputes its activations if ``checkpoint_activations``."""
-    layer = TransformerLayer(
+def transformer_layer(cfg: TrunkConfig) -> TransformerLayer:
+    """A ``TransformerLayer`` with these settings."""
+    return TransformerLayer(
         embedding_dim=cfg.encoder_embed_dim,
         ffn_embedding_dim=cfg.encoder_ffn_embed_dim,
         num_attention_heads=cfg.encoder_attention_heads,
@@ -246,7 +256,6 @@ def transformer_layer(cfg: TrunkConfig) -> nn.Module:
         activation_fn=cfg.activation_fn,
         layer_norm_first=cfg.layer_norm_first,
     )
-    return checkpoint_wrapper(layer) if cfg.checkpoint_activations else layer
 
 
 def check_trunk_config(cfg: TrunkConfig):
