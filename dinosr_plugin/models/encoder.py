@@ -345,15 +345,11 @@ class Trunk(Objective):
 
     def start_from(self, source: BaseFairseqModel, file: str) -> None:
         """Take over front end, projection, mask embedding and encoder of another trunk of the same size."""
-        if not isinstance(source, Trunk):
-            raise UserError(
-                f"model.start_from={file}: contains {type(source).__name__}, which does not have the trunk of "
-                f"{type(self).__name__}; give a checkpoint of dinosr, dinosr_hubert, wav2vec 2.0, HuBERT or data2vec"
-            )
-        require_same_fields(file, trunk_sizes(source), trunk_sizes(self))
+        trunk = require_trunk(source, file, type(self).__name__)
+        require_same_fields(file, trunk_sizes(trunk), trunk_sizes(self))
         for name in ("feature_extractor", "layer_norm", "post_extract_proj", "encoder"):
-            self.get_submodule(name).load_state_dict(source.get_submodule(name).state_dict())
-        self.mask_emb.data.copy_(source.mask_emb)
+            self.get_submodule(name).load_state_dict(trunk.get_submodule(name).state_dict())
+        self.mask_emb.data.copy_(trunk.mask_emb)
 
     def structure(self) -> dict[str, Any]:
         return trunk_sizes(self)
@@ -464,6 +460,16 @@ class Trunk(Objective):
         padding = frame_padding if bool((sizes < x.size(1)).any()) else None
         x, layer_results = self.encoder(x, padding, layer)
         return {"x": x, "padding_mask": padding, "layer_results": layer_results}
+
+
+def require_trunk(source: BaseFairseqModel, file: str, model: str) -> Trunk:
+    """``source``, the model in the checkpoint ``file``. Raises UserError if ``model`` cannot start from it."""
+    if not isinstance(source, Trunk):
+        raise UserError(
+            f"model.start_from={file}: contains {type(source).__name__}, which does not have the trunk of {model}; "
+            "give a checkpoint of dinosr, dinosr_hubert, spin, wav2vec 2.0, HuBERT or data2vec"
+        )
+    return source
 
 
 def trunk_sizes(trunk: Trunk) -> dict[str, Any]:

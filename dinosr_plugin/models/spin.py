@@ -23,7 +23,7 @@ from ..modules.codebook import distributed
 from ..modules.codebook_figures import codebook_sums
 from ..modules.sinkhorn import MAX_SCALE, sinkhorn
 from ..ranges import SHARE, WIDTH, Range, check_ranges
-from .encoder import Trunk, TrunkConfig, trunk_sizes
+from .encoder import Trunk, TrunkConfig, require_trunk, trunk_sizes
 from .objective import DataNeeds, Output
 
 logger = logging.getLogger(__name__)
@@ -153,8 +153,8 @@ class Spin(Trunk):
     @classmethod
     def configure(cls, cfg: SpinConfig, label_sizes: list[int], source: BaseFairseqModel | None = None) -> None:
         """The sizes of the trunk are those of ``source``, as far as ``read_layer`` reads it."""
-        if isinstance(source, Trunk):
-            for name, value in trunk_sizes(source).items():
+        if source is not None:
+            for name, value in trunk_sizes(require_trunk(source, str(cfg.start_from), cls.__name__)).items():
                 setattr(cfg, name, str(value) if name == "conv_feature_layers" else value)
         if cfg.read_layer is not None:
             if cfg.read_layer >= cfg.encoder_layers:
@@ -183,8 +183,8 @@ class Spin(Trunk):
 
     def start_from(self, source: BaseFairseqModel, file: str) -> None:
         """Take over the trunk, apart from the layers to be drawn anew; of a Spin model also projection and codebook."""
-        if isinstance(source, Trunk):
-            source.encoder.layers = source.encoder.layers[: self.n_layers]
+        trunk = require_trunk(source, file, type(self).__name__)
+        trunk.encoder.layers = trunk.encoder.layers[: self.n_layers]
         redrawn = [self.encoder.layers[number] for number in self.cfg.redrawn_layers]
         random_weights = [{name: value.clone() for name, value in layer.state_dict().items()} for layer in redrawn]
         super().start_from(source, file)

@@ -102,6 +102,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
             "max_bad_files": self.cfg.max_bad_files,
             "labels": label_kinds(self.cfg.labels),
             "label_rate": self.cfg.label_rate,
+            "fixed_batches": not self.cfg.rebuild_batches,
             "min_sample_size": shortest,
             "pad": self.cfg.enable_padding or not training,
         }
