@@ -255,7 +255,7 @@ class Spin(Trunk):
             require_equal_lengths(first, second, "frames")
         x = self.extract_features(both, padding)["x"]  # (2B, F, D)
         valid = torch.arange(x.size(1)) < sizes[0].unsqueeze(1)  # (B, F)
-        frames = valid.flatten().nonzero().squeeze(1)[: 0 if self.batch_skipped else None]
+        frames = valid.flatten().nonzero().squeeze(1)[: 0 if self.training and self.batch_skipped else None]
         views = x.unflatten(0, (2, -1)).flatten(1, 2)  # (2B, F, D) -> (2, B * F, D)
         return views.index_select(1, frames.to(x.device, non_blocking=True))
 
