@@ -83,6 +83,15 @@ def test_curves_draw_teacher_solid_student_dashed_and_baselines(drawn):
     assert all(axes.get_xlabel() and axes.get_ylabel() and axes.get_title() for axes in drawn[0].axes[:5])
 
 
+def test_curves_of_one_codebook(drawn):
+    history = [{"updates": n, "loss": 5.0, "codebook": [codebook(n / 10)]} for n in (1, 2)]
+    plot_curves(history, {"codebook": "the model's codebook"}, "unused.png")
+    *_, pnmi, legend = drawn[0].axes
+    np.testing.assert_array_equal(pnmi.lines[0].get_xydata(), [[1, 0.1], [2, 0.2]])
+    texts = [text.get_text() for text in legend.get_legend().get_texts()]
+    assert len(pnmi.lines) == 1 and texts == ["codebook 0", "solid: the model's codebook"]
+
+
 def test_summary_shows_every_part(drawn):
     curve = [(0, 100.0), (50, 60.0)]
     plot_summary(

@@ -47,6 +47,17 @@ def test_layers_lines_points_and_baselines(drawn):
     assert layers.plot_by_layer(ROWS, "abx", 3, code_sets(1, 2), "unused.png", "ABX", "%") is None
 
 
+def test_outputs_are_points_at_the_last_layer(drawn):
+    rows = [{"kind": "output", "index": None, "name": "projection", "pnmi": 0.6}]
+    rows += [{"kind": "codebook", "index": 0, "name": "codebook", "pnmi": 0.7}]
+    of_model = {"codebook": {"title": "the model's codebook", "layers": [2]}}
+    layers.plot_by_layer(rows, "pnmi", 3, of_model, "unused.png", "PNMI", "share")
+    points = {one.get_label(): one.get_offsets()[0] for one in drawn[0].axes[0].collections}
+    np.testing.assert_allclose(points["projection"], [2.24, 0.6])
+    np.testing.assert_allclose(points["the model's codebook"], [1.88, 0.7])
+    assert len({tuple(one.get_facecolor()[0]) for one in drawn[0].axes[0].collections}) == 2
+
+
 def records(codebooks: int) -> list[dict]:
     each = lambda n: {f"active_codes_{k}": 10.0 + k + n for k in range(codebooks)}
     return [
