@@ -71,6 +71,19 @@ class Written:
     summary: str
 
 
+def choose_code_set(reader: FrameReader, predicted: bool = False) -> str:
+    """The name of the model's default set of codes, or of its heads.
+
+    Raises UserError for a model without codebooks, and without heads if they are asked for.
+    """
+    default = reader.require_codes()
+    if not predicted:
+        return default
+    if HEAD not in reader.code_sets:
+        raise UserError(f"--predicted: {reader.path} has no heads that predict units; omit the option")
+    return HEAD
+
+
 def write_codebook_units(
     checkpoint: str | Path,
     manifest: str | Path,
@@ -102,10 +115,7 @@ def write_codebook_units(
         UserError: from the checkpoint, the manifest, its audio, the rate, or the folder.
     """
     reader = open_reader(checkpoint, device=device or default_device())
-    code_set = reader.require_codes()
-    if predicted and HEAD not in reader.code_sets:
-        raise UserError(f"--predicted: {checkpoint} has no heads that predict units; omit the option")
-    code_set = HEAD if predicted else code_set
+    code_set = choose_code_set(reader, predicted)
     codes = reader.code_sets[code_set]
     chosen = range(codes.count) if codebooks is None else codebooks
     if wrong := [k for k in chosen if not 0 <= k < codes.count]:

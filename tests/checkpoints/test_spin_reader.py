@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-import torch.nn.functional as F
 
 import dinosr_plugin
 from dinosr_plugin import cli

@@ -161,7 +161,7 @@ def test_the_report(corpus, measured, tmp_path):
         "k-means on other outputs of the trained model</th></tr>\n<tr><th scope=row>projection</th>",
         "the model&#x27;s codebook</th></tr>\n<tr><th scope=row>codebook</th>",
         "The codebook removes this share of the uncertainty about the phone.",
-        "Codes that occur in codebook; they carry",
+        "Codes that occur in the codebook; they carry",
         "Heat map of P(phone | code) of codebook",
     ):
         assert text in page, text

@@ -76,7 +76,8 @@ def _draw_codebooks(
         updates = [row["updates"] for row in rows]
         for codebook, colour in enumerate(_codebook_colours(history, code_sets)):
             values = [row[source][codebook][key] for row in rows]
-            axes.plot(updates, values, color=colour, linestyle=linestyle, linewidth=1.2)
+            marker = "o" if len(rows) == 1 else None  # a line of one point is invisible
+            axes.plot(updates, values, color=colour, linestyle=linestyle, linewidth=1.2, marker=marker)
     style.baseline_lines(axes, baselines, key)
     if key in ("active", "perplexity"):
         axes.set_ylim(bottom=0)  # shows a collapse as such; purity and PNMI vary too little for that

@@ -92,7 +92,7 @@ def key_figures(figures: Mapping) -> list[tuple[str, str, str]]:
     if code_set and (least := best_row(rows, code_set, "perplexity", min)):
         which = ", the least evenly used one" if figures["model"]["codebooks"] > 1 else ""
         text = (
-            f"Codes that occur in {least['name']}{which}; they carry as much information as "
+            f"Codes that occur in {code_row_named(least)}{which}; they carry as much information as "
             f"{least['perplexity']:.1f} equally frequent ones. A small part of {least['n_codes']} would mean a "
             "collapse."
         )
@@ -109,7 +109,13 @@ def named(row: Mapping) -> str:
     """The subject of a sentence: k-means on a layer, or one of the model's codebooks."""
     if row["kind"] == "layer":
         return f"k-means on layer {row['index']}"
-    return f"The {row['name']}" if row["name"].isalpha() else row["name"].capitalize()
+    name = code_row_named(row)
+    return name[:1].upper() + name[1:]
+
+
+def code_row_named(row: Mapping) -> str:
+    """``codebook 0``; ``the codebook`` if there is only one."""
+    return f"the {row['name']}" if row["name"].isalpha() else row["name"]
 
 
 def against(rows: Sequence[Mapping], key: str, spec: str, better: Callable) -> str:

@@ -90,6 +90,8 @@ def test_curves_of_one_codebook(drawn):
     np.testing.assert_array_equal(pnmi.lines[0].get_xydata(), [[1, 0.1], [2, 0.2]])
     texts = [text.get_text() for text in legend.get_legend().get_texts()]
     assert len(pnmi.lines) == 1 and texts == ["codebook 0", "solid: the model's codebook"]
+    plot_curves(history[:1], {"codebook": "the model's codebook"}, "unused.png")
+    assert (pnmi.lines[0].get_marker(), drawn[1].axes[4].lines[0].get_marker()) == ("None", "o")
 
 
 def test_summary_shows_every_part(drawn):
