@@ -22,7 +22,8 @@ from ..checkpoints.readers import CodeSet, FrameReader, Layer
 from ..data.audio import SAMPLE_RATE
 from ..errors import UserError
 from ..files import claim_folder, is_folder, temporary_folder
-from ..units.batches import Utterance, read_utterances
+from ..modules.frame_grid import TRUNK
+from ..units.batches import Utterance, read_utterances, require_frames
 from ..units.codes import kmeans_units
 from ..units.kmeans import fit_kmeans
 from ..units.store import FeatureFolder
@@ -60,7 +61,8 @@ class Comparison:
     Use as a context: ``with Comparison(...) as comparison: rows = comparison.rows()``.
 
     Raises:
-        UserError: from the manifests or ``work``; no ``clusters`` for a model without codebooks, or another number.
+        UserError: from the manifests or ``work``; an utterance shorter than a frame; no ``clusters`` for a model
+            without codebooks, or another number.
     """
 
     def __init__(
@@ -76,7 +78,9 @@ class Comparison:
     ):
         self.reader, self.speech, self.measures = reader, speech, measures
         self.clusters = cluster_count(reader, clusters)
-        self.fitted = random_hour(read_utterances(train, reader.grid.field))
+        field = max(reader.grid.field, TRUNK.field)  # MFCC and log-Mel have the trunk's frames
+        require_frames({utterance.name: utterance.samples for utterance in speech.utterances}, speech.manifest, field)
+        self.fitted = random_hour(read_utterances(train, field))
         self.stack, self.keep, self.max_bytes = ExitStack(), cache is not None, max_bytes
         self.work_option, self.cache_option = work, cache
 

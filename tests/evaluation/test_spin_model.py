@@ -136,6 +136,17 @@ def test_the_probe_requires_train_and_enough_utterances(corpus, tmp_path, capsys
     assert capsys.readouterr().err == "error: --speakers: only used with checkpoints; remove it\n"
 
 
+def test_an_utterance_shorter_than_a_frame(corpus, tmp_path, capsys):
+    soundfile.write(tmp_path / "short.wav", np.zeros(399), RATE)
+    (tmp_path / "short.tsv").write_text(f"{tmp_path}\nshort.wav\t399\n")
+    (tmp_path / "short.phones.tsv").write_text("utt\tstart\tend\tphone\nshort\t0\t0.02\tAA\n")
+    speech = ["--manifest", tmp_path / "short.tsv", "--phones", tmp_path / "short.phones.tsv"]
+    arguments = ["quality", corpus / "spin.pt", *speech, "--train", corpus / "dev.tsv"]
+    assert cli.main([str(word) for word in arguments]) == 1
+    message = "short.tsv: 1 file(s) are shorter than one frame, 400 samples (short); remove them from the manifest\n"
+    assert capsys.readouterr().err == f"error: {tmp_path}/{message}"
+
+
 def test_logits_are_kept_out_of_the_cache(corpus, tmp_path):
     """They would need more space than all layers, for a figure that those of projection and codebook imply."""
     speech, _ = Speech.read(corpus / "dev.tsv", PhoneAlignment.read(corpus / "dev.phones.tsv"))
