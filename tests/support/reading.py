@@ -32,7 +32,8 @@ from dinosr_plugin.evaluation.zerospeech.semantic import read_features
 from dinosr_plugin.evaluation.zerospeech.submission import evaluate
 from dinosr_plugin.runs.resuming import checkpoint_changes
 from dinosr_plugin.units.batches import Utterance, load_checked_wave, read_utterances
-from dinosr_plugin.units.kmeans import KMeans, new_dictionary
+from dinosr_plugin.units.kmeans import KMeans
+from dinosr_plugin.units.label_files import new_dictionary
 from dinosr_plugin.units.language_model import UnitLanguageModel
 from dinosr_plugin.units.unit_files import read_labelled_units, read_units
 from support.checkpoints import config
