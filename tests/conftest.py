@@ -7,7 +7,6 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -20,10 +19,12 @@ from support.command_server import commands_without_imports
 from support.once import make_once
 from support.paths import TESTS
 
-with suppress(ValueError):  # not in another thread than the main one
-    # `nohup` and shells in the background ignore these signals, and so would what the tests start
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# `nohup` and shells in the background ignore SIGINT and SIGHUP, and so would what the tests start
+HANDLERS = {signal.SIGINT: signal.default_int_handler} | dict.fromkeys(
+    [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM], signal.SIG_DFL
+)
+for number, handler in HANDLERS.items():
+    signal.signal(number, handler)
 
 dinosr_plugin.register()  # tests rely on it in any order, some without importing the package through fairseq
 
@@ -171,11 +172,8 @@ def fairseq_forgets_runs():
 
 
 @pytest.fixture(autouse=True)
-def signal_handlers_restored():
-    """Restores the handlers that a test has replaced: a trainer that is built without fairseq's main keeps its own."""
-    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM, signal.SIGCHLD]
-    before = list(map(signal.getsignal, numbers))
-    yield
-    for number, handler in zip(numbers, before):
-        if signal.getsignal(number) is not handler:
+def usual_signal_handlers():
+    """Every test starts with Python's own handlers: a trainer that is built without fairseq's main leaves others."""
+    for number, handler in HANDLERS.items():
+        if signal.getsignal(number) != handler:
             signal.signal(number, handler)

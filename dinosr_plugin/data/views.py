@@ -64,8 +64,8 @@ class ViewDataset(BaseWrapperDataset):
     transforms keep the length match frame by frame. Views that are crops of the whole utterance are made without
     ``max_sample_size``.
 
-    ``normalize`` of ``dataset`` applies before the transforms, that of the views after them. ``max_tokens`` counts the samples of utterances, not of
-    views. Frame labels belong to the utterance before the transforms.
+    ``normalize`` of ``dataset`` applies before the transforms, that of the views after them. ``max_tokens`` counts the
+    samples of utterances, not of views. Frame labels belong to the utterance before the transforms.
 
     Args:
         dataset: a ``SpeechDataset`` with ``pad``, a ``WindowDataset``, or any fairseq dataset whose batches contain

@@ -24,7 +24,7 @@ from typing import Any, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel
-from torch import nn
+from torch import Tensor
 
 from ..errors import UserError
 from ..modules.output import Output
@@ -138,7 +138,7 @@ class Objective(BaseFairseqModel):
         discarded, and nothing else may be learned from it; collectives must take place nevertheless.
         """
 
-    def unit_rows(self) -> Iterable[nn.Parameter]:
+    def unit_rows(self) -> Iterable[Tensor]:
         """Matrices whose rows are scaled to norm 1 after every step of the optimiser, in any precision."""
         return ()
 

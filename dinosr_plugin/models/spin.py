@@ -196,15 +196,15 @@ class Spin(Trunk):
     def skip_batch(self, skipped: bool) -> None:
         self.batch_skipped = skipped
 
-    def unit_rows(self) -> Iterable[nn.Parameter]:
+    def unit_rows(self) -> Iterable[Tensor]:
         return [self.codebook.weight]
 
     # ---- the loss ------------------------------------------------------------------------------------------------
 
     def forward(
         self,
-        source: list[Tensor] | Tensor,
-        padding_mask: list[Tensor] | Tensor | None = None,
+        source: Any,
+        padding_mask: Any = None,
         mask: bool = False,
         features_only: bool = False,
         layer: int | None = None,

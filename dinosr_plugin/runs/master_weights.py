@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @torch.no_grad()
-def normalize_rows(parameters: Iterable[nn.Parameter], optimizer: Any) -> None:
+def normalize_rows(parameters: Iterable[Tensor], optimizer: Any) -> None:
     """Scale the rows of matrices to norm 1, in float32, and in training in half precision also the rounded copies.
 
     Args:
@@ -22,7 +22,7 @@ def normalize_rows(parameters: Iterable[nn.Parameter], optimizer: Any) -> None:
             p.data.copy_(rows)
 
 
-def master_weight(p: nn.Parameter, optimizer: Any) -> Tensor:
+def master_weight(p: Tensor, optimizer: Any) -> Tensor:
     """The float32 tensor that the optimiser moves for this parameter, of the same shape; the parameter's own if it has
     no copy."""
     copies = getattr(optimizer, "fp32_params", None)
