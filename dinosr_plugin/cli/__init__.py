@@ -15,12 +15,13 @@ from .corpora import add_check, add_manifest, add_path, add_synth
 from .decoding import add_ngram, add_transcribe, add_tune_lm
 from .language import add_lm_features, add_lm_score, add_zerospeech, add_zerospeech_synth
 from .measures import add_abx, add_quality
+from .perturb import add_perturb
 from .report import add_report
 from .running import run
 from .units import add_features, add_kmeans, add_units
 
 COMMANDS = (
-    add_path, add_manifest, add_check, add_synth,
+    add_path, add_manifest, add_check, add_synth, add_perturb,
     add_features, add_kmeans, add_units, add_quality, add_abx, add_report,
     add_lm_score, add_lm_features, add_zerospeech, add_zerospeech_synth,
     add_ngram, add_tune_lm, add_transcribe, add_bench,

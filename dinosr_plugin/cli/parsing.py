@@ -69,6 +69,12 @@ def add_out(parser: argparse.ArgumentParser, kind: str, required: bool = True, *
     parser.set_defaults(out_kind=kind)
 
 
+def add_out_argument(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add the argument ``OUT``, a file, which is claimed as ``--out`` is."""
+    parser.add_argument("out", type=Path, metavar="OUT", help=text)
+    parser.set_defaults(out_kind="file", out_name="OUT")
+
+
 def add_skip_missing(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("--skip-missing", action="store_true", help=text)
 

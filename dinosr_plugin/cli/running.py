@@ -57,11 +57,11 @@ def discard_stdout() -> None:
 
 @contextlib.contextmanager
 def claim_out(options: argparse.Namespace) -> Iterator[None]:
-    """Claim ``--out``, as ``parsing.add_out`` says. Raises UserError if another command is writing it."""
+    """Claim ``--out`` or ``OUT``, as ``parsing.add_out`` says. Raises UserError if another command is writing it."""
     out, kind = getattr(options, "out", None), getattr(options, "out_kind", None)
     with contextlib.ExitStack() as stack:
         if out is not None and kind == "file":
-            stack.enter_context(claim_new(out))
+            stack.enter_context(claim_new(out, getattr(options, "out_name", "--out")))
         elif out is not None and kind == "folder":
             stack.enter_context(claim_folder(out))
         elif out is not None and kind == "new folder":

@@ -1,6 +1,6 @@
 """The chains of transforms that ``task.views`` names: ``clean/perturb`` are two views, each a chain joined by ``+``."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -9,6 +9,8 @@ from .perturbation.equalizer import Equalizer
 from .views import Transform
 
 CLEAN = "clean"
+VOICE, EQUALIZER, PERTURB = "voice", "equalizer", "perturb"
+NAMES = (VOICE, EQUALIZER, PERTURB)
 
 
 def clip(wave: np.ndarray, rng: np.random.Generator, utterance: int = 0) -> np.ndarray:
@@ -16,19 +18,13 @@ def clip(wave: np.ndarray, rng: np.random.Generator, utterance: int = 0) -> np.n
     return np.clip(wave, -1, 1)
 
 
-def transforms() -> Mapping[str, Callable[[], Sequence[Transform]]]:
-    """Name -> a function that makes its transforms, in order of application."""
-    return {"equalizer": lambda: [Equalizer(), clip]}
-
-
 def parse_views(text: str) -> list[list[str]]:
-    """``clean/noise+perturb`` -> [[], ["noise", "perturb"]]. Raises UserError for a name that is not known."""
-    known = transforms()
+    """``clean/voice+equalizer`` -> [[], ["voice", "equalizer"]]. Raises UserError for a name that is not known."""
     views = [[name.strip() for name in view.split("+")] for view in text.split("/")]
     for view in views:
         for name in view:
-            if name not in known and (name != CLEAN or len(view) > 1):
-                names = ", ".join([CLEAN, *known])
+            if name not in NAMES and (name != CLEAN or len(view) > 1):
+                names = ", ".join([CLEAN, *NAMES])
                 raise UserError(
                     f"task.views={text}: {name!r} is not a transform; give a chain of {names}, joined by +, for each "
                     "view, separated by /"
@@ -36,7 +32,23 @@ def parse_views(text: str) -> list[list[str]]:
     return [[name for name in view if name != CLEAN] for view in views]
 
 
-def make_views(text: str) -> list[list[Transform]]:
-    """The transforms of each view that ``task.views`` names."""
-    made = {name: make() for name, make in transforms().items() if any(name in view for view in parse_views(text))}
-    return [[transform for name in view for transform in made[name]] for view in parse_views(text)]
+def change_voices(text: str) -> bool:
+    """Whether one of the views that ``task.views`` names has another voice."""
+    return any({VOICE, PERTURB} & set(view) for view in parse_views(text))
+
+
+def make_views(text: str, voice: Callable[[], Transform], training: bool = True) -> list[list[Transform]]:
+    """The transforms of each view that ``task.views`` names.
+
+    Args:
+        voice: makes the transform that changes voices; called once, and only if a view has it.
+        training: with the equaliser, which other splits do not have.
+    """
+    changed = [voice()] if change_voices(text) else []
+    equalizer = [Equalizer()] if training else []
+    chains = {
+        VOICE: [*changed, clip],
+        EQUALIZER: [*equalizer, clip],
+        PERTURB: [*changed, *equalizer, clip],
+    }
+    return [[transform for name in view for transform in chains[name]] for view in parse_views(text)]

@@ -119,9 +119,7 @@ def write_copy(file: MonoFile, target: Path, scale: float) -> None:
             mono = read_16k(file, start, min(samples, start + step)) * np.float32(scale)
             if not math.isfinite(file.peak):
                 raise OtherAudio(NOT_FINITE)
-            # the resampling filter can overshoot
-            pcm = np.clip(np.rint(mono * 32768), -32768, 32767).astype(np.int16)
-            copy.write(pcm)
+            copy.write(to_pcm(mono))  # clipped: the resampling filter can overshoot
 
 
 @contextmanager
@@ -140,6 +138,35 @@ def writing(target: Path) -> Iterator[None]:
 
 def write_sound(path: Path, pcm: np.ndarray) -> None:
     """Write (T,) int16 at 16 kHz as FLAC or WAV, into the unfinished folder of an output. Raises OSError."""
-    data = io.BytesIO()  # libsndfile does not tell why a file cannot be written, the system does
-    sf.write(data, pcm, SAMPLE_RATE, subtype="PCM_16", format=path.suffix[1:])
-    write_bytes(path, data.getbuffer())
+    # libsndfile does not tell why a file cannot be written, the system does
+    write_bytes(path, encode_sound(pcm, path.suffix[1:]))
+
+
+def encode_sound(pcm: np.ndarray, kind: str) -> memoryview:
+    """The bytes of a file with (T,) int16 at 16 kHz; ``kind``: flac or wav."""
+    data = io.BytesIO()
+    sf.write(data, pcm, SAMPLE_RATE, subtype="PCM_16", format=kind)
+    return data.getbuffer()
+
+
+def read_whole_at_16k(path: Path, max_minutes: float) -> np.ndarray:
+    """A file as 16 kHz mono, (T,) float32 from -1 to 1, scaled if its peak is higher.
+
+    Raises AudioError for a file that cannot be read or is longer than ``max_minutes``.
+    """
+    with MonoFile(path) as file:
+        samples = samples_at_16k(file.header)
+        if samples > max_minutes * 60 * SAMPLE_RATE:
+            raise OtherAudio(f"longer than {max_minutes:g} minutes; split it at pauses")
+        if samples == 0:
+            raise AudioError("contains no samples; remove it or fetch it again")
+        wave = read_16k(file, 0, samples)
+        if not math.isfinite(file.peak):
+            raise OtherAudio(NOT_FINITE)
+        # the resampling filter can overshoot
+        return np.clip(wave / np.float32(max(1.0, file.peak)), -1, 1)
+
+
+def to_pcm(wave: np.ndarray) -> np.ndarray:
+    """(T,) from -1 to 1 -> (T,) int16."""
+    return np.clip(np.rint(wave * 32768), -32768, 32767).astype(np.int16)

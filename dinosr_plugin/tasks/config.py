@@ -85,7 +85,20 @@ class WindowConfig(FairseqDataclass):
 
 
 @dataclass
-class ViewConfig(FairseqDataclass):
+class SaveDirConfig(FairseqDataclass):
+    """Where a task keeps what it computes from the data."""
+
+    save_dir: str = field(
+        default=II("checkpoint.save_dir"),
+        metadata={
+            "help": "folder in which refreshed labels are saved, in labels/, and the speakers' ranges of F0, in "
+            "f0_ranges.tsv"
+        },
+    )
+
+
+@dataclass
+class ViewConfig(SaveDirConfig):
     """Transforms of the waveforms, and how many views of each utterance a batch has."""
 
     views: Optional[str] = field(
@@ -95,6 +108,22 @@ class ViewConfig(FairseqDataclass):
             "equalizer), voice (formants and pitch), equalizer, or several of these joined by +. Spin compares two: "
             "clean/perturb; other models learn from one: perturb; null: from the waveforms as they are. Crops are cut "
             "first"
+        },
+    )
+    perturb_by: ChoiceEnum(["praat", "resample"]) = field(
+        default="praat",
+        metadata={
+            "help": "how views get another voice. praat: formants, F0 and its range separately, by Praat's Change "
+            "gender; needs praat-parselmouth (GPL-3). resample: formants and F0 together by one ratio, by resampling "
+            "and a phase vocoder; needs no other package and is an approximation"
+        },
+    )
+    f0_ranges: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "with perturb_by=praat: a table with a line speaker<TAB>floor<TAB>ceiling for each speaker, the "
+            "range of F0 in Hz; speakers are the folders of the manifest. null: measured from up to 30 s of each "
+            "speaker"
         },
     )
 
@@ -117,7 +146,7 @@ class LabelConfig(FairseqDataclass):
 
 
 @dataclass
-class RelabellingConfig(FairseqDataclass):
+class RelabellingConfig(SaveDirConfig):
     """Labels that are refreshed during training, for objectives with labels of frames."""
 
     relabel_every: int = field(
@@ -141,9 +170,6 @@ class RelabellingConfig(FairseqDataclass):
             "help": "scale the features of each utterance to mean 0 and variance 1 first, as `dinosr kmeans fit "
             "--normalize`"
         },
-    )
-    save_dir: str = field(
-        default=II("checkpoint.save_dir"), metadata={"help": "folder in which refreshed labels are saved, in labels/"}
     )
 
 

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf, open_dict
 from .. import compat
 from ..checkpoints.building import DoesNotFit, building
 from ..checkpoints.file import read_fairseq_checkpoint
+from ..data.chains import parse_views
 from ..data.dataset import SpeechDataset, longest_utterance
 from ..data.fingerprint import fingerprint
 from ..decoding.words import symbol_kind
@@ -30,8 +31,10 @@ from ..modules.frame_grid import TRUNK
 from ..ranges import COUNT, COUNT_OR_0
 from ..runs.origin import first_difference
 from ..runs.updates import WholeUpdates
+from .config import ViewConfig
 from .generation import SYMBOL_KINDS, Decoding, DecodingConfig
 from .pretraining import require_data, require_longest_fits, split_names
+from .views import view_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +46,7 @@ AUDIO_MAX_TOKENS = 1_600_000
 
 
 @dataclass
-class DinoSRFinetuningConfig(DecodingConfig):
+class DinoSRFinetuningConfig(ViewConfig, DecodingConfig):
     labels: Optional[str] = field(
         default="ltr",
         metadata={
@@ -89,6 +92,10 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
             raise UserError(f"{setting('task.autoregressive')}: dinosr_finetuning trains CTC models only; remove it")
         if not cfg.labels:
             raise UserError(f"{setting('task.labels')}: give the extension of the label files, for example ltr")
+        if cfg.views is not None and len(parse_views(cfg.views)) > 1:
+            raise UserError(
+                f"{setting('task.views', cfg.views)}: fine-tuning learns from one view; give one, such as perturb"
+            )
         self.trained_on = None  # name of the training split
         self.data_digests: dict[str, Any] = {}  # of the training split
 
@@ -148,7 +155,14 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         labels = None if self.cfg.target_dictionary else task_cfg.labels
         for name in split_names(split, task_cfg.multi_corpus_keys):
             validate_manifest(Path(self.cfg.data) / f"{name}.tsv", labels, self.cfg.min_sample_size)
-        with compat.audio_dataset(SpeechDataset), compat.label_files_as_text():
+
+        def make(normalize: bool, **arguments):
+            if not training or self.cfg.views is None:
+                return SpeechDataset(normalize=normalize, **arguments)
+            utterances = SpeechDataset(normalize=False, **arguments)  # transforms expect the waveform as recorded
+            return view_dataset(self.cfg, utterances, normalize, training)
+
+        with compat.audio_dataset(make), compat.label_files_as_text():
             super().load_dataset(split, task_cfg, **kwargs)
         if task_cfg.multi_corpus_keys is None:
             dataset = self.datasets[split]

@@ -17,11 +17,10 @@ from .. import compat
 from ..checkpoints.load import expects_normalized_waves, load_model
 from ..checkpoints.readers import trunk_of
 from ..criterions.dinosr import logged_codebook_sums
-from ..data.chains import make_views
 from ..data.dataset import SpeechDataset, longest_utterance
 from ..data.fingerprint import fingerprint
 from ..data.labels import count_classes, label_kinds
-from ..data.views import ViewDataset
+from ..data.views import without_views
 from ..data.windows import WindowDataset
 from ..errors import UserError, setting
 from ..interop.fairseq_models import to_trunk
@@ -41,6 +40,7 @@ from .config import (
     check_windows,
 )
 from .relabelling import Relabelling
+from .views import view_dataset
 from .watch import CollapseWatch, warn_of_bad_loss
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
             before = normalize and self.cfg.views is None  # transforms expect the waveform as it was recorded
             utterances = SpeechDataset(**{**arguments, **options, "normalize": before})
             if self.cfg.views is not None:
-                return ViewDataset(utterances, make_views(self.cfg.views), self.cfg.seed, normalize)
+                return view_dataset(self.cfg, utterances, normalize, training)
             if self.cfg.window_samples is None:
                 return utterances
             return WindowDataset(
@@ -199,7 +199,8 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
     def begin_epoch(self, epoch: int, model: torch.nn.Module):
         super().begin_epoch(epoch, model)
         if self.cfg.labels:
-            self.relabelling.begin_epoch(epoch, model, self.datasets, self.trained_on, self.state.state_dict)
+            splits = {split: without_views(dataset) for split, dataset in self.datasets.items()}
+            self.relabelling.begin_epoch(epoch, model, splits, self.trained_on, self.state.state_dict)
 
     def begin_valid_epoch(self, epoch: int, model: torch.nn.Module):
         super().begin_valid_epoch(epoch, model)

@@ -38,6 +38,7 @@ VALID = {  # argument, or (command, argument) -> value; paths are relative to th
     "pairs": 1,
     "phones": "phones.tsv",
     "root": "corpus",
+    "sound": "corpus/0.wav",
     "speakers": 2,
     "submission": "submission",
     "text": "train.wrd",

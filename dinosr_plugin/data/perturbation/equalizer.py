@@ -18,12 +18,16 @@ LOW_Q, HIGH_Q = 2.0, 5.0
 
 @dataclass(frozen=True)
 class Equalizer:
-    """Each band has a gain drawn uniformly between -12 and 12 dB, and a quality factor Q = 2 (5/2)^u, u from 0 to 1."""
+    """The transform of views, with the bands that ``draw_bands`` draws."""
 
     def __call__(self, wave: np.ndarray, rng: np.random.Generator, utterance: int = 0) -> np.ndarray:
-        gains = rng.uniform(-MAX_GAIN, MAX_GAIN, len(CENTRES))
-        qualities = LOW_Q * (HIGH_Q / LOW_Q) ** rng.random(len(CENTRES))
-        return equalize(wave, gains, qualities)
+        return equalize(wave, *draw_bands(rng))
+
+
+def draw_bands(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Gains in dB, uniform between -12 and 12, and quality factors Q = 2 (5/2)^u, u from 0 to 1: (10,) each."""
+    gains = rng.uniform(-MAX_GAIN, MAX_GAIN, len(CENTRES))
+    return gains, LOW_Q * (HIGH_Q / LOW_Q) ** rng.random(len(CENTRES))
 
 
 def equalize(wave: np.ndarray, gains: Sequence[float], qualities: Sequence[float]) -> np.ndarray:

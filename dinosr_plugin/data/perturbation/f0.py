@@ -1,0 +1,213 @@
+"""The range of F0 of each speaker, between which Praat looks for F0: measured from the speaker's audio, or from a table.
+
+Floor and ceiling follow the two-pass rule of De Looze and Hirst (cpran.net/docs/plugins/twopass): F0 is measured
+between wide limits; the floor is 0.75 times its first quartile, the ceiling 1.5 times its third. The public code of
+Spin reads them from a file that is not public, and raises a floor of 50 Hz to 75.
+
+A table has a line ``speaker<TAB>floor<TAB>ceiling``, in Hz, for each speaker. Speakers are the folders of a manifest
+(``manifest.speaker_of``); equal names in several manifests are one speaker.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from ...errors import UserError, first_few
+from ...files import is_file, make_folder, output, read_lines, write_lines
+from ...files.locks import hold, lock_beside
+from ..audio import SAMPLE_RATE, AudioError, read_part
+from ..manifest import speaker_of
+from . import praat
+
+logger = logging.getLogger(__name__)
+
+
+class Range(NamedTuple):
+    """Floor and ceiling in Hz."""
+
+    floor: float
+    ceiling: float
+
+
+EVERYONE = Range(75.0, 500.0)
+"""The range of a speaker who is not known, and the limits of the ranges that are measured."""
+LOWEST, HIGHEST = 20.0, 2000.0  # Hz that a table may contain
+BOUNDARY = 170.0  # Hz
+SECONDS = 30.0  # of a speaker's audio that are measured
+FRAMES = 50  # voiced frames that a measurement needs: half a second
+TABLE = "f0_ranges.tsv"  # in checkpoint.save_dir
+REMEDY = "a line is speaker<TAB>floor<TAB>ceiling, in Hz; correct it, or set task.f0_ranges=null to measure"
+
+
+class Utterances(Protocol):
+    """What is needed of a ``SpeechDataset``."""
+
+    sizes: np.ndarray
+
+    def name(self, index: int) -> str: ...
+
+    def path(self, index: int) -> Path: ...
+
+
+def is_low(floor: float, ceiling: float) -> bool:
+    """Whether a range is that of a low voice: the geometric mean of its ends is below 170 Hz.
+
+    A choice of this package: it separates the two ranges for LibriSpeech's men and women, 75 to 250 and 100 to 400 Hz,
+    and is about 1.06 times the median F0 where floor and ceiling come from quartiles.
+    """
+    return math.sqrt(floor * ceiling) < BOUNDARY
+
+
+# ---- measuring -------------------------------------------------------------------------------------------------------
+
+
+def range_of(waves: Iterable[np.ndarray]) -> Range:
+    """The range of one speaker's F0 in these waveforms at 16 kHz, each (T,) float32; ``EVERYONE`` if none has a voice.
+
+    Raises UserError if parselmouth is not installed.
+    """
+    found = [np.zeros(0, dtype=np.float32)]
+    for wave in waves:
+        try:
+            found.append(praat.measure_f0(wave, EVERYONE))
+        except praat.PraatFailed:
+            continue  # too short
+    voiced = np.concatenate(found)
+    if len(voiced) < FRAMES:
+        return EVERYONE
+    low, high = np.quantile(voiced, [0.25, 0.75])
+    return Range(
+        round(max(EVERYONE.floor, 0.75 * float(low)), 1),
+        round(min(EVERYONE.ceiling, 1.5 * float(high)), 1),
+    )
+
+
+def first_seconds(data: Utterances, rows: Sequence[int], rate: int = SAMPLE_RATE) -> Iterable[np.ndarray]:
+    """The first 30 s of these utterances; files that cannot be read are left out, training reports them."""
+    left = int(SECONDS * rate)
+    for row in rows:
+        samples = int(data.sizes[row])
+        try:
+            wave = read_part(data.path(row), samples, 0, min(samples, left), rate)
+        except AudioError:
+            continue
+        yield wave
+        left -= len(wave)
+        if left <= 0:
+            return
+
+
+def measure(data: Utterances, rows: Mapping[str, Sequence[int]]) -> dict[str, Range]:
+    """The range of each speaker, from up to 30 s of the utterances ``rows``, with a progress bar."""
+    praat.require_parselmouth()
+    try:
+        bar = tqdm(rows.items(), desc="F0 of speakers", unit="speaker", disable=None)
+        return {speaker: range_of(first_seconds(data, of_speaker)) for speaker, of_speaker in bar}
+    finally:
+        praat.close()
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def read_table(path: str | Path, what: str = "") -> dict[str, Range]:
+    """Speaker -> range. Raises UserError, whose message begins with ``what``, for a file or a line that is wrong."""
+    what = what or str(path)
+    table: dict[str, Range] = {}
+    for number, line in enumerate(read_lines(path, REMEDY), start=1):
+        fields = line.split("\t")
+        if len(fields) != 3 or not fields[0]:
+            raise UserError(f"{what} line {number}: {len(fields)} field(s) instead of three; {REMEDY}")
+        speaker, *numbers = fields
+        if speaker in table:
+            raise UserError(f"{what} line {number}: speaker {speaker!r} occurs twice; remove one of the lines")
+        table[speaker] = parse_range(numbers, f"{what} line {number}")
+    if not table:
+        raise UserError(f"{what}: empty; {REMEDY}")
+    return table
+
+
+def parse_range(numbers: Sequence[str], where: str) -> Range:
+    try:
+        floor, ceiling = map(float, numbers)
+    except ValueError:
+        raise UserError(f"{where}: floor and ceiling must be numbers; {REMEDY}") from None
+    if not LOWEST <= floor < ceiling <= HIGHEST:  # false for NaN
+        raise UserError(
+            f"{where}: floor {floor:g} and ceiling {ceiling:g}: the floor must be below the ceiling, and both between "
+            f"{LOWEST:g} and {HIGHEST:g} Hz; {REMEDY}"
+        )
+    return Range(floor, ceiling)
+
+
+def table_lines(table: Mapping[str, Range]) -> list[str]:
+    return [f"{speaker}\t{floor:g}\t{ceiling:g}" for speaker, (floor, ceiling) in sorted(table.items())]
+
+
+def measured_table(path: Path, data: Utterances, rows: Mapping[str, Sequence[int]]) -> dict[str, Range]:
+    """The table in ``path``, after measuring the speakers that it lacks.
+
+    One process measures, the others wait for it, then read the same numbers. A run that resumes reads them too.
+    """
+    make_folder(path.parent, "checkpoint.save_dir")
+    with hold(lock_beside(path), f"checkpoint.save_dir={path.parent}", wait=math.inf):
+        table = read_table(path) if is_file(path) else {}
+        missing = {speaker: of_speaker for speaker, of_speaker in rows.items() if speaker not in table}
+        if missing:
+            logger.info(f"measuring F0 of {len(missing)} speaker(s), up to {SECONDS:g} s of each; kept in {path}")
+            table |= measure(data, missing)
+            with output(path, "checkpoint.save_dir") as unfinished:
+                write_lines(unfinished, table_lines(table))
+        return table
+
+
+# ---- of the utterances of a manifest ---------------------------------------------------------------------------------
+
+
+def speaker_ranges(data: Utterances, speakers: Sequence[str], table: Callable[..., Mapping[str, Range]]) -> np.ndarray:
+    """Floor and ceiling of each utterance's speaker, (utterances, 2) float32.
+
+    A speaker who is not in the table, or an utterance outside of any folder, has the range ``EVERYONE``; the log says
+    how many there are.
+
+    Args:
+        speakers: of each utterance, its speaker; "" if unknown.
+        table: a function of the utterances of each speaker, speaker -> rows, that returns the ranges.
+    """
+    rows: dict[str, list[int]] = {}
+    for row, speaker in enumerate(speakers):
+        if speaker:
+            rows.setdefault(speaker, []).append(row)
+    known = table(rows) if rows else {}
+    missing = [speaker for speaker in rows if speaker not in known]
+    everyone = f"F0 between {EVERYONE.floor:g} and {EVERYONE.ceiling:g} Hz"
+    if missing:
+        logger.warning(f"no range of F0 for {len(missing)} speaker(s) ({first_few(missing)}): {everyone} for them")
+    if alone := sum(not speaker for speaker in speakers):
+        logger.warning(f"{alone} utterance(s) are in no speaker's folder: {everyone} for them")
+    return np.array([known.get(speaker, EVERYONE) for speaker in speakers], dtype=np.float32).reshape(-1, 2)
+
+
+def ranges_of(data: Utterances, file: str | None, save_dir: str | Path, by_praat: bool) -> np.ndarray:
+    """Floor and ceiling of each utterance's speaker, (utterances, 2) float32.
+
+    Args:
+        file: ``task.f0_ranges``, a table; None: measured, and kept in ``save_dir``.
+        by_praat: otherwise F0 is needed by nothing but the choice between a low and a high voice, and is not measured.
+
+    Raises:
+        UserError: the table is wrong, parselmouth is not installed, or the table cannot be written.
+    """
+    if file is not None:
+        given = read_table(file, f"task.f0_ranges={file}")
+        find = lambda rows: given
+    elif by_praat:
+        find = lambda rows: measured_table(Path(save_dir, TABLE), data, rows)
+    else:
+        return np.tile(np.float32(EVERYONE), (len(data.sizes), 1))
+    return speaker_ranges(data, [speaker_of(data.name(row)) for row in range(len(data.sizes))], find)
