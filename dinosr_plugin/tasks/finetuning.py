@@ -31,7 +31,7 @@ from ..modules.frame_grid import TRUNK
 from ..ranges import COUNT, COUNT_OR_0
 from ..runs.origin import first_difference
 from ..runs.updates import WholeUpdates
-from .config import ViewConfig
+from .config import ViewConfig, check_noise
 from .generation import SYMBOL_KINDS, Decoding, DecodingConfig
 from .pretraining import require_data, require_longest_fits, split_names
 from .views import view_dataset
@@ -96,6 +96,7 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
             raise UserError(
                 f"{setting('task.views', cfg.views)}: fine-tuning learns from one view; give one, such as perturb"
             )
+        check_noise(cfg)
         self.trained_on = None  # name of the training split
         self.data_digests: dict[str, Any] = {}  # of the training split
 

@@ -36,6 +36,7 @@ from .config import (
     ViewConfig,
     WindowConfig,
     check_needs,
+    check_noise,
     check_relabelling,
     check_windows,
 )
@@ -74,6 +75,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
     def __init__(self, cfg: DinoSRPretrainingConfig):
         super().__init__(cfg)
         check_windows(cfg)
+        check_noise(cfg)
         self.watch = CollapseWatch(cfg.on_collapse, cfg.collapse_patience)
         self.relabelling = Relabelling(cfg)
         self.trained_on = None  # name of the training split

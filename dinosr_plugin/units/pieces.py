@@ -1,4 +1,4 @@
-"""Acoustic pieces: frequent sequences of units, as labels of frames (R-Spin, Chang and Glass, NAACL 2024, arXiv 2311.09117).
+"""Acoustic pieces: frequent sequences of units, as labels of frames (R-Spin, NAACL 2024, arXiv 2311.09117).
 
 Each run of a unit is counted once, byte-pair encoding (sentencepiece) finds frequent sequences of the units that
 remain, and every frame gets the number of the piece that its run belongs to:
@@ -154,7 +154,8 @@ def write_piece_labels(
         path, model = pieces, PieceModel.read(pieces)
         if n_units > model.n_units:
             raise UserError(
-                f"--pieces {pieces}: made of {model.n_units} units, but there are {n_units}; give units of the same model"
+                f"--pieces {pieces}: made of {model.n_units} units, but these are {n_units}; give those of the same "
+                "model"
             )
         more = {}
     else:
