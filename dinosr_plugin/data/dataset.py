@@ -83,6 +83,8 @@ class SpeechDataset(FileAudioDataset):
         labels: suffixes of the frame label files next to the manifest, which need a ``dict.<suffix>.txt`` each; batches
             then contain the labels.
         label_rate: labels per second.
+        fixed_batches: batches consist of the same utterances in every epoch and in a resumed run. Otherwise utterances
+            of the same length, after cropping, are in another order in each epoch.
         num_buckets, text_compression_level, options: as for ``FileAudioDataset``.
     """
 
@@ -95,6 +97,7 @@ class SpeechDataset(FileAudioDataset):
         max_bad_files: int | None = None,
         labels: Sequence[str] = (),
         label_rate: int = 50,
+        fixed_batches: bool = False,
         num_buckets: int = 0,
         text_compression_level: TextCompressionLevel = TextCompressionLevel.none,
         **options,
@@ -111,6 +114,7 @@ class SpeechDataset(FileAudioDataset):
         self.seed = seed
         self.skip_bad_audio = skip_bad_audio
         self.max_bad_files = max_bad_files
+        self.fixed_batches = fixed_batches
         self.logged = 0  # bad files that this process has seen
         # In shared memory, because fairseq keeps its worker processes from epoch to epoch, and a worker needs what
         # another one has found out about a file.
@@ -269,6 +273,13 @@ class SpeechDataset(FileAudioDataset):
     def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
         """``num_tokens`` of many rows, (N,) -> (N,)."""
         return np.minimum(self.sizes[indices], self.max_sample_size)
+
+    def ordered_indices(self) -> np.ndarray:
+        """Rows (N,), the longest first; the order of those of equal length is random."""
+        if not self.fixed_batches:
+            return super().ordered_indices()  # draws from the generator that fairseq seeds for each epoch
+        ties = np.random.default_rng(self.seed).permutation(len(self))
+        return np.lexsort([ties, self.num_tokens_vec(np.arange(len(self)))])[::-1]
 
     def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """Items -> fairseq's batch, or ``{}`` for no items, which a shard may get at the end of an epoch.

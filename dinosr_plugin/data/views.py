@@ -12,7 +12,6 @@ users can name in ``task.views`` are in ``data.chains``.
 """
 
 from .. import compat  # noqa: F401  # isort: skip  (before fairseq is imported)
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -65,8 +64,9 @@ class ViewDataset(BaseWrapperDataset):
     transforms keep the length match frame by frame. Views that are crops of the whole utterance are made without
     ``max_sample_size``.
 
-    ``normalize`` of ``dataset`` applies before the transforms, that of the views after them. ``max_tokens`` counts the
-    samples of utterances, not of views. Frame labels belong to the utterance before the transforms.
+    ``normalize`` of ``dataset`` applies to the utterance before the transforms, that of the views to each view after
+    them. ``max_tokens`` counts the samples of utterances, not of views. Frame labels belong to the utterance before the
+    transforms.
 
     Args:
         dataset: a ``SpeechDataset`` with ``pad``, a ``WindowDataset``, or any fairseq dataset whose batches contain
@@ -107,11 +107,6 @@ class ViewDataset(BaseWrapperDataset):
         return self.dataset.num_tokens_vec(indices)
 
     @property
-    def skipped_indices(self) -> set[int]:
-        """Rows of the manifest that are left out: fairseq leaves out their transcripts."""
-        return self.dataset.skipped_indices
-
-    @property
     def supports_fetch_outside_dataloader(self) -> bool:
         return self.dataset.supports_fetch_outside_dataloader
 
@@ -144,17 +139,6 @@ class ViewDataset(BaseWrapperDataset):
             wave = transform(wave, rng, utterance)
             wave.flags.writeable = False
         return normalized(wave) if self.normalize else wave
-
-
-def without_views(dataset: FairseqDataset) -> FairseqDataset:
-    """The utterances of a dataset as they are, normalised as its views are. Labels are shared with it."""
-    if not isinstance(dataset, ViewDataset):
-        return dataset
-    utterances = copy.copy(dataset.dataset)
-    utterances.normalize = dataset.normalize
-    # statistics of files that have been read with the other value of `normalize`
-    utterances.means, utterances.scales = torch.zeros_like(utterances.means), torch.zeros_like(utterances.scales)
-    return utterances
 
 
 def normalized(wave: np.ndarray) -> np.ndarray:

@@ -146,6 +146,10 @@ class DinoSR(Trunk):
     """The student (the parameters of this module), its teacher and their codebooks."""
 
     reports_codebooks = True
+    collapse_remedy = (
+        "lower the learning rate, slow down the teacher (model.ema_decay), or start the codebooks from frames "
+        "(model.codebook_init=frames)"
+    )
 
     def __init__(self, cfg: DinoSRConfig):
         super().__init__(cfg)

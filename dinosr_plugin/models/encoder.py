@@ -15,9 +15,9 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.models import BaseFairseqModel
 from fairseq.models.wav2vec.wav2vec2 import TransformerSentenceEncoderLayer, make_conv_pos
 from fairseq.modules import GradMultiply, LayerNorm, SamePad, TransposeLast
-from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from fairseq.modules.transformer_sentence_encoder import init_bert_params
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..errors import UserError
 from ..modules.conv_spec import parse_conv_layers
@@ -124,6 +124,7 @@ class Encoder(nn.Module):
         self.layer_norm = LayerNorm(cfg.encoder_embed_dim)
         self.dropout = cfg.dropout
         self.layerdrop = cfg.encoder_layerdrop
+        self.checkpoint_activations = cfg.checkpoint_activations
         self.apply(init_bert_params)
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None, layer: int | None = None):
@@ -158,12 +159,21 @@ class Encoder(nn.Module):
         for i, layer in enumerate(self.layers):
             feed_forward = None
             if not (self.training and self.layerdrop > 0 and torch.rand(()).item() <= self.layerdrop):
-                x, feed_forward = layer(x, padding_mask)
+                x, feed_forward = self.run(layer, x, padding_mask)
                 feed_forward = feed_forward.transpose(0, 1)  # (F, B, D)
             layer_results.append((x.transpose(0, 1), None, feed_forward))  # x as (F, B, D)
             if i == last:
                 break
         return x, layer_results
+
+    def run(self, layer: nn.Module, x: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What ``layer`` returns; with ``checkpoint_activations``, its backward pass recomputes the activations.
+
+        torch's way and not fairseq's, which gives no gradient to a layer whose input needs none (above frozen layers).
+        """
+        if self.checkpoint_activations:
+            return checkpoint(layer, x, padding_mask, use_reentrant=False)
+        return layer(x, padding_mask)
 
 
 def positional_convolutions(cfg: TrunkConfig) -> nn.Sequential:
@@ -234,9 +244,9 @@ class TransformerLayer(TransformerSentenceEncoderLayer):
         return dropout(x, self.dropout, self.training)
 
 
-def transformer_layer(cfg: TrunkConfig) -> nn.Module:
-    """A ``TransformerLayer`` with these settings, which recomputes its activations if ``checkpoint_activations``."""
-    layer = TransformerLayer(
+def transformer_layer(cfg: TrunkConfig) -> TransformerLayer:
+    """A ``TransformerLayer`` with these settings."""
+    return TransformerLayer(
         embedding_dim=cfg.encoder_embed_dim,
         ffn_embedding_dim=cfg.encoder_ffn_embed_dim,
         num_attention_heads=cfg.encoder_attention_heads,
@@ -246,7 +256,6 @@ def transformer_layer(cfg: TrunkConfig) -> nn.Module:
         activation_fn=cfg.activation_fn,
         layer_norm_first=cfg.layer_norm_first,
     )
-    return checkpoint_wrapper(layer) if cfg.checkpoint_activations else layer
 
 
 def check_trunk_config(cfg: TrunkConfig):
@@ -336,15 +345,11 @@ class Trunk(Objective):
 
     def start_from(self, source: BaseFairseqModel, file: str) -> None:
         """Take over front end, projection, mask embedding and encoder of another trunk of the same size."""
-        if not isinstance(source, Trunk):
-            raise UserError(
-                f"model.start_from={file}: contains {type(source).__name__}, which does not have the trunk of "
-                f"{type(self).__name__}; give a checkpoint of dinosr, dinosr_hubert, wav2vec 2.0, HuBERT or data2vec"
-            )
-        require_same_fields(file, trunk_sizes(source), trunk_sizes(self))
+        trunk = require_trunk(source, file, type(self).__name__)
+        require_same_fields(file, trunk_sizes(trunk), trunk_sizes(self))
         for name in ("feature_extractor", "layer_norm", "post_extract_proj", "encoder"):
-            self.get_submodule(name).load_state_dict(source.get_submodule(name).state_dict())
-        self.mask_emb.data.copy_(source.mask_emb)
+            self.get_submodule(name).load_state_dict(trunk.get_submodule(name).state_dict())
+        self.mask_emb.data.copy_(trunk.mask_emb)
 
     def structure(self) -> dict[str, Any]:
         return trunk_sizes(self)
@@ -455,6 +460,16 @@ class Trunk(Objective):
         padding = frame_padding if bool((sizes < x.size(1)).any()) else None
         x, layer_results = self.encoder(x, padding, layer)
         return {"x": x, "padding_mask": padding, "layer_results": layer_results}
+
+
+def require_trunk(source: BaseFairseqModel, file: str, model: str) -> Trunk:
+    """``source``, the model in the checkpoint ``file``. Raises UserError if ``model`` cannot start from it."""
+    if not isinstance(source, Trunk):
+        raise UserError(
+            f"model.start_from={file}: contains {type(source).__name__}, which does not have the trunk of {model}; "
+            "give a checkpoint of dinosr, dinosr_hubert, spin, wav2vec 2.0, HuBERT or data2vec"
+        )
+    return source
 
 
 def trunk_sizes(trunk: Trunk) -> dict[str, Any]:

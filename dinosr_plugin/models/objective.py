@@ -58,7 +58,7 @@ class ObjectiveConfig(FairseqDataclass):
         metadata={
             "help": "checkpoint whose weights the model starts with: of this plug-in, and for models with a "
             "Transformer also of fairseq's wav2vec 2.0, HuBERT and data2vec; null: random weights. A run that resumes "
-            "from its own checkpoint keeps the weights of that one"
+            "from its own checkpoint does not read this one again"
         },
     )
 
@@ -75,10 +75,12 @@ class Objective(BaseFairseqModel):
     Attributes:
         needs: the data that it learns from.
         reports_codebooks: ``Output.codebook_sums`` is not empty, so that ``task.on_collapse`` can watch it.
+        collapse_remedy: what to do when a codebook collapses, for the message.
     """
 
     needs = DataNeeds()
     reports_codebooks = False
+    collapse_remedy = "lower the learning rate"
 
     @property
     def n_layers(self) -> int:
@@ -97,7 +99,8 @@ class Objective(BaseFairseqModel):
         Args:
             cfg: the settings of the model, to be changed in place.
             label_sizes: number of labels in each label set of ``task.labels``; empty without ``needs.labels``.
-            source: the model in ``cfg.start_from``, as for ``start_from``; None without one.
+            source: the model in ``cfg.start_from``, as for ``start_from``; when the run resumes from a checkpoint of
+                its own, the model in that one; None without ``cfg.start_from``.
 
         Raises:
             UserError: the settings contradict the data or the other model.

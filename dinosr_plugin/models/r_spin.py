@@ -74,6 +74,7 @@ class RSpin(Spin):
     """Spin, and a linear classifier of the frames that are clustered."""
 
     needs = DataNeeds(views=2, labels=True)
+    collapse_remedy = "lower the learning rate, or raise the weight of the labels (model.aux_weight)"
 
     def __init__(self, cfg: RSpinConfig):
         check_config(cfg)

@@ -23,7 +23,7 @@ from ..modules.codebook import distributed
 from ..modules.codebook_figures import codebook_sums
 from ..modules.sinkhorn import MAX_SCALE, sinkhorn
 from ..ranges import SHARE, WIDTH, Range, check_ranges
-from .encoder import Trunk, TrunkConfig, trunk_sizes
+from .encoder import Trunk, TrunkConfig, require_trunk, trunk_sizes
 from .objective import DataNeeds, Output
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ LAYER_NUMBER = Range(-1_000, 999)
 
 @dataclass
 class SpinConfig(TrunkConfig):
-    """The settings of the trunk that determine its parameters are those of the checkpoint ``start_from``."""
+    """The sizes of the trunk need not be given: they are those of the checkpoint ``start_from``."""
 
     start_from: Optional[str] = field(
         default=MISSING,
@@ -50,20 +50,20 @@ class SpinConfig(TrunkConfig):
         metadata={
             "range": Range(0, 999),
             "help": "Transformer layer, from 0, whose output is clustered; the layers above it are left out; null: the "
-            "last one (the paper)",
+            "last one, as in the paper",
         },
     )
     trained_layers: List[int] = field(
         default_factory=lambda: [-2, -1],
         metadata={
             "range": LAYER_NUMBER,
-            "help": "Transformer layers that are trained, from 0; negative numbers count from the last one that is "
-            "read. The paper: the top two; all of them collapse",
+            "help": "Transformer layers that are trained, from 0; negative numbers count back from the layer that is "
+            "read, which is -1. The paper trains the top two, because the codes collapse if all are trained",
         },
     )
     train_front_end: bool = field(
         default=False,
-        metadata={"help": "train front end, projection and positional convolutions too"},
+        metadata={"help": "also train what is below the Transformer layers: front end and positional convolutions"},
     )
     redrawn_layers: List[int] = field(
         default_factory=list,
@@ -74,14 +74,17 @@ class SpinConfig(TrunkConfig):
         },
     )
     projection_dim: int = field(
-        default=256, metadata={"range": WIDTH, "help": "dimensions in which frames and codes are compared"}
+        default=256,
+        metadata={"range": WIDTH, "help": "dimensions of the vectors in which frames and codes are compared"},
     )
     codebook_size: int = field(default=256, metadata={"range": Range(2, 65_536), "help": "K: codes in the codebook"})
     epsilon: float = field(
         default=0.02,
         metadata={"range": Range(1 / MAX_SCALE, 1_000), "help": "temperature of the targets, in Sinkhorn's algorithm"},
     )
-    iterations: int = field(default=3, metadata={"range": Range(1, 1_000), "help": "of Sinkhorn's algorithm"})
+    iterations: int = field(
+        default=3, metadata={"range": Range(1, 1_000), "help": "number of iterations of Sinkhorn's algorithm"}
+    )
     temperature: float = field(
         default=0.1, metadata={"range": Range(0.001, 1_000), "help": "temperature of the predictions"}
     )
@@ -92,7 +95,8 @@ class SpinConfig(TrunkConfig):
         default=1.0,
         metadata={
             "range": SHARE,
-            "help": "share of its own scores in the target of a view; the rest are those of the other view",
+            "help": "the targets of a view are computed from prob_ratio times its own scores plus (1 - prob_ratio) "
+            "times those of the other view; 1: from its own, as in the paper",
         },
     )
 
@@ -100,11 +104,6 @@ class SpinConfig(TrunkConfig):
 def check_config(cfg: SpinConfig):
     """Raise UserError for numbers out of range and for settings that cannot work together, naming the field."""
     check_ranges(cfg, SpinConfig, "model")
-    if cfg.encoder_layerdrop > 0:
-        raise UserError(
-            f"model.encoder_layerdrop={cfg.encoder_layerdrop}: Spin compares two views, which must pass the same "
-            "layers; set model.encoder_layerdrop=0"
-        )
     for name in ("trained_layers", "redrawn_layers"):
         for number in getattr(cfg, name):
             if not -cfg.encoder_layers <= number < cfg.encoder_layers:
@@ -120,6 +119,10 @@ class Spin(Trunk):
 
     needs = DataNeeds(views=2)
     reports_codebooks = True
+    collapse_remedy = (
+        "lower the learning rate, or train fewer layers (model.trained_layers; the paper's codes collapse if all are "
+        "trained)"
+    )
 
     def __init__(self, cfg: SpinConfig):
         super().__init__(cfg)
@@ -150,8 +153,8 @@ class Spin(Trunk):
     @classmethod
     def configure(cls, cfg: SpinConfig, label_sizes: list[int], source: BaseFairseqModel | None = None) -> None:
         """The sizes of the trunk are those of ``source``, as far as ``read_layer`` reads it."""
-        if isinstance(source, Trunk):
-            for name, value in trunk_sizes(source).items():
+        if source is not None:
+            for name, value in trunk_sizes(require_trunk(source, str(cfg.start_from), cls.__name__)).items():
                 setattr(cfg, name, str(value) if name == "conv_feature_layers" else value)
         if cfg.read_layer is not None:
             if cfg.read_layer >= cfg.encoder_layers:
@@ -162,18 +165,26 @@ class Spin(Trunk):
             cfg.encoder_layers = cfg.read_layer + 1
 
     def check(self, task_cfg: Any) -> None:
-        """Raise UserError if utterances may be shorter than a frame."""
-        samples = task_cfg.min_sample_size or 0
-        if self.grid.count(samples) < 1:
+        """Raise UserError for LayerDrop, and if utterances may be shorter than a frame."""
+        if self.cfg.encoder_layerdrop > 0:
             raise UserError(
-                f"task.min_sample_size={samples} allows utterances shorter than a frame of {self.grid.field} samples; "
-                f"raise it to {self.grid.field} or more"
+                f"model.encoder_layerdrop={self.cfg.encoder_layerdrop}: Spin trains without LayerDrop; set "
+                "model.encoder_layerdrop=0"
             )
+        for name, samples in (
+            ("min_sample_size", task_cfg.min_sample_size or 0),
+            ("max_sample_size", task_cfg.max_sample_size),
+        ):
+            if samples is not None and self.grid.count(samples) < 1:
+                raise UserError(
+                    f"task.{name}={samples} allows utterances shorter than a frame, which has {self.grid.field} "
+                    f"samples; raise it to {self.grid.field} or more"
+                )
 
     def start_from(self, source: BaseFairseqModel, file: str) -> None:
         """Take over the trunk, apart from the layers to be drawn anew; of a Spin model also projection and codebook."""
-        if isinstance(source, Trunk):
-            source.encoder.layers = source.encoder.layers[: self.n_layers]
+        trunk = require_trunk(source, file, type(self).__name__)
+        trunk.encoder.layers = trunk.encoder.layers[: self.n_layers]
         redrawn = [self.encoder.layers[number] for number in self.cfg.redrawn_layers]
         random_weights = [{name: value.clone() for name, value in layer.state_dict().items()} for layer in redrawn]
         super().start_from(source, file)
@@ -190,8 +201,10 @@ class Spin(Trunk):
         self.codebook.load_state_dict(source.codebook.state_dict())
 
     def structure(self) -> dict[str, Any]:
-        names = (*HEAD_FIELDS, "trained_layers", "train_front_end")  # the optimiser has state for what is trained
-        return super().structure() | {name: getattr(self.cfg, name) for name in names}
+        fields = {name: getattr(self.cfg, name) for name in (*HEAD_FIELDS, "train_front_end")}
+        # the optimiser has state for the layers that are trained; -1 and 11 may be the same
+        fields["trained_layers"] = sorted({number % self.n_layers for number in self.cfg.trained_layers})
+        return super().structure() | fields
 
     def skip_batch(self, skipped: bool) -> None:
         self.batch_skipped = skipped
@@ -219,9 +232,10 @@ class Spin(Trunk):
             utterances: (B,) int64, not used.
 
         Returns:
-            ``losses``: "spin", the cross-entropy summed over frames and averaged over the two views; without any
-            gradient for what is not trained. ``sample_size``: frames of one view. ``codebook_sums`` over the frames of
-            both views; ``codes`` in them counts the code with the highest score, which is the unit of a frame.
+            ``losses``: "spin", the cross-entropy summed over frames and averaged over the two views.
+            ``sample_size``: frames of one view. ``codebook_sums`` over the frames of both views, with the most likely
+            code of the target as the code that is predicted; only ``codes`` in them counts the code with the highest
+            score, which is the unit of a frame.
         """
         if features_only:
             return self.extract_features(source, padding_mask, mask=mask, layer=layer)
@@ -230,15 +244,9 @@ class Spin(Trunk):
     def view_frames(self, source: list[Tensor], padding_mask: list[Tensor] | None) -> Tensor:
         """Two views (B, T) -> the frames of each that are not padding, (2, N, D), encoded in one pass.
 
-        A dummy batch has no frames.
+        A dummy batch has no frames. Raises UserError for views of different lengths.
         """
-        first, second = source
         frames = self.valid_frames(source, padding_mask)
-        if first.shape != second.shape:
-            raise UserError(
-                f"task.views: the views have {first.size(1)} and {second.size(1)} samples; their transforms must keep "
-                "the length"
-            )
         padding = None if padding_mask is None else torch.cat(padding_mask)  # (2B, T)
         x = self.extract_features(torch.cat(source), padding)["x"]  # (2B, F, D)
         views = x.unflatten(0, (2, -1)).flatten(1, 2)  # (2B, F, D) -> (2, B * F, D)
@@ -247,10 +255,14 @@ class Spin(Trunk):
     def valid_frames(self, source: list[Tensor], padding_mask: list[Tensor] | None) -> Tensor:
         """The frames of two views (B, T) that are not padding: places in a flattened (B, F), (N,) int64 on the CPU.
 
-        Both views have the same frames; a dummy batch has none.
+        Both views have the same ones; a dummy batch has none. Raises UserError for views of different lengths.
         """
-        sizes = self.frame_sizes(source[0], None if padding_mask is None else padding_mask[0])  # (B,)
-        valid = torch.arange(self.n_frames(source[0])) < sizes.unsqueeze(1)  # (B, F)
+        require_equal_lengths(source[0].size(1), source[1].size(1), "samples")
+        padding = None if padding_mask is None else torch.cat(padding_mask)  # (2B, T)
+        sizes = self.frame_sizes(torch.cat(source), padding).view(2, -1)  # (2, B)
+        for first, second in sizes.t().tolist():
+            require_equal_lengths(first, second, "frames")
+        valid = torch.arange(self.n_frames(source[0])) < sizes[0].unsqueeze(1)  # (B, F)
         return valid.flatten().nonzero().squeeze(1)[: 0 if self.batch_skipped else None]
 
     def swapped_prediction(self, x: Tensor) -> Output:
@@ -318,6 +330,12 @@ class Spin(Trunk):
             for name in ("projection.weight", "projection.bias", "codebook.weight"):
                 state_dict.pop(prefix + name, None)
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def require_equal_lengths(first: int, second: int, unit: str) -> None:
+    """Raise UserError if two views of an utterance, or of a batch, differ in length."""
+    if first != second:
+        raise UserError(f"task.views: two views have {first} and {second} {unit}; give transforms that keep the length")
 
 
 def sum_over_ranks(totals: Tensor) -> Tensor:

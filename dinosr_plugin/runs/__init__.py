@@ -27,6 +27,7 @@ def install():
     divergence.stop_diverged_runs()
     fused_adam.use_fused_adam()
     ending.undo_at_end()
+    resuming.remember_config()
     save_dir.claim_at_once()
     saving.copy_checkpoints_atomically()
     saving.write_checkpoints_once()

@@ -4,36 +4,44 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 @torch.no_grad()
-def normalize_rows(parameters: Iterable[Tensor], optimizer: Any) -> None:
-    """Scale the rows of matrices to norm 1, in float32, and in training in half precision also the rounded copies.
+def normalize_rows(parameters: Iterable[nn.Parameter], optimizer: Any) -> None:
+    """Scale the rows of matrices to norm 1, computed in float32.
+
+    In training in half precision, the rows of fairseq's float32 copies have norm 1, and the parameters are these rows,
+    rounded.
 
     Args:
         parameters: of the model, (K, D) each.
         optimizer: fairseq's optimiser of the model.
     """
     for p in parameters:
-        rows = master_weight(p, optimizer)
-        rows.div_(rows.norm(dim=-1, keepdim=True).clamp(min=1e-12))
-        if rows is not p.data:
-            p.data.copy_(rows)
+        weight = master_weight(p, optimizer)
+        weight.copy_(F.normalize(weight.float(), dim=-1))
+        p.data.copy_(weight)
 
 
-def master_weight(p: Tensor, optimizer: Any) -> Tensor:
-    """The float32 tensor that the optimiser moves for this parameter, of the same shape; the parameter's own if it has
-    no copy."""
+def master_weight(p: nn.Parameter, optimizer: Any) -> Tensor:
+    """The tensor that the optimiser moves for this parameter, of the same shape: its float32 copy, or its own values.
+
+    There are no copies in training in float32, with ``common.amp``, and with ``common.memory_efficient_fp16`` or
+    ``memory_efficient_bf16``.
+
+    Raises ValueError for a parameter that the optimiser does not move.
+    """
     copies = getattr(optimizer, "fp32_params", None)
-    if copies is None:  # float32, or memory_efficient_fp16
+    if copies is None:
         return p.data
-    if not optimizer.has_flat_params:
-        return next(copy.data for half, copy in zip(optimizer.fp16_params, copies) if half is p)
-    flat = copies[p.device.index] if isinstance(copies, dict) else copies
     start = 0
-    for half in optimizer.fp16_params:
-        if half is p:
+    for number, half in enumerate(optimizer.fp16_params):
+        if half is p and not optimizer.has_flat_params:
+            return copies[number].data
+        if half is p:  # one vector with all parameters, in this order
+            flat = copies[p.device.index] if isinstance(copies, dict) else copies
             return flat.data[start : start + p.numel()].view_as(p)
         start += half.numel()
     raise ValueError("the optimiser does not move this parameter")

@@ -13,7 +13,7 @@ from ..checkpoints.contents import Damaged, require_fairseq
 from ..checkpoints.file import check_bytes, read_state
 from ..compat.wrapping import wrap_once
 from ..errors import UserError
-from . import origin, save_dir
+from . import ending, origin, save_dir
 from .origin import LAST
 
 logger = logging.getLogger(__name__)
@@ -56,9 +56,7 @@ def checkpoint_changes(cfg) -> dict:
     Raises UserError if there are checkpoints of this run but none is intact: a run whose files might still be recovered
     is not overwritten by a new one.
     """
-    restore_file, last = cfg.checkpoint.restore_file, os.path.join(cfg.checkpoint.save_dir, LAST)
-    if restore_file == LAST or origin.is_same_path(restore_file, last):
-        restore_file = None  # fairseq's default
+    restore_file, last = restore_file_of(cfg), os.path.join(cfg.checkpoint.save_dir, LAST)
     damage = {}
     newest = newest_intact(cfg, restore_file, damage)
     if newest is None:
@@ -79,6 +77,12 @@ def checkpoint_changes(cfg) -> dict:
     )
     resets = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
     return {"restore_file": path, **dict.fromkeys(resets, False)}
+
+
+def restore_file_of(cfg) -> str | None:
+    """``checkpoint.restore_file``, or None if it is checkpoint_last.pt of the run, which is fairseq's default."""
+    file, last = cfg.checkpoint.restore_file, os.path.join(cfg.checkpoint.save_dir, LAST)
+    return None if file == LAST or origin.is_same_path(file, last) else file
 
 
 def newest_intact(cfg, restore_file: str | None, damage: dict[str, str]) -> tuple[str, int] | None:
@@ -161,6 +165,43 @@ def check_start(cfg, restore_file: str | None, last: str, damage: dict[str, str]
             f"checkpoint.restore_file={restore_file} is loaded, and {last} will be overwritten; "
             "to resume from the latter remove restore_file"
         )
+
+
+# -- before the model is built ---------------------------------------------------------------------------------------
+
+_training = None  # the whole config of the training that runs in this process
+
+
+def own_checkpoint() -> str | None:
+    """The checkpoint of its own that the training resumes from, or None. Files are only read.
+
+    It is the one that ``checkpoint_changes`` chooses later, unless files change in between.
+    """
+    if _training is None or "://" in _training.checkpoint.save_dir:
+        return None
+    newest = newest_intact(_training, restore_file_of(_training), {})
+    return None if newest is None else newest[0]
+
+
+def remember_config():
+    """Keep the whole config of a training until it ends: a task gets only its own part."""
+    from fairseq_cli import train
+
+    def make(previous):
+        def add_defaults(cfg):
+            global _training
+            previous(cfg)
+            _training = cfg
+            ending.at_end.callback(forget_config)
+
+        return add_defaults
+
+    wrap_once(train, "add_defaults", make)
+
+
+def forget_config():
+    global _training
+    _training = None
 
 
 # -- in fairseq's training loop --------------------------------------------------------------------------------------

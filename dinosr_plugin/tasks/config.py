@@ -203,7 +203,7 @@ class CollapseConfig(FairseqDataclass):
         metadata={
             "range": COUNT,
             "help": "number of updates in a row, after which a codebook counts as collapsed, in which (nearly) all its "
-            "frames have one code, or the student predicts the same for every frame",
+            "frames have one code, or the prediction is the same for every frame",
         },
     )
 
@@ -228,10 +228,10 @@ def check_needs(cfg: Any, objective: type[Objective], model: str) -> None:
     n_views = 1 if cfg.views is None else len(parse_views(cfg.views))
     if n_views != needs.views:
         example = "clean/perturb" if needs.views == 2 else "perturb"
-        what = "not given" if cfg.views is None else f"{n_views} view(s)"
+        what = "not given" if cfg.views is None else f"{n_views} view{'s' * (n_views > 1)}"
         raise UserError(
             f"task.views{'' if cfg.views is None else f'={cfg.views}'}: {what}, but model={model} learns from "
-            f"{needs.views}; set task.views={example}"
+            f"{needs.views} of each utterance; set task.views={example}"
         )
     if needs.labels and not cfg.labels:
         raise UserError(

@@ -26,6 +26,7 @@ from ..errors import UserError, setting
 from ..interop.fairseq_models import to_trunk
 from ..models.objective import Objective
 from ..runs.master_weights import normalize_rows
+from ..runs.resuming import own_checkpoint
 from ..runs.updates import WholeUpdates
 from .config import (
     BadFilesConfig,
@@ -70,13 +71,13 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
     """
 
     cfg: DinoSRPretrainingConfig
+    watch: CollapseWatch  # of the codebooks of the model that is trained
     restores_state = True  # when a training resumes: runs.state.restore_task_state
 
     def __init__(self, cfg: DinoSRPretrainingConfig):
         super().__init__(cfg)
         check_windows(cfg)
         check_noise(cfg)
-        self.watch = CollapseWatch(cfg.on_collapse, cfg.collapse_patience)
         self.relabelling = Relabelling(cfg)
         self.trained_on = None  # name of the training split
         self.data_digests: dict[str, Any] = {}  # of the training split
@@ -103,6 +104,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
             "max_bad_files": self.cfg.max_bad_files,
             "labels": label_kinds(self.cfg.labels),
             "label_rate": self.cfg.label_rate,
+            "fixed_batches": not self.cfg.rebuild_batches,
             "min_sample_size": shortest,
             "pad": self.cfg.enable_padding or not training,
         }
@@ -154,7 +156,8 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
     def build_model(self, model_cfg: Any, from_checkpoint: bool = False):
         """The model, with the weights of ``model.start_from`` if it is set, after a check of all settings.
 
-        A model that fairseq builds ``from_checkpoint`` needs neither data nor that file, and nothing is checked.
+        A run that resumes from its own checkpoint, which has all weights, does not read ``model.start_from``. A model
+        that fairseq builds ``from_checkpoint`` needs neither data nor that file, and nothing is checked.
         """
         if from_checkpoint:
             return super().build_model(model_cfg, from_checkpoint)
@@ -168,14 +171,16 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         check_needs(self.cfg, objective, model_cfg._name)
         kinds = label_kinds(self.cfg.labels)
         file = model_cfg.get("start_from")
-        source = None if file is None else self.load_source(file)
+        own = None if file is None else own_checkpoint()
+        source = None if file is None else self.load_source(file) if own is None else load_model(own).model
         objective.configure(model_cfg, [count_classes(Path(self.cfg.data), kind) for kind in kinds], source)
         model = super().build_model(model_cfg)
         model.check(self.cfg)
         check_relabelling(self.cfg, model.n_layers)
-        if source is not None:
+        if source is not None and own is None:
             model.start_from(source, file)
             logger.info(f"the model starts with the weights of {file}")
+        self.watch = CollapseWatch(self.cfg.on_collapse, self.cfg.collapse_patience, objective.collapse_remedy)
         return model
 
     def load_source(self, file: str) -> BaseFairseqModel:

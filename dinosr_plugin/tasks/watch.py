@@ -33,11 +33,13 @@ class CollapseWatch:
         action: "warn" logs it every ``patience`` updates; "stop" ends the run. The figures are sums over ranks, so that
             all ranks stop after the same update.
         patience: updates.
+        remedy: what the message advises, ``Objective.collapse_remedy``.
     """
 
-    def __init__(self, action: str, patience: int):
+    def __init__(self, action: str, patience: int, remedy: str):
         self.action = action
         self.patience = patience
+        self.remedy = remedy
         self.updates = None  # (K,) int64
 
     def update(self, sums: dict[str, Tensor], number: int, files: list[str]) -> None:
@@ -53,11 +55,9 @@ class CollapseWatch:
         collapsed = ((one_code | same) & (sums["frames"] > 0)).cpu()
         self.updates = torch.where(collapsed, (0 if self.updates is None else self.updates) + 1, 0)
         for k in (collapsed & (self.updates % self.patience == 0)).nonzero().flatten().tolist():
-            what = "all frames have one code" if one_code[k] else "the student predicts the same for every frame"
+            what = "all frames have one code" if one_code[k] else "the prediction is the same for every frame"
             message = (
-                f"update {number}: codebook {k} has collapsed ({what}, for {self.updates[k]} updates); lower the "
-                "learning rate, slow down the teacher (model.ema_decay), or start the codebooks from frames "
-                "(model.codebook_init=frames)"
+                f"update {number}: codebook {k} has collapsed ({what}, for {self.updates[k]} updates); {self.remedy}"
             )
             logger.warning(f"{message}. {describe(sums)}. Last batch: {', '.join(files)}")
             if self.action == "stop":

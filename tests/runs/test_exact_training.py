@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dinosr_plugin.evaluation.training_log import read_training_log
 from support.training import checkpoint, command, differences, train, train_on_two_ranks, write_corpus
 
 # require_same_masks: the number of masked frames of a row depends on the other rows of its batch, and so on ranks
@@ -73,6 +74,42 @@ def test_a_resumed_run_is_bit_identical(data, tmp_path, precision):
         train(data, tmp_path / "parts", *updates(11, *setting, f"optimization.max_update={end}"))
     assert checkpoint(tmp_path / "parts")["updates"] == 11
     assert not differences(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
+
+
+SPIN = ["optimization.update_freq=[2]", "model.dropout=0.1", "lr_scheduler.max_lr=0.01"]
+
+
+@pytest.mark.parametrize("workers, precision", [(0, "fp32"), (2, "fp16")])
+def test_a_resumed_spin_is_bit_identical(data, tmp_path, workers, precision):
+    """With two views of each utterance; in mid-epoch, and in the next epoch, whose batches have the same utterances."""
+    setting = [*SPIN, f"dataset.num_workers={workers}", f"common.fp16={precision == 'fp16'}"]
+    setting += ["common.fp16_init_scale=4"] if precision == "fp16" else []
+    for folder, ends in (("whole", [6]), ("parts", [2, 5, 6])):
+        for end in ends:
+            train(data, tmp_path / folder, *setting, f"optimization.max_update={end}", config="spin_tiny")
+    assert checkpoint(tmp_path / "parts")["updates"] == 6
+    assert not differences(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
+
+
+def test_two_ranks_of_spin_equal_one_with_a_collective_for_each_iteration_of_sinkhorns_algorithm(
+    data, tmp_path, monkeypatch
+):
+    """One micro-batch of one rank has the frames of both ranks', the second of which has none in the fourth update."""
+    monkeypatch.setattr(torch.distributed, "all_reduce", noted(torch.distributed.all_reduce, tmp_path / "calls"))
+    setting = ["dataset.curriculum=9", "optimizer.adam_eps=1e-5", "lr_scheduler.max_lr=0.01", "model.iterations=2"]
+    setting += ["optimization.max_update=5", "lr_scheduler.lr_period_updates=10"]
+    log = f"common.log_file={tmp_path}/log"
+    first, second = train_on_two_ranks(data, tmp_path / "two", *setting, f"{log}2", config="spin_tiny")
+    calls = Counter((tmp_path / "calls").read_text().splitlines())
+    assert not differences(first, second)
+    train(data, tmp_path / "one", *setting, f"{log}1", "dataset.max_tokens=64000", config="spin_tiny")
+    assert not differences(checkpoint(tmp_path / "one")["model"], first, rtol=1e-5, atol=1e-5)
+    one, two = (read_training_log(f"{tmp_path}/log{number}") for number in (1, 2))
+    assert [record["loss"] for record in one] == pytest.approx([record["loss"] for record in two], abs=2e-4)
+    assert len({record["loss"] for record in one}) == 5 and [record["frames"] for record in one] == [
+        record["frames"] for record in two
+    ]
+    assert calls["all_reduce from dinosr_plugin/models/spin.py"] == 2 * 5 * 2  # ranks, updates, iterations
 
 
 def test_torchrun(data, tmp_path):

@@ -31,6 +31,11 @@ SMALL = [
 ]
 SMALL += ["codebook_size=8", "conv_pos=4", "conv_pos_groups=2", "dropout=0.0", "revive_after=0"]
 ONLY_DINOSR = ("average_top_k_layers", "codebook_size", "revive_after")
+SMALL_SPIN = [
+    *(f"+model.{setting}" for setting in SMALL if not setting.startswith((*ONLY_DINOSR, "dropout"))),
+    *("+model.front_end=fbank", "+model.n_mels=20", "model.start_from=null", "model.dropout=0.0"),
+    *("model.projection_dim=8", "model.codebook_size=8", "model.trained_layers=[-1]", "task.views=clean/equalizer"),
+]
 SMALL_CPC = ["encoder_channels=16", "encoder_norm=channel", "context_dim=16", "steps=4", "n_negatives=8"]
 
 
@@ -69,6 +74,8 @@ def settings(data: Path, save_dir: Path, *overrides: str, config: str = "dinosr_
             *overrides,
         ]
     sizes = ["task.min_sample_size=8000", "dataset.max_tokens=32000"]
+    if config.startswith("spin"):
+        return [*common, *sizes, *SMALL_SPIN, *overrides]
     small = [setting for setting in SMALL if config == "dinosr_tiny" or not setting.startswith(ONLY_DINOSR)]
     return [*common, *sizes, *(f"model.{setting}" for setting in small), *overrides]
 

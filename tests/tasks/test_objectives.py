@@ -228,7 +228,7 @@ def test_hubert_from_wav2vec2_and_dinosr_from_that(data, tmp_path):
 
 
 def test_a_run_that_started_from_a_checkpoint_resumes(data, tmp_path):
-    """Bit for bit: what it saved replaces the weights it started with. What it saved loads without any other file."""
+    """Bit for bit: what it saved replaces the weights it started with. What it saved loads and resumes without any other file."""
     train(data, tmp_path / "first", "optimization.max_update=2", *SCHEDULE)
     source = tmp_path / "first/checkpoint_last.pt"
     setting = [*SCHEDULE, f"model.start_from={source}", "model.dropout=0.1", "model.revive_after=2"]
@@ -239,6 +239,7 @@ def test_a_run_that_started_from_a_checkpoint_resumes(data, tmp_path):
     assert differences(checkpoint(tmp_path / "whole")["model"], checkpoint(tmp_path / "first")["model"])
     source.unlink()
     load_model(tmp_path / "whole/checkpoint_last.pt")
+    assert train(data, tmp_path / "parts", *setting, "optimization.max_update=5").get_num_updates() == 5
     with pytest.raises(UserError, match="no such checkpoint"):
         train(data, tmp_path / "again", *setting)
 
