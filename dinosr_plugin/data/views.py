@@ -12,6 +12,7 @@ users can name in ``task.views`` are in ``data.chains``.
 """
 
 from .. import compat  # noqa: F401  # isort: skip  (before fairseq is imported)
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -107,6 +108,11 @@ class ViewDataset(BaseWrapperDataset):
         return self.dataset.num_tokens_vec(indices)
 
     @property
+    def skipped_indices(self) -> set[int]:
+        """Rows of the manifest that are left out: fairseq leaves out their transcripts."""
+        return self.dataset.skipped_indices
+
+    @property
     def supports_fetch_outside_dataloader(self) -> bool:
         return self.dataset.supports_fetch_outside_dataloader
 
@@ -139,6 +145,17 @@ class ViewDataset(BaseWrapperDataset):
             wave = transform(wave, rng, utterance)
             wave.flags.writeable = False
         return normalized(wave) if self.normalize else wave
+
+
+def without_views(dataset: FairseqDataset) -> FairseqDataset:
+    """The utterances of a dataset as they are, normalised as its views are. Labels are shared with it."""
+    if not isinstance(dataset, ViewDataset):
+        return dataset
+    utterances = copy.copy(dataset.dataset)
+    utterances.normalize = dataset.normalize
+    # statistics of files that have been read with the other value of `normalize`
+    utterances.means, utterances.scales = torch.zeros_like(utterances.means), torch.zeros_like(utterances.scales)
+    return utterances
 
 
 def normalized(wave: np.ndarray) -> np.ndarray:
