@@ -180,10 +180,11 @@ def test_settings_that_cannot_work(changes, message):
 
 
 def test_labels_that_change_are_refused():
-    task = SimpleNamespace(min_sample_size=8000, relabel_every=2)
+    task = SimpleNamespace(min_sample_size=8000, max_sample_size=None, relabel_every=2)
     with pytest.raises(UserError, match="task.relabel_every=2: R-Spin learns from fixed labels"):
         build().check(task)
-    build().check(SimpleNamespace(min_sample_size=8000, relabel_every=0))
+    task.relabel_every = 0
+    build().check(task)
 
 
 # ---- other models and checkpoints ------------------------------------------------------------------------------------
