@@ -120,15 +120,15 @@ class RSpin(Spin):
 
     def forward(
         self,
-        source: list[Tensor] | Tensor,
-        padding_mask: list[Tensor] | Tensor | None = None,
-        labels: Tensor | None = None,
-        label_starts: Tensor | None = None,
-        label_rate: int = 50,
+        source: Any,
+        padding_mask: Any = None,
         mask: bool = False,
         features_only: bool = False,
         layer: int | None = None,
         utterances: Tensor | None = None,
+        labels: Tensor | None = None,
+        label_starts: Tensor | None = None,
+        label_rate: int = 50,
     ) -> Output | dict:
         """The losses of two views; with ``features_only``, ``extract_features`` of one waveform (B, T).
 

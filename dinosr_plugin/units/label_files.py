@@ -5,7 +5,7 @@ dict.km.txt     all labels in numerical order, each with count 1, so that it is 
 train.km.json   ``UnitInfo``: rate, place in time, number of labels
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,11 @@ def write_label_file(
             frames += len(labels)
             file.write(" ".join(map(str, labels.tolist())) + "\n")
         # another process may have written the dictionary in the meantime
-        beside = {**more, **new_dictionary(out, classes), **(info_file(out, info) if info else {})}
+        beside: dict[str, bytes | Iterable[str]] = {
+            **more,
+            **new_dictionary(out, classes),
+            **(info_file(out, info) if info else {}),
+        }
         write_files(out.parent, beside)
     return frames
 
