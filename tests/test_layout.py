@@ -289,12 +289,13 @@ OPTIONAL = {  # distribution -> package
     "sentencepiece": "sentencepiece",
     "scikit-learn": "sklearn",
     "tensorboard": "tensorboard",
+    "praat-parselmouth": "parselmouth",
 }
 
 
 def test_all_optional_packages_are_checked():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    used = [requirement for name in ("synth", "decode", "bpe", "report") for requirement in extras[name]]
+    used = [requirement for name in ("synth", "perturb", "decode", "bpe", "report") for requirement in extras[name]]
     assert {re.match(r"[\w-]+", requirement)[0] for requirement in used} == set(OPTIONAL)
 
 
@@ -313,10 +314,17 @@ def test_optional_packages_are_imported_in_functions(path):
     assert not {name.split(".")[0] for name in names} & set(OPTIONAL.values())
 
 
-def test_only_the_synthetic_corpus_loads_gpl_code():
-    """eSpeak NG's licence is GPL-3, that of this package MIT."""
-    users = [path for path in SOURCES if "espeakng_loader" in imports(path)]
-    assert users == [PACKAGE / "data" / "synth" / "espeak.py"]
+def test_one_module_each_loads_gpl_code():
+    """The licence of eSpeak NG and of Praat is GPL-3, that of this package MIT; Praat runs in a process of its own."""
+    for package, user in (("espeakng_loader", "synth/espeak.py"), ("parselmouth", "perturbation/praat_worker.py")):
+        users = [path for path in SOURCES if package in {name.split(".")[0] for name in imports(path)}]
+        assert users == [PACKAGE / "data" / user]
+
+
+def test_praats_process_is_started_not_imported():
+    """Its constants may be imported; it calls Praat in functions only."""
+    users = {path for path in SOURCES if "dinosr_plugin.data.perturbation.praat_worker" in imports(path)}
+    assert users == {PACKAGE / "data/perturbation/praat.py"}
 
 
 def test_only_compat_contains_workarounds():

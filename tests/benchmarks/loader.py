@@ -1,6 +1,7 @@
 """Does training wait for the data loader? Its throughput alone, and the share of a training spent waiting for it.
 
     dinosr bench data [MANIFEST.tsv | --synth] [--hours 0.5] [--workers 0 1 2] [--rounds 3] [--updates 0] [--json FILE]
+    dinosr bench data MANIFEST.tsv --views voice equalizer perturb [--updates 30]
 
 Without a manifest, or with ``--synth``, the corpus is noise with the loudness contour of speech. The corpus is read in
 its own format and as copies in the other one of FLAC and WAV, through the iterator of fairseq's trainer, with all
@@ -25,6 +26,10 @@ Then the start of an epoch: milliseconds until its first batch, with persistent 
 workers in each epoch. With ``--updates`` also trainings of the tiny DinoSR with fairseq's trainer: milliseconds per
 step, and milliseconds of waiting for its batch, in the epochs after the first, with whole files and with crops only.
 They run on a GPU if there is one, unless ``--cpu`` is set.
+
+With ``--views`` these chains of transforms are measured instead: seconds of audio per second of processor time, of this
+process and of Praat's, and per second of wall time; and, with ``--updates``, how long ``spin_tiny`` with the views
+``clean/CHAIN`` waits for its batches.
 """
 
 import argparse
@@ -41,6 +46,7 @@ import numpy as np
 import soundfile as sf
 import torch
 from fairseq.data import FileAudioDataset, data_utils, iterators
+from loader_views import SPEEDS, chain_of_transforms, speeds, spin_trainer
 from records import add_json, run_script, write_record
 
 from dinosr_plugin.cli.parsing import positive, whole_number
@@ -331,20 +337,32 @@ def idle(manifest: Path, workers: int, n_updates: int, cpu: bool) -> list[dict]:
                     break
             counted = [next(run) for _ in range(WARM + n_updates)][WARM:]
             stop_workers(batches)
-        wait, step = (1000 * statistics.fmean(update[key] for update in counted) for key in ("wait", "step"))
-        longest = 1000 * max(update["wait"] for update in counted)
-        rows.append(
-            {
-                "workers": workers,
-                "way": way,
-                "updates": n_updates,
-                "step": step,
-                "wait": wait,
-                "idle": wait / (wait + step),
-                "worst": longest,
-            }
-        )
+        rows.append(step_row(workers, way, counted))
     return rows
+
+
+def step_row(workers: int, way: str, counted: Sequence[dict]) -> dict:
+    """The row of a training from the times of its updates."""
+    wait, step = (1000 * statistics.fmean(update[key] for update in counted) for key in ("wait", "step"))
+    return {
+        "workers": workers,
+        "way": way,
+        "updates": len(counted),
+        "step": step,
+        "wait": wait,
+        "idle": wait / (wait + step),
+        "worst": 1000 * max(update["wait"] for update in counted),
+    }
+
+
+def idle_spin(manifest: Path, workers: int, chain: str, options: argparse.Namespace) -> dict:
+    """A row for ``spin_tiny`` with the views ``clean/CHAIN``: ``options.updates`` of them after ``WARM`` others."""
+    with tempfile.TemporaryDirectory() as save_dir:
+        trainer, batches = spin_trainer(manifest, workers, options.cpu, f"clean/{chain}", options.start_from, save_dir)
+        run = updates(trainer, batches)
+        counted = [next(run) for _ in range(WARM + options.updates)][WARM:]
+        stop_workers(batches)
+    return step_row(workers, chain, counted)
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
@@ -391,6 +409,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--updates", type=int, default=0, help="measured updates of each training (default: 0, no training)"
     )
     parser.add_argument("--cpu", action="store_true", help="train on the CPU, even if there is a GPU")
+    parser.add_argument(
+        "--views",
+        type=chain_of_transforms,
+        nargs="+",
+        metavar="CHAIN",
+        help="measure these chains of transforms instead, such as perturb, voice, equalizer",
+    )
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="with --views and --updates: what Spin starts from (default: random weights in the size of dinosr_tiny)",
+    )
     add_json(parser)
     options = parser.parse_args(arguments)
     if options.synth and options.manifest:
@@ -418,6 +449,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if options.manifest
             else speech_like(folder / "noise", options.hours)
         )
+        if options.views:
+            write_record(options.json, record | measure_views(source, crop, options))
+            return
         formats = in_both_formats(source, folder)
         for name, manifest in formats.items():
             for what in options.what:
@@ -437,6 +471,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ]
             print("\n" + format_table(record["training"], STEPS))
     write_record(options.json, record)
+
+
+def measure_views(manifest: Path, crop: int, options: argparse.Namespace) -> dict:
+    """Print the tables of the views; returns their rows."""
+    logging.getLogger("dinosr_plugin.data.perturbation.voice").setLevel(logging.ERROR)
+    record = {"throughput": speeds(manifest, options.views, crop, options.rounds), "training": []}
+    print(format_table(record["throughput"], SPEEDS), flush=True)
+    if options.updates:
+        for chain in options.views:
+            record["training"] += [idle_spin(manifest, workers, chain, options) for workers in options.workers]
+        print("\n" + format_table(record["training"], STEPS))
+    return record
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ COMMANDS = [
     ["manifest", "folder"],
     ["check"],
     ["synth"],
+    ["perturb"],
 ]
 COMMANDS += [
     ["features"],

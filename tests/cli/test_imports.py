@@ -42,7 +42,9 @@ def test_importing_the_package_is_light():
     assert not modules & {*HEAVY, "numpy"}
 
 
-@pytest.mark.parametrize("command", [[], ["abx"], ["manifest", "folder"], ["check"], ["features"], ["transcribe"]])
+@pytest.mark.parametrize(
+    "command", [[], ["abx"], ["manifest", "folder"], ["check"], ["features"], ["transcribe"], ["perturb"]]
+)
 def test_help_is_light(command):
     assert not modules_after(COMMAND, *command, "--help") & {*HEAVY, "numpy"}
 

@@ -1,4 +1,4 @@
-"""The range of F0 of each speaker, between which Praat looks for F0: measured from the speaker's audio, or from a table.
+"""The range of each speaker, in which Praat looks for F0: measured from the speaker's audio, or read from a table.
 
 Floor and ceiling follow the two-pass rule of De Looze and Hirst (cpran.net/docs/plugins/twopass): F0 is measured
 between wide limits; the floor is 0.75 times its first quartile, the ceiling 1.5 times its third. The public code of

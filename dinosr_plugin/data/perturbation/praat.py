@@ -36,7 +36,7 @@ CPU_SECONDS, CPU_SHARE = 3.0, 0.5
 """Processor time that an answer may take: so many seconds, and so many for each second of sound. Praat takes about 0.01
 seconds for each second of sound."""
 WALL_SECONDS, WALL_FACTOR = 60.0, 20.0
-"""The limit on elapsed time, which a machine must be badly overloaded to reach: 60 s and 20 times the processor time."""
+"""The limit on elapsed time, which only a badly overloaded machine reaches: 60 s and 20 times the processor time."""
 ATTEMPTS = 2  # if Praat's process is killed by something else
 
 

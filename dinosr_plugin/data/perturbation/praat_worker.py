@@ -4,8 +4,8 @@ It reads requests from its standard input and answers on its standard output unt
 has died. Nothing but NumPy and Praat is imported. A request that takes too much processor time ends the process: Praat
 can loop for ever, in C++ code that nothing else interrupts.
 
-    request: REQUEST (kind, samples, rate in Hz, F0 floor and ceiling in Hz; the three numbers of a change and a seed, or
-             zeros; processor seconds that the answer may take), then the samples, float32
+    request: REQUEST (kind, samples, rate in Hz, F0 floor and ceiling in Hz; the three numbers of a change and a seed,
+             or zeros; processor seconds that the answer may take), then the samples, float32
     reply:   REPLY (status, number of values), then the values: float32, or bytes of a UTF-8 message unless status is OK
 """
 

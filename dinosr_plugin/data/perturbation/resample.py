@@ -33,9 +33,10 @@ def stretch(wave: np.ndarray, factor: float) -> np.ndarray:
     spans = {"nperseg": WINDOW, "noverlap": WINDOW - HOP}
     padded = np.pad(wave.astype(np.float64), (0, max(0, WINDOW - len(wave))))
     _, _, spectrum = stft(padded, window="hann", **spans)  # (bins, frames) complex
+    frames = spectrum.shape[1]
     spectrum = np.concatenate([spectrum, np.zeros_like(spectrum[:, :1])], axis=1)
-    places = np.arange(0, spectrum.shape[1] - 1, 1 / factor)  # frames of the result, on the scale of the input
-    before = places.astype(int)
+    places = np.arange(round(frames * factor)) / factor  # frames of the result, on the scale of the input
+    before = np.minimum(places.astype(int), frames - 1)
     between = places - before
     magnitudes, phases = np.abs(spectrum), np.angle(spectrum)
     magnitude = (1 - between) * magnitudes[:, before] + between * magnitudes[:, before + 1]

@@ -1,4 +1,4 @@
-"""Another voice: formants, median and range of F0 drawn at random (NANSY, Choi et al., NeurIPS 2021; Spin, section 3.1).
+"""Another voice: formants, median and range of F0 at random (NANSY, Choi et al., NeurIPS 2021; Spin, section 3.1).
 
 The numbers are those of the public code of Spin. Each ratio is drawn uniformly, and inverted with probability 1/2. On
 splits that are not trained the change is fixed: a low voice becomes a high one, a high one a low one.
@@ -106,5 +106,6 @@ class Voice:
         self.unchanged += 1
         if self.unchanged <= NAMED or self.unchanged % 100 == 0:
             logger.warning(
-                f"the voice of {self.name(utterance)} is not changed: {reason} ({self.unchanged} so far in this process)"
+                f"the voice of {self.name(utterance)} is not changed: {reason} ({self.unchanged} so far in this "
+                "process)"
             )
