@@ -263,7 +263,7 @@ class Spin(Trunk):
         for first, second in sizes.t().tolist():
             require_equal_lengths(first, second, "frames")
         valid = torch.arange(self.n_frames(source[0])) < sizes[0].unsqueeze(1)  # (B, F)
-        return valid.flatten().nonzero().squeeze(1)[: 0 if self.batch_skipped else None]
+        return valid.flatten().nonzero().squeeze(1)[: 0 if self.training and self.batch_skipped else None]
 
     def swapped_prediction(self, x: Tensor) -> Output:
         """Frames of two views (2, N, D) -> the loss of Spin and its figures."""

@@ -52,6 +52,21 @@ def test_file_names(names):
     assert [stored[index] for index in range(len(names))] == names
 
 
+@pytest.mark.parametrize("fixed", [True, False])
+def test_the_longest_come_first_and_fixed_batches_have_the_same_order_in_every_epoch(tmp_path, fixed):
+    """4000 samples and more are equal, because they are cropped. fairseq seeds the generator for each epoch."""
+    sizes = [3000 + 500 * (row % 7) for row in range(70)]
+    manifest, orders = write_rows(tmp_path, sizes), []
+    for epoch in (1, 2):
+        dataset = SpeechDataset(str(manifest), 16000, pad=True, max_sample_size=4000, fixed_batches=fixed)
+        np.random.seed(epoch)
+        orders.append(dataset.ordered_indices().tolist())
+        cropped = [min(sizes[row], 4000) for row in orders[-1]]
+        assert cropped == sorted(cropped, reverse=True) and sorted(orders[-1]) == list(range(70))
+    assert (orders[0] == orders[1]) is fixed
+    assert orders[0] != sorted(range(70), key=lambda row: -min(sizes[row], 4000))
+
+
 @pytest.mark.parametrize("level", [TextCompressionLevel.none, TextCompressionLevel.low])
 @pytest.mark.parametrize("shortest", [None, 2000])
 def test_rows_are_those_of_fairseq(tmp_path, level, shortest):

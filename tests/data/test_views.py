@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import torch.nn.functional as F
 from fairseq.data import FairseqDataset, SubsampleDataset
 from fairseq.utils import apply_to_sample
 from hypothesis import given
@@ -199,6 +200,40 @@ def test_views_are_the_transformed_crops(data):
     torch.testing.assert_close(sources[1], gains[:, None] * sources[0])
     assert (gains > 10 ** (-6 / 20)).all() and (gains < 10 ** (6 / 20)).all() and len(gains.unique()) == 9
     assert sources[2].shape == (9, 700) and not masks[2].any()
+
+
+def test_views_are_normalised_after_their_transforms(data):
+    """Each to mean 0 and variance 1, as fairseq normalises a waveform; padding stays 0."""
+    rows = [0, 4, 8]
+    for normalize in (True, False):
+        dataset = ViewDataset(speech(data), VIEWS, 1, normalize)
+        batch = dataset.collater([dataset[row] for row in rows])
+        for view, (sources, masks) in enumerate(zip(batch["net_input"]["source"], batch["net_input"]["padding_mask"])):
+            assert not sources[masks].any()
+            for source, mask, plain in zip(sources, masks, reference_view(data, rows, view)):
+                expected = F.layer_norm(plain, plain.shape) if normalize else plain
+                assert torch.equal(source[~mask], expected)
+
+
+def reference_view(data: Path, rows: list[int], view: int) -> list[torch.Tensor]:
+    """The waveforms of one view, not normalised."""
+    dataset = viewed(data)
+    waves = speech(data)
+    crops = [waves.collater([waves[row]])["net_input"]["source"][0].numpy() for row in rows]
+    return [torch.from_numpy(np.array(dataset.make_view(crop, row, view))) for crop, row in zip(crops, rows)]
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_the_task_normalises_views_and_not_what_they_are_made_from(data, normalize):
+    config = DinoSRPretrainingConfig(tpu=False, data=str(data), seed=1, views="clean/equalizer", normalize=normalize)
+    config.min_sample_size = 400
+    task = DinoSRPretrainingTask.setup_task(OmegaConf.structured(config))
+    task.load_dataset("train")
+    dataset = task.datasets["train"]
+    assert (dataset.normalize, dataset.dataset.normalize) == (normalize, False)
+    inputs = dataset.collater([dataset[0]])["net_input"]
+    for source in inputs["source"]:
+        assert (abs(source.std(correction=0).item() - 1) < 1e-3) is normalize
 
 
 def test_a_transform_cannot_change_another_view(data):

@@ -199,7 +199,9 @@ def test_a_dummy_batch_changes_nothing(spin):
     assert output.sample_size == 0 and output.losses["spin"] == 0
     assert all(not value.any() for value in output.codebook_sums.values())
     assert all(p.grad is not None and not p.grad.any() for p in trained(model).values())
-    model.skip_batch(False)
+    with torch.no_grad():  # a validation after it is not of a dummy batch
+        assert model.eval()(sources, masks).sample_size > 0
+    model.train().skip_batch(False)
     assert model(sources, masks).sample_size > 0
 
 

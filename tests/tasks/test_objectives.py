@@ -228,7 +228,7 @@ def test_hubert_from_wav2vec2_and_dinosr_from_that(data, tmp_path):
 
 
 def test_a_run_that_started_from_a_checkpoint_resumes(data, tmp_path):
-    """Bit for bit: what it saved replaces the weights it started with. What it saved loads and resumes without any other file."""
+    """Bit for bit: what it saved replaces the weights it started with, and loads and resumes without any other file."""
     train(data, tmp_path / "first", "optimization.max_update=2", *SCHEDULE)
     source = tmp_path / "first/checkpoint_last.pt"
     setting = [*SCHEDULE, f"model.start_from={source}", "model.dropout=0.1", "model.revive_after=2"]

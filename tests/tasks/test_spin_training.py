@@ -6,9 +6,11 @@ from unittest import mock
 import pytest
 import torch
 from fairseq.data import data_utils
+from fairseq_cli.hydra_train import _hydra_main
 from torch.testing import assert_close
 
 from dinosr_plugin.checkpoints.load import load_model
+from dinosr_plugin.checkpoints.readers import trunk_of
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.training_log import read_training_log
 from dinosr_plugin.models.spin import Spin
@@ -16,7 +18,7 @@ from dinosr_plugin.tasks.pretraining import DinoSRPretrainingTask
 from support import plain_spin
 from support.fairseq_models import MODELS, fairseq_checkpoint
 from support.plain_spin import PlainAdam, Recipe, spin_loss
-from support.training import checkpoint, train, write_corpus
+from support.training import PLUGIN, checkpoint, read_config, train, write_corpus
 
 CONV = ["model.front_end=conv", "+model.conv_feature_layers='[(16,10,5)] + [(16,3,2)] * 4 + [(16,2,2)] * 2'"]
 CONV += ["+model.extractor_mode=layer_norm"]
@@ -267,3 +269,28 @@ def test_a_collapse_stops_the_run_with_a_remedy_that_fits(data, tmp_path, scores
 def test_a_run_that_learns_is_no_collapse(data, tmp_path):
     trainer = spin(data, tmp_path, 3, "task.on_collapse=stop", "task.collapse_patience=1")
     assert trainer.get_num_updates() == 3
+
+
+# ---- fine-tuning -----------------------------------------------------------------------------------------------------
+
+
+def test_fine_tuning_trains_all_layers_without_projection_and_codebook(data, tmp_path):
+    """With LayerDrop, which Spin's own training refuses."""
+    before = spin(data, tmp_path / "spin", 1, "task.normalize=false").get_model().state_dict()
+    (data / "train.ltr").write_text("A B |\n" * 6)
+    (data / "dict.ltr.txt").write_text("| 1\nA 1\nB 1\n")
+    setting = [f"common.user_dir={PLUGIN}", "dataset.num_workers=0", "common.tensorboard_logdir=null"]
+    setting += [f"task.data={data}", f"checkpoint.save_dir={tmp_path}/tuned", "dataset.valid_subset=train"]
+    setting += [
+        f"model.w2v_path={tmp_path}/spin/checkpoint_last.pt",
+        "model.mask_channel_prob=0",
+        "model.mask_prob=0.3",
+    ]
+    setting += ["model.layerdrop=0.1", "model.freeze_finetune_updates=0", "model.feature_grad_mult=1"]
+    _hydra_main(read_config("finetuning", "tiny", [*setting, "task.normalize=false", "optimization.max_update=4"]))
+    model = trunk_of(load_model(tmp_path / "tuned/checkpoint_last.pt").model)
+    assert isinstance(model, Spin) and model.projection is None and model.codebook is None
+    after = model.state_dict()
+    assert not [name for name in after if name.startswith(("projection", "codebook"))]
+    same = [name for name, value in after.items() if torch.equal(value, before[name])]
+    assert same == [] and "encoder.layers.0.fc1.weight" in after and "post_extract_proj.weight" in after
