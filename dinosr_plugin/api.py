@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .checkpoints.opening import open_reader
-from .checkpoints.readers import TEACHER, FrameReader, require_finite
+from .checkpoints.readers import FrameReader, Layer, require_finite
 from .errors import UserError
 
 
@@ -34,22 +34,28 @@ class SpeechModel:
 
     reader: FrameReader
 
-    def features(self, waveform: np.ndarray | Tensor, layer: int | None = None) -> Tensor:
+    def features(self, waveform: np.ndarray | Tensor, layer: Layer | None = None) -> Tensor:
         """(T,) -> (F, D) float32: the output of ``layer`` (from 0), or of the whole model.
+
+        ``layer`` may also be the name of one of ``reader.outputs``, such as Spin's ``projection``.
 
         Raises UserError for a waveform that is too short or of another form, and for a layer that does not exist.
         """
-        if layer is not None and not 0 <= layer < self.reader.n_layers:
-            raise UserError(f"layer={layer}: the model has layers 0 to {self.reader.n_layers - 1}")
-        return self.reader.read([self.wave(waveform)], ["last" if layer is None else layer])[0].layers[0]
+        if layer is None:
+            layer = "last"
+        elif layer not in ("last", *range(self.reader.n_layers), *self.reader.outputs):
+            names = "".join(f", or {name}" for name in self.reader.outputs)
+            raise UserError(f"layer={layer}: the model has layers 0 to {self.reader.n_layers - 1}{names}")
+        return self.reader.read([self.wave(waveform)], [layer])[0].layers[0]
 
     def units(self, waveform: np.ndarray | Tensor) -> Tensor:
-        """(T,) -> (K, F) int64: the teacher's code of every frame in each of the K codebooks, lowest layer first.
+        """(T,) -> (K, F) int64: the code of every frame in each of the K codebooks, lowest layer first.
 
-        Raises UserError as ``features``, and for a model without codebooks.
+        Of DinoSR the codes that its teacher assigns. Raises UserError as ``features``, and for a model without
+        codebooks.
         """
-        self.reader.require_codes(TEACHER)
-        return self.reader.read([self.wave(waveform)], [], [TEACHER])[0].codes[TEACHER]
+        code_set = self.reader.require_codes()
+        return self.reader.read([self.wave(waveform)], [], [code_set])[0].codes[code_set]
 
     def wave(self, waveform: np.ndarray | Tensor) -> Tensor:
         """(T,) float32 as the model expects it.

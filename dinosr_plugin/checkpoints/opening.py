@@ -12,12 +12,14 @@ from ..interop.fairseq_readers import HubertReader, Wav2Vec2Reader
 from ..models.cpc import CPC
 from ..models.dinosr import DinoSR
 from ..models.encoder import Trunk
+from ..models.spin import Spin
 from .load import expects_normalized_waves, load_model
-from .readers import WEIGHTS, CPCReader, DinoSRReader, FrameReader, TrunkReader, trunk_of
+from .readers import WEIGHTS, CPCReader, DinoSRReader, FrameReader, SpinReader, TrunkReader, trunk_of
 from .weights import require_finite
 
 ADAPTERS: dict[type[nn.Module] | str, type[FrameReader]] = {
     DinoSR: DinoSRReader,
+    Spin: SpinReader,
     Trunk: TrunkReader,
     CPC: CPCReader,
     Wav2Vec2Model: Wav2Vec2Reader,

@@ -20,28 +20,52 @@ from ..errors import UserError
 from ..models.cpc import CPC
 from ..models.dinosr import DinoSR
 from ..models.encoder import Trunk
+from ..models.spin import Spin
 from ..modules.frame_grid import FrameGrid
 from .weights import fingerprint
 
 WEIGHTS = ("student", "teacher", "random")
 TEACHER, HEAD = "teacher", "head"  # names of DinoSR's sets of codes
+CODEBOOK, PROJECTION, LOGITS = "codebook", "projection", "logits"  # names of Spin's set of codes and of its outputs
 Layer = int | str
-"""Number of a layer, from 0, for its output; "last" for the model's output, which a pre-LN model normalizes again."""
+"""Number of a layer, from 0, for its output; "last" for the model's output, which a pre-LN model normalizes again; or
+one of ``FrameReader.outputs``."""
 
 
 class CodeSet(NamedTuple):
     """Units that a model assigns itself, without k-means.
 
-    ``count``: codebooks, K; ``size``: units in each, V; ``layers``: the layer (from 0) that each codebook belongs to.
+    Attributes:
+        count: codebooks, K.
+        size: units in each, V.
+        layers: the layer, from 0, that each codebook belongs to.
+        noun: what one of them is called in tables; ``title``: all of them, in pictures and headings.
+        weights: ``student`` or ``teacher``, the weights that assign them.
     """
 
     count: int  # type: ignore[assignment]  # hides `tuple.count`, which has no use here
     size: int
     layers: tuple[int, ...]
+    noun: str = "codebook"
+    title: str = "the model's codebooks"
+    weights: str = "student"
+
+
+class Output(NamedTuple):
+    """Features that a model computes from its last layer.
+
+    ``width``: W; ``compared``: whether `dinosr quality` and `dinosr report` measure them beside the layers.
+    """
+
+    width: int
+    compared: bool = True
 
 
 class Frames(NamedTuple):
-    """Of one utterance: ``layers``: (F, D) float32 of each layer; ``codes``: set -> (K, F) int64. On the CPU."""
+    """Of one utterance, on the CPU.
+
+    ``layers``: (F, D) float32 of each layer, (F, W) of an output; ``codes``: set -> (K, F) int64.
+    """
 
     layers: list[Tensor]
     codes: dict[str, Tensor]
@@ -56,7 +80,8 @@ class FrameReader(ABC):
         n_layers, width: number of layers; D.
         pads: whether utterances of different lengths may share a batch: padding changes nothing.
         normalize: whether the model expects recordings of mean 0 and variance 1.
-        code_sets: name -> ``CodeSet``; empty for a model without units of its own.
+        code_sets: name -> ``CodeSet``; the first one is the default; empty for a model without units of its own.
+        outputs: name -> ``Output``; empty for a model that has only layers.
     """
 
     layer_kind: ClassVar[str] = "Transformer layers"
@@ -90,6 +115,7 @@ class FrameReader(ABC):
         self.rate, self.first_centre = self.grid.rate, self.grid.first_centre
         self.width, self.pads = self.find_width(), self.ignores_padding()
         self.code_sets: Mapping[str, CodeSet] = self.find_code_sets()
+        self.outputs: Mapping[str, Output] = self.find_outputs()
 
     @property
     def device(self) -> torch.device:
@@ -122,6 +148,10 @@ class FrameReader(ABC):
         """As the attribute ``code_sets``."""
         return {}
 
+    def find_outputs(self) -> Mapping[str, Output]:
+        """As the attribute ``outputs``."""
+        return {}
+
     @abstractmethod
     def ignores_padding(self) -> bool:
         """Whether the features of an utterance are the same, within rounding, however far it is padded."""
@@ -130,10 +160,10 @@ class FrameReader(ABC):
     def run(self, source: Tensor, padding_mask: Tensor | None, stop: int | None) -> Tensor:
         """Unmasked speech (B, T), padding (B, T) bool or None -> output (B, F, D) after layer ``stop``, or the last."""
 
-    def run_with_codes(
-        self, source: Tensor, padding_mask: Tensor | None, stop: int | None, code_sets: Sequence[str]
+    def run_with(
+        self, source: Tensor, padding_mask: Tensor | None, stop: int | None, names: Sequence[str]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """As ``run``, with codes (K, B, F) int64 of the sets asked for."""
+        """As ``run``, with what is asked for by name: codes (K, B, F) int64 of a set, an output (B, F, W)."""
         return self.run(source, padding_mask, stop), {}
 
     # ---- reading ---------------------------------------------------------------------------------------------------
@@ -144,17 +174,19 @@ class FrameReader(ABC):
 
     @torch.no_grad()
     def read(self, waves: Sequence[Tensor], layers: Sequence[Layer], code_sets: Sequence[str] = ()) -> list[Frames]:
-        """Waveforms (T,) at 16 kHz, as ``prepare`` returns them -> layers and codes of each, in one pass.
+        """Waveforms (T,) at 16 kHz, as ``prepare`` returns them -> layers, outputs and codes of each, in one pass.
 
         Utterances of different lengths require ``pads``. Raises UserError for NaN and infinity.
         """
         waves = list(map(require_finite, waves))
         numbers = [layer for layer in layers if isinstance(layer, int)]
-        stop = max(numbers) if numbers and "last" not in layers and not code_sets else None
+        names = [name for name in layers if isinstance(name, str) and name in self.outputs] + list(code_sets)
+        stop = max(numbers) if numbers and "last" not in layers and not names else None
         with self.recorded(numbers) as outputs:
-            outputs["last"], codes = self.run_with_codes(*padded_waves(waves, self.device), stop, code_sets)
+            outputs["last"], named = self.run_with(*padded_waves(waves, self.device), stop, names)
+        outputs |= {name: named[name] for name in names if name in self.outputs}
         on_cpu = [outputs[layer].float().cpu() for layer in layers]  # (B, F, D); fairseq may pad with more frames
-        codes = {name: of_set.cpu() for name, of_set in codes.items()}  # (K, B, F)
+        codes = {name: named[name].cpu() for name in code_sets}  # (K, B, F)
         lengths = [self.frames(len(wave)) for wave in waves]
         return [
             Frames([x[row, :n] for x in on_cpu], {name: of_set[:, row, :n] for name, of_set in codes.items()})
@@ -184,6 +216,10 @@ class FrameReader(ABC):
         """(T,) float32 at 16 kHz as the model expects it: normalized as fairseq's dataset does, or unchanged."""
         return F.layer_norm(wave, wave.shape) if self.normalize else wave
 
+    def width_of(self, layer: Layer) -> int:
+        """D of a layer, W of an output."""
+        return self.outputs[layer].width if isinstance(layer, str) and layer in self.outputs else self.width
+
     def source(self, layer: Layer) -> dict[str, Any]:
         """``store.FolderInfo.source`` of a layer's features."""
         return {
@@ -196,17 +232,17 @@ class FrameReader(ABC):
 
     def code_source(self, code_set: str) -> dict[str, Any]:
         """``store.FolderInfo.source`` of the units of a set."""
-        weights = "student" if code_set == HEAD else code_set
+        weights = self.code_sets[code_set].weights
         return {"kind": "codes", "checkpoint": self.name, "fingerprint": self.fingerprint, "weights": weights}
 
-    def require_codes(self, code_set: str) -> CodeSet:
-        """Raise UserError for a model without these codes."""
-        if code_set not in self.code_sets:
-            kind = type(self.model).__name__
+    def require_codes(self) -> str:
+        """Name of the default set of codes. Raises UserError for a model without codebooks."""
+        if not self.code_sets:
             raise UserError(
-                f"{self.path}: contains {kind}, which has no codebooks; give a DinoSR pre-training checkpoint"
+                f"{self.path}: contains {type(self.model).__name__}, which has no codebooks; give a pre-training "
+                "checkpoint of DinoSR or Spin"
             )
-        return self.code_sets[code_set]
+        return next(iter(self.code_sets))
 
     def untrained(self) -> "FrameReader":
         """The same model with random weights, the same ones every time. The file is not read again."""
@@ -269,18 +305,21 @@ class DinoSRReader(TrunkReader):
         if not self.has_teacher():
             return {}
         K = self.model.n_codebooks
-        codes = CodeSet(K, int(self.model.cfg.codebook_size), tuple(range(self.n_layers - K, self.n_layers)))
-        return {TEACHER: codes, HEAD: codes}
+        sizes = (K, int(self.model.cfg.codebook_size), tuple(range(self.n_layers - K, self.n_layers)))
+        return {
+            TEACHER: CodeSet(*sizes, "codebook", "codebooks, as the teacher assigns them", "teacher"),
+            HEAD: CodeSet(*sizes, "head", "student's heads, which predict them"),
+        }
 
     def find_layers(self) -> nn.Module:
         encoder = self.model.teacher.model if self.weights == "teacher" else self.model.encoder
         return encoder.get_submodule("layers")
 
     def run(self, source: Tensor, padding_mask: Tensor | None, stop: int | None) -> Tensor:
-        return self.run_with_codes(source, padding_mask, stop, ())[0]
+        return self.run_with(source, padding_mask, stop, ())[0]
 
-    def run_with_codes(
-        self, source: Tensor, padding_mask: Tensor | None, stop: int | None, code_sets: Sequence[str]
+    def run_with(
+        self, source: Tensor, padding_mask: Tensor | None, stop: int | None, names: Sequence[str]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Front end once for student and teacher; the teacher runs only if it is read or its codes are asked for."""
         model, codes = self.model, {}
@@ -289,15 +328,51 @@ class DinoSRReader(TrunkReader):
         mask = padding if bool(padding.any()) else None
         if self.weights == "teacher":
             x, _ = model.teacher.model(inputs, mask, stop)
-        if self.weights != "teacher" or HEAD in code_sets:
+        if self.weights != "teacher" or HEAD in names:
             student, results = model.encoder(inputs, mask, stop)
             x = x if self.weights == "teacher" else student
-            if HEAD in code_sets:
+            if HEAD in names:
                 codes[HEAD] = model.logits(model.head_inputs(student, results)).argmax(-1)  # (K, B, F)
-        if TEACHER in code_sets:
+        if TEACHER in names:
             targets = model.targets(inputs, mask)  # (K, B, F, D)
             codes[TEACHER] = model.codebooks.assign(targets.flatten(1, 2)).view(targets.shape[:3])  # (K, B, F)
         return x, codes
+
+
+class SpinReader(TrunkReader):
+    """Spin, with its codebook and two outputs.
+
+    ``codebook``: the code with the highest score; ``projection``: the frames at norm 1, in which they are compared with
+    the codes; ``logits``: their cosines with every code, the scores before they are divided by the temperature. Logits
+    are a linear map of the projection, so they are not compared.
+    """
+
+    model: Spin
+
+    def has_codebook(self) -> bool:
+        return self.model.codebook is not None  # it is removed in fine-tuning
+
+    def find_code_sets(self) -> Mapping[str, CodeSet]:
+        if not self.has_codebook():
+            return {}
+        size = self.model.codebook.out_features
+        return {CODEBOOK: CodeSet(1, size, (self.n_layers - 1,), "codebook", "the model's codebook")}
+
+    def find_outputs(self) -> Mapping[str, Output]:
+        if not self.has_codebook():
+            return {}
+        codebook = self.model.codebook
+        return {PROJECTION: Output(codebook.in_features), LOGITS: Output(codebook.out_features, compared=False)}
+
+    def run_with(
+        self, source: Tensor, padding_mask: Tensor | None, stop: int | None, names: Sequence[str]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        x = self.run(source, padding_mask, stop)  # (B, F, D)
+        results = {PROJECTION: self.model.project_frames(x)} if PROJECTION in names else {}  # (B, F, P)
+        if LOGITS in names or CODEBOOK in names:
+            scores = self.model.scores(x)  # (B, F, V)
+            results |= {LOGITS: scores, CODEBOOK: scores.argmax(-1).unsqueeze(0)}
+        return x, results
 
 
 class CPCReader(FrameReader):

@@ -79,6 +79,12 @@ def add_quality(commands) -> None:
     )
     runs.add_argument("--abx", action="store_true", help="with --train: add the ABX error of every row")
     runs.add_argument(
+        "--speakers",
+        action="store_true",
+        help="with --train: add the accuracy of a linear speaker probe, on held-out utterances of the same speakers; "
+        "its input is the mean of an utterance's features, or the shares of its units",
+    )
+    runs.add_argument(
         "--clusters",
         type=whole_number,
         metavar="K",
@@ -112,7 +118,11 @@ def run_quality_of_units(options: argparse.Namespace) -> int:
     from ..evaluation.table import format_table
     from ..evaluation.unit_quality import NAME, measure_files, write_unit_quality
 
-    refuse(options, "only used with checkpoints; remove it", "train", "abx", "clusters", "log", "cache", "cache_gb")
+    refuse(
+        options,
+        "only used with checkpoints; remove it",
+        *("train", "abx", "speakers", "clusters", "log", "cache", "cache_gb"),
+    )
     phones = PhoneAlignment.read(options.phones)
     measured, notes = measure_files(
         options.units,
@@ -143,7 +153,7 @@ def run_quality_of_checkpoints(options: argparse.Namespace) -> int:
     refuse(options, "only used with unit files; remove it", "rate", "first_centre", "alignment", "lags")
     if options.manifest is None:
         raise UserError("--manifest: required for checkpoints; give the .tsv file of the speech to measure on")
-    for name in ("abx", "clusters", "cache", "cache_gb"):
+    for name in ("abx", "speakers", "clusters", "cache", "cache_gb"):
         if options.train is None and getattr(options, name):
             raise UserError(f"--train is required with --{name.replace('_', '-')}")
     if options.out is None and options.log:
@@ -156,7 +166,15 @@ def run_quality_of_checkpoints(options: argparse.Namespace) -> int:
     work = options.out and options.out / "comparison"
     cache, max_bytes = cache_of(options)
     figures = measure_checkpoints(
-        options.units, speech, options.train, work, options.abx, options.clusters, cache, max_bytes
+        options.units,
+        speech,
+        options.train,
+        work,
+        options.abx,
+        options.clusters,
+        cache,
+        max_bytes,
+        options.speakers,
     )
     print(quality_table(figures))
     if options.out:

@@ -18,7 +18,7 @@ def add_report(commands) -> None:
         "checkpoint",
         type=Path,
         metavar="CHECKPOINT",
-        help="DinoSR pre-training checkpoint; for other speech models the page covers only the layers",
+        help="pre-training checkpoint of DinoSR or Spin; for other speech models the page covers only the layers",
     )
     parser.add_argument(
         "--manifest",

@@ -11,11 +11,11 @@ from .parsing import add_command, add_out, pieces_or_model, positive, whole_numb
 
 
 def layer(text: str) -> int | str:
-    """An argparse type: a layer's number, last, or all."""
-    return text if text in ("last", "all") else int(text)
+    """An argparse type: a layer's number; or a name, which the model decides on."""
+    return text if text.isidentifier() else int(text)
 
 
-layer.__name__ = "layer (number, last or all)"
+layer.__name__ = "layer (number, last, all or the name of an output)"
 
 
 def shard(text: str) -> tuple[int, int]:
@@ -33,8 +33,9 @@ LAYER_HELP = (
     "number of a layer: 0 is the output of the first Transformer layer, of CPC of the first recurrent layer "
     "(hidden_states[1] of Hugging Face, output_layer=1 of fairseq's HuBERT); the input of these layers has no number. "
     "last: the output of the model, which includes the final LayerNorm of a pre-LN model, unlike the number of the "
-    "last layer. all: each layer in a separate folder, layer_0, layer_1, ... The rate is the model's: 50 frames per "
-    "second, of CPC 100 (default: %(default)s)"
+    "last layer. all: each layer in a separate folder, layer_0, layer_1, ... Of Spin also projection, its normalised "
+    "frames, and logits, their cosines with every code. The rate is the model's: 50 frames per second, of CPC 100 "
+    "(default: %(default)s)"
 )
 DEFAULT_RATE = 50.0  # of units whose file does not state it
 MAX_MINUTES = 10.0  # the value of units.batches, which takes seconds to import
@@ -160,7 +161,10 @@ def add_kmeans(commands) -> None:
     )
     kind = fit.add_mutually_exclusive_group()
     kind.add_argument(
-        "--layer", type=layer, metavar="L", help="layer of the checkpoint, from 0, or last (default: last)"
+        "--layer",
+        type=layer,
+        metavar="L",
+        help="layer of the checkpoint, from 0, last, or the name of an output (default: last)",
     )
     kind.add_argument(
         "--mfcc",
@@ -344,15 +348,15 @@ def add_units(commands) -> None:
         commands,
         "units",
         run_units,
-        "write the discrete units of every utterance of a manifest: from the codebooks of a DinoSR model, or from "
-        "k-means",
+        "write the discrete units of every utterance of a manifest: from the codebooks of a DinoSR or Spin model, or "
+        "from k-means",
     )
     parser.add_argument(
         "checkpoint",
         type=Path,
         metavar="CHECKPOINT",
-        help="DinoSR pre-training checkpoint; with --kmeans, a folder of features; with --pieces, also a file of units "
-        "of any model (.units, .km)",
+        help="pre-training checkpoint of DinoSR or Spin; with --kmeans, a folder of features; with --pieces, also a "
+        "file of units of any model (.units, .km)",
     )
     parser.add_argument("manifest", type=Path, nargs="?", metavar="MANIFEST", help="a .tsv file; not with --kmeans")
     parser.add_argument(
@@ -378,7 +382,8 @@ def add_units(commands) -> None:
     parser.add_argument(
         "--predicted",
         action="store_true",
-        help="write the units that the student's heads predict, instead of those that the teacher's codebooks assign",
+        help="write the units that the student's heads predict, instead of those that the teacher's codebooks assign "
+        "(DinoSR only)",
     )
     parser.add_argument(
         "--codebooks",

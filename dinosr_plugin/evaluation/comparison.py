@@ -1,8 +1,8 @@
 """One table of a model's units and layers, and of baselines that need no training, so that figures can be compared.
 
-k-means of one size on MFCC, on log-Mel, on every layer of the model with random weights and on every layer of the
-trained one; for DinoSR also, of the same size, the teacher's codebooks and the student heads' predictions. k-means is
-fitted on a training manifest, everything is measured on other speech.
+k-means of one size on MFCC, on log-Mel, on every layer of the model with random weights and on every layer and output
+of the trained one; of the same size also the model's own units: DinoSR's codebooks and heads, Spin's codebook. k-means
+is fitted on a training manifest, everything is measured on other speech.
 
 The sound is read once for the untrained and once for the trained model (``layers.LayerCache``); rows are kept as they
 are finished (``table.RowTable``).
@@ -10,7 +10,7 @@ are finished (``table.RowTable``).
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,18 +18,20 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoints.readers import HEAD, TEACHER, FrameReader
+from ..checkpoints.readers import CodeSet, FrameReader, Layer
 from ..data.audio import SAMPLE_RATE
 from ..errors import UserError
 from ..files import claim_folder, is_folder, temporary_folder
-from ..units.batches import Utterance, read_utterances
+from ..modules.frame_grid import TRUNK
+from ..units.batches import Utterance, read_utterances, require_frames
 from ..units.codes import kmeans_units
 from ..units.kmeans import fit_kmeans
 from ..units.store import FeatureFolder
-from .layers import MAX_BYTES, LayerCache
+from .layers import MAX_BYTES, LayerCache, folder_of
 from .measures.abx.items import make_items
 from .measures.abx.measure import AbxMeasure
 from .measures.quality.measure import UnitQualityMeasure
+from .measures.speaker import SpeakerProbe, require_probe
 from .measuring import Entry, Measure, Source, measure_all
 from .speech import Speech, digest_of_utterances
 from .table import RowTable
@@ -39,16 +41,8 @@ SEED = 0  # of these utterances, of k-means and of ABX
 RESTARTS = 3  # of k-means, so that a figure does not depend on one start
 FIT_DTYPE, MEASURED_DTYPE = "float16", "float32"  # of features in the cache
 ACOUSTIC = ("mfcc", "fbank")
-NAMES = {
-    "mfcc": "MFCC",
-    "fbank": "log-Mel",
-    "untrained": "untrained layer",
-    "layer": "layer",
-    TEACHER: "codebook",
-    HEAD: "head",
-}
-"""Kinds of rows, in the order of the table."""
-COMPUTED = ("untrained", *ACOUSTIC, "layer", TEACHER, HEAD)  # first the model whose features can then be removed
+UNTRAINED, LAYER, OUTPUT = "untrained", "layer", "output"  # kinds of rows, beside those of ``ACOUSTIC`` and code sets
+NAMES = {"mfcc": "MFCC", "fbank": "log-Mel", UNTRAINED: "untrained layer", LAYER: "layer"}
 
 
 class Comparison:
@@ -67,7 +61,8 @@ class Comparison:
     Use as a context: ``with Comparison(...) as comparison: rows = comparison.rows()``.
 
     Raises:
-        UserError: from the manifests or ``work``; no ``clusters`` for a model without codebooks, or another number.
+        UserError: from the manifests or ``work``; an utterance shorter than a frame; no ``clusters`` for a model
+            without codebooks, or another number.
     """
 
     def __init__(
@@ -83,7 +78,9 @@ class Comparison:
     ):
         self.reader, self.speech, self.measures = reader, speech, measures
         self.clusters = cluster_count(reader, clusters)
-        self.fitted = random_hour(read_utterances(train, reader.grid.field))
+        field = max(reader.grid.field, TRUNK.field)  # MFCC and log-Mel have the trunk's frames
+        require_frames({utterance.name: utterance.samples for utterance in speech.utterances}, speech.manifest, field)
+        self.fitted = random_hour(read_utterances(train, field))
         self.stack, self.keep, self.max_bytes = ExitStack(), cache is not None, max_bytes
         self.work_option, self.cache_option = work, cache
 
@@ -112,19 +109,25 @@ class Comparison:
 
     # ---- features ----------------------------------------------------------------------------------------------------
 
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs that have a row."""
+        return [name for name, output in self.reader.outputs.items() if output.compared]
+
     @cached_property
     def untrained(self) -> FrameReader:
         return self.reader.untrained()
 
     def fit_cache(self, reader: FrameReader) -> LayerCache:
         acoustic = ACOUSTIC if reader is self.reader else ()
-        return LayerCache(self.cache, reader, self.fitted, (), acoustic, FIT_DTYPE, self.max_bytes)
+        outputs = self.outputs if reader is self.reader else ()
+        return LayerCache(self.cache, reader, self.fitted, (), outputs, acoustic, FIT_DTYPE, self.max_bytes)
 
     def measured_cache(self, reader: FrameReader) -> LayerCache:
         trained = reader is self.reader
-        code_sets, acoustic = (list(reader.code_sets), ACOUSTIC) if trained else ([], ())
+        code_sets, outputs, acoustic = (list(reader.code_sets), self.outputs, ACOUSTIC) if trained else ([], [], ())
         utterances = self.speech.utterances
-        return LayerCache(self.cache, reader, utterances, code_sets, acoustic, MEASURED_DTYPE, self.max_bytes)
+        return LayerCache(self.cache, reader, utterances, code_sets, outputs, acoustic, MEASURED_DTYPE, self.max_bytes)
 
     @cached_property
     def caches(self) -> dict[str, LayerCache]:
@@ -157,59 +160,72 @@ class Comparison:
     # ---- rows --------------------------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, Any]]:
-        """Measured, in the order of ``NAMES``: ``{"name", "kind", "index", **figures of the measures}``.
+        """Measured: ``{"name", "kind", "index", **figures of the measures}``.
 
-        ``kind`` is a key of ``NAMES``, ``index`` the layer or codebook from 0, None for MFCC and log-Mel.
+        In the order of ``kind``: ``mfcc``, ``fbank``, ``untrained``, ``layer``, ``output``, names of sets of codes.
+        ``index``: the layer or codebook, from 0; None for MFCC, log-Mel and outputs.
         """
-        by_kind = {}
-        for kind in COMPUTED:
-            by_kind[kind] = measure_all(self.entries(kind), self.speech, self.measures, self.table)
-            if kind == "untrained" and "untrained" in self.__dict__ and not self.keep:
-                self.remove_caches(self.untrained)
-        return [row for kind in NAMES for row in by_kind[kind]]
+        # first the model whose features can then be removed
+        untrained = self.measured(self.layer_entries(UNTRAINED))
+        if "untrained" in self.__dict__ and not self.keep:
+            self.remove_caches(self.untrained)
+        acoustic = self.measured(self.entry(kind, None, kind) for kind in ACOUSTIC)
+        layers = self.measured(self.layer_entries(LAYER))
+        outputs = self.measured(self.entry(OUTPUT, None, name) for name in self.outputs)
+        codes = self.measured(entry for name in self.reader.code_sets for entry in self.code_entries(name))
+        return [*acoustic, *untrained, *layers, *outputs, *codes]
 
-    def entries(self, kind: str) -> Iterator[Entry]:
-        if kind in ACOUSTIC:
-            count = 1
-        elif kind in (TEACHER, HEAD):
-            count = self.reader.code_sets[kind].count if kind in self.reader.code_sets else 0
-        else:
-            count = self.reader.n_layers
-        for place in range(count):
-            index = None if kind in ACOUSTIC else place
-            name = name_of(kind, index)
-            yield Entry(name, {"name": name, "kind": kind, "index": index}, partial(self.source, kind, place))
+    def measured(self, entries: Iterable[Entry]) -> list[dict[str, Any]]:
+        return measure_all(entries, self.speech, self.measures, self.table)
 
-    def source(self, kind: str, place: int) -> Source:
-        return self.code_source(kind, place) if kind in (TEACHER, HEAD) else self.clustered(kind, place)
+    def layer_entries(self, kind: str) -> Iterator[Entry]:
+        return (self.entry(kind, layer, layer) for layer in range(self.reader.n_layers))
 
-    def clustered(self, kind: str, place: int) -> Source:
-        """Features of a kind, and k-means on them."""
-        caches = self.untrained_caches if kind == "untrained" else self.caches
-        folder = kind if kind in ACOUSTIC else f"layer_{place}"
+    def entry(self, kind: str, index: int | None, layer: Layer) -> Entry:
+        """The row of a layer, an output or an acoustic kind."""
+        name = str(layer) if kind == OUTPUT else name_of(kind, index)
+        head = {"name": name, "kind": kind, "index": index}
+        return Entry(name, head, partial(self.clustered, kind, layer, name))
+
+    def code_entries(self, code_set: str) -> Iterator[Entry]:
+        for k in range(self.reader.code_sets[code_set].count):
+            name = code_name(self.reader.code_sets[code_set], k)
+            yield Entry(name, {"name": name, "kind": code_set, "index": k}, partial(self.code_source, code_set, k))
+
+    def clustered(self, kind: str, layer: Layer, name: str) -> Source:
+        """Features of a layer, an output or an acoustic kind, and k-means on them."""
+        caches = self.untrained_caches if kind == UNTRAINED else self.caches
+        folder = folder_of(layer)
         fit, features = caches["fit"][folder], caches["measured"][folder]
         kmeans = fit_kmeans(fit, self.clusters, seed=SEED, restarts=RESTARTS, rate=fit.rate, source=fit.source)
         units = dict(kmeans_units(features, kmeans))
-        place_in_time = (features.rate, features.first_centre)
-        return Source(name_of(kind, place), *place_in_time, features, units, self.clusters)
+        return Source(name, features.rate, features.first_centre, features, units, self.clusters)
 
     def code_source(self, code_set: str, k: int) -> Source:
         codes = self.codes(code_set)
         units = {utt: frames[:, k] for utt, frames in codes}
-        return Source(name_of(code_set, k), codes.rate, codes.first_centre, units=units, n_codes=self.clusters)
+        name = code_name(self.reader.code_sets[code_set], k)
+        return Source(name, codes.rate, codes.first_centre, units=units, n_codes=self.clusters)
 
 
-def measures_for(speech: Speech, abx: bool) -> list[Measure]:
-    """Unit quality and, if asked for, ABX of the alignment's triphones. Raises UserError for ABX without speakers."""
+def measures_for(speech: Speech, abx: bool, speakers: bool = False) -> list[Measure]:
+    """Unit quality and, if asked for, ABX of the alignment's triphones and the speaker probe.
+
+    Raises UserError for ABX without speakers, and as ``require_probe``.
+    """
+    probe: list[Measure] = []
+    if speakers:
+        require_probe(speech)
+        probe = [SpeakerProbe()]
     if not abx:
-        return [UnitQualityMeasure(), NoAbx()]
+        return [UnitQualityMeasure(), NoAbx(), *probe]
     if speech.speakers is None:
         raise UserError(
             f"{speech.manifest}: ABX requires the speakers; name the files as LibriSpeech does, "
             "or put the files of each speaker into a folder"
         )
     items = make_items(speech.phones, {utt: speech.speakers[utt] for utt in speech.names})
-    return [UnitQualityMeasure(), AbxMeasure(items, seed=SEED)]
+    return [UnitQualityMeasure(), AbxMeasure(items, seed=SEED), *probe]
 
 
 class NoAbx:
@@ -229,7 +245,7 @@ def describe(measure: Measure) -> str:
 
 def cluster_count(reader: FrameReader, clusters: int | None) -> int:
     """Raises UserError as ``Comparison``."""
-    size = reader.code_sets[TEACHER].size if TEACHER in reader.code_sets else None
+    size = reader.code_sets[reader.require_codes()].size if reader.code_sets else None
     chosen = size if clusters is None else clusters
     if chosen is None:
         raise UserError(f"{reader.path}: has no codebooks; give the number of clusters for k-means with --clusters")
@@ -250,4 +266,9 @@ def random_hour(utterances: Sequence[Utterance]) -> list[Utterance]:
 
 
 def name_of(kind: str, index: int | None) -> str:
-    return NAMES[kind] if index is None or kind in ACOUSTIC else f"{NAMES[kind]} {index}"
+    return NAMES[kind] if index is None else f"{NAMES[kind]} {index}"
+
+
+def code_name(codes: CodeSet, k: int) -> str:
+    """``codebook 0``; without a number if there is only one."""
+    return codes.noun if codes.count == 1 else f"{codes.noun} {k}"

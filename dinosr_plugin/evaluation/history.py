@@ -1,4 +1,4 @@
-"""Quality of the checkpoints of a run: codebooks and heads over updates, and the last one with its baselines."""
+"""Quality of the checkpoints of a run: the model's own units over updates, and the last one with its baselines."""
 
 import json
 from collections.abc import Sequence
@@ -9,22 +9,22 @@ import numpy as np
 
 from ..checkpoints.load import updates_of
 from ..checkpoints.opening import open_reader
-from ..checkpoints.readers import HEAD, TEACHER, FrameReader
+from ..checkpoints.readers import CodeSet, FrameReader
+from ..errors import UserError
 from ..files import write_files
 from ..units.codes import read_codes
-from .comparison import Comparison, measures_for, name_of
+from .comparison import Comparison, code_name, measures_for
 from .layers import MAX_BYTES
 from .measures.abx.measure import COLUMNS as ABX_COLUMNS
 from .measures.quality.measure import COLUMNS as QUALITY_COLUMNS
 from .measures.quality.measure import UnitQualityMeasure
 from .measures.quality.units import UnitCounts
+from .measures.speaker import COLUMNS as PROBE_COLUMNS
 from .measuring import Source
 from .plots import plot_code_by_phone, plot_curves
 from .speech import Speech
 from .table import format_table
 from .unit_quality import NAME
-
-PARTS = {"teacher": TEACHER, "student": HEAD}  # of an entry of the history -> set of codes
 
 
 def measure_checkpoints(
@@ -36,6 +36,7 @@ def measure_checkpoints(
     clusters: int | None = None,
     cache: str | Path | None = None,
     max_bytes: float = MAX_BYTES,
+    speakers: bool = False,
 ) -> dict[str, Any]:
     """Figures of one or more checkpoints of a run, in order of updates; with ``train_tsv``, baselines of the last one.
 
@@ -44,45 +45,64 @@ def measure_checkpoints(
     Args:
         train_tsv, work, clusters, cache, max_bytes: as ``Comparison``; with ``clusters`` the checkpoint need not have
             codebooks, and there is no history.
-        abx: with ABX errors.
+        abx, speakers: with ABX errors, with the speaker probe.
 
     Returns:
-        ``history``: one entry per checkpoint: ``updates``, ``teacher`` and ``student`` (``UnitQuality`` of each
-            codebook and head);
-        ``rows``: of ``Comparison``, or without ``train_tsv`` those of codebooks and heads;
+        ``history``: one entry per checkpoint: ``updates`` and, by the name of each set of codes, ``UnitQuality`` of
+            each codebook;
+        ``code_sets``: name -> title of the sets of codes;
+        ``rows``: of ``Comparison``, or without ``train_tsv`` those of the sets of codes;
         ``baselines``: name -> the row of k-means on MFCC, on log-Mel, and on the untrained model's best layer;
-        ``counts``: (n_phones, V) of the last checkpoint's codebook with the highest PNMI, ``best`` its number; None
-            without a history.
+        ``counts``: (n_phones, V) of the codebook with the highest PNMI, in the default set of the last checkpoint;
+            ``best``: its number. None without a history.
 
     Raises:
-        UserError: a checkpoint without codebooks; as ``Comparison``, and from the audio.
+        UserError: a checkpoint without codebooks, or with those of another kind than the last one; as ``Comparison``,
+            and from the audio.
     """
     checkpoints = sorted(checkpoints, key=updates_of) if len(checkpoints) > 1 else list(checkpoints)
     last, with_history = open_reader(checkpoints[-1]), clusters is None
+    titles = {name: codes.title for name, codes in last.code_sets.items()}
+    history: list[dict[str, Any]] = []
     best: int | None = None
     counts: np.ndarray | None = None
     if train_tsv is None:
-        entries = [measure_codebooks(open_reader(path), speech, path) for path in checkpoints[:-1]]
-        entries.append(measure_codebooks(last, speech, checkpoints[-1]))
-        history = [entry for entry, _ in entries]
+        default = last.require_codes()
+        history = [measure_codebooks(alike(path, last), speech)[0] for path in checkpoints[:-1]]
+        entry, counts_of = measure_codebooks(last, speech)
+        history.append(entry)
         rows = [
-            {"name": name_of(kind, k), "kind": kind, "index": k, **row}
-            for part, kind in PARTS.items()
-            for k, row in enumerate(history[-1][part])
+            {"name": code_name(codes, k), "kind": kind, "index": k, **row}
+            for kind, codes in last.code_sets.items()
+            for k, row in enumerate(entry[kind])
         ]
-        best, counts = best_codebook(history[-1], entries[-1][1])
-        return {"history": history, "rows": rows, "baselines": {}, "best": best, "counts": counts}
-    comparison = Comparison(last, train_tsv, speech, measures_for(speech, abx), work, clusters, cache, max_bytes)
-    with comparison:
-        earlier = checkpoints[:-1] if with_history else []
-        history = [measure_codebooks(open_reader(path), speech, path)[0] for path in earlier]
-        rows = comparison.rows()
-        if with_history:
-            figures = {part: [quality_of(row) for row in rows if row["kind"] == kind] for part, kind in PARTS.items()}
-            history.append({"updates": updates_of(checkpoints[-1]), **figures})
-            best = best_by_pnmi(history[-1]["teacher"])
-            counts = UnitQualityMeasure().count(comparison.code_source(TEACHER, best), speech).by_phone
-    return {"history": history, "rows": rows, "baselines": baselines_of(rows), "best": best, "counts": counts}
+        best = best_by_pnmi(entry[default])
+        counts, baselines = counts_of[default][best].by_phone, {}
+    else:
+        measures = measures_for(speech, abx, speakers)
+        with Comparison(last, train_tsv, speech, measures, work, clusters, cache, max_bytes) as comparison:
+            if with_history:
+                history = [measure_codebooks(alike(path, last), speech)[0] for path in checkpoints[:-1]]
+            rows = comparison.rows()
+            if with_history:
+                default = last.require_codes()
+                figures = {kind: [quality_of(row) for row in rows if row["kind"] == kind] for kind in titles}
+                history.append({"updates": updates_of(checkpoints[-1]), **figures})
+                best = best_by_pnmi(history[-1][default])
+                counts = UnitQualityMeasure().count(comparison.code_source(default, best), speech).by_phone
+        baselines = baselines_of(rows)
+    found = {"history": history, "code_sets": titles, "rows": rows, "baselines": baselines}
+    return {**found, "best": best, "counts": counts}
+
+
+def alike(path: str | Path, last: FrameReader) -> FrameReader:
+    """Open a checkpoint. Raises UserError if its sets of codes are not those of the last one."""
+    reader = open_reader(path)
+    reader.require_codes()
+    if list(reader.code_sets) != list(last.code_sets):
+        kinds = [type(one.model).__name__ for one in (reader, last)]
+        raise UserError(f"{path}: contains {kinds[0]}, but {last.path} {kinds[1]}; give checkpoints of one run")
+    return reader
 
 
 def quality_of(row: dict[str, Any]) -> dict[str, Any]:
@@ -90,37 +110,27 @@ def quality_of(row: dict[str, Any]) -> dict[str, Any]:
     return {column.key: row[column.key] for column in QUALITY_COLUMNS}
 
 
-def measure_codebooks(
-    reader: FrameReader, speech: Speech, checkpoint: str | Path
-) -> tuple[dict[str, Any], dict[str, list[UnitCounts]]]:
+def measure_codebooks(reader: FrameReader, speech: Speech) -> tuple[dict[str, Any], dict[str, list[UnitCounts]]]:
     """An entry of the history, and the counts behind it."""
     counts = codebook_counts(reader, speech)
-    figures = {part: [of_codebook.figures().as_dict() for of_codebook in tables] for part, tables in counts.items()}
-    return {"updates": updates_of(checkpoint), **figures}, counts
-
-
-def best_codebook(entry: dict[str, Any], counts: dict[str, list[UnitCounts]]) -> tuple[int, np.ndarray]:
-    best = best_by_pnmi(entry["teacher"])
-    return best, counts["teacher"][best].by_phone
+    figures = {kind: [of_codebook.figures().as_dict() for of_codebook in tables] for kind, tables in counts.items()}
+    return {"updates": updates_of(reader.path), **figures}, counts
 
 
 def codebook_counts(reader: FrameReader, speech: Speech) -> dict[str, list[UnitCounts]]:
-    """Counts of each codebook (``teacher``) and head (``student``), lowest layer first, in one pass over the sound.
+    """Set of codes -> counts of each codebook, lowest layer first, in one pass over the sound.
 
-    Raises UserError for a model without codebooks, and from the audio.
+    Raises UserError from the audio.
     """
-    size = reader.require_codes(TEACHER).size
-    codes = read_codes(reader, speech.utterances, list(PARTS.values()))
+    units_of = read_codes(reader, speech.utterances, list(reader.code_sets))
     counter = UnitQualityMeasure()
 
-    def count(code_set: str, k: int) -> UnitCounts:
-        units = {utt: of_utterance[k] for utt, of_utterance in codes[code_set].items()}
-        source = Source(name_of(code_set, k), reader.rate, reader.first_centre, units=units, n_codes=size)
+    def count(code_set: str, codes: CodeSet, k: int) -> UnitCounts:
+        units = {utt: of_utterance[k] for utt, of_utterance in units_of[code_set].items()}
+        source = Source(code_name(codes, k), reader.rate, reader.first_centre, units=units, n_codes=codes.size)
         return counter.count(source, speech)
 
-    return {
-        part: [count(code_set, k) for k in range(reader.code_sets[code_set].count)] for part, code_set in PARTS.items()
-    }
+    return {name: [count(name, codes, k) for k in range(codes.count)] for name, codes in reader.code_sets.items()}
 
 
 def best_by_pnmi(figures: Sequence[dict]) -> int:
@@ -146,9 +156,10 @@ def quality_table(figures: dict) -> str:
 
 
 def rows_table(rows: Sequence[dict]) -> str:
-    """Rows with the figures of unit quality, and of ABX if one of them has it, as text."""
+    """Rows with the figures of unit quality, and of ABX and the speaker probe if one of them has it, as text."""
     abx = ABX_COLUMNS if any(row.get("unit_abx_within") is not None for row in rows) else ()
-    return format_table(rows, [NAME, *QUALITY_COLUMNS, *abx])
+    probe = PROBE_COLUMNS if any("speaker_chance" in row for row in rows) else ()
+    return format_table(rows, [NAME, *QUALITY_COLUMNS, *abx, *probe])
 
 
 def write_quality(
@@ -163,10 +174,12 @@ def write_quality(
     write_files(out, {"quality.json": [json.dumps(written, indent=1)]})
     if not history:
         return [out / "quality.json"]
-    title = f"P(phone | code) of codebook {figures['best']} after {history[-1]['updates']} updates"
+    default = next(iter(figures["code_sets"]))
+    of_default = [row["name"] for row in figures["rows"] if row["kind"] == default]
+    title = f"P(phone | code) of {of_default[figures['best']]} after {history[-1]['updates']} updates"
     return [
         out / "quality.json",
-        plot_curves(history, out / "curves.png", figures["baselines"], "Codebooks over training"),
+        plot_curves(history, figures["code_sets"], out / "curves.png", figures["baselines"], "Units over training"),
         plot_code_by_phone(figures["counts"], phone_names, out / "code_by_phone.png", title),
     ]
 

@@ -1,4 +1,4 @@
-"""Layers and codes of a model on some speech, computed in one pass over the sound and kept on the disk.
+"""Layers, outputs and codes of a model on some speech, computed in one pass over the sound and kept on the disk.
 
     CACHE/1f0c...-float32/layer_0, layer_1, ..., teacher, head, mfcc, fbank    feature folders (``units.store``)
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoints.readers import FrameReader
+from ..checkpoints.readers import FrameReader, Layer
 from ..errors import UserError
 from ..files import Occupied, claim_name, is_folder, new_folders, read_lock, write_lock
 from ..units.batches import Utterance, require_files
@@ -38,12 +38,13 @@ class LayerCache:
         root: folder of the cache; may contain features of other models and of other speech.
         reader: the model.
         code_sets: names from ``reader.code_sets``.
+        outputs: names from ``reader.outputs``.
         acoustic: ``mfcc``, ``fbank``.
         dtype: of layers and acoustic features, ``float16`` or ``float32``.
         max_bytes: maximum size of the cache; the least recently used entries are removed to make room.
 
-    ``cache[name]`` is the ``FeatureFolder`` of ``layer_0``, ..., of a set of codes (F, K), or of an acoustic kind;
-    the first access computes all of them.
+    ``cache[name]`` is the ``FeatureFolder`` of ``layer_0``, ..., of an output, of a set of codes (F, K), or of an
+    acoustic kind; the first access computes all of them.
 
     Raises:
         UserError: on access: from the audio; an entry larger than ``max_bytes`` or than the space on the disk.
@@ -55,16 +56,18 @@ class LayerCache:
         reader: FrameReader,
         utterances: Sequence[Utterance],
         code_sets: Sequence[str] = (),
+        outputs: Sequence[str] = (),
         acoustic: Sequence[str] = (),
         dtype: str = "float32",
         max_bytes: float = MAX_BYTES,
     ):
         self.root, self.reader, self.utterances, self.max_bytes = Path(root), reader, utterances, max_bytes
         self.code_sets, self.acoustic = list(code_sets), list(acoustic)
+        self.layers: list[Layer] = [*range(reader.n_layers), *outputs]
         inputs = f"{reader.fingerprint} {reader.weights} {reader.normalize} {digest_of_utterances(utterances)}"
         self.folder = self.root / f"{hashlib.sha256(inputs.encode()).hexdigest()[:16]}-{dtype}"
         self.specs: Mapping[str, FeatureSpec] = {
-            **{f"layer_{i}": layer_spec(reader, i, dtype) for i in range(reader.n_layers)},
+            **{folder_of(layer): layer_spec(reader, layer, dtype) for layer in self.layers},
             **{name: code_spec(reader, name) for name in code_sets},
             **{kind: acoustic_spec(kind, dtype) for kind in acoustic},
         }
@@ -99,8 +102,7 @@ class LayerCache:
             writers = [spec.writer(self.folder / name, self.utterances) for name, spec in self.specs.items()]
 
             def features(rows: list[int]):
-                layers = range(self.reader.n_layers)
-                return read_rows(self.utterances, rows, self.reader, layers, self.code_sets, self.acoustic)
+                return read_rows(self.utterances, rows, self.reader, self.layers, self.code_sets, self.acoustic)
 
             title = f"{self.reader.name} {'untrained, ' if self.reader.weights == 'random' else ''}all layers"
             write_rows(writers, self.utterances, title, features)
@@ -138,6 +140,11 @@ class LayerCache:
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.filled = False
+
+
+def folder_of(layer: Layer) -> str:
+    """The name in the cache of a layer, by its number, or of an output."""
+    return f"layer_{layer}" if isinstance(layer, int) else layer
 
 
 def size_of(folder: Path) -> int:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,12 +41,7 @@ def read_utterances(manifest: str | Path, min_samples: int = 1, max_minutes: flo
     split = read_manifest(Path(manifest))
     if clashes := duplicate_ids(row.path for row in split.utterances):
         raise_problems(clashes, split.root)
-    short = [row.path for row in split.utterances if row.samples < min_samples]
-    if short:
-        raise UserError(
-            f"{manifest}: {len(short)} file(s) are shorter than one frame, {min_samples} samples ({first_few(short)}); "
-            "remove them from the manifest"
-        )
+    require_frames({row.path: row.samples for row in split.utterances}, manifest, min_samples)
     long = [row.path for row in split.utterances if row.samples > max_minutes * 60 * SAMPLE_RATE]
     if long:
         raise UserError(
@@ -54,6 +49,15 @@ def read_utterances(manifest: str | Path, min_samples: int = 1, max_minutes: flo
             "reads each as a whole; split them at pauses (`dinosr features` and `units` have --max-minutes)"
         )
     return [Utterance(utterance_id(row.path), split.root / row.path, row.samples) for row in split.utterances]
+
+
+def require_frames(samples: Mapping[str, int], manifest: str | Path | None, min_samples: int) -> None:
+    """File or utterance -> samples. Raise UserError for any with fewer than ``min_samples``, those of a frame."""
+    if short := [name for name, length in samples.items() if length < min_samples]:
+        raise UserError(
+            f"{manifest}: {len(short)} file(s) are shorter than one frame, {min_samples} samples ({first_few(short)}); "
+            "remove them from the manifest"
+        )
 
 
 def require_files(utterances: Sequence[Utterance], manifest: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Discrete units of a whole manifest: of a DinoSR checkpoint's codebooks, or of k-means on features.
+"""Discrete units of a whole manifest: of a checkpoint's codebooks, or of k-means on features.
 
 Units of all codebooks are kept in ``OUT/codes``, a feature folder (F, K); the text files are written from there.
 """
@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from ..checkpoints.opening import open_reader
-from ..checkpoints.readers import HEAD, TEACHER, FrameReader
+from ..checkpoints.readers import HEAD, FrameReader
 from ..errors import UserError, first_few
 from .batches import BATCH_SAMPLES, MAX_MINUTES, Progress, Utterance, hours, read_utterances, require_files
 from .features import LiveFeatures, code_spec, default_device, read_rows, write_rows
@@ -75,8 +75,9 @@ def read_codebook_units(
 
     Arguments and errors as ``write_codebook_units``; ``codebooks`` must name one if the model has several.
     """
-    reader, code_set = open_reader(checkpoint, device=device or default_device()), HEAD if predicted else TEACHER
-    codes = reader.require_codes(code_set)
+    reader = open_reader(checkpoint, device=device or default_device())
+    code_set = choose_code_set(reader, predicted)
+    codes = reader.code_sets[code_set]
     chosen = require_codebooks(codebooks, codes.count, checkpoint)
     if len(chosen) != 1:
         raise UserError(
@@ -105,6 +106,19 @@ class Written:
     summary: str
 
 
+def choose_code_set(reader: FrameReader, predicted: bool = False) -> str:
+    """The name of the model's default set of codes, or of its heads.
+
+    Raises UserError for a model without codebooks, and without heads if they are asked for.
+    """
+    default = reader.require_codes()
+    if not predicted:
+        return default
+    if HEAD not in reader.code_sets:
+        raise UserError(f"--predicted: {reader.path} has no heads that predict units; omit the option")
+    return HEAD
+
+
 def write_codebook_units(
     checkpoint: str | Path,
     manifest: str | Path,
@@ -125,7 +139,7 @@ def write_codebook_units(
     A run that was killed resumes, and other codebooks or forms of the same units take no second pass.
 
     Args:
-        predicted: the student heads' predictions instead of the teacher's assignments.
+        predicted: the heads' predictions, of a model that has heads, instead of the codebooks' assignments.
         codebooks: which ones, from 0 (the lowest layer); None: all.
         rate: units per second, as ``at_rate``; None: the model's own.
         deduplicate: each run once, after ``rate``.
@@ -135,8 +149,9 @@ def write_codebook_units(
     Raises:
         UserError: from the checkpoint, the manifest, its audio, the rate, or the folder.
     """
-    reader, code_set = open_reader(checkpoint, device=device or default_device()), HEAD if predicted else TEACHER
-    codes = reader.require_codes(code_set)
+    reader = open_reader(checkpoint, device=device or default_device())
+    code_set = choose_code_set(reader, predicted)
+    codes = reader.code_sets[code_set]
     chosen = require_codebooks(codebooks, codes.count, checkpoint)
     shape = Shape.of(UnitInfo(reader.rate, reader.first_centre, codes.size), rate, deduplicate)
     utterances = read_utterances(manifest, reader.grid.field, max_minutes)

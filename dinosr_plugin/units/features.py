@@ -53,12 +53,12 @@ class FeatureSpec:
 
 
 def layer_spec(reader: FrameReader, layer: Layer, dtype: str = "float32") -> FeatureSpec:
-    return FeatureSpec(reader.grid, reader.width, dtype, reader.source(layer))
+    return FeatureSpec(reader.grid, reader.width_of(layer), dtype, reader.source(layer))
 
 
 def code_spec(reader: FrameReader, code_set: str) -> FeatureSpec:
     """Codes of all codebooks, (F, K), in the smallest type that they fit into."""
-    codes = reader.require_codes(code_set)
+    codes = reader.code_sets[code_set]
     dtype = next(dtype for dtype in CODE_DTYPES if codes.size - 1 <= np.iinfo(dtype).max)
     return FeatureSpec(reader.grid, codes.count, dtype, reader.code_source(code_set))
 
@@ -150,7 +150,7 @@ def extract(
 
     Args:
         out: becomes the feature folder; with layer ``all`` it contains one for each, ``layer_0`` and so on.
-        layer: a number, from 0; ``last`` (``readers.Layer``); ``all``.
+        layer: as ``readers.Layer``; or ``all``, every number.
         weights: as ``open_reader``.
         dtype: ``float32``, or ``float16``: half the space, three digits.
         shard, shards: compute this part (from 1) of so many; other processes may compute the others meanwhile.
@@ -163,7 +163,7 @@ def extract(
     """
     reader = open_reader(checkpoint, weights, device or default_device())
     utterances = read_utterances(manifest, reader.grid.field, max_minutes)
-    layers = which_layers(layer, reader.n_layers)
+    layers = which_layers(layer, reader)
     require_files(utterances, manifest)
     require_unmixed(Path(out), layers=layer == "all")
     writers = [
@@ -192,15 +192,21 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def which_layers(layer: Layer, n_layers: int) -> list[Layer]:
-    """``all``, ``last`` or a number, also as text -> a list. Raises UserError for anything else."""
+def which_layers(layer: Layer, reader: FrameReader) -> list[Layer]:
+    """``all``, ``last``, the name of an output or a number, also as text -> a list.
+
+    Raises UserError for anything else.
+    """
     if layer == "all":
-        return list(range(n_layers))
-    if layer == "last":
-        return ["last"]
-    if str(layer).isdecimal() and int(layer) < n_layers:
+        return list(range(reader.n_layers))
+    if layer in ("last", *reader.outputs):
+        return [layer]
+    if str(layer).isdecimal() and int(layer) < reader.n_layers:
         return [int(layer)]
-    raise UserError(f"--layer {layer}: the model has layers 0 to {n_layers - 1}; give one of these, last, or all")
+    names = ", ".join(["last", *reader.outputs])
+    raise UserError(
+        f"--layer {layer}: the model has layers 0 to {reader.n_layers - 1}; give one of these, {names}, or all"
+    )
 
 
 # ---- without folders -------------------------------------------------------------------------------------------------
@@ -236,7 +242,7 @@ class LiveFeatures:
         reader = open_reader(checkpoint, weights, device or default_device())
         if layer == "all":
             raise UserError("--layer all: without feature folders one layer at a time; give a number or last")
-        (layer,) = which_layers(layer, reader.n_layers)
+        (layer,) = which_layers(layer, reader)
         utterances = read_utterances(manifest, reader.grid.field, MAX_MINUTES)
 
         def compute(wave: np.ndarray) -> np.ndarray:

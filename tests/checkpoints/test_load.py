@@ -65,7 +65,7 @@ def test_a_model_is_loaded_for_evaluation():
 def test_a_model_without_codebooks(tmp_path):
     fairseq_checkpoint(tmp_path / "hubert.pt", "hubert")
     with pytest.raises(UserError, match="hubert.pt: contains HubertModel, which has no codebooks"):
-        open_reader(tmp_path / "hubert.pt").require_codes("teacher")
+        open_reader(tmp_path / "hubert.pt").require_codes()
     with pytest.raises(UserError, match="no codebooks"):
         dinosr_plugin.load(tmp_path / "hubert.pt").units(np.zeros(800))
 

@@ -188,11 +188,9 @@ def test_invalid_layers(corpus, tmp_path, layer):
 
 
 def test_which_layers():
-    assert (
-        which_layers("all", 3) == [0, 1, 2]
-        and which_layers("last", 3) == ["last"]
-        and which_layers("2", 3) == which_layers(2, 3) == [2]
-    )
+    reader = open_reader(GOLDEN)
+    assert which_layers("all", reader) == [0, 1, 2, 3] and which_layers("last", reader) == ["last"]
+    assert which_layers("2", reader) == which_layers(2, reader) == [2]
 
 
 def test_checkpoints_with_argparse_options(tmp_path, corpus):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +16,12 @@ CODEBOOK_PANELS = (  # key of Quality, title, unit, whether baselines are drawn
     ("pnmi", "PNMI: phone information in the codes", "I(phone; code) / H(phone)", True),
 )
 
+LINESTYLES: dict[str, Any] = {"solid": "-", "dashed": (0, (4, 2)), "dotted": (0, (1, 1.5))}  # of the sets of codes
+
 
 def plot_curves(
     history: Sequence[Mapping],
+    code_sets: Mapping[str, str],
     path: str | Path,
     baselines: Mapping[str, Mapping] | None = None,
     title: str = "Training",
@@ -25,31 +29,31 @@ def plot_curves(
     """Panels over updates: loss, active codes, perplexity, phone purity and PNMI of every codebook.
 
     Args:
-        history: measurements in order, each ``{"updates": int, "loss": nats per frame or None,
-            "teacher": [Quality.as_dict() of each codebook, lowest layer first], "student": the same for the heads'
-            argmax}``; ``teacher`` and ``student`` may be missing or empty.
+        history: measurements in order, each ``{"updates": int, "loss": nats per frame or None}``, and for each set of
+            codes its name: ``[Quality.as_dict() of each codebook, lowest layer first]``, which may be missing or empty.
+        code_sets: name -> title, the default set first; at most as many as ``LINESTYLES``.
         path: file to write; returned.
         baselines: name -> ``Quality.as_dict()``, drawn as horizontal lines; for example MFCC k-means.
     """
     figure = style.figure(width=13, height=7.5)
     figure.suptitle(title, fontsize=14)
     panels = figure.subplots(2, 3)
-    _draw_loss_and_entropy(panels[0, 0], history)
+    _draw_loss_and_entropy(panels[0, 0], history, next(iter(code_sets), ""))
     for panel, (key, heading, unit, has_baselines) in zip(panels.flat[1:5], CODEBOOK_PANELS):
-        _draw_codebooks(panel, history, key, baselines or {} if has_baselines else {})
+        _draw_codebooks(panel, history, code_sets, key, baselines or {} if has_baselines else {})
         style.label(panel, heading, "updates", unit)
     for panel in panels.flat[:-1]:
         if not panel.lines:
             style.mark_not_measured(panel, panel.get_title())
-    _draw_curves_legend(panels[1, 2], history, baselines or {})
+    _draw_curves_legend(panels[1, 2], history, code_sets, baselines or {})
     return style.save(figure, path)
 
 
-def _draw_loss_and_entropy(axes, history: Sequence[Mapping]) -> None:
+def _draw_loss_and_entropy(axes, history: Sequence[Mapping], code_set: str) -> None:
     losses = [(row["updates"], row["loss"]) for row in history if row.get("loss") is not None]
-    entropies = [(row["updates"], _mean_entropy(row["teacher"])) for row in history if row.get("teacher")]
+    entropies = [(row["updates"], _mean_entropy(row[code_set])) for row in history if row.get(code_set)]
     if losses:
-        axes.plot(*zip(*losses), color=BLUE, label="training loss (student)")
+        axes.plot(*zip(*losses), color=BLUE, label="training loss")
     if entropies:
         label = "entropy of the codes (loss of a\nfrequency-only prediction)"
         axes.plot(*zip(*entropies), color=VERMILION, linestyle=(0, (5, 2)), label=label)
@@ -63,14 +67,17 @@ def _mean_entropy(codebooks: Sequence[Mapping]) -> float:
     return float(np.mean([np.log(quality["perplexity"]) for quality in codebooks]))
 
 
-def _draw_codebooks(axes, history: Sequence[Mapping], key: str, baselines: Mapping[str, Mapping]) -> None:
-    """One colour per codebook; teacher solid, student dashed; baselines as horizontal lines."""
-    for source, linestyle in (("teacher", "-"), ("student", (0, (4, 2)))):
+def _draw_codebooks(
+    axes, history: Sequence[Mapping], code_sets: Mapping[str, str], key: str, baselines: Mapping[str, Mapping]
+) -> None:
+    """One colour per codebook, one line style per set of codes; baselines as horizontal lines."""
+    for source, linestyle in zip(code_sets, LINESTYLES.values()):
         rows = [row for row in history if row.get(source)]
         updates = [row["updates"] for row in rows]
-        for codebook, colour in enumerate(_codebook_colours(history)):
+        for codebook, colour in enumerate(_codebook_colours(history, code_sets)):
             values = [row[source][codebook][key] for row in rows]
-            axes.plot(updates, values, color=colour, linestyle=linestyle, linewidth=1.2)
+            marker = "o" if len(rows) == 1 else None  # a line of one point is invisible
+            axes.plot(updates, values, color=colour, linestyle=linestyle, linewidth=1.2, marker=marker)
     style.baseline_lines(axes, baselines, key)
     if key in ("active", "perplexity"):
         axes.set_ylim(bottom=0)  # shows a collapse as such; purity and PNMI vary too little for that
@@ -78,20 +85,24 @@ def _draw_codebooks(axes, history: Sequence[Mapping], key: str, baselines: Mappi
         axes.margins(y=0.12)
 
 
-def _codebook_colours(history: Sequence[Mapping]) -> np.ndarray:
-    sizes = (len(row.get(source) or ()) for row in history for source in ("teacher", "student"))
+def _codebook_colours(history: Sequence[Mapping], code_sets: Mapping[str, str]) -> np.ndarray:
+    sizes = (len(row.get(source) or ()) for row in history for source in code_sets)
     return style.ordered_colours(max(sizes, default=0))
 
 
-def _draw_curves_legend(axes, history: Sequence[Mapping], baselines: Mapping[str, Mapping]) -> None:
+def _draw_curves_legend(
+    axes, history: Sequence[Mapping], code_sets: Mapping[str, str], baselines: Mapping[str, Mapping]
+) -> None:
     """Use the sixth panel for the legend of the other five."""
     from matplotlib.lines import Line2D
 
-    colours = _codebook_colours(history)
-    ends = {0: " (lowest layer)", len(colours) - 1: " (highest layer)"}
+    colours = _codebook_colours(history, code_sets)
+    ends = {0: " (lowest layer)", len(colours) - 1: " (highest layer)"} if len(colours) > 1 else {}
     lines = [Line2D([], [], color=colour, label=f"codebook {i}{ends.get(i, '')}") for i, colour in enumerate(colours)]
-    lines += [Line2D([], [], color="0.2", label="solid: the teacher's codes")]
-    lines += [Line2D([], [], color="0.2", linestyle=(0, (4, 2)), label="dashed: the codes predicted by the student")]
+    lines += [
+        Line2D([], [], color="0.2", linestyle=linestyle, label=f"{name}: {title}")
+        for title, (name, linestyle) in zip(code_sets.values(), LINESTYLES.items())
+    ]
     lines += [
         Line2D([], [], color=colour, linestyle=dashes, label=f"{name}: PNMI {quality['pnmi']:.3f}")
         for (name, quality), colour, dashes in zip(baselines.items(), BASELINE_COLOURS, BASELINE_DASHES)

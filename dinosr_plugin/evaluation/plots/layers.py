@@ -1,11 +1,11 @@
-"""A measure over the layers of a model, with codebooks and heads at the layers they belong to, and baselines."""
+"""A measure over the layers of a model, with its own units at the layers they belong to, and baselines."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import style
-from .style import BLACK, BLUE, BROWN, GREY, ORANGE, VERMILION
+from .style import BLACK, BLUE, BROWN, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 
 # kind of row -> style of its line over the layers
 LINES: dict[str, dict[str, Any]] = {
@@ -14,11 +14,17 @@ LINES: dict[str, dict[str, Any]] = {
         color=GREY, marker="o", markerfacecolor="white", linestyle=(0, (5, 2)), label="layers of the untrained model"
     ),
 }
-# kind of row -> style of its points; they are shifted sideways so that none covers another
-POINTS: dict[str, dict[str, Any]] = {
-    "teacher": dict(shift=-0.12, color=ORANGE, marker="s", label="codebooks (at the teacher's layer)"),
-    "head": dict(shift=0.12, color=VERMILION, marker="^", label="student's heads (one per codebook)"),
-}
+# of the sets of codes, in their order; they are shifted sideways so that none covers another
+CODES: tuple[dict[str, Any], ...] = (
+    dict(shift=-0.12, color=ORANGE, marker="s"),
+    dict(shift=0.12, color=VERMILION, marker="^"),
+    dict(shift=-0.24, color=PURPLE, marker="v"),
+)
+# of the outputs, in their order
+OUTPUTS: tuple[dict[str, Any], ...] = (
+    dict(shift=0.24, color=GREEN, marker="D"),
+    dict(shift=0.36, color=SKY, marker="P"),
+)
 # kind of row -> style of its horizontal line
 LEVELS: dict[str, dict[str, Any]] = {
     "mfcc": dict(color=BLACK, linestyle=(0, (6, 2)), label="MFCC"),
@@ -27,16 +33,23 @@ LEVELS: dict[str, dict[str, Any]] = {
 
 
 def plot_by_layer(
-    rows: Sequence[Mapping], key: str, layers: int, path: str | Path, title: str, unit: str
+    rows: Sequence[Mapping],
+    key: str,
+    layers: int,
+    code_sets: Mapping[str, Mapping[str, Any]],
+    path: str | Path,
+    title: str,
+    unit: str,
 ) -> Path | None:
     """Plot one column of the rows of ``Comparison.rows`` over the model's ``layers``; None if no row has a value.
 
-    Codebook k of K is drawn at layer ``layers`` - K + k, whose teacher output it clusters.
+    ``code_sets``: name -> ``{"title": str, "layers": the layer of each codebook}``. Outputs are drawn at the last
+    layer.
     """
     figure, axes = style.small_panel()
     rows_of = {
         kind: [row for row in rows if row["kind"] == kind and row.get(key) is not None]
-        for kind in (*LINES, *POINTS, *LEVELS)
+        for kind in (*LINES, *code_sets, "output", *LEVELS)
     }
     if not any(rows_of.values()):
         return None
@@ -47,15 +60,19 @@ def plot_by_layer(
         if rows_of[kind]:
             x, y = [row["index"] for row in rows_of[kind]], [row[key] for row in rows_of[kind]]
             axes.plot(x, y, linewidth=1.4, markersize=5, **options)
-    for kind, options in POINTS.items():
+    for (kind, codes), options in zip(code_sets.items(), CODES):
         if rows_of[kind]:
-            lowest = layers - sum(row["kind"] == kind for row in rows)
-            marker = {name: value for name, value in options.items() if name != "shift"}
-            x = [lowest + row["index"] + options["shift"] for row in rows_of[kind]]
-            axes.scatter(x, [row[key] for row in rows_of[kind]], s=34, zorder=3, **marker)
+            at = [codes["layers"][row["index"]] for row in rows_of[kind]]
+            draw_points(axes, at, [row[key] for row in rows_of[kind]], codes["title"], **options)
+    for row, options in zip(rows_of["output"], OUTPUTS):
+        draw_points(axes, [layers - 1], [row[key]], row["name"], **options)
     style.label(axes, title, "layer (0 = first after the front end)", unit)
     axes.set_xticks(range(layers))
     axes.set_xlim(-0.4, layers - 0.6)
     axes.margins(y=0.12)
     style.legend_below(axes)
     return style.save(figure, path)
+
+
+def draw_points(axes, layers: Sequence[int], values: Sequence[float], label: str, shift: float, **options) -> None:
+    axes.scatter([layer + shift for layer in layers], values, s=34, zorder=3, label=label, **options)

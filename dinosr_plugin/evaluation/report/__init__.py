@@ -35,7 +35,8 @@ def write_report(
     rows are kept in ``out/work``: the same command resumes.
 
     Args:
-        checkpoint: a DinoSR pre-training checkpoint; for another model the page is about its layers only.
+        checkpoint: a pre-training checkpoint of DinoSR or Spin; for a model without codebooks the page is about its
+            layers only.
         manifest, phones: the speech to measure on, with its phone alignment.
         train: manifest of the speech that k-means is fitted on.
         log: TensorBoard's folder or the JSON log of the training, ``training_log.read_training_log``.

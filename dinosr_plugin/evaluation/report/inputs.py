@@ -7,7 +7,7 @@ from typing import Any
 
 from ...checkpoints.load import updates_of
 from ...checkpoints.opening import open_reader
-from ...checkpoints.readers import TEACHER, FrameReader
+from ...checkpoints.readers import FrameReader
 from ...errors import UserError
 from ...units.batches import hours, read_utterances
 from ..measures.abx.items import make_items
@@ -65,7 +65,7 @@ def about(inputs: Inputs) -> dict[str, Any]:
     """The head of the page: the model, and the speech that it is measured on."""
     reader, speech = inputs.reader, inputs.speech
     assert speech.manifest is not None  # `read_inputs` reads the speech from one
-    codes = reader.code_sets.get(TEACHER)
+    codes = reader.code_sets[reader.require_codes()] if reader.code_sets else None
     model = {
         "name": type(reader.model).__name__,
         "parameters": sum(p.numel() for p in reader.model.parameters()),
@@ -76,6 +76,7 @@ def about(inputs: Inputs) -> dict[str, Any]:
         "first_centre_ms": 1000 * reader.first_centre,
         "codebooks": codes.count if codes else 0,
         "codebook_size": codes.size if codes else None,
+        "code_sets": {name: {"title": one.title, "layers": one.layers} for name, one in reader.code_sets.items()},
     }
     measured = {
         "manifest": speech.manifest.name,

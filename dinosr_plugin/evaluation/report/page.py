@@ -24,12 +24,11 @@ COLUMNS = (  # key of a row, header, second line, format, which value is marked 
     ("unit_abx_within", "units’", "ABX within, %", ".2f", min),
     ("unit_abx_across", "units’", "ABX across, %", ".2f", min),
 )
-GROUPS = (  # kinds of rows, heading
+GROUPS = (  # kinds of rows, heading; those of the model's own units follow
     (("mfcc", "fbank"), "k-means on the sound itself"),
     (("untrained",), "k-means on the layers of an untrained model"),
     (("layer",), "k-means on the layers of the trained model"),
-    (("teacher",), "the model's codebooks (what the teacher assigns)"),
-    (("head",), "the student's predictions of them"),
+    (("output",), "k-means on other outputs of the trained model"),
 )
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """Content security policy: browsers load nothing from outside the page."""
@@ -53,7 +52,7 @@ def page(figures: Mapping, pictures: Mapping[str, Sequence[Picture]]) -> str:
     """
     title = f"{escape(figures['checkpoint'])}: what was learned"
     bodies = {key: gallery(images) for key, images in pictures.items() if images}
-    bodies |= {"table": figures_table(figures["rows"]), "conventions": bullets(conventions(figures))}
+    bodies |= {"table": figures_table(figures), "conventions": bullets(conventions(figures))}
     notes = "".join(f"\n<p class=note>{escape(note)}</p>" for note in figures["notes"])
     lines = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
@@ -61,7 +60,7 @@ def page(figures: Mapping, pictures: Mapping[str, Sequence[Picture]]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f'<title>{title}</title>\n<link rel="icon" href="data:,">\n<style>{STYLE}</style>\n</head>\n<body>',
         f"<header>\n<h1>{title}</h1>\n<p>{escape(head(figures))}</p>{notes}\n</header>\n<main>",
-        tiles(key_figures(figures["rows"], figures["measured_on"]["speakers"])),
+        tiles(key_figures(figures)),
         *(section(key, bodies[key]) for key in TEXTS if key in bodies),
         "</main>\n</body>\n</html>",
     ]  # fmt: skip
@@ -75,7 +74,8 @@ def section(key: str, body: str) -> str:
 
 def tiles(key_figures: Sequence[tuple[str, str, str]]) -> str:
     boxes = "\n".join(
-        f"<div class=tile><b>{value}</b><h3>{title}</h3><p>{text}</p></div>" for title, value, text in key_figures
+        f"<div class=tile><b>{value}</b><h3>{title}</h3><p>{escape(text, quote=False)}</p></div>"
+        for title, value, text in key_figures
     )
     return f'<div class="tiles">\n{boxes}\n</div>'
 
@@ -100,8 +100,10 @@ def figure(picture: Picture) -> str:
 # ---- the table -------------------------------------------------------------------------------------------------------
 
 
-def figures_table(rows: Sequence[Mapping]) -> str:
+def figures_table(figures: Mapping) -> str:
     """The rows of ``Comparison.rows`` as an HTML table; columns without values are left out."""
+    rows = figures["rows"]
+    own_units = (((name,), codes["title"]) for name, codes in figures["model"]["code_sets"].items())
     columns = [column for column in COLUMNS if any(row.get(column[0]) is not None for row in rows)]
     marked = {
         key: better(round_as(row[key], spec) for row in rows if row.get(key) is not None)
@@ -110,10 +112,12 @@ def figures_table(rows: Sequence[Mapping]) -> str:
     }
     header = "".join(f"<th scope=col>{name}<br><small>{unit}</small></th>" for _, name, unit, _, _ in columns)
     lines = [f"<div class=table><table>\n<thead><tr><th scope=col>units of</th>{header}</tr></thead>"]
-    for kinds, title in GROUPS:
+    for kinds, title in (*GROUPS, *own_units):
         group = [row for row in rows if row["kind"] in kinds]
         if group:
-            lines.append(f'<tbody>\n<tr class=group><th colspan="{len(columns) + 1}" scope=rowgroup>{title}</th></tr>')
+            lines.append(
+                f'<tbody>\n<tr class=group><th colspan="{len(columns) + 1}" scope=rowgroup>{escape(title)}</th></tr>'
+            )
             for row in group:
                 cells = "".join(cell(row, column, marked) for column in columns)
                 lines.append(f"<tr><th scope=row>{escape(row['name'])}</th>{cells}</tr>")

@@ -1,10 +1,9 @@
 """The pictures of the report, by section of the page. Their figures are added to the dictionary ``figures``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ...checkpoints.readers import TEACHER
 from ...data.acoustic import log_mel
 from ...data.audio import SAMPLE_RATE
 from ...units.batches import load_checked_wave
@@ -40,7 +39,13 @@ def layer_pictures(inputs: Inputs, figures: dict) -> list[Picture]:
     drawn = [
         (
             layer_plots.plot_by_layer(
-                figures["rows"], key, figures["model"]["layers"], inputs.out / f"layers_{key}.png", title, unit
+                figures["rows"],
+                key,
+                figures["model"]["layers"],
+                figures["model"]["code_sets"],
+                inputs.out / f"layers_{key}.png",
+                title,
+                unit,
             ),
             title,
         )
@@ -51,11 +56,13 @@ def layer_pictures(inputs: Inputs, figures: dict) -> list[Picture]:
 
 def code_pictures(inputs: Inputs, figures: dict, comparison: Comparison) -> dict[str, list[Picture]]:
     """Pictures of the units: their meaning, frequency and duration, and an example."""
-    reader, codes = inputs.reader, comparison.codes(TEACHER)  # utterance -> (n, K)
+    reader, code_set = inputs.reader, inputs.reader.require_codes()
+    codes = comparison.codes(code_set)  # utterance -> (n, K)
     counter = UnitQualityMeasure()
-    sources = [comparison.code_source(TEACHER, k) for k in range(codes.width)]
+    sources = [comparison.code_source(code_set, k) for k in range(codes.width)]
+    names = [source.name for source in sources]
     counts = np.stack([counter.count(source, inputs.speech).by_phone for source in sources])  # (K, n_phones, V)
-    best = best_row(figures["rows"], "teacher", "pnmi", max)
+    best = best_row(figures["rows"], code_set, "pnmi", max)
     assert best is not None  # there are codebooks, and every row has a PNMI
     which = best["index"]
     figures["code_counts"] = counts.sum(axis=1).tolist()
@@ -65,14 +72,14 @@ def code_pictures(inputs: Inputs, figures: dict, comparison: Comparison) -> dict
     )
     units = [frames[:, which] for _, frames in codes]
     return {
-        "meaning": meaning_pictures(inputs, counts, which),
+        "meaning": meaning_pictures(inputs, counts, which, names),
         "example": [example_picture(inputs, figures, codes, counts)],
-        "durations": [durations_picture(inputs, figures, units, which, reader.rate)],
+        "durations": [durations_picture(inputs, figures, units, best, reader.rate)],
         "use": [use],
     }
 
 
-def meaning_pictures(inputs: Inputs, counts: np.ndarray, which: int) -> list[Picture]:
+def meaning_pictures(inputs: Inputs, counts: np.ndarray, which: int, names: Sequence[str]) -> list[Picture]:
     """Heat maps of the best codebook and, folded away, of the others."""
     return [
         Picture(
@@ -80,9 +87,9 @@ def meaning_pictures(inputs: Inputs, counts: np.ndarray, which: int) -> list[Pic
                 counts[k],
                 inputs.speech.phones.names,
                 inputs.out / f"code_by_phone_{k}.png",
-                f"P(phone | code) of codebook {k}",
+                f"P(phone | code) of {names[k]}",
             ),
-            f"Heat map of P(phone | code) of codebook {k}",
+            f"Heat map of P(phone | code) of {names[k]}",
             wide=True,
             hidden=k != which,
         )
@@ -90,12 +97,13 @@ def meaning_pictures(inputs: Inputs, counts: np.ndarray, which: int) -> list[Pic
     ]
 
 
-def durations_picture(inputs: Inputs, figures: dict, codes: Sequence[np.ndarray], which: int, rate: float) -> Picture:
+def durations_picture(inputs: Inputs, figures: dict, codes: Sequence[np.ndarray], row: Mapping, rate: float) -> Picture:
+    """``codes``: the units of every utterance in the codebook of ``row``."""
     units = np.concatenate([run_lengths(sequence) for sequence in codes]) * 1000 / rate  # ms
     phones = phone_lengths(inputs.speech.phones, inputs.speech.names)
-    figures["durations"] = {"codebook": which, "unit": lengths(units), "phone": lengths(phones)}
+    figures["durations"] = {"codebook": row["index"], "unit": lengths(units), "phone": lengths(phones)}
     path = unit_plots.plot_durations(
-        units, phones, inputs.out / "durations.png", f"How long units of codebook {which} and phones last"
+        units, phones, inputs.out / "durations.png", f"How long units of {row['name']} and phones last"
     )
     return Picture(path, "Histograms of the lengths of unit runs and of phone segments")
 

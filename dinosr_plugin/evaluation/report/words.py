@@ -7,8 +7,8 @@ TEXTS = {  # section -> title, text under it
         "Where the information is",
         "Each layer of the trained model, clustered by k-means, compared with the same model with random weights and "
         "with plain acoustic features. A trained layer that is no better than these has learned nothing that the sound "
-        "does not show anyway. Codebooks and heads are drawn at the layer whose output they cluster. They are units "
-        "only, so compare their ABX errors with those of k-means units.",
+        "does not show anyway. Codebooks and heads are drawn at the layer that they belong to. They are units only, "
+        "so compare their ABX errors with those of k-means units.",
     ),
     "table": ("All figures", ""),
     "meaning": (
@@ -52,7 +52,9 @@ TEXTS = {  # section -> title, text under it
 def head(figures: Mapping) -> str:
     """What was measured on what."""
     model, speech, fitted = figures["model"], figures["measured_on"], figures["fitted_on"]
-    codebooks = f"{model['codebooks']} codebooks of {model['codebook_size']} codes" if model["codebooks"] else ""
+    codebooks = (
+        f"{count(model['codebooks'], 'codebook')} of {model['codebook_size']} codes" if model["codebooks"] else ""
+    )
     size = f"{model['parameters'] / 1e6:.1f} million parameters"
     layers = f"{model['layers']} {model['layer_kind']} of width {model['width']} ({size})"
     trained = "" if figures["updates"] is None else f" after {figures['updates']:,} updates"
@@ -68,9 +70,10 @@ def count(number: int, what: str) -> str:
     return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
-def key_figures(rows: Sequence[Mapping], speakers: int) -> list[tuple[str, str, str]]:
+def key_figures(figures: Mapping) -> list[tuple[str, str, str]]:
     """(title, figure, its meaning and the figures of the baselines) of the most important measures."""
-    kind = "teacher" if any(row["kind"] == "teacher" for row in rows) else "layer"
+    rows, code_set = figures["rows"], default_codes(figures)
+    kind = code_set or "layer"
     best = best_row(rows, kind, "pnmi", max)
     assert best is not None  # there are layers, and every row has a PNMI
     baselines = against(rows, "pnmi", ".3f", max)
@@ -82,22 +85,37 @@ def key_figures(rows: Sequence[Mapping], speakers: int) -> list[tuple[str, str, 
             f"in the features of layer {across['index']} (50 % is chance). {against(rows, 'abx_across', '.1f', min)}"
         )
         tiles.append(("ABX error across speakers", f"{across['abx_across']:.1f} %", text))
-    if speakers > 1:
+    if figures["measured_on"]["speakers"] > 1:
         baselines = against(rows, "speaker_pnmi", ".3f", min)
         text = f"{named(best)} removes this share of the uncertainty about the speaker; less is better. {baselines}"
         tiles.append(("speaker information", f"{best['speaker_pnmi']:.3f}", text))
-    if least := best_row(rows, "teacher", "perplexity", min):
+    if code_set and (least := best_row(rows, code_set, "perplexity", min)):
+        which = ", the least evenly used one" if figures["model"]["codebooks"] > 1 else ""
         text = (
-            f"Codes that occur in codebook {least['index']}, the least evenly used one; they carry as much information "
-            f"as {least['perplexity']:.1f} equally frequent ones. A small part of {least['n_codes']} would mean a "
+            f"Codes that occur in {code_row_named(least)}{which}; they carry as much information as "
+            f"{least['perplexity']:.1f} equally frequent ones. A small part of {least['n_codes']} would mean a "
             "collapse."
         )
         tiles.append(("codes in use", f"{least['active']} of {least['n_codes']}", text))
     return tiles
 
 
+def default_codes(figures: Mapping) -> str | None:
+    """Name of the model's default set of codes, None for a model without codebooks."""
+    return next(iter(figures["model"]["code_sets"]), None)
+
+
 def named(row: Mapping) -> str:
-    return {"teacher": "Codebook", "layer": "k-means on layer"}[row["kind"]] + f" {row['index']}"
+    """The subject of a sentence: k-means on a layer, or one of the model's codebooks."""
+    if row["kind"] == "layer":
+        return f"k-means on layer {row['index']}"
+    name = code_row_named(row)
+    return name[:1].upper() + name[1:]
+
+
+def code_row_named(row: Mapping) -> str:
+    """``codebook 0``; ``the codebook`` if there is only one."""
+    return f"the {row['name']}" if row["name"].isalpha() else row["name"]
 
 
 def against(rows: Sequence[Mapping], key: str, spec: str, better: Callable) -> str:

@@ -29,20 +29,21 @@ def codebook(pnmi: float) -> dict:
 
 
 HISTORY = [
-    {"updates": 0, "loss": None, "teacher": [codebook(0.1), codebook(0.2)], "student": []},
+    {"updates": 0, "loss": None, "teacher": [codebook(0.1), codebook(0.2)], "head": []},
     {
         "updates": 100,
         "loss": 5.0,
         "teacher": [codebook(0.3), codebook(0.4)],
-        "student": [codebook(0.25), codebook(0.35)],
+        "head": [codebook(0.25), codebook(0.35)],
     },
     {
         "updates": 200,
         "loss": 4.0,
         "teacher": [codebook(0.5), codebook(0.6)],
-        "student": [codebook(0.45), codebook(0.55)],
+        "head": [codebook(0.45), codebook(0.55)],
     },
 ]
+CODE_SETS = {"teacher": "the teacher's codes", "head": "the heads' predictions"}
 BASELINES = {"MFCC k-means": codebook(0.33), "untrained model": codebook(0.15)}
 
 
@@ -64,7 +65,7 @@ def test_heat_map_columns_are_distributions_over_phones(drawn):
 
 
 def test_curves_draw_teacher_solid_student_dashed_and_baselines(drawn):
-    plot_curves(HISTORY, "unused.png", BASELINES, title="a run")
+    plot_curves(HISTORY, CODE_SETS, "unused.png", BASELINES, title="a run")
     loss, active, perplexity, purity, pnmi, legend = drawn[0].axes
     np.testing.assert_array_equal(loss.lines[0].get_xydata(), [[100, 5.0], [200, 4.0]])
     np.testing.assert_allclose(loss.lines[1].get_ydata(), np.log(QUALITY["perplexity"]))
@@ -78,7 +79,19 @@ def test_curves_draw_teacher_solid_student_dashed_and_baselines(drawn):
     assert purity.lines[0].get_ydata()[0] == pytest.approx(0.2)
     texts = [text.get_text() for text in legend.get_legend().get_texts()]
     assert "codebook 1 (highest layer)" in texts and "MFCC k-means: PNMI 0.330" in texts
+    assert {"solid: the teacher's codes", "dashed: the heads' predictions"} < set(texts)
     assert all(axes.get_xlabel() and axes.get_ylabel() and axes.get_title() for axes in drawn[0].axes[:5])
+
+
+def test_curves_of_one_codebook(drawn):
+    history = [{"updates": n, "loss": 5.0, "codebook": [codebook(n / 10)]} for n in (1, 2)]
+    plot_curves(history, {"codebook": "the model's codebook"}, "unused.png")
+    *_, pnmi, legend = drawn[0].axes
+    np.testing.assert_array_equal(pnmi.lines[0].get_xydata(), [[1, 0.1], [2, 0.2]])
+    texts = [text.get_text() for text in legend.get_legend().get_texts()]
+    assert len(pnmi.lines) == 1 and texts == ["codebook 0", "solid: the model's codebook"]
+    plot_curves(history[:1], {"codebook": "the model's codebook"}, "unused.png")
+    assert (pnmi.lines[0].get_marker(), drawn[1].axes[4].lines[0].get_marker()) == ("None", "o")
 
 
 def test_summary_shows_every_part(drawn):
@@ -98,7 +111,7 @@ def test_summary_shows_every_part(drawn):
 @pytest.mark.parametrize("nothing", [None, []])
 def test_missing_data_is_marked(drawn, nothing):
     plot_summary("unused.png", nothing, nothing, nothing, None, PHONES, nothing, nothing)
-    plot_curves([], "unused.png")
+    plot_curves([], {}, "unused.png")
     for figure in drawn:
         assert sum(text.get_text() == "not measured" for axes in figure.axes for text in axes.texts) == 5
 
@@ -106,7 +119,7 @@ def test_missing_data_is_marked(drawn, nothing):
 def test_files_are_written_completely_and_alone(tmp_path):
     target = plot_code_by_phone(COUNTS, PHONES, tmp_path / "new" / "codes.png", "codes")
     assert target.read_bytes().startswith(b"\x89PNG") and [target] == list(target.parent.iterdir())
-    plot_curves(HISTORY, tmp_path / "curves.svg", BASELINES)
+    plot_curves(HISTORY, CODE_SETS, tmp_path / "curves.svg", BASELINES)
     assert "<svg" in (tmp_path / "curves.svg").read_text()
 
 

@@ -21,6 +21,10 @@ ROWS = [
 ]
 
 
+def code_sets(*layers: int) -> dict:
+    return {"teacher": {"title": "codebooks", "layers": layers}, "head": {"title": "student's heads", "layers": layers}}
+
+
 @pytest.fixture
 def drawn(monkeypatch):
     """Figures that would have been written."""
@@ -30,7 +34,7 @@ def drawn(monkeypatch):
 
 
 def test_layers_lines_points_and_baselines(drawn):
-    layers.plot_by_layer(ROWS, "pnmi", 3, "unused.png", "PNMI", "share")
+    layers.plot_by_layer(ROWS, "pnmi", 3, code_sets(1, 2), "unused.png", "PNMI", "share")
     axes = drawn[0].axes[0]
     lines = {line.get_label().split(":")[0]: line.get_xydata() for line in axes.lines}
     np.testing.assert_allclose(lines["layers of the trained model"], [[0, 0.33], [1, 0.34], [2, 0.35]])
@@ -40,7 +44,18 @@ def test_layers_lines_points_and_baselines(drawn):
     # two codebooks, three layers: next to layers 1 and 2
     np.testing.assert_allclose(points["codebooks"], [[0.88, 0.40], [1.88, 0.41]])
     np.testing.assert_allclose(points["student's"], [[1.12, 0.50], [2.12, 0.51]])
-    assert layers.plot_by_layer(ROWS, "abx", 3, "unused.png", "ABX", "%") is None
+    assert layers.plot_by_layer(ROWS, "abx", 3, code_sets(1, 2), "unused.png", "ABX", "%") is None
+
+
+def test_outputs_are_points_at_the_last_layer(drawn):
+    rows = [{"kind": "output", "index": None, "name": "projection", "pnmi": 0.6}]
+    rows += [{"kind": "codebook", "index": 0, "name": "codebook", "pnmi": 0.7}]
+    of_model = {"codebook": {"title": "the model's codebook", "layers": [2]}}
+    layers.plot_by_layer(rows, "pnmi", 3, of_model, "unused.png", "PNMI", "share")
+    points = {one.get_label(): one.get_offsets()[0] for one in drawn[0].axes[0].collections}
+    np.testing.assert_allclose(points["projection"], [2.24, 0.6])
+    np.testing.assert_allclose(points["the model's codebook"], [1.88, 0.7])
+    assert len({tuple(one.get_facecolor()[0]) for one in drawn[0].axes[0].collections}) == 2
 
 
 def records(codebooks: int) -> list[dict]:
@@ -166,7 +181,7 @@ def test_a_base_model(tmp_path):
         for kind, n in (("layer", 12), ("untrained", 12), ("teacher", 8), ("head", 8))
         for i in range(n)
     ]
-    layers.plot_by_layer(rows, "pnmi", 12, tmp_path / "layers.png", "PNMI", "share")
+    layers.plot_by_layer(rows, "pnmi", 12, code_sets(*range(4, 12)), tmp_path / "layers.png", "PNMI", "share")
     training.plot_by_codebook(records(8), "active_codes", tmp_path / "active.png", "Active codes", "codes", 256)
     units.plot_code_use(np.random.default_rng(0).integers(0, 100, (8, 256)), tmp_path / "use.png")
     runs = [(1 + 0.02 * i, 1.02 + 0.02 * i, 255 - i) for i in range(50)]

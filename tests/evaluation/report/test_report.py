@@ -164,7 +164,7 @@ def test_the_table_contains_the_figures(finished):
 def test_key_figures_name_their_baselines(finished):
     out, figures, _ = finished
     text = (out / "report.html").read_text(encoding="utf-8")
-    tiles = key_figures(figures["rows"], 2)
+    tiles = key_figures(figures)
     assert [title for title, _, _ in tiles] == [
         "phone information (PNMI)",
         "ABX error across speakers",
@@ -281,7 +281,7 @@ def test_one_speaker_and_nothing_to_compare(one_speaker, capsys):
     assert figures["measured_on"]["speakers"] == 1 and all(row["unit_abx_within"] is None for row in figures["rows"])
     assert any(note.startswith("no ABX: ") for note in figures["notes"]) and "note: no ABX: " in capsys.readouterr().err
     assert not (one_speaker / "out/layers_abx_across.png").exists()
-    titles = [title for title, _, _ in key_figures(figures["rows"], 1)]
+    titles = [title for title, _, _ in key_figures(figures)]
     assert titles == ["phone information (PNMI)", "codes in use"]
 
 
