@@ -199,7 +199,8 @@ class Comparison:
         fit, features = caches["fit"][folder], caches["measured"][folder]
         kmeans = fit_kmeans(fit, self.clusters, seed=SEED, restarts=RESTARTS, rate=fit.rate, source=fit.source)
         units = dict(kmeans_units(features, kmeans))
-        return Source(name, features.rate, features.first_centre, features, units, self.clusters)
+        place = (features.rate, features.first_centre)
+        return Source(name, *place, features, units, self.clusters, centred=kind in ACOUSTIC)
 
     def code_source(self, code_set: str, k: int) -> Source:
         codes = self.codes(code_set)

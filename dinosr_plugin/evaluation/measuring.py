@@ -28,6 +28,7 @@ class Source:
         units: utterance -> (n,) integers from 0; None for features alone.
         n_codes: number of different units; None: the largest unit + 1.
         unit_distance: distance of units in ABX, ``onehot`` or ``edit``.
+        centred: whether the mean of each utterance was subtracted from its features, as of MFCC and log-Mel.
         digest: identifies the content, for tables that are kept on the disk.
     """
 
@@ -38,6 +39,7 @@ class Source:
     units: Mapping[str, np.ndarray] | None = None
     n_codes: int | None = None
     unit_distance: str = "onehot"
+    centred: bool = False
     digest: str = ""
 
     def require_features(self) -> UtteranceArrays:

@@ -78,7 +78,7 @@ def test_rows_of_quality(measured):
     assert [row["name"] for row in rows[-3:]] == ["layer 2", "projection", "codebook"]
     assert all(row["n_codes"] == 8 and row["unit_abx_across"] is not None for row in rows)
     assert [row["name"] for row in rows if row["abx_across"] is None] == ["codebook"]
-    assert [row["name"] for row in rows if row["speaker_accuracy"] is None] == ["codebook"]
+    assert [row["name"] for row in rows if row["speaker_accuracy"] is None] == ["MFCC", "log-Mel", "codebook"]
     assert all(0 <= row["unit_speaker_accuracy"] <= 1 for row in rows)
     assert {(row["speaker_chance"], row["probed_speakers"], row["probed_utterances"]) for row in rows} == {(0.5, 2, 6)}
     history = json.loads((out / "quality.json").read_text())["history"]

@@ -40,9 +40,10 @@ COLUMNS = (
 class SpeakerProbe:
     """Accuracy of the linear probe.
 
-    ``speaker_accuracy``: of the means of the features; ``unit_speaker_accuracy``: of the shares of the units in an
-    utterance; ``speaker_chance``: share of the speaker with the most utterances, the accuracy of a constant answer.
-    Speakers with fewer than ``MIN_UTTERANCES`` utterances are left out.
+    ``speaker_accuracy``: of the means of the features, None for MFCC and log-Mel, whose means are always 0;
+    ``unit_speaker_accuracy``: of the shares of the units in an utterance; ``speaker_chance``: share of the speaker with
+    the most utterances, the accuracy of a constant answer. Speakers with fewer than ``MIN_UTTERANCES`` utterances are
+    left out.
     """
 
     columns: Sequence[Column] = COLUMNS
@@ -54,7 +55,7 @@ class SpeakerProbe:
         labels = np.array(list(speakers.values()))
         folds = fold_numbers(speakers)
         figures: dict[str, Any] = dict.fromkeys(column.key for column in self.columns)
-        if source.features is not None:
+        if source.features is not None and not source.centred:
             means = np.stack([source.features[utt].mean(axis=0, dtype=np.float64) for utt in utts])  # (N, D)
             figures["speaker_accuracy"] = probe_accuracy(means, labels, folds)
         if source.units is not None:

@@ -118,6 +118,13 @@ def test_units_are_compared_by_their_shares_in_an_utterance(two_penalties):
     assert figures_of(speech, units=longer) == figures  # unused codes and the length do not matter
 
 
+def test_features_whose_means_are_zero_are_not_probed():
+    """MFCC and log-Mel: rounding errors, and the last frame where it counts twice, would be all there is."""
+    speech = speech_of({"a": 5, "b": 5})
+    centred = {utt: frames - frames.mean(0) for utt, frames in features_of(speech, 1).items()}
+    assert SpeakerProbe()(Source("MFCC", 50, 0.0125, centred, centred=True), speech)["speaker_accuracy"] is None
+
+
 def test_the_order_of_utterances_does_not_matter(two_penalties):
     speech = speech_of({"a": 9, "b": 12, "c": 7})
     features = features_of(speech, 0.3)
