@@ -10,7 +10,8 @@ from typing import Any, List, Optional
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
-from ..data.chains import contain_noise, parse_views
+from ..data.audio import SAMPLE_RATE
+from ..data.chains import change_voices, contain_noise, parse_views
 from ..errors import UserError, setting
 from ..models.objective import Objective
 from ..ranges import COUNT, COUNT_OR_0, Range
@@ -257,6 +258,38 @@ def require_defaults(cfg: Any, group: type[FairseqDataclass], reason: str) -> No
             raise UserError(f"task.{one.name}={cfg[one.name]}: {reason}")
 
 
+def check_windows(cfg: Any) -> None:
+    """Raise UserError for settings that cannot be combined with windows."""
+    if cfg.window_samples is None:
+        return
+    if cfg.views is not None:
+        refuse_with_windows("views", cfg.views, "windows are read as they are", "null")
+    if cfg.normalize:
+        refuse_with_windows("normalize", cfg.normalize, "a window is read without the rest of its utterance", "false")
+    for name, default in (("multi_corpus_keys", None), ("subsample", 1)):
+        if cfg[name] != default:
+            value = "null" if default is None else default
+            refuse_with_windows(name, cfg[name], "a batch has the speakers of one manifest", value)
+    if cfg.relabel_every:
+        refuse_with_windows("relabel_every", cfg.relabel_every, "each round of DeepCluster is a separate run", 0)
+
+
+def check_views(cfg: Any) -> None:
+    """Raise UserError for views that cannot be made, and for a table of F0 that no view uses."""
+    changes_voices = cfg.views is not None and change_voices(cfg.views)
+    if cfg.f0_ranges is not None and not changes_voices:
+        raise UserError(
+            f"{setting('task.f0_ranges', cfg.f0_ranges)}: no view has another voice; set "
+            f"{setting('task.views', 'perturb')}, or remove it"
+        )
+    if cfg.views is not None and cfg.sample_rate != SAMPLE_RATE:
+        raise UserError(
+            f"{setting('task.sample_rate', cfg.sample_rate)}: views are made of audio at {SAMPLE_RATE} Hz; convert "
+            f"the files, or set {setting('task.views', 'null')}"
+        )
+    check_noise(cfg)
+
+
 def check_noise(cfg: Any) -> None:
     """Raise UserError for noise without recordings, recordings without use, and bounds in the wrong order."""
     used = cfg.views is not None and contain_noise(cfg.views)
@@ -272,22 +305,6 @@ def check_noise(cfg: Any) -> None:
         )
     if len(cfg.noise_snr) != 2 or cfg.noise_snr[0] > cfg.noise_snr[1]:
         raise UserError(f"{setting('task.noise_snr', list(cfg.noise_snr))}: give two ratios in dB, the lower one first")
-
-
-def check_windows(cfg: Any) -> None:
-    """Raise UserError for settings that cannot be combined with windows."""
-    if cfg.window_samples is None:
-        return
-    if cfg.views is not None:
-        refuse_with_windows("views", cfg.views, "windows are read as they are", "null")
-    if cfg.normalize:
-        refuse_with_windows("normalize", cfg.normalize, "a window is read without the rest of its utterance", "false")
-    for name, default in (("multi_corpus_keys", None), ("subsample", 1)):
-        if cfg[name] != default:
-            value = "null" if default is None else default
-            refuse_with_windows(name, cfg[name], "a batch has the speakers of one manifest", value)
-    if cfg.relabel_every:
-        refuse_with_windows("relabel_every", cfg.relabel_every, "each round of DeepCluster is a separate run", 0)
 
 
 def refuse_with_windows(name: str, value: Any, reason: str, remedy: Any) -> None:

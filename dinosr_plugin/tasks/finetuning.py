@@ -31,7 +31,7 @@ from ..modules.frame_grid import TRUNK
 from ..ranges import COUNT, COUNT_OR_0
 from ..runs.origin import first_difference
 from ..runs.updates import WholeUpdates
-from .config import ViewConfig, check_noise
+from .config import ViewConfig, check_views
 from .generation import SYMBOL_KINDS, Decoding, DecodingConfig
 from .pretraining import require_data, require_longest_fits, split_names
 from .views import view_dataset
@@ -92,11 +92,11 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
             raise UserError(f"{setting('task.autoregressive')}: dinosr_finetuning trains CTC models only; remove it")
         if not cfg.labels:
             raise UserError(f"{setting('task.labels')}: give the extension of the label files, for example ltr")
+        check_views(cfg)
         if cfg.views is not None and len(parse_views(cfg.views)) > 1:
             raise UserError(
                 f"{setting('task.views', cfg.views)}: fine-tuning learns from one view; give one, such as perturb"
             )
-        check_noise(cfg)
         self.trained_on = None  # name of the training split
         self.data_digests: dict[str, Any] = {}  # of the training split
 

@@ -37,8 +37,8 @@ from .config import (
     ViewConfig,
     WindowConfig,
     check_needs,
-    check_noise,
     check_relabelling,
+    check_views,
     check_windows,
 )
 from .relabelling import Relabelling
@@ -77,7 +77,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
     def __init__(self, cfg: DinoSRPretrainingConfig):
         super().__init__(cfg)
         check_windows(cfg)
-        check_noise(cfg)
+        check_views(cfg)
         self.relabelling = Relabelling(cfg)
         self.trained_on = None  # name of the training split
         self.data_digests: dict[str, Any] = {}  # of the training split

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -17,6 +19,7 @@ from dinosr_plugin.cli import bench
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.models.dinosr import DinoSR, DinoSRConfig
 from support.paths import BENCHMARKS, REPOSITORY
+from support.voices import write_voices
 
 SMALL = dict(
     encoder_layers=3, encoder_embed_dim=16, encoder_ffn_embed_dim=32, encoder_attention_heads=2, conv_pos_groups=2
@@ -401,3 +404,27 @@ def test_counts_are_the_same_every_time():
         work()  # the optimiser has its state
         counts.append(count(work))
     assert counts[0] == counts[1] and all(counts[0][key] > 0 for key in ("operators", "allocated", "flops"))
+
+
+# ---- views -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chain", ["noise", "clean/perturb"])
+def test_the_loader_measures_chains_of_transforms_only(chain, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        importlib.import_module("loader").parse(["--views", chain])
+    assert stopped.value.code == 2 and f"{chain}: not a chain of transforms, such as perturb" in capsys.readouterr().err
+
+
+def test_speeds_of_views(tmp_path):
+    """Sounds without a voice are counted; the processor time of Praat is part of that of the view."""
+    pytest.importorskip("parselmouth")
+    folder = write_voices(tmp_path, {"a": 120.0})
+    soundfile.write(folder / "a/silence.wav", np.zeros(16000), 16000)
+    (folder / "train.tsv").open("a").write("a/silence.wav\t16000\n")
+    views = importlib.import_module("loader_views")
+    rows = views.speeds(folder / "train.tsv", ["voice", "equalizer"], 16000, rounds=2)
+    assert [(row["by"], row["chain"], row["unchanged"]) for row in rows] == [
+        ("praat", "voice", 0.5), ("praat", "equalizer", 0), ("resample", "voice", 0), ("resample", "equalizer", 0)
+    ]  # fmt: skip
+    assert 0 < rows[0]["least"] <= rows[0]["core"] <= rows[0]["most"] < rows[1]["core"] / 5

@@ -11,26 +11,57 @@ from omegaconf import OmegaConf
 
 from dinosr_plugin.data.dataset import SpeechDataset
 from dinosr_plugin.data.fingerprint import fingerprint
+from dinosr_plugin.data.perturbation.f0 import read_table
 from dinosr_plugin.data.views import ViewDataset, without_views
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.tasks.finetuning import DinoSRFinetuningConfig, DinoSRFinetuningTask
+from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig, DinoSRPretrainingTask
 from support.recogniser import run_generate
-from support.training import train, write_corpus
+from support.training import checkpoint, differences, train, write_corpus
 from support.two_stages import train_stage, write_noise_with_words
 from support.voices import RATE, write_voices
 
+UPDATES = [
+    "lr_scheduler.phase_ratio=null",
+    "+lr_scheduler.warmup_steps=2",
+    "+lr_scheduler.hold_steps=2",
+    "+lr_scheduler.decay_steps=2",
+]
 RESAMPLE = ["+task.views=perturb", "+task.perturb_by=resample"]
 
 
 # ---- pre-training ----------------------------------------------------------------------------------------------------
 
 
-def test_dinosr_learns_from_perturbed_views_with_loader_workers(tmp_path):
+def test_dinosr_learns_from_perturbed_views_and_resumes_exactly(tmp_path):
+    """In mid-epoch."""
     pytest.importorskip("parselmouth")
     data = write_voices(tmp_path, {"a": 110.0, "b": 210.0}, lengths=(RATE,) * 3)
-    trainer = train(data, tmp_path / "run", "+task.views=perturb", "dataset.num_workers=2", "optimization.max_update=4")
-    assert trainer.get_num_updates() == 4 and (tmp_path / "run/f0_ranges.tsv").is_file()
+    settings = ["+task.views=perturb", "task.enable_padding=true", *UPDATES]
+    trainer = train(data, tmp_path / "whole", *settings, "optimization.max_update=6")
     assert isinstance(trainer.task.dataset("train"), ViewDataset)
+    assert read_table(tmp_path / "whole/f0_ranges.tsv").keys() == {"a", "b"}
+    for updates in (2, 6):
+        train(data, tmp_path / "resumed", *settings, f"optimization.max_update={updates}")
+    whole, resumed = (checkpoint(tmp_path / run) for run in ("whole", "resumed"))
+    assert whole["updates"] == resumed["updates"] == 6 and not differences(whole, resumed)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"f0_ranges": "table"}, "task.f0_ranges=table: no view has another voice; set task.views=perturb, or remove"),
+        ({"f0_ranges": "table", "views": "clean"}, "task.f0_ranges=table: no view has another voice"),
+        ({"views": "perturb", "sample_rate": 8000}, "task.sample_rate=8000: views are made of audio at 16000 Hz"),
+    ],
+)
+@pytest.mark.parametrize(
+    "config, task",
+    [(DinoSRPretrainingConfig, DinoSRPretrainingTask), (DinoSRFinetuningConfig, DinoSRFinetuningTask)],
+)
+def test_settings_that_cannot_work_are_refused(config, task, fields, message):
+    with pytest.raises(UserError, match=message):
+        task(OmegaConf.structured(config(data="none", tpu=False, **fields)))
 
 
 CLASSES, LENGTHS = 4, [16000, 17000, 16500, 16000]

@@ -26,7 +26,8 @@ from ...errors import UserError, printable
 from ..audio import SAMPLE_RATE
 from .praat_worker import FAILED, FIX, MEASURE, MISSING, REPLY, REQUEST, SHIFT
 
-COMMAND: Sequence[str] = (sys.executable, "-m", "dinosr_plugin.data.perturbation.praat_worker")
+# -P: nothing is imported from the current folder
+COMMAND: Sequence[str] = (sys.executable, "-P", "-m", "dinosr_plugin.data.perturbation.praat_worker")
 PACKAGE_ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3))
 INSTALL = (
     'pip install "dinosr-plugin[perturb]" (praat-parselmouth, GPL-3), or do without: task.perturb_by=resample, '

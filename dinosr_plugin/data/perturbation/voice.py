@@ -80,7 +80,8 @@ class Voice:
         by: as ``change``.
         training: random changes. Otherwise they are fixed: formants by 1.2, median F0 300 Hz and its range by 1.2 for
             a low voice; 0.8, 100 Hz and 0.8 for a high one. The public code goes by the speaker's gender, which
-            manifests do not have; here the range of F0 decides (``f0.is_low``).
+            manifests do not have; here the range of F0 decides (``f0.is_low``). Without a known range a voice counts as
+            high.
         name: the file of an utterance, for the log.
     """
 

@@ -1,5 +1,9 @@
 """``dinosr perturb``: one file with another voice."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import soundfile
@@ -9,6 +13,7 @@ from dinosr_plugin.data.perturbation import by_hand, praat
 from dinosr_plugin.data.perturbation.praat import measure_f0
 from dinosr_plugin.data.perturbation.resample import shift_all
 from dinosr_plugin.data.perturbation.voice import draw
+from support.paths import REPOSITORY
 from support.voices import RATE, voice
 
 pytest.importorskip("parselmouth")
@@ -93,6 +98,19 @@ def test_a_file_that_exists_is_not_overwritten(sound, capsys):
     assert perturb("in.wav") == 1
     assert capsys.readouterr().err == "error: in.wav: already exists; give another name, or remove it first\n"
     assert sound.read_bytes() == before
+
+
+def test_an_output_that_another_process_writes_is_refused(sound, capsys):
+    script = (
+        "import time\nfrom dinosr_plugin.files import claim_new\nwith claim_new('out.wav'):\n    print(flush=True)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", f"{script}    time.sleep(60)"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as other:
+        other.stdout.readline()
+        assert perturb("out.wav", "--by", "resample") == 1
+        other.kill()
+    assert capsys.readouterr().err.startswith(f"error: OUT=out.wav: another process (process {other.pid} on ")
 
 
 @pytest.mark.parametrize(
