@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Spin on a trained model: units that depend less on the speaker; then tables of measures of both models.
+#   ./examples/spin/run.sh CHECKPOINT DATA PHONES OUT [FIELD...]
+# CHECKPOINT: the model to fine-tune. DATA: folder with train.tsv and dev.tsv (`dinosr manifest`). PHONES: phone
+# alignment of dev. OUT: a new folder; with an existing one the run resumes. FIELDs (optimization.max_update=500 ...)
+# override the config.
+# Environment variables (default): CODES, sizes of the codebook, a model for each ('64 256'); CONFIG (spin_tiny).
+set -euo pipefail
+[ $# -ge 4 ] || { sed -n '2,7s/^# //p' "$0" >&2; exit 2; }
+source "$(dirname "$0")/../signals.sh" "$@"
+base=$1 data=$2 phones=$3 out=$4
+shift 4
+configs=$(cd "$(dirname "$0")/../config/pretraining" && pwd)
+plugin=$(dinosr path)
+
+measure() {  # measure CHECKPOINT K NAME: codebooks, k-means with K clusters on every layer, baselines
+    dinosr quality "$1" --manifest "$data/dev.tsv" --phones "$phones" --train "$data/train.tsv" --clusters "$2" --abx \
+        --speakers --cache "$out/cache" --out "$out/$3"
+}
+
+for codes in ${CODES:-64 256}; do
+    fairseq-hydra-train --config-dir "$configs" --config-name "${CONFIG:-spin_tiny}" common.user_dir="$plugin" \
+        task.data="$data" dataset.valid_subset=dev model.start_from="$base" model.codebook_size="$codes" \
+        checkpoint.save_dir="$out/spin$codes" common.tensorboard_logdir="$out/tb$codes" \
+        common.log_file="$out/spin$codes.log" "$@"
+    echo "== the model before, $codes clusters"
+    measure "$base" "$codes" "quality_base$codes"
+    echo "== Spin with $codes codes"
+    measure "$out/spin$codes/checkpoint_last.pt" "$codes" "quality_spin$codes"
+done
