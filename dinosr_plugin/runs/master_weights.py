@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @torch.no_grad()
-def normalize_rows(parameters: Iterable[nn.Parameter], optimizer: Any) -> None:
+def normalize_rows(parameters: Iterable[Tensor], optimizer: Any) -> None:
     """Scale the rows of matrices to norm 1, computed in float32.
 
     In training in half precision, the rows of fairseq's float32 copies have norm 1, and the parameters are these rows,
@@ -25,7 +25,7 @@ def normalize_rows(parameters: Iterable[nn.Parameter], optimizer: Any) -> None:
         p.data.copy_(weight)
 
 
-def master_weight(p: nn.Parameter, optimizer: Any) -> Tensor:
+def master_weight(p: Tensor, optimizer: Any) -> Tensor:
     """The tensor that the optimiser moves for this parameter, of the same shape: its float32 copy, or its own values.
 
     There are no copies in training in float32, with ``common.amp``, and with ``common.memory_efficient_fp16`` or

@@ -14,6 +14,7 @@ from dinosr_plugin.checkpoints.readers import trunk_of
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.training_log import read_training_log
 from dinosr_plugin.models.spin import Spin
+from dinosr_plugin.runs.resuming import own_checkpoint
 from dinosr_plugin.tasks.pretraining import DinoSRPretrainingTask
 from support import plain_spin
 from support.fairseq_models import MODELS, fairseq_checkpoint
@@ -202,6 +203,22 @@ def test_starting_from_every_kind_of_checkpoint(data, tmp_path, kind):
     assert len(loaded.encoder.layers) == len(theirs.encoder.layers)
     with pytest.raises(UserError, match=f"{file}: no such checkpoint"):
         run("another", 1)
+
+
+def test_a_run_resumes_from_an_older_checkpoint_without_the_file_it_started_from(data, tmp_path):
+    """If its last checkpoint is damaged. A training that has ended leaves nothing for the next one in its process."""
+    file, _ = base(data, tmp_path / "base", "hubert")
+    setting = ["task.normalize=false", "model.trained_layers=[-1]", "checkpoint.save_interval_updates=1"]
+    small = ["task.views=clean/equalizer", f"model.start_from={file}", "checkpoint.keep_interval_updates=-1"]
+    with mock.patch("support.training.SMALL_SPIN", small):
+        spin(data, tmp_path / "run", 2, *setting)
+        assert own_checkpoint() is None
+        file.unlink()
+        (tmp_path / "run/checkpoint_1_2.pt").unlink()
+        (tmp_path / "run/checkpoint_last.pt").write_bytes(b"not a checkpoint")
+        trainer = spin(data, tmp_path / "run", 3, *setting)
+    assert trainer.get_num_updates() == 3 and trainer.get_model().n_layers == 3
+    assert (tmp_path / "run/checkpoint_last.pt.broken").exists()
 
 
 def test_what_it_cannot_start_from(data, tmp_path):
