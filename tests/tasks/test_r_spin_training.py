@@ -4,12 +4,13 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from dinosr_plugin.cli import main
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.training_log import read_training_log
 from support.paths import GOLDEN
-from support.training import checkpoint, differences, train, write_corpus
+from support.training import checkpoint, differences, train, train_on_two_ranks, write_corpus
 
 pytest.importorskip("sentencepiece", reason="pip install sentencepiece")
 PIECES = 20
@@ -25,10 +26,13 @@ def data(tmp_path_factory) -> Path:
     return write_corpus(folder, "noise", [3000, 20000])
 
 
+def settings(data: Path, updates: int) -> list[str]:
+    noise = ["task.views=noise/equalizer+noise", f"task.noise={data}/noise.tsv", "task.max_sample_size=14000"]
+    return [*noise, f"optimization.max_update={updates}", "lr_scheduler.warmup_updates=1", "model.trained_layers=[]"]
+
+
 def r_spin(data: Path, save_dir: Path, updates: int, *overrides: str):
-    settings = ["task.views=noise/equalizer+noise", f"task.noise={data}/noise.tsv", "task.max_sample_size=14000"]
-    settings += [f"optimization.max_update={updates}", "lr_scheduler.warmup_updates=1", "model.trained_layers=[]"]
-    return train(data, save_dir, *settings, *overrides, config="r_spin_tiny")
+    return train(data, save_dir, *settings(data, updates), *overrides, config="r_spin_tiny")
 
 
 def test_both_losses_fall_and_labels_are_predicted_above_chance(data, tmp_path):
@@ -51,6 +55,19 @@ def test_a_run_resumes_exactly_with_noise_and_labels(data, tmp_path):
     r_spin(data, tmp_path / "parts", 2, "+lr_scheduler.total_num_update=4")
     r_spin(data, tmp_path / "parts", 4)
     assert differences(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")) == []
+
+
+def test_ranks_have_the_same_weights_also_after_a_dummy_batch(data, tmp_path):
+    """Six utterances in batches of one or two: a rank has a batch less than the other."""
+    one_each = ["dataset.max_tokens=24000", "dataset.batch_size=2"]
+    ranks = train_on_two_ranks(data, tmp_path, *settings(data, 3), *one_each, config="r_spin_tiny")
+    assert differences(*ranks) == [] and all(torch.isfinite(value).all() for value in ranks[0].values())
+
+
+@pytest.mark.parametrize("setting", ["common.bf16=true", "model.checkpoint_activations=true"])
+def test_other_precision_and_recomputed_activations(data, tmp_path, setting):
+    model = r_spin(data, tmp_path, 2, setting).get_model()
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
 
 
 def test_it_starts_from_spin_or_itself_and_sizes_are_those_of_the_file(data, tmp_path):
