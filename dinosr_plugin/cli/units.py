@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..files import is_folder
-from .parsing import add_command, add_out, positive, whole_number
+from .parsing import add_command, add_out, pieces_or_model, positive, whole_number
 
 # ---- dinosr features -------------------------------------------------------------------------------------------------
 
@@ -37,6 +37,7 @@ LAYER_HELP = (
     "frames, and logits, their cosines with every code. The rate is the model's: 50 frames per second, of CPC 100 "
     "(default: %(default)s)"
 )
+DEFAULT_RATE = 50.0  # of units whose file does not state it
 MAX_MINUTES = 10.0  # the value of units.batches, which takes seconds to import
 
 
@@ -334,6 +335,14 @@ def run_kmeans_apply(options: argparse.Namespace) -> int:
 # ---- dinosr units ----------------------------------------------------------------------------------------------------
 
 
+def pieces(text: str) -> int | Path:
+    """An argparse type: the number of pieces to learn, or the path of a model that contains them."""
+    return pieces_or_model(text)
+
+
+pieces.__name__ = "positive integer or pieces.km.model"
+
+
 def add_units(commands) -> None:
     parser = add_command(
         commands,
@@ -346,7 +355,8 @@ def add_units(commands) -> None:
         "checkpoint",
         type=Path,
         metavar="CHECKPOINT",
-        help="pre-training checkpoint of DinoSR or Spin; or, with --kmeans, a folder of features",
+        help="pre-training checkpoint of DinoSR or Spin; with --kmeans, a folder of features; with --pieces, also a "
+        "file of units of any model (.units, .km)",
     )
     parser.add_argument("manifest", type=Path, nargs="?", metavar="MANIFEST", help="a .tsv file; not with --kmeans")
     parser.add_argument(
@@ -357,7 +367,17 @@ def add_units(commands) -> None:
         "parts",
         metavar="OUT",
         help="folder for codebook_0.units, ... and OUT/codes, the units of all codebooks, with which an interrupted "
-        "run resumes and other forms of the same units take seconds; with --kmeans, the output file",
+        "run resumes and other forms of the same units take seconds; with --kmeans, the output file; with --pieces, "
+        "the label file, named like the manifest: train.km",
+    )
+    parser.add_argument(
+        "--pieces",
+        type=pieces,
+        metavar="N",
+        help="write acoustic pieces instead of units: labels of frames for task.labels, in the form of `dinosr kmeans "
+        "apply`, with dict.km.txt. Runs of equal units count once, sentencepiece learns N frequent sequences of them "
+        "(single units included; pieces.km.model), and every frame gets the number of its sequence. Or the path of an "
+        "existing pieces.km.model, for other speech. N is at least the number of units; in R-Spin 40000 for 2048",
     )
     parser.add_argument(
         "--predicted",
@@ -390,6 +410,8 @@ def add_units(commands) -> None:
 
 
 def run_units(options: argparse.Namespace) -> int:
+    if options.pieces:
+        return run_pieces(options)
     from ..units.codes import write_codebook_units, write_kmeans_units
     from ..units.store import FeatureFolder
 
@@ -414,3 +436,43 @@ def run_units(options: argparse.Namespace) -> int:
     done = write_codebook_units(options.checkpoint, options.manifest, options.out, **chosen, **shape)
     print(*done.files, done.summary, sep="\n")
     return 0
+
+
+def run_pieces(options: argparse.Namespace) -> int:
+    from ..units.pieces import write_piece_labels
+
+    require_pieces_options(options)
+    units, info = units_of_frames(options)
+    done = write_piece_labels(units, info, options.manifest, options.out, options.pieces)
+    print(f"{options.out}: {done.frames} frames, {done.used} of {done.pieces} pieces occur")
+    print(f"{done.model}: the model; give it with --pieces for other speech")
+    return 0
+
+
+def require_pieces_options(options: argparse.Namespace) -> None:
+    """Raise UserError for options that cannot be combined with --pieces."""
+    if options.kmeans:
+        raise UserError("--kmeans: not with --pieces; write the units of k-means first, and give their file instead")
+    if options.rate or options.dedup or options.plain or options.shard != (1, 1):
+        raise UserError("--pieces: every frame gets a label; omit --rate, --dedup, --plain and --shard")
+    if options.manifest is None:
+        raise UserError("MANIFEST: required with --pieces; give the .tsv file of the speech")
+
+
+def units_of_frames(options: argparse.Namespace):
+    """Utterance -> units, and their ``UnitInfo``: of a file of units, or of a codebook of a checkpoint."""
+    from ..checkpoints.file import is_torch_file
+
+    path = options.checkpoint
+    if is_torch_file(path) or is_folder(path):  # a folder is refused as a checkpoint
+        from ..units.codes import read_codebook_units
+
+        return read_codebook_units(
+            path, options.manifest, options.predicted, options.codebooks, max_minutes=options.max_minutes
+        )
+    from ..units.unit_files import UnitInfo, read_info, read_labelled_units
+
+    if options.predicted or options.codebooks:
+        raise UserError(f"{path}: is a file of units; omit --predicted and --codebooks")
+    units = read_labelled_units(path, options.manifest)
+    return units, read_info(path) or UnitInfo(DEFAULT_RATE, 0.5 / DEFAULT_RATE)

@@ -9,8 +9,8 @@ from .perturbation.equalizer import Equalizer
 from .views import Transform
 
 CLEAN = "clean"
-VOICE, EQUALIZER, PERTURB = "voice", "equalizer", "perturb"
-NAMES = (VOICE, EQUALIZER, PERTURB)
+VOICE, EQUALIZER, PERTURB, NOISE = "voice", "equalizer", "perturb", "noise"
+NAMES = (VOICE, EQUALIZER, PERTURB, NOISE)
 
 
 def clip(wave: np.ndarray, rng: np.random.Generator, utterance: int = 0) -> np.ndarray:
@@ -37,12 +37,20 @@ def change_voices(text: str) -> bool:
     return any({VOICE, PERTURB} & set(view) for view in parse_views(text))
 
 
-def make_views(text: str, voice: Callable[[], Transform], training: bool = True) -> list[list[Transform]]:
+def contain_noise(text: str) -> bool:
+    """Whether one of the views that ``task.views`` names has noise."""
+    return any(NOISE in view for view in parse_views(text))
+
+
+def make_views(
+    text: str, voice: Callable[[], Transform], training: bool = True, noise: Callable[[], Transform] | None = None
+) -> list[list[Transform]]:
     """The transforms of each view that ``task.views`` names.
 
     Args:
         voice: makes the transform that changes voices; called once, and only if a view has it.
         training: with the equaliser, which other splits do not have.
+        noise: makes the transform that adds noise; called once, and only if a view has it.
     """
     changed = [voice()] if change_voices(text) else []
     equalizer = [Equalizer()] if training else []
@@ -50,5 +58,6 @@ def make_views(text: str, voice: Callable[[], Transform], training: bool = True)
         VOICE: [*changed, clip],
         EQUALIZER: [*equalizer, clip],
         PERTURB: [*changed, *equalizer, clip],
+        NOISE: [noise()] if noise and contain_noise(text) else [],
     }
     return [[transform for name in view for transform in chains[name]] for view in parse_views(text)]

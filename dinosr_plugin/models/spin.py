@@ -239,25 +239,37 @@ class Spin(Trunk):
         """
         if features_only:
             return self.extract_features(source, padding_mask, mask=mask, layer=layer)
-        scores = self.scores(self.view_frames(source, padding_mask))  # (2, N, K)
-        self.warn_of_few_frames(scores.size(1))
-        return self.losses(scores, self.targets(scores.detach()))
+        return self.swapped_prediction(self.view_frames(source, padding_mask))
 
     def view_frames(self, source: list[Tensor], padding_mask: list[Tensor] | None) -> Tensor:
         """Two views (B, T) -> the frames of each that are not padding, (2, N, D), encoded in one pass.
 
         A dummy batch has no frames. Raises UserError for views of different lengths.
         """
-        require_equal_lengths(source[0].size(1), source[1].size(1), "samples")
-        both, padding = torch.cat(source), None if padding_mask is None else torch.cat(padding_mask)  # (2B, T)
-        sizes = self.frame_sizes(both, padding).view(2, -1)  # (2, B)
-        for first, second in sizes.t().tolist():
-            require_equal_lengths(first, second, "frames")
-        x = self.extract_features(both, padding)["x"]  # (2B, F, D)
-        valid = torch.arange(x.size(1)) < sizes[0].unsqueeze(1)  # (B, F)
-        frames = valid.flatten().nonzero().squeeze(1)[: 0 if self.training and self.batch_skipped else None]
+        frames = self.valid_frames(source, padding_mask)
+        padding = None if padding_mask is None else torch.cat(padding_mask)  # (2B, T)
+        x = self.extract_features(torch.cat(source), padding)["x"]  # (2B, F, D)
         views = x.unflatten(0, (2, -1)).flatten(1, 2)  # (2B, F, D) -> (2, B * F, D)
         return views.index_select(1, frames.to(x.device, non_blocking=True))
+
+    def valid_frames(self, source: list[Tensor], padding_mask: list[Tensor] | None) -> Tensor:
+        """The frames of two views (B, T) that are not padding: places in a flattened (B, F), (N,) int64 on the CPU.
+
+        Both views have the same ones; a dummy batch has none. Raises UserError for views of different lengths.
+        """
+        require_equal_lengths(source[0].size(1), source[1].size(1), "samples")
+        padding = None if padding_mask is None else torch.cat(padding_mask)  # (2B, T)
+        sizes = self.frame_sizes(torch.cat(source), padding).view(2, -1)  # (2, B)
+        for first, second in sizes.t().tolist():
+            require_equal_lengths(first, second, "frames")
+        valid = torch.arange(self.n_frames(source[0])) < sizes[0].unsqueeze(1)  # (B, F)
+        return valid.flatten().nonzero().squeeze(1)[: 0 if self.training and self.batch_skipped else None]
+
+    def swapped_prediction(self, x: Tensor) -> Output:
+        """Frames of two views (2, N, D) -> the loss of Spin and its figures."""
+        scores = self.scores(x)  # (2, N, K)
+        self.warn_of_few_frames(scores.size(1))
+        return self.losses(scores, self.targets(scores.detach()))
 
     def project_frames(self, x: Tensor) -> Tensor:
         """Frames (..., D) -> (..., P) float32 of norm 1."""

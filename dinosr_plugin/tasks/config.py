@@ -5,13 +5,13 @@ settings of a group that the chosen objective cannot use.
 """
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Optional
+from typing import Any, List, Optional
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
 from ..data.audio import SAMPLE_RATE
-from ..data.chains import change_voices, parse_views
+from ..data.chains import change_voices, contain_noise, parse_views
 from ..errors import UserError, setting
 from ..models.objective import Objective
 from ..ranges import COUNT, COUNT_OR_0, Range
@@ -106,9 +106,9 @@ class ViewConfig(SaveDirConfig):
         default=None,
         metadata={
             "help": "transforms of each view, separated by /: clean (none), perturb (another voice: voice, then "
-            "equalizer), voice (formants and pitch), equalizer, or several of these joined by +. Spin compares two: "
-            "clean/perturb; other models learn from one: perturb; null: from the waveforms as they are. Crops are cut "
-            "first"
+            "equalizer), voice (formants and pitch), equalizer, noise (recordings of task.noise), or several of these "
+            "joined by +. Spin compares two: clean/perturb, with noise in R-Spin: noise/perturb+noise; other models "
+            "learn from one: perturb; null: from the waveforms as they are. Crops are cut first"
         },
     )
     perturb_by: ChoiceEnum(["praat", "resample"]) = field(
@@ -125,6 +125,20 @@ class ViewConfig(SaveDirConfig):
             "help": "with perturb_by=praat: a table with a line speaker<TAB>floor<TAB>ceiling for each speaker, the "
             "range of F0 in Hz; speakers are the folders of the manifest. null: measured from up to 30 s of each "
             "speaker"
+        },
+    )
+    noise: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "with noise in views: a manifest (.tsv) of the recordings that are added, such as MUSAN; a random "
+            "part of a random recording, repeated if it is shorter"
+        },
+    )
+    noise_snr: List[float] = field(
+        default_factory=lambda: [-10.0, 10.0],
+        metadata={
+            "range": Range(-100, 100),
+            "help": "with noise in views: lowest and highest signal-to-noise ratio in dB, over the utterance or crop",
         },
     )
 
@@ -273,6 +287,24 @@ def check_views(cfg: Any) -> None:
             f"{setting('task.sample_rate', cfg.sample_rate)}: views are made of audio at {SAMPLE_RATE} Hz; convert "
             f"the files, or set {setting('task.views', 'null')}"
         )
+    check_noise(cfg)
+
+
+def check_noise(cfg: Any) -> None:
+    """Raise UserError for noise without recordings, recordings without use, and bounds in the wrong order."""
+    used = cfg.views is not None and contain_noise(cfg.views)
+    if used and not cfg.noise:
+        raise UserError(
+            f"{setting('task.views', cfg.views)}: adds noise, but {setting('task.noise')} is not given; set it to a "
+            "manifest of recordings of noise"
+        )
+    if cfg.noise and not used:
+        raise UserError(
+            f"{setting('task.noise', cfg.noise)}: {setting('task.views', cfg.views)} does not use it; add noise to a "
+            "view, or remove it"
+        )
+    if len(cfg.noise_snr) != 2 or cfg.noise_snr[0] > cfg.noise_snr[1]:
+        raise UserError(f"{setting('task.noise_snr', list(cfg.noise_snr))}: give two ratios in dB, the lower one first")
 
 
 def refuse_with_windows(name: str, value: Any, reason: str, remedy: Any) -> None:

@@ -1,10 +1,12 @@
 """Views of a split's utterances, from the settings of a task."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from ..data.chains import change_voices, make_views
 from ..data.dataset import SpeechDataset
+from ..data.noise import Noise
 from ..data.perturbation.f0 import ranges_of
 from ..data.perturbation.praat import require_parselmouth
 from ..data.perturbation.voice import PRAAT, Voice
@@ -22,7 +24,8 @@ def view_dataset(cfg: Any, utterances: SpeechDataset, normalize: bool, training:
         training: random changes; otherwise fixed ones.
 
     Raises:
-        UserError: a package is missing, or ``task.f0_ranges`` is wrong.
+        UserError: a package is missing, ``task.f0_ranges`` is wrong, or the recordings of ``task.noise`` cannot be
+            used.
     """
     by_praat = str(cfg.perturb_by) == PRAAT
     if change_voices(cfg.views) and by_praat:
@@ -33,4 +36,7 @@ def view_dataset(cfg: Any, utterances: SpeechDataset, normalize: bool, training:
         logger.info(f"{utterances.manifest_path}: voices are changed by task.perturb_by={cfg.perturb_by}")
         return Voice(ranges, str(cfg.perturb_by), training, utterances.name)
 
-    return ViewDataset(utterances, make_views(cfg.views, voice, training), cfg.seed, normalize)
+    def noise() -> Noise:
+        return Noise(Path(cfg.noise), *cfg.noise_snr)
+
+    return ViewDataset(utterances, make_views(cfg.views, voice, training, noise), cfg.seed, normalize)

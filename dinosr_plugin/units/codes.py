@@ -63,6 +63,41 @@ def read_codes(
     }
 
 
+def read_codebook_units(
+    checkpoint: str | Path,
+    manifest: str | Path,
+    predicted: bool = False,
+    codebooks: Sequence[int] | None = None,
+    max_minutes: float = MAX_MINUTES,
+    device: str | torch.device | None = None,
+) -> tuple[dict[str, np.ndarray], UnitInfo]:
+    """Utterance -> (n,) units of one codebook, of every utterance of a manifest, in memory.
+
+    Arguments and errors as ``write_codebook_units``; ``codebooks`` must name one if the model has several.
+    """
+    reader = open_reader(checkpoint, device=device or default_device())
+    code_set = choose_code_set(reader, predicted)
+    codes = reader.code_sets[code_set]
+    chosen = require_codebooks(codebooks, codes.count, checkpoint)
+    if len(chosen) != 1:
+        raise UserError(
+            f"--codebooks: {checkpoint} has codebooks 0 to {codes.count - 1}; give one, whose units are used"
+        )
+    utterances = read_utterances(manifest, reader.grid.field, max_minutes)
+    require_files(utterances, manifest)
+    units = read_codes(reader, utterances, [code_set])[code_set]
+    info = UnitInfo(reader.rate, reader.first_centre, codes.size)
+    return {utt: of_all[chosen[0]].astype(np.int64) for utt, of_all in units.items()}, info
+
+
+def require_codebooks(codebooks: Sequence[int] | None, count: int, checkpoint: str | Path) -> Sequence[int]:
+    """``codebooks``, or all if None. Raises UserError for one that the checkpoint does not have."""
+    chosen = range(count) if codebooks is None else codebooks
+    if wrong := [k for k in chosen if not 0 <= k < count]:
+        raise UserError(f"--codebooks {wrong[0]}: {checkpoint} has codebooks 0 to {count - 1}")
+    return chosen
+
+
 @dataclass(frozen=True)
 class Written:
     """``files``: the unit files, none while shards are missing; ``summary``: how much sound in what time."""
@@ -117,9 +152,7 @@ def write_codebook_units(
     reader = open_reader(checkpoint, device=device or default_device())
     code_set = choose_code_set(reader, predicted)
     codes = reader.code_sets[code_set]
-    chosen = range(codes.count) if codebooks is None else codebooks
-    if wrong := [k for k in chosen if not 0 <= k < codes.count]:
-        raise UserError(f"--codebooks {wrong[0]}: {checkpoint} has codebooks 0 to {codes.count - 1}")
+    chosen = require_codebooks(codebooks, codes.count, checkpoint)
     shape = Shape.of(UnitInfo(reader.rate, reader.first_centre, codes.size), rate, deduplicate)
     utterances = read_utterances(manifest, reader.grid.field, max_minutes)
     require_files(utterances, manifest)

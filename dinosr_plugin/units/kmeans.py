@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from ..data.arrays import ArrayArchive
-from ..data.manifest import duplicate_ids, read_rows, utterance_id
-from ..errors import UserError, first_few, printable
-from ..files import kind_of, parse_json, read_lines, require_file, text_output, to_record, write_files
+from ..errors import UserError
+from ..files import parse_json, require_file, to_record, write_files
 from .clustering import CHUNK, INITS, Sums, assign, cluster, first_frames, inertia_after, move, step
 from .frames import Features, Reservoir, StandardizedFeatures, frames_of, read_sample, stacked, standardize
+from .label_files import manifest_names, write_label_file
 from .matching import OldLabels, changed_share, matching, normalised_mutual_information
-from .unit_files import MAX_UNITS, UnitInfo, info_file
+from .unit_files import MAX_UNITS, UnitInfo
 
 # For frames in memory, copies included. In addition there are some tens of MB for a chunk, k x D values in float64, and
 # pages of the mapped files of a feature folder, which the operating system reclaims when needed.
@@ -260,10 +260,8 @@ class KMeans:
 def write_labels(
     kmeans: KMeans, features: Features, tsv: str | Path, out: str | Path, info: UnitInfo | None = None
 ) -> int:
-    """Write the units of every row of a manifest, one line of numbers per row, and ``dict.km.txt`` next to it.
+    """Write the units of every row of a manifest as a label file (``label_files``), with its dictionary.
 
-    The dictionary contains all k units in numerical order, each with count 1, so that it is the same for every part of
-    a corpus. An existing one that contains these units is kept, because models may have been trained with its order.
     ``info``, the rate and place in time of the units, is written next to the labels.
 
     Returns:
@@ -276,53 +274,6 @@ def write_labels(
     """
     tsv, out = Path(tsv), Path(out)
     kmeans.require_same(features.width)
-    names = manifest_names(tsv, features)
-    new_dictionary(out, kmeans.meta.k)  # raises its errors before the work
-    frames = 0
-    from tqdm import tqdm
-
-    with text_output(out) as file:
-        for utt in tqdm(names, desc=printable(out.name), unit="utt", disable=None):
-            units = kmeans.units(frames_of(features, utt))
-            if not len(units):
-                raise UserError(f"{utt}: has no frames; remove it from {tsv}")
-            frames += len(units)
-            file.write(" ".join(map(str, units.tolist())) + "\n")
-        # another process may have written the dictionary in the meantime
-        write_files(out.parent, {**new_dictionary(out, kmeans.meta.k), **(info_file(out, info) if info else {})})
-    return frames
-
-
-def new_dictionary(out: Path, k: int) -> dict[str, list[str]]:
-    """The name and lines of ``dict.km.txt``; {} if it exists and contains these k units.
-
-    Raises UserError if it contains other units or cannot be read.
-    """
-    path, units = out.parent / "dict.km.txt", [str(unit) for unit in range(k)]
-    if kind_of(path) == "nothing":
-        return {path.name: [f"{unit} 1" for unit in units]}
-    existing = [line.split(" ")[0] for line in read_lines(path, "remove it")]
-    if sorted(existing) != sorted(units):
-        raise UserError(
-            f"{path}: contains the {len(existing)} units of other labels, but these are {k} clusters; "
-            "give another folder with --out"
-        )
-    return {}
-
-
-def manifest_names(tsv: Path, features: Features) -> list[str]:
-    """Utterance ids of the rows, in order.
-
-    Raises UserError for a manifest without rows, a duplicate id, and rows without features.
-    """
-    paths = [path for _, path, _ in read_rows(tsv)]
-    names = [utterance_id(path) for path in paths]
-    if not names:
-        raise UserError(f"{tsv}: empty manifest without rows after its first line; create it with `dinosr manifest`")
-    if clashes := duplicate_ids(paths):
-        raise UserError(f"{tsv}: {clashes[0]}")
-    known = set(features.utterances)
-    if missing := [name for name in names if name not in known]:
-        what = f"{len(missing)} of {len(names)} utterances have no features: {first_few(missing)}"
-        raise UserError(f"{tsv}: {what}; create them with `dinosr features` from this manifest")
-    return names
+    remedy = "create them with `dinosr features` from this manifest"
+    names = manifest_names(tsv, features.utterances, "features", remedy)
+    return write_label_file(out, tsv, names, lambda utt: kmeans.units(frames_of(features, utt)), kmeans.meta.k, info)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dinosr_plugin.cli import main
-from dinosr_plugin.data import bpe
+from dinosr_plugin.data import bpe, piece_model
 from dinosr_plugin.data.check import validate_manifest
 from dinosr_plugin.errors import UserError
 
@@ -196,9 +196,9 @@ def test_pieces_are_converted_back_to_the_words(texts, other):
     """For any letters: text is not normalised, and unknown characters are kept."""
     characters = set("".join(texts)) - {" "}
     try:
-        model = bpe.train(texts, len(characters) + 2)
+        model = piece_model.train(bpe.WORDS, texts, len(characters) + 2)
     except UserError as error:  # texts with a single character allow fewer pieces
-        model = bpe.train(texts, int(str(error).split("give ")[1].split()[0]))
-    processor = bpe.load(model, Path("bpe.model"))
+        model = piece_model.train(bpe.WORDS, texts, int(str(error).split("give ")[1].split()[0]))
+    processor = piece_model.load(bpe.WORDS, model, Path("bpe.model"))
     for text in (*texts, other):
         assert bpe.words_of_pieces(" ".join(bpe.pieces_of(processor, text))) == text

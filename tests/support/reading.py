@@ -13,6 +13,7 @@ from dinosr_plugin.data import audio, bpe, conversion, labels, manifest
 from dinosr_plugin.data.check import check_manifest, validate_labels
 from dinosr_plugin.data.corpora.folder import folder_splits
 from dinosr_plugin.data.corpora.librispeech import librispeech_splits
+from dinosr_plugin.data.noise import Noise
 from dinosr_plugin.data.synth.corpus import _finished
 from dinosr_plugin.data.windows import read_window
 from dinosr_plugin.decoding import ngram, search, transcribe
@@ -32,8 +33,10 @@ from dinosr_plugin.evaluation.zerospeech.semantic import read_features
 from dinosr_plugin.evaluation.zerospeech.submission import evaluate
 from dinosr_plugin.runs.resuming import checkpoint_changes
 from dinosr_plugin.units.batches import Utterance, load_checked_wave, read_utterances
-from dinosr_plugin.units.kmeans import KMeans, new_dictionary
+from dinosr_plugin.units.kmeans import KMeans
+from dinosr_plugin.units.label_files import new_dictionary
 from dinosr_plugin.units.language_model import UnitLanguageModel
+from dinosr_plugin.units.pieces import PieceModel
 from dinosr_plugin.units.unit_files import read_labelled_units, read_units
 from support.checkpoints import config
 from support.decoding import dictionary_of
@@ -128,6 +131,9 @@ READERS = {
         "corpus/0.txt", TEXT, lambda folder: folder_splits(folder / "corpus", "file", 0, 0, None, 1)
     ),
     "pieces": Reader("bpe.model", BINARY, transcripts_with_pieces),
+    "pieces of units": Reader("pieces.ap.model", BINARY, lambda folder: PieceModel.read(folder / "pieces.ap.model")),
+    "manifest of noise": Reader("train.tsv", TEXT, lambda folder: Noise(folder / "train.tsv", 0, 0)),
+    "noise": Reader(WAV, BINARY, lambda folder: Noise(folder / "train.tsv", 0, 0).part(0, 0.0, 20000)),
     "header": Reader(WAV, BINARY, lambda folder: audio.read_header(folder / WAV)),
     "samples": Reader(WAV, BINARY, lambda folder: audio.read_sound(folder / WAV)),
     "part of samples": Reader(WAV, BINARY, lambda folder: read_window(folder / WAV, 16000, 5000, 900)),

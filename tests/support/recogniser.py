@@ -51,7 +51,12 @@ def write_recogniser(folder: Path) -> None:
     with torch.no_grad():
         model.w2v_encoder.proj.weight.mul_(10)
     saved_task = {**OmegaConf.to_container(task.cfg, enum_to_str=True), "_name": "dinosr_finetuning"}
-    saved = {"model": OmegaConf.to_container(cfg), "task": saved_task, "common": {}, "checkpoint": {}}
+    saved = {
+        "model": OmegaConf.to_container(cfg),
+        "task": saved_task,
+        "common": {},
+        "checkpoint": {"save_dir": str(folder)},
+    }
     # without a history fairseq treats it as a checkpoint of an old version
     history = {
         "optimizer_history": [{"optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}],

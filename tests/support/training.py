@@ -74,7 +74,7 @@ def settings(data: Path, save_dir: Path, *overrides: str, config: str = "dinosr_
             *overrides,
         ]
     sizes = ["task.min_sample_size=8000", "dataset.max_tokens=32000"]
-    if config.startswith("spin"):
+    if config.startswith(("spin", "r_spin")):
         return [*common, *sizes, *SMALL_SPIN, *overrides]
     small = [setting for setting in SMALL if config == "dinosr_tiny" or not setting.startswith(ONLY_DINOSR)]
     return [*common, *sizes, *(f"model.{setting}" for setting in small), *overrides]

@@ -31,7 +31,7 @@ def write_valid_files(folder: Path) -> None:
 
     - ``corpus``, and manifest, transcripts, labels and dictionaries of it: ``train.*``, ``dict.*``, ``bpe.model``
     - ``model.pt`` (fine-tuned), ``dinosr.pt``, ``wav2vec2.pt``, ``cpc_audio/*.pt``, ``lm/*.pt``
-    - ``mfcc`` (a folder of features), ``kmeans.npz``, ``k.units``, ``emissions.npz``
+    - ``mfcc`` (a folder of features), ``kmeans.npz``, ``k.units``, ``pieces.ap.model``, ``emissions.npz``
     - ``words.arpa``, ``lexicon.txt``, ``phones.tsv``, ``abx.item``, ``generate.txt``, ``train.log``
     - ``dataset`` and ``submission`` of ZeroSpeech 2021; ``librispeech`` and ``librilight`` in their layouts
     """
@@ -48,6 +48,7 @@ def write_valid_files(folder: Path) -> None:
         "kmeans", "apply", folder / "kmeans.npz", folder / "mfcc", folder / "train.tsv", "--out", folder / "train.km"
     )
     command("units", folder / "mfcc", "--kmeans", folder / "kmeans.npz", "--out", folder / "k.units")
+    command("units", folder / "k.units", folder / "train.tsv", "--pieces", 6, "--out", folder / "train.ap")
     command(
         "abx",
         "--phones",

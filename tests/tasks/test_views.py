@@ -158,8 +158,8 @@ def test_the_data_of_a_perturbed_fine_tuning_have_the_same_fingerprint(recognise
 def test_fine_tuning_learns_from_one_view(recogniser_data):
     with pytest.raises(UserError, match="task.views=clean/perturb: fine-tuning learns from one view"):
         finetuning_task(recogniser_data, views="clean/perturb")
-    with pytest.raises(UserError, match="'noise' is not a transform"):
-        finetuning_task(recogniser_data, views="noise")
+    with pytest.raises(UserError, match="'echo' is not a transform"):
+        finetuning_task(recogniser_data, views="echo")
 
 
 def test_a_recogniser_is_trained_on_perturbed_speech_and_decodes(recogniser_data, tiny_checkpoints, caplog):

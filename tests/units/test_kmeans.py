@@ -650,7 +650,7 @@ def test_labels_of_another_number_of_clusters(fitted, spoken):
     (tsv.parent / "dict.km.txt").write_text("".join(f"{unit} 1\n" for unit in range(5)))
     with pytest.raises(
         UserError,
-        match="dict.km.txt: contains the 5 units of other labels, but these are 6 clusters; give another folder",
+        match="dict.km.txt: contains 5 other labels, but these are 6; give another folder",
     ):
         write_labels(fitted, features, tsv, tsv.with_suffix(".km"))
     assert not tsv.with_suffix(".km").exists()
