@@ -71,13 +71,13 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
     """
 
     cfg: DinoSRPretrainingConfig
-    watch: CollapseWatch  # of the codebooks of the model that is trained
     restores_state = True  # when a training resumes: runs.state.restore_task_state
 
     def __init__(self, cfg: DinoSRPretrainingConfig):
         super().__init__(cfg)
         check_windows(cfg)
         check_views(cfg)
+        self.watch = CollapseWatch(cfg.on_collapse, cfg.collapse_patience)
         self.relabelling = Relabelling(cfg)
         self.trained_on = None  # name of the training split
         self.data_digests: dict[str, Any] = {}  # of the training split
@@ -180,7 +180,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         if source is not None and own is None:
             model.start_from(source, file)
             logger.info(f"the model starts with the weights of {file}")
-        self.watch = CollapseWatch(self.cfg.on_collapse, self.cfg.collapse_patience, objective.collapse_remedy)
+        self.watch.remedy = objective.collapse_remedy
         return model
 
     def load_source(self, file: str) -> BaseFairseqModel:

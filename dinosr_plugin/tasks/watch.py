@@ -5,6 +5,7 @@ import logging
 import torch
 from torch import Tensor
 
+from ..models.objective import Objective
 from ..modules.codebook_figures import FIGURES
 from ..runs import stopping
 
@@ -33,13 +34,15 @@ class CollapseWatch:
         action: "warn" logs it every ``patience`` updates; "stop" ends the run. The figures are sums over ranks, so that
             all ranks stop after the same update.
         patience: updates.
+
+    Attributes:
         remedy: what the message advises, ``Objective.collapse_remedy``.
     """
 
-    def __init__(self, action: str, patience: int, remedy: str):
+    def __init__(self, action: str, patience: int):
         self.action = action
         self.patience = patience
-        self.remedy = remedy
+        self.remedy = Objective.collapse_remedy
         self.updates = None  # (K,) int64
 
     def update(self, sums: dict[str, Tensor], number: int, files: list[str]) -> None:

@@ -14,7 +14,7 @@ from fairseq.trainer import Trainer
 from updates import composed
 
 from dinosr_plugin.data.audio import read_wave
-from dinosr_plugin.data.chains import make_views, parse_views
+from dinosr_plugin.data.chains import NOISE, make_views, parse_views
 from dinosr_plugin.data.dataset import SpeechDataset
 from dinosr_plugin.data.perturbation import praat
 from dinosr_plugin.data.perturbation.f0 import ranges_of
@@ -94,9 +94,11 @@ def spin_trainer(manifest: Path, workers: int, cpu: bool, views: str, start_from
 
 
 def chain_of_transforms(text: str) -> str:
-    """An argparse type: one view, such as ``perturb`` or ``voice+equalizer``."""
+    """An argparse type: one view without noise, such as ``perturb`` or ``voice+equalizer``."""
     try:
         (view,) = parse_views(text)
+        if NOISE in view:
+            raise ValueError("noise is not measured")
     except ValueError as error:  # UserError, or several views
         raise argparse.ArgumentTypeError(f"{text}: not a chain of transforms, such as perturb") from error
     return text
