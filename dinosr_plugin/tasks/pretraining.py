@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from fairseq.data import FairseqDataset
-from fairseq.models import MODEL_REGISTRY, BaseFairseqModel
+from fairseq.models import MODEL_REGISTRY
 from fairseq.tasks import register_task
 from fairseq.tasks.audio_pretraining import AudioPretrainingConfig, AudioPretrainingTask
 from omegaconf import OmegaConf
@@ -172,23 +172,21 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         kinds = label_kinds(self.cfg.labels)
         file = model_cfg.get("start_from")
         own = None if file is None else own_checkpoint()
-        source = None if file is None else self.load_source(file) if own is None else load_model(own).model
+        loaded = None if file is None else load_model(own or file)
+        source = None if loaded is None else to_trunk(trunk_of(loaded.model), file)
         objective.configure(model_cfg, [count_classes(Path(self.cfg.data), kind) for kind in kinds], source)
         model = super().build_model(model_cfg)
         model.check(self.cfg)
         check_relabelling(self.cfg, model.n_layers)
-        if source is not None and own is None:
+        if loaded is not None and own is None:
             model.start_from(source, file)
+            self.require_same_waves(loaded.cfg, file)
             logger.info(f"the model starts with the weights of {file}")
         self.watch.remedy = objective.collapse_remedy
         return model
 
-    def load_source(self, file: str) -> BaseFairseqModel:
-        """The model in a checkpoint of this plug-in, of fairseq's speech models (as ``Trunk``) or of CPC_audio.
-
-        Raises UserError if it was trained on waveforms of another scale or rate.
-        """
-        loaded, cfg, _ = load_model(file)
+    def require_same_waves(self, cfg: Any, file: str) -> None:
+        """Raise UserError if ``file``, a checkpoint with this config, has seen waveforms of another scale or rate."""
         normalize = expects_normalized_waves(cfg)
         if normalize != bool(self.cfg.normalize):
             field = f"task.normalize={str(normalize).lower()}"
@@ -199,7 +197,6 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
                 f"model.start_from={file}: was trained at task.sample_rate={rate}, not {self.cfg.sample_rate}; give a "
                 "checkpoint of the same rate"
             )
-        return to_trunk(trunk_of(loaded), file)
 
     # -- an update -----------------------------------------------------------------------------------------------------
 
