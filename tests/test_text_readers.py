@@ -12,6 +12,7 @@ from dinosr_plugin import compat  # noqa: F401  (changes fairseq's Dictionary)
 from dinosr_plugin.data.check import validate_labels
 from dinosr_plugin.data.labels import read_labels
 from dinosr_plugin.data.manifest import read_dictionary, read_rows
+from dinosr_plugin.data.perturbation.f0 import read_table
 from dinosr_plugin.decoding.arpa import read_vocabulary, unigrams
 from dinosr_plugin.decoding.lexicon import read_lexicon
 from dinosr_plugin.decoding.ngram import read_tokens
@@ -75,6 +76,7 @@ READERS = {
     "items": ("x.item", f"{ITEM_HEADER}\nä 0 0.5 Ä B C s\n", read_items),
     "units": ("x.units", "ä\t1 2 3\n", lambda path: lists(read_units(path))),
     "units, names or not": ("x.units", "ä\t1 2 3\n", lambda path: lists(read_labelled_units(path, None))),
+    "ranges of F0": ("x.tsv", "Ä\t75\t300\n", read_table),
     "unit info": (
         "x.units.json",
         '{"rate": 50.0, "first_centre": 0.0125}',

@@ -32,12 +32,13 @@ def write_valid_files(folder: Path) -> None:
     - ``corpus``, and manifest, transcripts, labels and dictionaries of it: ``train.*``, ``dict.*``, ``bpe.model``
     - ``model.pt`` (fine-tuned), ``dinosr.pt``, ``wav2vec2.pt``, ``cpc_audio/*.pt``, ``lm/*.pt``
     - ``mfcc`` (a folder of features), ``kmeans.npz``, ``k.units``, ``pieces.ap.model``, ``emissions.npz``
-    - ``words.arpa``, ``lexicon.txt``, ``phones.tsv``, ``abx.item``, ``generate.txt``, ``train.log``
+    - ``words.arpa``, ``lexicon.txt``, ``phones.tsv``, ``f0_ranges.tsv``, ``abx.item``, ``generate.txt``, ``train.log``
     - ``dataset`` and ``submission`` of ZeroSpeech 2021; ``librispeech`` and ``librilight`` in their layouts
     """
     write_recogniser(folder)
     command("manifest", "folder", folder / "corpus", "--out", folder, "--valid-share", 0, "--bpe", 12)
     write_phones(folder / "phones.tsv")
+    (folder / "f0_ranges.tsv").write_text("anna\t100\t400\nben\t75\t250\n")
     train_stage("pretraining", folder, ["optimization.max_update=4"]).rename(folder / "dinosr.pt")
     shutil.rmtree(folder / "pretraining")
     fairseq_checkpoint(folder / "wav2vec2.pt", "wav2vec2")

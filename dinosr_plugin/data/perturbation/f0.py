@@ -10,7 +10,8 @@ A table has a line ``speaker<TAB>floor<TAB>ceiling``, in Hz, for each speaker. S
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -41,6 +42,7 @@ BOUNDARY = 170.0  # Hz
 SECONDS = 30.0  # of a speaker's audio that are measured
 FRAMES = 50  # voiced frames that a measurement needs: half a second
 TABLE = "f0_ranges.tsv"  # in checkpoint.save_dir
+SAVE_EVERY = 30.0  # seconds
 REMEDY = "a line is speaker<TAB>floor<TAB>ceiling, in Hz; correct it, or set task.f0_ranges=null to measure"
 
 
@@ -102,12 +104,12 @@ def first_seconds(data: Utterances, rows: Sequence[int], rate: int = SAMPLE_RATE
             return
 
 
-def measure(data: Utterances, rows: Mapping[str, Sequence[int]]) -> dict[str, Range]:
-    """The range of each speaker, from up to 30 s of the utterances ``rows``, with a progress bar."""
+def measure(data: Utterances, rows: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, Range]]:
+    """Each speaker and the range, from up to 30 s of the utterances ``rows``, with a progress bar."""
     praat.require_parselmouth()
     try:
-        bar = tqdm(rows.items(), desc="F0 of speakers", unit="speaker", disable=None)
-        return {speaker: range_of(first_seconds(data, of_speaker)) for speaker, of_speaker in bar}
+        for speaker, of_speaker in tqdm(rows.items(), desc="F0 of speakers", unit="speaker", disable=None):
+            yield speaker, range_of(first_seconds(data, of_speaker))
     finally:
         praat.close()
 
@@ -152,7 +154,8 @@ def table_lines(table: Mapping[str, Range]) -> list[str]:
 def measured_table(path: Path, data: Utterances, rows: Mapping[str, Sequence[int]]) -> dict[str, Range]:
     """The table in ``path``, after measuring the speakers that it lacks.
 
-    One process measures, the others wait for it, then read the same numbers. A run that resumes reads them too.
+    One process measures, the others wait for it, then read the same numbers. A run that resumes reads them too. The
+    table is saved every ``SAVE_EVERY`` seconds, so that a run that is stopped meanwhile loses little.
     """
     make_folder(path.parent, "checkpoint.save_dir")
     with hold(lock_beside(path), f"checkpoint.save_dir={path.parent}", wait=math.inf):
@@ -160,10 +163,19 @@ def measured_table(path: Path, data: Utterances, rows: Mapping[str, Sequence[int
         missing = {speaker: of_speaker for speaker, of_speaker in rows.items() if speaker not in table}
         if missing:
             logger.info(f"measuring F0 of {len(missing)} speaker(s), up to {SECONDS:g} s of each; kept in {path}")
-            table |= measure(data, missing)
-            with output(path, "checkpoint.save_dir") as unfinished:
-                write_lines(unfinished, table_lines(table))
+            saved = time.monotonic()
+            for speaker, measured in measure(data, missing):
+                table[speaker] = measured
+                if time.monotonic() - saved >= SAVE_EVERY:
+                    save_table(path, table)
+                    saved = time.monotonic()
+            save_table(path, table)
         return table
+
+
+def save_table(path: Path, table: Mapping[str, Range]) -> None:
+    with output(path, "checkpoint.save_dir") as unfinished:
+        write_lines(unfinished, table_lines(table))
 
 
 # ---- of the utterances of a manifest ---------------------------------------------------------------------------------

@@ -162,7 +162,7 @@ def test_only_new_speakers_are_measured(tmp_path, data, monkeypatch):
     """Those of a validation split, which is loaded first or later."""
     asked = []
     monkeypatch.setattr(
-        f0, "measure", lambda data, rows: asked.append(dict(rows)) or dict.fromkeys(rows, Range(80, 300))
+        f0, "measure", lambda data, rows: asked.append(dict(rows)) or ((one, Range(80, 300)) for one in rows)
     )
     ranges_of(data, None, tmp_path / "run", by_praat=True)
     write_voices(tmp_path / "data", {"ben": 110.0, "cara": 220.0}, "valid")
@@ -171,11 +171,24 @@ def test_only_new_speakers_are_measured(tmp_path, data, monkeypatch):
     assert (tmp_path / "run/f0_ranges.tsv").read_text() == "anna\t80\t300\nben\t80\t300\ncara\t80\t300\n"
 
 
+def test_what_was_measured_before_the_run_was_stopped_is_kept(tmp_path, data, monkeypatch):
+    def stopped(data, rows):
+        yield "anna", Range(150, 320)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f0, "SAVE_EVERY", 0)
+    monkeypatch.setattr(f0, "measure", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        ranges_of(data, None, tmp_path / "run", by_praat=True)
+    monkeypatch.setattr(f0, "measure", lambda data, rows: [(one, Range(80, 300)) for one in rows])
+    assert ranges_of(data, None, tmp_path / "run", by_praat=True).tolist() == [[150, 320]] * 2 + [[80, 300]] * 2
+
+
 def test_one_rank_measures_and_the_others_wait(tmp_path, data, monkeypatch):
     def slowly(data, rows):
         (tmp_path / f"measured{time.monotonic_ns()}").touch()
         time.sleep(0.5)
-        return dict.fromkeys(rows, Range(80, 300))
+        return dict.fromkeys(rows, Range(80, 300)).items()
 
     monkeypatch.setattr(f0, "measure", slowly)
     fork = multiprocessing.get_context("fork")
