@@ -43,14 +43,14 @@ def contain_noise(text: str) -> bool:
 
 
 def make_views(
-    text: str, voice: Callable[[], Transform], training: bool = True, noise: Callable[[], Transform] | None = None
+    text: str, voice: Callable[[], Transform], noise: Callable[[], Transform], training: bool = True
 ) -> list[list[Transform]]:
     """The transforms of each view that ``task.views`` names.
 
     Args:
         voice: makes the transform that changes voices; called once, and only if a view has it.
-        training: with the equaliser, which other splits do not have.
         noise: makes the transform that adds noise; called once, and only if a view has it.
+        training: with the equaliser, which other splits do not have.
     """
     changed = [voice()] if change_voices(text) else []
     equalizer = [Equalizer()] if training else []
@@ -58,6 +58,6 @@ def make_views(
         VOICE: [*changed, clip],
         EQUALIZER: [*equalizer, clip],
         PERTURB: [*changed, *equalizer, clip],
-        NOISE: [noise()] if noise and contain_noise(text) else [],
+        NOISE: [noise()] if contain_noise(text) else [],
     }
     return [[transform for name in view for transform in chains[name]] for view in parse_views(text)]

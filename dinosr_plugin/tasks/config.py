@@ -48,7 +48,7 @@ class BadFilesConfig(FairseqDataclass):
         metadata={
             "help": "leave out files that cannot be read, are not mono at sample_rate, differ in length from the "
             "manifest or contain NaN, and log their number and the first names; false: stop at the first one and name "
-            "it"
+            "it. A recording of task.noise that cannot be used is replaced by the next one"
         },
     )
     max_bad_files: Optional[int] = field(

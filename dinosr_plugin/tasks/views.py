@@ -37,6 +37,6 @@ def view_dataset(cfg: Any, utterances: SpeechDataset, normalize: bool, training:
         return Voice(ranges, str(cfg.perturb_by), training, utterances.name)
 
     def noise() -> Noise:
-        return Noise(Path(cfg.noise), *cfg.noise_snr)
+        return Noise(Path(cfg.noise), *cfg.noise_snr, utterances.skip_bad_audio, utterances.max_bad_files)
 
-    return ViewDataset(utterances, make_views(cfg.views, voice, training, noise), cfg.seed, normalize)
+    return ViewDataset(utterances, make_views(cfg.views, voice, noise, training), cfg.seed, normalize)

@@ -167,9 +167,9 @@ def test_noise_is_read_once_for_all_views(manifest):
         made.append(Noise(manifest, 0, 0))
         return made[-1]
 
-    first, second = make_views("noise/equalizer+noise", voice=pytest.fail, noise=noise)
+    first, second = make_views("noise/equalizer+noise", pytest.fail, noise)
     assert len(made) == 1 and first == made and second[-1] is made[0] and len(second) == 3
-    assert make_views("clean/equalizer", voice=pytest.fail, noise=pytest.fail)[0] == []
+    assert make_views("clean/equalizer", pytest.fail, pytest.fail)[0] == []
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------
@@ -216,3 +216,24 @@ def test_a_recording_that_is_damaged_later_is_named(tmp_path):
     with pytest.raises(UserError, match="1.wav: 16000 Hz, 2 channel.*`dinosr check .*noise.tsv` lists all such files"):
         for seed in range(20):
             noise(speech(), np.random.default_rng(seed))
+
+
+def test_bad_recordings_are_skipped_if_the_task_says_so(corpus, tmp_path, caplog):
+    """The next one of the manifest takes the place of a bad one, in all epochs and workers."""
+    manifest = write_manifest(tmp_path, [speech(9000, seed) for seed in range(3)])
+    (tmp_path / "0.wav").write_bytes(b"")
+    (tmp_path / "1.wav").unlink()
+    views = {"views": "noise/noise", "noise": str(manifest), "skip_bad_audio": True}
+    with caplog.at_level("WARNING"):
+        found = batches(corpus, 0, 3, **views)
+    assert sorted(message.split(":")[0] for message in caplog.messages) == [
+        f"skipped noise {tmp_path}/{number}.wav" for number in range(2)
+    ]
+    again = batches(corpus, 2, 2, **views)
+    for utterance, waves in found.items():
+        np.testing.assert_array_equal(again[utterance], waves)
+    with pytest.raises(UserError, match="task.max_bad_files=1: 2 recordings of task.noise=.*or raise task.max_bad_files"):
+        batches(corpus, 0, 3, **views, max_bad_files=1)
+    (tmp_path / "2.wav").unlink()
+    with pytest.raises(UserError, match="none of its recordings can be used; `dinosr check "):
+        batches(corpus, 0, 3, **views)
