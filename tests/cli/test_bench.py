@@ -409,11 +409,17 @@ def test_counts_are_the_same_every_time():
 # ---- views -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("chain", ["noise", "clean/perturb"])
-def test_the_loader_measures_chains_of_transforms_only(chain, capsys):
+@pytest.mark.parametrize(
+    "chain, message",
+    [
+        ("noise", "noise is not measured; give other transforms"),
+        ("clean/perturb", "not a chain of transforms"),
+    ],
+)
+def test_the_loader_measures_chains_of_transforms_only(chain, message, capsys):
     with pytest.raises(SystemExit) as stopped:
         importlib.import_module("loader").parse(["--views", chain])
-    assert stopped.value.code == 2 and f"{chain}: not a chain of transforms, such as perturb" in capsys.readouterr().err
+    assert stopped.value.code == 2 and f"{chain}: {message}, such as perturb" in capsys.readouterr().err
 
 
 def test_speeds_of_views(tmp_path):
