@@ -17,7 +17,8 @@ part           what is compared                                                 
 =============  ===============================================================================  ===================
 
 Files are compared by content, so that they may move. Everything else may be changed when a run resumes, because the
-parameters keep their meaning: optimiser, schedule, batches, crops, windows, masks, dropout, weights of losses, ranks.
+parameters keep their meaning: optimiser, schedule, batches, crops, windows, views and their noise, masks, dropout,
+weights of losses, ranks.
 
 ``checkpoint.restore_file`` and ``checkpoint.continue_once`` are compared as a run's own checkpoints are. Checkpoints
 that have no record (of version 0.2 and of other tasks) are compared by the names and shapes of their parameters only.
