@@ -122,9 +122,9 @@ class ViewConfig(SaveDirConfig):
     f0_ranges: Optional[str] = field(
         default=None,
         metadata={
-            "help": "with perturb_by=praat: a table with a line speaker<TAB>floor<TAB>ceiling for each speaker, the "
-            "range of F0 in Hz; speakers are the folders of the manifest. null: measured from up to 30 s of each "
-            "speaker"
+            "help": "a table with a line speaker<TAB>floor<TAB>ceiling for each speaker, the range of F0 in Hz; "
+            "speakers are the folders of the manifest. Praat looks for F0 in it; on validation splits it decides which "
+            "voices are low. null: with praat, measured from up to 30 s of each speaker; with resample, not known"
         },
     )
     noise: Optional[str] = field(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import praat, resample
-from .f0 import is_low
+from .f0 import EVERYONE, is_low
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +80,8 @@ class Voice:
         by: as ``change``.
         training: random changes. Otherwise they are fixed: formants by 1.2, median F0 300 Hz and its range by 1.2 for
             a low voice; 0.8, 100 Hz and 0.8 for a high one. The public code goes by the speaker's gender, which
-            manifests do not have; here the range of F0 decides (``f0.is_low``). Without a known range a voice counts as
-            high.
+            manifests do not have; here the range of F0 decides (``f0.is_low``). Where it is not known (``EVERYONE``),
+            every other utterance counts as low.
         name: the file of an utterance, for the log.
     """
 
@@ -96,7 +96,8 @@ class Voice:
         if self.training:
             voice, seed = draw(rng), draw_seed(rng)
         else:
-            voice, seed = UPWARDS if is_low(*f0) else DOWNWARDS, 0
+            low = utterance % 2 == 0 if tuple(f0) == EVERYONE else is_low(*f0)
+            voice, seed = UPWARDS if low else DOWNWARDS, 0
         try:
             return change(wave, voice, (f0[0], f0[1]), self.by, seed)
         except praat.PraatFailed as error:

@@ -10,6 +10,7 @@ import pytest
 from dinosr_plugin.data.chains import make_views
 from dinosr_plugin.data.perturbation import praat, voice
 from dinosr_plugin.data.perturbation.equalizer import draw_bands, equalize
+from dinosr_plugin.data.perturbation.f0 import EVERYONE
 from dinosr_plugin.data.perturbation.resample import shift_all
 from dinosr_plugin.data.perturbation.voice import DOWNWARDS, UPWARDS, Fixed, Shift, Voice, change, draw, draw_seed
 from support.voices import RATE, spectrum
@@ -72,6 +73,13 @@ def test_the_fixed_change_makes_a_low_voice_high_and_a_high_one_low(row, fixed):
     assert np.array_equal(changed, Voice(RANGES, training=False)(wave, rng(1), row))
     assert np.array_equal(changed, change(wave, fixed, (LOW, HIGH)[row], "praat"))
     assert not np.array_equal(changed, Voice(RANGES)(wave, rng(0), row))
+
+
+def test_without_a_known_range_every_other_voice_counts_as_low():
+    """As with ``resample`` and no table; otherwise all of a validation split would be moved in one direction."""
+    wave, unknown = synthetic(150.0), Voice(np.float32([EVERYONE] * 4), "resample", training=False)
+    for row in range(4):
+        assert np.array_equal(unknown(wave, rng(), row), shift_all(wave, (1.2, 0.8)[row % 2]))
 
 
 def test_views_of_other_splits_have_no_equaliser():
