@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from .bench import add_bench
 from .corpora import add_check, add_manifest, add_path, add_synth
 from .decoding import add_ngram, add_transcribe, add_tune_lm
+from .features import add_features
+from .kmeans import add_kmeans
 from .language import add_lm_features, add_lm_score, add_zerospeech, add_zerospeech_synth
 from .measures import add_abx, add_quality
 from .perturb import add_perturb
 from .report import add_report
 from .running import run
-from .units import add_features, add_kmeans, add_units
+from .units import add_units
 
 COMMANDS = (
     add_path, add_manifest, add_check, add_synth, add_perturb,

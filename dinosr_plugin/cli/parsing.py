@@ -8,6 +8,8 @@ from typing import Any
 
 from ..errors import printable
 
+MAX_MINUTES = 10.0  # the value of units.batches, which takes seconds to import
+
 
 def add_command(commands, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
     """Add a sub-command; ``text`` is both its one-line help and its description."""
@@ -50,11 +52,30 @@ finite.__name__ = "finite number"
 
 
 def pieces_or_model(text: str) -> int | Path:
-    """An argparse type: the number of word pieces to learn, or the path of a model that contains them."""
+    """An argparse type: the number of pieces to learn, or the path of a model that contains them."""
     return whole_number(text) if text.isdecimal() else Path(text)
 
 
-pieces_or_model.__name__ = "positive integer or bpe.model"
+pieces_or_model.__name__ = "positive integer or model file"
+
+
+def layer(text: str) -> int | str:
+    """An argparse type: a layer's number; or a name, which the model decides on."""
+    return text if text.isidentifier() else int(text)
+
+
+layer.__name__ = "layer (number, last, all or the name of an output)"
+
+
+def shard(text: str) -> tuple[int, int]:
+    """An argparse type: I/N -> (I, N)."""
+    number, shards = (int(part) for part in text.split("/"))
+    if not 1 <= number <= shards:
+        raise ValueError
+    return number, shards
+
+
+shard.__name__ = "shard (such as 1/4)"
 
 
 def add_out(parser: argparse.ArgumentParser, kind: str, required: bool = True, **options: Any) -> None:
@@ -77,6 +98,24 @@ def add_out_argument(parser: argparse.ArgumentParser, text: str) -> None:
 
 def add_skip_missing(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("--skip-missing", action="store_true", help=text)
+
+
+def add_shards(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        default=(1, 1),
+        metavar="I/N",
+        help="process only part I of N of the manifest; N processes, which may run at the same time, process all of it",
+    )
+
+
+def add_max_minutes(parser: argparse.ArgumentParser) -> None:
+    text = (
+        "longest recording that is accepted, in minutes. A model reads each recording as a whole: time grows with the "
+        "square of its length, and a base model takes about 1.3 GB of memory per minute (default: %(default)s)"
+    )
+    parser.add_argument("--max-minutes", type=positive, default=MAX_MINUTES, metavar="M", help=text)
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:

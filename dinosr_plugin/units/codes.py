@@ -48,13 +48,17 @@ class Shape:
 
 
 def read_codes(
-    reader: FrameReader, utterances: Sequence[Utterance], code_sets: Sequence[str]
+    reader: FrameReader, utterances: Sequence[Utterance], code_sets: Sequence[str], codebook: int | None = None
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Set -> utterance -> codes (K, F) of every utterance in order, in memory, all sets in one pass."""
+    """Set -> utterance -> codes (K, F) int32 of every utterance in order, in memory, all sets in one pass.
+
+    ``codebook``: keep only this one, (1, F).
+    """
+    kept = slice(None) if codebook is None else slice(codebook, codebook + 1)
     progress = Progress(f"{reader.name} units", hours(utterances, range(len(utterances))))
     by_row: dict[int, list[np.ndarray]] = {}
     for row, codes in read_rows(utterances, range(len(utterances)), reader, code_sets=code_sets):
-        by_row[row] = [of_set.T.astype(np.int32) for of_set in codes]  # (F, K) -> (K, F)
+        by_row[row] = [of_set.T[kept].astype(np.int32) for of_set in codes]  # (F, K) -> (K, F)
         progress.update(utterances[row].samples)
     progress.summary()
     return {
@@ -71,7 +75,7 @@ def read_codebook_units(
     max_minutes: float = MAX_MINUTES,
     device: str | torch.device | None = None,
 ) -> tuple[dict[str, np.ndarray], UnitInfo]:
-    """Utterance -> (n,) units of one codebook, of every utterance of a manifest, in memory.
+    """Utterance -> (n,) int32, units of one codebook, of every utterance of a manifest, in memory.
 
     Arguments and errors as ``write_codebook_units``; ``codebooks`` must name one if the model has several.
     """
@@ -85,9 +89,9 @@ def read_codebook_units(
         )
     utterances = read_utterances(manifest, reader.grid.field, max_minutes)
     require_files(utterances, manifest)
-    units = read_codes(reader, utterances, [code_set])[code_set]
+    units = read_codes(reader, utterances, [code_set], chosen[0])[code_set]
     info = UnitInfo(reader.rate, reader.first_centre, codes.size)
-    return {utt: of_all[chosen[0]].astype(np.int64) for utt, of_all in units.items()}, info
+    return {utt: of_one[0] for utt, of_one in units.items()}, info
 
 
 def require_codebooks(codebooks: Sequence[int] | None, count: int, checkpoint: str | Path) -> Sequence[int]:

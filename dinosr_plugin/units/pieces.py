@@ -23,7 +23,7 @@ from .unit_files import UnitInfo, dedup
 
 UNITS = PieceKind(
     option="--pieces",
-    text="these units",
+    text="this speech",
     symbols="units",
     advice="give a number of pieces, or the pieces.km.model of an earlier --pieces",
 )

@@ -167,7 +167,7 @@ def test_errors_are_reported_before_any_audio_is_read(tmp_path, capsys, monkeypa
     assert "pip install sentencepiece" in fails(capsys, *command, 20)
     with pytest.raises(SystemExit):
         main([str(argument) for argument in (*command, 0)])
-    assert "positive integer or bpe.model" in capsys.readouterr().err
+    assert "positive integer or model file" in capsys.readouterr().err
 
 
 def test_no_transcripts(tmp_path, capsys):

@@ -232,7 +232,9 @@ def test_bad_recordings_are_skipped_if_the_task_says_so(corpus, tmp_path, caplog
     again = batches(corpus, 2, 2, **views)
     for utterance, waves in found.items():
         np.testing.assert_array_equal(again[utterance], waves)
-    with pytest.raises(UserError, match="task.max_bad_files=1: 2 recordings of task.noise=.*or raise task.max_bad_files"):
+    with pytest.raises(
+        UserError, match="task.max_bad_files=1: 2 recordings of task.noise=.*or raise task.max_bad_files"
+    ):
         batches(corpus, 0, 3, **views, max_bad_files=1)
     (tmp_path / "2.wav").unlink()
     with pytest.raises(UserError, match="none of its recordings can be used; `dinosr check "):

@@ -397,7 +397,7 @@ def test_long_recordings(tmp_path):
     assert f"{expected}; split them" in message
     assert len(read_utterances(manifest, max_minutes=1 / 60)) == 3
     extract_acoustic("mfcc", manifest, tmp_path / "mfcc")
-    assert cli.units.MAX_MINUTES == batches.MAX_MINUTES
+    assert cli.parsing.MAX_MINUTES == batches.MAX_MINUTES
 
 
 def test_nan_in_the_audio(tmp_path):

@@ -237,8 +237,8 @@ def refused(capsys, command: list) -> str:
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--pieces", 7], "--pieces 7: fewer pieces than units in these units; give 8 or more"),
-        (["--pieces", 100000], "--pieces 100000: too many pieces for these units; give "),
+        (["--pieces", 7], "--pieces 7: fewer pieces than units in this speech; give 8 or more"),
+        (["--pieces", 100000], "--pieces 100000: too many pieces for this speech; give "),
         (["--pieces", 20, "--dedup"], "--pieces: every frame gets a label; omit --rate, --dedup, --plain and --shard"),
         (["--pieces", 20, "--shard", "1/2"], "--pieces: every frame gets a label; omit"),
         (["--pieces", 20, "--kmeans", "k.npz"], "--kmeans: not with --pieces; write the units of k-means first"),

@@ -85,7 +85,8 @@ def test_without_a_known_range_every_other_voice_counts_as_low():
 def test_views_of_other_splits_have_no_equaliser():
     wave = synthetic(120.0)
     training, other = (
-        make_views("clean/perturb/equalizer", lambda: Voice(RANGES, "resample"), pytest.fail, training) for training in (True, False)
+        make_views("clean/perturb/equalizer", lambda: Voice(RANGES, "resample"), pytest.fail, training)
+        for training in (True, False)
     )
     assert [len(view) for view in training] == [0, 3, 2] and [len(view) for view in other] == [0, 2, 1]
     assert np.array_equal(other[2][0](wave, rng(), 0), wave)
