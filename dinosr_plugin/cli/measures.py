@@ -88,7 +88,7 @@ def add_quality(commands) -> None:
         "--clusters",
         type=whole_number,
         metavar="K",
-        help="with --train: clusters of k-means, for a checkpoint without codebooks (default: the codebooks' size)",
+        help="with --train: clusters of k-means (default: the codebooks' size); codebooks of another size have no row",
     )
     add_cache(runs)
     runs.add_argument(

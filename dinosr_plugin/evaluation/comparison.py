@@ -54,7 +54,8 @@ class Comparison:
         speech: the speech to measure on.
         measures: the measures whose figures a row has.
         work: folder for finished rows, and for the cache unless ``cache`` is given; None: nothing is kept.
-        clusters: of k-means; None: as many as the codebooks have units. Must agree with the codebooks.
+        clusters: of k-means; None: as many as the codebooks have units. Codebooks of another size have no rows, because
+            figures of different sizes cannot be compared.
         cache: folder in which layers are kept for later; None: they are removed at the end.
         max_bytes: maximum size of the cache.
 
@@ -62,7 +63,7 @@ class Comparison:
 
     Raises:
         UserError: from the manifests or ``work``; an utterance shorter than a frame; no ``clusters`` for a model
-            without codebooks, or another number.
+            without codebooks.
     """
 
     def __init__(
@@ -114,6 +115,11 @@ class Comparison:
         """Names of the outputs that have a row."""
         return [name for name, output in self.reader.outputs.items() if output.compared]
 
+    @property
+    def code_sets(self) -> list[str]:
+        """Names of the sets of codes that have rows."""
+        return [name for name, codes in self.reader.code_sets.items() if codes.size == self.clusters]
+
     @cached_property
     def untrained(self) -> FrameReader:
         return self.reader.untrained()
@@ -125,7 +131,7 @@ class Comparison:
 
     def measured_cache(self, reader: FrameReader) -> LayerCache:
         trained = reader is self.reader
-        code_sets, outputs, acoustic = (list(reader.code_sets), self.outputs, ACOUSTIC) if trained else ([], [], ())
+        code_sets, outputs, acoustic = (self.code_sets, self.outputs, ACOUSTIC) if trained else ([], [], ())
         utterances = self.speech.utterances
         return LayerCache(self.cache, reader, utterances, code_sets, outputs, acoustic, MEASURED_DTYPE, self.max_bytes)
 
@@ -172,7 +178,7 @@ class Comparison:
         acoustic = self.measured(self.entry(kind, None, kind) for kind in ACOUSTIC)
         layers = self.measured(self.layer_entries(LAYER))
         outputs = self.measured(self.entry(OUTPUT, None, name) for name in self.outputs)
-        codes = self.measured(entry for name in self.reader.code_sets for entry in self.code_entries(name))
+        codes = self.measured(entry for name in self.code_sets for entry in self.code_entries(name))
         return [*acoustic, *untrained, *layers, *outputs, *codes]
 
     def measured(self, entries: Iterable[Entry]) -> list[dict[str, Any]]:
@@ -246,16 +252,11 @@ def describe(measure: Measure) -> str:
 
 def cluster_count(reader: FrameReader, clusters: int | None) -> int:
     """Raises UserError as ``Comparison``."""
-    size = reader.code_sets[reader.require_codes()].size if reader.code_sets else None
-    chosen = size if clusters is None else clusters
-    if chosen is None:
+    if clusters is not None:
+        return clusters
+    if not reader.code_sets:
         raise UserError(f"{reader.path}: has no codebooks; give the number of clusters for k-means with --clusters")
-    if size is not None and chosen != size:
-        raise UserError(
-            f"--clusters {clusters}: the codebooks of {reader.path} have {size} units, and figures of different sizes "
-            "cannot be compared; leave it out"
-        )
-    return chosen
+    return reader.code_sets[reader.require_codes()].size
 
 
 def random_hour(utterances: Sequence[Utterance]) -> list[Utterance]:

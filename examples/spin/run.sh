@@ -13,18 +13,20 @@ shift 4
 configs=$(cd "$(dirname "$0")/../config/pretraining" && pwd)
 plugin=$(dinosr path)
 
-measure() {  # measure CHECKPOINT K NAME: codebooks, k-means with K clusters on every layer, baselines
-    dinosr quality "$1" --manifest "$data/dev.tsv" --phones "$phones" --train "$data/train.tsv" --clusters "$2" --abx \
-        --speakers --cache "$out/cache" --out "$out/$3"
+measure() {  # measure NAME CHECKPOINT OPTION...: codebook, k-means on every layer, baselines
+    local name=$1
+    shift
+    dinosr quality "$@" --manifest "$data/dev.tsv" --phones "$phones" --train "$data/train.tsv" --abx --speakers \
+        --cache "$out/cache" --out "$out/$name"
 }
 
 for codes in ${CODES:-64 256}; do
     fairseq-hydra-train --config-dir "$configs" --config-name "${CONFIG:-spin_tiny}" common.user_dir="$plugin" \
-        task.data="$data" dataset.valid_subset=dev model.start_from="$base" model.codebook_size="$codes" \
-        checkpoint.save_dir="$out/spin$codes" common.tensorboard_logdir="$out/tb$codes" \
+        task.data="$(cd "$data" && pwd)" dataset.valid_subset=dev model.start_from="$base" \
+        model.codebook_size="$codes" checkpoint.save_dir="$out/spin$codes" common.tensorboard_logdir="$out/tb$codes" \
         common.log_file="$out/spin$codes.log" "$@"
     echo "== the model before, $codes clusters"
-    measure "$base" "$codes" "quality_base$codes"
+    measure "base$codes" "$base" --clusters "$codes"
     echo "== Spin with $codes codes"
-    measure "$out/spin$codes/checkpoint_last.pt" "$codes" "quality_spin$codes"
+    measure "measured$codes" "$out/spin$codes/checkpoint_last.pt"
 done
