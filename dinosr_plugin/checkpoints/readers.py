@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fairseq.models.hubert import HubertCtc
 from fairseq.models.wav2vec.wav2vec2_asr import Wav2VecCtc
 from torch import Tensor, nn
 
@@ -263,7 +264,7 @@ def require_finite(wave: Tensor) -> Tensor:
 
 def trunk_of(model: nn.Module) -> nn.Module:
     """The part that turns waveforms into features: the model itself, or the pre-trained one inside a CTC model."""
-    return model.w2v_encoder.w2v_model if isinstance(model, Wav2VecCtc) else model
+    return model.w2v_encoder.w2v_model if isinstance(model, (Wav2VecCtc, HubertCtc)) else model
 
 
 def padded_waves(waves: Sequence[Tensor], device: str | torch.device = "cpu") -> tuple[Tensor, Tensor | None]:
