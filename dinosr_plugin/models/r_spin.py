@@ -145,10 +145,10 @@ class RSpin(Spin):
         if features_only:
             return self.extract_features(source, padding_mask, mask=mask, layer=layer)
         assert labels is not None and label_starts is not None  # they may be omitted only with features_only
-        frames = self.valid_frames(source, padding_mask)  # before the encoder, so that a GPU is not waited for
+        frames = self.valid_frames(source, padding_mask)
         on_grid = labels_of_frames(labels, label_starts, label_rate, self.grid.hop, self.n_frames(source[0]))[0]
         targets = on_grid.flatten().index_select(0, frames.to(on_grid.device, non_blocking=True))  # (N,)
-        x = self.view_frames(source, padding_mask)  # (2, N, D)
+        x = self.encode_views(source, padding_mask, frames)  # (2, N, D)
         output = self.swapped_prediction(x)
         aux, accuracy = self.label_prediction(x, targets)
         return replace(

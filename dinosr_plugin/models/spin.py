@@ -239,14 +239,14 @@ class Spin(Trunk):
         """
         if features_only:
             return self.extract_features(source, padding_mask, mask=mask, layer=layer)
-        return self.swapped_prediction(self.view_frames(source, padding_mask))
-
-    def view_frames(self, source: list[Tensor], padding_mask: list[Tensor] | None) -> Tensor:
-        """Two views (B, T) -> the frames of each that are not padding, (2, N, D), encoded in one pass.
-
-        A dummy batch has no frames. Raises UserError for views of different lengths.
-        """
         frames = self.valid_frames(source, padding_mask)
+        return self.swapped_prediction(self.encode_views(source, padding_mask, frames))
+
+    def encode_views(self, source: list[Tensor], padding_mask: list[Tensor] | None, frames: Tensor) -> Tensor:
+        """Two views (B, T) -> the output for ``frames`` of each (2, N, D), in one pass of the encoder.
+
+        ``frames``: (N,), from ``valid_frames``, so that a GPU is not waited for after the encoder.
+        """
         padding = None if padding_mask is None else torch.cat(padding_mask)  # (2B, T)
         x = self.extract_features(torch.cat(source), padding)["x"]  # (2B, F, D)
         views = x.unflatten(0, (2, -1)).flatten(1, 2)  # (2B, F, D) -> (2, B * F, D)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from ..data.manifest import duplicate_ids, read_rows, utterance_id
 from ..errors import UserError, first_few, printable
@@ -50,8 +51,6 @@ def write_label_file(
     """
     new_dictionary(out, classes)  # raises its errors before the work
     frames = 0
-    from tqdm import tqdm
-
     with text_output(out) as file:
         for utt in tqdm(names, desc=printable(out.name), unit="utt", disable=None):
             labels = labels_of(utt)

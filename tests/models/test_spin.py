@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
+from torch import Tensor
 from torch.testing import assert_close
 
 from dinosr_plugin.errors import UserError
@@ -132,9 +133,14 @@ def test_the_plain_implementation_tells_options_apart(spin):
     assert all(abs(a - b) > 1e-4 for i, a in enumerate(losses) for b in losses[:i])
 
 
+def frames_of_views(model: Spin, sources: list[Tensor], masks: list[Tensor] | None) -> Tensor:
+    """(2, N, D), those that are clustered."""
+    return model.encode_views(sources, masks, model.valid_frames(sources, masks))
+
+
 def test_identical_views_predict_their_own_targets(spin):
     model, (_, (source, _), _) = spin(), two_views(4000, 4000)
-    scores = model.scores(model.view_frames([source, source], None))
+    scores = model.scores(frames_of_views(model, [source, source], None))
     assert torch.equal(scores[0], scores[1])
     targets = model.targets(scores)
     log_probs = (scores[0] / 0.1).log_softmax(-1)
@@ -171,7 +177,7 @@ def test_cosines_targets_and_losses_are_float32_under_autocast(spin, dtype):
 def test_a_model_in_half_precision_has_float32_targets(spin, dtype):
     _, sources, masks = two_views(4000, 2600)
     model = spin().to(dtype)
-    scores = model.scores(model.view_frames(sources, masks))
+    scores = model.scores(frames_of_views(model, sources, masks))
     assert scores.dtype == model.targets(scores).dtype == torch.float32
     half, full = (m(sources, masks).losses["spin"].item() for m in (model, spin()))
     assert half == pytest.approx(full, rel=0.02) and half != full
@@ -180,7 +186,7 @@ def test_a_model_in_half_precision_has_float32_targets(spin, dtype):
 def test_figures_are_counted_over_both_views(spin):
     model, (_, sources, masks) = spin(), two_views(4000, 2600)
     output = model(sources, masks)
-    scores = model.scores(model.view_frames(sources, masks))
+    scores = model.scores(frames_of_views(model, sources, masks))
     targets = model.targets(scores)
     sums = output.codebook_sums
     assert sums["frames"].item() == 2 * output.sample_size and sums["codes"].sum() == sums["frames"]
