@@ -76,13 +76,19 @@ class ViewDataset(BaseWrapperDataset):
         views: for each of the K views its transforms, in order of application; none for the utterance as it is.
         seed: determines the views, together with epoch, utterance and number of the view.
         normalize: scale each view to mean 0 and variance 1 after its transforms.
+        moving: other views in every epoch; False: always those of epoch 1, for validation.
 
     Raises:
         UserError: ``dataset`` does not pad, so that crops depend on the other utterances of a batch.
     """
 
     def __init__(
-        self, dataset: FairseqDataset, views: Sequence[Sequence[Transform]], seed: int, normalize: bool = False
+        self,
+        dataset: FairseqDataset,
+        views: Sequence[Sequence[Transform]],
+        seed: int,
+        normalize: bool = False,
+        moving: bool = True,
     ):
         super().__init__(dataset)
         if not getattr(dataset, "pad", True):
@@ -92,12 +98,14 @@ class ViewDataset(BaseWrapperDataset):
         self.views = views
         self.seed = seed
         self.normalize = normalize
+        self.moving = moving
         # In shared memory because fairseq keeps the loader's worker processes from epoch to epoch.
         self.epoch = torch.ones((), dtype=torch.long).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
         super().set_epoch(epoch)
-        self.epoch.fill_(epoch)
+        if self.moving:
+            self.epoch.fill_(epoch)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """A batch's items, read together where ``dataset`` can do that."""

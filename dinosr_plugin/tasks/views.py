@@ -39,4 +39,5 @@ def view_dataset(cfg: Any, utterances: SpeechDataset, normalize: bool, training:
     def noise() -> Noise:
         return Noise(Path(cfg.noise), *cfg.noise_snr, utterances.skip_bad_audio, utterances.max_bad_files)
 
-    return ViewDataset(utterances, make_views(cfg.views, voice, noise, training), cfg.seed, normalize)
+    views = make_views(cfg.views, voice, noise, training)
+    return ViewDataset(utterances, views, cfg.seed, normalize, moving=training)

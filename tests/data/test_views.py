@@ -138,6 +138,16 @@ def test_epochs_rows_views_and_seeds_differ(data):
     assert len(gains) == 2 * 3 * 9 * 2
 
 
+@pytest.mark.parametrize("moving", [True, False])
+def test_views_of_a_validation_are_the_same_in_every_epoch(data, moving):
+    dataset = ViewDataset(speech(data, max_sample_size=max(SIZES)), VIEWS, seed=1, moving=moving)
+    epochs = []
+    for epoch in (1, 2):
+        dataset.set_epoch(epoch)
+        epochs.append(views_of(dataset.collater([dataset[0]]))[0])
+    assert (epochs[0] == epochs[1]) == (not moving)
+
+
 def test_every_epoch_has_its_own_views(data, reference):
     batches = iterator(data)
     epochs = [epoch_views(batches.next_epoch_itr()) for _ in range(3)]
