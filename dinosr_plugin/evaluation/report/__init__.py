@@ -10,7 +10,7 @@ from pathlib import Path
 from ...files import write_files
 from ..comparison import Comparison, measures_for
 from ..layers import MAX_BYTES
-from .inputs import about, read_inputs, why_no_abx
+from .inputs import about, read_inputs, require_size_of_codebooks, why_no_abx
 from .page import page
 from .pictures import code_pictures, layer_pictures, map_pictures, training_pictures
 
@@ -41,7 +41,8 @@ def write_report(
         train: manifest of the speech that k-means is fitted on.
         log: TensorBoard's folder or the JSON log of the training, ``training_log.read_training_log``.
         abx: with ABX errors.
-        clusters, cache, max_bytes: as ``Comparison``.
+        clusters: of k-means, as ``Comparison``; the page of a model with codebooks has their size.
+        cache, max_bytes: as ``Comparison``.
         skip_missing: leave out utterances without alignment.
         say: receives lines about the progress.
 
@@ -49,6 +50,7 @@ def write_report(
         UserError: from the checkpoint, manifests, audio, alignment, log or folder.
     """
     inputs = read_inputs(Path(checkpoint), Path(manifest), Path(phones), Path(train), Path(out), log, skip_missing)
+    require_size_of_codebooks(inputs.reader, clusters)
     notes = list(inputs.notes)
     if abx and (why := why_no_abx(inputs)):
         notes.append(why)

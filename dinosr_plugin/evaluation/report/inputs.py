@@ -51,6 +51,16 @@ def read_inputs(
     return Inputs(open_reader(checkpoint), speech, train, train_hours, out, records, notes)
 
 
+def require_size_of_codebooks(reader: FrameReader, clusters: int | None) -> None:
+    """Raise UserError for k-means of another size than the model's codebooks, beside which the page shows it."""
+    sizes = {codes.size for codes in reader.code_sets.values()}
+    if clusters is not None and sizes and clusters not in sizes:
+        raise UserError(
+            f"--clusters {clusters}: the codebooks of {reader.path} have {min(sizes)} units, and figures of different "
+            "sizes cannot be compared; leave it out"
+        )
+
+
 def why_no_abx(inputs: Inputs) -> str | None:
     """Why a corpus cannot be compared, None if it can; one speaker alone can."""
     speech = inputs.speech
