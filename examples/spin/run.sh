@@ -12,6 +12,7 @@ base=$1 data=$2 phones=$3 out=$4
 shift 4
 configs=$(cd "$(dirname "$0")/../config/pretraining" && pwd)
 plugin=$(dinosr path)
+mkdir -p "$out"
 
 measure() {  # measure NAME CHECKPOINT OPTION...: codebook, k-means on every layer, baselines
     local name=$1
