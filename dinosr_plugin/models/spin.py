@@ -182,7 +182,7 @@ class Spin(Trunk):
                 )
 
     def start_from(self, source: BaseFairseqModel, file: str) -> None:
-        """Take over the trunk except for ``redrawn_layers``; from a Spin model, also the projection and the codebook."""
+        """Take over the trunk except for ``redrawn_layers``; from a Spin model, also projection and codebook."""
         trunk = require_trunk(source, file, type(self).__name__)
         trunk.encoder.layers = trunk.encoder.layers[: self.n_layers]
         redrawn = [self.encoder.layers[number] for number in self.cfg.redrawn_layers]
