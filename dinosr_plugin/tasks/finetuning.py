@@ -31,9 +31,9 @@ from ..modules.frame_grid import TRUNK
 from ..ranges import COUNT, COUNT_OR_0
 from ..runs.origin import first_difference
 from ..runs.updates import WholeUpdates
+from .base import require_data, require_longest_fits, split_names
 from .config import ViewConfig, check_views
 from .generation import SYMBOL_KINDS, Decoding, DecodingConfig
-from .pretraining import require_data, require_longest_fits, split_names
 from .views import view_dataset
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Pre-training on unlabelled speech: fairseq's audio task, with checks of settings and data before training starts."""
+"""Pre-training on unlabelled speech, or on labels of frames: the task of all objectives that learn from frames."""
 
 import logging
 from dataclasses import dataclass
@@ -6,28 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from fairseq.data import FairseqDataset
-from fairseq.models import MODEL_REGISTRY
 from fairseq.tasks import register_task
-from fairseq.tasks.audio_pretraining import AudioPretrainingConfig, AudioPretrainingTask
-from omegaconf import OmegaConf
+from fairseq.tasks.audio_pretraining import AudioPretrainingConfig
 
-from .. import compat
-from ..checkpoints.load import expects_normalized_waves, load_model
-from ..checkpoints.readers import trunk_of
 from ..criterions.dinosr import logged_codebook_sums
-from ..data.dataset import SpeechDataset, longest_utterance
-from ..data.fingerprint import fingerprint
+from ..data.dataset import SpeechDataset
 from ..data.labels import count_classes, label_kinds
 from ..data.views import without_views
 from ..data.windows import WindowDataset
-from ..errors import UserError, setting
-from ..interop.fairseq_models import to_trunk
+from ..errors import UserError
 from ..models.objective import Objective
-from ..runs.master_weights import normalize_rows
-from ..runs.resuming import own_checkpoint
-from ..runs.updates import WholeUpdates
+from .base import ObjectiveTask
 from .config import (
     BadFilesConfig,
     CollapseConfig,
@@ -43,7 +33,7 @@ from .config import (
 )
 from .relabelling import Relabelling
 from .views import view_dataset
-from .watch import CollapseWatch, warn_of_bad_loss
+from .watch import CollapseWatch
 
 logger = logging.getLogger(__name__)
 
@@ -63,15 +53,11 @@ class DinoSRPretrainingConfig(
 
 
 @register_task("dinosr_pretraining", dataclass=DinoSRPretrainingConfig)
-class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
-    """Trains an ``Objective`` on validated manifests, as fairseq's ``audio_pretraining``.
-
-    Raises:
-        UserError: whenever the user can fix the problem; the message is one line that names the file or field.
-    """
+class DinoSRPretrainingTask(ObjectiveTask):
+    """``ObjectiveTask`` with windows, views, labels of frames that may be refreshed, and a watch over codebooks."""
 
     cfg: DinoSRPretrainingConfig
-    restores_state = True  # when a training resumes: runs.state.restore_task_state
+    name = "dinosr_pretraining"
 
     def __init__(self, cfg: DinoSRPretrainingConfig):
         super().__init__(cfg)
@@ -79,164 +65,66 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         check_views(cfg)
         self.watch = CollapseWatch(cfg.on_collapse, cfg.collapse_patience)
         self.relabelling = Relabelling(cfg)
-        self.trained_on = None  # name of the training split
-        self.data_digests: dict[str, Any] = {}  # of the training split
-        self.micro_batches = []  # (loss, logging output, files) of each micro-batch of this update
 
-    def load_dataset(self, split: str, task_cfg: DinoSRPretrainingConfig | None = None, **kwargs) -> None:
-        """Load ``<data>/<split>.tsv`` after a check of its text.
+    # -- data ----------------------------------------------------------------------------------------------------------
 
-        Splits other than the training split are padded instead of cropped to the shortest utterance of a batch, so
-        that a validation does not depend on the batch size.
-        """
-        from ..data.check import validate_manifest
+    def make_dataset(self, options: dict[str, Any], training: bool) -> FairseqDataset:
+        """Utterances, or windows or views of them, with labels."""
+        normalize = options["normalize"]
+        options |= {"labels": label_kinds(self.cfg.labels), "label_rate": self.cfg.label_rate}
+        options["normalize"] = normalize and self.cfg.views is None  # transforms expect the waveform as it was recorded
+        utterances = SpeechDataset(**options)
+        if self.cfg.views is not None:
+            return view_dataset(self.cfg, utterances, normalize, training)
+        if self.cfg.window_samples is None:
+            return utterances
+        return WindowDataset(utterances, self.cfg.window_samples, self.cfg.negatives == "same_speaker", moving=training)
 
-        require_data(self.cfg)
-        field, shortest = self.shortest()
-        for name in split_names(split, self.cfg.multi_corpus_keys):
-            validate_manifest(Path(self.cfg.data) / f"{name}.tsv", None, shortest, field)
-        if "data_selector" in kwargs:  # fairseq's trainer passes it for the training split
-            self.trained_on = split
-        training = split == self.trained_on
-        options = {
-            "seed": self.cfg.seed,
-            "skip_bad_audio": self.cfg.skip_bad_audio,
-            "max_bad_files": self.cfg.max_bad_files,
-            "labels": label_kinds(self.cfg.labels),
-            "label_rate": self.cfg.label_rate,
-            "fixed_batches": not self.cfg.rebuild_batches,
-            "min_sample_size": shortest,
-            "pad": self.cfg.enable_padding or not training,
-        }
-
-        def make(normalize: bool, **arguments):
-            before = normalize and self.cfg.views is None  # transforms expect the waveform as it was recorded
-            utterances = SpeechDataset(**{**arguments, **options, "normalize": before})
-            if self.cfg.views is not None:
-                return view_dataset(self.cfg, utterances, normalize, training)
-            if self.cfg.window_samples is None:
-                return utterances
-            return WindowDataset(
-                utterances, self.cfg.window_samples, self.cfg.negatives == "same_speaker", moving=training
-            )
-
-        with compat.audio_dataset(make):
-            super().load_dataset(split, task_cfg, **kwargs)
-        if training:
-            self.data_digests = fingerprint(self.datasets[split])  # before labels are refreshed
-
-    def made_with(self) -> dict[str, Any]:
-        """What the run depends on, for its checkpoints (``runs.origin``); digests once the training split is loaded."""
-        names = ["sample_rate", "normalize", *(["label_rate"] if self.cfg.labels else [])]
-        return {"settings": {f"task.{name}": self.cfg[name] for name in names}, **self.data_digests}
+    def data_settings(self) -> list[str]:
+        return super().data_settings() + ["label_rate"] * bool(self.cfg.labels)
 
     def shortest(self) -> tuple[str, int | None]:
-        """The field that limits how short an utterance may be, and its samples; None: there is no limit."""
         windows = self.cfg.window_samples is not None and self.cfg.window_samples >= (self.cfg.min_sample_size or 0)
-        name = "window_samples" if windows else "min_sample_size"
-        return name, getattr(self.cfg, name)
+        return ("window_samples", self.cfg.window_samples) if windows else super().shortest()
 
     def get_batch_iterator(self, dataset: FairseqDataset, max_tokens: int | None = None, epoch: int = 1, **kwargs):
-        """fairseq's batches of all utterances. ``max_tokens`` counts samples of audio, after cropping."""
-        # With fairseq's default of 8, the last batch would be dropped unless its size is a multiple of 8.
-        kwargs["required_batch_size_multiple"] = 1
         if self.cfg.labels:
             # Labels are refreshed or restored at the beginning of an epoch. Without a buffer, the loader's workers
             # would read the first batches before that.
             kwargs["data_buffer_size"] = max(1, kwargs.get("data_buffer_size", 0))
-        longest = longest_utterance(dataset, self.max_positions()[0])
-        require_longest_fits(self, dataset, max_tokens, f"{longest} samples after cropping", longest)
-        # fairseq sets the epoch of a mixture of corpora, not of its parts
-        for corpus in getattr(dataset, "datasets", {}).values():
-            corpus.set_epoch(epoch)
         return super().get_batch_iterator(dataset, max_tokens=max_tokens, epoch=epoch, **kwargs)
 
     # -- the model -----------------------------------------------------------------------------------------------------
 
     def build_model(self, model_cfg: Any, from_checkpoint: bool = False):
-        """The model, with the weights of ``model.start_from`` if it is set, after a check of all settings.
-
-        A run that resumes from its own checkpoint, which has all weights, does not read ``model.start_from``. A model
-        that fairseq builds ``from_checkpoint`` needs neither data nor that file, and nothing is checked.
-        """
-        if from_checkpoint:
-            return super().build_model(model_cfg, from_checkpoint)
-        require_data(self.cfg)
-        objective = objective_class(model_cfg._name)
-        if OmegaConf.is_missing(model_cfg, "start_from"):
-            raise UserError(
-                "model.start_from: not given; add model.start_from=FILE, a checkpoint to start from, or null to start "
-                "with random weights"
-            )
-        check_needs(self.cfg, objective, model_cfg._name)
-        kinds = label_kinds(self.cfg.labels)
-        file = model_cfg.get("start_from")
-        own = None if file is None else own_checkpoint()
-        loaded = None if file is None else load_model(own or file)
-        source = None if loaded is None else to_trunk(trunk_of(loaded.model), file)
-        objective.configure(model_cfg, [count_classes(Path(self.cfg.data), kind) for kind in kinds], source)
-        model = super().build_model(model_cfg)
-        model.check(self.cfg)
-        check_relabelling(self.cfg, model.n_layers)
-        if loaded is not None and own is None:
-            model.start_from(source, file)
-            self.require_same_waves(loaded.cfg, file)
-            logger.info(f"the model starts with the weights of {file}")
-        self.watch.remedy = objective.collapse_remedy
+        model = super().build_model(model_cfg, from_checkpoint)
+        if not from_checkpoint:
+            check_relabelling(self.cfg, model.n_layers)
+            self.watch.remedy = model.collapse_remedy
         return model
 
-    def require_same_waves(self, cfg: Any, file: str) -> None:
-        """Raise UserError if ``file``, a checkpoint with this config, has seen waveforms of another scale or rate."""
-        normalize = expects_normalized_waves(cfg)
-        if normalize != bool(self.cfg.normalize):
-            field = f"task.normalize={str(normalize).lower()}"
-            raise UserError(f"model.start_from={file}: was trained with {field}; set {field}")
-        rate = cfg.task.get("sample_rate", self.cfg.sample_rate)
-        if rate != self.cfg.sample_rate:
+    def objective_class(self, model: str) -> type[Objective]:
+        objective = super().objective_class(model)
+        if objective.needs.speakers:
             raise UserError(
-                f"model.start_from={file}: was trained at task.sample_rate={rate}, not {self.cfg.sample_rate}; give a "
-                "checkpoint of the same rate"
+                f"model={model}: needs speakers, which task=dinosr_pretraining does not supply; use its own task"
             )
+        return objective
+
+    def check_needs(self, objective: type[Objective], model: str) -> None:
+        check_needs(self.cfg, objective, model)
+
+    def label_sizes(self) -> list[int]:
+        return [count_classes(Path(self.cfg.data), kind) for kind in label_kinds(self.cfg.labels)]
 
     # -- an update -----------------------------------------------------------------------------------------------------
 
     def begin_epoch(self, epoch: int, model: torch.nn.Module):
         super().begin_epoch(epoch, model)
         if self.cfg.labels:
+            assert self.trained_on is not None  # fairseq has loaded it
             splits = {split: without_views(dataset) for split, dataset in self.datasets.items()}
             self.relabelling.begin_epoch(epoch, model, splits, self.trained_on, self.state.state_dict)
-
-    def begin_valid_epoch(self, epoch: int, model: torch.nn.Module):
-        super().begin_valid_epoch(epoch, model)
-        share_running_averages(model)
-
-    def begin_update(self, model: Objective):
-        self.micro_batches.clear()
-        model.begin_update()
-
-    def train_step(self, sample, model, criterion, optimizer, update_num: int, ignore_grad: bool = False):
-        """fairseq's forward and backward pass on a micro-batch; ``ignore_grad``: it is a dummy and does not count."""
-        self.update, self.files = update_num + 1, sample.get("files", [])
-        model.skip_batch(ignore_grad)
-        loss, sample_size, log = super().train_step(
-            number_utterances(sample), model, criterion, optimizer, update_num, ignore_grad
-        )
-        self.micro_batches.append((loss.detach(), log, self.files))
-        return loss, sample_size, log
-
-    def end_update(self):
-        """Name the files of a batch whose loss is NaN or infinite.
-
-        This happens only after the update, because reading the loss means waiting for the GPU.
-        """
-        for loss, log, files in self.micro_batches:
-            if not torch.isfinite(loss):
-                warn_of_bad_loss(loss.item(), logged_codebook_sums([log]), self.update, files)
-        self.micro_batches.clear()
-
-    def valid_step(self, sample, model, criterion):
-        """fairseq's, with masks that depend only on the utterances."""
-        return super().valid_step(number_utterances(sample), model, criterion)
 
     def reduce_metrics(self, logging_outputs: list[dict], criterion):
         """Log an update or a batch of a validation, and watch for a collapse."""
@@ -244,74 +132,3 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
         sums = logged_codebook_sums(logging_outputs)
         if sums and criterion.training:
             self.watch.update(sums, self.update, self.files)
-
-    def optimizer_step(self, optimizer, model, update_num):
-        """The optimiser's step, and the end of the update for the model, before a checkpoint may be saved."""
-        super().optimizer_step(optimizer, model, update_num)
-        normalize_rows(model.unit_rows(), optimizer)
-        model.end_update(update_num + 1)
-
-
-def objective_class(model: str) -> type[Objective]:
-    """The objective that is registered with this name. Raises UserError for other models."""
-    objective = MODEL_REGISTRY.get(model)
-    if objective is None or not issubclass(objective, Objective):
-        names = sorted(name for name, known in MODEL_REGISTRY.items() if issubclass(known, Objective))
-        raise UserError(f"model={model}: task=dinosr_pretraining cannot train it; choose one of {', '.join(names)}")
-    if objective.needs.speakers:
-        raise UserError(
-            f"model={model}: needs speakers, which task=dinosr_pretraining does not supply; use its own task"
-        )
-    return objective
-
-
-def number_utterances(sample: dict[str, Any]) -> dict[str, Any]:
-    """The batch, with the numbers of the utterances among the inputs of the model, whose masks depend on them.
-
-    The numbers come from a list, which fairseq leaves on the CPU, where masks are drawn; reading the tensor ``id``
-    would mean waiting for the GPU. fairseq's own datasets do not supply the list.
-    """
-    numbers = torch.as_tensor(sample.get("numbers", sample["id"]))
-    return {**sample, "net_input": {**sample["net_input"], "utterances": numbers}}
-
-
-def share_running_averages(model: torch.nn.Module) -> None:
-    """Give all ranks the running averages of batch norm of rank 0, which are saved, so that all validate one model."""
-    if dist.is_initialized():
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm1d):
-                for buffer in module.buffers():
-                    dist.broadcast(buffer, 0)
-
-
-def require_data(cfg: Any) -> None:
-    """Raise UserError if ``task.data`` is not given."""
-    if OmegaConf.is_missing(cfg, "data") or not cfg.data:
-        raise UserError("task.data: not given; add task.data=DIR, the folder that `dinosr manifest` wrote")
-
-
-def require_longest_fits(task: Any, dataset: FairseqDataset, max_tokens: int | None, what: str, longest: int) -> None:
-    """Raise UserError if the longest utterance does not fit in a batch; the message names the field to change.
-
-    Args:
-        task: has ``datasets`` and ``trained_on``, the name of the training split, or None if nothing is trained.
-        dataset: the one that batches are made of.
-        max_tokens: samples in a batch; None: there is no limit.
-        what: how the message describes the longest utterance.
-        longest: its samples.
-    """
-    if max_tokens is None or longest <= max_tokens:
-        return
-    field, default = setting("dataset.max_tokens", max_tokens), ""
-    if task.trained_on is not None and dataset is not task.datasets.get(task.trained_on):
-        field = setting("dataset.max_tokens_valid", max_tokens)
-        default = f" ({setting('dataset.max_tokens')}, unless it is set)"
-    limit = setting("task.max_sample_size")
-    raise UserError(f"{field}{default} is less than the longest utterance, {what}; raise it or lower {limit}")
-
-
-def split_names(split: str, multi_corpus_keys: str | None) -> list[str]:
-    """File names of a split: its own, or those in ``key:file,key:file`` when several corpora are mixed."""
-    if multi_corpus_keys is None:
-        return [split]
-    return [part.split(":")[-1].strip() for part in split.split(",")]
