@@ -390,21 +390,11 @@ class DinoSR(Trunk):
                 del state_dict[key]
         else:
             self.held = None
-            self._load_teacher(state_dict, prefix, missing_keys, error_msgs)
+            self.teacher.load_(state_dict, prefix + "_ema", missing_keys, error_msgs)
             self._load_codebooks(state_dict, prefix, missing_keys, error_msgs)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
-
-    def _load_teacher(self, state_dict, prefix, missing_keys, error_msgs):
-        average = state_dict.pop(prefix + "_ema", None)
-        if average is None:
-            missing_keys.append(prefix + "_ema")
-            return
-        try:
-            self.teacher.restore_(average)
-        except (KeyError, RuntimeError) as error:
-            error_msgs.append(f"teacher (_ema): {error}")
 
     def _load_codebooks(self, state_dict, prefix, missing_keys, error_msgs):
         buffers: dict[str, Tensor] = {}

@@ -40,12 +40,16 @@ class DataNeeds:
         windows: windows of one length (``task.window_samples``) instead of whole utterances or crops of them.
         labels: labels of frames (``task.labels``).
         views: number of views of every utterance, copies with different transforms (``data.views``).
+        more_views: there may be more of them.
+        utterance_labels: pseudo-labels of utterances, which the task keeps and refreshes (``tasks.pseudo_labels``).
         speakers: the speaker of every utterance.
     """
 
     windows: bool = False
     labels: bool = False
     views: int = 1
+    more_views: bool = False
+    utterance_labels: bool = False
     speakers: bool = False
 
 

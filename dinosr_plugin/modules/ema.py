@@ -1,7 +1,7 @@
 """The teacher: an exponential moving average of the student's encoder (DinoSR section 3.1)."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,17 @@ class EmaTeacher(nn.Module):
         for name, tensor in self._average.items():
             tensor.copy_(average[name])
         self._write_model()
+
+    def load_(self, state_dict: dict[str, Any], key: str, missing_keys: list[str], error_msgs: list[str]):
+        """``restore_`` from the entry ``key`` of a state dict, which is removed; as torch's ``_load_from_state_dict``."""
+        average = state_dict.pop(key, None)
+        if average is None:
+            missing_keys.append(key)
+            return
+        try:
+            self.restore_(average)
+        except (KeyError, RuntimeError) as error:
+            error_msgs.append(f"teacher (_ema): {error}")
 
     @torch.no_grad()
     def step_(self, student: nn.Module, decay: float):

@@ -7,6 +7,7 @@ holds for every task of the plug-in. Sharded checkpoints (``checkpoint_suffix``)
 """
 
 from . import (
+    cosine_phases,  # noqa: F401  # registers it
     divergence,
     ending,
     fused_adam,

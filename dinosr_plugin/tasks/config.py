@@ -13,7 +13,7 @@ from omegaconf import II
 from ..data.audio import SAMPLE_RATE
 from ..data.chains import change_voices, contain_noise, parse_views
 from ..errors import UserError, setting
-from ..models.objective import Objective
+from ..models.objective import DataNeeds, Objective
 from ..ranges import COUNT, COUNT_OR_0, Range
 
 
@@ -226,14 +226,7 @@ def check_needs(cfg: Any, objective: type[Objective], model: str) -> None:
             f"task.window_samples: not given, but model={model} learns from windows of one length; "
             "set it, to 20480 as in the papers"
         )
-    n_views = 1 if cfg.views is None else len(parse_views(cfg.views))
-    if n_views != needs.views:
-        example = "clean/perturb" if needs.views == 2 else "perturb"
-        what = "not given" if cfg.views is None else f"{n_views} view{'s' * (n_views > 1)}"
-        raise UserError(
-            f"task.views{'' if cfg.views is None else f'={cfg.views}'}: {what}, but model={model} learns from "
-            f"{needs.views} of each utterance; set task.views={example}"
-        )
+    check_view_number(cfg, needs, model, "clean/perturb" if needs.views == 2 else "perturb")
     if needs.labels and not cfg.labels:
         raise UserError(
             f"task.labels: not given, but model={model} predicts labels; add task.labels=km, the extension of the "
@@ -247,6 +240,19 @@ def check_needs(cfg: Any, objective: type[Objective], model: str) -> None:
     ):
         if not is_used:
             require_defaults(cfg, group, f"model={model} {reason}; remove it")
+
+
+def check_view_number(cfg: Any, needs: DataNeeds, model: str, example: str) -> None:
+    """Raise UserError if ``task.views`` has another number of views than the objective needs."""
+    n_views = 1 if cfg.views is None else len(parse_views(cfg.views))
+    if n_views == needs.views or (needs.more_views and n_views > needs.views):
+        return
+    what = "not given" if cfg.views is None else f"{n_views} view{'s' * (n_views > 1)}"
+    number = f"{needs.views} or more" if needs.more_views else f"{needs.views}"
+    raise UserError(
+        f"task.views{'' if cfg.views is None else f'={cfg.views}'}: {what}, but model={model} learns from "
+        f"{number} of each utterance; set task.views={example}"
+    )
 
 
 def require_defaults(cfg: Any, group: type[FairseqDataclass], reason: str) -> None:

@@ -105,9 +105,10 @@ class DinoSRPretrainingTask(ObjectiveTask):
 
     def objective_class(self, model: str) -> type[Objective]:
         objective = super().objective_class(model)
-        if objective.needs.speakers:
+        if objective.needs.speakers or objective.needs.utterance_labels or objective.needs.more_views:
             raise UserError(
-                f"model={model}: needs speakers, which task=dinosr_pretraining does not supply; use its own task"
+                f"model={model}: learns from speakers or whole utterances, which task=dinosr_pretraining does not "
+                "supply; use task=dinosr_speaker"
             )
         return objective
 

@@ -1,0 +1,243 @@
+"""Training of speaker embeddings: DINO, and SSRL with pseudo-labels of utterances that its teacher refreshes.
+
+Pseudo-labels belong to this task and not to the dataset, whose workers may be epochs ahead: a batch brings the numbers
+of its utterances, and the task looks their labels up. They are part of every checkpoint, so that a run resumes exactly,
+before, during and after an epoch with new labels.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+import torch.nn.functional as F
+from fairseq.data import FairseqDataset
+from fairseq.dataclass import ChoiceEnum
+from fairseq.logging import metrics
+from fairseq.tasks import register_task
+from fairseq.tasks.audio_pretraining import AudioPretrainingConfig
+
+from ..data.dataset import SpeechDataset
+from ..data.labels import count_classes
+from ..data.utterance_labels import read_utterance_labels
+from ..data.views import ViewDataset
+from ..errors import UserError
+from ..files import write_files
+from ..models.objective import Objective
+from ..models.ssrl_speaker import SsrlSpeaker
+from ..ranges import COUNT, COUNT_OR_0, Range
+from ..units.kmeans import KMeans
+from .base import ObjectiveTask
+from .config import BadFilesConfig, LengthConfig, ViewConfig, check_view_number, check_views, require_defaults
+from .pseudo_labels import TIE_RULES, PseudoLabels, gather_observations
+from .relabelling import rank
+from .views import view_dataset
+
+logger = logging.getLogger(__name__)
+
+STATE = "pseudo_labels"
+"""Where checkpoints keep the pseudo-labels, in the state of the task."""
+
+
+@dataclass
+class PseudoLabelConfig:
+    """Pseudo-labels of utterances; for objectives that need them (``DataNeeds.utterance_labels``)."""
+
+    labels: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "extension of the file with the first labels, next to the manifest of the training split, such as "
+            "clusters: one number for each row, as `dinosr speaker cluster` writes it"
+        },
+    )
+    fixed_epochs: int = field(
+        default=5, metadata={"range": COUNT_OR_0, "help": "epochs with the first labels, before they are updated"}
+    )
+    label_queue: int = field(
+        default=5,
+        metadata={
+            "range": Range(1, 1_000),
+            "help": "labels of the last so many epochs vote for the label of an utterance; 1: no queue",
+        },
+    )
+    tie_rule: ChoiceEnum(list(TIE_RULES)) = field(
+        default="newest",
+        metadata={
+            "help": "which of several equally frequent labels in a queue wins: newest (our choice); oldest, as in the "
+            "released code with Python 3.8 or later"
+        },
+    )
+    label_update_every: int = field(
+        default=1, metadata={"range": COUNT, "help": "update labels after every so many epochs"}
+    )
+    clean_weights: bool = field(
+        default=True,
+        metadata={
+            "help": "weight utterances with the probability that their label is right, from a mixture of two Gaussians "
+            "on the teacher's losses; false: all count the same"
+        },
+    )
+
+
+@dataclass
+class DinoSRSpeakerConfig(LengthConfig, BadFilesConfig, ViewConfig, PseudoLabelConfig, AudioPretrainingConfig):
+    """The settings for objectives that learn from crops of utterances; the others are fairseq's."""
+
+
+@register_task("dinosr_speaker", dataclass=DinoSRSpeakerConfig)
+class DinoSRSpeakerTask(ObjectiveTask):
+    """``ObjectiveTask`` with crops of utterances as views, and pseudo-labels of utterances.
+
+    Attributes:
+        pseudo: the labels of the training split; None: the objective needs none, or the split is not loaded yet.
+    """
+
+    cfg: DinoSRSpeakerConfig
+    name = "dinosr_speaker"
+
+    def __init__(self, cfg: DinoSRSpeakerConfig):
+        super().__init__(cfg)
+        check_views(cfg)
+        self.pseudo: PseudoLabels | None = None
+        self.epoch = 0
+        self.assignments: list = []  # the teacher's, of the micro-batches of this update
+
+    # -- data ----------------------------------------------------------------------------------------------------------
+
+    def load_dataset(self, split: str, task_cfg: Any = None, **kwargs) -> None:
+        super().load_dataset(split, task_cfg, **kwargs)
+        if split == self.trained_on and self.cfg.labels:
+            self.pseudo = self.first_labels(self.datasets[split].dataset)
+            if STATE in self.state.state_dict:
+                self.pseudo.load_state_dict(self.state.state_dict[STATE])
+
+    def make_dataset(self, options: dict[str, Any], training: bool) -> FairseqDataset:
+        """Views of utterances; without views, as in validation of nothing but embeddings, utterances."""
+        utterances = SpeechDataset(**options | {"normalize": False})
+        return view_dataset(self.cfg, utterances, options["normalize"], training)
+
+    def first_labels(self, utterances: SpeechDataset) -> PseudoLabels:
+        file = Path(utterances.manifest_path).with_suffix(f".{self.cfg.labels}")
+        n_clusters = count_classes(Path(self.cfg.data), str(self.cfg.labels))
+        labels, _ = read_utterance_labels(file, len(utterances), n_clusters, utterances.skipped_indices)
+        return PseudoLabels(
+            labels,
+            n_clusters,
+            self.cfg.fixed_epochs,
+            self.cfg.label_queue,
+            self.cfg.label_update_every,
+            str(self.cfg.tie_rule),
+            self.cfg.seed,
+            self.cfg.clean_weights,
+        )
+
+    def get_batch_iterator(self, dataset: FairseqDataset, *args, max_sentences: int | None = None, **kwargs):
+        """Batches of random utterances. A last batch that is not full is left out, because of batch norm."""
+        if isinstance(dataset, ViewDataset):
+            dataset.batch_size = max_sentences if dataset is self.datasets.get(self.trained_on) else None
+        return super().get_batch_iterator(dataset, *args, max_sentences=max_sentences, **kwargs)
+
+    # -- the model -----------------------------------------------------------------------------------------------------
+
+    def build_model(self, model_cfg: Any, from_checkpoint: bool = False):
+        model = super().build_model(model_cfg, from_checkpoint)
+        if not from_checkpoint and model_cfg.get("centroids"):
+            self.use_centroids(model, model_cfg.centroids)
+        return model
+
+    def use_centroids(self, model: SsrlSpeaker, file: str) -> None:
+        """Raise UserError if there is another number of clusters, or if they have another width."""
+        centroids = torch.from_numpy(KMeans.load(file).centroids)
+        expected = (model.cfg.n_clusters, model.cfg.embedding_dim)
+        if tuple(centroids.shape) != expected:
+            raise UserError(
+                f"model.centroids={file}: has {centroids.shape[0]} clusters of width {centroids.shape[1]}, but the "
+                f"labels have {expected[0]} clusters and embeddings the width {expected[1]}; give the file that the "
+                "labels were made with"
+            )
+        model.use_centroids(centroids)
+
+    def check_needs(self, objective: type[Objective], model: str) -> None:
+        needs = objective.needs
+        if needs.windows or needs.labels or needs.views < 2:
+            raise UserError(f"model={model}: task={self.name} cannot train it; use task=dinosr_pretraining")
+        check_view_number(self.cfg, needs, model, "crop2+augment/crop6+peak")
+        if needs.utterance_labels and not self.cfg.labels:
+            raise UserError(
+                f"task.labels: not given, but model={model} learns from clusters of utterances; add "
+                "task.labels=clusters, the extension of the file with the first ones"
+            )
+        if not needs.utterance_labels:
+            require_defaults(self.cfg, PseudoLabelConfig, f"model={model} learns without labels; remove it")
+
+    def label_sizes(self) -> list[int]:
+        if not self.cfg.labels:
+            return []
+        return [count_classes(Path(self.cfg.data), str(self.cfg.labels))]
+
+    # -- an epoch ------------------------------------------------------------------------------------------------------
+
+    def begin_epoch(self, epoch: int, model: torch.nn.Module):
+        """Finish the epoch before, if that has not been done."""
+        super().begin_epoch(epoch, model)
+        self.epoch = epoch
+        if self.pseudo is None or self.pseudo.epoch >= epoch - 1:
+            return
+        figures = self.pseudo.finish_epoch(epoch - 1)
+        logger.info(f"labels after epoch {epoch - 1}: {figures}")
+        for name, value in figures.items():
+            metrics.log_scalar(name, value, round=4)
+        if rank() == 0:
+            lines = {f"epoch{epoch - 1}.{self.cfg.labels}": map(str, self.pseudo.labels.tolist())}
+            write_files(Path(self.cfg.save_dir, "labels"), lines, "checkpoint.save_dir")
+
+    def state_dict(self) -> dict[str, Any]:
+        """fairseq's, with the pseudo-labels of this moment."""
+        return super().state_dict() | ({} if self.pseudo is None else {STATE: self.pseudo.state_dict()})
+
+    # -- an update -----------------------------------------------------------------------------------------------------
+
+    def begin_update(self, model: Objective):
+        self.assignments.clear()
+        super().begin_update(model)
+
+    def train_step(self, sample, model, criterion, optimizer, update_num: int, ignore_grad: bool = False):
+        """fairseq's, with the labels of the utterances; notes what the teacher assigns to them."""
+        result = super().train_step(self.with_labels(sample), model, criterion, optimizer, update_num, ignore_grad)
+        assignment = getattr(model, "assignment", None)
+        if assignment is not None and not ignore_grad:
+            self.assignments.append(assignment)
+        return result
+
+    def with_labels(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """The batch with the labels of its utterances among the inputs of the model."""
+        if self.pseudo is None:
+            return sample
+        rows, device = torch.as_tensor(sample["numbers"]), sample["net_input"]["source"][0].device
+        inputs = {
+            "labels": self.pseudo.labels[rows].to(device, non_blocking=True),
+            "weights": self.pseudo.weights[rows],
+            "removed": self.pseudo.removed.to(device, non_blocking=True),
+            "teacher_active": self.pseudo.teacher_active(self.epoch),
+        }
+        return {**sample, "net_input": {**sample["net_input"], **inputs}}
+
+    def optimizer_step(self, optimizer, model, update_num):
+        super().optimizer_step(optimizer, model, update_num)
+        if self.pseudo is not None and self.pseudo.teacher_active(self.epoch):
+            self.pseudo.observe(*gather_observations(*self.observations()))
+
+    def observations(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of this rank's utterances in this update: their numbers, the clusters assigned to them, and the losses."""
+        assert self.pseudo is not None
+        rows, labels, losses = [torch.zeros(0, dtype=torch.long)], [torch.zeros(0, dtype=torch.long)], [torch.zeros(0)]
+        for utterances, logits in self.assignments:
+            logits = logits.cpu()  # (B, K)
+            assigned = logits.argmax(1)
+            rows.append(utterances)
+            labels.append(assigned)
+            losses.append(
+                F.cross_entropy(logits, self.pseudo.voted(utterances, assigned, self.epoch), reduction="none")
+            )
+        return torch.cat(rows), torch.cat(labels), torch.cat(losses)
