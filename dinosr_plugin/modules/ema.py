@@ -79,7 +79,7 @@ class EmaTeacher(nn.Module):
         self._write_model()
 
     def load_(self, state_dict: dict[str, Any], key: str, missing_keys: list[str], error_msgs: list[str]):
-        """``restore_`` from the entry ``key`` of a state dict, which is removed; as torch's ``_load_from_state_dict``."""
+        """``restore_`` from the entry ``key``, which is removed; arguments as of torch's ``_load_from_state_dict``."""
         average = state_dict.pop(key, None)
         if average is None:
             missing_keys.append(key)
