@@ -450,6 +450,5 @@ def test_clusters_become_speakers():
         nmi.append(metrics.normalized_mutual_info_score(speakers, pseudo.labels))
         weights.append(figures["mean_weight"])
     assert clusters[:5] == [CLUSTERS] * 5 and nmi[:5] == [nmi[0]] * 5  # labels are fixed
-    print(clusters, [round(float(x), 3) for x in nmi])
     assert SPEAKERS - 2 <= clusters[-1] <= SPEAKERS + 3 and nmi[-1] > nmi[0] + 0.015
     assert weights[:2] == [1, 1] and all(0 < weight < 1 for weight in weights[2:])
