@@ -295,7 +295,11 @@ OPTIONAL = {  # distribution -> package
 
 def test_all_optional_packages_are_checked():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    used = [requirement for name in ("synth", "perturb", "decode", "bpe", "report") for requirement in extras[name]]
+    used = [
+        requirement
+        for name in ("synth", "perturb", "decode", "bpe", "report", "speaker")
+        for requirement in extras[name]
+    ]
     assert {re.match(r"[\w-]+", requirement)[0] for requirement in used} == set(OPTIONAL)
 
 

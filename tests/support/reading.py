@@ -16,6 +16,7 @@ from dinosr_plugin.data.corpora.librispeech import librispeech_splits
 from dinosr_plugin.data.noise import Noise
 from dinosr_plugin.data.perturbation.f0 import read_table
 from dinosr_plugin.data.synth.corpus import _finished
+from dinosr_plugin.data.utterance_labels import read_utterance_labels
 from dinosr_plugin.data.windows import read_window
 from dinosr_plugin.decoding import ngram, search, transcribe
 from dinosr_plugin.decoding.emissions import EmissionReader
@@ -111,6 +112,9 @@ READERS = {
     "dictionary of labels": Reader("dict.km.txt", TEXT, lambda folder: labels.count_classes(folder, "km")),
     "labels": Reader(
         "train.km", TEXT, lambda folder: labels.read_labels(folder / "train.km", 4, [16000, 8000, 12000], 50)
+    ),
+    "labels of utterances": Reader(
+        "train.cluster", TEXT, lambda folder: read_utterance_labels(folder / "train.cluster", 3)
     ),
     "labels of letters": Reader("train.ltr", TEXT, lambda folder: validate_labels(folder / "train.tsv", "ltr", 3)),
     "dictionary of clusters": Reader("dict.km.txt", TEXT, lambda folder: new_dictionary(folder / "train.km", 4)),

@@ -38,6 +38,7 @@ def write_valid_files(folder: Path) -> None:
     write_recogniser(folder)
     command("manifest", "folder", folder / "corpus", "--out", folder, "--valid-share", 0, "--bpe", 12)
     write_phones(folder / "phones.tsv")
+    (folder / "train.cluster").write_text("0\n1\n1\n")
     (folder / "f0_ranges.tsv").write_text("anna\t100\t400\nben\t75\t250\n")
     train_stage("pretraining", folder, ["optimization.max_update=4"]).rename(folder / "dinosr.pt")
     shutil.rmtree(folder / "pretraining")
