@@ -10,6 +10,7 @@ from ..data.noise import Noise
 from ..data.perturbation.f0 import ranges_of
 from ..data.perturbation.praat import require_parselmouth
 from ..data.perturbation.voice import PRAAT, Voice
+from ..data.recordings import Recordings
 from ..data.views import ViewDataset
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ def view_dataset(cfg: Any, utterances: SpeechDataset, normalize: bool, training:
         return Voice(ranges, str(cfg.perturb_by), training, utterances.name)
 
     def noise() -> Noise:
-        return Noise(Path(cfg.noise), *cfg.noise_snr, utterances.skip_bad_audio, utterances.max_bad_files)
+        recordings = Recordings.read(Path(cfg.noise), utterances.skip_bad_audio, utterances.max_bad_files)
+        return Noise(recordings, *cfg.noise_snr)
 
     views = make_views(cfg.views, voice, noise, training)
     return ViewDataset(utterances, views, cfg.seed, normalize, moving=training)
