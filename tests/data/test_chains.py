@@ -28,7 +28,7 @@ def test_views_are_parsed():
 def test_unknown_names_are_refused(text, name):
     with pytest.raises(UserError) as refused:
         parse_views(text)
-    known = "clean, voice, equalizer, perturb, noise, joined by +"
+    known = "clean, crop2 (seconds), voice, equalizer, perturb, noise, augment, peak, joined by +"
     assert str(refused.value).startswith(f"task.views={text}: {name!r} is not a transform; give a chain of {known}")
 
 
@@ -41,13 +41,13 @@ def test_clipping_limits_samples():
 def test_voices_are_made_once_and_only_if_a_view_has_them():
     made = []
     voice = lambda: made.append("voice") or made[-1]
-    assert make_views("clean/equalizer", voice, pytest.fail) == [[], [Equalizer(), clip]] and not made
-    views = make_views("voice/perturb", voice, pytest.fail)
+    assert make_views("clean/equalizer", voice, pytest.fail, pytest.fail) == [[], [Equalizer(), clip]] and not made
+    views = make_views("voice/perturb", voice, pytest.fail, pytest.fail)
     assert views == [["voice", clip], ["voice", Equalizer(), clip]] and made == ["voice"]
 
 
 def test_the_equaliser_is_followed_by_a_limit():
-    clean, equalized = make_views("clean/equalizer", pytest.fail, pytest.fail)
+    clean, equalized = make_views("clean/equalizer", pytest.fail, pytest.fail, pytest.fail)
     assert clean == [] and isinstance(equalized[0], Equalizer) and equalized[1:] == [clip]
     wave = np.array([-3, -0.5, 0.25, 1.5], np.float32)
     wave.flags.writeable = False

@@ -130,9 +130,9 @@ def test_noise_is_read_once_for_all_views(manifest):
         made.append(Noise(Recordings.read(manifest), 0, 0))
         return made[-1]
 
-    first, second = make_views("noise/equalizer+noise", pytest.fail, noise)
+    first, second = make_views("noise/equalizer+noise", pytest.fail, noise, pytest.fail)
     assert len(made) == 1 and first == made and second[-1] is made[0] and len(second) == 3
-    assert make_views("clean/equalizer", pytest.fail, pytest.fail)[0] == []
+    assert make_views("clean/equalizer", pytest.fail, pytest.fail, pytest.fail)[0] == []
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def test_noise_is_read_once_for_all_views(manifest):
             {"views": "clean/equalizer", "noise": "a.tsv"},
             "task.noise=a.tsv: task.views=clean/equalizer does not use it",
         ),
-        ({"noise": "a.tsv"}, "task.noise=a.tsv: task.views does not use it; add noise to a view, or remove it"),
+        ({"noise": "a.tsv"}, "task.noise=a.tsv: task.views does not use it; add noise or augment to a view"),
         ({"views": "noise", "noise": "a.tsv", "noise_snr": [5.0]}, r"task.noise_snr=\[5.0\]: give two ratios in dB"),
         ({"views": "noise", "noise": "a.tsv", "noise_snr": [5.0, 1.0]}, r"task.noise_snr=\[5.0, 1.0\]: give two"),
     ],
