@@ -62,8 +62,8 @@ class ViewDataset(BaseWrapperDataset):
     Items, sizes, order, batches, the handling of bad files and the reading of crops are those of ``dataset``. Views are
     made by ``collater``, that is in the loader's workers, from the waveforms that a batch of ``dataset`` contains. An
     utterance longer than ``max_sample_size`` is cropped first, to the same part for all views, so that views whose
-    transforms keep the length match frame by frame. Views that are crops of the whole utterance are made without
-    ``max_sample_size``.
+    transforms keep the length match frame by frame. Views that are crops of the whole utterance (``data.crops``) are
+    made without ``max_sample_size``.
 
     ``normalize`` of ``dataset`` applies to the utterance before the transforms, that of the views to each view after
     them. ``max_tokens`` counts the samples of utterances, not of views. Frame labels belong to the utterance before the

@@ -4,6 +4,7 @@ A task's config inherits the mixins that it supports, before one of fairseq's co
 settings of a group that the chosen objective cannot use.
 """
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, List, Optional
 
@@ -11,10 +12,10 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
 from ..data.audio import SAMPLE_RATE
-from ..data.chains import change_voices, contain_noise, parse_views
+from ..data.chains import AUGMENT, CLEAN, NOISE, change_voices, contain, find_crops, parse_views
 from ..errors import UserError, setting
 from ..models.objective import DataNeeds, Objective
-from ..ranges import COUNT, COUNT_OR_0, Range
+from ..ranges import COUNT, COUNT_OR_0, SHARE, Range
 
 
 @dataclass
@@ -48,7 +49,7 @@ class BadFilesConfig(FairseqDataclass):
         metadata={
             "help": "leave out files that cannot be read, are not mono at sample_rate, differ in length from the "
             "manifest or contain NaN, and log their number and the first names; false: stop at the first one and name "
-            "it. A recording of task.noise that cannot be used is replaced by the next one"
+            "it. A recording to be added that cannot be used is replaced by the next one of its manifest"
         },
     )
     max_bad_files: Optional[int] = field(
@@ -98,17 +99,71 @@ class SaveDirConfig(FairseqDataclass):
     )
 
 
+DECIBELS = Range(-100, 100)
+SHARE_OF = {"noise": 1, "music": 1, "babble": 1, "rooms": 0}  # manifest of recordings -> its place in augment_shares
+
+
 @dataclass
-class ViewConfig(SaveDirConfig):
+class AugmentConfig(FairseqDataclass):
+    """What ``augment`` in ``task.views`` does."""
+
+    augment_shares: List[float] = field(
+        default_factory=lambda: [1 / 3, 2 / 3, 0.0],
+        metadata={
+            "range": SHARE,
+            "help": "with augment in views: shares of the views with reverberation, with something added, and with "
+            "neither; SSRL: 1/3, 2/3, 0, its pre-training with DINO: 0.4, 0.4, 0.2",
+        },
+    )
+    augment_snr: List[float] = field(
+        default_factory=lambda: [0.0, 20.0],
+        metadata={
+            "range": DECIBELS,
+            "help": "with augment in views: lowest and highest signal-to-noise ratio in dB of what is added",
+        },
+    )
+    noise: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "with noise or augment in views: a manifest (.tsv) of the recordings that are added, such as "
+            "MUSAN; a random part of a random recording, repeated if it is shorter. null: with augment, generated "
+            "noise with a power proportional to 1/f^a, a between 0 and 2"
+        },
+    )
+    music: Optional[str] = field(
+        default=None,
+        metadata={"help": "with augment in views: a manifest of music; null: noise is added in its place"},
+    )
+    babble: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "with augment in views: a manifest of speech, from which one or 3 to 8 voices are added; null: the "
+            "other utterances of the split"
+        },
+    )
+    rooms: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "with augment in views: a manifest of room responses, such as RIRS_NOISES; null: simulated, noise "
+            "that decays exponentially after a direct path"
+        },
+    )
+
+
+@dataclass
+class ViewConfig(AugmentConfig, SaveDirConfig):
     """Transforms of the waveforms, and how many views of each utterance a batch has."""
 
     views: Optional[str] = field(
         default=None,
         metadata={
             "help": "transforms of each view, separated by /: clean (none), perturb (another voice: voice, then "
-            "equalizer), voice (formants and pitch), equalizer, noise (recordings of task.noise), or several of these "
-            "joined by +. Spin compares two: clean/perturb, with noise in R-Spin: noise/perturb+noise; other models "
-            "learn from one: perturb; null: from the waveforms as they are. Crops are cut first"
+            "equalizer), voice (formants and pitch), equalizer, noise (recordings of task.noise), crop2 (2 s, or "
+            "another number, from a random place; shorter utterances are repeated), augment (reverberation, or noise, "
+            "music and voices), peak (scaled to a peak of 1), or several of these joined by +, a crop first. Spin "
+            "compares two: clean/perturb, with noise in R-Spin: noise/perturb+noise; SSRL: crop2+augment/crop6+peak; "
+            "other models learn from one: perturb; null: from the waveforms as they are. Utterances are cropped to "
+            "max_sample_size first"
         },
     )
     perturb_by: ChoiceEnum(["praat", "resample"]) = field(
@@ -127,17 +182,10 @@ class ViewConfig(SaveDirConfig):
             "voices are low. null: with praat, measured from up to 30 s of each speaker; with resample, not known"
         },
     )
-    noise: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "with noise in views: a manifest (.tsv) of the recordings that are added, such as MUSAN; a random "
-            "part of a random recording, repeated if it is shorter"
-        },
-    )
     noise_snr: List[float] = field(
         default_factory=lambda: [-10.0, 10.0],
         metadata={
-            "range": Range(-100, 100),
+            "range": DECIBELS,
             "help": "with noise in views: lowest and highest signal-to-noise ratio in dB, over the utterance or crop",
         },
     )
@@ -227,6 +275,12 @@ def check_needs(cfg: Any, objective: type[Objective], model: str) -> None:
             "set it, to 20480 as in the papers"
         )
     check_view_number(cfg, needs, model, "clean/perturb" if needs.views == 2 else "perturb")
+    if (needs.labels or needs.views > 1) and find_crops(cfg.views or CLEAN):
+        what = "labels of frames" if needs.labels else "the frames of views"
+        raise UserError(
+            f"task.views={cfg.views}: a crop has other frames than its utterance, but model={model} compares {what}; "
+            "remove the crop, and set task.max_sample_size instead"
+        )
     if needs.labels and not cfg.labels:
         raise UserError(
             f"task.labels: not given, but model={model} predicts labels; add task.labels=km, the extension of the "
@@ -293,24 +347,54 @@ def check_views(cfg: Any) -> None:
             f"{setting('task.sample_rate', cfg.sample_rate)}: views are made of audio at {SAMPLE_RATE} Hz; convert "
             f"the files, or set {setting('task.views', 'null')}"
         )
-    check_noise(cfg)
+    check_crops(cfg)
+    check_shares(cfg)
+    check_recordings(cfg)
+    for name in ("noise_snr", "augment_snr"):
+        if len(cfg[name]) != 2 or cfg[name][0] > cfg[name][1]:
+            raise UserError(f"{setting(f'task.{name}', list(cfg[name]))}: give two ratios in dB, the lower one first")
 
 
-def check_noise(cfg: Any) -> None:
-    """Raise UserError for noise without recordings, recordings without use, and bounds in the wrong order."""
-    used = cfg.views is not None and contain_noise(cfg.views)
-    if used and not cfg.noise:
+def check_crops(cfg: Any) -> None:
+    """Raise UserError for a crop of a view that is longer than the crops of utterances."""
+    for name, samples in find_crops(cfg.views or CLEAN).items():
+        if cfg.max_sample_size is not None and cfg.max_sample_size < samples:
+            raise UserError(
+                f"{setting('task.max_sample_size', cfg.max_sample_size)}: utterances are cropped to it before {name}, "
+                f"which has {samples} samples; raise it, or set {setting('task.max_sample_size', 'null')}"
+            )
+
+
+def check_shares(cfg: Any) -> None:
+    """Raise UserError unless ``task.augment_shares`` are three shares of one whole."""
+    shares = list(cfg.augment_shares)
+    if len(shares) != 3 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
+        raise UserError(
+            f"{setting('task.augment_shares', shares)}: give three shares whose sum is 1, of reverberation, additive "
+            "noise and neither"
+        )
+
+
+def check_recordings(cfg: Any) -> None:
+    """Raise UserError for noise without recordings, and for recordings that no view uses."""
+    views = cfg.views or CLEAN
+    if contain(views, NOISE) and not cfg.noise:
         raise UserError(
             f"{setting('task.views', cfg.views)}: adds noise, but {setting('task.noise')} is not given; set it to a "
             "manifest of recordings of noise"
         )
-    if cfg.noise and not used:
-        raise UserError(
-            f"{setting('task.noise', cfg.noise)}: {setting('task.views', cfg.views)} does not use it; add noise to a "
-            "view, or remove it"
-        )
-    if len(cfg.noise_snr) != 2 or cfg.noise_snr[0] > cfg.noise_snr[1]:
-        raise UserError(f"{setting('task.noise_snr', list(cfg.noise_snr))}: give two ratios in dB, the lower one first")
+    for name, share in SHARE_OF.items():
+        transforms = (NOISE, AUGMENT) if name == "noise" else (AUGMENT,)
+        if cfg[name] and not contain(views, *transforms):
+            raise UserError(
+                f"{setting(f'task.{name}', cfg[name])}: {setting('task.views', cfg.views)} does not use it; add "
+                f"{' or '.join(transforms)} to a view, or remove it"
+            )
+        if cfg[name] and cfg.augment_shares[share] == 0 and not (name == "noise" and contain(views, NOISE)):
+            raise UserError(
+                f"{setting(f'task.{name}', cfg[name])}: {setting('task.augment_shares', list(cfg.augment_shares))} "
+                f"does not use it; raise share number {share + 1}, or remove it"
+            )
 
 
 def refuse_with_windows(name: str, value: Any, reason: str, remedy: Any) -> None:

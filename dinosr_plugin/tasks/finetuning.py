@@ -19,7 +19,7 @@ from omegaconf import OmegaConf, open_dict
 from .. import compat
 from ..checkpoints.building import DoesNotFit, building
 from ..checkpoints.file import read_fairseq_checkpoint
-from ..data.chains import parse_views
+from ..data.chains import find_crops, parse_views
 from ..data.dataset import SpeechDataset, longest_utterance
 from ..data.fingerprint import fingerprint
 from ..decoding.words import symbol_kind
@@ -96,6 +96,10 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         if cfg.views is not None and len(parse_views(cfg.views)) > 1:
             raise UserError(
                 f"{setting('task.views', cfg.views)}: fine-tuning learns from one view; give one, such as perturb"
+            )
+        if cfg.views is not None and find_crops(cfg.views):
+            raise UserError(
+                f"{setting('task.views', cfg.views)}: the transcript would not match a crop; give a view without one"
             )
         self.trained_on = None  # name of the training split
         self.data_digests: dict[str, Any] = {}  # of the training split

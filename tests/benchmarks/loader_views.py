@@ -4,7 +4,7 @@ import argparse
 import resource
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,16 @@ from fairseq.trainer import Trainer
 from updates import composed
 
 from dinosr_plugin.data.audio import read_wave
-from dinosr_plugin.data.chains import NOISE, make_views, parse_views
+from dinosr_plugin.data.augmentation.augment import Augment, coloured_noise
+from dinosr_plugin.data.augmentation.rooms import simulated_response
+from dinosr_plugin.data.chains import NOISE, change_voices, make_views, parse_views
 from dinosr_plugin.data.dataset import SpeechDataset
 from dinosr_plugin.data.perturbation import praat
 from dinosr_plugin.data.perturbation.f0 import ranges_of
 from dinosr_plugin.data.perturbation.voice import PRAAT, RESAMPLE, Voice
+from dinosr_plugin.data.recordings import OtherUtterances
 from dinosr_plugin.data.views import Transform
+from dinosr_plugin.tasks.config import AugmentConfig
 
 RATE = 16000
 SPEEDS = [
@@ -42,43 +46,53 @@ def cpu_seconds() -> float:
 
 
 def speeds(manifest: Path, chains: Sequence[str], crop: int, rounds: int) -> list[dict]:
-    """A row for each chain and way of changing voices; the waveforms are in memory, the crops their beginnings."""
+    """A row for each chain and way of changing voices; the waveforms are in memory, the crops their beginnings.
+
+    ``augment`` has its built-in sources, and reads the babble from the files.
+    """
     data, rows = SpeechDataset(str(manifest), RATE), []
     waves = [read_wave(data.path(row), int(data.sizes[row]))[:crop] for row in range(len(data))]
-    seconds = sum(map(len, waves)) / RATE
     with tempfile.TemporaryDirectory() as folder:
         for by in (PRAAT, RESAMPLE):
-            ranges = ranges_of(data, None, folder, by == PRAAT)
-            for chain in chains:
+            voiced = [chain for chain in chains if change_voices(chain)]
+            ranges = ranges_of(data, None, folder, by == PRAAT) if voiced else None
+            for chain in voiced:
                 voice = Voice(ranges, by)
-                (view,) = make_views(chain, lambda voice=voice: voice, no_noise)
-                timed = [once(view, waves, seed) for seed in range(rounds)]
-                cores = sorted(seconds / cpu for cpu, _ in timed)
-                wall = sorted(seconds / elapsed for _, elapsed in timed)
-                rows.append(
-                    {
-                        "by": by,
-                        "chain": chain,
-                        "core": float(np.median(cores)),
-                        "least": cores[0],
-                        "most": cores[-1],
-                        "wall": float(np.median(wall)),
-                        "unchanged": voice.unchanged / (rounds * len(waves)),
-                    }
-                )
+                row = speed(chain, waves, rounds, lambda voice=voice: voice, data)
+                rows.append({"by": by, **row, "unchanged": voice.unchanged / (rounds * len(waves))})
+    for chain in chains:
+        if not change_voices(chain):
+            rows.append({"by": "-", **speed(chain, waves, rounds, not_measured, data), "unchanged": None})
     return rows
 
 
-def once(view: Sequence, waves: Sequence[np.ndarray], seed: int) -> tuple[float, float]:
-    """Processor seconds and elapsed seconds of a view of all waveforms, with the start of Praat."""
+def speed(chain: str, waves: Sequence[np.ndarray], rounds: int, voice: Callable, data: SpeechDataset) -> dict:
+    """Seconds of audio that a chain makes per second: median, least and most of the rounds."""
+
+    def augment() -> Augment:
+        defaults, others = AugmentConfig(), OtherUtterances(data)
+        sources = (coloured_noise, coloured_noise, others, simulated_response)
+        return Augment(*sources, defaults.augment_shares, *defaults.augment_snr)
+
+    (view,) = make_views(chain, voice, not_measured, augment)
+    timed = [once(view, waves, seed) for seed in range(rounds)]
+    cores = sorted(seconds / cpu for seconds, cpu, _ in timed)
+    wall = [seconds / elapsed for seconds, _, elapsed in timed]
+    core, elapsed = float(np.median(cores)), float(np.median(wall))
+    return {"chain": chain, "core": core, "least": cores[0], "most": cores[-1], "wall": elapsed}
+
+
+def once(view: Sequence, waves: Sequence[np.ndarray], seed: int) -> tuple[float, float, float]:
+    """Views of all waveforms: their seconds, processor seconds and elapsed seconds, with the start of Praat."""
     praat.close()  # the time of a child counts when it has ended
-    cpu, began = cpu_seconds(), time.perf_counter()
+    cpu, began, samples = cpu_seconds(), time.perf_counter(), 0
     for row, wave in enumerate(waves):
         rng = np.random.default_rng([seed, row])
         for transform in view:
             wave = transform(wave, rng, row)
+        samples += len(wave)
     praat.close()
-    return cpu_seconds() - cpu, time.perf_counter() - began
+    return samples / RATE, cpu_seconds() - cpu, time.perf_counter() - began
 
 
 def spin_trainer(manifest: Path, workers: int, cpu: bool, views: str, start_from: Path | None, save_dir: str):
@@ -105,5 +119,5 @@ def chain_of_transforms(text: str) -> str:
     return text
 
 
-def no_noise() -> Transform:
-    raise AssertionError("chain_of_transforms refuses noise")
+def not_measured() -> Transform:
+    raise AssertionError("chain_of_transforms refuses noise, and this chain has no voice")

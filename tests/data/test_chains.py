@@ -7,7 +7,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from dinosr_plugin.data.chains import change_voices, clip, make_views, parse_views
+from dinosr_plugin.data.augmentation.augment import peak
+from dinosr_plugin.data.chains import change_voices, clip, find_crops, make_views, parse_views
+from dinosr_plugin.data.crops import Crop
 from dinosr_plugin.data.perturbation import praat
 from dinosr_plugin.data.perturbation.equalizer import Equalizer
 from dinosr_plugin.errors import UserError
@@ -28,8 +30,39 @@ def test_views_are_parsed():
 def test_unknown_names_are_refused(text, name):
     with pytest.raises(UserError) as refused:
         parse_views(text)
-    known = "clean, voice, equalizer, perturb, noise, joined by +"
+    known = "clean, crop2 (seconds), voice, equalizer, perturb, noise, augment, peak, joined by +"
     assert str(refused.value).startswith(f"task.views={text}: {name!r} is not a transform; give a chain of {known}")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["crop", "crop0", "crop0.0", "crop-2", "cropnan", "cropinf", "crop1e1", "crop2s", "crop601", "crop.", "crop_2"],
+)
+def test_crops_need_a_number_of_seconds(name):
+    with pytest.raises(UserError) as refused:
+        parse_views(f"{name}+augment/clean")
+    message = f"{name!r}: give the seconds of the crop, above 0 and at most 600, such as crop2 or crop2.5"
+    assert str(refused.value) == f"task.views={name}+augment/clean: {message}"
+
+
+@pytest.mark.parametrize("text, name", [("augment+crop2", "crop2"), ("clean/crop2+crop1", "crop1")])
+def test_a_crop_comes_first(text, name):
+    with pytest.raises(UserError) as refused:
+        parse_views(text)
+    assert str(refused.value) == f"task.views={text}: {name} must be the first of its chain, such as {name}+augment"
+
+
+def test_crops_and_augmentation():
+    made = []
+    augment = lambda: made.append("augment") or made[-1]
+    views = make_views("crop2+augment/crop2.5+augment+equalizer/crop0.00001+peak", pytest.fail, pytest.fail, augment)
+    assert views == [
+        [Crop(32000), "augment"],
+        [Crop(40000), "augment", Equalizer(), clip],
+        [Crop(1), peak],
+    ]
+    assert made == ["augment"]
+    assert find_crops("crop2+augment/crop6/clean/crop2") == {"crop2": 32000, "crop6": 96000}
 
 
 def test_clipping_limits_samples():
@@ -41,13 +74,13 @@ def test_clipping_limits_samples():
 def test_voices_are_made_once_and_only_if_a_view_has_them():
     made = []
     voice = lambda: made.append("voice") or made[-1]
-    assert make_views("clean/equalizer", voice, pytest.fail) == [[], [Equalizer(), clip]] and not made
-    views = make_views("voice/perturb", voice, pytest.fail)
+    assert make_views("clean/equalizer", voice, pytest.fail, pytest.fail) == [[], [Equalizer(), clip]] and not made
+    views = make_views("voice/perturb", voice, pytest.fail, pytest.fail)
     assert views == [["voice", clip], ["voice", Equalizer(), clip]] and made == ["voice"]
 
 
 def test_the_equaliser_is_followed_by_a_limit():
-    clean, equalized = make_views("clean/equalizer", pytest.fail, pytest.fail)
+    clean, equalized = make_views("clean/equalizer", pytest.fail, pytest.fail, pytest.fail)
     assert clean == [] and isinstance(equalized[0], Equalizer) and equalized[1:] == [clip]
     wave = np.array([-3, -0.5, 0.25, 1.5], np.float32)
     wave.flags.writeable = False

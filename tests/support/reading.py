@@ -13,8 +13,8 @@ from dinosr_plugin.data import audio, bpe, conversion, labels, manifest
 from dinosr_plugin.data.check import check_manifest, validate_labels
 from dinosr_plugin.data.corpora.folder import folder_splits
 from dinosr_plugin.data.corpora.librispeech import librispeech_splits
-from dinosr_plugin.data.noise import Noise
 from dinosr_plugin.data.perturbation.f0 import read_table
+from dinosr_plugin.data.recordings import Recordings
 from dinosr_plugin.data.synth.corpus import _finished
 from dinosr_plugin.data.utterance_labels import read_utterance_labels
 from dinosr_plugin.data.windows import read_window
@@ -137,8 +137,8 @@ READERS = {
     ),
     "pieces": Reader("bpe.model", BINARY, transcripts_with_pieces),
     "pieces of units": Reader("pieces.ap.model", BINARY, lambda folder: PieceModel.read(folder / "pieces.ap.model")),
-    "manifest of noise": Reader("train.tsv", TEXT, lambda folder: Noise(folder / "train.tsv", 0, 0)),
-    "noise": Reader(WAV, BINARY, lambda folder: Noise(folder / "train.tsv", 0, 0).usable_part(0, 0.0, 20000)),
+    "manifest of noise": Reader("train.tsv", TEXT, lambda folder: Recordings.read(folder / "train.tsv")),
+    "noise": Reader(WAV, BINARY, lambda folder: Recordings.read(folder / "train.tsv").part(0, 0.0, 20000)),
     "ranges of F0": Reader("f0_ranges.tsv", TEXT, lambda folder: read_table(folder / "f0_ranges.tsv")),
     "header": Reader(WAV, BINARY, lambda folder: audio.read_header(folder / WAV)),
     "samples": Reader(WAV, BINARY, lambda folder: audio.read_sound(folder / WAV)),

@@ -85,7 +85,7 @@ def test_without_a_known_range_every_other_voice_counts_as_low():
 def test_views_of_other_splits_have_no_equaliser():
     wave = synthetic(120.0)
     training, other = (
-        make_views("clean/perturb/equalizer", lambda: Voice(RANGES, "resample"), pytest.fail, training)
+        make_views("clean/perturb/equalizer", lambda: Voice(RANGES, "resample"), pytest.fail, pytest.fail, training)
         for training in (True, False)
     )
     assert [len(view) for view in training] == [0, 3, 2] and [len(view) for view in other] == [0, 2, 1]
@@ -98,7 +98,7 @@ def test_views_of_other_splits_have_no_equaliser():
 @pytest.mark.parametrize("by", ["praat", "resample"])
 @pytest.mark.parametrize("seed", range(4))
 def test_length_and_type_are_kept_and_the_chain_stays_within_1(by, seed):
-    (chain,) = make_views("perturb", lambda: Voice(RANGES, by), pytest.fail)
+    (chain,) = make_views("perturb", lambda: Voice(RANGES, by), pytest.fail, pytest.fail)
     wave = 2.4 * synthetic(150.0, samples=RATE + 37 * seed)
     wave.flags.writeable = False
     generator, changed = rng(seed), wave
@@ -110,7 +110,7 @@ def test_length_and_type_are_kept_and_the_chain_stays_within_1(by, seed):
 
 def test_the_chain_is_voice_then_equaliser_then_clipping():
     wave, generator = synthetic(150.0), rng(4)
-    (chain,) = make_views("perturb", lambda: Voice(RANGES), pytest.fail)
+    (chain,) = make_views("perturb", lambda: Voice(RANGES), pytest.fail, pytest.fail)
     expected = Voice(RANGES)(wave, generator, 0)
     expected = np.clip(equalize(expected, *draw_bands(generator)), -1, 1)
     found, generator = wave, rng(4)
@@ -142,7 +142,7 @@ def test_a_sound_without_a_voice_is_equalised_and_clipped_only(kind, caplog):
     wave, generator = FAILING[kind], rng(1)
     draw(generator), draw_seed(generator)
     expected = np.clip(equalize(wave, *draw_bands(generator)), -1, 1)
-    (chain,) = make_views("perturb", lambda: Voice(RANGES, name="a/{}.flac".format), pytest.fail)
+    (chain,) = make_views("perturb", lambda: Voice(RANGES, name="a/{}.flac".format), pytest.fail, pytest.fail)
     found, generator = wave, rng(1)
     for transform in chain:
         found = transform(found, generator, 0)
