@@ -24,6 +24,7 @@ from fairseq.data import BaseWrapperDataset, FairseqDataset
 from torch import Tensor
 
 from ..errors import UserError
+from .crops import Crop
 
 
 class Transform(Protocol):
@@ -69,6 +70,15 @@ class ViewDataset(BaseWrapperDataset):
     them. ``max_tokens`` counts the samples of utterances, not of views. Frame labels belong to the utterance before the
     transforms.
 
+    If all views begin with a crop, the length of an utterance has no influence on a batch: then batches consist of
+    random utterances, others in every epoch unless ``dataset.fixed_batches``, and ``max_tokens`` counts the samples of
+    all crops.
+
+    Attributes:
+        crop_samples: the samples of all crops of an utterance together; None: a view is not a crop.
+        batch_size: with ``crop_samples``, leave out so many random utterances that the others fill batches of this
+            number, unless there are fewer than it; None: leave out none.
+
     Args:
         dataset: a ``SpeechDataset`` with ``pad``, a ``WindowDataset``, or any fairseq dataset whose batches contain
             ``id`` and ``net_input`` with ``source`` (B, T) and, if waveforms are padded, ``padding_mask`` (B, T). An
@@ -99,6 +109,9 @@ class ViewDataset(BaseWrapperDataset):
         self.seed = seed
         self.normalize = normalize
         self.moving = moving
+        crops = [view[0].samples for view in views if view and isinstance(view[0], Crop)]
+        self.crop_samples = sum(crops) if len(crops) == len(views) else None
+        self.batch_size: int | None = None
         # In shared memory because fairseq keeps the loader's worker processes from epoch to epoch.
         self.epoch = torch.ones((), dtype=torch.long).share_memory_()
 
@@ -112,8 +125,23 @@ class ViewDataset(BaseWrapperDataset):
         read_together = getattr(self.dataset, "__getitems__", None)
         return read_together(indices) if read_together else [self.dataset[index] for index in indices]
 
+    def num_tokens(self, index: int) -> int:
+        return self.crop_samples or self.dataset.num_tokens(index)
+
     def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
-        return self.dataset.num_tokens_vec(indices)
+        return np.full(len(indices), self.crop_samples) if self.crop_samples else self.dataset.num_tokens_vec(indices)
+
+    def batch_by_size(self, *args, **kwargs):
+        return FairseqDataset.batch_by_size(self if self.crop_samples else self.dataset, *args, **kwargs)
+
+    def ordered_indices(self) -> np.ndarray:
+        """As ``dataset``; of views that are crops, in random order, which fairseq seeds for each epoch."""
+        if self.crop_samples is None:
+            return self.dataset.ordered_indices()
+        fixed = getattr(self.dataset, "fixed_batches", False)
+        rng = np.random.default_rng(self.seed) if fixed else np.random
+        order = rng.permutation(len(self))
+        return order[: len(order) - len(order) % self.batch_size] if self.batch_size in range(1, len(order)) else order
 
     @property
     def skipped_indices(self) -> set[int]:

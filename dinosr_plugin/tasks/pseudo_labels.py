@@ -45,6 +45,7 @@ class PseudoLabels:
         tie_rule: which of several equally frequent labels wins: that which occurs latest in the queue ("newest"), or
             that which occurs first ("oldest", as in the released code with Python 3.8 or later).
         seed: of the mixture of losses.
+        weighted: weights come from this mixture; otherwise they are always 1.
 
     Attributes:
         labels: (N,) int64, the current labels.
@@ -70,11 +71,13 @@ class PseudoLabels:
         update_freq: int = 1,
         tie_rule: str = "newest",
         seed: int = 0,
+        weighted: bool = True,
     ):
         require_scikit_learn()
         if tie_rule not in TIE_RULES:
             raise ValueError(f"tie_rule={tie_rule}: must be one of {TIE_RULES}")
         self.fixed_epochs, self.update_freq, self.tie_rule, self.seed = fixed_epochs, update_freq, tie_rule, seed
+        self.weighted = weighted
         self.labels = labels.long().clone()
         self.queue = torch.full((len(labels), queue_length), -1, device=labels.device)
         copies = queue_length // 2
@@ -144,7 +147,7 @@ class PseudoLabels:
             votes = most_frequent(self.queue, self.tie_rule)
             self.labels = torch.where(votes >= 0, votes, self.labels)  # a queue of length 1 may be empty
             self.removed = self.initial & ~clusters_in_use(self.labels, len(self.initial))
-        if seen.any():
+        if self.weighted and seen.any():
             self.weights[seen] = self.fit_weights(self.seen_loss[seen])
         self.seen_label.fill_(-1)
         self.seen_loss.fill_(torch.nan)
