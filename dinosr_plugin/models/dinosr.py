@@ -21,8 +21,9 @@ from ..modules.codebook_figures import codebook_sums
 from ..modules.ema import EmaTeacher, annealed_decay
 from ..modules.instance_norm import instance_norm
 from ..ranges import COUNT_OR_0, COUNT_OR_NEVER, LAYERS, SHARE, WEIGHT, Range, check_ranges
-from .encoder import Encoder, Trunk, TrunkConfig
+from .encoder import Encoder, TrunkConfig
 from .objective import Output
+from .trunk import Trunk
 
 logger = logging.getLogger(__name__)
 

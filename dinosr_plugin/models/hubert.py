@@ -21,8 +21,9 @@ from ..errors import UserError
 from ..modules.codebook_figures import codebook_sums
 from ..modules.frame_labels import labels_of_frames
 from ..ranges import LABELS, WEIGHT, WIDTH, Range, check_ranges
-from .encoder import FrameMasks, Trunk, TrunkConfig
+from .encoder import TrunkConfig
 from .objective import DataNeeds, Output, fill_num_classes
+from .trunk import FrameMasks, Trunk
 
 logger = logging.getLogger(__name__)
 

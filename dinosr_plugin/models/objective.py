@@ -113,7 +113,7 @@ class Objective(BaseFairseqModel):
         """Take over the weights of another model, as far as the two have the same parts.
 
         Args:
-            source: a loaded model; of fairseq's models, the trunk as ``models.encoder.Trunk``.
+            source: a loaded model; of fairseq's models, the trunk as ``models.trunk.Trunk``.
             file: its checkpoint, for messages.
 
         Raises:

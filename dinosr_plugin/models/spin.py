@@ -23,8 +23,9 @@ from ..modules.codebook import distributed
 from ..modules.codebook_figures import codebook_sums
 from ..modules.sinkhorn import MAX_SCALE, sinkhorn
 from ..ranges import SHARE, WIDTH, Range, check_ranges
-from .encoder import Trunk, TrunkConfig, require_trunk, trunk_sizes
+from .encoder import TrunkConfig
 from .objective import DataNeeds, Output
+from .trunk import Trunk, require_trunk, trunk_sizes
 
 logger = logging.getLogger(__name__)
 
