@@ -3,6 +3,7 @@
 Parameter names are those of fairseq's wav2vec 2.0 and data2vec audio models, so that released checkpoints load.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,15 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..modules.conv_spec import parse_conv_layers
+from ..modules.ema import tensors_of
 from ..modules.fast.extractor import ConvExtractor
 from ..modules.frame_grid import TRUNK, FrameGrid
 from ..modules.log_mel import LogMel
 from ..modules.masking import row_generators, span_mask
 from .encoder import Encoder, TrunkConfig, check_trunk_config, positional_kernel
 from .objective import Objective, require_same_fields
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,37 @@ class FrameMasks:
     any_padding: bool
 
 
+@dataclass(frozen=True)
+class Heads:
+    """Parts of a model that only pre-training needs. Fine-tuning removes them.
+
+    Attributes:
+        names: the attributes of the model that hold them, modules or parameters.
+        fields: settings that determine their sizes and their meaning. A model takes them over only if these agree.
+        untrained: end of the warning if they do not, such as "projection and codebook start untrained".
+    """
+
+    names: tuple[str, ...]
+    fields: tuple[str, ...]
+    untrained: str
+
+    def are_in(self, model: "Trunk") -> bool:
+        """Whether the model declares these heads and they were not removed."""
+        return self in model.pretraining_heads and all(getattr(model, name) is not None for name in self.names)
+
+    def settings(self, model: "Trunk") -> dict[str, Any]:
+        """Name of a field -> its value."""
+        return {name: getattr(model.cfg, name) for name in self.fields}
+
+
 class Trunk(Objective):
-    """The trunk; a subclass adds an objective: its heads, its targets and its loss."""
+    """The trunk; a subclass adds an objective: its heads, its targets and its loss.
+
+    Attributes:
+        pretraining_heads: its groups of heads. Each is taken over as a whole.
+    """
+
+    pretraining_heads: tuple[Heads, ...] = ()
 
     # waveforms stay float32 in any precision of the model: compat.training.keep_waveforms_float32
     takes_float32 = True
@@ -86,15 +119,37 @@ class Trunk(Objective):
                 )
 
     def start_from(self, source: BaseFairseqModel, file: str) -> None:
-        """Take over front end, projection, mask embedding and encoder of another trunk of the same size."""
+        """Take over front end, projection, mask embedding and encoder of another trunk of the same size.
+
+        Heads that the source has too are taken over if their settings agree; else they start untrained, which is
+        logged.
+        """
         trunk = require_trunk(source, file, type(self).__name__)
         require_same_fields(file, trunk_sizes(trunk), trunk_sizes(self))
         for name in ("feature_extractor", "layer_norm", "post_extract_proj", "encoder"):
             self.get_submodule(name).load_state_dict(trunk.get_submodule(name).state_dict())
         self.mask_emb.data.copy_(trunk.mask_emb)
+        for heads in self.pretraining_heads:
+            if heads.are_in(trunk):
+                self.take_over_heads(heads, trunk, file)
+
+    def take_over_heads(self, heads: Heads, source: "Trunk", file: str) -> None:
+        """Copy the heads of ``source``, the model in the checkpoint ``file``, or log which settings differ."""
+        theirs, ours = heads.settings(source), heads.settings(self)
+        differing = ", ".join(f"model.{name}={value}" for name, value in theirs.items() if value != ours[name])
+        if differing:
+            logger.warning(f"{file}: was trained with {differing}, so that {heads.untrained}")
+            return
+        values = tensors_of(source)
+        for name, tensor in tensors_of(self).items():
+            if name.split(".")[0] in heads.names:
+                tensor.copy_(values[name])
 
     def structure(self) -> dict[str, Any]:
-        return trunk_sizes(self)
+        fields = trunk_sizes(self)
+        for heads in self.pretraining_heads:
+            fields |= heads.settings(self)
+        return fields
 
     # ---- frames --------------------------------------------------------------------------------------------------
 
@@ -202,6 +257,24 @@ class Trunk(Objective):
         padding = frame_padding if bool((sizes < x.size(1)).any()) else None
         x, layer_results = self.encoder(x, padding, layer)
         return {"x": x, "padding_mask": padding, "layer_results": layer_results}
+
+    # ---- fine-tuning ---------------------------------------------------------------------------------------------
+
+    def remove_pretraining_modules(self, last_layer: int | None = None) -> None:
+        """Remove the heads and the layers above ``last_layer``; all that is left can be trained."""
+        for heads in self.pretraining_heads:
+            for name in heads.names:
+                setattr(self, name, None)
+        self.requires_grad_(True)
+        if last_layer is not None:
+            self.encoder.layers = self.encoder.layers[: last_layer + 1]
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest):
+        # in fine-tuning: the pre-training checkpoint contains what was removed
+        removed = [name for heads in self.pretraining_heads for name in heads.names if getattr(self, name) is None]
+        for key in [key for key in state_dict if f"{key}.".startswith(tuple(f"{prefix}{name}." for name in removed))]:
+            del state_dict[key]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def require_trunk(source: BaseFairseqModel, file: str, model: str) -> Trunk:
