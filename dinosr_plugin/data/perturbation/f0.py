@@ -5,13 +5,17 @@ between wide limits; the floor is 0.75 times its first quartile, the ceiling 1.5
 Spin reads them from a file that is not public, and raises a floor of 50 Hz to 75.
 
 A table has a line ``speaker<TAB>floor<TAB>ceiling``, in Hz, for each speaker. Speakers are the folders of a manifest
-(``manifest.speaker_of``); equal names in several manifests are one speaker.
+(``manifest.speaker_of``); equal names in several manifests are one speaker. Lines that begin with ``#`` are comments. A
+table that was measured begins with one for each manifest:
+
+    # measured from data/train.tsv, utterances 3b0c...; files left out: anna/2.flac
 """
 
 import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -21,7 +25,7 @@ from tqdm import tqdm
 from ...errors import UserError, first_few
 from ...files import is_file, make_folder, output, read_lines, write_lines
 from ...files.locks import hold, lock_beside
-from ..audio import SAMPLE_RATE, AudioError, read_part
+from ..audio import SAMPLE_RATE, AudioError, read_part, with_retries
 from ..manifest import speaker_of
 from . import praat
 
@@ -49,11 +53,15 @@ REMEDY = "a line is speaker<TAB>floor<TAB>ceiling, in Hz; correct it, or set tas
 class Utterances(Protocol):
     """What is needed of a ``SpeechDataset``."""
 
+    manifest_path: str
     sizes: np.ndarray
+    bad: Any
 
     def name(self, index: int) -> str: ...
 
     def path(self, index: int) -> Path: ...
+
+    def refuse(self, index: int, error: AudioError) -> None: ...
 
 
 def is_low(floor: float, ceiling: float) -> bool:
@@ -90,13 +98,17 @@ def range_of(waves: Iterable[np.ndarray]) -> Range:
 
 
 def first_seconds(data: Utterances, rows: Sequence[int], rate: int = SAMPLE_RATE) -> Iterable[np.ndarray]:
-    """The first 30 s of these utterances; files that cannot be read are left out, training reports them."""
+    """The first 30 s of these utterances, (T,) float32 each.
+
+    A file that cannot be read is left out and counted, with ``task.skip_bad_audio``; otherwise it raises UserError.
+    """
     left = int(SECONDS * rate)
     for row in rows:
         samples = int(data.sizes[row])
         try:
-            wave = read_part(data.path(row), samples, 0, min(samples, left), rate)
-        except AudioError:
+            wave = with_retries(partial(read_part, data.path(row), samples, 0, min(samples, left), rate))
+        except AudioError as error:
+            data.refuse(row, error)
             continue
         yield wave
         left -= len(wave)
