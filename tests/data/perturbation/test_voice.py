@@ -158,7 +158,8 @@ def test_a_sound_on_which_praat_loops_is_equalised_and_clipped_only(worker_that,
     wave = synthetic(150.0)
     assert Voice(RANGES)(wave, rng(), 0) is wave
     assert (
-        "the voice of utterance 0 is not changed: Praat took more than 0.2 s of processor time (1 of 1 utt" in caplog.text
+        "the voice of utterance 0 is not changed: Praat took more than 0.2 s of processor time (1 of 1 utt"
+        in caplog.text
     )
 
 
