@@ -205,7 +205,7 @@ class CollapseConfig(FairseqDataclass):
             "range": COUNT,
             "help": "number of updates in a row, after which a codebook counts as collapsed, in which (nearly) all its "
             "frames have one code, or the prediction is the same for every frame; or, with Spin, in which its loss is "
-            "not below ln K, that of guessing",
+            "ln K, that of guessing",
         },
     )
 

@@ -18,8 +18,9 @@ ONE_CODE = 1.1
 SAME_PREDICTION = 0.01
 """Variance of the predictions, in units of 1 / V, below which they do not depend on the frame; untrained: about 0.3."""
 
-GUESSING = 0.99
-"""Cross-entropy, in units of ln V, above which a prediction is no better than guessing among equally frequent codes."""
+GUESSING = 0.02
+"""Distance of a cross-entropy from ln V, that of guessing among equally frequent codes, in units of ln V, below which
+nothing is learned. Early in a training the loss may be higher: predictions that are wrong and sure."""
 
 
 def describe(sums: dict[str, Tensor]) -> str:
@@ -62,14 +63,15 @@ class CollapseWatch:
         one_code = FIGURES["target_ppl"](sums) < ONE_CODE
         same = FIGURES["pred_variance"](sums) < SAME_PREDICTION / n_codes
         collapsed = one_code | same
-        guessing = (FIGURES["loss"](sums) > GUESSING * math.log(n_codes)) & (self.guessing_remedy is not None)
+        distance = (FIGURES["loss"](sums) / math.log(n_codes) - 1).abs()
+        guessing = (distance < GUESSING) & (self.guessing_remedy is not None)
         nothing_learned = ((collapsed | guessing) & (sums["frames"] > 0)).cpu()
         self.updates = torch.where(nothing_learned, (0 if self.updates is None else self.updates) + 1, 0)
         for k in (nothing_learned & (self.updates % self.patience == 0)).nonzero().flatten().tolist():
             what = "all frames have one code" if one_code[k] else "the prediction is the same for every frame"
             what, remedy = f"has collapsed ({what}", self.remedy
             if not collapsed[k]:
-                what = f"learns nothing (its loss is that of guessing, ln {n_codes} = {math.log(n_codes):.4g}, or more"
+                what = f"learns nothing (its loss is ln {n_codes} = {math.log(n_codes):.4g}, that of guessing"
                 remedy = self.guessing_remedy
             message = f"update {number}: codebook {k} {what}, for {self.updates[k]} updates); {remedy}"
             logger.warning(f"{message}. {describe(sums)}. Last batch: {', '.join(files)}")

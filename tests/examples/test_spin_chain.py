@@ -32,9 +32,13 @@ def test_the_whole_chain_and_again(tmp_path, commands):
     assert first.returncode == 0, first.stderr[-3000:]
     out = tmp_path / "out"
     assert [record["num_updates"] for record in read_training_log(out / "spin5.log")] == [1, 2, 3, 4]
+    names = {}
     for name in ("base5", "measured5"):
         rows = json.loads((out / name / "quality.json").read_text())["rows"]
-        print(rows)
+        assert all(row["n_codes"] == 5 and row["unit_abx_across"] >= 0 for row in rows)
+        names[name] = {row["name"] for row in rows}
+    assert {"MFCC", "layer 2", "projection"} <= names["base5"]
+    assert names["measured5"] == {*names["base5"], "codebook"}  # of the model after, not of the one before
     tables = first.stdout[first.stdout.index("== the model before") :]
     kept = {path: time for path, time in modification_times(out).items() if path.suffix in (".pt", ".npz", ".json")}
     again = run_chain(RUN, tmp_path, *FIELDS, path=commands, base=["base.pt"], CODES="5")

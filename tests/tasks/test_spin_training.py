@@ -283,19 +283,19 @@ def test_a_collapse_stops_the_run_with_a_remedy_that_fits(data, tmp_path, scores
         assert read_training_log(tmp_path / "log")[0]["loss"] == pytest.approx(loss, abs=0.01)
 
 
-def of_a_random_code(self, x):
-    """Scores that prefer a code that has nothing to do with the frame."""
+def at_random(self, x):
+    """Scores that have nothing to do with the frame: logits with a standard deviation of 0.15."""
     scores = self.project_frames(x) @ self.codebook.weight.t()
-    return scores * 0 + 0.1 * torch.randn(scores.shape, generator=torch.Generator().manual_seed(x.size(1)))
+    return scores * 0 + 0.015 * torch.randn(scores.shape, generator=torch.Generator().manual_seed(x.size(1)))
 
 
 def test_a_loss_that_stays_at_ln_k_stops_the_run(data, tmp_path):
     """Neither the codes nor the predictions have collapsed."""
     setting = ["task.on_collapse=stop", "task.collapse_patience=3"]
-    with mock.patch.object(Spin, "scores", of_a_random_code), pytest.raises(UserError) as error:
+    with mock.patch.object(Spin, "scores", at_random), pytest.raises(UserError) as error:
         spin(data, tmp_path / "run", 9, *setting)
     assert str(error.value) == (
-        "update 3: codebook 0 learns nothing (its loss is that of guessing, ln 8 = 2.079, or more, for 3 updates); "
+        "update 3: codebook 0 learns nothing (its loss is ln 8 = 2.079, that of guessing, for 3 updates); "
         "start from a trained model (model.start_from), or change the learning rate; stopped because of "
         "task.on_collapse=stop"
     )
