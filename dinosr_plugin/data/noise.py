@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ..errors import UserError
 from .audio import MONO_COPIES, AudioError, read_header, read_part, with_retries, wrong_format
@@ -33,7 +34,8 @@ class Noise:
         low, high: dB.
         skip_bad_audio: where the recording that was drawn cannot be used, take the next one of the manifest, and log
             it.
-        max_bad_files: maximum number of different recordings that a process skips; None: any number.
+        max_bad_files: maximum number of different recordings to skip, over all loader workers as in ``SpeechDataset``;
+            None: any number.
 
     Raises:
         UserError: the manifest cannot be read or is empty. Without ``skip_bad_audio``, the first recording cannot be
@@ -50,12 +52,14 @@ class Noise:
     ):
         self.manifest, self.low, self.high = manifest, low, high
         self.skip_bad_audio, self.max_bad_files = skip_bad_audio, max_bad_files
-        self.bad: set[int] = set()  # recordings that this process has found to be unusable
         self.root = read_root(manifest)
         self.names, self.samples = FileNames(), array("q")
         for _, name, samples in read_rows(manifest):
             self.names.append(name.encode())
             self.samples.append(samples)
+        self.logged = 0  # bad recordings that this process has seen first
+        # in shared memory: the loader's workers count together
+        self.bad = torch.zeros(len(self.samples), dtype=torch.bool).share_memory_()
         if not self.samples:
             raise UserError(f"{manifest}: {NO_ROWS}")
         if not skip_bad_audio:
@@ -83,14 +87,13 @@ class Noise:
         """Skip a recording, or raise UserError: as ``SpeechDataset`` does for speech."""
         if not self.skip_bad_audio:
             raise UserError(f"{self.path(recording)}: {error}; {self.advice}") from error
-        if recording in self.bad:
+        if self.bad[recording]:
             return
-        self.bad.add(recording)
-        count = len(self.bad)
-        if count <= NAMED or count % 100 == 0:
-            logger.warning(
-                f"skipped noise {self.path(recording)}: {error} ({count} bad recording(s) so far in this process)"
-            )
+        self.bad[recording] = True
+        self.logged += 1
+        count = int(self.bad.sum())
+        if self.logged <= NAMED or self.logged % 100 == 0:
+            logger.warning(f"skipped noise {self.path(recording)}: {error} ({count} bad recording(s) so far)")
         if self.max_bad_files is not None and count > self.max_bad_files:
             raise UserError(
                 f"task.max_bad_files={self.max_bad_files}: {count} recordings of task.noise={self.manifest} cannot be "
@@ -114,7 +117,7 @@ class Noise:
         start = int(place * (spare + 1 if spare >= 0 else samples))
         first, count = (start, length) if spare >= 0 else (0, samples)
         read = partial(read_part, path, samples, first, count)
-        wave = read() if recording in self.bad else with_retries(read)
+        wave = read() if self.bad[recording] else with_retries(read)
         return wave if spare >= 0 else np.resize(np.roll(wave, -start), length)
 
     @staticmethod

@@ -128,6 +128,7 @@ class Spin(Trunk):
         "lower the learning rate, or train fewer layers (model.trained_layers; the paper's codes collapse if all are "
         "trained)"
     )
+    guessing_remedy = "start from a trained model (model.start_from), or change the learning rate"
 
     def __init__(self, cfg: SpinConfig):
         super().__init__(cfg)

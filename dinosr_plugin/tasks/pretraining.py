@@ -182,7 +182,7 @@ class DinoSRPretrainingTask(WholeUpdates, AudioPretrainingTask):
             model.start_from(source, file)
             self.require_same_waves(loaded.cfg, file)
             logger.info(f"the model starts with the weights of {file}")
-        self.watch.remedy = objective.collapse_remedy
+        self.watch.remedy, self.watch.guessing_remedy = objective.collapse_remedy, objective.guessing_remedy
         return model
 
     def require_same_waves(self, cfg: Any, file: str) -> None:

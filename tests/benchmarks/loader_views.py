@@ -63,7 +63,7 @@ def speeds(manifest: Path, chains: Sequence[str], crop: int, rounds: int) -> lis
                         "least": cores[0],
                         "most": cores[-1],
                         "wall": float(np.median(wall)),
-                        "unchanged": voice.unchanged / (rounds * len(waves)),
+                        "unchanged": voice.unchanged.float().mean().item(),
                     }
                 )
     return rows
