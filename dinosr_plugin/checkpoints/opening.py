@@ -11,8 +11,8 @@ from ..errors import UserError
 from ..interop.fairseq_readers import HubertReader, Wav2Vec2Reader
 from ..models.cpc import CPC
 from ..models.dinosr import DinoSR
-from ..models.encoder import Trunk
 from ..models.spin import Spin
+from ..models.trunk import Trunk
 from .load import expects_normalized_waves, load_model
 from .readers import WEIGHTS, CPCReader, DinoSRReader, FrameReader, SpinReader, TrunkReader, trunk_of
 from .weights import require_finite

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..models.cpc import CPC
 from ..models.dinosr import DinoSR
-from ..models.encoder import Trunk
 from ..models.spin import Spin
+from ..models.trunk import Trunk
 from ..modules.frame_grid import FrameGrid
 from .weights import fingerprint
 

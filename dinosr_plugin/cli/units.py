@@ -35,7 +35,7 @@ def add_units(commands) -> None:
         metavar="OUT",
         help="folder for codebook_0.units, ... and OUT/codes, the units of all codebooks, with which an interrupted "
         "run resumes and other forms of the same units take seconds; with --kmeans, the output file; with --pieces, "
-        "the label file, named like the manifest: train.km",
+        "the label file, named like the manifest: train.km; train.km.codes keeps the units of a checkpoint",
     )
     parser.add_argument(
         "--pieces",
@@ -45,7 +45,7 @@ def add_units(commands) -> None:
         "apply`, with dict.km.txt. Runs of equal units count once, sentencepiece learns N frequent sequences of them "
         "(single units included; pieces.km.model), and every frame gets the number of its sequence. Or the path of an "
         "existing pieces.km.model, for other speech. N is at least the number of units; in R-Spin 40000 for 2048. All "
-        "units are kept in memory, and an interrupted run starts again: for long corpora write the units first",
+        "units are kept in memory",
     )
     parser.add_argument(
         "--predicted",
@@ -135,8 +135,9 @@ def units_of_frames(options: argparse.Namespace):
     if is_torch_file(path) or is_folder(path):  # a folder is refused as a checkpoint
         from ..units.codes import read_codebook_units
 
+        codes = options.out.with_name(f"{options.out.name}.codes")
         return read_codebook_units(
-            path, options.manifest, options.predicted, options.codebooks, max_minutes=options.max_minutes
+            path, options.manifest, codes, options.predicted, options.codebooks, max_minutes=options.max_minutes
         )
     from ..units.unit_files import UnitInfo, read_info, read_labelled_units
 

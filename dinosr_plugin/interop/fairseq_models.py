@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..models.encoder import Trunk, TrunkConfig
+from ..models.encoder import TrunkConfig
 from ..models.hubert import HubertConfig
+from ..models.trunk import Trunk
 
 MODELS = ("Wav2Vec2Model", "HubertModel", "Data2VecAudioModel")
 """Names of their classes. data2vec is one of fairseq's examples, which are imported only if a checkpoint needs them."""

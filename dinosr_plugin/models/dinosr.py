@@ -7,7 +7,6 @@ codebook, the codeword of the teacher's frame.
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +20,17 @@ from ..modules.codebook_figures import codebook_sums
 from ..modules.ema import EmaTeacher, annealed_decay
 from ..modules.instance_norm import instance_norm
 from ..ranges import COUNT_OR_0, COUNT_OR_NEVER, LAYERS, SHARE, WEIGHT, Range, check_ranges
-from .encoder import Encoder, Trunk, TrunkConfig
+from .encoder import Encoder, TrunkConfig
 from .objective import Output
+from .trunk import Heads, Trunk
 
 logger = logging.getLogger(__name__)
 
-CODEBOOK_FIELDS = ("average_top_k_layers", "codebook_size", "target", "instance_norm_target_layer", "head_layers")
-"""Settings that two models must share for one to take over codebooks and prediction heads of the other."""
+HEADS = Heads(
+    names=("heads", "codebooks"),
+    fields=("average_top_k_layers", "codebook_size", "target", "instance_norm_target_layer", "head_layers"),
+    untrained="codebooks and prediction heads start untrained",
+)
 
 
 @dataclass
@@ -146,6 +149,7 @@ class DinoSR(Trunk):
     """The student (the parameters of this module), its teacher and their codebooks."""
 
     reports_codebooks = True
+    pretraining_heads = (HEADS,)
     collapse_remedy = (
         "lower the learning rate, slow down the teacher (model.ema_decay), or start the codebooks from frames "
         "(model.codebook_init=frames)"
@@ -319,35 +323,20 @@ class DinoSR(Trunk):
     # ---- starting from a checkpoint, fine-tuning -----------------------------------------------------------------
 
     def start_from(self, source: BaseFairseqModel, file: str) -> None:
-        """Take over the trunk, and of a DinoSR model also teacher, codebooks and prediction heads.
-
-        From another kind of model the teacher starts as a copy of the student. Codebooks and heads that do not match
-        those of the source start untrained, which is logged.
-        """
+        """Also take over the teacher; from another kind of model it starts as a copy of the student."""
         super().start_from(source, file)
         if not isinstance(source, DinoSR) or source.teacher is None:
             self.teacher.restore_(self.encoder.state_dict())
             logger.info(f"{file}: has no teacher and no codebooks; the teacher starts as a copy of the student")
             return
         self.teacher.restore_(source.teacher.average())
-        differing = [name for name in CODEBOOK_FIELDS if getattr(source.cfg, name) != getattr(self.cfg, name)]
-        if differing:
-            fields = ", ".join(f"model.{name}={getattr(source.cfg, name)}" for name in differing)
-            logger.warning(f"{file}: was trained with {fields}, so that codebooks and prediction heads start untrained")
-            return
-        self.heads.load_state_dict(source.heads.state_dict())
-        for ours, theirs in zip(self.codebooks.buffers(), source.codebooks.buffers()):
-            ours.copy_(theirs)
-        self.places_codewords = False
-
-    def structure(self) -> dict[str, Any]:
-        return super().structure() | {name: getattr(self.cfg, name) for name in CODEBOOK_FIELDS}
+        if HEADS.settings(source) == HEADS.settings(self):  # the codebooks were taken over
+            self.places_codewords = False
 
     def remove_pretraining_modules(self, last_layer: int | None = None):
-        """Remove what fine-tuning does not need: heads, teacher, codebooks, and the layers above ``last_layer``."""
-        self.heads = self.teacher = self.codebooks = None  # type: ignore[assignment]  # nothing uses them from now on
-        if last_layer is not None:
-            self.encoder.layers = self.encoder.layers[: last_layer + 1]
+        """Also remove the teacher."""
+        super().remove_pretraining_modules(last_layer)
+        self.teacher = None  # type: ignore[assignment]  # nothing uses it from now on
 
     # ---- codes ---------------------------------------------------------------------------------------------------
 
@@ -384,9 +373,7 @@ class DinoSR(Trunk):
         self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
     ):
         if self.teacher is None:
-            for key in [
-                key for key in state_dict if key.startswith((prefix + "heads.", prefix + "_codebook", prefix + "_ema"))
-            ]:
+            for key in [key for key in state_dict if key.startswith((prefix + "_codebook", prefix + "_ema"))]:
                 del state_dict[key]
         else:
             self.held = None

@@ -10,7 +10,7 @@ Names and shapes of the parameters are those of fairseq's ``hubert``, so that it
 
 import logging
 from dataclasses import dataclass, field, replace
-from typing import Any, List
+from typing import List
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +21,11 @@ from ..errors import UserError
 from ..modules.codebook_figures import codebook_sums
 from ..modules.frame_labels import labels_of_frames
 from ..ranges import LABELS, WEIGHT, WIDTH, Range, check_ranges
-from .encoder import FrameMasks, Trunk, TrunkConfig
+from .encoder import TrunkConfig
 from .objective import DataNeeds, Output, fill_num_classes
+from .trunk import FrameMasks, Heads, Trunk
 
 logger = logging.getLogger(__name__)
-
-HEAD_FIELDS = ("num_classes", "final_dim", "untie_final_proj")
-"""Settings that two models must share for one to take over projections and label embeddings of the other."""
 
 
 @dataclass
@@ -91,6 +89,13 @@ class Hubert(Trunk):
 
     needs = DataNeeds(labels=True)
     reports_codebooks = True  # a label set counts as one
+    pretraining_heads = (
+        Heads(
+            names=("final_proj", "label_embs_concat"),
+            fields=("num_classes", "final_dim", "untie_final_proj"),
+            untrained="projections and label embeddings start untrained",
+        ),
+    )
 
     def __init__(self, cfg: HubertConfig):
         super().__init__(cfg)
@@ -186,35 +191,10 @@ class Hubert(Trunk):
         )
 
     def start_from(self, source: BaseFairseqModel, file: str) -> None:
-        """Take over the trunk, and of a model trained on label sets of the same sizes also the prediction heads."""
+        """Also log if the source has no heads to take over."""
         super().start_from(source, file)
         if not isinstance(source, Hubert) or source.final_proj is None:
             logger.info(f"{file}: has no prediction heads for labels; they start untrained")
-            return
-        differing = [name for name in HEAD_FIELDS if getattr(source.cfg, name) != getattr(self.cfg, name)]
-        if differing:
-            fields = ", ".join(f"model.{name}={getattr(source.cfg, name)}" for name in differing)
-            logger.warning(
-                f"{file}: was trained with {fields}, so that projections and label embeddings start untrained"
-            )
-            return
-        self.final_proj.load_state_dict(source.final_proj.state_dict())
-        self.label_embs_concat.data.copy_(source.label_embs_concat)
-
-    def structure(self) -> dict[str, Any]:
-        return super().structure() | {name: getattr(self.cfg, name) for name in HEAD_FIELDS}
-
-    def remove_pretraining_modules(self, last_layer: int | None = None):
-        """Remove what fine-tuning does not need: projection, label embeddings, and the layers above ``last_layer``."""
-        self.final_proj = self.label_embs_concat = None  # type: ignore[assignment]  # nothing uses them from now on
-        if last_layer is not None:
-            self.encoder.layers = self.encoder.layers[: last_layer + 1]
-
-    def _load_from_state_dict(self, state_dict, prefix, *rest):
-        if self.final_proj is None:  # in fine-tuning: the pre-training checkpoint contains what was removed
-            for name in ("final_proj.weight", "final_proj.bias", "label_embs_concat"):
-                state_dict.pop(prefix + name, None)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def select_frames(x: Tensor, chosen: Tensor) -> Tensor:

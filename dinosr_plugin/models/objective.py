@@ -80,11 +80,14 @@ class Objective(BaseFairseqModel):
         needs: the data that it learns from.
         reports_codebooks: ``Output.codebook_sums`` is not empty, so that ``task.on_collapse`` can watch it.
         collapse_remedy: what to do when a codebook collapses, for the message.
+        guessing_remedy: what to do when the loss stays at ln V, that of guessing among V codes, for the message; None:
+            this is not watched, because the codes are not equally frequent.
     """
 
     needs = DataNeeds()
     reports_codebooks = False
     collapse_remedy = "lower the learning rate"
+    guessing_remedy: str | None = None
 
     @property
     def n_layers(self) -> int:
@@ -117,7 +120,7 @@ class Objective(BaseFairseqModel):
         """Take over the weights of another model, as far as the two have the same parts.
 
         Args:
-            source: a loaded model; of fairseq's models, the trunk as ``models.encoder.Trunk``.
+            source: a loaded model; of fairseq's models, the trunk as ``models.trunk.Trunk``.
             file: its checkpoint, for messages.
 
         Raises:

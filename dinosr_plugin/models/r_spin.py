@@ -6,7 +6,6 @@ views, and the total is L_Spin + lambda L_Aux. In the paper the labels are acous
 units of a Spin model (``dinosr units --pieces``).
 """
 
-import logging
 from dataclasses import dataclass, field, replace
 from typing import Any, List
 
@@ -19,8 +18,7 @@ from ..modules.frame_labels import labels_of_frames
 from ..ranges import LABELS, WEIGHT, Range, check_ranges
 from .objective import DataNeeds, Output, fill_num_classes
 from .spin import LAYER_NUMBER, Spin, SpinConfig
-
-logger = logging.getLogger(__name__)
+from .trunk import Heads
 
 
 @dataclass
@@ -74,6 +72,10 @@ class RSpin(Spin):
     """Spin, and a linear classifier of the frames that are clustered."""
 
     needs = DataNeeds(views=2, labels=True)
+    pretraining_heads = (
+        *Spin.pretraining_heads,
+        Heads(names=("classifier",), fields=("num_classes",), untrained="the classifier starts untrained"),
+    )
     collapse_remedy = "lower the learning rate, or raise the weight of the labels (model.aux_weight)"
 
     def __init__(self, cfg: RSpinConfig):
@@ -99,22 +101,6 @@ class RSpin(Spin):
                 f"task.relabel_every={task_cfg.relabel_every}: R-Spin learns from fixed labels; set "
                 "task.relabel_every=0"
             )
-
-    def start_from(self, source: BaseFairseqModel, file: str) -> None:
-        """As Spin; of an R-Spin model with as many classes also the classifier."""
-        super().start_from(source, file)
-        if not isinstance(source, RSpin) or source.classifier is None:
-            return
-        if source.classifier.weight.shape != self.classifier.weight.shape:
-            logger.warning(
-                f"{file}: was trained with model.num_classes={list(source.cfg.num_classes)}, so that the classifier "
-                "starts untrained"
-            )
-            return
-        self.classifier.load_state_dict(source.classifier.state_dict())
-
-    def structure(self) -> dict[str, Any]:
-        return super().structure() | {"num_classes": list(self.cfg.num_classes)}
 
     # ---- the loss ------------------------------------------------------------------------------------------------
 
@@ -161,16 +147,3 @@ class RSpin(Spin):
         both = targets.expand(2, -1)  # (2, N)
         loss = F.cross_entropy(logits.flatten(0, 1), both.flatten(), reduction="sum") / 2
         return loss, (logits.detach().argmax(-1) == both).float().mean().nan_to_num()
-
-    # ---- fine-tuning ---------------------------------------------------------------------------------------------
-
-    def remove_pretraining_modules(self, last_layer: int | None = None):
-        """Also remove the classifier."""
-        super().remove_pretraining_modules(last_layer)
-        self.classifier = None  # type: ignore[assignment]  # nothing uses it from now on
-
-    def _load_from_state_dict(self, state_dict, prefix, *rest):
-        if self.classifier is None:  # in fine-tuning: the pre-training checkpoint contains what was removed
-            for name in ("classifier.weight", "classifier.bias"):
-                state_dict.pop(prefix + name, None)
-        super()._load_from_state_dict(state_dict, prefix, *rest)

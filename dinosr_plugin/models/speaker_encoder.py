@@ -16,8 +16,9 @@ from ..modules.pooling import AttentiveStatistics
 from ..modules.speaker_mel import SpeakerMel
 from ..modules.synced_batch_norm import SyncedBatchNorm1d, set_counted
 from ..ranges import COUNT_OR_0, SHARE, WIDTH, Range, check_ranges
-from .encoder import Trunk, TrunkConfig, trunk_sizes
+from .encoder import TrunkConfig
 from .objective import Objective
+from .trunk import Trunk, trunk_sizes
 
 ECAPA, TRUNK = "ecapa", "trunk"
 ECAPA_FIELDS = ("channels", "kernels", "dilations", "res2net_scale", "se_width")

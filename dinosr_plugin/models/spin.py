@@ -23,13 +23,11 @@ from ..modules.codebook import distributed
 from ..modules.codebook_figures import codebook_sums
 from ..modules.sinkhorn import MAX_SCALE, sinkhorn
 from ..ranges import SHARE, WIDTH, Range, check_ranges
-from .encoder import Trunk, TrunkConfig, require_trunk, trunk_sizes
+from .encoder import TrunkConfig
 from .objective import DataNeeds, Output
+from .trunk import Heads, Trunk, require_trunk, trunk_sizes
 
 logger = logging.getLogger(__name__)
-
-HEAD_FIELDS = ("projection_dim", "codebook_size")
-"""Settings that two models must share for one to take over projection and codebook of the other."""
 
 LAYER_NUMBER = Range(-1_000, 999)
 
@@ -119,10 +117,18 @@ class Spin(Trunk):
 
     needs = DataNeeds(views=2)
     reports_codebooks = True
+    pretraining_heads: tuple[Heads, ...] = (
+        Heads(
+            names=("projection", "codebook"),
+            fields=("projection_dim", "codebook_size"),
+            untrained="projection and codebook start untrained",
+        ),
+    )
     collapse_remedy = (
         "lower the learning rate, or train fewer layers (model.trained_layers; the paper's codes collapse if all are "
         "trained)"
     )
+    guessing_remedy = "start from a trained model (model.start_from), or change the learning rate"
 
     def __init__(self, cfg: SpinConfig):
         super().__init__(cfg)
@@ -182,7 +188,7 @@ class Spin(Trunk):
                 )
 
     def start_from(self, source: BaseFairseqModel, file: str) -> None:
-        """Take over the trunk except for ``redrawn_layers``; from a Spin model, also projection and codebook."""
+        """Take over what ``Trunk`` does, except for ``redrawn_layers`` and the layers above the one that is read."""
         trunk = require_trunk(source, file, type(self).__name__)
         trunk.encoder.layers = trunk.encoder.layers[: self.n_layers]
         redrawn = [self.encoder.layers[number] for number in self.cfg.redrawn_layers]
@@ -190,21 +196,11 @@ class Spin(Trunk):
         super().start_from(source, file)
         for layer, weights in zip(redrawn, random_weights):
             layer.load_state_dict(weights)
-        if not isinstance(source, Spin) or source.codebook is None:
-            return
-        differing = [name for name in HEAD_FIELDS if getattr(source.cfg, name) != getattr(self.cfg, name)]
-        if differing:
-            fields = ", ".join(f"model.{name}={getattr(source.cfg, name)}" for name in differing)
-            logger.warning(f"{file}: was trained with {fields}, so that projection and codebook start untrained")
-            return
-        self.projection.load_state_dict(source.projection.state_dict())
-        self.codebook.load_state_dict(source.codebook.state_dict())
 
     def structure(self) -> dict[str, Any]:
-        fields = {name: getattr(self.cfg, name) for name in (*HEAD_FIELDS, "train_front_end")}
         # the optimiser has state for the layers that are trained; -1 and 11 may be the same
-        fields["trained_layers"] = sorted({number % self.n_layers for number in self.cfg.trained_layers})
-        return super().structure() | fields
+        trained = sorted({number % self.n_layers for number in self.cfg.trained_layers})
+        return super().structure() | {"train_front_end": self.cfg.train_front_end, "trained_layers": trained}
 
     def skip_batch(self, skipped: bool) -> None:
         self.batch_skipped = skipped
@@ -315,21 +311,6 @@ class Spin(Trunk):
             f"model.codebook_size={self.cfg.codebook_size}: a batch has only {n_frames * ranks} frames in a view, so "
             "that not all codes can be used; raise dataset.max_tokens, or lower model.codebook_size"
         )
-
-    # ---- fine-tuning ---------------------------------------------------------------------------------------------
-
-    def remove_pretraining_modules(self, last_layer: int | None = None):
-        """Remove projection, codebook, and the layers above ``last_layer``; the rest can be trained again."""
-        self.projection = self.codebook = None  # type: ignore[assignment]  # nothing uses them from now on
-        self.requires_grad_(True)
-        if last_layer is not None:
-            self.encoder.layers = self.encoder.layers[: last_layer + 1]
-
-    def _load_from_state_dict(self, state_dict, prefix, *rest):
-        if self.projection is None:  # in fine-tuning: the pre-training checkpoint contains what was removed
-            for name in ("projection.weight", "projection.bias", "codebook.weight"):
-                state_dict.pop(prefix + name, None)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def require_equal_lengths(first: int, second: int, unit: str) -> None:

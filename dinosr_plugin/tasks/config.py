@@ -252,7 +252,8 @@ class CollapseConfig(FairseqDataclass):
         metadata={
             "range": COUNT,
             "help": "number of updates in a row, after which a codebook counts as collapsed, in which (nearly) all its "
-            "frames have one code, or the prediction is the same for every frame",
+            "frames have one code, or the prediction is the same for every frame; or, with Spin, in which its loss is "
+            "ln K, that of guessing",
         },
     )
 

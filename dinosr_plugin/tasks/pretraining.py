@@ -100,7 +100,7 @@ class DinoSRPretrainingTask(ObjectiveTask):
         model = super().build_model(model_cfg, from_checkpoint)
         if not from_checkpoint:
             check_relabelling(self.cfg, model.n_layers)
-            self.watch.remedy = model.collapse_remedy
+            self.watch.remedy, self.watch.guessing_remedy = model.collapse_remedy, model.guessing_remedy
         return model
 
     def objective_class(self, model: str) -> type[Objective]:

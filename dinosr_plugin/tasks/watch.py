@@ -1,6 +1,7 @@
-"""What a loss does not show: codebooks with one code left, a student with the same prediction everywhere, NaN."""
+"""Whether anything is learned: codebooks with one code left, the same prediction everywhere, guessing, NaN."""
 
 import logging
+import math
 
 import torch
 from torch import Tensor
@@ -17,6 +18,10 @@ ONE_CODE = 1.1
 SAME_PREDICTION = 0.01
 """Variance of the predictions, in units of 1 / V, below which they do not depend on the frame; untrained: about 0.3."""
 
+GUESSING = 0.02
+"""Distance of a cross-entropy from ln V, that of guessing among equally frequent codes, in units of ln V, below which
+nothing is learned. Early in a training the loss may be higher: predictions that are wrong and sure."""
+
 
 def describe(sums: dict[str, Tensor]) -> str:
     """One line of figures for each codebook, as in the log."""
@@ -28,7 +33,7 @@ def describe(sums: dict[str, Tensor]) -> str:
 
 
 class CollapseWatch:
-    """Counts for how many updates in a row each codebook, or the prediction of its codes, has been collapsed.
+    """Counts for how many updates in a row nothing was learned of each codebook: it, or its prediction, has collapsed.
 
     Args:
         action: "warn" logs it every ``patience`` updates; "stop" ends the run. The figures are sums over ranks, so that
@@ -36,13 +41,14 @@ class CollapseWatch:
         patience: updates.
 
     Attributes:
-        remedy: what the message advises, ``Objective.collapse_remedy``.
+        remedy, guessing_remedy: what the message advises, as in ``Objective``.
     """
 
     def __init__(self, action: str, patience: int):
         self.action = action
         self.patience = patience
         self.remedy = Objective.collapse_remedy
+        self.guessing_remedy = Objective.guessing_remedy
         self.updates = None  # (K,) int64
 
     def update(self, sums: dict[str, Tensor], number: int, files: list[str]) -> None:
@@ -53,15 +59,21 @@ class CollapseWatch:
             number: its number, from 1.
             files: those of this rank's last batch.
         """
+        n_codes = sums["codes"].size(-1)
         one_code = FIGURES["target_ppl"](sums) < ONE_CODE
-        same = FIGURES["pred_variance"](sums) < SAME_PREDICTION / sums["codes"].size(-1)
-        collapsed = ((one_code | same) & (sums["frames"] > 0)).cpu()
-        self.updates = torch.where(collapsed, (0 if self.updates is None else self.updates) + 1, 0)
-        for k in (collapsed & (self.updates % self.patience == 0)).nonzero().flatten().tolist():
+        same = FIGURES["pred_variance"](sums) < SAME_PREDICTION / n_codes
+        collapsed = one_code | same
+        distance = (FIGURES["loss"](sums) / math.log(n_codes) - 1).abs()
+        guessing = (distance < GUESSING) & (self.guessing_remedy is not None)
+        nothing_learned = ((collapsed | guessing) & (sums["frames"] > 0)).cpu()
+        self.updates = torch.where(nothing_learned, (0 if self.updates is None else self.updates) + 1, 0)
+        for k in (nothing_learned & (self.updates % self.patience == 0)).nonzero().flatten().tolist():
             what = "all frames have one code" if one_code[k] else "the prediction is the same for every frame"
-            message = (
-                f"update {number}: codebook {k} has collapsed ({what}, for {self.updates[k]} updates); {self.remedy}"
-            )
+            what, remedy = f"has collapsed ({what}", self.remedy
+            if not collapsed[k]:
+                what = f"learns nothing (its loss is ln {n_codes} = {math.log(n_codes):.4g}, that of guessing"
+                remedy = self.guessing_remedy
+            message = f"update {number}: codebook {k} {what}, for {self.updates[k]} updates); {remedy}"
             logger.warning(f"{message}. {describe(sums)}. Last batch: {', '.join(files)}")
             if self.action == "stop":
                 stopping.agree_on_error(f"{message}; stopped because of task.on_collapse=stop")

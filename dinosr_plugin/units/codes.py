@@ -48,17 +48,13 @@ class Shape:
 
 
 def read_codes(
-    reader: FrameReader, utterances: Sequence[Utterance], code_sets: Sequence[str], codebook: int | None = None
+    reader: FrameReader, utterances: Sequence[Utterance], code_sets: Sequence[str]
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Set -> utterance -> codes (K, F) int32 of every utterance in order, in memory, all sets in one pass.
-
-    ``codebook``: keep only this one, (1, F).
-    """
-    kept = slice(None) if codebook is None else slice(codebook, codebook + 1)
+    """Set -> utterance -> codes (K, F) int32 of every utterance in order, in memory, all sets in one pass."""
     progress = Progress(f"{reader.name} units", hours(utterances, range(len(utterances))))
     by_row: dict[int, list[np.ndarray]] = {}
     for row, codes in read_rows(utterances, range(len(utterances)), reader, code_sets=code_sets):
-        by_row[row] = [of_set.T[kept].astype(np.int32) for of_set in codes]  # (F, K) -> (K, F)
+        by_row[row] = [of_set.T.astype(np.int32) for of_set in codes]  # (F, K) -> (K, F)
         progress.update(utterances[row].samples)
     progress.summary()
     return {
@@ -67,9 +63,25 @@ def read_codes(
     }
 
 
+def store_codes(
+    reader: FrameReader,
+    code_set: str,
+    utterances: Sequence[Utterance],
+    folder: Path,
+    shard: int = 1,
+    shards: int = 1,
+    batch_samples: int = BATCH_SAMPLES,
+) -> str:
+    """Codes (F, K) of a set into a feature folder, except for what an earlier run has stored; returns a summary."""
+    writers = [code_spec(reader, code_set).writer(folder, utterances, shard, shards)]
+    features = lambda rows: read_rows(utterances, rows, reader, code_sets=[code_set], batch_samples=batch_samples)
+    return write_rows(writers, utterances, f"{reader.name} units", features).summary
+
+
 def read_codebook_units(
     checkpoint: str | Path,
     manifest: str | Path,
+    folder: str | Path,
     predicted: bool = False,
     codebooks: Sequence[int] | None = None,
     max_minutes: float = MAX_MINUTES,
@@ -77,7 +89,10 @@ def read_codebook_units(
 ) -> tuple[dict[str, np.ndarray], UnitInfo]:
     """Utterance -> (n,) int32, units of one codebook, of every utterance of a manifest, in memory.
 
-    Arguments and errors as ``write_codebook_units``; ``codebooks`` must name one if the model has several.
+    Other arguments and errors as ``write_codebook_units``; ``codebooks`` must name one if the model has several.
+
+    Args:
+        folder: where the units of all codebooks are stored, so that a run that was killed resumes.
     """
     reader = open_reader(checkpoint, device=device or default_device())
     code_set = choose_code_set(reader, predicted)
@@ -89,9 +104,9 @@ def read_codebook_units(
         )
     utterances = read_utterances(manifest, reader.grid.field, max_minutes)
     require_files(utterances, manifest)
-    units = read_codes(reader, utterances, [code_set], chosen[0])[code_set]
+    store_codes(reader, code_set, utterances, Path(folder))
     info = UnitInfo(reader.rate, reader.first_centre, codes.size)
-    return {utt: of_one[0] for utt, of_one in units.items()}, info
+    return {utt: frames[:, chosen[0]].astype(np.int32) for utt, frames in FeatureFolder(folder)}, info
 
 
 def require_codebooks(codebooks: Sequence[int] | None, count: int, checkpoint: str | Path) -> Sequence[int]:
@@ -161,9 +176,7 @@ def write_codebook_units(
     utterances = read_utterances(manifest, reader.grid.field, max_minutes)
     require_files(utterances, manifest)
     folder = Path(out) / "codes"
-    writers = [code_spec(reader, code_set).writer(folder, utterances, shard, shards)]
-    features = lambda rows: read_rows(utterances, rows, reader, code_sets=[code_set], batch_samples=batch_samples)
-    summary = write_rows(writers, utterances, f"{reader.name} units", features).summary
+    summary = store_codes(reader, code_set, utterances, folder, shard, shards, batch_samples)
     if missing := missing_shards(folder, shards):
         still = f"shard(s) {first_few(missing)} of {shards} are missing, and the last one to end writes the unit files"
         return Written([], f"{summary}; {still}")

@@ -22,12 +22,12 @@ measure() {  # measure NAME CHECKPOINT OPTION...: codebook, k-means on every lay
 }
 
 for codes in ${CODES:-64 256}; do
+    echo "== the model before, $codes clusters"
+    measure "base$codes" "$base" --clusters "$codes"
     fairseq-hydra-train --config-dir "$configs" --config-name "${CONFIG:-spin_tiny}" common.user_dir="$plugin" \
         task.data="$(cd "$data" && pwd)" dataset.valid_subset=dev model.start_from="$base" \
         model.codebook_size="$codes" checkpoint.save_dir="$out/spin$codes" common.tensorboard_logdir="$out/tb$codes" \
         common.log_file="$out/spin$codes.log" "$@"
-    echo "== the model before, $codes clusters"
-    measure "base$codes" "$base" --clusters "$codes"
     echo "== Spin with $codes codes"
     measure "measured$codes" "$out/spin$codes/checkpoint_last.pt"
 done

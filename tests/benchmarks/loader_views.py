@@ -59,7 +59,7 @@ def speeds(manifest: Path, chains: Sequence[str], crop: int, rounds: int) -> lis
             for chain in voiced:
                 voice = Voice(ranges, by)
                 row = speed(chain, waves, rounds, lambda voice=voice: voice, data)
-                rows.append({"by": by, **row, "unchanged": voice.unchanged / (rounds * len(waves))})
+                rows.append({"by": by, **row, "unchanged": voice.unchanged.float().mean().item()})
     for chain in chains:
         if not change_voices(chain):
             rows.append({"by": "-", **speed(chain, waves, rounds, not_measured, data), "unchanged": None})

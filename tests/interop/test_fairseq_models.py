@@ -8,7 +8,7 @@ from fairseq.models.wav2vec import Wav2Vec2Config, Wav2Vec2Model
 from dinosr_plugin.checkpoints.load import load_model
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.interop.fairseq_models import to_trunk, trunk_state
-from dinosr_plugin.models.encoder import Trunk
+from dinosr_plugin.models.trunk import Trunk
 from support.fairseq_models import MODELS, SIZES, fairseq_checkpoint
 
 

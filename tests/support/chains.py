@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,28 @@ import soundfile
 PITCHES = {"A": 300, "B": 800, "C": 2000}
 
 
-def run_chain(script: Path, folder: Path, *words: str, path: Path, **environment: str) -> subprocess.CompletedProcess:
-    """Runs ``run.sh data dev.phones.tsv out`` in ``folder``; commands are searched for in ``path`` first."""
+def run_chain(
+    script: Path, folder: Path, *words: str, path: Path, base: Sequence[str] = (), **environment: str
+) -> subprocess.CompletedProcess:
+    """Runs ``run.sh BASE data dev.phones.tsv out`` in ``folder``; commands are searched for in ``path`` first.
+
+    ``base``: the checkpoint that the script starts from, if it needs one.
+    """
     environment = {**os.environ, "PATH": f"{path}{os.pathsep}{os.environ['PATH']}", **environment}
     return subprocess.run(
-        [script, "data", "dev.phones.tsv", "out", *words], cwd=folder, env=environment, text=True, capture_output=True
+        [script, *base, "data", "dev.phones.tsv", "out", *words],
+        cwd=folder,
+        env=environment,
+        text=True,
+        capture_output=True,
     )
 
 
-def write_tones(folder: Path) -> None:
-    """Writes ``data``, two speakers in train and two in dev whose phones are tones of 100 ms, and dev's alignment."""
+def write_tones(folder: Path, utterances: int = 2) -> None:
+    """Writes ``data``, two speakers in train and two in dev whose phones are tones of 100 ms, and dev's alignment.
+
+    ``utterances``: of each speaker, 2 s each.
+    """
     rng = np.random.default_rng(0)
     phones = ["utt\tstart\tend\tphone"]
     (folder / "data").mkdir()
@@ -27,7 +40,7 @@ def write_tones(folder: Path) -> None:
         rows = [str(folder / "data")]
         for speaker, voice in speakers.items():
             (folder / "data" / speaker).mkdir()
-            for n in range(2):
+            for n in range(utterances):
                 phone_names = rng.choice([*PITCHES], 20)
                 wave = np.concatenate(
                     [

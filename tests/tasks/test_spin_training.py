@@ -283,6 +283,24 @@ def test_a_collapse_stops_the_run_with_a_remedy_that_fits(data, tmp_path, scores
         assert read_training_log(tmp_path / "log")[0]["loss"] == pytest.approx(loss, abs=0.01)
 
 
+def at_random(self, x):
+    """Scores that have nothing to do with the frame: logits with a standard deviation of 0.15."""
+    scores = self.project_frames(x) @ self.codebook.weight.t()
+    return scores * 0 + 0.015 * torch.randn(scores.shape, generator=torch.Generator().manual_seed(x.size(1)))
+
+
+def test_a_loss_that_stays_at_ln_k_stops_the_run(data, tmp_path):
+    """Neither the codes nor the predictions have collapsed."""
+    setting = ["task.on_collapse=stop", "task.collapse_patience=3"]
+    with mock.patch.object(Spin, "scores", at_random), pytest.raises(UserError) as error:
+        spin(data, tmp_path / "run", 9, *setting)
+    assert str(error.value) == (
+        "update 3: codebook 0 learns nothing (its loss is ln 8 = 2.079, that of guessing, for 3 updates); "
+        "start from a trained model (model.start_from), or change the learning rate; stopped because of "
+        "task.on_collapse=stop"
+    )
+
+
 def test_a_run_that_learns_is_no_collapse(data, tmp_path):
     trainer = spin(data, tmp_path, 3, "task.on_collapse=stop", "task.collapse_patience=1")
     assert trainer.get_num_updates() == 3

@@ -2,6 +2,7 @@
 
 import io
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dinosr_plugin.checkpoints.readers import FrameReader
 from dinosr_plugin.cli import main
 from dinosr_plugin.data.labels import count_classes, read_labels
 from dinosr_plugin.errors import UserError
+from dinosr_plugin.units import codes
 from dinosr_plugin.units.codes import write_codebook_units
 from dinosr_plugin.units.pieces import MAX_SYMBOLS, PieceModel, run_lengths, to_text, to_units
 from dinosr_plugin.units.unit_files import UnitInfo, dedup, read_info, read_units, write_units
@@ -214,6 +217,41 @@ def test_from_the_checkpoint_in_one_step(made, tmp_path):
     for name in ("train.km", "pieces.km.model"):
         contents = {(tmp_path / folder / name).read_bytes() for folder in ("two", "one", "km")}
         assert len(contents) == 1
+
+
+def test_an_interrupted_run_from_a_checkpoint_resumes(made, tmp_path, monkeypatch, capsys):
+    """The sound is read again only for what is missing; other pieces of the same units take no second pass."""
+    command = ["units", str(CHECKPOINT), str(made / "train.tsv"), "--codebooks", "1", "--out"]
+    assert main([*command, str(tmp_path / "whole/train.km"), "--pieces", "20"]) == 0
+    read, lengths = FrameReader.read, []
+
+    def recorded(self, waves, *arguments):
+        lengths.extend(map(len, waves))
+        if len(lengths) == 2:
+            raise KeyboardInterrupt
+        return read(self, waves, *arguments)
+
+    monkeypatch.setattr(FrameReader, "read", recorded)
+    monkeypatch.setattr(codes, "store_codes", partial(codes.store_codes, batch_samples=1))
+    interrupted = [*command, str(tmp_path / "killed/train.km")]
+    assert main([*interrupted, "--pieces", "20"]) == 130
+    assert [path.name for path in (tmp_path / "killed").iterdir()] == ["train.km.codes"]
+    assert main([*interrupted, "--pieces", "20"]) == 0
+    assert lengths == [20000, 16000, 16000, 9000]  # longest first; the interrupted one twice
+    whole, resumed = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.is_file()}
+        for name in ("whole", "killed")
+    )
+    assert whole == resumed and "train.km" in whole
+    model = str(tmp_path / "whole/pieces.km.model")
+    assert main([*interrupted[:-1], str(tmp_path / "killed/train.km"), "--pieces", model]) == 0 and len(lengths) == 4
+    capsys.readouterr()
+    message = refused(
+        capsys, [*command[:2], made / "dev.tsv", *command[3:], tmp_path / "killed/train.km", "--pieces", 9]
+    )
+    assert (
+        "train.km.codes: contains features of other utterances; remove it, or give another folder with --out" in message
+    )
 
 
 def test_pieces_that_occur_only_within_longer_ones_are_not_counted(made, tmp_path, capsys):

@@ -5,15 +5,19 @@ between wide limits; the floor is 0.75 times its first quartile, the ceiling 1.5
 Spin reads them from a file that is not public, and raises a floor of 50 Hz to 75.
 
 A table has a line ``speaker<TAB>floor<TAB>ceiling``, in Hz, for each speaker. Speakers are the folders of a manifest
-(``manifest.speaker_of``); equal names in several manifests are one speaker.
+(``manifest.speaker_of``); equal names in several manifests are one speaker. Lines that begin with ``#`` are comments. A
+table that was measured begins with one for each manifest:
+
+    # measured from data/train.tsv, utterances 3b0c...: 1 file(s) cannot be read and are left out (anna/2.flac)
 """
 
 import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -21,9 +25,12 @@ from tqdm import tqdm
 from ...errors import UserError, first_few
 from ...files import is_file, make_folder, output, read_lines, write_lines
 from ...files.locks import hold, lock_beside
-from ..audio import SAMPLE_RATE, AudioError, read_part
+from ..audio import SAMPLE_RATE, AudioError, read_part, with_retries
 from ..manifest import speaker_of
 from . import praat
+
+if TYPE_CHECKING:  # imports fairseq, which `dinosr perturb` does not need
+    from ..dataset import SpeechDataset
 
 logger = logging.getLogger(__name__)
 
@@ -42,18 +49,9 @@ BOUNDARY = 170.0  # Hz
 SECONDS = 30.0  # of a speaker's audio that are measured
 FRAMES = 50  # voiced frames that a measurement needs: half a second
 TABLE = "f0_ranges.tsv"  # in checkpoint.save_dir
+COMMENT = "# "
 SAVE_EVERY = 30.0  # seconds
 REMEDY = "a line is speaker<TAB>floor<TAB>ceiling, in Hz; correct it, or set task.f0_ranges=null to measure"
-
-
-class Utterances(Protocol):
-    """What is needed of a ``SpeechDataset``."""
-
-    sizes: np.ndarray
-
-    def name(self, index: int) -> str: ...
-
-    def path(self, index: int) -> Path: ...
 
 
 def is_low(floor: float, ceiling: float) -> bool:
@@ -89,14 +87,18 @@ def range_of(waves: Iterable[np.ndarray]) -> Range:
     )
 
 
-def first_seconds(data: Utterances, rows: Sequence[int], rate: int = SAMPLE_RATE) -> Iterable[np.ndarray]:
-    """The first 30 s of these utterances; files that cannot be read are left out, training reports them."""
+def first_seconds(data: "SpeechDataset", rows: Sequence[int], rate: int = SAMPLE_RATE) -> Iterable[np.ndarray]:
+    """The first 30 s of these utterances, (T,) float32 each.
+
+    A file that cannot be read is left out and counted, with ``task.skip_bad_audio``; otherwise it raises UserError.
+    """
     left = int(SECONDS * rate)
     for row in rows:
         samples = int(data.sizes[row])
         try:
-            wave = read_part(data.path(row), samples, 0, min(samples, left), rate)
-        except AudioError:
+            wave = with_retries(partial(read_part, data.path(row), samples, 0, min(samples, left), rate))
+        except AudioError as error:
+            data.refuse(row, error)
             continue
         yield wave
         left -= len(wave)
@@ -104,7 +106,7 @@ def first_seconds(data: Utterances, rows: Sequence[int], rate: int = SAMPLE_RATE
             return
 
 
-def measure(data: Utterances, rows: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, Range]]:
+def measure(data: "SpeechDataset", rows: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, Range]]:
     """Each speaker and the range, from up to 30 s of the utterances ``rows``, with a progress bar."""
     praat.require_parselmouth()
     try:
@@ -122,6 +124,8 @@ def read_table(path: str | Path, what: str = "") -> dict[str, Range]:
     what = what or str(path)
     table: dict[str, Range] = {}
     for number, line in enumerate(read_lines(path, REMEDY), start=1):
+        if line.startswith(COMMENT):
+            continue
         fields = line.split("\t")
         if len(fields) != 3 or not fields[0]:
             raise UserError(f"{what} line {number}: {len(fields)} field(s) instead of three; {REMEDY}")
@@ -151,15 +155,28 @@ def table_lines(table: Mapping[str, Range]) -> list[str]:
     return [f"{speaker}\t{floor:g}\t{ceiling:g}" for speaker, (floor, ceiling) in sorted(table.items())]
 
 
-def measured_table(path: Path, data: Utterances, rows: Mapping[str, Sequence[int]]) -> dict[str, Range]:
+def read_comments(path: Path) -> list[str]:
+    return [line for line in read_lines(path, REMEDY) if line.startswith(COMMENT)]
+
+
+def measured_table(path: Path, data: "SpeechDataset", rows: Mapping[str, Sequence[int]]) -> dict[str, Range]:
     """The table in ``path``, after measuring the speakers that it lacks.
 
     One process measures, the others wait for it, then read the same numbers. A run that resumes reads them too. The
-    table is saved every ``SAVE_EVERY`` seconds, so that a run that is stopped meanwhile loses little.
+    table is saved every ``SAVE_EVERY`` seconds, so that a run that is stopped meanwhile loses little. If the manifest
+    has changed since its speakers were measured, they are measured again.
     """
+    from ..fingerprint import describe_rows
+
     make_folder(path.parent, "checkpoint.save_dir")
     with hold(lock_beside(path), f"checkpoint.save_dir={path.parent}", wait=math.inf):
-        table = read_table(path) if is_file(path) else {}
+        table, comments = (read_table(path), read_comments(path)) if is_file(path) else ({}, [])
+        manifest = f"{COMMENT}measured from {data.manifest_path}, utterances "
+        source = manifest + describe_rows(data)["digest"]
+        if any(line.startswith(manifest) and not line.startswith(source) for line in comments):
+            logger.info(f"{data.manifest_path} has changed since F0 was measured for {path}: it is measured again")
+            table = {speaker: known for speaker, known in table.items() if speaker not in rows}
+            comments = [line for line in comments if not line.startswith(manifest)]
         missing = {speaker: of_speaker for speaker, of_speaker in rows.items() if speaker not in table}
         if missing:
             logger.info(f"measuring F0 of {len(missing)} speaker(s), up to {SECONDS:g} s of each; kept in {path}")
@@ -167,21 +184,29 @@ def measured_table(path: Path, data: Utterances, rows: Mapping[str, Sequence[int
             for speaker, measured in measure(data, missing):
                 table[speaker] = measured
                 if time.monotonic() - saved >= SAVE_EVERY:
-                    save_table(path, table)
+                    save_table(path, table, [*comments, source + left_out(data)])
                     saved = time.monotonic()
-            save_table(path, table)
+            save_table(path, table, [*comments, source + left_out(data)])
+            if left := left_out(data):
+                logger.warning(f"F0 of speakers{left}; repair the files and remove {path} to measure again")
         return table
 
 
-def save_table(path: Path, table: Mapping[str, Range]) -> None:
+def left_out(data: "SpeechDataset") -> str:
+    """Which files could not be read, for a message; "" if there are none."""
+    names = [data.name(row) for row in data.bad.nonzero().flatten().tolist()]
+    return f": {len(names)} file(s) cannot be read and are left out ({first_few(names)})" if names else ""
+
+
+def save_table(path: Path, table: Mapping[str, Range], comments: Sequence[str]) -> None:
     with output(path, "checkpoint.save_dir") as unfinished:
-        write_lines(unfinished, table_lines(table))
+        write_lines(unfinished, [*comments, *table_lines(table)])
 
 
 # ---- of the utterances of a manifest ---------------------------------------------------------------------------------
 
 
-def speaker_ranges(data: Utterances, speakers: Sequence[str], table: Callable[..., Mapping[str, Range]]) -> np.ndarray:
+def speaker_ranges(speakers: Sequence[str], table: Callable[..., Mapping[str, Range]]) -> np.ndarray:
     """Floor and ceiling of each utterance's speaker, (utterances, 2) float32.
 
     A speaker who is not in the table, or an utterance outside of any folder, has the range ``EVERYONE``; the log says
@@ -205,7 +230,7 @@ def speaker_ranges(data: Utterances, speakers: Sequence[str], table: Callable[..
     return np.array([known.get(speaker, EVERYONE) for speaker in speakers], dtype=np.float32).reshape(-1, 2)
 
 
-def ranges_of(data: Utterances, file: str | None, save_dir: str | Path, by_praat: bool) -> np.ndarray:
+def ranges_of(data: "SpeechDataset", file: str | None, save_dir: str | Path, by_praat: bool) -> np.ndarray:
     """Floor and ceiling of each utterance's speaker, (utterances, 2) float32.
 
     Args:
@@ -222,4 +247,4 @@ def ranges_of(data: Utterances, file: str | None, save_dir: str | Path, by_praat
         find = lambda rows: measured_table(Path(save_dir, TABLE), data, rows)
     else:
         return np.tile(np.float32(EVERYONE), (len(data.sizes), 1))
-    return speaker_ranges(data, [speaker_of(data.name(row)) for row in range(len(data.sizes))], find)
+    return speaker_ranges([speaker_of(data.name(row)) for row in range(len(data.sizes))], find)

@@ -6,7 +6,7 @@ splits that are not trained the change is fixed: a low voice becomes a high one,
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,6 @@ logger = logging.getLogger(__name__)
 
 FORMANT, PITCH, SPREAD = 1.4, 2.0, 1.5
 """The largest ratio of the formants and of the median F0, and the largest factor of the range of F0; the least is 1."""
-NAMED = 3  # sounds without a change that are logged one by one; then every 100th
 PRAAT, RESAMPLE = "praat", "resample"
 
 
@@ -75,6 +74,10 @@ def change(wave: np.ndarray, voice: Shift | Fixed, f0: tuple[float, float], by: 
 class Voice:
     """The transform of views. A sound that Praat cannot change stays as it is; it is counted and logged.
 
+    An utterance counts as unchanged if that has happened to one of its crops at least. All loader workers of a rank
+    count together. A worker logs its first utterance, then the second, fourth, eighth and so on, each time with the
+    numbers of all workers: so the last line is right within a factor of two.
+
     Args:
         ranges: of each utterance, floor and ceiling of the speaker's F0 in Hz, (utterances, 2).
         by: as ``change``.
@@ -89,9 +92,16 @@ class Voice:
     by: str = PRAAT
     training: bool = True
     name: Callable[[int], str] = "utterance {}".format
-    unchanged: int = field(default=0, init=False)  # in this process
+
+    def __post_init__(self):
+        import torch
+
+        # in shared memory: the loader's workers count together
+        self.seen, self.unchanged = (torch.zeros(len(self.ranges), dtype=torch.bool).share_memory_() for _ in range(2))
+        self.logged = 0  # utterances that this process was the first to find unchanged
 
     def __call__(self, wave: np.ndarray, rng: np.random.Generator, utterance: int = 0) -> np.ndarray:
+        self.seen[utterance] = True
         f0: Sequence[float] = self.ranges[utterance].tolist()
         if self.training:
             voice, seed = draw(rng), draw_seed(rng)
@@ -105,9 +115,12 @@ class Voice:
             return wave
 
     def log_unchanged(self, utterance: int, reason: str) -> None:
-        self.unchanged += 1
-        if self.unchanged <= NAMED or self.unchanged % 100 == 0:
+        if self.unchanged[utterance]:
+            return
+        self.unchanged[utterance] = True
+        self.logged += 1
+        if self.logged & (self.logged - 1) == 0:  # 1, 2, 4, 8 ...
             logger.warning(
-                f"the voice of {self.name(utterance)} is not changed: {reason} ({self.unchanged} so far in this "
-                "process)"
+                f"the voice of {self.name(utterance)} is not changed: {reason} ({int(self.unchanged.sum())} of "
+                f"{int(self.seen.sum())} utterances so far)"
             )

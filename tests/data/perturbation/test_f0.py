@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from dinosr_plugin.data import audio
 from dinosr_plugin.data.dataset import SpeechDataset
 from dinosr_plugin.data.perturbation import f0, praat
 from dinosr_plugin.data.perturbation.f0 import EVERYONE, Range, is_low, range_of, ranges_of, read_table
@@ -21,8 +22,8 @@ def data(tmp_path) -> SpeechDataset:
     return dataset(write_voices(tmp_path / "data", SPEAKERS, lengths=(RATE, 8000)))
 
 
-def dataset(folder, split: str = "train") -> SpeechDataset:
-    return SpeechDataset(str(folder / f"{split}.tsv"), RATE)
+def dataset(folder, split: str = "train", **options) -> SpeechDataset:
+    return SpeechDataset(str(folder / f"{split}.tsv"), RATE, **options)
 
 
 # ---- measuring -------------------------------------------------------------------------------------------------------
@@ -68,9 +69,8 @@ def test_praat_measures():
 
 def test_up_to_30_s_of_a_speaker_are_read_in_the_manifests_order(tmp_path):
     folder = write_voices(tmp_path, {"anna": 200.0}, lengths=[10 * RATE, 15 * RATE, 20 * RATE, RATE])
-    (folder / "anna/train-anna-0.flac").unlink()  # a file that cannot be read is left out
     found = list(f0.first_seconds(dataset(folder), [0, 1, 2, 3]))
-    assert [len(wave) / RATE for wave in found] == [15, 15]
+    assert [len(wave) / RATE for wave in found] == [10, 15, 5]
 
 
 # ---- low and high voices ---------------------------------------------------------------------------------------------
@@ -168,7 +168,61 @@ def test_only_new_speakers_are_measured(tmp_path, data, monkeypatch):
     write_voices(tmp_path / "data", {"ben": 110.0, "cara": 220.0}, "valid")
     ranges_of(dataset(tmp_path / "data", "valid"), None, tmp_path / "run", by_praat=True)
     assert asked == [{"anna": [0, 1], "ben": [2, 3]}, {"cara": [1]}]
-    assert (tmp_path / "run/f0_ranges.tsv").read_text() == "anna\t80\t300\nben\t80\t300\ncara\t80\t300\n"
+    lines = (tmp_path / "run/f0_ranges.tsv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == [
+        *(f"# measured from {tmp_path}/data/{split}.tsv" for split in ("train", "valid")),
+        *(f"{speaker}\t80\t300" for speaker in ("anna", "ben", "cara")),
+    ]
+
+
+def test_speakers_of_a_manifest_that_has_changed_are_measured_again(tmp_path, data, monkeypatch):
+    measured = [Range(80, 300), Range(90, 310), Range(100, 320)]
+    waiting = iter(measured)
+    monkeypatch.setattr(f0, "measure", lambda data, rows: dict.fromkeys(rows, next(waiting)).items())
+    ranges_of(data, None, tmp_path / "run", by_praat=True)
+    write_voices(tmp_path / "data", {"cara": 220.0}, "valid")
+    ranges_of(dataset(tmp_path / "data", "valid"), None, tmp_path / "run", by_praat=True)
+    write_voices(tmp_path / "data", SPEAKERS, lengths=(RATE, 9000))
+    ranges_of(dataset(tmp_path / "data"), None, tmp_path / "run", by_praat=True)
+    table = tmp_path / "run/f0_ranges.tsv"
+    assert read_table(table) == {"anna": measured[2], "ben": measured[2], "cara": measured[1]}
+    assert [line.split(",")[0].rsplit("/")[-1] for line in f0.read_comments(table)] == ["valid.tsv", "train.tsv"]
+
+
+# ---- files that cannot be read ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def damaged(tmp_path, data, monkeypatch):
+    """``data`` without the first file of each speaker."""
+    monkeypatch.setattr(audio, "WAITS", ())
+    monkeypatch.setattr(praat, "measure_f0", lambda wave, limits: np.full(60, 200.0, np.float32))
+    for speaker in SPEAKERS:
+        (tmp_path / f"data/{speaker}/train-{speaker}-0.flac").write_bytes(b"not audio")
+    return tmp_path / "data"
+
+
+def test_a_file_that_cannot_be_read_ends_the_measurement_as_it_ends_a_training(tmp_path, damaged):
+    with pytest.raises(UserError, match="anna/train-anna-0.flac: .*`dinosr check .*train.tsv` lists all such files"):
+        ranges_of(dataset(damaged), None, tmp_path / "run", by_praat=True)
+    assert not list(tmp_path.glob("run/*"))
+
+
+def test_files_that_are_skipped_are_named_in_the_log_and_in_the_table(tmp_path, damaged, caplog):
+    """They count as the bad files of a training, and the table can be given as ``task.f0_ranges``."""
+    utterances = dataset(damaged, skip_bad_audio=True)
+    found = ranges_of(utterances, None, tmp_path / "run", by_praat=True)
+    assert utterances.bad.tolist() == [True, False] * 2 and found.tolist() == [[150, 300]] * 4
+    table = tmp_path / "run/f0_ranges.tsv"
+    names = "2 file(s) cannot be read and are left out (anna/train-anna-0.flac, ben/train-ben-0.flac)"
+    warning = f"F0 of speakers: {names}; repair the files and remove {table} to measure again"
+    assert [message for message in caplog.messages if not message.startswith("skipped ")] == [warning]
+    assert len(caplog.messages) == 3
+    (comment,) = f0.read_comments(table)
+    assert comment.startswith(f"# measured from {damaged}/train.tsv, utterances ") and comment.endswith(f": {names}")
+    assert ranges_of(utterances, str(table), tmp_path, by_praat=True).tolist() == found.tolist()
+    with pytest.raises(UserError, match="task.max_bad_files=1: 2 files cannot be used"):
+        ranges_of(dataset(damaged, skip_bad_audio=True, max_bad_files=1), None, tmp_path / "other", by_praat=True)
 
 
 def test_what_was_measured_before_the_run_was_stopped_is_kept(tmp_path, data, monkeypatch):

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import multiprocessing
 import pickle
 
 import numpy as np
@@ -157,22 +158,41 @@ def test_a_sound_on_which_praat_loops_is_equalised_and_clipped_only(worker_that,
     wave = synthetic(150.0)
     assert Voice(RANGES)(wave, rng(), 0) is wave
     assert (
-        "the voice of utterance 0 is not changed: Praat took more than 0.2 s of processor time (1 so far" in caplog.text
+        "the voice of utterance 0 is not changed: Praat took more than 0.2 s of processor time (1 of 1 utt"
+        in caplog.text
     )
 
 
-def test_the_first_failures_are_named_then_every_hundredth(monkeypatch, caplog):
-    def fail(*args):
-        raise praat.PraatFailed("no voiced frame")
+def fail(*args):
+    raise praat.PraatFailed("no voiced frame")
 
+
+def test_the_log_says_of_how_many_utterances_the_voice_is_not_changed(monkeypatch, caplog):
+    """The first, second, fourth ... of them; another crop of the same utterance does not count again."""
+    transform = Voice(np.tile(RANGES[:1], (300, 1)), name="{}.wav".format)
+    for row in range(50):
+        transform(synthetic(150.0, samples=4000), rng(row), row)
     monkeypatch.setattr(voice.praat, "shift_voice", fail)
-    transform = Voice(np.tile(RANGES[:1], (250, 1)), name="{}.wav".format)
     with caplog.at_level(logging.WARNING):
-        for row in range(250):
-            transform(FAILING["silence"], rng(row), row)
-    named = [message.split()[3] for message in caplog.messages]
-    assert transform.unchanged == 250 and named == ["0.wav", "1.wav", "2.wav", "99.wav", "199.wav"]
-    assert caplog.messages[-1].endswith("is not changed: no voiced frame (200 so far in this process)")
+        for epoch in range(2):
+            for row in range(100, 120):
+                transform(FAILING["silence"], rng(epoch), row)
+    assert [message.split()[3] for message in caplog.messages] == [f"{100 + n}.wav" for n in (0, 1, 3, 7, 15)]
+    assert caplog.messages[-1].endswith("is not changed: no voiced frame (16 of 66 utterances so far)")
+    assert transform.unchanged.sum() == 20 and transform.seen.sum() == 70
+
+
+def test_loader_workers_count_unchanged_voices_together(monkeypatch, caplog):
+    monkeypatch.setattr(voice.praat, "shift_voice", fail)
+    transform = Voice(np.tile(RANGES[:1], (10, 1)))
+    fork = multiprocessing.get_context("fork")
+    for rows in (range(3), range(2, 6)):
+        worker = fork.Process(target=lambda rows=rows: [transform(FAILING["silence"], rng(), row) for row in rows])
+        worker.start()
+        worker.join(60)
+        assert worker.exitcode == 0
+    transform(FAILING["silence"], rng(), 9)
+    assert caplog.messages == ["the voice of utterance 9 is not changed: no voiced frame (7 of 7 utterances so far)"]
 
 
 def test_resampling_changes_every_sound(caplog):
