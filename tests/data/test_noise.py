@@ -1,13 +1,11 @@
 """Noise in views: the ratio is the one that was drawn, and depends on nothing but the generator; bad recordings."""
 
-import multiprocessing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from dinosr_plugin.data.audio import AudioError
 from dinosr_plugin.data.chains import make_views
 from dinosr_plugin.data.noise import Noise, add_noise
 from dinosr_plugin.data.recordings import Recordings
@@ -193,18 +191,3 @@ def test_bad_recordings_are_skipped_if_the_task_says_so(corpus, tmp_path, caplog
     (tmp_path / "2.wav").unlink()
     with pytest.raises(UserError, match="none of its recordings can be used; `dinosr check "):
         batches(corpus, 0, 3, **views)
-
-
-def test_loader_workers_count_bad_recordings_together(tmp_path, caplog):
-    """As ``SpeechDataset`` counts files: each once, and two workers that skip one recording each have skipped two."""
-    noise = Noise(write_manifest(tmp_path, [speech()] * 3), 0, 0, skip_bad_audio=True, max_bad_files=1)
-    for _ in range(2):
-        worker = multiprocessing.get_context("fork").Process(target=noise.refuse, args=(0, AudioError("damaged")))
-        worker.start()
-        worker.join(60)
-        assert worker.exitcode == 0
-    noise.refuse(0, AudioError("damaged"))
-    assert not caplog.messages  # the worker has logged it
-    with pytest.raises(UserError, match="task.max_bad_files=1: 2 recordings of task.noise="):
-        noise.refuse(1, AudioError("damaged"))
-    assert caplog.messages == [f"skipped noise {tmp_path}/1.wav: damaged (2 bad recording(s) so far)"]
