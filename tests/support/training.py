@@ -36,6 +36,8 @@ SMALL_SPIN = [
     *("+model.front_end=fbank", "+model.n_mels=20", "model.start_from=null", "model.dropout=0.0"),
     *("model.projection_dim=8", "model.codebook_size=8", "model.trained_layers=[-1]", "task.views=clean/equalizer"),
 ]
+SMALL_SPEAKER = ["channels=[8,8,8,16]", "kernels=[5,3,3,1]", "dilations=[1,2,3,1]", "res2net_scale=4", "se_width=4"]
+SMALL_SPEAKER += ["attention_width=4", "embedding_dim=8"]
 SMALL_CPC = ["encoder_channels=16", "encoder_norm=channel", "context_dim=16", "steps=4", "n_negatives=8"]
 
 
@@ -73,6 +75,9 @@ def settings(data: Path, save_dir: Path, *overrides: str, config: str = "dinosr_
             *(f"model.{setting}" for setting in SMALL_CPC),
             *overrides,
         ]
+    if config.startswith(("dino_speaker", "ssrl_speaker")):
+        small = [f"model.{setting}" for setting in SMALL_SPEAKER]
+        return [*common, "task.min_sample_size=8000", "dataset.batch_size=4", *small, *overrides]
     sizes = ["task.min_sample_size=8000", "dataset.max_tokens=32000"]
     if config.startswith(("spin", "r_spin")):
         return [*common, *sizes, *SMALL_SPIN, *overrides]

@@ -1,0 +1,219 @@
+"""DINO and SSRL through fairseq's trainer: pseudo-labels in updates, in checkpoints, over ranks; what stops it."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from dinosr_plugin.errors import UserError
+from dinosr_plugin.evaluation.training_log import read_training_log
+from dinosr_plugin.tasks.speakers import STATE
+from support.training import checkpoint, differences, train, train_on_two_ranks, write_corpus
+
+N, K = 8, 3
+FEW = ["task.views=crop0.5+augment/crop0.8+peak", "lr_scheduler.phase_updates=[4,8]", "model.ema_anneal_end_step=12"]
+FEW += ["model.start_from=null", "optimization.lr=[0.01,0.01]", "task.fixed_epochs=2", "task.label_queue=3"]
+HEAD = ["model.head_hidden=[16,16]", "model.head_bottleneck=8", "model.head_outputs=16"]
+HEAD += ["lr_scheduler.warmup_updates=1", "lr_scheduler.phase_updates=[5]", "model.freeze_last_layer_updates=1"]
+CROPS = "task.views=crop0.8+augment/crop0.8+augment/crop0.4+augment"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = write_corpus(
+        tmp_path_factory.mktemp("data"), lengths=[16000, 12000, 17000, 9000, 16000, 11000, 8000, 20000]
+    )
+    (folder / "train.clusters").write_text("".join(f"{row % K}\n" for row in range(N)))
+    (folder / "dict.clusters.txt").write_text("".join(f"{label} 1\n" for label in range(K)))
+    return folder
+
+
+def ssrl(data: Path, save_dir: Path, epochs: int, *overrides: str, run=train):
+    settings = [*FEW, f"optimization.max_epoch={epochs}", "checkpoint.no_epoch_checkpoints=false"]
+    return run(data, save_dir, *settings, "checkpoint.save_interval=1", *overrides, config="ssrl_speaker_tiny")
+
+
+def dino(data: Path, save_dir: Path, updates: int, *overrides: str, run=train):
+    settings = [CROPS, *HEAD, f"optimization.max_update={updates}"]
+    return run(data, save_dir, *settings, *overrides, config="dino_speaker_tiny")
+
+
+def task_state(folder: Path, name: str = "checkpoint_last.pt") -> dict:
+    return torch.load(folder / name, weights_only=False)["task_state"][STATE]
+
+
+# ---- DINO ------------------------------------------------------------------------------------------------------------
+
+
+def test_dino_moves_student_teacher_and_centre_and_holds_the_last_layer_at_first(data, tmp_path):
+    last_layers = []
+    for updates in (1, 2):
+        model = dino(data, tmp_path / str(updates), updates, "checkpoint.no_save=true").get_model()
+        last_layers.append(model.student.head.last_layer.weight.detach().clone())
+    torch.manual_seed(1)
+    assert model.criterion.centre.abs().sum() > 0
+    teacher = model.teacher.model
+    for name, ours in model.student.state_dict().items():
+        if ours.is_floating_point() and "last_layer" not in name and "window" not in name and "filters" not in name:
+            assert not torch.equal(ours, teacher.state_dict()[name]), name
+    assert not torch.equal(*last_layers)  # the second update moves it
+    first = dino(data, tmp_path / "more", 1, "model.freeze_last_layer_updates=2", "checkpoint.no_save=true").get_model()
+    assert torch.equal(first.student.head.last_layer.weight, last_layers[0])
+
+
+def test_dino_resumes_exactly(data, tmp_path):
+    dino(data, tmp_path / "whole", 4)
+    dino(data, tmp_path / "parts", 3)
+    dino(data, tmp_path / "parts", 4)
+    assert not differences(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
+
+
+# ---- SSRL ------------------------------------------------------------------------------------------------------------
+
+
+def plain_label(queue: list[int], rule: str = "newest") -> int:
+    counts = {label: queue.count(label) for label in queue}
+    best = [label for label in queue if counts[label] == max(counts.values())]
+    return best[-1] if rule == "newest" else best[0]
+
+
+def test_labels_follow_the_timeline_of_a_plain_implementation(data, tmp_path):
+    """Queues of 3, two fixed epochs: the teacher's labels count from the first epoch on."""
+    ssrl(data, tmp_path, 4)
+    first = [row % K for row in range(N)]
+    queues, labels = [[label] for label in first], list(first)
+    for epoch in range(1, 4):
+        # the state in the checkpoint of an epoch has what was seen in it; that of the next one what became of it
+        now, later = (task_state(tmp_path, f"checkpoint{number}.pt") for number in (epoch, epoch + 1))
+        assert now["epoch"] == epoch - 1 and now["labels"].tolist() == labels
+        seen = now["seen_label"].tolist()
+        assert min(seen) >= 0  # batches of 4 leave none of 8 utterances out
+        queues = [[*queue, label][-3:] for queue, label in zip(queues, seen)]
+        if epoch >= 2:
+            labels = [plain_label(queue) for queue in queues]
+        assert later["labels"].tolist() == labels
+        assert later["removed"].tolist() == [label not in labels for label in range(K)] if epoch >= 2 else True
+        assert (tmp_path / f"labels/epoch{epoch}.clusters").read_text().split() == [str(label) for label in labels]
+
+
+def test_an_update_equals_a_plain_one(data, tmp_path):
+    """The loss of student and teacher from their embeddings, in float64."""
+    model = ssrl(data, tmp_path, 1).get_model()
+    torch.manual_seed(3)
+    views = [torch.randn(4, 8000), torch.randn(4, 12800)]
+    labels, weights, removed = (
+        torch.tensor([0, 2, 2, 0]),
+        torch.tensor([1.0, 0.5, 0.0, 0.25]),
+        torch.tensor([0, 1, 0]) > 0,
+    )
+    plain = copy.deepcopy(model)
+    output = model(views, torch.arange(4), labels=labels, weights=weights, removed=removed, teacher_active=True)
+
+    def logits(network, wave):
+        rows = F.normalize(network.head.weight.double())
+        cosine = F.normalize(network.encoder(wave).double()) @ rows.t()
+        angle = cosine.clamp(-1 + 1e-9, 1 - 1e-9).arccos()
+        chosen = F.one_hot(labels, K).bool()
+        return (32 * torch.where(chosen, (angle + 0.2).cos(), cosine)).masked_fill(removed, float("-inf"))
+
+    nll = F.cross_entropy(logits(plain.student, views[0]), labels, reduction="none")
+    assert_close(output.losses["aam"].double(), (weights * nll).sum(), rtol=1e-5, atol=1e-5)
+    assert output.sample_size == 1.75
+    assert_close(model.assignment.logits.double(), logits(plain.teacher.model, views[1]), rtol=1e-4, atol=1e-4)
+    # the teacher follows, with the running averages of batch norm
+    before = {name: value.clone() for name, value in model.teacher.average().items()}
+    model.end_update(6)
+    decay = model.ema_decay_at(6)
+    for name, value in model.student.state_dict().items():
+        if name in before and value.is_floating_point():
+            assert_close(model.teacher.average()[name], decay * before[name] + (1 - decay) * value)
+
+
+@pytest.mark.parametrize("interrupted", ["inside an epoch", "between epochs"])
+def test_a_run_resumes_exactly(data, tmp_path, interrupted):
+    """Before and after labels are updated: 2 updates an epoch, so that update 5 is the first of the third."""
+    ssrl(data, tmp_path / "whole", 4)
+    stop = 5 if interrupted == "inside an epoch" else 4
+    ssrl(data, tmp_path / "parts", 4, f"optimization.max_update={stop}")
+    ssrl(data, tmp_path / "parts", 4)
+    assert not differences(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
+    whole, parts = (task_state(tmp_path / name) for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    for name, value in whole.items():
+        np.testing.assert_array_equal(value, parts[name])
+
+
+def test_two_ranks_equal_one(data, tmp_path):
+    """Batches of 4 on each of two ranks, and of 8 on one: batch norm, weights and labels are those of all eight."""
+    plain = ["optimizer.adam_eps=1e-3", "task.views=crop0.5+peak/crop0.8+peak"]
+    one = ssrl(data, tmp_path / "one", 4, *plain, "dataset.batch_size=8").get_model().state_dict()
+    two = ssrl(data, tmp_path / "two", 4, *plain, run=train_on_two_ranks)
+    assert not differences(two[0], two[1])
+    assert not differences(two[0], one, rtol=1e-3, atol=1e-4)
+    for name, value in task_state(tmp_path / "one").items():
+        found = task_state(tmp_path / "two")[name]
+        assert_close(value, found, rtol=1e-2, atol=1e-3, equal_nan=True) if torch.is_tensor(value) else None
+
+
+def test_the_log_has_the_figures_of_the_labels(data, tmp_path):
+    ssrl(data, tmp_path, 3, f"common.log_file={tmp_path}/log")
+    figures = [record for record in read_training_log(tmp_path / "log") if "clusters" in record]
+    assert figures and {"labels_changed", "labels_nmi", "mean_weight", "clean_share"} <= figures[-1].keys()
+    assert 1 <= figures[-1]["clusters"] <= K
+
+
+# ---- what it starts from ---------------------------------------------------------------------------------------------
+
+
+def test_ssrl_starts_with_the_teacher_of_dino(data, tmp_path):
+    source = dino(data, tmp_path / "dino", 2).get_model()
+    start = f"model.start_from={tmp_path}/dino/checkpoint_last.pt"
+    model = ssrl(data, tmp_path / "ssrl", 1, start, "optimization.lr=[0,0]", "lr_scheduler.min_lr=0").get_model()
+    theirs = source.teacher.model.encoder.state_dict()
+    for name, value in model.student.encoder.state_dict().items():
+        if "running" not in name and "num_batches" not in name:
+            assert torch.equal(value, theirs[name]), name
+
+
+def test_a_frame_model_becomes_a_speaker_model(data, tmp_path):
+    """``encoder=trunk``: the trunk keeps its weights unless it is trained."""
+    frames = train(data, tmp_path / "frames", "optimization.max_update=1").get_model()
+    start = [f"model.start_from={tmp_path}/frames/checkpoint_last.pt", "model.encoder=trunk", "task.normalize=true"]
+    frozen, trained = (
+        dino(data, tmp_path / setting, 2, *start, f"+model.train_trunk={setting}").get_model().student.encoder.trunk
+        for setting in ("false", "true")
+    )
+    assert not differences(frozen.encoder.state_dict(), frames.encoder.state_dict())
+    assert differences(trained.encoder.state_dict(), frames.encoder.state_dict())
+
+
+# ---- what stops it ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["task.labels=null"], "task.labels: not given, but model=ssrl_speaker learns from clusters of utterances"),
+        (["task.labels=other"], "dict.other.txt: no such file"),
+        (["task.views=crop2"], "task.views=crop2: 1 view, but model=ssrl_speaker learns from 2 of each utterance"),
+        (["task.views=clean/crop2"], "speaker models learn from crops of one length; begin every view with crop"),
+        (
+            ["lr_scheduler.phase_updates=[4]"],
+            "lr_scheduler.phase_updates=.*: give one number of updates for",
+        ),
+        (["model.encoder=trunk"], "model.encoder=trunk needs a checkpoint with a Transformer of frames"),
+        (["model.channels=[8,6,16]"], "model.channels=.*kernels"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(data, tmp_path, overrides, message):
+    with pytest.raises(UserError, match=message):
+        ssrl(data, tmp_path, 1, *overrides)
+
+
+def test_other_tasks_and_models_are_refused(data, tmp_path):
+    with pytest.raises(UserError, match="model=dinosr: task=dinosr_speaker cannot train it"):
+        train(data, tmp_path, "task._name=dinosr_speaker")
