@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..modules.dino_head import DinoHead
 from ..modules.dino_loss import DinoLoss
-from ..ranges import COUNT_OR_0, SHARE, WIDTH, Range
+from ..ranges import COUNT_OR_0, SHARE, WIDTH, Range, check_ranges
 from .objective import DataNeeds, Output
 from .speaker_encoder import SpeakerEncoderConfig, SpeakerModel
 
@@ -61,9 +61,11 @@ class DinoSpeaker(SpeakerModel):
     needs = DataNeeds(views=GLOBAL_CROPS, more_views=True)
 
     def __init__(self, cfg: DinoSpeakerConfig):
-        super().__init__(cfg, DinoHead(cfg.embedding_dim, cfg.head_hidden, cfg.head_bottleneck, cfg.head_outputs))
+        check_ranges(cfg, DinoSpeakerConfig, "model")
+        super().__init__(
+            cfg, lambda: DinoHead(cfg.embedding_dim, cfg.head_hidden, cfg.head_bottleneck, cfg.head_outputs)
+        )
         self.criterion = DinoLoss(cfg.head_outputs, cfg.student_temperature, cfg.teacher_temperature, cfg.centre_decay)
-        self.num_updates = 0
         self.held: Tensor | None = None  # the last layer of the head, while it is not trained
 
     # ---- the training protocol -----------------------------------------------------------------------------------
@@ -81,10 +83,6 @@ class DinoSpeaker(SpeakerModel):
     def structure(self) -> dict[str, Any]:
         fields = {name: getattr(self.cfg, name) for name in ("head_bottleneck", "head_outputs")}
         return super().structure() | fields | {"head_hidden": list(self.cfg.head_hidden)}
-
-    def set_num_updates(self, num_updates: int):
-        super().set_num_updates(num_updates)
-        self.num_updates = num_updates
 
     def begin_update(self) -> None:
         self.criterion.forget_()
@@ -128,6 +126,6 @@ class DinoSpeaker(SpeakerModel):
                 "target_entropy": figures.entropy.mean(),
                 "divergence": figures.divergence.mean(),
                 "log_outputs": math.log(self.cfg.head_outputs),
-                "ema_decay": self.ema_decay_at(self.num_updates + 1),
+                "ema_decay": self.ema_decay(),
             },
         )

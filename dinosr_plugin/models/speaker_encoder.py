@@ -1,6 +1,6 @@
 """Encoders of utterances: waveform -> embedding of the speaker. ECAPA-TDNN, or pooling over the layers of a trunk."""
 
-import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, List
 
@@ -15,7 +15,7 @@ from ..modules.ema import EmaTeacher, annealed_decay
 from ..modules.pooling import AttentiveStatistics
 from ..modules.speaker_mel import SpeakerMel
 from ..modules.synced_batch_norm import SyncedBatchNorm1d, set_counted
-from ..ranges import COUNT_OR_0, SHARE, WIDTH, Range, check_ranges
+from ..ranges import COUNT_OR_0, SHARE, WIDTH, Range
 from .encoder import TrunkConfig
 from .objective import Objective
 from .trunk import Trunk, trunk_sizes
@@ -155,14 +155,21 @@ class SpeakerModel(Objective):
     """A student, an encoder with a head, and a teacher, its moving average, whose embeddings are used.
 
     A subclass adds the head and the loss. In training, crops of a batch have the same length.
+
+    Args:
+        build_head: makes the head of student and teacher.
+
+    Attributes:
+        num_updates: made so far.
+        batch_skipped: whether the batch is a dummy, see ``skip_batch``.
     """
 
-    def __init__(self, cfg: SpeakerEncoderConfig, head: nn.Module):
+    def __init__(self, cfg: SpeakerEncoderConfig, build_head: Callable[[], nn.Module]):
         super().__init__()
-        check_ranges(cfg, type(cfg), "model")
         self.cfg = cfg
-        self.student = SpeakerNetwork(build_encoder(cfg), head)
-        self.teacher = EmaTeacher(copy.deepcopy(self.student), self.student, buffers="average")
+        self.student, network = (SpeakerNetwork(build_encoder(cfg), build_head()) for _ in range(2))
+        self.teacher = EmaTeacher(network, self.student, buffers="average")
+        self.num_updates = 0
         self.batch_skipped = False
 
     @torch.no_grad()
@@ -223,12 +230,18 @@ class SpeakerModel(Objective):
         self.batch_skipped = skipped
         set_counted(self.student, not skipped)
 
-    def ema_decay_at(self, update: int) -> float:
-        """Decay of the teacher at the end of this update (from 1)."""
+    def set_num_updates(self, num_updates: int):
+        super().set_num_updates(num_updates)
+        self.num_updates = num_updates
+
+    def ema_decay(self) -> float:
+        """Decay of the teacher at the end of the next update."""
+        update = self.num_updates + 1
         return annealed_decay(self.cfg.ema_decay, self.cfg.ema_end_decay, update, self.cfg.ema_anneal_end_step)
 
     def end_update(self, n_updates: int) -> None:
-        self.teacher.step_(self.student, self.ema_decay_at(n_updates))
+        self.teacher.step_(self.student, self.ema_decay())
+        self.set_num_updates(n_updates)
 
     # ---- checkpoints: the teacher is saved as `_ema`, as that of DinoSR ------------------------------------------
 

@@ -14,7 +14,7 @@ from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor
 
 from ..modules.margin import AamSoftmax
-from ..ranges import Range
+from ..ranges import Range, check_ranges
 from .objective import DataNeeds, Output
 from .speaker_encoder import SpeakerEncoderConfig, SpeakerModel
 
@@ -59,9 +59,9 @@ class SsrlSpeaker(SpeakerModel):
     needs = DataNeeds(views=2, utterance_labels=True)
 
     def __init__(self, cfg: SsrlSpeakerConfig):
-        super().__init__(cfg, AamSoftmax(cfg.embedding_dim, cfg.n_clusters or 2, cfg.scale, cfg.margin))
+        check_ranges(cfg, SsrlSpeakerConfig, "model")
+        super().__init__(cfg, lambda: AamSoftmax(cfg.embedding_dim, cfg.n_clusters or 2, cfg.scale, cfg.margin))
         self.assignment: Assignment | None = None
-        self.num_updates = 0
 
     # ---- the training protocol -----------------------------------------------------------------------------------
 
@@ -85,10 +85,6 @@ class SsrlSpeaker(SpeakerModel):
 
     def structure(self) -> dict[str, Any]:
         return super().structure() | {"n_clusters": self.cfg.n_clusters}
-
-    def set_num_updates(self, num_updates: int):
-        super().set_num_updates(num_updates)
-        self.num_updates = num_updates
 
     # ---- the loss ------------------------------------------------------------------------------------------------
 
@@ -129,7 +125,7 @@ class SsrlSpeaker(SpeakerModel):
         loss = (weights.to(nll.device, non_blocking=True) * nll).sum()
         with torch.no_grad():
             right = self.student.head(embeddings.detach(), None, removed).argmax(1) == labels
-        scalars = {"accuracy": right.float().mean(), "ema_decay": self.ema_decay_at(self.num_updates + 1)}
+        scalars = {"accuracy": right.float().mean(), "ema_decay": self.ema_decay()}
         return Output({"aam": loss}, float(weights.sum()), "utterances", scalars)
 
     @torch.no_grad()
