@@ -134,7 +134,7 @@ def tiny_checkpoints(shared_folder) -> Path:
 
 @pytest.fixture(scope="session")
 def commands(tmp_path_factory) -> Iterator[Path]:
-    """A folder with ``dinosr`` and fairseq's commands, which start without importing torch and fairseq."""
+    """A folder with ``dinosr``, fairseq's commands and ``python``, which start without importing torch and fairseq."""
     with commands_without_imports(tmp_path_factory.mktemp("commands")) as folder:
         yield folder
 

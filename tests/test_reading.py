@@ -30,6 +30,12 @@ EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "25"))
 SECONDS = 3  # for one file
 
 
+@pytest.fixture(scope="module", autouse=True)
+def hypothesis_started() -> None:
+    """Its first test in a process collects the constants in all our modules, so that the children need not."""
+    settings(max_examples=1)(given(st.integers())(lambda number: None))()
+
+
 @pytest.fixture(scope="module")
 def valid(shared_folder) -> Path:
     return shared_folder(write_valid_files)

@@ -77,3 +77,12 @@ def test_a_command_of_the_server_is_a_process_like_any_other(commands, tmp_path)
     (tmp_path / "empty.tsv").write_text(f"{tmp_path}\n")
     assert "empty.tsv" in run("check", "empty.tsv")[1]
     assert run("path") == (0, f"{PLUGIN}\n", "")
+
+
+def test_a_script_of_the_server_has_what_is_imported(commands, tmp_path):
+    """It has its arguments and exit status; a script that it starts with ``sys.executable`` has the imports, too."""
+    code = "import sys; print(*sys.argv, sys.executable, 'fairseq' in sys.modules); sys.exit(3)"
+    (tmp_path / "script.py").write_text(code)
+    program = [commands / "python", "-W", "ignore", "script.py", "--a", "b c"]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 3 and done.stdout == f"script.py --a b c {commands / 'python'} True\n", done.stderr

@@ -170,8 +170,14 @@ def test_unknown_models(model, capsys):
     assert f"{model.split('@')[-1]}: no " in capsys.readouterr().err
 
 
-def test_a_step_of_the_tiny_size(tmp_path):
-    """The real command: two models, one round, everything counted."""
+@pytest.fixture
+def programs_without_imports(commands, monkeypatch):
+    """`dinosr bench` and the programs that a benchmark starts do not import torch and fairseq first."""
+    monkeypatch.setattr(sys, "executable", str(commands / "python"))
+
+
+def test_a_step_of_the_tiny_size(programs_without_imports, tmp_path, capfd):
+    """The whole command: two models, one round, everything counted."""
     record = tmp_path / "record.json"
     arguments = [
         "bench",
@@ -187,13 +193,11 @@ def test_a_step_of_the_tiny_size(tmp_path):
         "--threads",
         "1",
         "--json",
-        record,
+        str(record),
     ]
-    done = subprocess.run(
-        [sys.executable, "-m", "dinosr_plugin.cli", *arguments], capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
-    assert "2048-cubed products at" in done.stdout and "Traceback" not in done.stderr
+    assert cli.main(arguments) == 0
+    out, err = capfd.readouterr()
+    assert "2048-cubed products at" in out and "Traceback" not in err
     rows = json.loads(record.read_text())["rows"]
     ours, plain = rows
     assert [row["name"] for row in rows] == ["ours", "plain"] and ours["ratio"] == 1
@@ -211,7 +215,7 @@ def test_a_step_of_the_tiny_size(tmp_path):
     )  # each of four codebooks has four, ours one for all; the rest is fairseq's
 
 
-def test_share_of_the_codebooks(tmp_path):
+def test_share_of_the_codebooks(programs_without_imports, tmp_path):
     """On many frames: of a step on more utterances, whose constant part is counted once."""
     path = tmp_path / "record.json"
     arguments = [
@@ -230,12 +234,9 @@ def test_share_of_the_codebooks(tmp_path):
         "--threads",
         "1",
         "--json",
-        path,
+        str(path),
     ]
-    done = subprocess.run(
-        [sys.executable, "-m", "dinosr_plugin.cli", *arguments], capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
+    assert cli.main(arguments) == 0
     record = json.loads(path.read_text())
     one, three = record["step_on_one"]["wall"], record["step"]["wall"]
     constant, a_row = (3 * one - three) / 2, (three - one) / 2

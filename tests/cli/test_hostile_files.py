@@ -4,6 +4,7 @@ The commands and their arguments come from the parser, so a new command is teste
 code, waits, or ends in a traceback: a command refuses a file in one line, or accepts it.
 """
 
+import importlib
 import os
 import random
 import shutil
@@ -15,6 +16,7 @@ import pytest
 
 import dinosr_plugin
 from dinosr_plugin.errors import UserError
+from support.command_server import IMPORTED_ONCE
 from support.entry_points import ARGUMENTS, NEW, TOGETHER, Argument, Outcome, arguments_of, call, faults, value_of
 from support.hostile_checkpoints import CODE
 from support.hostile_files import BYTES, CHECKPOINTS, DEVICES, FEW, FEW_CHECKPOINTS, KINDS, NAMES, make
@@ -33,6 +35,13 @@ SOME_NAMES = ["line break", "control characters", "not UTF-8"]
 PAIRS: list[int] = []  # hostile paths that were tried, for each argument
 MEASURES = {"report", "quality train", "quality cache", "quality log"}
 """Commands and arguments with which a command that accepts its files measures for up to a minute."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported_once() -> None:
+    """What commands import when they need it, so that their processes, which are forked, have it already."""
+    for module in IMPORTED_ONCE:
+        importlib.import_module(module)
 
 
 @pytest.fixture(scope="module")

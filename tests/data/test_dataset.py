@@ -158,11 +158,11 @@ def test_no_python_call_per_row_to_start_an_epoch(tmp_path, pad):
 
 
 @pytest.mark.parametrize("options", [[], ["--padding"]])
-def test_batches_are_full_and_waste_little(tmp_path, options):
+def test_batches_are_full_and_waste_little(tmp_path, commands, options):
     """Runs the benchmark on fewer rows."""
     record = tmp_path / "record.json"
     subprocess.run(
-        [sys.executable, BENCHMARK, "--rows", "20000", "--json", record, *options],
+        [commands / "python", BENCHMARK, "--rows", "20000", "--json", record, *options],
         check=True,
         capture_output=True,
         timeout=300,
@@ -495,11 +495,11 @@ def test_items_are_in_the_requested_order(sounds, rows, known):
     )
 
 
-def test_loader_benchmark(tmp_path):
+def test_loader_benchmark(tmp_path, commands):
     """Checks what the benchmark counts, on a minute of noise, without workers."""
     record = tmp_path / "record.json"
     command = [
-        sys.executable,
+        commands / "python",
         BENCHMARK.with_name("loader.py"),
         "--synth",
         "--hours",

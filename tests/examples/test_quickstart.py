@@ -12,26 +12,17 @@ import pytest
 
 from support.paths import REPOSITORY
 
-COMMAND = [
-    sys.executable,
-    str(REPOSITORY / "examples" / "quickstart" / "run.py"),
-]  # as started by run.sh in its environment
+SCRIPT = REPOSITORY / "examples" / "quickstart" / "run.py"  # which run.sh starts in its environment
 QUALITY_KEYS = {"active", "perplexity", "phone_purity", "pnmi"}
-RUN_WITH_COMMANDS = (
-    "import runpy, sys; sys.executable = sys.argv[1]; del sys.argv[:2]; runpy.run_path(sys.argv[0], None, '__main__')"
-)
-"""run.py searches for commands in the folder of ``sys.executable``."""
 
 
-def start(out: Path, *options: str, commands: Path | None = None) -> subprocess.Popen:
-    """Starts run.py with the commands in the folder ``commands``, by default those that are installed."""
-    python, script = COMMAND
-    program = [python, script] if commands is None else [python, "-c", RUN_WITH_COMMANDS, commands / "python", script]
-    command = [*program, "--out", str(out), *options]
+def start(out: Path, *options: str, python: str | Path = sys.executable) -> subprocess.Popen:
+    """Starts run.py with the commands in the folder of ``python``, by default those that are installed."""
+    command = [python, SCRIPT, "--out", str(out), *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def kill_when(process: subprocess.Popen, path: Path, timeout: float = 120) -> None:
+def kill_when(process: subprocess.Popen, path: Path, timeout: float = 600) -> None:
     """Send SIGKILL to the run and its children as soon as ``path`` exists."""
     for _ in range(int(timeout * 10)):
         if path.exists() or process.poll() is not None:
@@ -47,7 +38,7 @@ def kill_when(process: subprocess.Popen, path: Path, timeout: float = 120) -> No
 def test_whole_run_survives_a_kill(tmp_path, commands):
     options = ("--minutes-budget", "2.51", "--synth-minutes", "3")  # the smallest plan: 10 updates each
     kill_when(start(tmp_path, *options), tmp_path / "pretrain" / "checkpoint_last.pt")
-    process = start(tmp_path, *options, commands=commands)
+    process = start(tmp_path, *options, python=commands / "python")
     printed, errors = process.communicate()
     assert process.returncode == 0, errors[-3000:]
     assert "Loaded checkpoint" in (tmp_path / "pretrain" / "output.log").read_text()

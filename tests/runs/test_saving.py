@@ -134,7 +134,7 @@ def settings(max_update: int) -> list[str]:
     return ["dataset.max_tokens=16000", "checkpoint.save_interval_updates=2", f"optimization.max_update={max_update}"]
 
 
-def test_a_run_survives_a_damaged_checkpoint_and_a_full_disk(tmp_path):
+def test_a_run_survives_a_damaged_checkpoint_and_a_full_disk(tmp_path, commands):
     corpus, folder = write_corpus(tmp_path / "data", lengths=[16000] * 8), tmp_path / "run"
     train(corpus, folder, *settings(4))
     assert updates_in(folder) == {"checkpoint_1_2.pt": 2, "checkpoint_1_4.pt": 4, "checkpoint_last.pt": 4}
@@ -142,8 +142,9 @@ def test_a_run_survives_a_damaged_checkpoint_and_a_full_disk(tmp_path):
     cut(folder / "checkpoint_last.pt")
     (folder / "checkpoint_1_4.pt.tmp").symlink_to("/dev/full")
 
-    arguments = command(corpus, folder, *settings(6))
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    _, *arguments = command(corpus, folder, *settings(6))
+    program = commands / "fairseq-hydra-train"
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=300, cwd=tmp_path)
     log = done.stdout + done.stderr
     assert done.returncode == 0, log
     for expected in (

@@ -1,4 +1,5 @@
-"""Runs ``dinosr`` and fairseq's commands without importing torch and fairseq each time, which takes 5 to 8 seconds.
+"""Runs ``dinosr``, fairseq's commands and scripts without importing torch and fairseq each time, which takes 5 to 8
+seconds.
 
 A server imports these once and forks itself for each command. So every command still runs in a process of its own, with
 its own working directory, environment, output streams and exit status. ``commands_without_imports`` starts a server and
@@ -14,11 +15,13 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,14 +29,22 @@ ENTRY_POINTS = {
     "dinosr": ("dinosr_plugin.cli", "main"),
     "fairseq-generate": ("fairseq_cli.generate", "cli_main"),
     "fairseq-hydra-train": ("fairseq_cli.hydra_train", "cli_main"),
+    "python": ("__main__", "run_script"),
 }
-IMPORTED_ONCE = ("dinosr_plugin.tasks", "dinosr_plugin.cli", "faiss", "matplotlib.pyplot", "scipy.signal")
+IMPORTED_ONCE = (
+    "dinosr_plugin.tasks",
+    "dinosr_plugin.cli",
+    "faiss",
+    "matplotlib.pyplot",
+    "scipy.signal",
+    "torch._dynamo",  # torch imports it, in over two seconds, when a checkpoint is read or an optimiser built
+)
 """The plug-in comes first: it imports fairseq without changing the root logger, which fairseq alone sets to DEBUG."""
 
 CLIENT = """\
 #!{python} -IS
 import json, os, socket, sys
-request = json.dumps([os.path.basename(sys.argv[0]), sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+request = json.dumps([sys.argv[0], sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
     socket.send_fds(server, [len(request).to_bytes(8, "big")], [0, 1, 2])
@@ -91,7 +102,7 @@ def prepare(connection: socket.socket) -> str:
     """
     size, streams, *_ = socket.recv_fds(connection, 8, 3)
     request = connection.makefile("rb").read(int.from_bytes(size, "big"))
-    name, arguments, folder, environment = json.loads(request)
+    program, arguments, folder, environment = json.loads(request)
     command = os.fork()
     if command:
         status = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
@@ -104,8 +115,21 @@ def prepare(connection: socket.socket) -> str:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    name = Path(program).name
     sys.argv = [str(Path(sys.executable).with_name(name)), *arguments]
+    if name == "python":
+        sys.executable = program  # so that what a script starts does not import them either
     return name
+
+
+def run_script() -> None:
+    """``python [-W FILTER] SCRIPT ARGUMENT...``"""
+    del sys.argv[0]
+    if sys.argv[0] == "-W":
+        warnings.simplefilter(sys.argv[1])
+        del sys.argv[:2]
+    sys.path.insert(0, str(Path(sys.argv[0]).parent))
+    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def main() -> None:

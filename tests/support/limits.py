@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # otherwise every child that reads a checkpoint imports it, which takes two seconds
 from threadpoolctl import threadpool_limits
 
 GB = 1 << 30

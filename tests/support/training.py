@@ -12,6 +12,7 @@ import fairseq_cli.train
 import numpy as np
 import soundfile
 import torch
+import torch._dynamo  # otherwise every forked process that trains imports it, which takes two seconds
 from fairseq.dataclass.initialize import hydra_init
 from fairseq.trainer import Trainer
 from fairseq_cli.hydra_train import _hydra_main
