@@ -2,9 +2,11 @@
 
 import argparse
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 from ..errors import UserError
+from ..files import claim_new
 from ..ranges import SEED
 from .parsing import (
     add_command,
@@ -204,17 +206,19 @@ def add_eval(steps) -> None:
     add_seed(parser, "of the bootstrap")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON instead of a table")
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="write a picture (.png, .pdf or .svg): DET curve, histogram of scores"
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="write a picture of the DET curve and a histogram of the scores: PDF or SVG if its name ends in .pdf or "
+        ".svg, otherwise PNG",
     )
 
 
 def run_eval(options: argparse.Namespace) -> int:
-    from ..evaluation.plots.verification import plot_verification, require_picture_name
+    from ..evaluation.plots.verification import plot_verification
     from ..evaluation.speakers.scores import read_scores, score_list
     from ..evaluation.speakers.verification import verify
 
-    if options.plot:
-        require_picture_name(options.plot, "--plot")
     if options.trials:
         scored = score_list(options.scores, options.trials, skip_missing=options.skip_missing)
     elif options.skip_missing:
@@ -222,10 +226,11 @@ def run_eval(options: argparse.Namespace) -> int:
     else:
         scored = read_scores(options.scores)
     print_notes(scored.notes)
-    figures, rates = verify(scored, options.resamples, seed_of(options), options.trials or options.scores)
-    print(json.dumps(figures.to_json(), indent=1) if options.json else figures.table())
-    if options.plot:
-        plot_verification(rates, *scored.by_kind(), options.plot)
+    with claim_new(options.plot, "--plot") if options.plot else nullcontext():
+        figures, rates = verify(scored, options.resamples, seed_of(options), options.trials or options.scores)
+        print(json.dumps(figures.to_json(), indent=1) if options.json else figures.table())
+        if options.plot:
+            plot_verification(rates, *scored.by_kind(), options.plot)
     return 0
 
 

@@ -4,21 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import UserError
 from ..measures.verification import Rates, det_points, equal_error_rate, equal_error_threshold
 from . import style
 from .style import BLACK, BLUE, GREY, VERMILION
 
 TICKS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 LIMITS = (0.0005, 0.8)  # of both axes of the DET curve
-SUFFIXES = (".png", ".pdf", ".svg")
 BINS = 60
-
-
-def require_picture_name(path: str | Path, option: str) -> None:
-    """Raise UserError for a suffix other than ``SUFFIXES``."""
-    if Path(path).suffix not in SUFFIXES:
-        raise UserError(f"{option} {path}: give a name that ends in one of {', '.join(SUFFIXES)}")
 
 
 def plot_verification(rates: Rates, targets: np.ndarray, nontargets: np.ndarray, path: str | Path) -> Path:
