@@ -186,7 +186,7 @@ def run_score(options: argparse.Namespace) -> int:
 
 
 def add_eval(steps) -> None:
-    text = "measure scores: EER and minDCF at priors .01 and .05, with 95 % intervals by the bootstrap over speakers"
+    text = "measure scores: EER and minDCF at priors .01 and .05, with intervals by the bootstrap over speakers"
     parser = add_command(steps, "eval", run_eval, text)
     parser.add_argument(
         "scores",
