@@ -1,10 +1,13 @@
-"""The Python API: from a checkpoint to features and units of waveforms.
+"""The Python API: from a checkpoint to features, units and embeddings of waveforms.
 
 import dinosr_plugin
 
 model = dinosr_plugin.load("checkpoint_last.pt")
 features = model.features(waveform)  # (F, D)
 units = model.units(waveform)  # (K, F)
+
+model = dinosr_plugin.load("speaker_model.pt")
+embedding = model.embed(waveform)  # (W,)
 """
 
 from dataclasses import dataclass
@@ -14,14 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checkpoints.opening import open_reader
+from .checkpoints.embedding import EmbeddingReader
+from .checkpoints.opening import open_model
 from .checkpoints.readers import FrameReader, Layer, require_finite
 from .errors import UserError
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> "SpeechModel":
-    """A pre-trained or fine-tuned checkpoint, ready for waveforms. Raises UserError as ``open_reader`` does."""
-    return SpeechModel(open_reader(path, device=device))
+def load(path: str | Path, device: str | torch.device = "cpu") -> "SpeechModel | SpeakerModel":
+    """A checkpoint, ready for waveforms: a ``SpeakerModel`` if the model embeds whole recordings, else a
+    ``SpeechModel``.
+
+    Raises UserError as ``open_model`` does.
+    """
+    reader = open_model(path, device)
+    return SpeakerModel(reader) if isinstance(reader, EmbeddingReader) else SpeechModel(reader)
 
 
 @dataclass(frozen=True)
@@ -57,20 +66,41 @@ class SpeechModel:
         code_set = self.reader.require_codes()
         return self.reader.read([self.wave(waveform)], [], [code_set])[0].codes[code_set]
 
-    def wave(self, waveform: np.ndarray | Tensor) -> Tensor:
-        """(T,) float32 as the model expects it.
+    def embed(self, waveform: np.ndarray | Tensor) -> Tensor:
+        """Raises UserError: this model has features of frames, but no embedding of a recording."""
+        raise UserError(
+            f"{self.reader.path}: contains {type(self.reader.model).__name__}, which has no embeddings; give a speaker "
+            "model, or take the mean of its features over the frames"
+        )
 
-        Raises UserError for anything but 1-D floats, for NaN and infinity, and if too short.
-        """
-        wave = torch.as_tensor(waveform)
-        if wave.dim() != 1 or not wave.is_floating_point():
-            raise UserError(
-                f"waveform: {wave.dim()}-D {wave.dtype}, expected 1-D float; "
-                "average the channels, divide 16-bit integers by 32768"
-            )
-        if len(wave) < self.reader.grid.field:
-            raise UserError(
-                f"waveform: {len(wave)} samples, fewer than the {self.reader.grid.field} of a frame; give a longer one"
-            )
-        # normalization overflows for amplitudes above 1e19
-        return require_finite(self.reader.prepare(wave.to(torch.float32)))
+    def wave(self, waveform: np.ndarray | Tensor) -> Tensor:
+        """(T,) float32 as the model expects it. Raises UserError as ``prepared``."""
+        return prepared(waveform, self.reader, self.reader.grid.field)
+
+
+@dataclass(frozen=True)
+class SpeakerModel:
+    """Waveforms in, embeddings of their speakers out. A waveform is as for ``SpeechModel``."""
+
+    reader: EmbeddingReader
+
+    def embed(self, waveform: np.ndarray | Tensor) -> Tensor:
+        """(T,) -> (W,) float32, not normalised. Raises UserError as ``prepared``."""
+        return self.reader.embed([prepared(waveform, self.reader, self.reader.min_samples)])[0]
+
+
+def prepared(waveform: np.ndarray | Tensor, reader: FrameReader | EmbeddingReader, min_samples: int) -> Tensor:
+    """(T,) float32 as the model expects it.
+
+    Raises UserError for anything but 1-D floats, for NaN and infinity, and if too short.
+    """
+    wave = torch.as_tensor(waveform)
+    if wave.dim() != 1 or not wave.is_floating_point():
+        raise UserError(
+            f"waveform: {wave.dim()}-D {wave.dtype}, expected 1-D float; "
+            "average the channels, divide 16-bit integers by 32768"
+        )
+    if len(wave) < min_samples:
+        raise UserError(f"waveform: {len(wave)} samples, fewer than the {min_samples} of a frame; give a longer one")
+    # normalization overflows for amplitudes above 1e19
+    return require_finite(reader.prepare(wave.to(torch.float32)))

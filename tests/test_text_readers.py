@@ -22,6 +22,8 @@ from dinosr_plugin.evaluation.measures.abx.items import HEADER as ITEM_HEADER
 from dinosr_plugin.evaluation.measures.abx.items import read_items
 from dinosr_plugin.evaluation.phones import HEADER as PHONE_HEADER
 from dinosr_plugin.evaluation.phones import PhoneAlignment
+from dinosr_plugin.evaluation.speakers import scores as speaker_scores
+from dinosr_plugin.evaluation.speakers.trials import read_trials
 from dinosr_plugin.evaluation.zerospeech.pairs import read_gold, read_scores
 from dinosr_plugin.evaluation.zerospeech.semantic import read_features
 from dinosr_plugin.files import read_json
@@ -83,6 +85,8 @@ READERS = {
         lambda path: read_info(path.with_suffix("")),
     ),
     "features": ("x.tsv", "ä\t5\n", read_index),
+    "trials": ("x.txt", "1 ä.wav Ä.wav\n", read_trials),
+    "scores of trials": ("x.txt", "1 ä.wav Ä.wav 0.5\n", lambda path: speaker_scores.read_scores(path).trials),
     "lexicon": ("x.txt", "ÄB Ä B |\n", lambda path: read_lexicon(path, letters())),
     "words as a lexicon": ("x.wrd", "ÄB B\n", lambda path: read_lexicon(path, letters())),
     "text of n-grams": ("x.wrd", "Ä B\n", lambda path: (read_tokens(path)[0], read_tokens(path)[1].tolist())),

@@ -28,15 +28,23 @@ from .audio import SAMPLE_RATE
 
 def mfcc(wave: np.ndarray) -> np.ndarray:
     """(T,) float32 in [-1, 1] at 16 kHz -> (n, 39) float32 at 50 Hz, n = 1 + (T - 400) // 320, T >= 400."""
+    static = cepstra(wave)
+    deltas = _deltas(static)
+    frames = np.concatenate([static, deltas, _deltas(deltas)], axis=1)  # (m, 39), m = 1 + (T - 400) // 160
+    return _pairs(frames - frames.mean(axis=0)).mean(axis=1)  # (n, 2, 39) -> (n, 39)
+
+
+def cepstra(wave: np.ndarray) -> np.ndarray:
+    """The MFCC of ``mfcc`` without deltas, their means not subtracted.
+
+    (T,) float32 in [-1, 1] at 16 kHz -> (m, 13) float32 at 100 Hz, m = 1 + (T - 400) // 160, T >= 400.
+    """
     import kaldi_native_fbank as knf
 
     options = knf.MfccOptions()
     options.num_ceps = 13
     options.use_energy = False
-    cepstra = _kaldi_frames(knf.OnlineMfcc, options, wave)  # (m, 13), m = 1 + (T - 400) // 160
-    deltas = _deltas(cepstra)
-    frames = np.concatenate([cepstra, deltas, _deltas(deltas)], axis=1)  # (m, 39)
-    return _pairs(frames - frames.mean(axis=0)).mean(axis=1)  # (n, 2, 39) -> (n, 39)
+    return _kaldi_frames(knf.OnlineMfcc, options, wave)
 
 
 def log_mel(wave: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import UserError, first_few
 from ..files import is_file, is_folder
-from ..units.store import FeatureFolder, layer_folders
+from ..units.store import EMBEDDINGS, FeatureFolder, layer_folders
 from ..units.unit_files import read_info, read_labelled_units
 from .measuring import Source
 from .phones import PhoneAlignment
@@ -38,8 +38,10 @@ def unit_files_in(folder: Path) -> list[Path]:
 
 
 def open_features(path: Path) -> Source:
-    """A feature folder. Raises UserError as ``FeatureFolder``."""
+    """A feature folder. Raises UserError as ``FeatureFolder``, and for embeddings of whole recordings."""
     features = FeatureFolder(path)
+    if features.source.get("kind") == EMBEDDINGS:
+        raise UserError(f"{path}: contains embeddings of recordings, not frames; give a folder from `dinosr features`")
     digest = hashlib.sha256((path / "meta.json").read_bytes()).hexdigest()
     return Source(str(path), features.rate, features.first_centre, features=features, digest=digest)
 

@@ -42,6 +42,7 @@ from .unit_files import check_timing
 
 DTYPES = ("float16", "float32")
 CODE_DTYPES = ("uint8", "uint16", "uint32")  # of units
+EMBEDDINGS = "embeddings"  # ``FolderInfo.source["kind"]`` of folders with one row for each recording
 MAX_SHARDS = 10_000
 SAVE_SECONDS = 10.0  # maximum work lost if the process is killed
 
@@ -56,7 +57,8 @@ class FolderInfo:
     dtype: one of ``DTYPES``, or of ``CODE_DTYPES`` for units.
     shards: number of files that the manifest is divided into.
     source: origin of the features: ``{"kind": "mfcc"}``; for a layer ``{"kind": "model", "checkpoint",
-        "fingerprint", "weights", "layer"}``; for units ``{"kind": "codes", "checkpoint", "fingerprint", "weights"}``.
+        "fingerprint", "weights", "layer"}``; for units ``{"kind": "codes", "checkpoint", "fingerprint", "weights"}``;
+        for ``EMBEDDINGS`` see ``evaluation.speakers.extraction``.
     utterances, frames: total numbers, over all shards.
     digest: ``digest_of`` the utterances.
     """

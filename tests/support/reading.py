@@ -27,6 +27,10 @@ from dinosr_plugin.evaluation.history import updates_of
 from dinosr_plugin.evaluation.measures.abx.items import read_items
 from dinosr_plugin.evaluation.phones import PhoneAlignment
 from dinosr_plugin.evaluation.sources import open_features, open_units
+from dinosr_plugin.evaluation.speakers.embeddings import Embeddings
+from dinosr_plugin.evaluation.speakers.recordings import read_recordings
+from dinosr_plugin.evaluation.speakers.scores import read_scores
+from dinosr_plugin.evaluation.speakers.trials import read_trials
 from dinosr_plugin.evaluation.speech import Speech
 from dinosr_plugin.evaluation.table import RowTable
 from dinosr_plugin.evaluation.training_log import read_pretraining_log
@@ -153,6 +157,15 @@ READERS = {
     "about features": Reader("mfcc/meta.json", TEXT, rows_of_features),
     "index of features": Reader("mfcc/features_1_of_1.tsv", TEXT, rows_of_features),
     "features": Reader("mfcc/features_1_of_1.npy", BINARY, rows_of_features),
+    "trials": Reader("trials.txt", TEXT, lambda folder: read_trials(folder / "trials.txt")),
+    "scores of trials": Reader("scores.txt", TEXT, lambda folder: read_scores(folder / "scores.txt")),
+    "about embeddings": Reader("embeddings/meta.json", TEXT, lambda folder: Embeddings(folder / "embeddings")),
+    "index of embeddings": Reader(
+        "embeddings/features_1_of_1.tsv", TEXT, lambda folder: Embeddings(folder / "embeddings")
+    ),
+    "embeddings": Reader("embeddings/features_1_of_1.npy", BINARY, lambda folder: Embeddings(folder / "embeddings")),
+    "manifest of recordings": Reader("train.tsv", TEXT, lambda folder: read_recordings(folder / "train.tsv")),
+    "recording to embed": Reader(WAV, BINARY, lambda folder: read_recordings(folder / "train.tsv")[0].load()),
     "emissions": Reader("emissions.npz", ARCHIVE, emissions),
     "lexicon": Reader("lexicon.txt", TEXT, lambda folder: read_lexicon(folder / "lexicon.txt", LETTERS)),
     "words as lexicon": Reader("train.wrd", TEXT, lambda folder: read_lexicon(folder / "train.wrd", LETTERS)),

@@ -32,6 +32,7 @@ def write_valid_files(folder: Path) -> None:
     - ``corpus``, and manifest, transcripts, labels and dictionaries of it: ``train.*``, ``dict.*``, ``bpe.model``
     - ``model.pt`` (fine-tuned), ``dinosr.pt``, ``wav2vec2.pt``, ``cpc_audio/*.pt``, ``lm/*.pt``
     - ``mfcc`` (a folder of features), ``kmeans.npz``, ``k.units``, ``pieces.ap.model``, ``emissions.npz``
+    - ``trials.txt``, ``embeddings`` and ``scores.txt`` of ``train.tsv``; ``speakers.tsv`` and its ``cohort``
     - ``words.arpa``, ``lexicon.txt``, ``phones.tsv``, ``f0_ranges.tsv``, ``abx.item``, ``generate.txt``, ``train.log``
     - ``dataset`` and ``submission`` of ZeroSpeech 2021; ``librispeech`` and ``librilight`` in their layouts
     """
@@ -78,6 +79,7 @@ def write_valid_files(folder: Path) -> None:
     write_librispeech(folder / "librilight/1h/0/clean/7/8")
     write_librispeech(folder / "librilight/9h/clean/7/9")
     write_language_model(folder)
+    write_speaker_files(folder)
 
 
 def command(*arguments) -> None:
@@ -157,6 +159,17 @@ def write_librispeech(chapter: Path) -> None:
     for n in range(2):
         soundfile.write(chapter / f"{name}-000{n}.flac", np.random.default_rng(n).normal(0, 0.1, 8000), 16000)
     (chapter / f"{name}.trans.txt").write_text(f"{name}-0000 TEN TEA\n{name}-0001 EAT NO\n")
+
+
+def write_speaker_files(folder: Path) -> None:
+    """Trials of the corpus, and a manifest of two speakers."""
+    (folder / "trials.txt").write_text("1 0.wav 1.wav\n0 0.wav 2.wav\n")
+    command("speaker", "embed", folder / "train.tsv", "--mfcc", "--out", folder / "embeddings")
+    command("speaker", "score", folder / "embeddings", folder / "trials.txt", "--out", folder / "scores.txt")
+    files = [f"librispeech/dev-clean/7/8/7-8-000{n}.flac" for n in range(2)]
+    rows = [*(f"{file}\t8000" for file in files), "corpus/0.wav\t16000", "corpus/1.wav\t8000"]
+    (folder / "speakers.tsv").write_text("\n".join([str(folder), *rows]) + "\n")
+    command("speaker", "embed", folder / "speakers.tsv", "--mfcc", "--out", folder / "cohort")
 
 
 def write_language_model(folder: Path) -> None:

@@ -34,6 +34,8 @@ def figure(width: float, height: float):
 def save(figure, path: str | Path) -> Path:
     """Write a picture, in which all text is literal: no TeX between dollar signs, control characters as escapes.
 
+    It is PDF or SVG if the name ends in ``.pdf`` or ``.svg``, otherwise PNG.
+
     Raises UserError if it cannot be written.
     """
     from matplotlib import rc_context
@@ -48,7 +50,7 @@ def save(figure, path: str | Path) -> Path:
         formatter = axis.get_major_formatter()
         formatter.format_ticks = partial(printable_ticks, formatter.format_ticks)
     with rc_context({"text.parse_math": False}), output(path) as unfinished:  # ticks are made while it is drawn
-        figure.savefig(unfinished, dpi=120, format=path.suffix[1:])
+        figure.savefig(unfinished, dpi=120, format=path.suffix[1:] if path.suffix in (".pdf", ".svg") else "png")
     return path
 
 
