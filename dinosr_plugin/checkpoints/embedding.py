@@ -110,6 +110,16 @@ class ModelEmbedder(EmbeddingReader):
         return self.model.embed(source, padding_mask)  # type: ignore[operator]
 
 
+class SpeakerEmbedder(ModelEmbedder):
+    """This plug-in's speaker models. Recordings are scaled to a peak of 1, as crops are in training."""
+
+    min_samples = 1600  # ten frames: ECAPA-TDNN reflects up to four at each end
+
+    def prepare(self, wave: Tensor) -> Tensor:
+        peak = wave.abs().max()
+        return super().prepare(wave / peak if peak > 0 else wave)
+
+
 def statistics(frames: Tensor) -> Tensor:
     """(F, D) -> (2 D,): mean and standard deviation over frames; the deviation of a single frame is 0."""
     return torch.cat([frames.mean(0), frames.std(0, correction=0)])

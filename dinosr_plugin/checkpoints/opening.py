@@ -13,9 +13,10 @@ from ..errors import UserError
 from ..interop.fairseq_readers import HubertReader, Wav2Vec2Reader
 from ..models.cpc import CPC
 from ..models.dinosr import DinoSR
+from ..models.speaker_encoder import SpeakerModel
 from ..models.spin import Spin
 from ..models.trunk import Trunk
-from .embedding import EmbeddingReader, FrameEmbedder, ModelEmbedder
+from .embedding import EmbeddingReader, FrameEmbedder, ModelEmbedder, SpeakerEmbedder
 from .load import Loaded, expects_normalized_waves, load_model
 from .readers import WEIGHTS, CPCReader, DinoSRReader, FrameReader, Layer, SpinReader, TrunkReader, trunk_of
 from .weights import require_finite
@@ -33,7 +34,7 @@ ADAPTERS: dict[type[nn.Module] | str, type[FrameReader]] = {
 }
 """Kind of model -> its adapter. The first entry that matches is used, so that subclasses precede their bases."""
 
-EMBEDDERS: dict[type[nn.Module] | str, type[ModelEmbedder]] = {}
+EMBEDDERS: dict[type[nn.Module] | str, type[ModelEmbedder]] = {SpeakerModel: SpeakerEmbedder}
 """Kind of model with an embedding of whole recordings -> its adapter, ``ModelEmbedder`` or a subclass."""
 
 

@@ -173,7 +173,7 @@ class SpeakerModel(Objective):
         self.batch_skipped = False
 
     @torch.no_grad()
-    def embed(self, source: Tensor) -> Tensor:
+    def embed(self, source: Tensor, padding_mask: None = None) -> Tensor:
         """Waveforms (B, T) at 16 kHz, of equal length -> the teacher's embeddings (B, E) float32, of any norm."""
         return self.teacher.model.encoder(source).float()  # type: ignore[union-attr,operator]
 
