@@ -7,7 +7,7 @@ compared, so the embeddings are a start: ``ssrl_speaker`` continues with cluster
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, List
+from typing import Any, List, cast
 
 import torch
 from fairseq.models import register_model
@@ -68,6 +68,12 @@ class DinoSpeaker(SpeakerModel):
         self.criterion = DinoLoss(cfg.head_outputs, cfg.student_temperature, cfg.teacher_temperature, cfg.centre_decay)
         self.held: Tensor | None = None  # the last layer of the head, while it is not trained
 
+    @property
+    def last_layer(self) -> Tensor:
+        """(V, bottleneck), of the student's head."""
+        head = cast(DinoHead, self.student.head)
+        return head.last_layer.weight
+
     # ---- the training protocol -----------------------------------------------------------------------------------
 
     def check(self, task_cfg: Any) -> None:
@@ -87,11 +93,11 @@ class DinoSpeaker(SpeakerModel):
     def begin_update(self) -> None:
         self.criterion.forget_()
         frozen = self.num_updates < self.cfg.freeze_last_layer_updates
-        self.held = self.student.head.last_layer.weight.data.clone() if frozen else None
+        self.held = self.last_layer.data.clone() if frozen else None
 
     def end_update(self, n_updates: int) -> None:
         if self.held is not None:
-            self.student.head.last_layer.weight.data.copy_(self.held)
+            self.last_layer.data.copy_(self.held)
         self.criterion.step_()
         super().end_update(n_updates)
 

@@ -175,7 +175,7 @@ class SpeakerModel(Objective):
     @torch.no_grad()
     def embed(self, source: Tensor, padding_mask: None = None) -> Tensor:
         """Waveforms (B, T) at 16 kHz, of equal length -> the teacher's embeddings (B, E) float32, of any norm."""
-        return self.teacher.model.encoder(source).float()  # type: ignore[union-attr,operator]
+        return self.teacher.model.encoder(source).float()  # type: ignore[operator]
 
     # ---- the training protocol -----------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ assignments, the labels of the next epoch, is the task's affair (``tasks.speaker
 """
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, cast
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +63,11 @@ class SsrlSpeaker(SpeakerModel):
         super().__init__(cfg, lambda: AamSoftmax(cfg.embedding_dim, cfg.n_clusters or 2, cfg.scale, cfg.margin))
         self.assignment: Assignment | None = None
 
+    @property
+    def classifier(self) -> AamSoftmax:
+        """The student's."""
+        return cast(AamSoftmax, self.student.head)
+
     # ---- the training protocol -----------------------------------------------------------------------------------
 
     @classmethod
@@ -74,13 +79,13 @@ class SsrlSpeaker(SpeakerModel):
     def start_from(self, source: BaseFairseqModel, file: str) -> None:
         """As ``SpeakerModel``; the classifier starts with the centroids, whose norms have no influence."""
         super().start_from(source, file)
-        if isinstance(source, SsrlSpeaker) and source.student.head.weight.shape == self.student.head.weight.shape:
-            self.student.head.load_state_dict(source.teacher.model.head.state_dict())
+        if isinstance(source, SsrlSpeaker) and source.classifier.weight.shape == self.classifier.weight.shape:
+            self.classifier.load_state_dict(source.teacher.model.head.state_dict())  # type: ignore[union-attr]
             self.teacher.restore_(self.student.state_dict())
 
     def use_centroids(self, centroids: Tensor) -> None:
         """Start the classifiers of student and teacher with clusters (K, E)."""
-        self.student.head.weight.data.copy_(F.normalize(centroids.to(self.student.head.weight)))
+        self.classifier.weight.data.copy_(F.normalize(centroids.to(self.classifier.weight)))
         self.teacher.restore_(self.student.state_dict())
 
     def structure(self) -> dict[str, Any]:
@@ -121,10 +126,10 @@ class SsrlSpeaker(SpeakerModel):
             labels = logits.argmax(1) if labels is None else labels
         weights = torch.ones(len(labels)) if weights is None else weights
         embeddings = self.student.encoder(source[0])
-        nll = F.cross_entropy(self.student.head(embeddings, labels, removed), labels, reduction="none")  # (B,)
+        nll = F.cross_entropy(self.classifier(embeddings, labels, removed), labels, reduction="none")  # (B,)
         loss = (weights.to(nll.device, non_blocking=True) * nll).sum()
         with torch.no_grad():
-            right = self.student.head(embeddings.detach(), None, removed).argmax(1) == labels
+            right = self.classifier(embeddings.detach(), None, removed).argmax(1) == labels
         scalars = {"accuracy": right.float().mean(), "ema_decay": self.ema_decay()}
         return Output({"aam": loss}, float(weights.sum()), "utterances", scalars)
 
@@ -132,4 +137,4 @@ class SsrlSpeaker(SpeakerModel):
     def teacher_logits(self, source: Tensor, labels: Tensor | None, removed: Tensor | None) -> Tensor:
         """Waveforms (B, T) -> (B, K) float32, with the margin at the current labels (B,), which must win by it."""
         network = self.teacher.model
-        return network.head(network.encoder(source), labels, removed)  # type: ignore[union-attr,operator]
+        return network.head(network.encoder(source), labels, removed)  # type: ignore[operator]
