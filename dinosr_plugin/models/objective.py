@@ -20,7 +20,7 @@ it has loaded a checkpoint.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel
@@ -29,7 +29,15 @@ from torch import Tensor
 from ..errors import UserError
 from ..modules.output import Output
 
-__all__ = ["DataNeeds", "Objective", "ObjectiveConfig", "Output", "fill_num_classes", "require_same_fields"]
+__all__ = [
+    "Assignment",
+    "DataNeeds",
+    "Objective",
+    "ObjectiveConfig",
+    "Output",
+    "fill_num_classes",
+    "require_same_fields",
+]
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,13 @@ class DataNeeds:
     more_views: bool = False
     utterance_labels: bool = False
     speakers: bool = False
+
+
+class Assignment(NamedTuple):
+    """What a teacher makes of a batch: ``logits`` (B, K) float32 for K clusters, of ``utterances`` (B,) int64."""
+
+    utterances: Tensor
+    logits: Tensor
 
 
 @dataclass
@@ -78,6 +93,7 @@ class Objective(BaseFairseqModel):
 
     Attributes:
         needs: the data that it learns from.
+        assignment: with ``needs.utterance_labels``, what the teacher makes of the last batch; None: it was not asked.
         reports_codebooks: ``Output.codebook_sums`` is not empty, so that ``task.on_collapse`` can watch it.
         collapse_remedy: what to do when a codebook collapses, for the message.
         guessing_remedy: what to do when the loss stays at ln V, that of guessing among V codes, for the message; None:
@@ -85,6 +101,7 @@ class Objective(BaseFairseqModel):
     """
 
     needs = DataNeeds()
+    assignment: Assignment | None = None
     reports_codebooks = False
     collapse_remedy = "lower the learning rate"
     guessing_remedy: str | None = None

@@ -6,7 +6,7 @@ assignments, the labels of the next epoch, is the task's affair (``tasks.speaker
 """
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Optional, cast
+from typing import Any, Optional, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..modules.margin import AamSoftmax
 from ..ranges import Range, check_ranges
-from .objective import DataNeeds, Output
+from .objective import Assignment, DataNeeds, Output
 from .speaker_encoder import SpeakerEncoderConfig, SpeakerModel
 
 
@@ -41,27 +41,15 @@ class SsrlSpeakerConfig(SpeakerEncoderConfig):
     )
 
 
-class Assignment(NamedTuple):
-    """What the teacher makes of a batch: the ``logits`` (B, K) float32 of its ``utterances`` (B,) int64."""
-
-    utterances: Tensor
-    logits: Tensor
-
-
 @register_model("ssrl_speaker", dataclass=SsrlSpeakerConfig)
 class SsrlSpeaker(SpeakerModel):
-    """An encoder with a classifier of clusters.
-
-    Attributes:
-        assignment: of the last batch with ``teacher_active``, otherwise None.
-    """
+    """An encoder with a classifier of clusters. ``assignment`` is set with ``teacher_active``."""
 
     needs = DataNeeds(views=2, utterance_labels=True)
 
     def __init__(self, cfg: SsrlSpeakerConfig):
         check_ranges(cfg, SsrlSpeakerConfig, "model")
         super().__init__(cfg, lambda: AamSoftmax(cfg.embedding_dim, cfg.n_clusters or 2, cfg.scale, cfg.margin))
-        self.assignment: Assignment | None = None
 
     @property
     def classifier(self) -> AamSoftmax:

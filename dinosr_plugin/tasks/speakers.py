@@ -205,9 +205,8 @@ class DinoSRSpeakerTask(ObjectiveTask):
     def train_step(self, sample, model, criterion, optimizer, update_num: int, ignore_grad: bool = False):
         """fairseq's, with the labels of the utterances; notes what the teacher assigns to them."""
         result = super().train_step(self.with_labels(sample), model, criterion, optimizer, update_num, ignore_grad)
-        assignment = getattr(model, "assignment", None)
-        if assignment is not None and not ignore_grad:
-            self.assignments.append(assignment)
+        if model.assignment is not None and not ignore_grad:
+            self.assignments.append(model.assignment)
         return result
 
     def with_labels(self, sample: dict[str, Any]) -> dict[str, Any]:

@@ -188,7 +188,7 @@ def test_a_frame_model_becomes_a_speaker_model(data, tmp_path):
     frames = train(data, tmp_path / "frames", "optimization.max_update=4").get_model()
     start = [f"model.start_from={tmp_path}/frames/checkpoint_last.pt", "model.encoder=trunk", "task.normalize=true"]
     frozen, trained = (
-        dino(data, tmp_path / setting, 2, *start, f"+model.train_trunk={setting}").get_model().student.encoder.trunk
+        dino(data, tmp_path / setting, 2, *start, f"model.train_trunk={setting}").get_model().student.encoder.trunk
         for setting in ("false", "true")
     )
     assert not differences(frozen.encoder.state_dict(), frames.encoder.state_dict())
