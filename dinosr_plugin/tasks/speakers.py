@@ -168,6 +168,11 @@ class DinoSRSpeakerTask(ObjectiveTask):
                 f"task.labels: not given, but model={model} learns from clusters of utterances; add "
                 "task.labels=clusters, the extension of the file with the first ones"
             )
+        if needs.utterance_labels and (self.cfg.multi_corpus_keys is not None or self.cfg.subsample < 1):
+            raise UserError(
+                f"task.labels={self.cfg.labels}: cannot be combined with task.multi_corpus_keys or task.subsample; train "
+                "on one whole manifest"
+            )
         if not needs.utterance_labels:
             require_defaults(self.cfg, PseudoLabelConfig, f"model={model} learns without labels; remove it")
 

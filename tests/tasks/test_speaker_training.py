@@ -209,6 +209,7 @@ def test_a_frame_model_becomes_a_speaker_model(data, tmp_path):
             ["lr_scheduler.phase_updates=[4]"],
             "lr_scheduler.phase_updates=.*: give one number of updates for",
         ),
+        (["+task.subsample=0.5"], "task.labels=clusters: cannot be combined with task.multi_corpus_keys or task.subsa"),
         (["model.encoder=trunk"], "model.encoder=trunk needs a checkpoint with a Transformer of frames"),
         (["model.channels=[8,6,16]"], "model.channels=.*kernels"),
     ],
