@@ -170,8 +170,8 @@ class DinoSRSpeakerTask(ObjectiveTask):
             )
         if needs.utterance_labels and (self.cfg.multi_corpus_keys is not None or self.cfg.subsample < 1):
             raise UserError(
-                f"task.labels={self.cfg.labels}: cannot be combined with task.multi_corpus_keys or task.subsample; train "
-                "on one whole manifest"
+                f"task.labels={self.cfg.labels}: cannot be combined with task.multi_corpus_keys or task.subsample; "
+                "train on one whole manifest"
             )
         if not needs.utterance_labels:
             require_defaults(self.cfg, PseudoLabelConfig, f"model={model} learns without labels; remove it")
