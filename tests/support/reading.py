@@ -13,7 +13,7 @@ from dinosr_plugin.data import audio, bpe, conversion, labels, manifest
 from dinosr_plugin.data.check import check_manifest, validate_labels
 from dinosr_plugin.data.corpora.folder import folder_splits
 from dinosr_plugin.data.corpora.librispeech import librispeech_splits
-from dinosr_plugin.data.perturbation.f0 import read_table
+from dinosr_plugin.data.perturbation.f0 import read_comments, read_table
 from dinosr_plugin.data.recordings import Recordings
 from dinosr_plugin.data.synth.corpus import _finished
 from dinosr_plugin.data.utterance_labels import read_utterance_labels
@@ -144,6 +144,7 @@ READERS = {
     "manifest of noise": Reader("train.tsv", TEXT, lambda folder: Recordings.read(folder / "train.tsv")),
     "noise": Reader(WAV, BINARY, lambda folder: Recordings.read(folder / "train.tsv").part(0, 0.0, 20000)),
     "ranges of F0": Reader("f0_ranges.tsv", TEXT, lambda folder: read_table(folder / "f0_ranges.tsv")),
+    "what ranges of F0 are of": Reader("f0_ranges.tsv", TEXT, lambda folder: read_comments(folder / "f0_ranges.tsv")),
     "header": Reader(WAV, BINARY, lambda folder: audio.read_header(folder / WAV)),
     "samples": Reader(WAV, BINARY, lambda folder: audio.read_sound(folder / WAV)),
     "part of samples": Reader(WAV, BINARY, lambda folder: read_window(folder / WAV, 16000, 5000, 900)),
