@@ -251,7 +251,7 @@ WITH_OUT = {
 
 def test_every_output_is_claimed():
     assert set(WITH_OUT.values()) == {"file", "folder", "new folder", "parts"}
-    assert [name for name, kind in WITH_OUT.items() if kind == "parts"] == ["features", "units"]
+    assert [name for name, kind in WITH_OUT.items() if kind == "parts"] == ["features", "units", "speaker embed"]
 
 
 def arguments_of(parser: argparse.ArgumentParser) -> list[str]:
@@ -263,6 +263,8 @@ def arguments_of(parser: argparse.ArgumentParser) -> list[str]:
             given += [action.option_strings[0], value] if action.option_strings else [value]
     if parser.prog.endswith("abx"):
         given += ["x", "--phones", "x"]
+    if parser.prog.endswith("speaker cluster"):
+        given += ["--clusters", "2"]
     return given
 
 
