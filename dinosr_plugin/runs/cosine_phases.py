@@ -4,6 +4,7 @@ SSRL trains with first labels, from 1e-4 to 1e-5, and then from 5e-4 to 1e-5 wit
 ``cosine`` schedule has one lowest value for all periods, as a share of the highest.
 """
 
+from .. import compat  # noqa: F401  # isort: skip  (before fairseq is imported)
 import math
 from dataclasses import dataclass, field
 from itertools import accumulate
