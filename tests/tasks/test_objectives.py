@@ -173,7 +173,7 @@ def test_models_that_are_not_objectives(data, tmp_path):
 
 def test_data_that_this_task_does_not_supply(data, tmp_path, monkeypatch):
     monkeypatch.setattr(Toy, "needs", DataNeeds(speakers=True))
-    with pytest.raises(UserError, match="^model=toy: needs speakers, which task=dinosr_pretraining does not supply"):
+    with pytest.raises(UserError, match="^model=toy: learns from speakers or whole utterances, which task=dinosr_pr"):
         train_model({"_name": "toy"}, data, tmp_path, *PLAIN)
 
 
