@@ -195,7 +195,7 @@ class PseudoLabels:
             if found != expected:
                 raise UserError(
                     f"the checkpoint has pseudo-labels with {found} {what}, not {expected}; resume with the data and "
-                    "settings that the run was started with, or start anew in another checkpoint.save_dir"
+                    "settings of the first start, or start a new run in another checkpoint.save_dir"
                 )
         for name in STATE:
             setattr(self, name, state[name].to(self.labels.device, copy=True))

@@ -27,6 +27,7 @@ from ..files import write_files
 from ..models.objective import Objective
 from ..models.ssrl_speaker import SsrlSpeaker
 from ..ranges import COUNT, COUNT_OR_0, Range
+from ..runs.resuming import own_checkpoint
 from ..units.kmeans import KMeans
 from .base import ObjectiveTask
 from .config import BadFilesConfig, LengthConfig, ViewConfig, check_view_number, check_views, require_defaults
@@ -113,7 +114,7 @@ class DinoSRSpeakerTask(ObjectiveTask):
                 self.pseudo.load_state_dict(self.state.state_dict[STATE])
 
     def make_dataset(self, options: dict[str, Any], training: bool) -> FairseqDataset:
-        """Views of utterances; without views, as in validation of nothing but embeddings, utterances."""
+        """Views of utterances."""
         utterances = SpeechDataset(**options | {"normalize": False})
         return view_dataset(self.cfg, utterances, options["normalize"], training)
 
@@ -142,7 +143,7 @@ class DinoSRSpeakerTask(ObjectiveTask):
 
     def build_model(self, model_cfg: Any, from_checkpoint: bool = False):
         model = super().build_model(model_cfg, from_checkpoint)
-        if not from_checkpoint and model_cfg.get("centroids"):
+        if not from_checkpoint and model_cfg.get("centroids") and own_checkpoint() is None:
             self.use_centroids(model, model_cfg.centroids)
         return model
 

@@ -42,7 +42,7 @@ def test_the_whole_chain_and_again(tmp_path, commands):
     assert "== the model before, 5 clusters" in first.stdout and "== Spin with 5 codes" in first.stdout
     tables = {name: (out / name / "quality.json").read_text() for name in names}
     kept = {path: time for path, time in modification_times(out).items() if path.suffix in (".pt", ".npz", ".json")}
-    for name in names:  # the table is written anew from the rows that are stored
+    for name in names:  # the table is rewritten from the stored rows
         del kept[out / name / "quality.json"]
     assert len(kept) > 20
     again = run_chain(RUN, tmp_path, *FIELDS, path=commands, base=["base.pt"], CODES="5")

@@ -6,6 +6,7 @@ import torch.distributed as dist
 from torch.testing import assert_close
 
 from dinosr_plugin.modules.codebook import Codebooks
+from support.two_ranks import results_of_two_ranks
 
 K, V, D = 2, 6, 4
 
@@ -268,11 +269,7 @@ def one_of_two_ranks(rank: int, folder: str):
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
-    if not dist.is_available():
-        pytest.skip("this torch has no torch.distributed")
-    folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(one_of_two_ranks, (str(folder),), nprocs=2)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    return results_of_two_ranks(one_of_two_ranks, tmp_path_factory)
 
 
 def test_two_ranks_end_with_the_codebooks_of_one(two_ranks):

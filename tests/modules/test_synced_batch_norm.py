@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from dinosr_plugin.modules.ecapa import EcapaTdnn
 from dinosr_plugin.modules.synced_batch_norm import SyncedBatchNorm1d, set_counted
+from support.two_ranks import results_of_two_ranks
 
 C = 5
 RANKS = (slice(0, 3), slice(3, 8))  # the rows of each rank
@@ -168,11 +169,7 @@ def one_of_two_ranks(rank: int, folder: str):
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
-    if not dist.is_available():
-        pytest.skip("this torch has no torch.distributed")
-    folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(one_of_two_ranks, (str(folder),), nprocs=2)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    return results_of_two_ranks(one_of_two_ranks, tmp_path_factory)
 
 
 def joined(two_ranks: list[dict], scenario: str) -> dict:

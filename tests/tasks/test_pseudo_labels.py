@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.tasks import clean_weights, pseudo_labels
 from dinosr_plugin.tasks.pseudo_labels import GATHERED, PseudoLabels, gather_observations, most_frequent
+from support.two_ranks import results_of_two_ranks
 
 metrics = pytest.importorskip("sklearn.metrics")
 
@@ -352,11 +353,7 @@ def one_of_two_ranks(rank: int, folder: str):
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
-    if not dist.is_available():
-        pytest.skip("this torch has no torch.distributed")
-    folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(one_of_two_ranks, (str(folder),), nprocs=2)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    return results_of_two_ranks(one_of_two_ranks, tmp_path_factory)
 
 
 def test_observations_of_all_ranks_in_the_order_of_ranks(two_ranks):

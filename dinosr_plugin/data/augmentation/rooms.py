@@ -28,7 +28,7 @@ def reverberate(wave: np.ndarray, response: np.ndarray) -> np.ndarray:
 
 
 def simulated_response(rng: np.random.Generator) -> np.ndarray:
-    """A response after the model of J.-D. Polack (thesis, Université du Maine, 1988), with a direct path: (R,) float64.
+    """A response after the model of J.-D. Polack (thesis, Le Mans, 1988), with a direct path: (R,) float64.
 
     Gaussian noise that decays by 60 dB in RT60 follows an impulse of 1. RT60 is uniform between 0.2 and 0.8 s, the
     ratio of direct to reverberant energy between -6 and 6 dB, which is this package's choice. The model has no early
