@@ -32,7 +32,8 @@ from ..ranges import COUNT, COUNT_OR_0
 from ..runs.origin import first_difference
 from ..runs.updates import WholeUpdates
 from .base import require_data, require_longest_fits, split_names
-from .config import ViewConfig, check_views
+from .checks import check_views
+from .config import ViewConfig
 from .generation import SYMBOL_KINDS, Decoding, DecodingConfig
 from .views import view_dataset
 

@@ -18,6 +18,7 @@ from ..data.windows import WindowDataset
 from ..errors import UserError
 from ..models.objective import Objective
 from .base import ObjectiveTask
+from .checks import check_needs, check_relabelling, check_views, check_windows
 from .config import (
     BadFilesConfig,
     CollapseConfig,
@@ -26,10 +27,6 @@ from .config import (
     RelabellingConfig,
     ViewConfig,
     WindowConfig,
-    check_needs,
-    check_relabelling,
-    check_views,
-    check_windows,
 )
 from .relabelling import Relabelling
 from .views import view_dataset

@@ -30,7 +30,8 @@ from ..ranges import COUNT, COUNT_OR_0, Range
 from ..runs.resuming import own_checkpoint
 from ..units.kmeans import KMeans
 from .base import ObjectiveTask
-from .config import BadFilesConfig, LengthConfig, ViewConfig, check_view_number, check_views, require_defaults
+from .checks import check_view_number, check_views, require_defaults
+from .config import BadFilesConfig, LengthConfig, ViewConfig
 from .pseudo_labels import TIE_RULES, PseudoLabels, gather_observations
 from .relabelling import rank
 from .views import view_dataset

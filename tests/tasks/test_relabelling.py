@@ -18,7 +18,7 @@ from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.training_log import read_training_log
 from dinosr_plugin.modules.frame_labels import labels_of_frames
 from dinosr_plugin.tasks import relabelling
-from dinosr_plugin.tasks.config import check_relabelling
+from dinosr_plugin.tasks.checks import check_relabelling
 from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig
 from dinosr_plugin.tasks.relabelling import draw_frames, frames_of_labels
 from support.training import checkpoint, differences, train, train_on_two_ranks, write_corpus

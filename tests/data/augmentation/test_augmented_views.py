@@ -13,7 +13,7 @@ from dinosr_plugin.data.augmentation.augment import peak
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.models.r_spin import RSpin
 from dinosr_plugin.models.spin import Spin
-from dinosr_plugin.tasks.config import check_needs
+from dinosr_plugin.tasks.checks import check_needs
 from dinosr_plugin.tasks.finetuning import DinoSRFinetuningConfig, DinoSRFinetuningTask
 from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig, DinoSRPretrainingTask
 from support.recordings import white_noise, write_recordings
