@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..modules.dino_head import DinoHead
 from ..modules.dino_loss import DinoLoss
+from ..modules.synced_batch_norm import batch_statistics
 from ..ranges import COUNT_OR_0, SHARE, WIDTH, Range, check_ranges
 from .objective import DataNeeds, Output
 from .speaker_encoder import SpeakerEncoderConfig, SpeakerModel
@@ -106,6 +107,10 @@ class DinoSpeaker(SpeakerModel):
     def forward(self, source: list[Tensor], padding_mask: Any = None, utterances: Tensor | None = None) -> Output:
         """DINO's loss between crops.
 
+        The teacher's batch norms use the statistics of its batch, as in the code of Caron et al. Its running averages,
+        which it makes embeddings with, follow the student's only after many updates; until then its outputs would all
+        be alike, and the student would learn that.
+
         Args:
             source: float waveforms at 16 kHz, two global crops (B, T) and any number of local ones (B, T').
             padding_mask, utterances: not used.
@@ -121,7 +126,7 @@ class DinoSpeaker(SpeakerModel):
         of_local = (
             self.student(torch.cat(local)).unflatten(0, (len(local), -1)) if local else of_global[:0]
         )  # (L, B, V)
-        with torch.no_grad():
+        with torch.no_grad(), batch_statistics(self.teacher.model):
             targets = self.teacher.model(crops).unflatten(0, (GLOBAL_CROPS, -1))
         figures = self.criterion(of_global, of_local, targets, counted=not self.batch_skipped)
         return Output(

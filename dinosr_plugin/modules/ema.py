@@ -21,8 +21,8 @@ class EmaTeacher(nn.Module):
     keep it as one nested dictionary (``average()``), which is the layout of the released model.
 
     The model stays in eval mode. With batch norm it therefore uses the running averages of the student, not those of
-    its own outputs; what it normalises with is either a copy of the student's current buffers, or a moving average of
-    them like the weights.
+    its own outputs, unless it runs within ``synced_batch_norm.batch_statistics``. They are either a copy of the
+    student's current buffers, or a moving average of them like the weights.
 
     Args:
         model: a module of the student's architecture; its weights are overwritten with the student's.

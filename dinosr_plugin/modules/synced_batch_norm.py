@@ -1,5 +1,8 @@
 """Batch normalisation over the batches of all ranks, on any device, with padding and dummy batches left out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -36,7 +39,8 @@ class SyncedBatchNorm1d(nn.BatchNorm1d):
         with torch.autocast(x.device.type, enabled=False):
             frames = x.float() if x.dim() == 3 else x.float().unsqueeze(2)  # (B, C, F)
             count, mean, variance = self._over_ranks(*moments(frames, valid))
-            self._track(count, mean.detach(), variance.detach())
+            if self.track_running_stats:
+                self._track(count, mean.detach(), variance.detach())
             scale = self.weight * (variance + EPSILON).rsqrt()
             normed = (frames - mean.unsqueeze(1)) * scale.unsqueeze(1) + self.bias.unsqueeze(1)
             return normed.view_as(x).to(x.dtype)
@@ -75,6 +79,19 @@ def set_counted(model: nn.Module, counted: bool):
     for module in model.modules():
         if isinstance(module, SyncedBatchNorm1d):
             module.counted = counted
+
+
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Let the batch norms of a model in eval mode use the statistics of its batches, and leave their buffers alone."""
+    layers = [module for module in model.modules() if isinstance(module, SyncedBatchNorm1d)]
+    for layer in layers:
+        layer.training, layer.track_running_stats = True, False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training, layer.track_running_stats = False, True
 
 
 def moments(x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -86,7 +86,7 @@ def new_dictionary(out: Path, classes: int) -> dict[str, list[str]]:
 
 
 def manifest_names(tsv: Path, known: Collection[str], what: str, remedy: str) -> list[str]:
-    """Utterance ids of the rows, in order.
+    """Names of the rows in ``known``, in order: utterance ids, or paths, as in embedding folders.
 
     Args:
         known: utterances that have what labels are made from.
@@ -96,12 +96,12 @@ def manifest_names(tsv: Path, known: Collection[str], what: str, remedy: str) ->
         UserError: a manifest without rows, a duplicate id, rows that are not ``known``.
     """
     paths = [path for _, path, _ in read_rows(tsv)]
-    names = [utterance_id(path) for path in paths]
+    known = set(known)
+    names = [path if path in known else utterance_id(path) for path in paths]
     if not names:
         raise UserError(f"{tsv}: empty manifest without rows after its first line; create it with `dinosr manifest`")
     if clashes := duplicate_ids(paths):
         raise UserError(f"{tsv}: {clashes[0]}")
-    known = set(known)
     if missing := [name for name in names if name not in known]:
         count = f"{len(missing)} of {len(names)} utterances have no {what}: {first_few(missing)}"
         raise UserError(f"{tsv}: {count}; {remedy}")

@@ -9,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from dinosr_plugin.modules.ecapa import EcapaTdnn
-from dinosr_plugin.modules.synced_batch_norm import SyncedBatchNorm1d, set_counted
+from dinosr_plugin.modules.synced_batch_norm import SyncedBatchNorm1d, batch_statistics, set_counted
 from support.two_ranks import results_of_two_ranks
 
 C = 5
@@ -100,6 +100,21 @@ def test_padding_does_not_count():
     found = results(ready(SyncedBatchNorm1d(C)), data(8, C, 6), target, where)
     compare_with_valid_frames(found, where)
     assert_close(list(module.buffers()), found["buffers"])
+
+
+@pytest.mark.parametrize("ranks", ["one", "several"])
+def test_batch_statistics_in_eval_mode(ranks, monkeypatch):
+    """The output is that in training; the buffers stay, and afterwards the module is in eval mode again."""
+    monkeypatch.setattr("dinosr_plugin.modules.synced_batch_norm.distributed", lambda: ranks == "several")
+    monkeypatch.setattr("dinosr_plugin.modules.synced_batch_norm.dist.all_reduce", lambda tensor: None)
+    module, x = nn.Sequential(ready(SyncedBatchNorm1d(C))).eval(), noise(8, C, 6)
+    before, averages = module(x), [buffer.clone() for buffer in module.buffers()]
+    with batch_statistics(module):
+        found = module(x)
+    assert_close(list(module.buffers()), averages, rtol=0, atol=0)
+    assert_close(module(x), before, rtol=0, atol=0)
+    assert_close(found, module.train()(x))
+    assert not torch.allclose(found, before)
 
 
 def test_a_dummy_leaves_the_running_averages():

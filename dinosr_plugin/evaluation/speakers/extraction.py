@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...checkpoints.embedding import EmbeddingReader, statistics
@@ -84,12 +85,16 @@ def writer_of(embedder: EmbeddingReader, utterances: Sequence[Utterance], out: s
 def embed_rows(
     embedder: EmbeddingReader, recordings: Sequence[Recording], rows: Sequence[int], batch_samples: int
 ) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """(row, [(1, W) float32]), in no particular order. Each file is read by a thread that is ahead of the model."""
+    """(row, [(1, W) float32 of norm 1]), in no particular order. A thread that is ahead of the model reads the files.
+
+    Cosines do not depend on the norm, and k-means then clusters directions (SSRL, arXiv 2401.01473). An embedding of 0,
+    which has no direction, stays 0; ``Embeddings`` refuses it.
+    """
 
     def load(batch: list[int]) -> list[Tensor]:
         return [embedder.prepare(torch.from_numpy(recordings[row].load())) for row in batch]
 
     batches = plan_batches(recordings, rows, batch_samples, padding=embedder.pads)
     for batch, waves in prefetch(load, batches):
-        for row, embedding in zip(batch, embedder.embed(waves).numpy(), strict=True):
+        for row, embedding in zip(batch, F.normalize(embedder.embed(waves)).numpy(), strict=True):
             yield row, [embedding[None]]

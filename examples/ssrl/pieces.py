@@ -1,0 +1,57 @@
+"""Cut recordings into pieces, and write copies at other speeds as other speakers.
+
+For corpora with few or long recordings of each speaker: SSRL needs several utterances of a speaker to find that they
+belong together. A copy at another speed has another pitch and other formants, and counts as another speaker.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from scipy.signal import resample_poly
+from tqdm import tqdm
+
+from dinosr_plugin.data.manifest import read_manifest
+
+RATE = 16000
+
+
+def pieces_of(wave: np.ndarray, seconds: float) -> list[np.ndarray]:
+    """(T,) -> pieces of equal length, the number of them that makes it nearest to ``seconds``."""
+    return np.array_split(wave, max(1, round(len(wave) / (seconds * RATE))))
+
+
+def at_speed(wave: np.ndarray, percent: int) -> np.ndarray:
+    """(T,) -> (about 100 T / percent,): pitch and tempo change together, as on a tape."""
+    return wave if percent == 100 else resample_poly(wave, 100, percent)
+
+
+def target(out: Path, row: str, percent: int, number: int) -> Path:
+    """``OUT/SPEAKER/.../FILE-NUMBER.flac``; the folder of the speaker has the speed in its name unless it is 1."""
+    speaker, *rest = Path(row).with_suffix("").parts
+    folder = Path(out, speaker if percent == 100 else f"{speaker}-speed{percent}", *rest[:-1])
+    return folder / f"{rest[-1]}-{number}.flac"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="a .tsv file; its folders name the speakers")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the pieces; existing files are kept")
+    parser.add_argument("--seconds", type=float, default=4, metavar="S", help="about the length of a piece (default: 4)")
+    parser.add_argument("--speeds", type=int, nargs="*", default=[], metavar="PERCENT", help="of copies, such as 90 110")
+    options = parser.parse_args()
+    split = read_manifest(options.manifest)
+    for row in tqdm(split.utterances, desc="cutting", unit="file"):
+        wave, _ = soundfile.read(split.root / row.path, dtype="float32")
+        for percent in [100, *options.speeds]:
+            for number, piece in enumerate(pieces_of(at_speed(wave, percent), options.seconds)):
+                path = target(options.out, row.path, percent, number)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary = path.with_suffix(".part")
+                soundfile.write(temporary, piece, RATE, format="FLAC")
+                temporary.rename(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# SSRL on recordings of unknown speakers: DINO, k-means, SSRL; then the speaker of every recording.
+#   ./examples/ssrl/run.sh DATA CLUSTERS OUT [FIELD...]
+# DATA: folder with train.tsv (`dinosr manifest folder AUDIO --valid-share 0 --out DATA`). CLUSTERS: first clusters, about
+# 1.3 times the expected number of speakers. OUT: a new folder; with an existing one the run resumes. FIELDs
+# (common.fp16=true ...) override the settings of both trainings.
+# Environment variables (default): SIZE, of the configs (tiny; ecapa: the paper's); BATCH, recordings in a batch (64);
+# DINO_EPOCHS (60), FIXED_EPOCHS (5) and SSRL_EPOCHS (30, which include the fixed ones); EVAL, a folder with eval.tsv,
+# recordings whose folders name the speakers, on which error rates are measured (none).
+set -euo pipefail
+[ $# -ge 3 ] || { sed -n '2,10s/^# //p' "$0" >&2; exit 2; }
+source "$(dirname "$0")/../signals.sh" "$@"
+data=$1 clusters=$2 out=$3
+shift 3
+configs=$(cd "$(dirname "$0")/../config/pretraining" && pwd)
+plugin=$(dinosr path)
+size=${SIZE:-tiny} batch=${BATCH:-64} dino_epochs=${DINO_EPOCHS:-60} fixed=${FIXED_EPOCHS:-5} epochs=${SSRL_EPOCHS:-30}
+updates=$((($(wc -l < "$data/train.tsv") - 1) / batch))  # in an epoch; the first line is the folder
+[ $updates -ge 1 ] || { echo "$data/train.tsv has fewer than $batch recordings; set BATCH to a smaller number" >&2; exit 2; }
+mkdir -p "$out/data"
+cp "$data/train.tsv" "$out/data/train.tsv"
+
+train() {  # train NAME FIELD...
+    local name=$1
+    shift
+    fairseq-hydra-train --config-dir "$configs" --config-name "${name}_speaker_$size" common.user_dir="$plugin" \
+        task.data="$(cd "$out/data" && pwd)" dataset.batch_size="$batch" checkpoint.save_dir="$out/$name" \
+        common.tensorboard_logdir="$out/tb_$name" common.log_file="$out/$name.log" "$@"
+}
+
+echo "== 1 of 4: DINO, $dino_epochs epochs"
+total=$((dino_epochs * updates)) warmup=$((dino_epochs * updates / 15))
+train dino optimization.max_update=$total lr_scheduler.warmup_updates=$warmup \
+    lr_scheduler.phase_updates="[$((total - warmup))]" model.ema_anneal_end_step=$total \
+    model.freeze_last_layer_updates=$updates "$@"
+
+echo "== 2 of 4: $clusters clusters of its embeddings"
+dinosr speaker embed "$out/dino/checkpoint_last.pt" "$out/data/train.tsv" --out "$out/dino_embeddings"
+[ -e "$out/kmeans.npz" ] || dinosr kmeans fit "$out/dino_embeddings" --clusters "$clusters" --out "$out/kmeans.npz"
+[ -e "$out/data/train.clusters" ] ||
+    dinosr kmeans apply "$out/kmeans.npz" "$out/dino_embeddings" "$out/data/train.tsv" --out "$out/data/train.clusters"
+
+echo "== 3 of 4: SSRL, $epochs epochs"
+train ssrl optimization.max_epoch=$epochs task.fixed_epochs=$fixed model.start_from="$out/dino/checkpoint_last.pt" \
+    model.centroids="$out/kmeans.npz" model.ema_anneal_end_step=$((epochs * updates)) \
+    lr_scheduler.phase_updates="[$((fixed * updates)),$(((epochs - fixed) * updates))]" "$@"
+
+echo "== 4 of 4: the speaker of every recording: $out/speakers.tsv"
+dinosr speaker embed "$out/ssrl/checkpoint_last.pt" "$out/data/train.tsv" --out "$out/embeddings"
