@@ -21,9 +21,10 @@ from .objective import Objective
 from .trunk import Trunk, trunk_sizes
 
 ECAPA, TRUNK = "ecapa", "trunk"
+PER_FILTER, ALL_FILTERS = "filter", "all"
 ECAPA_FIELDS = ("channels", "kernels", "dilations", "res2net_scale", "se_width")
-ENCODER_FIELDS = ("encoder", "embedding_dim", "attention_width", *ECAPA_FIELDS)
-"""Settings that determine the parameters of an encoder; with a trunk also its sizes."""
+ENCODER_FIELDS = ("encoder", "embedding_dim", "attention_width", "mel_norm", *ECAPA_FIELDS)
+"""Settings that determine what an encoder computes; with a trunk also its sizes."""
 
 
 @dataclass
@@ -40,6 +41,14 @@ class SpeakerEncoderConfig(TrunkConfig):
     embedding_dim: int = field(default=512, metadata={"range": WIDTH, "help": "dimensions of an embedding"})
     attention_width: int = field(
         default=128, metadata={"range": WIDTH, "help": "width of the attention that pools frames"}
+    )
+    mel_norm: ChoiceEnum([PER_FILTER, ALL_FILTERS]) = field(
+        default=PER_FILTER,
+        metadata={
+            "help": "encoder=ecapa: log-Mel frames have mean 0 and variance 1 over the utterance in each filter "
+            "(filter, as in SSRL), which removes the channel and the average spectrum of the voice; or over all "
+            "filters together (all), for few or short recordings that share one channel"
+        },
     )
     channels: List[int] = field(
         default_factory=lambda: [1024, 1024, 1024, 1024, 3072],
@@ -90,7 +99,7 @@ class EcapaEncoder(nn.Module):
 
     def __init__(self, cfg: SpeakerEncoderConfig):
         super().__init__()
-        self.mel = SpeakerMel()
+        self.mel = SpeakerMel(per_filter=str(cfg.mel_norm) == PER_FILTER)
         sizes = {name: getattr(cfg, name) for name in ECAPA_FIELDS}
         try:
             self.network = EcapaTdnn(embedding_dim=cfg.embedding_dim, attention_width=cfg.attention_width, **sizes)

@@ -1,6 +1,7 @@
-"""Log-Mel frames for speaker encoders, as torchaudio's ``MelSpectrogram`` computes them, normalised per utterance."""
+"""Log-Mel frames for speaker encoders, as torchaudio's ``MelSpectrogram`` computes them, normalised."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .instance_norm import instance_norm
@@ -30,17 +31,22 @@ class SpeakerMel(nn.Module):
 
     Pre-emphasis y[t] = x[t] - 0.97 x[t - 1], y[0] = x[0]; power spectrum of 25 ms windows (periodic Hann, centred on
     sample 160 i, the waveform reflected at both ends); Mel filters from 0 to 8000 Hz; log(energy + 1e-6); mean 0 and
-    variance 1 of each filter over the utterance. These are torchaudio's defaults with SSRL's sizes (arXiv 2401.01473).
+    variance 1. These are torchaudio's defaults with SSRL's sizes (arXiv 2401.01473).
 
     All waveforms of a batch have the same length, more than 256 samples. There are no parameters and no gradient; it is
     computed in float32 in any precision of the model.
+
+    Args:
+        per_filter: mean 0 and variance 1 of each filter over the utterance, as in SSRL, which removes the channel and
+            the average spectrum of the voice; False: of all filters together, which removes the loudness only.
     """
 
     window: Tensor
     filters: Tensor
 
-    def __init__(self, n_mels: int = 80):
+    def __init__(self, n_mels: int = 80, per_filter: bool = True):
         super().__init__()
+        self.per_filter = per_filter
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
         self.register_buffer("filters", htk_filters(n_mels), persistent=False)
 
@@ -55,4 +61,7 @@ class SpeakerMel(nn.Module):
             spectrum = torch.stft(source, N_FFT, HOP, WINDOW, self.window, return_complex=True)  # (B, bins, F)
             power = spectrum.real.square() + spectrum.imag.square()
             energy = power.transpose(1, 2) @ self.filters  # (B, F, n_mels)
-        return instance_norm((energy + FLOOR).log(), None).transpose(1, 2)
+        frames = (energy + FLOOR).log()
+        if self.per_filter:
+            return instance_norm(frames, None).transpose(1, 2)
+        return F.layer_norm(frames, frames.shape[1:]).transpose(1, 2)

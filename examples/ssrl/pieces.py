@@ -28,10 +28,10 @@ def at_speed(wave: np.ndarray, percent: int) -> np.ndarray:
 
 
 def target(out: Path, row: str, percent: int, number: int) -> Path:
-    """``OUT/SPEAKER/.../FILE-NUMBER.flac``; the folder of the speaker has the speed in its name unless it is 1."""
-    speaker, *rest = Path(row).with_suffix("").parts
-    folder = Path(out, speaker if percent == 100 else f"{speaker}-speed{percent}", *rest[:-1])
-    return folder / f"{rest[-1]}-{number}.flac"
+    """``OUT/SPEAKER/.../FILE-NUMBER.flac``; the names of speaker and file end in the speed, unless it is 100."""
+    speaker, *folders, name = Path(row).with_suffix("").parts
+    speed = "" if percent == 100 else f"-speed{percent}"
+    return Path(out, speaker + speed, *folders, f"{name}-{number}{speed}.flac")
 
 
 def main() -> None:

@@ -4,17 +4,17 @@
 # DATA: folder with train.tsv (`dinosr manifest folder AUDIO --valid-share 0 --out DATA`). CLUSTERS: first clusters, about
 # 1.3 times the expected number of speakers. OUT: a new folder; with an existing one the run resumes. FIELDs
 # (common.fp16=true ...) override the settings of both trainings.
-# Environment variables (default): SIZE, of the configs (tiny; ecapa: the paper's); BATCH, recordings in a batch (64);
-# DINO_EPOCHS (60), FIXED_EPOCHS (5) and SSRL_EPOCHS (30, which include the fixed ones); EVAL, a folder with eval.tsv,
-# recordings whose folders name the speakers, on which error rates are measured (none).
+# Environment variables (default): SIZE of the configs (tiny; ecapa: the paper's); BATCH, recordings in a batch (64);
+# DINO_EPOCHS (15); FIXED_EPOCHS with the first clusters, and SSRL_EPOCHS, which include them (5, 30); EVAL, a manifest
+# of other recordings whose folders name the speakers: error rates and a page about both models (none).
 set -euo pipefail
-[ $# -ge 3 ] || { sed -n '2,10s/^# //p' "$0" >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,9s/^# //p' "$0" >&2; exit 2; }
 source "$(dirname "$0")/../signals.sh" "$@"
 data=$1 clusters=$2 out=$3
 shift 3
 configs=$(cd "$(dirname "$0")/../config/pretraining" && pwd)
 plugin=$(dinosr path)
-size=${SIZE:-tiny} batch=${BATCH:-64} dino_epochs=${DINO_EPOCHS:-60} fixed=${FIXED_EPOCHS:-5} epochs=${SSRL_EPOCHS:-30}
+size=${SIZE:-tiny} batch=${BATCH:-64} dino_epochs=${DINO_EPOCHS:-15} fixed=${FIXED_EPOCHS:-5} epochs=${SSRL_EPOCHS:-30}
 updates=$((($(wc -l < "$data/train.tsv") - 1) / batch))  # in an epoch; the first line is the folder
 [ $updates -ge 1 ] || { echo "$data/train.tsv has fewer than $batch recordings; set BATCH to a smaller number" >&2; exit 2; }
 mkdir -p "$out/data"
@@ -45,5 +45,17 @@ train ssrl optimization.max_epoch=$epochs task.fixed_epochs=$fixed model.start_f
     model.centroids="$out/kmeans.npz" model.ema_anneal_end_step=$((epochs * updates)) \
     lr_scheduler.phase_updates="[$((fixed * updates)),$(((epochs - fixed) * updates))]" "$@"
 
-echo "== 4 of 4: the speaker of every recording: $out/speakers.tsv"
+echo "== 4 of 4: the speaker of every recording"
 dinosr speaker embed "$out/ssrl/checkpoint_last.pt" "$out/data/train.tsv" --out "$out/embeddings"
+dinosr speaker cluster "$out/embeddings" --classifier "$out/ssrl/checkpoint_last.pt" --out "$out/speakers.tsv"
+[ -n "${EVAL:-}" ] || exit 0
+
+echo "== recordings of other speakers"
+[ -e "$out/trials.txt" ] || dinosr speaker trials "$EVAL" --out "$out/trials.txt"
+for name in dino ssrl; do
+    dinosr speaker embed "$out/$name/checkpoint_last.pt" "$EVAL" --trials "$out/trials.txt" --out "$out/eval_$name"
+    echo "$name"
+    dinosr speaker eval "$out/eval_$name" "$out/trials.txt"
+done
+dinosr speaker report "$out/eval_ssrl" "$out/trials.txt" --run "$out/ssrl" --manifest "$out/data/train.tsv" \
+    --out "$out/report.html"

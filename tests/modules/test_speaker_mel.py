@@ -69,6 +69,16 @@ def test_mean_0_and_variance_1_in_each_filter():
     assert_close(mel.var(2, correction=0), torch.ones(2, 80), rtol=0, atol=1e-3)
 
 
+def test_all_filters_together_have_mean_0_and_variance_1():
+    waves = noise(2, 16000)
+    mel = SpeakerMel(per_filter=False)(waves)
+    assert_close(mel.mean((1, 2)), torch.zeros(2), rtol=0, atol=1e-4)
+    assert_close(mel.var((1, 2), correction=0), torch.ones(2), rtol=0, atol=1e-3)
+    assert mel.mean(2).std() > 0.1  # the average spectrum is there
+    each = mel - mel.mean(2, keepdim=True)
+    assert_close(SpeakerMel()(waves), each / each.square().mean(2, keepdim=True).sqrt(), rtol=1e-3, atol=1e-3)
+
+
 def test_loudness_has_no_influence():
     """Apart from the small number that is added before the logarithm."""
     wave = 100 * noise(1, 16000)

@@ -18,14 +18,15 @@ def run_chain(
 
     ``base``: the checkpoint that the script starts from, if it needs one.
     """
+    return run_command([script, *base, "data", "dev.phones.tsv", "out", *words], folder, path, **environment)
+
+
+def run_command(
+    command: Sequence[str | Path], folder: Path, path: Path, **environment: str
+) -> subprocess.CompletedProcess:
+    """Runs it in ``folder``; the commands that it starts are searched for in ``path`` first."""
     environment = {**os.environ, "PATH": f"{path}{os.pathsep}{os.environ['PATH']}", **environment}
-    return subprocess.run(
-        [script, *base, "data", "dev.phones.tsv", "out", *words],
-        cwd=folder,
-        env=environment,
-        text=True,
-        capture_output=True,
-    )
+    return subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True)
 
 
 def write_tones(folder: Path, utterances: int = 2) -> None:
