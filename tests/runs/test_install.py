@@ -10,7 +10,7 @@ from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
 from fairseq.optim.adam import Adam
-from fairseq.optim.fp16_optimizer import _FP16OptimizerMixin
+from fairseq.optim.fp16_optimizer import FP16Optimizer, _FP16OptimizerMixin
 from fairseq.trainer import Trainer
 from torch.utils.data._utils import signal_handling
 
@@ -34,6 +34,7 @@ WRAPPED = {  # in the order of the wrappers, the innermost first
     (Trainer, "train_step"): ["training", "updates"],
     (signal_handling, "_set_worker_signal_handlers"): ["stopping"],
     (torch.multiprocessing, "spawn"): ["stopping"],
+    (FP16Optimizer, "build_optimizer"): ["training", "dino_sgd"],
     (_FP16OptimizerMixin, "state_dict"): ["state"],
     (_FP16OptimizerMixin, "load_state_dict"): ["state"],
 }

@@ -1,7 +1,9 @@
 """DINO and SSRL through fairseq's trainer: pseudo-labels in updates, in checkpoints, over ranks; what stops it."""
 
 import copy
+import math
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from torch.testing import assert_close
 
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.training_log import read_training_log
+from dinosr_plugin.models.dino_speaker import DinoSpeaker
 from dinosr_plugin.tasks.speakers import STATE, DinoSRSpeakerConfig, DinoSRSpeakerTask
 from support.training import checkpoint, differences, train, train_on_two_ranks, write_corpus
 
@@ -67,12 +70,76 @@ def test_dino_moves_student_teacher_and_centre_and_holds_the_last_layer_at_first
     assert torch.equal(first.student.head.last_layer.weight, last_layers[0])
 
 
-def test_dino_resumes_exactly(data, tmp_path):
-    dino(data, tmp_path / "whole", 4)
-    dino(data, tmp_path / "parts", 3)
-    dino(data, tmp_path / "parts", 4)
+@pytest.mark.parametrize("stop", [1, 3])
+def test_dino_resumes_exactly(data, tmp_path, stop):
+    """Also while the last layer is not trained."""
+    setting = ["optimizer.clip_each=0.05", "model.freeze_last_layer_updates=2"]
+    dino(data, tmp_path / "whole", 4, *setting)
+    dino(data, tmp_path / "parts", stop, *setting)
+    dino(data, tmp_path / "parts", 4, *setting)
     whole, parts = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")
     assert not differences(whole, parts)
+
+
+def test_updates_of_dino_equal_those_of_plain_pytorch(data, tmp_path):
+    """Of two micro-batches each; gradients are clipped and decayed as in DINO's code."""
+    start, batches, forward = [], [], DinoSpeaker.forward
+
+    def recorded(self, source, **inputs):
+        if self.training and not self.batch_skipped:
+            start.extend([] if start else [copy.deepcopy(self)])
+            batches.append([view.clone() for view in source])
+        return forward(self, source, **inputs)
+
+    setting = ["optimizer.clip_each=0.05", "optimizer.weight_decay=0.1", "optimization.update_freq=[2]"]
+    with mock.patch.object(DinoSpeaker, "forward", recorded):
+        trained = dino(data, tmp_path, 3, *setting, "checkpoint.no_save=true").get_model()
+    (model,), clipped = start, []
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    vectors = [p for p in parameters.values() if p.dim() == 1]
+    matrices = {"params": [p for p in parameters.values() if p.dim() > 1], "weight_decay": 0.1}
+    sgd = torch.optim.SGD([matrices, {"params": vectors}], momentum=0.9)
+    for number, rate in enumerate((1e-5, 0.05, 1e-5 + (0.05 - 1e-5) * (1 + math.cos(math.pi / 5)) / 2)):
+        model.begin_update()
+        model.set_num_updates(number)
+        sgd.zero_grad()
+        outputs = [model(views) for views in batches[2 * number : 2 * number + 2]]
+        sum(output.losses["dino"] for output in outputs).backward()
+        for name, p in parameters.items():
+            p.grad /= sum(output.sample_size for output in outputs)
+            if p.grad.norm() > 0.05:
+                p.grad *= 0.05 / p.grad.norm()
+                clipped.append(name)
+            if number == 0 and "last_layer" in name:
+                p.grad = None
+        for group in sgd.param_groups:
+            group["lr"] = rate
+        sgd.step()
+        model.end_update(number + 1)
+    assert 0 < len(set(clipped)) < len(parameters)
+    assert not differences(trained.state_dict(), model.state_dict(), rtol=1e-4, atol=1e-6)
+
+
+def test_dino_on_two_ranks_equals_one(data, tmp_path):
+    """Batches of 4 on each of two ranks, and of 8 on one."""
+    plain = ["task.views=crop0.8+peak/crop0.8+peak/crop0.4+peak", "optimizer.clip_each=0.05"]
+    one = dino(data, tmp_path / "one", 4, *plain, "dataset.batch_size=8").get_model().state_dict()
+    two = dino(data, tmp_path / "two", 4, *plain, run=train_on_two_ranks)
+    assert not differences(two[0], two[1])
+    assert not differences(two[0], one, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_the_last_layer_is_held_in_half_precision(data, tmp_path, precision):
+    """Its float32 copy too, and it moves afterwards."""
+    setting = [f"common.{precision}=true", "model.freeze_last_layer_updates=2", "checkpoint.no_save=true"]
+    layers = []
+    for updates in (1, 2, 3):
+        trainer = dino(data, tmp_path, updates, *setting)
+        names = [name for name, p in trainer.get_model().named_parameters() if p.requires_grad]
+        copies = dict(zip(names, trainer.optimizer.fp32_params, strict=True))
+        layers.append(copies["student.head.last_layer.weight"].detach().clone())
+    assert torch.equal(layers[0], layers[1]) and not torch.equal(layers[1], layers[2])
 
 
 # ---- SSRL ------------------------------------------------------------------------------------------------------------
