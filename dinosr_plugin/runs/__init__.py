@@ -45,4 +45,5 @@ def install():
     stopping.wait_for_spawned_ranks()
     state.restore_early_stopping()  # around resume_from_intact_checkpoint
     updates.call_update_hooks()
+    updates.call_epoch_hook()
     state.restore_half_precision()

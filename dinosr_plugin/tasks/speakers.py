@@ -1,8 +1,8 @@
 """Training of speaker embeddings: DINO, and SSRL with pseudo-labels of utterances that its teacher refreshes.
 
 Pseudo-labels belong to this task and not to the dataset, whose workers may be epochs ahead: a batch brings the numbers
-of its utterances, and the task looks their labels up. They are part of every checkpoint, so that a run resumes exactly,
-before, during and after an epoch with new labels.
+of its utterances, and the task looks their labels up. They are part of every checkpoint, that of the end of an epoch with
+the labels that the epoch led to, so that a run resumes exactly.
 """
 
 import logging
@@ -186,17 +186,22 @@ class DinoSRSpeakerTask(ObjectiveTask):
     # -- an epoch ------------------------------------------------------------------------------------------------------
 
     def begin_epoch(self, epoch: int, model: torch.nn.Module):
-        """Finish the epoch before, if that has not been done."""
         super().begin_epoch(epoch, model)
         self.epoch = epoch
-        if self.pseudo is None or self.pseudo.epoch >= epoch - 1:
+        if self.pseudo is not None and self.pseudo.epoch >= epoch:
+            self.pseudo.epoch = epoch - 1  # checkpoint.reset_dataloader=true: epochs are counted from 1 again
+
+    def end_epoch(self, epoch: int):
+        """Update the labels, before they are saved in a checkpoint; log their figures and write a file of them."""
+        super().end_epoch(epoch)
+        if self.pseudo is None:
             return
-        figures = self.pseudo.finish_epoch(epoch - 1)
-        logger.info(f"labels after epoch {epoch - 1}: {figures}")
+        figures = self.pseudo.finish_epoch(epoch)
+        logger.info(f"labels after epoch {epoch}: {figures}")
         for name, value in figures.items():
             metrics.log_scalar(name, value, round=4)
         if rank() == 0:
-            lines = {f"epoch{epoch - 1}.{self.cfg.labels}": map(str, self.pseudo.labels.tolist())}
+            lines = {f"epoch{epoch}.{self.cfg.labels}": map(str, self.pseudo.labels.tolist())}
             write_files(Path(self.cfg.save_dir, "labels"), lines, "checkpoint.save_dir")
 
     def state_dict(self) -> dict[str, Any]:

@@ -27,7 +27,7 @@ WRAPPED = {  # in the order of the wrappers, the innermost first
     (distributed_utils, "call_main"): ["ending"],
     (fairseq_cli.train, "train"): ["stopping", "stopping"],
     (fairseq_cli.train, "should_stop_early"): ["stopping"],
-    (fairseq_cli.train, "validate_and_save"): ["stopping"],
+    (fairseq_cli.train, "validate_and_save"): ["stopping", "updates"],
     (Trainer, "load_checkpoint"): ["state"],
     (Trainer, "save_checkpoint"): ["origin", "state"],
     (Trainer, "get_train_iterator"): ["resuming"],

@@ -2,6 +2,8 @@
 
 import copy
 import math
+import os
+import signal
 from pathlib import Path
 from unittest import mock
 
@@ -156,17 +158,16 @@ def test_labels_follow_the_timeline_of_a_plain_implementation(data, tmp_path):
     ssrl(data, tmp_path, 4)
     first = [row % K for row in range(N)]
     queues, labels = [[label] for label in first], list(first)
-    for epoch in range(1, 4):
-        # the state in the checkpoint of an epoch has what was seen in it; that of the next one what became of it
-        now, later = (task_state(tmp_path, f"checkpoint{number}.pt") for number in (epoch, epoch + 1))
-        assert now["epoch"] == epoch - 1 and now["labels"].tolist() == labels
-        seen = now["seen_label"].tolist()
-        assert min(seen) >= 0  # batches of 4 leave none of 8 utterances out
+    for epoch in range(1, 5):
+        state = task_state(tmp_path, f"checkpoint{epoch}.pt")
+        assert state["epoch"] == epoch and state["seen_label"].eq(-1).all()
+        seen = state["queue"][:, -1].tolist()  # batches of 4 leave none of 8 utterances out
         queues = [[*queue, label][-3:] for queue, label in zip(queues, seen)]
+        assert state["queue"].tolist() == [[-1] * (3 - len(queue)) + queue for queue in queues]
         if epoch >= 2:
             labels = [plain_label(queue) for queue in queues]
-        assert later["labels"].tolist() == labels
-        assert later["removed"].tolist() == [label not in labels for label in range(K)] if epoch >= 2 else True
+        assert state["labels"].tolist() == labels
+        assert state["removed"].tolist() == [epoch >= 2 and label not in labels for label in range(K)]
         assert (tmp_path / f"labels/epoch{epoch}.clusters").read_text().split() == [str(label) for label in labels]
 
 
@@ -206,16 +207,69 @@ def test_an_update_equals_a_plain_one(data, tmp_path):
 
 @pytest.mark.parametrize("interrupted", ["inside an epoch", "between epochs"])
 def test_a_run_resumes_exactly(data, tmp_path, interrupted):
-    """Before and after labels are updated: 2 updates an epoch, so that update 5 is the first of the third."""
+    """2 updates an epoch, so that update 5 is the first of the third."""
     ssrl(data, tmp_path / "whole", 4)
     stop = 5 if interrupted == "inside an epoch" else 4
     ssrl(data, tmp_path / "parts", 4, f"optimization.max_update={stop}")
     ssrl(data, tmp_path / "parts", 4)
-    assert not differences(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
-    whole, parts = (task_state(tmp_path / name) for name in ("whole", "parts"))
-    assert whole.keys() == parts.keys()
-    for name, value in whole.items():
-        np.testing.assert_array_equal(value, parts[name])
+    same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def same_runs(one: Path, other: Path) -> None:
+    """The last checkpoints, pseudo-labels included, and the files of labels."""
+    assert not differences(checkpoint(one), checkpoint(other))
+    ours, theirs = task_state(one), task_state(other)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name])
+    files = [{file.name: file.read_text() for file in (folder / "labels").iterdir()} for folder in (one, other)]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (["optimization.max_epoch=3"], ["optimization.max_epoch=4"]),
+        (["optimization.max_update=6"], ["optimization.max_update=0"]),  # the same moment
+        (["optimization.max_update=6"], ["optimization.max_update=7"]),
+    ],
+)
+def test_the_last_epoch_is_finished_and_a_longer_run_continues_from_it(data, tmp_path, first, then):
+    """Two updates an epoch. Run again, a finished run changes nothing."""
+    ssrl(data, tmp_path / "parts", 4, *first)
+    assert task_state(tmp_path / "parts")["epoch"] == 3
+    assert {file.name for file in (tmp_path / "parts/labels").iterdir()} == {f"epoch{n}.clusters" for n in (1, 2, 3)}
+    before = checkpoint(tmp_path / "parts")
+    ssrl(data, tmp_path / "parts", 4, *first)
+    assert not differences(checkpoint(tmp_path / "parts"), before) and task_state(tmp_path / "parts")["epoch"] == 3
+    ssrl(data, tmp_path / "parts", 4, *then)
+    ssrl(data, tmp_path / "whole", 4, *then)
+    same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_signal_in_the_last_update_of_an_epoch_saves_its_labels(data, tmp_path):
+    optimizer_step = DinoSRSpeakerTask.optimizer_step
+
+    def interrupted(self, optimizer, model, update_num):
+        optimizer_step(self, optimizer, model, update_num)
+        if update_num == 5:  # the sixth
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    with mock.patch.object(DinoSRSpeakerTask, "optimizer_step", interrupted), pytest.raises(SystemExit):
+        ssrl(data, tmp_path / "parts", 4)
+    assert task_state(tmp_path / "parts")["epoch"] == 3
+    ssrl(data, tmp_path / "parts", 4)
+    ssrl(data, tmp_path / "whole", 4)
+    same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_epochs_may_be_counted_from_1_again(data, tmp_path):
+    ssrl(data, tmp_path, 3)
+    before = task_state(tmp_path)
+    ssrl(data, tmp_path, 1, "checkpoint.reset_dataloader=true")
+    after = task_state(tmp_path)
+    assert after["epoch"] == 1 and after["labels"].tolist() == before["labels"].tolist()  # a fixed epoch
+    assert after["queue"][:, :-1].tolist() == before["queue"][:, 1:].tolist()
 
 
 def test_two_ranks_equal_one(data, tmp_path):
