@@ -6,6 +6,7 @@ compared, so the embeddings are a start: ``ssrl_speaker`` continues with cluster
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, List, cast
 
@@ -67,13 +68,6 @@ class DinoSpeaker(SpeakerModel):
             cfg, lambda: DinoHead(cfg.embedding_dim, cfg.head_hidden, cfg.head_bottleneck, cfg.head_outputs)
         )
         self.criterion = DinoLoss(cfg.head_outputs, cfg.student_temperature, cfg.teacher_temperature, cfg.centre_decay)
-        self.held: Tensor | None = None  # the last layer of the head, while it is not trained
-
-    @property
-    def last_layer(self) -> Tensor:
-        """(V, bottleneck), of the student's head."""
-        head = cast(DinoHead, self.student.head)
-        return head.last_layer.weight
 
     # ---- the training protocol -----------------------------------------------------------------------------------
 
@@ -93,12 +87,13 @@ class DinoSpeaker(SpeakerModel):
 
     def begin_update(self) -> None:
         self.criterion.forget_()
-        frozen = self.num_updates < self.cfg.freeze_last_layer_updates
-        self.held = self.last_layer.data.clone() if frozen else None
+
+    def frozen(self) -> Iterable[Tensor]:
+        """The last layer of the student's head, in the first updates."""
+        head = cast(DinoHead, self.student.head)
+        return [head.last_layer.weight] if self.num_updates < self.cfg.freeze_last_layer_updates else []
 
     def end_update(self, n_updates: int) -> None:
-        if self.held is not None:
-            self.last_layer.data.copy_(self.held)
         self.criterion.step_()
         super().end_update(n_updates)
 

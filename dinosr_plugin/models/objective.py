@@ -11,7 +11,8 @@ this order:
     structure            when a run resumes: is the checkpoint of such a model?
     begin_update         before the first micro-batch of an update
       skip_batch, forward, backward pass         for each micro-batch
-    unit_rows, end_update                          after the optimiser's step
+    frozen                                         before the optimiser's step
+    unit_rows, end_update                          after it
 
 An update that is skipped (fp16 overflow, out of memory) has no ``end_update``; the next ``begin_update`` drops what it
 collected. fairseq calls ``set_num_updates`` with the number of updates made so far before every micro-batch, and after
@@ -164,6 +165,10 @@ class Objective(BaseFairseqModel):
         ``skipped``: it is a dummy, which fairseq gives to a rank that has no batch left in an epoch. Its gradient is
         discarded, and nothing else may be learned from it; collectives must take place nevertheless.
         """
+
+    def frozen(self) -> Iterable[Tensor]:
+        """Parameters that this update leaves as they are, although they have gradients."""
+        return ()
 
     def unit_rows(self) -> Iterable[Tensor]:
         """Matrices whose rows are scaled to norm 1 after every step of the optimiser, in any precision."""

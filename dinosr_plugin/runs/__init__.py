@@ -7,7 +7,9 @@ holds for every task of the plug-in. Sharded checkpoints (``checkpoint_suffix``)
 """
 
 from . import (
-    cosine_phases,  # noqa: F401  # registers it
+    adam_l2,  # noqa: F401  # registers it
+    cosine_phases,  # noqa: F401
+    dino_sgd,
     divergence,
     ending,
     fused_adam,
@@ -27,6 +29,7 @@ def install():
     settings.check_settings_first()
     divergence.stop_diverged_runs()
     fused_adam.use_fused_adam()
+    dino_sgd.keep_parameters_separate()
     ending.undo_at_end()
     resuming.remember_config()
     save_dir.claim_at_once()
@@ -42,4 +45,5 @@ def install():
     stopping.wait_for_spawned_ranks()
     state.restore_early_stopping()  # around resume_from_intact_checkpoint
     updates.call_update_hooks()
+    updates.call_epoch_hook()
     state.restore_half_precision()

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import UserError, setting
+
 
 @torch.no_grad()
 def normalize_rows(parameters: Iterable[Tensor], optimizer: Any) -> None:
@@ -45,3 +47,21 @@ def master_weight(p: Tensor, optimizer: Any) -> Tensor:
             return flat.data[start : start + p.numel()].view_as(p)
         start += half.numel()
     raise ValueError("the optimiser does not move this parameter")
+
+
+def drop_gradients(parameters: Iterable[Tensor], optimizer: Any) -> None:
+    """Leave parameters of the model out of the next step of fairseq's optimiser: no weight decay, the same momentum.
+
+    Raises UserError if all float32 copies are one vector, with one gradient.
+    """
+    copies = getattr(optimizer, "fp32_params", None)
+    for p in parameters:
+        if copies is None:
+            p.grad = None
+        elif optimizer.has_flat_params:
+            raise UserError(
+                f"{setting('common.fp16_no_flatten_grads', False)}: some parameters are not to be trained yet; set "
+                f"{setting('common.fp16_no_flatten_grads', True)}, or use optimizer=dino_sgd"
+            )
+        else:
+            copies[next(number for number, half in enumerate(optimizer.fp16_params) if half is p)].grad = None

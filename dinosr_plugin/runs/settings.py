@@ -16,6 +16,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from ..compat.wrapping import wrap_once
 from ..errors import UserError, setting
 from ..ranges import DROPOUT, check_ranges
+from . import adam_l2, dino_sgd
 from .fairseq_ranges import FAIRSEQ
 
 logger = logging.getLogger(__name__)
@@ -85,8 +86,9 @@ def check_training(cfg: DictConfig) -> None:
     for name in ("lr", "update_freq"):
         if not cfg.optimization[name]:
             raise UserError(f"{setting(f'optimization.{name}')}: empty; give at least one number in brackets")
-    if str(cfg.optimizer._name) == "adam":
+    if str(cfg.optimizer._name) in ("adam", adam_l2.NAME):
         check_betas(cfg.optimizer.adam_betas)
+    check_precision(cfg)
     schedule = CHECK_SCHEDULE.get(str(getattr(cfg.lr_scheduler, "_name", None)))
     if schedule is not None:
         schedule(cfg)
@@ -103,6 +105,20 @@ def check_betas(betas: Any) -> None:
         raise UserError(
             f"{setting('optimizer.adam_betas', betas)}: give two numbers, each {DROPOUT}, such as '(0.9,0.98)'"
         )
+
+
+def check_precision(cfg: DictConfig) -> None:
+    """Raise UserError for an optimiser of this plug-in that would not see the gradients in float32 without a scale.
+
+    With ``common.amp``, fairseq divides gradients by the loss scale twice, which only Adam without L2 does not notice.
+    """
+    name = str(cfg.optimizer._name)
+    for field in ("amp", "memory_efficient_fp16", "memory_efficient_bf16"):
+        if name in (adam_l2.NAME, dino_sgd.NAME) and cfg.common[field]:
+            raise UserError(
+                f"{setting(f'common.{field}', True)}: optimizer={name} needs float32 copies of the parameters; remove "
+                f"it, and set {setting('common.fp16', True)} or {setting('common.bf16', True)}"
+            )
 
 
 def check_tri_stage(cfg: DictConfig) -> None:

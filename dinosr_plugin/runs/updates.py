@@ -1,4 +1,4 @@
-"""What an update is, for every task of the plug-in: which batches count, and when a run stops early."""
+"""What an update and an epoch are, for every task of the plug-in: which batches count, and when a run stops early."""
 
 from typing import Any
 
@@ -25,6 +25,9 @@ class WholeUpdates:
         stopping.listen()
         keep_freed_memory(model)
         super().begin_epoch(epoch, model)
+
+    def end_epoch(self, epoch: int):
+        """Called by ``call_epoch_hook`` after the last update of an epoch, before it is validated and saved."""
 
     def begin_update(self, model: torch.nn.Module):
         """Called by ``call_update_hooks`` before the first micro-batch of an update."""
@@ -55,6 +58,25 @@ class WholeUpdates:
         super().reduce_metrics(logging_outputs, criterion)
         any_received = sum(log.get("signals", 0) for log in logging_outputs) > 0
         stopping.agree_on_signal(any_received, "update" if criterion.training else "validation")
+
+
+def call_epoch_hook():
+    """Call ``end_epoch`` of a task that has it, on all ranks.
+
+    fairseq tells the task only when the next epoch begins, which is too late for the checkpoint, and does not happen
+    after the last epoch.
+    """
+    from fairseq_cli import train
+
+    def make(previous):
+        def validate_and_save(cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch):
+            if end_of_epoch and hasattr(task, "end_epoch"):  # not a task of fairseq or of another plug-in
+                task.end_epoch(epoch_itr.epoch)
+            return previous(cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch)
+
+        return validate_and_save
+
+    wrap_once(train, "validate_and_save", make)
 
 
 def call_update_hooks():

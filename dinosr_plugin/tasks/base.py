@@ -24,7 +24,7 @@ from ..data.fingerprint import fingerprint
 from ..errors import UserError, setting
 from ..interop.fairseq_models import to_trunk
 from ..models.objective import Objective
-from ..runs.master_weights import normalize_rows
+from ..runs.master_weights import drop_gradients, normalize_rows
 from ..runs.resuming import own_checkpoint
 from ..runs.updates import WholeUpdates
 from .watch import warn_of_bad_loss
@@ -205,6 +205,7 @@ class ObjectiveTask(WholeUpdates, AudioPretrainingTask):
 
     def optimizer_step(self, optimizer, model, update_num):
         """The optimiser's step, and the end of the update for the model, before a checkpoint may be saved."""
+        drop_gradients(model.frozen(), optimizer)
         super().optimizer_step(optimizer, model, update_num)
         normalize_rows(model.unit_rows(), optimizer)
         model.end_update(update_num + 1)

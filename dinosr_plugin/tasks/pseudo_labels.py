@@ -156,12 +156,13 @@ class PseudoLabels:
 
     def fit_weights(self, losses: Tensor) -> Tensor:
         """(n,) float64 -> (n,) float32, computed by rank 0."""
-        weights = torch.ones_like(losses, dtype=torch.float32)
+        weights = torch.ones(len(losses))
         if rank() == 0:
-            weights.copy_(torch.from_numpy(clean_weights(losses.cpu().numpy(), self.seed)))
+            weights = torch.from_numpy(clean_weights(losses.cpu().numpy(), self.seed))
         if n_ranks() > 1:
+            weights = weights.to(communication_device())
             dist.broadcast(weights, 0)
-        return weights
+        return weights.to(losses.device)
 
     def figures(self, before: Tensor) -> dict[str, float]:
         """Those of ``finish_epoch``; ``before``: (N,) labels."""
@@ -179,7 +180,7 @@ class PseudoLabels:
     # -- where the state is --------------------------------------------------------------------------------------------
 
     def to(self, device: torch.device | str) -> "PseudoLabels":
-        """Move the state to the device of the tensors that the methods get. Returns self."""
+        """Move the state to the device of the tensors that the methods get, that of the model. Returns self."""
         for name in STATE:
             setattr(self, name, getattr(self, name).to(device))
         return self
@@ -225,23 +226,29 @@ def most_frequent(queue: Tensor, tie_rule: str) -> Tensor:
 # ---- several ranks ---------------------------------------------------------------------------------------------------
 
 
+def communication_device() -> torch.device:
+    """Where collectives take their tensors from: with NCCL the GPU of this rank, with other backends the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
 def gather_observations(utterances: Tensor, labels: Tensor, losses: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The arguments of ``PseudoLabels.observe`` of all ranks, joined in the order of the ranks.
 
     Called by all ranks at the same time. Each may have another number of utterances, also none. There is one
-    collective, and a second one if any rank has more than ``GATHERED`` utterances.
+    collective, and a second one if any rank has more than ``GATHERED`` utterances. With several ranks it waits for the
+    GPU once, because they need to know how many utterances each has.
 
     Args:
-        utterances: (n,) int64. ``labels``: (n,) int64. ``losses``: (n,) float. All on the device that the process group
-            communicates with.
+        utterances: (n,) int64. ``labels``: (n,) int64. ``losses``: (n,) float. All on one device.
 
     Returns:
         (m,) int64, (m,) int64, (m,) float64 on the same device.
     """
     rows = torch.stack([utterances.double(), labels.double(), losses.double()], dim=1)  # (n, 3), exact below 2^53
     if n_ranks() > 1:
-        rows = gather_rows(rows)
-    return rows[:, 0].long(), rows[:, 1].long(), rows[:, 2]
+        rows = gather_rows(rows.to(communication_device())).to(rows.device)
+    utterances, labels, losses = rows.unbind(1)
+    return utterances.long(), labels.long(), losses
 
 
 def gather_rows(rows: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Training of speaker embeddings: DINO, and SSRL with pseudo-labels of utterances that its teacher refreshes.
 
 Pseudo-labels belong to this task and not to the dataset, whose workers may be epochs ahead: a batch brings the numbers
-of its utterances, and the task looks their labels up. They are part of every checkpoint, so that a run resumes exactly,
-before, during and after an epoch with new labels.
+of its utterances, and the task looks their labels up, on the GPU without waiting for it. They are part of every
+checkpoint, that of the end of an epoch with the labels that the epoch led to, so that a run resumes exactly.
 """
 
 import logging
@@ -33,7 +33,7 @@ from .base import ObjectiveTask
 from .checks import check_view_number, check_views, require_defaults
 from .config import BadFilesConfig, LengthConfig, ViewConfig
 from .pseudo_labels import TIE_RULES, PseudoLabels, gather_observations
-from .relabelling import rank
+from .relabelling import device_of, rank
 from .views import view_dataset
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,9 @@ class DinoSRSpeakerTask(ObjectiveTask):
         check_views(cfg)
         self.pseudo: PseudoLabels | None = None
         self.epoch = 0
-        self.assignments: list = []  # the teacher's, of the micro-batches of this update
+        self.weights: torch.Tensor | None = None  # of the utterances in this epoch, (N,) float32 on the CPU
+        # of the micro-batches of this update: utterances, clusters that the teacher assigns to them, and its losses
+        self.observed: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
     # -- data ----------------------------------------------------------------------------------------------------------
 
@@ -186,17 +188,26 @@ class DinoSRSpeakerTask(ObjectiveTask):
     # -- an epoch ------------------------------------------------------------------------------------------------------
 
     def begin_epoch(self, epoch: int, model: torch.nn.Module):
-        """Finish the epoch before, if that has not been done."""
         super().begin_epoch(epoch, model)
         self.epoch = epoch
-        if self.pseudo is None or self.pseudo.epoch >= epoch - 1:
+        if self.pseudo is None:
             return
-        figures = self.pseudo.finish_epoch(epoch - 1)
-        logger.info(f"labels after epoch {epoch - 1}: {figures}")
+        if self.pseudo.epoch >= epoch:
+            self.pseudo.epoch = epoch - 1  # checkpoint.reset_dataloader=true: epochs are counted from 1 again
+        self.weights = self.pseudo.weights.cpu()
+        self.pseudo.to(device_of(model))
+
+    def end_epoch(self, epoch: int):
+        """Update the labels, before they are saved in a checkpoint; log their figures and write a file of them."""
+        super().end_epoch(epoch)
+        if self.pseudo is None:
+            return
+        figures = self.pseudo.finish_epoch(epoch)
+        logger.info(f"labels after epoch {epoch}: {figures}")
         for name, value in figures.items():
             metrics.log_scalar(name, value, round=4)
         if rank() == 0:
-            lines = {f"epoch{epoch - 1}.{self.cfg.labels}": map(str, self.pseudo.labels.tolist())}
+            lines = {f"epoch{epoch}.{self.cfg.labels}": map(str, self.pseudo.labels.tolist())}
             write_files(Path(self.cfg.save_dir, "labels"), lines, "checkpoint.save_dir")
 
     def state_dict(self) -> dict[str, Any]:
@@ -206,44 +217,45 @@ class DinoSRSpeakerTask(ObjectiveTask):
     # -- an update -----------------------------------------------------------------------------------------------------
 
     def begin_update(self, model: Objective):
-        self.assignments.clear()
+        self.observed.clear()
         super().begin_update(model)
 
     def train_step(self, sample, model, criterion, optimizer, update_num: int, ignore_grad: bool = False):
         """fairseq's, with the labels of the utterances; notes what the teacher assigns to them."""
         result = super().train_step(self.with_labels(sample), model, criterion, optimizer, update_num, ignore_grad)
         if model.assignment is not None and not ignore_grad:
-            self.assignments.append(model.assignment)
+            self.observed.append(self.observation(*model.assignment))
         return result
 
     def with_labels(self, sample: dict[str, Any]) -> dict[str, Any]:
-        """The batch with the labels of its utterances among the inputs of the model."""
+        """The batch with the labels of its utterances among the inputs of the model.
+
+        Their weights stay on the CPU, because fairseq needs their sum there.
+        """
         if self.pseudo is None:
             return sample
-        rows, device = torch.as_tensor(sample["numbers"]), sample["net_input"]["source"][0].device
+        assert self.weights is not None  # begin_epoch was called
+        rows = torch.as_tensor(sample["numbers"])
         inputs = {
-            "labels": self.pseudo.labels[rows].to(device, non_blocking=True),
-            "weights": self.pseudo.weights[rows],
-            "removed": self.pseudo.removed.to(device, non_blocking=True),
+            "labels": self.pseudo.labels[rows.to(self.pseudo.labels.device, non_blocking=True)],
+            "weights": self.weights[rows],
+            "removed": self.pseudo.removed,
             "teacher_active": self.pseudo.teacher_active(self.epoch),
         }
         return {**sample, "net_input": {**sample["net_input"], **inputs}}
 
+    def observation(
+        self, utterances: torch.Tensor, logits: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(B,) int64 and the teacher's logits (B, K) -> (B,) utterances, (B,) clusters and (B,) losses on its device."""
+        assert self.pseudo is not None
+        rows, assigned = utterances.to(logits.device, non_blocking=True), logits.argmax(1)
+        losses = F.cross_entropy(logits, self.pseudo.voted(rows, assigned, self.epoch), reduction="none")
+        return rows, assigned, losses
+
     def optimizer_step(self, optimizer, model, update_num):
         super().optimizer_step(optimizer, model, update_num)
         if self.pseudo is not None and self.pseudo.teacher_active(self.epoch):
-            self.pseudo.observe(*gather_observations(*self.observations()))
-
-    def observations(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of this rank's utterances in this update: their numbers, the clusters assigned to them, and the losses."""
-        assert self.pseudo is not None
-        rows, labels, losses = [torch.zeros(0, dtype=torch.long)], [torch.zeros(0, dtype=torch.long)], [torch.zeros(0)]
-        for utterances, logits in self.assignments:
-            logits = logits.cpu()  # (B, K)
-            assigned = logits.argmax(1)
-            rows.append(utterances)
-            labels.append(assigned)
-            losses.append(
-                F.cross_entropy(logits, self.pseudo.voted(utterances, assigned, self.epoch), reduction="none")
-            )
-        return torch.cat(rows), torch.cat(labels), torch.cat(losses)
+            labels = self.pseudo.labels
+            none = (labels[:0], labels[:0], labels[:0].float())  # of a rank with dummy batches only
+            self.pseudo.observe(*gather_observations(*map(torch.cat, zip(none, *self.observed))))

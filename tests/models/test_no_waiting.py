@@ -17,10 +17,14 @@ from omegaconf import OmegaConf
 from dinosr_plugin.criterions.dinosr import DinoSRCriterion
 from dinosr_plugin.models.cpc import CPC, CPCConfig
 from dinosr_plugin.models.cpc_deepcluster import CPCDeepCluster, CPCDeepClusterConfig
+from dinosr_plugin.models.dino_speaker import DinoSpeaker, DinoSpeakerConfig
 from dinosr_plugin.models.dinosr import DinoSR
 from dinosr_plugin.models.encoder import TrunkConfig
 from dinosr_plugin.models.hubert import Hubert, HubertConfig
+from dinosr_plugin.models.ssrl_speaker import SsrlSpeaker, SsrlSpeakerConfig
+from dinosr_plugin.runs import ending
 from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig, DinoSRPretrainingTask
+from dinosr_plugin.tasks.speakers import DinoSRSpeakerConfig, DinoSRSpeakerTask
 from support.training import write_corpus
 
 DINOSR = [
@@ -39,6 +43,13 @@ def no_autocast(monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
 
 
+@pytest.fixture(autouse=True)
+def handlers():
+    """Those of signals, which the beginning of an epoch sets, are taken back."""
+    yield
+    ending.at_end.close()
+
+
 @pytest.fixture
 def corpus(tmp_path) -> Path:
     """Two utterances of half a second, the second a little longer, with labels."""
@@ -48,18 +59,18 @@ def corpus(tmp_path) -> Path:
     return tmp_path
 
 
-def train(model, data: Path, **options) -> None:
+def train(model, data: Path, task_class=DinoSRPretrainingTask, config=DinoSRPretrainingConfig, **options) -> None:
     """Two updates of two micro-batches by the task, as by fairseq's trainer, but without the norm of the gradients."""
-    task = DinoSRPretrainingTask.setup_task(
-        OmegaConf.structured(DinoSRPretrainingConfig(tpu=False, data=str(data), seed=1, **options))
-    )
+    task = task_class.setup_task(OmegaConf.structured(config(tpu=False, data=str(data), seed=1, **options)))
     task.load_dataset("train", data_selector=None)  # as the trainer does
     dataset = task.dataset("train")
     sample = utils.apply_to_sample(
         lambda tensor: tensor.to("meta"), dataset.collater([dataset[0], dataset[1]])
     )  # fairseq's move_to_cuda
-    assert sample["id"].is_meta and sample["net_input"]["source"].is_meta
+    source = sample["net_input"]["source"]
+    assert sample["id"].is_meta and all(view.is_meta for view in (source if isinstance(source, list) else [source]))
     model.to("meta").train()
+    task.begin_epoch(1, model)
     optimizer = FairseqAdam(OmegaConf.structured(FairseqAdamConfig(lr=[0.1], tpu=False)), model.parameters())
     for number in range(2):
         task.begin_update(model)
@@ -102,3 +113,23 @@ def test_deep_clustering_asks_for_no_value(corpus):
         window_samples=4000,
         labels="km",
     )
+
+
+SPEAKER = {"channels": [8, 8, 16], "kernels": [5, 3, 1], "dilations": [1, 2, 1], "res2net_scale": 4, "se_width": 4}
+SPEAKER |= {"attention_width": 4, "embedding_dim": 8}
+SPEAKER_TASK = {"task_class": DinoSRSpeakerTask, "config": DinoSRSpeakerConfig, "enable_padding": True}
+
+
+def test_dino_asks_for_no_value(corpus):
+    config = DinoSpeakerConfig(**SPEAKER, head_hidden=[8, 8], head_bottleneck=4, head_outputs=8)
+    views = "crop0.4+peak/crop0.4+peak/crop0.2+peak"
+    train(DinoSpeaker(config), corpus, **SPEAKER_TASK, views=views)
+
+
+def test_ssrl_asks_for_no_value(corpus):
+    """From an epoch on in which the teacher assigns clusters."""
+    (corpus / "train.clusters").write_text("0\n1\n")
+    (corpus / "dict.clusters.txt").write_text("0 1\n1 1\n")
+    model = SsrlSpeaker(SsrlSpeakerConfig(**SPEAKER, n_clusters=2))
+    train(model, corpus, **SPEAKER_TASK, views="crop0.3/crop0.4", labels="clusters", fixed_epochs=1)
+    assert model.assignment is not None

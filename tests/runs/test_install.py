@@ -10,7 +10,7 @@ from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
 from fairseq.optim.adam import Adam
-from fairseq.optim.fp16_optimizer import _FP16OptimizerMixin
+from fairseq.optim.fp16_optimizer import FP16Optimizer, _FP16OptimizerMixin
 from fairseq.trainer import Trainer
 from torch.utils.data._utils import signal_handling
 
@@ -27,13 +27,14 @@ WRAPPED = {  # in the order of the wrappers, the innermost first
     (distributed_utils, "call_main"): ["ending"],
     (fairseq_cli.train, "train"): ["stopping", "stopping"],
     (fairseq_cli.train, "should_stop_early"): ["stopping"],
-    (fairseq_cli.train, "validate_and_save"): ["stopping"],
+    (fairseq_cli.train, "validate_and_save"): ["stopping", "updates"],
     (Trainer, "load_checkpoint"): ["state"],
     (Trainer, "save_checkpoint"): ["origin", "state"],
     (Trainer, "get_train_iterator"): ["resuming"],
     (Trainer, "train_step"): ["training", "updates"],
     (signal_handling, "_set_worker_signal_handlers"): ["stopping"],
     (torch.multiprocessing, "spawn"): ["stopping"],
+    (FP16Optimizer, "build_optimizer"): ["training", "dino_sgd"],
     (_FP16OptimizerMixin, "state_dict"): ["state"],
     (_FP16OptimizerMixin, "load_state_dict"): ["state"],
 }

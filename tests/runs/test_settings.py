@@ -79,6 +79,23 @@ def test_settings_that_cannot_work_are_one_line(overrides, message):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    "config, overrides, message",
+    [
+        ("dino_speaker_tiny", "common.amp=true", "common.amp=True: optimizer=dino_sgd needs float32 copies of the "),
+        ("dino_speaker_tiny", "optimizer.clip_each=-1", "optimizer.clip_each=-1.0: must be between 0 and 1000000000"),
+        ("ssrl_speaker_tiny", "common.memory_efficient_bf16=true", "common.memory_efficient_bf16=True: optimizer=ada"),
+        ("ssrl_speaker_tiny", "optimizer.adam_betas=0.9", "optimizer.adam_betas=0.9: give two numbers, each at least "),
+    ],
+)
+def test_settings_of_the_optimisers_of_this_plugin(config, overrides, message):
+    with pytest.raises(UserError) as error:
+        start(overrides, "model.start_from=null", config=config)
+    assert str(error.value).startswith(message) and "\n" not in str(error.value)
+    start("common.fp16=true", "model.start_from=null", config=config)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("group", ["task", "model", "criterion", "optimizer"])
 def test_a_group_that_is_missing(group):
     cfg = read_config("pretraining", "dinosr_tiny", settings("/nowhere", "/nowhere"))

@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.tasks import clean_weights, pseudo_labels
@@ -386,6 +387,23 @@ def test_two_ranks_equal_one(two_ranks):
 
 def test_the_mixture_is_fitted_on_one_rank(two_ranks):
     assert [result["fits"] for result in two_ranks] == [3, 0]
+
+
+@pytest.mark.parametrize(("backend", "device"), [("nccl", "cuda"), ("gloo", "cpu")])
+@pytest.mark.parametrize("held", ["cuda", "cpu"])
+def test_tensors_are_communicated_on_the_device_of_the_process_group(monkeypatch, backend, device, held):
+    """... and returned to that of the model. Tensors without values take the place of those on a GPU."""
+    devices = []
+    for name, value in {"get_backend": backend, "is_initialized": True, "get_world_size": 2, "get_rank": 1}.items():
+        monkeypatch.setattr(dist, name, lambda value=value: value)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(dist, "broadcast", lambda weights, source: devices.append(weights.device.type))
+    monkeypatch.setattr(pseudo_labels, "gather_rows", lambda rows: (devices.append(rows.device.type), rows)[1])
+    pseudo = PseudoLabels(torch.zeros(4), 2)
+    with FakeTensorMode():
+        labels, losses = torch.zeros(4, dtype=torch.long, device=held), torch.ones(4, device=held)
+        results = [*gather_observations(labels, labels, losses), pseudo.fit_weights(losses)]
+    assert devices == [device, device] and {each.device.type for each in results} == {held}
 
 
 def test_losses_are_gathered_exactly_on_one_rank():

@@ -1,7 +1,11 @@
 """DINO and SSRL through fairseq's trainer: pseudo-labels in updates, in checkpoints, over ranks; what stops it."""
 
 import copy
+import math
+import os
+import signal
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from torch.testing import assert_close
 
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.training_log import read_training_log
+from dinosr_plugin.models.dino_speaker import DinoSpeaker
 from dinosr_plugin.tasks.speakers import STATE, DinoSRSpeakerConfig, DinoSRSpeakerTask
 from support.training import checkpoint, differences, train, train_on_two_ranks, write_corpus
 
@@ -67,12 +72,76 @@ def test_dino_moves_student_teacher_and_centre_and_holds_the_last_layer_at_first
     assert torch.equal(first.student.head.last_layer.weight, last_layers[0])
 
 
-def test_dino_resumes_exactly(data, tmp_path):
-    dino(data, tmp_path / "whole", 4)
-    dino(data, tmp_path / "parts", 3)
-    dino(data, tmp_path / "parts", 4)
+@pytest.mark.parametrize("stop", [1, 3])
+def test_dino_resumes_exactly(data, tmp_path, stop):
+    """Also while the last layer is not trained."""
+    setting = ["optimizer.clip_each=0.05", "model.freeze_last_layer_updates=2"]
+    dino(data, tmp_path / "whole", 4, *setting)
+    dino(data, tmp_path / "parts", stop, *setting)
+    dino(data, tmp_path / "parts", 4, *setting)
     whole, parts = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")
     assert not differences(whole, parts)
+
+
+def test_updates_of_dino_equal_those_of_plain_pytorch(data, tmp_path):
+    """Of two micro-batches each; gradients are clipped and decayed as in DINO's code."""
+    start, batches, forward = [], [], DinoSpeaker.forward
+
+    def recorded(self, source, **inputs):
+        if self.training and not self.batch_skipped:
+            start.extend([] if start else [copy.deepcopy(self)])
+            batches.append([view.clone() for view in source])
+        return forward(self, source, **inputs)
+
+    setting = ["optimizer.clip_each=0.05", "optimizer.weight_decay=0.1", "optimization.update_freq=[2]"]
+    with mock.patch.object(DinoSpeaker, "forward", recorded):
+        trained = dino(data, tmp_path, 3, *setting, "checkpoint.no_save=true").get_model()
+    (model,), clipped = start, []
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    vectors = [p for p in parameters.values() if p.dim() == 1]
+    matrices = {"params": [p for p in parameters.values() if p.dim() > 1], "weight_decay": 0.1}
+    sgd = torch.optim.SGD([matrices, {"params": vectors}], momentum=0.9)
+    for number, rate in enumerate((1e-5, 0.05, 1e-5 + (0.05 - 1e-5) * (1 + math.cos(math.pi / 5)) / 2)):
+        model.begin_update()
+        model.set_num_updates(number)
+        sgd.zero_grad()
+        outputs = [model(views) for views in batches[2 * number : 2 * number + 2]]
+        sum(output.losses["dino"] for output in outputs).backward()
+        for name, p in parameters.items():
+            p.grad /= sum(output.sample_size for output in outputs)
+            if p.grad.norm() > 0.05:
+                p.grad *= 0.05 / p.grad.norm()
+                clipped.append(name)
+            if number == 0 and "last_layer" in name:
+                p.grad = None
+        for group in sgd.param_groups:
+            group["lr"] = rate
+        sgd.step()
+        model.end_update(number + 1)
+    assert 0 < len(set(clipped)) < len(parameters)
+    assert not differences(trained.state_dict(), model.state_dict(), rtol=1e-4, atol=1e-6)
+
+
+def test_dino_on_two_ranks_equals_one(data, tmp_path):
+    """Batches of 4 on each of two ranks, and of 8 on one."""
+    plain = ["task.views=crop0.8+peak/crop0.8+peak/crop0.4+peak", "optimizer.clip_each=0.05"]
+    one = dino(data, tmp_path / "one", 4, *plain, "dataset.batch_size=8").get_model().state_dict()
+    two = dino(data, tmp_path / "two", 4, *plain, run=train_on_two_ranks)
+    assert not differences(two[0], two[1])
+    assert not differences(two[0], one, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_the_last_layer_is_held_in_half_precision(data, tmp_path, precision):
+    """Its float32 copy too, and it moves afterwards."""
+    setting = [f"common.{precision}=true", "model.freeze_last_layer_updates=2", "checkpoint.no_save=true"]
+    layers = []
+    for updates in (1, 2, 3):
+        trainer = dino(data, tmp_path, updates, *setting)
+        names = [name for name, p in trainer.get_model().named_parameters() if p.requires_grad]
+        copies = dict(zip(names, trainer.optimizer.fp32_params, strict=True))
+        layers.append(copies["student.head.last_layer.weight"].detach().clone())
+    assert torch.equal(layers[0], layers[1]) and not torch.equal(layers[1], layers[2])
 
 
 # ---- SSRL ------------------------------------------------------------------------------------------------------------
@@ -89,17 +158,16 @@ def test_labels_follow_the_timeline_of_a_plain_implementation(data, tmp_path):
     ssrl(data, tmp_path, 4)
     first = [row % K for row in range(N)]
     queues, labels = [[label] for label in first], list(first)
-    for epoch in range(1, 4):
-        # the state in the checkpoint of an epoch has what was seen in it; that of the next one what became of it
-        now, later = (task_state(tmp_path, f"checkpoint{number}.pt") for number in (epoch, epoch + 1))
-        assert now["epoch"] == epoch - 1 and now["labels"].tolist() == labels
-        seen = now["seen_label"].tolist()
-        assert min(seen) >= 0  # batches of 4 leave none of 8 utterances out
+    for epoch in range(1, 5):
+        state = task_state(tmp_path, f"checkpoint{epoch}.pt")
+        assert state["epoch"] == epoch and state["seen_label"].eq(-1).all()
+        seen = state["queue"][:, -1].tolist()  # batches of 4 leave none of 8 utterances out
         queues = [[*queue, label][-3:] for queue, label in zip(queues, seen)]
+        assert state["queue"].tolist() == [[-1] * (3 - len(queue)) + queue for queue in queues]
         if epoch >= 2:
             labels = [plain_label(queue) for queue in queues]
-        assert later["labels"].tolist() == labels
-        assert later["removed"].tolist() == [label not in labels for label in range(K)] if epoch >= 2 else True
+        assert state["labels"].tolist() == labels
+        assert state["removed"].tolist() == [epoch >= 2 and label not in labels for label in range(K)]
         assert (tmp_path / f"labels/epoch{epoch}.clusters").read_text().split() == [str(label) for label in labels]
 
 
@@ -139,16 +207,69 @@ def test_an_update_equals_a_plain_one(data, tmp_path):
 
 @pytest.mark.parametrize("interrupted", ["inside an epoch", "between epochs"])
 def test_a_run_resumes_exactly(data, tmp_path, interrupted):
-    """Before and after labels are updated: 2 updates an epoch, so that update 5 is the first of the third."""
+    """2 updates an epoch, so that update 5 is the first of the third."""
     ssrl(data, tmp_path / "whole", 4)
     stop = 5 if interrupted == "inside an epoch" else 4
     ssrl(data, tmp_path / "parts", 4, f"optimization.max_update={stop}")
     ssrl(data, tmp_path / "parts", 4)
-    assert not differences(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
-    whole, parts = (task_state(tmp_path / name) for name in ("whole", "parts"))
-    assert whole.keys() == parts.keys()
-    for name, value in whole.items():
-        np.testing.assert_array_equal(value, parts[name])
+    same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def same_runs(one: Path, other: Path) -> None:
+    """The last checkpoints, pseudo-labels included, and the files of labels."""
+    assert not differences(checkpoint(one), checkpoint(other))
+    ours, theirs = task_state(one), task_state(other)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name])
+    files = [{file.name: file.read_text() for file in (folder / "labels").iterdir()} for folder in (one, other)]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (["optimization.max_epoch=3"], ["optimization.max_epoch=4"]),
+        (["optimization.max_update=6"], ["optimization.max_update=0"]),  # the same moment
+        (["optimization.max_update=6"], ["optimization.max_update=7"]),
+    ],
+)
+def test_the_last_epoch_is_finished_and_a_longer_run_continues_from_it(data, tmp_path, first, then):
+    """Two updates an epoch. Run again, a finished run changes nothing."""
+    ssrl(data, tmp_path / "parts", 4, *first)
+    assert task_state(tmp_path / "parts")["epoch"] == 3
+    assert {file.name for file in (tmp_path / "parts/labels").iterdir()} == {f"epoch{n}.clusters" for n in (1, 2, 3)}
+    before = checkpoint(tmp_path / "parts")
+    ssrl(data, tmp_path / "parts", 4, *first)
+    assert not differences(checkpoint(tmp_path / "parts"), before) and task_state(tmp_path / "parts")["epoch"] == 3
+    ssrl(data, tmp_path / "parts", 4, *then)
+    ssrl(data, tmp_path / "whole", 4, *then)
+    same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_signal_in_the_last_update_of_an_epoch_saves_its_labels(data, tmp_path):
+    optimizer_step = DinoSRSpeakerTask.optimizer_step
+
+    def interrupted(self, optimizer, model, update_num):
+        optimizer_step(self, optimizer, model, update_num)
+        if update_num == 5:  # the sixth
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    with mock.patch.object(DinoSRSpeakerTask, "optimizer_step", interrupted), pytest.raises(SystemExit):
+        ssrl(data, tmp_path / "parts", 4)
+    assert task_state(tmp_path / "parts")["epoch"] == 3
+    ssrl(data, tmp_path / "parts", 4)
+    ssrl(data, tmp_path / "whole", 4)
+    same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_epochs_may_be_counted_from_1_again(data, tmp_path):
+    ssrl(data, tmp_path, 3)
+    before = task_state(tmp_path)
+    ssrl(data, tmp_path, 1, "checkpoint.reset_dataloader=true")
+    after = task_state(tmp_path)
+    assert after["epoch"] == 1 and after["labels"].tolist() == before["labels"].tolist()  # a fixed epoch
+    assert after["queue"][:, :-1].tolist() == before["queue"][:, 1:].tolist()
 
 
 def test_two_ranks_equal_one(data, tmp_path):
