@@ -238,7 +238,10 @@ def run_eval(options: argparse.Namespace) -> int:
 
 
 def add_cluster(steps) -> None:
-    text = "group recordings into speakers: agglomerative clustering of embeddings by their cosines, average linkage"
+    text = (
+        "group recordings into speakers: agglomerative clustering of embeddings by their cosines, average linkage; or "
+        "the clusters that a training of SSRL has learned"
+    )
     parser = add_command(steps, "cluster", run_cluster, text)
     parser.add_argument("embeddings", type=Path, metavar="EMBEDDINGS", help=EMBEDDINGS_HELP)
     add_out(parser, "file", metavar="FILE", help="output file: lines FILE<TAB>CLUSTER, clusters numbered from 0")
@@ -250,6 +253,13 @@ def add_cluster(steps) -> None:
         metavar="T",
         help="merge clusters while the mean cosine of their recordings is at least T; `dinosr speaker eval` prints the "
         "score at the EER, a first guess",
+    )
+    until.add_argument(
+        "--classifier",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="checkpoint of ssrl_speaker that the embeddings are of: each recording belongs to the cluster of its "
+        "teacher's classifier with the highest cosine; numbers are those of the training's labels",
     )
     parser.add_argument(
         "--speakers",
@@ -263,10 +273,15 @@ def run_cluster(options: argparse.Namespace) -> int:
     from ..evaluation.speakers.clusters import cluster_embeddings, compare_with_folders, write_clusters
     from ..evaluation.table import format_table
 
-    clustered = cluster_embeddings(options.embeddings, options.clusters, options.threshold)
+    if options.classifier:
+        from ..evaluation.speakers.classification import classify_embeddings
+
+        clustered = classify_embeddings(options.embeddings, options.classifier)
+    else:
+        clustered = cluster_embeddings(options.embeddings, options.clusters, options.threshold)
     figures = compare_with_folders(clustered, options.embeddings) if options.speakers else None
     write_clusters(options.out, clustered)
-    print(f"{options.out}: {len(clustered.names)} recordings in {1 + clustered.clusters.max()} clusters")
+    print(f"{options.out}: {len(clustered.names)} recordings in {len(set(clustered.clusters.tolist()))} clusters")
     if figures:
         print(format_table([figures], COLUMNS))
     return 0

@@ -8,6 +8,7 @@ import pytest
 from dinosr_plugin.cli import main
 from support.paths import GOLDEN
 from support.speakers import write_embeddings, write_speech
+from support.ssrl import K, N, write_ssrl_run
 
 
 def dinosr(*arguments) -> int:
@@ -60,6 +61,24 @@ def test_clusters(work, capsys):
     assert out[0] == "c.tsv: 9 recordings in 3 clusters" and out[3].split() == ["1.000"] * 3 + ["3", "3", "9"]
     assert dinosr("cluster", "e", "--threshold", 1, "--out", "c.tsv") == 0
     assert capsys.readouterr().out == "c.tsv: 9 recordings in 9 clusters\n"
+
+
+def test_clusters_of_a_classifier(shared_folder, work, capsys):
+    """They have the numbers of the training's labels; only those that occur are counted."""
+    trained = shared_folder(write_ssrl_run)
+    checkpoint = trained / "run/checkpoint_last.pt"
+    assert dinosr("embed", checkpoint, trained / "train.tsv", "--out", "e") == 0
+    capsys.readouterr()
+    assert dinosr("cluster", "e", "--classifier", checkpoint, "--speakers", "--out", "c.tsv") == 0
+    lines = [line.split("\t") for line in (work / "c.tsv").read_text().splitlines()]
+    assert [name for name, _ in lines] == [f"s{n // 2}/{n}.wav" for n in range(N)]
+    clusters = {number for _, number in lines}
+    assert clusters <= {str(number) for number in range(K)}
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == f"c.tsv: {N} recordings in {len(clusters)} clusters"
+    assert out[3].split()[3:] == [str(len(clusters)), "4", str(N)]
+    other = ["cluster", "e", "--classifier", trained / "run/checkpoint1.pt", "--out", "c.tsv"]
+    assert refused(capsys, *other).startswith(f"e: was not made with {other[3]}; make embeddings with")
 
 
 def test_a_cohort_changes_the_scores(work, capsys):

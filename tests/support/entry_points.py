@@ -17,6 +17,7 @@ from support.limits import TooSlow, at_most
 NEW = "NEW"  # a path that does not exist: output
 VALID = {  # argument, or (command, argument) -> value; paths are relative to the folder of ``write_valid_files``
     "checkpoint": "dinosr.pt",
+    "classifier": "ssrl/run/checkpoint_last.pt",
     "clusters": 4,
     "cache": NEW,
     "cohort": "cohort",
@@ -88,6 +89,7 @@ TOGETHER = {  # (command, path that is replaced) -> other arguments; None: omitt
     ("speaker embed", "out"): {"checkpoint": None, "--mfcc": True},
     ("speaker embed", "trials"): {"checkpoint": None, "--mfcc": True},
     ("speaker score", "cohort"): {},
+    ("speaker cluster", "classifier"): {"embeddings": "ssrl/embeddings", "clusters": None},
     ("speaker eval", "scores"): {"trials": None},
     ("speaker eval", "trials"): {"scores": "embeddings"},
     ("speaker eval", "plot"): {"trials": None},

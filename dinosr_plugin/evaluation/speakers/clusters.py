@@ -15,7 +15,7 @@ MAX_FILES = 20_000  # the distances of all pairs take 1.6 GB
 
 
 class Clustered(NamedTuple):
-    """``clusters``: (N,) numbers from 0, in the order of their first recording."""
+    """``clusters``: (N,) numbers from 0."""
 
     names: list[str]
     clusters: np.ndarray
@@ -23,6 +23,8 @@ class Clustered(NamedTuple):
 
 def cluster_embeddings(path: str | Path, count: int | None = None, threshold: float | None = None) -> Clustered:
     """Average linkage on cosines: the two clusters are merged whose recordings have the highest mean cosine.
+
+    Clusters are numbered in the order of their first recording.
 
     Args:
         path: an embedding folder.
