@@ -34,7 +34,7 @@ def write_valid_files(folder: Path) -> None:
     - ``model.pt`` (fine-tuned), ``dinosr.pt``, ``wav2vec2.pt``, ``cpc_audio/*.pt``, ``lm/*.pt``
     - ``mfcc`` (a folder of features), ``kmeans.npz``, ``k.units``, ``pieces.ap.model``, ``emissions.npz``
     - ``trials.txt``, ``embeddings`` and ``scores.txt`` of ``train.tsv``; ``speakers.tsv`` and its ``cohort``
-    - ``ssrl``: a training of SSRL (``write_ssrl_run``), and ``embeddings`` of its last checkpoint
+    - ``ssrl``: a training of SSRL (``write_ssrl_run``), ``embeddings`` of its last checkpoint, and ``trials.txt``
     - ``words.arpa``, ``lexicon.txt``, ``phones.tsv``, ``f0_ranges.tsv``, ``abx.item``, ``generate.txt``, ``train.log``
     - ``dataset`` and ``submission`` of ZeroSpeech 2021; ``librispeech`` and ``librilight`` in their layouts
     """
@@ -176,6 +176,7 @@ def write_speaker_files(folder: Path) -> None:
     write_ssrl_run(trained)
     last = trained / "run/checkpoint_last.pt"
     command("speaker", "embed", last, trained / "train.tsv", "--out", trained / "embeddings")
+    command("speaker", "trials", trained / "train.tsv", "--out", trained / "trials.txt")
 
 
 def write_language_model(folder: Path) -> None:
