@@ -74,7 +74,7 @@ WRITING = ("w", "wb", "a", "ab", "x", "r+b")
 
 NOT_DAMAGED_HERE = {  # file:function -> reason
     "compat/data.py:open_labels": "the labels of fine-tuning, which `validate_labels` has read before",
-    "evaluation/report/page.py:figure": "reads pictures that the report has just written",
+    "evaluation/web_page.py:figure": "reads pictures that the report has just written",
 }
 
 

@@ -1,7 +1,8 @@
-"""Speaker embeddings: ``dinosr speaker embed``, ``trials``, ``score``, ``eval`` and ``cluster``."""
+"""Speaker embeddings: ``dinosr speaker embed``, ``trials``, ``score``, ``eval``, ``cluster`` and ``report``."""
 
 import argparse
 import json
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def add_speaker(commands) -> None:
     text = "embeddings of speakers: make them, verify and cluster recordings by them, and measure both"
     parser = commands.add_parser("speaker", help=text, description=text[0].upper() + text[1:] + ".")
     steps = parser.add_subparsers(title="steps", metavar="STEP", required=True)
-    for add in (add_embed, add_trials, add_score, add_eval, add_cluster):
+    for add in (add_embed, add_trials, add_score, add_eval, add_cluster, add_report):
         add(steps)
 
 
@@ -36,6 +37,11 @@ def seed_of(options: argparse.Namespace) -> int:
     if options.seed not in SEED:
         raise UserError(f"--seed {options.seed}: must be {SEED}")
     return options.seed
+
+
+def add_resamples(parser: argparse.ArgumentParser) -> None:
+    text = "samples of the bootstrap (default: %(default)s)"
+    parser.add_argument("--resamples", type=whole_number, default=1000, metavar="N", help=text)
 
 
 def add_seed(parser: argparse.ArgumentParser, what: str) -> None:
@@ -196,13 +202,7 @@ def add_eval(steps) -> None:
     )
     parser.add_argument("trials", type=Path, nargs="?", metavar="TRIALS", help=TRIALS_HELP)
     add_skip_missing(parser, "with TRIALS: leave out trials of recordings that have no embedding")
-    parser.add_argument(
-        "--resamples",
-        type=whole_number,
-        default=1000,
-        metavar="N",
-        help="samples of the bootstrap (default: %(default)s)",
-    )
+    add_resamples(parser)
     add_seed(parser, "of the bootstrap")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON instead of a table")
     parser.add_argument(
@@ -238,7 +238,10 @@ def run_eval(options: argparse.Namespace) -> int:
 
 
 def add_cluster(steps) -> None:
-    text = "group recordings into speakers: agglomerative clustering of embeddings by their cosines, average linkage"
+    text = (
+        "group recordings into speakers: agglomerative clustering of embeddings by their cosines, average linkage; or "
+        "the clusters that a training of SSRL has learned"
+    )
     parser = add_command(steps, "cluster", run_cluster, text)
     parser.add_argument("embeddings", type=Path, metavar="EMBEDDINGS", help=EMBEDDINGS_HELP)
     add_out(parser, "file", metavar="FILE", help="output file: lines FILE<TAB>CLUSTER, clusters numbered from 0")
@@ -250,6 +253,13 @@ def add_cluster(steps) -> None:
         metavar="T",
         help="merge clusters while the mean cosine of their recordings is at least T; `dinosr speaker eval` prints the "
         "score at the EER, a first guess",
+    )
+    until.add_argument(
+        "--classifier",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="checkpoint of ssrl_speaker that the embeddings are of: each recording belongs to the cluster of its "
+        "teacher's classifier with the highest cosine; numbers are those of the training's labels",
     )
     parser.add_argument(
         "--speakers",
@@ -263,10 +273,88 @@ def run_cluster(options: argparse.Namespace) -> int:
     from ..evaluation.speakers.clusters import cluster_embeddings, compare_with_folders, write_clusters
     from ..evaluation.table import format_table
 
-    clustered = cluster_embeddings(options.embeddings, options.clusters, options.threshold)
+    if options.classifier:
+        from ..evaluation.speakers.classification import classify_embeddings
+
+        clustered = classify_embeddings(options.embeddings, options.classifier)
+    else:
+        clustered = cluster_embeddings(options.embeddings, options.clusters, options.threshold)
     figures = compare_with_folders(clustered, options.embeddings) if options.speakers else None
     write_clusters(options.out, clustered)
-    print(f"{options.out}: {len(clustered.names)} recordings in {1 + clustered.clusters.max()} clusters")
+    print(f"{options.out}: {len(clustered.names)} recordings in {len(set(clustered.clusters.tolist()))} clusters")
     if figures:
         print(format_table([figures], COLUMNS))
+    return 0
+
+
+# ---- dinosr speaker report -------------------------------------------------------------------------------------------
+
+
+def add_report(steps) -> None:
+    text = (
+        "write an HTML page about a speaker model: EER and minDCF, DET curve, a map of recordings, and the course of "
+        "its training"
+    )
+    parser = add_command(steps, "report", run_report, text)
+    parser.add_argument("embeddings", type=Path, metavar="EMBEDDINGS", help=EMBEDDINGS_HELP)
+    parser.add_argument("trials", type=Path, metavar="TRIALS", help=TRIALS_HELP)
+    add_out(parser, "file", metavar="FILE", help="output file, such as page.html, with all its pictures")
+    add_skip_missing(parser, "leave out trials of recordings that have no embedding")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write all figures and curves into this file, as JSON"
+    )
+    add_resamples(parser)
+    add_seed(parser, "of the bootstrap and the map")
+    training = parser.add_argument_group("the course of a training")
+    training.add_argument(
+        "--run",
+        dest="save_dir",  # `run` is the function of the command
+        type=Path,
+        metavar="SAVE_DIR",
+        help="checkpoint.save_dir of the training; with --manifest, --recordings, or both",
+    )
+    training.add_argument(
+        "--manifest",
+        type=Path,
+        metavar="TSV",
+        help="manifest of its training split, with the first labels beside it: add clusters in use and changed labels "
+        "after every epoch, and NMI, accuracy and purity against the speakers that the folders name",
+    )
+    training.add_argument(
+        "--log", type=Path, metavar="FILE", help="with --manifest: its JSON log; add the mean weights of recordings"
+    )
+    training.add_argument(
+        "--recordings",
+        type=Path,
+        metavar="TSV",
+        help="manifest of the recordings in TRIALS: add EER and minDCF with the checkpoint of every epoch "
+        "(checkpoint1.pt ...), whose embeddings are kept in FILE.work: an interrupted run resumes",
+    )
+
+
+def run_report(options: argparse.Namespace) -> int:
+    from ..evaluation.speakers.report import write_speaker_report
+
+    if (options.manifest or options.recordings) and not options.save_dir:
+        raise UserError(f"--run is required with --{'manifest' if options.manifest else 'recordings'}")
+    if options.save_dir and not (options.manifest or options.recordings):
+        raise UserError("--run: give --manifest, --recordings, or both, for what the page shows of the training")
+    if options.log and not options.manifest:
+        raise UserError("--manifest is required with --log")
+    with claim_new(options.json, "--json") if options.json else nullcontext():
+        write_speaker_report(
+            options.embeddings,
+            options.trials,
+            options.out,
+            options.save_dir,
+            options.manifest,
+            options.recordings,
+            options.log,
+            options.json,
+            options.skip_missing,
+            options.resamples,
+            seed_of(options),
+            say=lambda line: print(line, file=sys.stderr),
+        )
+    print(options.out)
     return 0

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def read_utterance_labels(
-    path: Path, n_utterances: int, n_clusters: int | None = None, skipped: Collection[int] = ()
+    path: Path,
+    n_utterances: int,
+    n_clusters: int | None = None,
+    skipped: Collection[int] = (),
+    manifest: str | None = None,
+    remedy: str | None = None,
 ) -> tuple["Tensor", int]:
     """Reads the cluster of each utterance.
 
@@ -24,6 +29,8 @@ def read_utterance_labels(
         n_utterances: N, rows of the manifest that are used.
         n_clusters: K; None: one more than the largest label.
         skipped: rows of the manifest, from 0, that are not used; their labels are left out.
+        manifest: what messages call the manifest; None: the file of the same name.
+        remedy: what they advise; None: to correct the labels.
 
     Returns:
         (N,) int64 labels in the manifest's order, and K.
@@ -32,7 +39,8 @@ def read_utterance_labels(
         UserError: missing file, number of lines different from the number of rows, a line that is not an integer from 0
             to K - 1, or fewer utterances than clusters.
     """
-    remedy = f"give it one cluster, an integer from 0, for each row of {path.stem}.tsv"
+    manifest = manifest or f"{path.stem}.tsv"
+    remedy = remedy or f"give it one cluster, an integer from 0, for each row of {manifest}"
     rows, row, labels = n_utterances + len(skipped), -1, []
     for row, line in enumerate(read_lines(path, remedy)):
         if row in skipped or row >= rows:
@@ -44,7 +52,7 @@ def read_utterance_labels(
             raise UserError(f"{path} line {row + 1}: there is no cluster {label}; clusters are 0 to {n_clusters - 1}")
         labels.append(int(label))
     if row + 1 != rows:
-        raise UserError(f"{path}: {row + 1} lines for the {rows} rows of {path.stem}.tsv; {remedy}")
+        raise UserError(f"{path}: {row + 1} lines for the {rows} rows of {manifest}; {remedy}")
     if n_clusters is None:
         n_clusters = 1 + max(labels, default=-1)
     if n_utterances < n_clusters:

@@ -56,6 +56,10 @@ class SsrlSpeaker(SpeakerModel):
         """The student's."""
         return cast(AamSoftmax, self.student.head)
 
+    def cluster_directions(self) -> Tensor:
+        """The teacher's classifier: (K, E) float32, a direction of norm 1 for each cluster."""
+        return F.normalize(self.teacher.model.head.weight.detach().float())  # type: ignore[union-attr, operator]
+
     # ---- the training protocol -----------------------------------------------------------------------------------
 
     @classmethod

@@ -17,6 +17,7 @@ from support.limits import TooSlow, at_most
 NEW = "NEW"  # a path that does not exist: output
 VALID = {  # argument, or (command, argument) -> value; paths are relative to the folder of ``write_valid_files``
     "checkpoint": "dinosr.pt",
+    "classifier": "ssrl/run/checkpoint_last.pt",
     "clusters": 4,
     "cache": NEW,
     "cohort": "cohort",
@@ -29,6 +30,7 @@ VALID = {  # argument, or (command, argument) -> value; paths are relative to th
     "files": "corpus/0.wav",
     "from_labels": "train.km",
     "items": "abx.item",
+    "json": NEW,
     "kmeans": "kmeans.npz",
     "lexicon": "lexicon.txt",
     "lm": "words.arpa",
@@ -40,7 +42,9 @@ VALID = {  # argument, or (command, argument) -> value; paths are relative to th
     "pairs": 1,
     "phones": "phones.tsv",
     "plot": NEW,
+    "recordings": "ssrl/train.tsv",
     "root": "corpus",
+    "save_dir": "ssrl/run",
     "scores": "scores.txt",
     "sound": "corpus/0.wav",
     "speakers": 2,
@@ -62,6 +66,10 @@ VALID = {  # argument, or (command, argument) -> value; paths are relative to th
     ("lm-features", "layer"): 1,
     ("speaker trials", "manifest"): "speakers.tsv",
     ("speaker cluster", "clusters"): 2,
+    ("speaker report", "embeddings"): "ssrl/embeddings",
+    ("speaker report", "log"): "ssrl/train.log",
+    ("speaker report", "manifest"): "ssrl/train.tsv",
+    ("speaker report", "trials"): "ssrl/trials.txt",
 }
 ALWAYS = {
     "layer",
@@ -88,9 +96,14 @@ TOGETHER = {  # (command, path that is replaced) -> other arguments; None: omitt
     ("speaker embed", "out"): {"checkpoint": None, "--mfcc": True},
     ("speaker embed", "trials"): {"checkpoint": None, "--mfcc": True},
     ("speaker score", "cohort"): {},
+    ("speaker cluster", "classifier"): {"embeddings": "ssrl/embeddings", "clusters": None},
     ("speaker eval", "scores"): {"trials": None},
     ("speaker eval", "trials"): {"scores": "embeddings"},
     ("speaker eval", "plot"): {"trials": None},
+    ("speaker report", "save_dir"): {"manifest": "ssrl/train.tsv"},
+    ("speaker report", "manifest"): {"save_dir": "ssrl/run"},
+    ("speaker report", "recordings"): {"save_dir": "ssrl/run"},
+    ("speaker report", "log"): {"save_dir": "ssrl/run", "manifest": "ssrl/train.tsv"},
     ("tune-lm", "lm"): {"lexicon": "lexicon.txt"},
     ("tune-lm", "emissions"): {"lexicon": "lexicon.txt"},
 }

@@ -20,6 +20,7 @@ from support import cpc_audio_layout
 from support.checkpoints import put
 from support.fairseq_models import fairseq_checkpoint
 from support.recogniser import TEXTS, write_recogniser
+from support.ssrl import write_ssrl_run
 from support.two_stages import train_stage
 
 PHONES = ["AA", "B", "AA", "T", "AA"]
@@ -33,6 +34,7 @@ def write_valid_files(folder: Path) -> None:
     - ``model.pt`` (fine-tuned), ``dinosr.pt``, ``wav2vec2.pt``, ``cpc_audio/*.pt``, ``lm/*.pt``
     - ``mfcc`` (a folder of features), ``kmeans.npz``, ``k.units``, ``pieces.ap.model``, ``emissions.npz``
     - ``trials.txt``, ``embeddings`` and ``scores.txt`` of ``train.tsv``; ``speakers.tsv`` and its ``cohort``
+    - ``ssrl``: a training of SSRL (``write_ssrl_run``), ``embeddings`` of its last checkpoint, and ``trials.txt``
     - ``words.arpa``, ``lexicon.txt``, ``phones.tsv``, ``f0_ranges.tsv``, ``abx.item``, ``generate.txt``, ``train.log``
     - ``dataset`` and ``submission`` of ZeroSpeech 2021; ``librispeech`` and ``librilight`` in their layouts
     """
@@ -170,6 +172,11 @@ def write_speaker_files(folder: Path) -> None:
     rows = [*(f"{file}\t8000" for file in files), "corpus/0.wav\t16000", "corpus/1.wav\t8000"]
     (folder / "speakers.tsv").write_text("\n".join([str(folder), *rows]) + "\n")
     command("speaker", "embed", folder / "speakers.tsv", "--mfcc", "--out", folder / "cohort")
+    trained = folder / "ssrl"
+    write_ssrl_run(trained)
+    last = trained / "run/checkpoint_last.pt"
+    command("speaker", "embed", last, trained / "train.tsv", "--out", trained / "embeddings")
+    command("speaker", "trials", trained / "train.tsv", "--out", trained / "trials.txt")
 
 
 def write_language_model(folder: Path) -> None:

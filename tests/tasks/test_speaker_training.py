@@ -18,11 +18,9 @@ from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.training_log import read_training_log
 from dinosr_plugin.models.dino_speaker import DinoSpeaker
 from dinosr_plugin.tasks.speakers import STATE, DinoSRSpeakerConfig, DinoSRSpeakerTask
-from support.training import checkpoint, differences, train, train_on_two_ranks, write_corpus
+from support.ssrl import K, N, ssrl, write_ssrl_corpus
+from support.training import checkpoint, differences, train, train_on_two_ranks
 
-N, K = 8, 3
-FEW = ["task.views=crop0.5+augment/crop0.8+peak", "lr_scheduler.phase_updates=[4,8]", "model.ema_anneal_end_step=12"]
-FEW += ["model.start_from=null", "optimization.lr=[0.01,0.01]", "task.fixed_epochs=2", "task.label_queue=3"]
 HEAD = ["model.head_hidden=[16,16]", "model.head_bottleneck=8", "model.head_outputs=16"]
 HEAD += ["lr_scheduler.warmup_updates=1", "lr_scheduler.phase_updates=[5]", "model.freeze_last_layer_updates=1"]
 HEAD += ["model.ema_anneal_end_step=10"]
@@ -31,17 +29,7 @@ CROPS = "task.views=crop0.8+augment/crop0.8+augment/crop0.4+augment"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    folder = write_corpus(
-        tmp_path_factory.mktemp("data"), lengths=[16000, 12000, 17000, 9000, 16000, 11000, 8000, 20000]
-    )
-    (folder / "train.clusters").write_text("".join(f"{row % K}\n" for row in range(N)))
-    (folder / "dict.clusters.txt").write_text("".join(f"{label} 1\n" for label in range(K)))
-    return folder
-
-
-def ssrl(data: Path, save_dir: Path, epochs: int, *overrides: str, run=train):
-    settings = [*FEW, f"optimization.max_epoch={epochs}", "checkpoint.no_epoch_checkpoints=false"]
-    return run(data, save_dir, *settings, "checkpoint.save_interval=1", *overrides, config="ssrl_speaker_tiny")
+    return write_ssrl_corpus(tmp_path_factory.mktemp("data"))
 
 
 def dino(data: Path, save_dir: Path, updates: int, *overrides: str, run=train):

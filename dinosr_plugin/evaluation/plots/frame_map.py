@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from . import style
-from .style import BLACK, CATEGORY_COLOURS, SKY
+from .style import BLACK, CATEGORY_COLOURS, GREY, SKY
 
 MIN_NAME_DISTANCE = np.array([0.055, 0.03])  # shares of the map's width and height; closer names would overlap
 MIN_RELATIVE_DENSITY = 0.6  # a name is placed only where the density is at least this share of the phone's maximum
 MIN_FRAMES = 5  # phones with fewer frames get no name on the map
+NEIGHBOURS = "axes have no units: only neighbourhoods are meaningful"
 SPEAKER_MARKERS = tuple(zip((*CATEGORY_COLOURS, SKY, BLACK), "os^Dv<P"))  # colour and marker of each speaker
 
 
@@ -33,26 +34,38 @@ def plot_map_of_phones(
     return style.save(figure, path)
 
 
-def plot_map_of_speakers(points: np.ndarray, speakers: np.ndarray, path: str | Path, title: str) -> Path:
-    """Frames coloured by speaker. speakers: (N,) names, at most as many different ones as ``SPEAKER_MARKERS``."""
-    figure, axes = _map(title)
-    for name, (colour, marker) in zip(np.unique(speakers), SPEAKER_MARKERS):
-        axes.scatter(
-            *points[speakers == name].T,
-            s=8,
-            color=colour,
-            marker=marker,
-            linewidth=0,
-            label=f"speaker {name}",
-        )
+def plot_map_of_speakers(
+    points: np.ndarray, speakers: np.ndarray, path: str | Path, title: str, axes_text: str = NEIGHBOURS
+) -> Path:
+    """Points coloured by speaker; at most as many speakers as ``SPEAKER_MARKERS``, those with the most points.
+
+    Args:
+        points: (N, 2); speakers: (N,) names. All "": they are not known, and all points have one colour.
+        axes_text: what the axes mean.
+    """
+    figure, axes = _map(title, axes_text)
+    coloured = most_frequent(speakers, len(SPEAKER_MARKERS))
+    for name, (colour, marker) in zip(coloured, SPEAKER_MARKERS):
+        label = f"speaker {name}" if name else "recordings"
+        axes.scatter(*points[speakers == name].T, s=8, color=colour, marker=marker, linewidth=0, label=label, zorder=2)
+    others = ~np.isin(speakers, coloured)
+    if others.any():
+        label = f"others ({len(set(speakers[others]))})"
+        axes.scatter(*points[others].T, s=4, color=GREY, linewidth=0, label=label, zorder=1)
     style.legend_below(axes, **LEGEND)
     return style.save(figure, path)
+
+
+def most_frequent(names: np.ndarray, count: int) -> np.ndarray:
+    """The names that occur most often, in alphabetical order; of equally frequent ones the first."""
+    unique, counts = np.unique(names, return_counts=True)
+    return np.sort(unique[np.argsort(-counts, kind="stable")[:count]])
 
 
 LEGEND: dict[str, Any] = dict(gap=0.06, columns=4, markerscale=2.5, handletextpad=0.1)
 
 
-def _map(title: str):
+def _map(title: str, axes_text: str = NEIGHBOURS):
     figure = style.figure(width=6, height=6.3)
     axes = figure.subplots()
     axes.set_box_aspect(0.88)  # two maps side by side have the same size, whatever their legends
@@ -60,7 +73,7 @@ def _map(title: str):
     axes.set_title(title, fontsize=11)
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_xlabel("axes have no units: only neighbourhoods are meaningful")
+    axes.set_xlabel(axes_text)
     return figure, axes
 
 

@@ -1,6 +1,5 @@
 """The map of frames: a balanced sample of frames, projected by t-SNE."""
 
-import importlib.util
 from collections import Counter
 from typing import NamedTuple
 
@@ -11,13 +10,12 @@ from ...data.audio import SAMPLE_RATE
 from ...errors import UserError
 from ...units.features import LiveFeatures
 from ...units.store import FeatureFolder
+from ..projection import balanced, has_t_sne, t_sne
 from ..speech import Speech
 
 FRAMES = 3000
 SPEAKERS = 7  # maximum; more colours would be hard to tell apart
 MAX_SAMPLES = 20 * 60 * SAMPLE_RATE  # of a larger corpus, random utterances of 20 minutes are used
-WIDTH = 50  # number of principal components, the input of t-SNE
-PERPLEXITY = 30
 
 
 class FrameMap(NamedTuple):
@@ -45,13 +43,13 @@ def frame_map(features: FeatureFolder | LiveFeatures, speech: Speech, seed: int 
     phone_of = np.concatenate([speech.phones.frame_phones(utt, len(frames[utt]), *place) for utt in chosen])
     speaker_of = np.repeat([speech.speaker(utt) for utt in chosen], [len(frames[utt]) for utt in chosen])
     sample = balanced(np.char.add(np.char.add(phone_of.astype(str), " "), speaker_of), FRAMES, rng)
-    points = project(np.concatenate([frames[utt] for utt in chosen])[sample], seed)
+    points = t_sne(np.concatenate([frames[utt] for utt in chosen])[sample], seed)
     return FrameMap(points, phone_of[sample], speaker_of[sample])
 
 
 def require_library() -> None:
     """Raise UserError if scikit-learn is not installed, before any computation."""
-    if importlib.util.find_spec("sklearn") is None:
+    if not has_t_sne():
         raise UserError("the map of frames requires the package scikit-learn: pip install scikit-learn")
 
 
@@ -65,24 +63,3 @@ def choose(speech: Speech, rng: np.random.Generator) -> list[str]:
     order = rng.permutation(len(candidates))
     total = np.cumsum([candidates[i].samples for i in order])
     return [candidates[i].name for i in order[: max(1, int(np.searchsorted(total, MAX_SAMPLES)))]]
-
-
-def balanced(groups: np.ndarray, max_count: int, rng: np.random.Generator) -> np.ndarray:
-    """Indices of at most ``max_count`` elements of groups (N,), sorted: drawn from each group in turn."""
-    shuffled = rng.permutation(len(groups))
-    shuffled = shuffled[np.argsort(groups[shuffled], kind="stable")]
-    _, starts, sizes = np.unique(groups[shuffled], return_index=True, return_counts=True)
-    turn = np.arange(len(groups)) - np.repeat(starts, sizes)  # position within its group
-    return np.sort(shuffled[np.lexsort((rng.random(len(groups)), turn))[:max_count]])
-
-
-def project(frames: np.ndarray, seed: int) -> np.ndarray:
-    """(N, D) -> (N, 2) by t-SNE on the first principal components; the same for the same seed."""
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
-    frames = np.asarray(frames, dtype=np.float32)
-    components = PCA(min(WIDTH, *frames.shape), random_state=seed).fit_transform(frames)
-    return TSNE(perplexity=min(PERPLEXITY, (len(frames) - 1) / 3), init="pca", random_state=seed).fit_transform(
-        components
-    )

@@ -18,9 +18,9 @@ from ..plots import training as training_plots
 from ..plots import units as unit_plots
 from ..speech import Speech
 from ..training_log import curve
+from ..web_page import Picture
 from .frame_map import frame_map
 from .inputs import Inputs
-from .page import Picture
 from .words import best_row
 
 SECONDS = 3.0  # duration of the example

@@ -5,17 +5,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import UserError, first_few
+from ...errors import UserError
 from ...files import text_output
 from ..measures.speaker_clusters import cluster_figures
 from .embeddings import Embeddings
-from .recordings import speaker_of_name
+from .recordings import named_speakers
 
 MAX_FILES = 20_000  # the distances of all pairs take 1.6 GB
 
 
 class Clustered(NamedTuple):
-    """``clusters``: (N,) numbers from 0, in the order of their first recording."""
+    """``clusters``: (N,) numbers from 0."""
 
     names: list[str]
     clusters: np.ndarray
@@ -23,6 +23,8 @@ class Clustered(NamedTuple):
 
 def cluster_embeddings(path: str | Path, count: int | None = None, threshold: float | None = None) -> Clustered:
     """Average linkage on cosines: the two clusters are merged whose recordings have the highest mean cosine.
+
+    Clusters are numbered in the order of their first recording.
 
     Args:
         path: an embedding folder.
@@ -66,16 +68,5 @@ def write_clusters(path: str | Path, clustered: Clustered) -> None:
 
 
 def compare_with_folders(clustered: Clustered, what: str | Path) -> dict[str, Any]:
-    """``cluster_figures`` for the speakers that the folders name.
-
-    Raises UserError, which begins with ``what``, for a recording in no folder, and for a single speaker.
-    """
-    speakers = [speaker_of_name(name) for name in clustered.names]
-    if alone := [name for name, speaker in zip(clustered.names, speakers) if not speaker]:
-        raise UserError(
-            f"{what}: {len(alone)} file(s) are in no folder ({first_few(alone)}), so their speakers are not known; "
-            "omit --speakers, or embed a manifest whose folders name the speakers"
-        )
-    if len(set(speakers)) == 1:
-        raise UserError(f"{what}: all files are of speaker {speakers[0]}; omit --speakers, or embed more speakers")
-    return cluster_figures(clustered.clusters.tolist(), speakers)
+    """``cluster_figures`` for the speakers that the folders name. Raises UserError as ``named_speakers``."""
+    return cluster_figures(clustered.clusters.tolist(), named_speakers(clustered.names, what, "--speakers"))

@@ -16,6 +16,7 @@ class Embeddings:
 
     Attributes:
         path: of the folder.
+        source: what they are of, as ``FolderInfo.source``.
         names: of the recordings and parts, in the folder's order.
         row_of: name -> row.
         vectors: (N, W) float32, each of norm 1, so that products are cosines.
@@ -31,7 +32,8 @@ class Embeddings:
         folder = FeatureFolder(path)
         if folder.source.get("kind") != EMBEDDINGS or not (folder.lengths == 1).all():
             raise UserError(f"{path}: contains features of frames, not embeddings of recordings; {CREATE}")
-        self.path, self.names, self.row_of = Path(path), folder.utterances, folder.row_of
+        self.path, self.source = Path(path), folder.source
+        self.names, self.row_of = folder.utterances, folder.row_of
         vectors = np.concatenate(folder.shards).astype(np.float64)  # squares of float32 may overflow
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         if bad := [self.names[row] for row in np.flatnonzero(~(np.isfinite(norms[:, 0]) & (norms[:, 0] > 0)))]:

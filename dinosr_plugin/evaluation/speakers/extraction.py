@@ -67,6 +67,18 @@ def embed_manifest(
     if trials is not None:
         recordings = select(recordings, names_of(read_trials(trials)), f"{trials}")
     embedder = MfccStatistics() if checkpoint is None else open_embedder(checkpoint, layer, device or default_device())
+    return embed_recordings(embedder, recordings, manifest, out, max_minutes, batch_samples)
+
+
+def embed_recordings(
+    embedder: EmbeddingReader,
+    recordings: Sequence[Recording],
+    manifest: str | Path,
+    out: str | Path,
+    max_minutes: float = MAX_MINUTES,
+    batch_samples: int = BATCH_SAMPLES,
+) -> Extracted:
+    """As ``embed_manifest``, of recordings in a manifest."""
     require_lengths(recordings, manifest, embedder.min_samples, max_minutes)
     utterances = [Utterance(one.name, one.path, one.samples) for one in recordings]
     require_files(utterances, manifest)

@@ -59,6 +59,23 @@ def speaker_of_name(name: str) -> str:
     return speaker_of(file_of(name))
 
 
+def named_speakers(names: Sequence[str], what: str | Path, option: str) -> list[str]:
+    """The speaker of each recording or part.
+
+    Raises UserError, which begins with ``what``, for a recording in no folder, and for a single speaker; ``option`` is
+    what can be omitted then.
+    """
+    speakers = [speaker_of_name(name) for name in names]
+    if alone := [name for name, speaker in zip(names, speakers) if not speaker]:
+        raise UserError(
+            f"{what}: {len(alone)} file(s) are in no folder ({first_few(alone)}), so their speakers are not known; "
+            f"omit {option}, or give a manifest whose folders name the speakers"
+        )
+    if len(set(speakers)) == 1:
+        raise UserError(f"{what}: all files are of speaker {speakers[0]}; omit {option}, or give more speakers")
+    return speakers
+
+
 def read_recordings(manifest: str | Path) -> list[Recording]:
     """All files of a manifest, whole. Raises UserError as ``read_manifest``, and for a file that is listed twice."""
     split = read_manifest(Path(manifest))

@@ -51,18 +51,25 @@ class Verification:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    def table(self) -> str:
-        rows = []
+    def rows(self) -> list[dict[str, str | None]]:
+        """A row of text for each figure, by the keys of ``COLUMNS``."""
+        rows: list[dict[str, str | None]] = []
         for name, value in self.figures.items():
             percent = name == "eer"
             bounds = [shown(bound, percent) for bound in self.intervals.get(name, ())]
             title = "EER (%)" if percent else f"minDCF({name.removeprefix('min_dcf_')})"
             rows.append({"figure": title, "value": shown(value, percent), "interval": " to ".join(bounds) or None})
-        note = (
+        return rows
+
+    def describe(self) -> str:
+        """The numbers of trials, the threshold, and what the intervals come from."""
+        return (
             f"{self.targets} target and {self.nontargets} nontarget trials; score at the EER: {self.threshold:.4g}; "
             f"intervals: {self.resamples} samples of {self.units} {self.resampled}"
         )
-        return f"{format_table(rows, COLUMNS)}\n{note}"
+
+    def table(self) -> str:
+        return f"{format_table(self.rows(), COLUMNS)}\n{self.describe()}"
 
 
 def shown(value: float, percent: bool) -> str:

@@ -145,6 +145,23 @@ def test_map_shows_every_frame_in_its_colour(drawn):
     assert [text.get_text() for text in by_speaker.get_legend().get_texts()] == ["speaker anna", "speaker ben"]
 
 
+def test_speakers_beyond_the_colours_are_grey(drawn):
+    """The seven with the most points are coloured, of equally frequent ones the first."""
+    speakers = np.array([f"s{n}" for n in range(9)] + [f"s{n}" for n in range(2, 8)])
+    frame_map.plot_map_of_speakers(np.random.default_rng(0).normal(size=(15, 2)), speakers, "unused.png", "t", "axes")
+    axes = drawn[0].axes[0]
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["speaker s0", *(f"speaker s{n}" for n in range(2, 8)), "others (2)"]
+    assert axes.get_xlabel() == "axes" and len(axes.collections[-1].get_offsets()) == 2
+    assert len({tuple(one.get_facecolor()[0]) for one in axes.collections}) == 8
+
+
+def test_speakers_that_are_not_known_have_one_colour(drawn):
+    frame_map.plot_map_of_speakers(np.ones((3, 2)), np.array(["", "", ""]), "unused.png", "t")
+    axes = drawn[0].axes[0]
+    assert len(axes.collections) == 1 and [text.get_text() for text in axes.get_legend().get_texts()] == ["recordings"]
+
+
 @given(st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=1, max_size=20))
 def test_density(points):
     density = frame_map.density(np.array(points), 0.1)

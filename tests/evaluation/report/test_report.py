@@ -5,7 +5,6 @@ import io
 import json
 import re
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import matplotlib.image
@@ -18,17 +17,18 @@ from dinosr_plugin import cli
 from dinosr_plugin.evaluation import measuring
 from dinosr_plugin.evaluation.phones import PhoneAlignment
 from dinosr_plugin.evaluation.report import frame_map
-from dinosr_plugin.evaluation.report.page import COLUMNS, Picture, page, round_as
+from dinosr_plugin.evaluation.report.page import COLUMNS, page, round_as
 from dinosr_plugin.evaluation.report.pictures import choose_stretch, run_lengths, runs
 from dinosr_plugin.evaluation.report.words import key_figures
 from dinosr_plugin.evaluation.speech import Speech
+from dinosr_plugin.evaluation.web_page import Picture
 from dinosr_plugin.units.batches import read_utterances
 from support import paths
 from support.fairseq_models import fairseq_checkpoint
+from support.html_pages import Page
 
 GOLDEN = paths.GOLDEN / "official_format_tiny.pt"  # 3 layers, 2 codebooks of 8
 PITCH = {"AA": 300, "IY": 1200, "S": 4000, "SIL": 0}
-VOID = {"meta", "link", "img", "br"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -87,39 +87,6 @@ def report(corpus: Path, out: Path, *more: str, checkpoint: Path = GOLDEN) -> in
             *more,
         ]
     )
-
-
-class Page(HTMLParser):
-    """Parses the page: all tags must be closed in order; collects pictures, links and the rows of the table."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.open, self.images, self.links, self.tags, self.sections = [], [], [], set(), []
-        self.rows: list[list[str]] = []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.tags.add(tag)
-        self.links += [attrs[name] for name in ("src", "href", "action", "data", "srcset") if name in attrs]
-        self.sections += [attrs["id"]] if tag == "section" else []
-        if tag == "img":
-            self.images.append(attrs)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, text):
-        if self.open and {"td", "th"} & set(self.open):
-            self.rows[-1][-1] += text
 
 
 @pytest.fixture(scope="module")
