@@ -4,9 +4,9 @@
 # DATA: folder with train.tsv (`dinosr manifest folder AUDIO --valid-share 0 --out DATA`). CLUSTERS: first clusters, about
 # 1.3 times the expected number of speakers. OUT: a new folder; with an existing one the run resumes. FIELDs
 # (common.fp16=true ...) override the settings of both trainings.
-# Environment variables (default): SIZE of the configs (tiny; ecapa: the paper's); BATCH, recordings in a batch (64);
-# DINO_EPOCHS (15); FIXED_EPOCHS with the first clusters, and SSRL_EPOCHS, which include them (5, 30); EVAL, a manifest
-# of other recordings whose folders name the speakers: error rates and a page about both models (none).
+# Environment variables (default): SIZE of the configs (tiny; ecapa: the paper's); DINO_BATCH, SSRL_BATCH, recordings in
+# a batch (64, 32); DINO_UPDATES (500); FIXED_EPOCHS with the first clusters, SSRL_EPOCHS, which include them (12, 32);
+# EVAL, a manifest of other recordings whose folders name the speakers: error rates and a page about the model (none).
 set -euo pipefail
 [ $# -ge 3 ] || { sed -n '2,9s/^# //p' "$0" >&2; exit 2; }
 source "$(dirname "$0")/../signals.sh" "$@"
@@ -14,9 +14,15 @@ data=$1 clusters=$2 out=$3
 shift 3
 configs=$(cd "$(dirname "$0")/../config/pretraining" && pwd)
 plugin=$(dinosr path)
-size=${SIZE:-tiny} batch=${BATCH:-64} dino_epochs=${DINO_EPOCHS:-15} fixed=${FIXED_EPOCHS:-5} epochs=${SSRL_EPOCHS:-30}
-updates=$((($(wc -l < "$data/train.tsv") - 1) / batch))  # in an epoch; the first line is the folder
-[ $updates -ge 1 ] || { echo "$data/train.tsv has fewer than $batch recordings; set BATCH to a smaller number" >&2; exit 2; }
+size=${SIZE:-tiny} dino_batch=${DINO_BATCH:-64} ssrl_batch=${SSRL_BATCH:-32} dino_updates=${DINO_UPDATES:-500}
+fixed=${FIXED_EPOCHS:-12} epochs=${SSRL_EPOCHS:-32}
+rows=$(($(wc -l < "$data/train.tsv") - 1))  # the first line is the folder
+dino_epoch=$((rows / dino_batch)) ssrl_epoch=$((rows / ssrl_batch))  # updates
+for name in DINO SSRL; do
+    batch=${name,,}_batch
+    [ $rows -ge ${!batch} ] ||
+        { echo "$data/train.tsv has $rows recordings; set ${name}_BATCH to $rows or less" >&2; exit 2; }
+done
 mkdir -p "$out/data"
 cp "$data/train.tsv" "$out/data/train.tsv"
 
@@ -24,15 +30,15 @@ train() {  # train NAME FIELD...
     local name=$1
     shift
     fairseq-hydra-train --config-dir "$configs" --config-name "${name}_speaker_$size" common.user_dir="$plugin" \
-        task.data="$(cd "$out/data" && pwd)" dataset.batch_size="$batch" checkpoint.save_dir="$out/$name" \
+        task.data="$(cd "$out/data" && pwd)" checkpoint.save_dir="$out/$name" \
         common.tensorboard_logdir="$out/tb_$name" common.log_file="$out/$name.log" "$@"
 }
 
-echo "== 1 of 4: DINO, $dino_epochs epochs"
-total=$((dino_epochs * updates)) warmup=$((dino_epochs * updates / 15))
-train dino optimization.max_update=$total lr_scheduler.warmup_updates=$warmup \
-    lr_scheduler.phase_updates="[$((total - warmup))]" model.ema_anneal_end_step=$total \
-    model.freeze_last_layer_updates=$updates "$@"
+echo "== 1 of 4: DINO, $dino_updates updates"
+warmup=$((dino_updates / 15))
+train dino dataset.batch_size=$dino_batch optimization.max_update=$dino_updates \
+    lr_scheduler.warmup_updates=$warmup lr_scheduler.phase_updates="[$((dino_updates - warmup))]" \
+    model.ema_anneal_end_step=$dino_updates model.freeze_last_layer_updates=$dino_epoch "$@"
 
 echo "== 2 of 4: $clusters clusters of its embeddings"
 dinosr speaker embed "$out/dino/checkpoint_last.pt" "$out/data/train.tsv" --out "$out/dino_embeddings"
@@ -41,9 +47,10 @@ dinosr speaker embed "$out/dino/checkpoint_last.pt" "$out/data/train.tsv" --out 
     dinosr kmeans apply "$out/kmeans.npz" "$out/dino_embeddings" "$out/data/train.tsv" --out "$out/data/train.clusters"
 
 echo "== 3 of 4: SSRL, $epochs epochs"
-train ssrl optimization.max_epoch=$epochs task.fixed_epochs=$fixed model.start_from="$out/dino/checkpoint_last.pt" \
-    model.centroids="$out/kmeans.npz" model.ema_anneal_end_step=$((epochs * updates)) \
-    lr_scheduler.phase_updates="[$((fixed * updates)),$(((epochs - fixed) * updates))]" "$@"
+train ssrl dataset.batch_size=$ssrl_batch optimization.max_epoch=$epochs task.fixed_epochs=$fixed \
+    model.start_from="$out/dino/checkpoint_last.pt" model.centroids="$out/kmeans.npz" \
+    model.ema_anneal_end_step=$((epochs * ssrl_epoch)) \
+    lr_scheduler.phase_updates="[$((fixed * ssrl_epoch)),$(((epochs - fixed) * ssrl_epoch))]" "$@"
 
 echo "== 4 of 4: the speaker of every recording"
 dinosr speaker embed "$out/ssrl/checkpoint_last.pt" "$out/data/train.tsv" --out "$out/embeddings"

@@ -27,7 +27,7 @@ SMALL = [
     "common.log_interval=1",
 ]
 NAMES = ("dino", "ssrl")
-FEW = {"BATCH": "4", "DINO_EPOCHS": "2", "FIXED_EPOCHS": "2", "SSRL_EPOCHS": "4"}
+FEW = {"DINO_BATCH": "5", "SSRL_BATCH": "4", "DINO_UPDATES": "4", "FIXED_EPOCHS": "2", "SSRL_EPOCHS": "4"}
 
 
 def run(folder: Path, *words: str, path: Path, **settings: str) -> subprocess.CompletedProcess:
@@ -69,7 +69,7 @@ def sandbox(tmp_path) -> Path:
 
 
 def test_the_arguments_of_each_stage(sandbox):
-    """Two updates an epoch: 130 recordings in batches of 64, of which the rest is left out."""
+    """130 recordings are two batches of 64 or four of 32; the rest is left out."""
     assert run(sandbox, "data", "7", "out", "common.seed=3", path=sandbox / "bin").returncode == 0
     dino, embed, fit, apply, ssrl, again, cluster = calls(sandbox)
     for field in (
@@ -77,9 +77,10 @@ def test_the_arguments_of_each_stage(sandbox):
         f"task.data={sandbox}/out/data",
         "dataset.batch_size=64",
         "checkpoint.save_dir=out/dino",
-        "optimization.max_update=30",
-        "lr_scheduler.warmup_updates=2",
-        "lr_scheduler.phase_updates=[28]",
+        "optimization.max_update=500",
+        "lr_scheduler.warmup_updates=33",
+        "lr_scheduler.phase_updates=[467]",
+        "model.ema_anneal_end_step=500",
         "model.freeze_last_layer_updates=2",
         "common.seed=3",
     ):
@@ -91,12 +92,13 @@ def test_the_arguments_of_each_stage(sandbox):
     )
     for field in (
         "--config-name ssrl_speaker_tiny",
-        "optimization.max_epoch=30",
-        "task.fixed_epochs=5",
+        "dataset.batch_size=32",
+        "optimization.max_epoch=32",
+        "task.fixed_epochs=12",
         "model.start_from=out/dino/checkpoint_last.pt",
         "model.centroids=out/kmeans.npz",
-        "model.ema_anneal_end_step=60",
-        "lr_scheduler.phase_updates=[10,50]",
+        "model.ema_anneal_end_step=128",
+        "lr_scheduler.phase_updates=[48,80]",
         "common.seed=3",
     ):
         assert f" {field} " in f"{ssrl} "
@@ -121,9 +123,9 @@ def test_it_stops_at_the_first_step_that_fails_and_resumes(sandbox, failing):
 
 
 def test_too_few_recordings_for_a_batch(sandbox):
-    refused = run(sandbox, "data", "7", "out", path=sandbox / "bin", BATCH="200")
+    refused = run(sandbox, "data", "7", "out", path=sandbox / "bin", SSRL_BATCH="200")
     assert refused.returncode == 2
-    assert refused.stderr == "data/train.tsv has fewer than 200 recordings; set BATCH to a smaller number\n"
+    assert refused.stderr == "data/train.tsv has 130 recordings; set SSRL_BATCH to 130 or less\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["data", "7"]])
