@@ -38,8 +38,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="a .tsv file; its folders name the speakers")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the pieces; existing files are kept")
-    parser.add_argument("--seconds", type=float, default=4, metavar="S", help="about the length of a piece (default: 4)")
-    parser.add_argument("--speeds", type=int, nargs="*", default=[], metavar="PERCENT", help="of copies, such as 90 110")
+    parser.add_argument("--seconds", type=float, default=4, metavar="S", help="length of a piece, about (default: 4)")
+    parser.add_argument("--speeds", type=int, nargs="*", default=[], metavar="PERCENT", help="of copies: 90 110")
     options = parser.parse_args()
     split = read_manifest(options.manifest)
     for row in tqdm(split.utterances, desc="cutting", unit="file"):

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SSRL on recordings of unknown speakers: DINO, k-means, SSRL; then the speaker of every recording.
 #   ./examples/ssrl/run.sh DATA CLUSTERS OUT [FIELD...]
-# DATA: folder with train.tsv (`dinosr manifest folder AUDIO --valid-share 0 --out DATA`). CLUSTERS: first clusters, about
-# 1.3 times the expected number of speakers. OUT: a new folder; with an existing one the run resumes. FIELDs
+# DATA: folder with train.tsv (`dinosr manifest folder AUDIO --valid-share 0 --out DATA`). CLUSTERS: first clusters,
+# about 1.3 times the expected number of speakers. OUT: a new folder; with an existing one the run resumes. FIELDs
 # (common.fp16=true ...) override the settings of both trainings.
 # Environment variables (default): SIZE of the configs (tiny; ecapa: the paper's); DINO_BATCH, SSRL_BATCH, recordings in
 # a batch (64, 32); DINO_UPDATES (500); FIXED_EPOCHS with the first clusters, SSRL_EPOCHS, which include them (12, 32);
@@ -64,5 +64,5 @@ for name in dino ssrl; do
     echo "$name"
     dinosr speaker eval "$out/eval_$name" "$out/trials.txt"
 done
-dinosr speaker report "$out/eval_ssrl" "$out/trials.txt" --run "$out/ssrl" --manifest "$out/data/train.tsv" \
-    --out "$out/report.html"
+dinosr speaker report "$out/eval_ssrl" "$out/trials.txt" --recordings "$EVAL" --run "$out/ssrl" \
+    --manifest "$out/data/train.tsv" --log "$out/ssrl.log" --out "$out/report.html"
