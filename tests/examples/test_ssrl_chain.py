@@ -36,8 +36,8 @@ def run(folder: Path, *words: str, path: Path, **settings: str) -> subprocess.Co
 
 def test_the_whole_chain_and_again(tmp_path, commands):
     """Started again it trains nothing, and has the same speakers."""
-    manifest = write_speech(tmp_path, {name: [32000] * 2 for name in "abcde"})
-    other = write_speech(tmp_path / "other", {name: [32000] * 3 for name in "vwxy"})
+    manifest = write_speech(tmp_path, {name: [32000] * 2 for name in "abcde"}, name="{speaker}{number}")
+    other = write_speech(tmp_path / "other", {name: [32000] * 3 for name in "vwxy"}, name="{speaker}{number}")
     (tmp_path / "data").mkdir()
     manifest.rename(tmp_path / "data/train.tsv")
     arguments, settings = ["data", "3", "out", *SMALL], {**FEW, "EVAL": str(other)}

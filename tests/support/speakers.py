@@ -8,14 +8,17 @@ import soundfile
 from dinosr_plugin.units.store import EMBEDDINGS, FeatureWriter
 
 
-def write_speech(folder: Path, lengths: dict[str, list[int]], seed: int = 0) -> Path:
-    """Noise: files ``SPEAKER/N.wav`` of so many samples; returns their manifest, ``speech.tsv``."""
+def write_speech(folder: Path, lengths: dict[str, list[int]], seed: int = 0, name: str = "{number}") -> Path:
+    """Noise: files ``SPEAKER/N.wav`` of so many samples; returns their manifest, ``speech.tsv``.
+
+    ``name``: of files, ``{speaker}{number}`` for names that are unique, as a training requires.
+    """
     rng = np.random.default_rng(seed)
     rows = []
     for speaker, samples in lengths.items():
         (folder / "audio" / speaker).mkdir(parents=True)
         for number, length in enumerate(samples):
-            rows.append(f"{speaker}/{number}.wav\t{length}")
+            rows.append(f"{speaker}/{name.format(speaker=speaker, number=number)}.wav\t{length}")
             soundfile.write(folder / "audio" / rows[-1].split("\t")[0], rng.normal(0, 0.1, length), 16000)
     (folder / "speech.tsv").write_text("\n".join([str(folder / "audio"), *rows]) + "\n")
     return folder / "speech.tsv"
