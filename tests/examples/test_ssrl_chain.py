@@ -24,6 +24,7 @@ SMALL = [
     "model.attention_width=4",
     "model.embedding_dim=8",
     "dataset.num_workers=0",
+    "checkpoint.save_interval=1",
     "common.log_interval=1",
 ]
 NAMES = ("dino", "ssrl")
