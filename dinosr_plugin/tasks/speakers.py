@@ -18,6 +18,7 @@ from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.audio_pretraining import AudioPretrainingConfig
 
+from ..criterions.dinosr import logged_means
 from ..data.dataset import SpeechDataset
 from ..data.labels import count_classes
 from ..data.utterance_labels import read_utterance_labels
@@ -31,10 +32,11 @@ from ..runs.resuming import own_checkpoint
 from ..units.kmeans import KMeans
 from .base import ObjectiveTask
 from .checks import check_view_number, check_views, require_defaults
-from .config import BadFilesConfig, LengthConfig, ViewConfig
+from .config import BadFilesConfig, CollapseConfig, LengthConfig, PatienceConfig, ViewConfig
 from .pseudo_labels import TIE_RULES, PseudoLabels, gather_observations
 from .relabelling import device_of, rank
 from .views import view_dataset
+from .watch import TARGET_FIGURES, TargetWatch
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +85,9 @@ class PseudoLabelConfig:
 
 
 @dataclass
-class DinoSRSpeakerConfig(LengthConfig, BadFilesConfig, ViewConfig, PseudoLabelConfig, AudioPretrainingConfig):
+class DinoSRSpeakerConfig(
+    LengthConfig, BadFilesConfig, ViewConfig, PseudoLabelConfig, CollapseConfig, AudioPretrainingConfig
+):
     """The settings for objectives that learn from crops of utterances; the others are fairseq's."""
 
 
@@ -101,6 +105,7 @@ class DinoSRSpeakerTask(ObjectiveTask):
     def __init__(self, cfg: DinoSRSpeakerConfig):
         super().__init__(cfg)
         check_views(cfg)
+        self.watch = TargetWatch(cfg.on_collapse, cfg.collapse_patience)
         self.pseudo: PseudoLabels | None = None
         self.epoch = 0
         self.weights: torch.Tensor | None = None  # of the utterances in this epoch, (N,) float32 on the CPU
@@ -146,8 +151,10 @@ class DinoSRSpeakerTask(ObjectiveTask):
 
     def build_model(self, model_cfg: Any, from_checkpoint: bool = False):
         model = super().build_model(model_cfg, from_checkpoint)
-        if not from_checkpoint and model_cfg.get("centroids") and own_checkpoint() is None:
-            self.use_centroids(model, model_cfg.centroids)
+        if not from_checkpoint:
+            self.watch.remedy, self.watch.guessing_remedy = model.collapse_remedy, model.guessing_remedy
+            if model_cfg.get("centroids") and own_checkpoint() is None:
+                self.use_centroids(model, model_cfg.centroids)
         return model
 
     def use_centroids(self, model: SsrlSpeaker, file: str) -> None:
@@ -179,6 +186,8 @@ class DinoSRSpeakerTask(ObjectiveTask):
             )
         if not needs.utterance_labels:
             require_defaults(self.cfg, PseudoLabelConfig, f"model={model} learns without labels; remove it")
+        if not objective.reports_targets:
+            require_defaults(self.cfg, PatienceConfig, f"model={model} is watched once an epoch; remove it")
 
     def label_sizes(self) -> list[int]:
         if not self.cfg.labels:
@@ -203,6 +212,8 @@ class DinoSRSpeakerTask(ObjectiveTask):
         if self.pseudo is None:
             return
         figures = self.pseudo.finish_epoch(epoch)
+        if self.pseudo.updates_labels(epoch):
+            self.watch.check_clusters(figures, epoch)
         logger.info(f"labels after epoch {epoch}: {figures}")
         for name, value in figures.items():
             metrics.log_scalar(name, value, round=4)
@@ -247,7 +258,7 @@ class DinoSRSpeakerTask(ObjectiveTask):
     def observation(
         self, utterances: torch.Tensor, logits: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(B,) int64 and the teacher's logits (B, K) -> (B,) utterances, (B,) clusters and (B,) losses on its device."""
+        """(B,) int64 and the teacher's logits (B, K) -> utterances, clusters and losses, (B,) each, on its device."""
         assert self.pseudo is not None
         rows, assigned = utterances.to(logits.device, non_blocking=True), logits.argmax(1)
         losses = F.cross_entropy(logits, self.pseudo.voted(rows, assigned, self.epoch), reduction="none")
@@ -259,3 +270,10 @@ class DinoSRSpeakerTask(ObjectiveTask):
             labels = self.pseudo.labels
             none = (labels[:0], labels[:0], labels[:0].float())  # of a rank with dummy batches only
             self.pseudo.observe(*gather_observations(*map(torch.cat, zip(none, *self.observed))))
+
+    def reduce_metrics(self, logging_outputs: list[dict], criterion):
+        """Log an update or a batch of a validation, and watch for a collapse."""
+        super().reduce_metrics(logging_outputs, criterion)
+        figures = logged_means(logging_outputs, TARGET_FIGURES)
+        if figures and criterion.training:
+            self.watch.update(figures, self.update, self.files)

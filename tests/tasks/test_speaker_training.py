@@ -17,6 +17,8 @@ from torch.testing import assert_close
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.training_log import read_training_log
 from dinosr_plugin.models.dino_speaker import DinoSpeaker
+from dinosr_plugin.models.ssrl_speaker import SsrlSpeaker
+from dinosr_plugin.modules.dino_loss import DinoLoss
 from dinosr_plugin.tasks.speakers import STATE, DinoSRSpeakerConfig, DinoSRSpeakerTask
 from support.training import checkpoint, differences, train, train_on_two_ranks, write_corpus
 
@@ -142,6 +144,51 @@ def test_the_last_layer_is_held_in_half_precision(data, tmp_path, precision):
         copies = dict(zip(names, trainer.optimizer.fp32_params, strict=True))
         layers.append(copies["student.head.last_layer.weight"].detach().clone())
     assert torch.equal(layers[0], layers[1]) and not torch.equal(layers[1], layers[2])
+
+
+def uniform(self, teacher):
+    return torch.full_like(teacher.float(), 1 / teacher.size(-1))
+
+
+def one_output(self, teacher):
+    return F.one_hot(torch.zeros_like(teacher[..., 0]).long(), teacher.size(-1)).float()
+
+
+def sure_of_one_output(self, student):
+    return (50 * F.one_hot(torch.zeros_like(student[..., 0]).long(), student.size(-1)) + 0 * student).log_softmax(-1)
+
+
+def even(self, student):
+    return (0 * student).log_softmax(-1)
+
+
+SAME = {"targets": one_output, "log_probs": sure_of_one_output}
+FAULTS = [
+    ({"targets": uniform}, "the targets are uniform (their entropy is 2.773 of at most ln 16 = 2.773, for 2 updates)"),
+    (SAME, "the targets are the same for all utterances (the student's divergence from them is 0, with ln 16 = 2.773"),
+    ({"log_probs": even}, "nothing is learned (the loss is 2.773; ln 16 = 2.773, that of guessing, for 2 updates)"),
+]
+STOP = ["task.on_collapse=stop", "task.collapse_patience=2"]
+
+
+@pytest.mark.parametrize(("replaced", "message"), FAULTS)
+def test_dino_stops_if_nothing_is_learned(data, tmp_path, replaced, message):
+    """With a checkpoint, however the losses are weighted; the count starts again when the run resumes."""
+    with mock.patch.multiple(DinoLoss, **replaced), pytest.raises(UserError) as error:
+        dino(data, tmp_path, 9, *STOP, "+criterion.loss_weights={dino:3}")
+    assert str(error.value).startswith(f"update 2: {message}") and str(error.value).endswith("task.on_collapse=stop")
+    assert checkpoint(tmp_path)["updates"] == 2
+
+
+def test_ranks_of_dino_stop_together(data, tmp_path):
+    with mock.patch.multiple(DinoLoss, log_probs=even), pytest.raises(RuntimeError, match=r"exit statuses \[1, 1\]"):
+        dino(data, tmp_path, 9, *STOP, run=train_on_two_ranks)
+    assert checkpoint(tmp_path)["updates"] == 2
+
+
+def test_dino_that_learns_is_not_stopped(data, tmp_path):
+    setting = ["task.on_collapse=stop", "task.collapse_patience=1", "optimization.lr=[0.001]"]
+    assert dino(data, tmp_path, 4, *setting).get_num_updates() == 4
 
 
 # ---- SSRL ------------------------------------------------------------------------------------------------------------
@@ -291,6 +338,24 @@ def test_the_log_has_the_figures_of_the_labels(data, tmp_path):
     assert 1 <= figures[-1]["clusters"] <= K
 
 
+@pytest.mark.parametrize("run", [train, train_on_two_ranks])
+def test_labels_that_collapse_stop_the_run_when_the_epoch_ends(data, tmp_path, run):
+    """With the checkpoint of this epoch; in the fixed epochs before, labels are not updated."""
+
+    def always_the_first(self, *inputs):
+        return teacher_logits(self, *inputs).index_fill(1, torch.tensor([0]), 99.0)
+
+    teacher_logits = SsrlSpeaker.teacher_logits
+    error = RuntimeError if run is train_on_two_ranks else UserError
+    with mock.patch.object(SsrlSpeaker, "teacher_logits", always_the_first), pytest.raises(error) as raised:
+        ssrl(data, tmp_path, 4, "task.on_collapse=stop", "task.label_queue=1", run=run)
+    if run is train:
+        message = "epoch 2: the labels of utterances have collapsed (one cluster has all utterances); lower optim"
+        assert str(raised.value).startswith(message)
+    state = task_state(tmp_path)
+    assert state["epoch"] == 2 and state["labels"].tolist() == [0] * N
+
+
 # ---- what it starts from ---------------------------------------------------------------------------------------------
 
 
@@ -331,6 +396,7 @@ def test_a_frame_model_becomes_a_speaker_model(data, tmp_path):
             "lr_scheduler.phase_updates=.*: give one number of updates for",
         ),
         (["+task.subsample=0.5"], "task.labels=clusters: cannot be combined with task.multi_corpus_keys or task.subsa"),
+        (["+task.collapse_patience=5"], "task.collapse_patience=5: model=ssrl_speaker is watched once an epoch; remo"),
         (["model.encoder=trunk"], "model.encoder=trunk needs a checkpoint with a Transformer of frames"),
         (["model.channels=[8,6,16]"], "model.channels=.*kernels"),
     ],
