@@ -23,7 +23,7 @@ from ..data.dataset import SpeechDataset
 from ..data.labels import count_classes
 from ..data.utterance_labels import read_utterance_labels
 from ..data.views import ViewDataset
-from ..errors import UserError
+from ..errors import UserError, setting
 from ..files import write_files
 from ..models.objective import Objective
 from ..models.ssrl_speaker import SsrlSpeaker
@@ -34,7 +34,7 @@ from .base import ObjectiveTask
 from .checks import check_view_number, check_views, require_defaults
 from .config import BadFilesConfig, CollapseConfig, LengthConfig, PatienceConfig, ViewConfig
 from .pseudo_labels import TIE_RULES, PseudoLabels, gather_observations
-from .relabelling import device_of, rank
+from .relabelling import device_of, n_ranks, rank
 from .views import view_dataset
 from .watch import TARGET_FIGURES, TargetWatch
 
@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 STATE = "pseudo_labels"
 """Where checkpoints keep the pseudo-labels, in the state of the task."""
+
+MORE_CLUSTERS = "give labels of two or more, as `dinosr speaker cluster` writes them"
 
 
 @dataclass
@@ -122,14 +124,21 @@ class DinoSRSpeakerTask(ObjectiveTask):
                 self.pseudo.load_state_dict(self.state.state_dict[STATE])
 
     def make_dataset(self, options: dict[str, Any], training: bool) -> FairseqDataset:
-        """Views of utterances."""
+        """Views of utterances. Raises UserError for a training split with a single one."""
         utterances = SpeechDataset(**options | {"normalize": False})
+        if training and len(utterances) < 2:
+            raise UserError(
+                f"{utterances.manifest_path}: one utterance, but speaker models compare several; train on two or more"
+            )
         return view_dataset(self.cfg, utterances, options["normalize"], training)
 
     def first_labels(self, utterances: SpeechDataset) -> PseudoLabels:
+        """Raise UserError for labels that are damaged, or of one cluster only. Not all clusters need be used."""
         file = Path(utterances.manifest_path).with_suffix(f".{self.cfg.labels}")
         n_clusters = count_classes(Path(self.cfg.data), str(self.cfg.labels))
         labels, _ = read_utterance_labels(file, len(utterances), n_clusters, utterances.skipped_indices)
+        if (labels == labels[0]).all():
+            raise UserError(f"{file}: all utterances are in one cluster; {MORE_CLUSTERS}")
         return PseudoLabels(
             labels,
             n_clusters,
@@ -141,11 +150,24 @@ class DinoSRSpeakerTask(ObjectiveTask):
             self.cfg.clean_weights,
         )
 
-    def get_batch_iterator(self, dataset: FairseqDataset, *args, max_sentences: int | None = None, **kwargs):
-        """Batches of random utterances. A last batch that is not full is left out, because of batch norm."""
-        if isinstance(dataset, ViewDataset):
-            dataset.batch_size = max_sentences if dataset is self.datasets.get(self.trained_on) else None
-        return super().get_batch_iterator(dataset, *args, max_sentences=max_sentences, **kwargs)
+    def get_batch_iterator(
+        self, dataset: FairseqDataset, max_tokens: int | None = None, max_sentences: int | None = None, **kwargs
+    ):
+        """Batches of random utterances. In training, a last batch that is not full is left out, because of batch norm.
+
+        Raises UserError for batches of one utterance on one rank.
+        """
+        if isinstance(dataset, ViewDataset) and dataset.crop_samples:
+            by_samples = max_tokens and max_tokens // dataset.crop_samples  # utterances
+            size = min(filter(None, [max_sentences, by_samples]), default=None)
+            dataset.batch_size = size if dataset is self.datasets.get(self.trained_on) else None
+            if dataset.batch_size == 1 and n_ranks() == 1:
+                field, value = ("max_tokens", max_tokens) if by_samples == 1 else ("batch_size", max_sentences)
+                raise UserError(
+                    f"{setting(f'dataset.{field}', value)}: allows batches of one utterance, but batch norm needs two "
+                    "or more; raise it"
+                )
+        return super().get_batch_iterator(dataset, max_tokens=max_tokens, max_sentences=max_sentences, **kwargs)
 
     # -- the model -----------------------------------------------------------------------------------------------------
 
@@ -192,7 +214,10 @@ class DinoSRSpeakerTask(ObjectiveTask):
     def label_sizes(self) -> list[int]:
         if not self.cfg.labels:
             return []
-        return [count_classes(Path(self.cfg.data), str(self.cfg.labels))]
+        n_clusters = count_classes(Path(self.cfg.data), str(self.cfg.labels))
+        if n_clusters < 2:
+            raise UserError(f"{Path(self.cfg.data) / f'dict.{self.cfg.labels}.txt'}: one cluster only; {MORE_CLUSTERS}")
+        return [n_clusters]
 
     # -- an epoch ------------------------------------------------------------------------------------------------------
 

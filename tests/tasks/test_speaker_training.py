@@ -1,6 +1,7 @@
 """DINO and SSRL through fairseq's trainer: pseudo-labels in updates, in checkpoints, over ranks; what stops it."""
 
 import copy
+import logging
 import math
 import os
 import signal
@@ -404,6 +405,114 @@ def test_a_frame_model_becomes_a_speaker_model(data, tmp_path):
 def test_what_cannot_be_trained_is_refused(data, tmp_path, overrides, message):
     with pytest.raises(UserError, match=message):
         ssrl(data, tmp_path, 1, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("clusters", "labels", "message"),
+    [
+        (
+            12,
+            range(N),
+            r"train.clusters: 8 utterances are fewer than the 12 clusters; number clusters from 0 wit",
+        ),
+        (1, [0] * N, r"dict.clusters.txt: one cluster only; give labels of two or more, as `dinosr speaker cluster`"),
+        (3, [2] * N, r"train.clusters: all utterances are in one cluster; give labels of two or more"),
+        (3, [0] * (N - 1), r"train.clusters: 7 lines for the 8 rows of train.tsv; give it one cluster"),
+        (3, [3] * N, r"train.clusters line 1: there is no cluster 3; clusters are 0 to 2"),
+    ],
+)
+def test_labels_that_cannot_be_learned(data, tmp_path, clusters, labels, message):
+    with pytest.raises(UserError, match=f"{message}") as error:
+        ssrl(with_labels(data, tmp_path / "data", clusters, labels), tmp_path / "run", 1)
+    assert "\n" not in str(error.value)
+
+
+def with_labels(data: Path, folder: Path, clusters: int, labels) -> Path:
+    """The manifest of ``data`` with other labels."""
+    folder.mkdir()
+    (folder / "train.tsv").write_text((data / "train.tsv").read_text())
+    (folder / "train.clusters").write_text("".join(f"{label}\n" for label in labels))
+    (folder / "dict.clusters.txt").write_text("".join(f"{label} 1\n" for label in range(clusters)))
+    return folder
+
+
+def test_not_all_clusters_need_be_used(data, tmp_path):
+    """A cluster without utterances at first may get some later."""
+    other = with_labels(data, tmp_path / "data", 5, [0, 3] * (N // 2))
+    trainer = ssrl(other, tmp_path / "run", 1)
+    assert trainer.get_model().classifier.weight.size(0) == 5
+    state = task_state(tmp_path / "run")
+    assert state["initial"].tolist() == [True, False, False, True, False] and not state["removed"].any()
+
+
+@pytest.mark.parametrize("run", [dino, ssrl])
+def test_one_utterance_is_not_enough(data, tmp_path, run):
+    root, first, *_ = (data / "train.tsv").read_text().splitlines()
+    one = with_labels(data, tmp_path / "data", 2, [0])
+    (one / "train.tsv").write_text(f"{root}\n{first}\n")
+    with pytest.raises(UserError, match=r"train\.tsv: one utterance, but speaker models compare several; train on two"):
+        run(one, tmp_path / "run", 1)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["dataset.batch_size=1"],
+            "dataset.batch_size=1: allows batches of one utterance, but batch norm need",
+        ),
+        (
+            ["dataset.max_tokens=41599"],
+            "dataset.max_tokens=41599: allows batches of one utterance, but batch norm ne",
+        ),
+    ],
+)
+def test_batches_of_one_utterance_are_refused(data, tmp_path, overrides, message):
+    """A crop of 0.5 s and one of 0.8 s are 20800 samples."""
+    with pytest.raises(UserError, match=f"^{message}"):
+        ssrl(data, tmp_path, 1, *overrides)
+
+
+def test_a_last_batch_that_is_not_full_is_left_out(data, tmp_path):
+    """Also with batches of so many samples: 3 and 3 of 8 utterances, but not the other 2."""
+    trainer = ssrl(data, tmp_path, 2, "dataset.max_tokens=70000", "task.fixed_epochs=1", "task.label_queue=1")
+    assert trainer.get_num_updates() == 4
+    assert task_state(tmp_path)["queue"].ge(0).sum() in range(6, N + 1)
+
+
+def test_utterances_shorter_than_a_crop_are_counted_once(data, tmp_path, caplog):
+    """Not again in the second epoch or by a worker."""
+    with caplog.at_level(logging.INFO):
+        ssrl(data, tmp_path, 2, "dataset.num_workers=1")
+    lines = [message for message in caplog.messages if "shorter than" in message]
+    assert lines == [f"{data}/train.tsv: 4 of 8 utterances are shorter than crop0.8 and are repeated to its length"]
+
+
+@pytest.mark.parametrize("field", ["noise", "music", "babble", "rooms"])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("empty", "empty manifest, no row after its first line; make it with `dinosr manifest`"),
+        ("folder", "is a folder"),
+        ("missing", "no such file"),
+    ],
+)
+def test_sources_without_recordings(data, tmp_path, field, kind, message):
+    source = tmp_path / field
+    if kind == "empty":
+        source.write_text(f"{tmp_path}\n")
+    elif kind == "folder":
+        source.mkdir()
+    with pytest.raises(UserError, match=f"{field}.*{message}") as error:
+        dino(data, tmp_path / "run", 1, f"+task.{field}={source}")
+    assert "\n" not in str(error.value)
+
+
+def test_ssrl_does_not_start_from_a_model_of_frames(data, tmp_path):
+    train(data, tmp_path / "frames", "optimization.max_update=4")
+    for run in (dino, ssrl):
+        with pytest.raises(UserError, match="checkpoint_last.pt: contains DinoSR, not a speaker model; give a check"):
+            run(data, tmp_path / "run", 1, f"model.start_from={tmp_path}/frames/checkpoint_last.pt")
 
 
 def test_objectives_of_frames_are_refused(data):
