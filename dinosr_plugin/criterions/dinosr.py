@@ -1,5 +1,6 @@
 """From the ``Output`` of an objective to fairseq's loss, sample size and log."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Dict
 
@@ -93,6 +94,18 @@ def logged_codebook_sums(logging_outputs: list[dict]) -> dict[str, Tensor]:
         for key in logging_outputs[0]
         if key.startswith(SUMS)
     }
+
+
+def logged_means(logging_outputs: list[dict], names: Sequence[str]) -> dict[str, float]:
+    """Means of scalars over the units of an update, over micro-batches and ranks.
+
+    Empty without any unit, and for a model without these scalars.
+    """
+    keys = ["ntokens", *(f"{MEAN}{name}" for name in names)]
+    if not logging_outputs[0].keys() >= {*keys}:
+        return {}
+    units, *totals = (utils.item(sum(log[key] for log in logging_outputs)) for key in keys)
+    return {name: total / units for name, total in zip(names, totals)} if units else {}
 
 
 def log_codebooks(sums: dict[str, Tensor]) -> None:

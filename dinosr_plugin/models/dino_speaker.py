@@ -61,6 +61,15 @@ class DinoSpeaker(SpeakerModel):
     """An encoder with DINO's projection head."""
 
     needs = DataNeeds(views=GLOBAL_CROPS, more_views=True)
+    reports_targets = True
+    collapse_remedy = (
+        "lower optimization.lr, lengthen lr_scheduler.warmup_updates, raise dataset.batch_size, or change "
+        "model.teacher_temperature: a lower one against uniform targets, a higher one against a single target"
+    )
+    guessing_remedy = (
+        "change optimization.lr, lengthen lr_scheduler.warmup_updates, lower model.teacher_temperature, or raise "
+        "dataset.batch_size"
+    )
 
     def __init__(self, cfg: DinoSpeakerConfig):
         check_ranges(cfg, DinoSpeakerConfig, "model")

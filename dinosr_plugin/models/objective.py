@@ -96,7 +96,9 @@ class Objective(BaseFairseqModel):
         needs: the data that it learns from.
         assignment: with ``needs.utterance_labels``, what the teacher makes of the last batch; None: it was not asked.
         reports_codebooks: ``Output.codebook_sums`` is not empty, so that ``task.on_collapse`` can watch it.
-        collapse_remedy: what to do when a codebook collapses, for the message.
+        reports_targets: ``Output.scalars`` has ``target_entropy`` and ``divergence``, those of distributions over V
+            outputs that the student predicts, and ``log_outputs``, ln V, so that ``task.on_collapse`` can watch them.
+        collapse_remedy: what to do when a codebook, the targets or the pseudo-labels collapse, for the message.
         guessing_remedy: what to do when the loss stays at ln V, that of guessing among V codes, for the message; None:
             this is not watched, because the codes are not equally frequent.
     """
@@ -104,6 +106,7 @@ class Objective(BaseFairseqModel):
     needs = DataNeeds()
     assignment: Assignment | None = None
     reports_codebooks = False
+    reports_targets = False
     collapse_remedy = "lower the learning rate"
     guessing_remedy: str | None = None
 

@@ -46,6 +46,10 @@ class SsrlSpeaker(SpeakerModel):
     """An encoder with a classifier of clusters. ``assignment`` is set with ``teacher_active``."""
 
     needs = DataNeeds(views=2, utterance_labels=True)
+    collapse_remedy = (
+        "lower optimization.lr, raise task.fixed_epochs, or start with a better model (model.start_from) and the "
+        "clusters of its embeddings (task.labels)"
+    )
 
     def __init__(self, cfg: SsrlSpeakerConfig):
         check_ranges(cfg, SsrlSpeakerConfig, "model")

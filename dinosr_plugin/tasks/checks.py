@@ -10,7 +10,7 @@ from ..data.audio import SAMPLE_RATE
 from ..data.chains import AUGMENT, CLEAN, NOISE, change_voices, contain, find_crops, parse_views
 from ..errors import UserError, setting
 from ..models.objective import DataNeeds, Objective
-from .config import CollapseConfig, LabelConfig, RelabellingConfig, WindowConfig
+from .config import CollapseConfig, LabelConfig, PatienceConfig, RelabellingConfig, WindowConfig
 
 SHARE_OF = {"noise": 1, "music": 1, "babble": 1, "rooms": 0}  # manifest of recordings -> its place in augment_shares
 
@@ -46,6 +46,7 @@ def check_needs(cfg: Any, objective: type[Objective], model: str) -> None:
         (needs.labels, LabelConfig, "learns without labels"),
         (needs.labels, RelabellingConfig, "learns without labels"),
         (objective.reports_codebooks, CollapseConfig, "has no codebooks"),
+        (objective.reports_codebooks, PatienceConfig, "has no codebooks"),
     ):
         if not is_used:
             require_defaults(cfg, group, f"model={model} {reason}; remove it")

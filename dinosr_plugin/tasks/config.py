@@ -231,22 +231,33 @@ class RelabellingConfig(SaveDirConfig):
 
 
 @dataclass
-class CollapseConfig(FairseqDataclass):
-    """What happens when codebooks collapse; for objectives that report them (``Objective.reports_codebooks``)."""
+class PatienceConfig(FairseqDataclass):
+    """When an objective counts as collapsed that is watched after every update."""
 
-    on_collapse: ChoiceEnum(["warn", "stop"]) = field(
-        default="warn",
-        metadata={
-            "help": "what to do if nothing is learned any more (see collapse_patience): log a warning, or stop with a "
-            "checkpoint, on all ranks"
-        },
-    )
     collapse_patience: int = field(
         default=1000,
         metadata={
             "range": COUNT,
             "help": "number of updates in a row, after which a codebook counts as collapsed, in which (nearly) all its "
             "frames have one code, or the prediction is the same for every frame; or, with Spin, in which its loss is "
-            "ln K, that of guessing",
+            "ln K, that of guessing; with DINO, after which nothing is learned, in which the loss is that of guessing, "
+            "or the targets are uniform or the same for all utterances",
+        },
+    )
+
+
+@dataclass
+class CollapseConfig(PatienceConfig):
+    """What happens when an objective collapses.
+
+    For those that report codebooks or targets (``Objective.reports_codebooks``, ``reports_targets``), or have
+    pseudo-labels of utterances.
+    """
+
+    on_collapse: ChoiceEnum(["warn", "stop"]) = field(
+        default="warn",
+        metadata={
+            "help": "what to do if nothing is learned any more (see collapse_patience), or, with SSRL, if more than "
+            "half of the utterances get the same label: log a warning, or stop with a checkpoint, on all ranks"
         },
     )

@@ -135,9 +135,10 @@ class PseudoLabels:
         Queues and weights change for utterances that were seen in this epoch. All weights are fitted on rank 0.
 
         Returns:
-            Figures for the log. ``clusters``: how many are in use. ``labels_changed``: share of the utterances whose
-            label has changed. ``labels_nmi``: normalised mutual information with the labels before.
-            ``mean_weight``: mean of all weights. ``clean_share``: share of the weights above 0.5.
+            Figures for the log. ``clusters``: how many are in use. ``largest_cluster``: share of the utterances in the
+            largest one. ``labels_changed``: share of the utterances whose label has changed. ``labels_nmi``: normalised
+            mutual information with the labels before. ``mean_weight``: mean of all weights. ``clean_share``: share of
+            the weights above 0.5.
         """
         if epoch <= self.epoch:
             raise ValueError(f"epoch {epoch} is finished already")
@@ -169,8 +170,10 @@ class PseudoLabels:
         # The table of pairs in units.matching is dense, too large for 8000 clusters; this one is sparse.
         from sklearn.metrics import normalized_mutual_info_score
 
+        sizes = torch.bincount(self.labels.cpu(), minlength=len(self.initial))  # (K,)
         return {
-            "clusters": int(clusters_in_use(self.labels, len(self.initial)).sum()),
+            "clusters": int((sizes > 0).sum()),
+            "largest_cluster": int(sizes.max()) / len(self.labels),
             "labels_changed": float((self.labels != before).double().mean()),
             "labels_nmi": float(normalized_mutual_info_score(before.cpu().numpy(), self.labels.cpu().numpy())),
             "mean_weight": float(self.weights.double().mean()),

@@ -18,11 +18,12 @@ from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.audio_pretraining import AudioPretrainingConfig
 
+from ..criterions.dinosr import logged_means
 from ..data.dataset import SpeechDataset
 from ..data.labels import count_classes
 from ..data.utterance_labels import read_utterance_labels
 from ..data.views import ViewDataset
-from ..errors import UserError
+from ..errors import UserError, setting
 from ..files import write_files
 from ..models.objective import Objective
 from ..models.ssrl_speaker import SsrlSpeaker
@@ -31,15 +32,18 @@ from ..runs.resuming import own_checkpoint
 from ..units.kmeans import KMeans
 from .base import ObjectiveTask
 from .checks import check_view_number, check_views, require_defaults
-from .config import BadFilesConfig, LengthConfig, ViewConfig
+from .config import BadFilesConfig, CollapseConfig, LengthConfig, PatienceConfig, ViewConfig
 from .pseudo_labels import TIE_RULES, PseudoLabels, gather_observations
-from .relabelling import device_of, rank
+from .relabelling import device_of, n_ranks, rank
 from .views import view_dataset
+from .watch import TARGET_FIGURES, TargetWatch
 
 logger = logging.getLogger(__name__)
 
 STATE = "pseudo_labels"
 """Where checkpoints keep the pseudo-labels, in the state of the task."""
+
+MORE_CLUSTERS = "give labels of two or more, as `dinosr speaker cluster` writes them"
 
 
 @dataclass
@@ -83,7 +87,9 @@ class PseudoLabelConfig:
 
 
 @dataclass
-class DinoSRSpeakerConfig(LengthConfig, BadFilesConfig, ViewConfig, PseudoLabelConfig, AudioPretrainingConfig):
+class DinoSRSpeakerConfig(
+    LengthConfig, BadFilesConfig, ViewConfig, PseudoLabelConfig, CollapseConfig, AudioPretrainingConfig
+):
     """The settings for objectives that learn from crops of utterances; the others are fairseq's."""
 
 
@@ -101,6 +107,7 @@ class DinoSRSpeakerTask(ObjectiveTask):
     def __init__(self, cfg: DinoSRSpeakerConfig):
         super().__init__(cfg)
         check_views(cfg)
+        self.watch = TargetWatch(cfg.on_collapse, cfg.collapse_patience)
         self.pseudo: PseudoLabels | None = None
         self.epoch = 0
         self.weights: torch.Tensor | None = None  # of the utterances in this epoch, (N,) float32 on the CPU
@@ -117,14 +124,21 @@ class DinoSRSpeakerTask(ObjectiveTask):
                 self.pseudo.load_state_dict(self.state.state_dict[STATE])
 
     def make_dataset(self, options: dict[str, Any], training: bool) -> FairseqDataset:
-        """Views of utterances."""
+        """Views of utterances. Raises UserError for a training split with a single one."""
         utterances = SpeechDataset(**options | {"normalize": False})
+        if training and len(utterances) < 2:
+            raise UserError(
+                f"{utterances.manifest_path}: one utterance, but speaker models compare several; train on two or more"
+            )
         return view_dataset(self.cfg, utterances, options["normalize"], training)
 
     def first_labels(self, utterances: SpeechDataset) -> PseudoLabels:
+        """Raise UserError for labels that are damaged, or of one cluster only. Not all clusters need be used."""
         file = Path(utterances.manifest_path).with_suffix(f".{self.cfg.labels}")
         n_clusters = count_classes(Path(self.cfg.data), str(self.cfg.labels))
         labels, _ = read_utterance_labels(file, len(utterances), n_clusters, utterances.skipped_indices)
+        if (labels == labels[0]).all():
+            raise UserError(f"{file}: all utterances are in one cluster; {MORE_CLUSTERS}")
         return PseudoLabels(
             labels,
             n_clusters,
@@ -136,18 +150,33 @@ class DinoSRSpeakerTask(ObjectiveTask):
             self.cfg.clean_weights,
         )
 
-    def get_batch_iterator(self, dataset: FairseqDataset, *args, max_sentences: int | None = None, **kwargs):
-        """Batches of random utterances. A last batch that is not full is left out, because of batch norm."""
-        if isinstance(dataset, ViewDataset):
-            dataset.batch_size = max_sentences if dataset is self.datasets.get(self.trained_on) else None
-        return super().get_batch_iterator(dataset, *args, max_sentences=max_sentences, **kwargs)
+    def get_batch_iterator(
+        self, dataset: FairseqDataset, max_tokens: int | None = None, max_sentences: int | None = None, **kwargs
+    ):
+        """Batches of random utterances. In training, a last batch that is not full is left out, because of batch norm.
+
+        Raises UserError for batches of one utterance on one rank.
+        """
+        if isinstance(dataset, ViewDataset) and dataset.crop_samples:
+            by_samples = max_tokens and max_tokens // dataset.crop_samples  # utterances
+            size = min(filter(None, [max_sentences, by_samples]), default=None)
+            dataset.batch_size = size if dataset is self.datasets.get(self.trained_on) else None
+            if dataset.batch_size == 1 and n_ranks() == 1:
+                field, value = ("max_tokens", max_tokens) if by_samples == 1 else ("batch_size", max_sentences)
+                raise UserError(
+                    f"{setting(f'dataset.{field}', value)}: allows batches of one utterance, but batch norm needs two "
+                    "or more; raise it"
+                )
+        return super().get_batch_iterator(dataset, max_tokens=max_tokens, max_sentences=max_sentences, **kwargs)
 
     # -- the model -----------------------------------------------------------------------------------------------------
 
     def build_model(self, model_cfg: Any, from_checkpoint: bool = False):
         model = super().build_model(model_cfg, from_checkpoint)
-        if not from_checkpoint and model_cfg.get("centroids") and own_checkpoint() is None:
-            self.use_centroids(model, model_cfg.centroids)
+        if not from_checkpoint:
+            self.watch.remedy, self.watch.guessing_remedy = model.collapse_remedy, model.guessing_remedy
+            if model_cfg.get("centroids") and own_checkpoint() is None:
+                self.use_centroids(model, model_cfg.centroids)
         return model
 
     def use_centroids(self, model: SsrlSpeaker, file: str) -> None:
@@ -179,11 +208,16 @@ class DinoSRSpeakerTask(ObjectiveTask):
             )
         if not needs.utterance_labels:
             require_defaults(self.cfg, PseudoLabelConfig, f"model={model} learns without labels; remove it")
+        if not objective.reports_targets:
+            require_defaults(self.cfg, PatienceConfig, f"model={model} is watched once an epoch; remove it")
 
     def label_sizes(self) -> list[int]:
         if not self.cfg.labels:
             return []
-        return [count_classes(Path(self.cfg.data), str(self.cfg.labels))]
+        n_clusters = count_classes(Path(self.cfg.data), str(self.cfg.labels))
+        if n_clusters < 2:
+            raise UserError(f"{Path(self.cfg.data) / f'dict.{self.cfg.labels}.txt'}: one cluster only; {MORE_CLUSTERS}")
+        return [n_clusters]
 
     # -- an epoch ------------------------------------------------------------------------------------------------------
 
@@ -203,6 +237,8 @@ class DinoSRSpeakerTask(ObjectiveTask):
         if self.pseudo is None:
             return
         figures = self.pseudo.finish_epoch(epoch)
+        if self.pseudo.updates_labels(epoch):
+            self.watch.check_clusters(figures, epoch)
         logger.info(f"labels after epoch {epoch}: {figures}")
         for name, value in figures.items():
             metrics.log_scalar(name, value, round=4)
@@ -247,7 +283,7 @@ class DinoSRSpeakerTask(ObjectiveTask):
     def observation(
         self, utterances: torch.Tensor, logits: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(B,) int64 and the teacher's logits (B, K) -> (B,) utterances, (B,) clusters and (B,) losses on its device."""
+        """(B,) int64 and the teacher's logits (B, K) -> utterances, clusters and losses, (B,) each, on its device."""
         assert self.pseudo is not None
         rows, assigned = utterances.to(logits.device, non_blocking=True), logits.argmax(1)
         losses = F.cross_entropy(logits, self.pseudo.voted(rows, assigned, self.epoch), reduction="none")
@@ -259,3 +295,10 @@ class DinoSRSpeakerTask(ObjectiveTask):
             labels = self.pseudo.labels
             none = (labels[:0], labels[:0], labels[:0].float())  # of a rank with dummy batches only
             self.pseudo.observe(*gather_observations(*map(torch.cat, zip(none, *self.observed))))
+
+    def reduce_metrics(self, logging_outputs: list[dict], criterion):
+        """Log an update or a batch of a validation, and watch for a collapse."""
+        super().reduce_metrics(logging_outputs, criterion)
+        figures = logged_means(logging_outputs, TARGET_FIGURES)
+        if figures and criterion.training:
+            self.watch.update(figures, self.update, self.files)

@@ -1,4 +1,9 @@
-"""Whether anything is learned: codebooks with one code left, the same prediction everywhere, guessing, NaN."""
+"""Whether anything is learned.
+
+Codebooks may have one code left, or the same prediction for all frames. The targets of DINO may be uniform, or the same
+for all utterances. The student of either may guess. One cluster of pseudo-labels may have most utterances. The loss of
+any model may be NaN.
+"""
 
 import logging
 import math
@@ -22,6 +27,20 @@ GUESSING = 0.02
 """Distance of a cross-entropy from ln V, that of guessing among equally frequent codes, in units of ln V, below which
 nothing is learned. Early in a training the loss may be higher: predictions that are wrong and sure."""
 
+UNIFORM = 0.01
+"""Distance of the entropy of targets from ln V, the highest one, in units of ln V, below which they are uniform."""
+
+SAME_TARGETS = 0.01
+"""Divergence of the student from the targets, in units of ln V, below which they are the same for all utterances: it
+could not know those of other crops so well. Small trainings that collapsed had 0.002 to 0.006, those that learned at
+least 0.08."""
+
+DOMINANT = 0.5
+"""Share of the utterances above which a cluster of pseudo-labels is no speaker."""
+
+TARGET_FIGURES = ("target_entropy", "divergence", "log_outputs")
+"""What ``TargetWatch`` looks at, of ``Output.scalars``."""
+
 
 def describe(sums: dict[str, Tensor]) -> str:
     """One line of figures for each codebook, as in the log."""
@@ -32,8 +51,8 @@ def describe(sums: dict[str, Tensor]) -> str:
     )
 
 
-class CollapseWatch:
-    """Counts for how many updates in a row nothing was learned of each codebook: it, or its prediction, has collapsed.
+class Watch:
+    """Counts for how many updates in a row something is wrong.
 
     Args:
         action: "warn" logs it every ``patience`` updates; "stop" ends the run. The figures are sums over ranks, so that
@@ -49,6 +68,19 @@ class CollapseWatch:
         self.patience = patience
         self.remedy = Objective.collapse_remedy
         self.guessing_remedy = Objective.guessing_remedy
+
+    def report(self, message: str, figures: str) -> None:
+        """Log a warning with further figures, and stop after this update if that is the action."""
+        logger.warning(f"{message}. {figures}")
+        if self.action == "stop":
+            stopping.agree_on_error(f"{message}; stopped because of task.on_collapse=stop")
+
+
+class CollapseWatch(Watch):
+    """A ``Watch`` over codebooks: each one, or its prediction, may have collapsed."""
+
+    def __init__(self, action: str, patience: int):
+        super().__init__(action, patience)
         self.updates = None  # (K,) int64
 
     def update(self, sums: dict[str, Tensor], number: int, files: list[str]) -> None:
@@ -71,12 +103,61 @@ class CollapseWatch:
             what = "all frames have one code" if one_code[k] else "the prediction is the same for every frame"
             what, remedy = f"has collapsed ({what}", self.remedy
             if not collapsed[k]:
-                what = f"learns nothing (its loss is ln {n_codes} = {math.log(n_codes):.4g}, that of guessing"
+                what = f"learns nothing (its loss is {guessing_text(n_codes)}"
                 remedy = self.guessing_remedy
             message = f"update {number}: codebook {k} {what}, for {self.updates[k]} updates); {remedy}"
-            logger.warning(f"{message}. {describe(sums)}. Last batch: {', '.join(files)}")
-            if self.action == "stop":
-                stopping.agree_on_error(f"{message}; stopped because of task.on_collapse=stop")
+            self.report(message, f"{describe(sums)}. Last batch: {', '.join(files)}")
+
+
+class TargetWatch(Watch):
+    """A ``Watch`` over distributions that a teacher gives as targets (DINO), and over pseudo-labels of utterances."""
+
+    def __init__(self, action: str, patience: int):
+        super().__init__(action, patience)
+        self.updates = 0
+
+    def update(self, figures: dict[str, float], number: int, files: list[str]) -> None:
+        """Look at an update.
+
+        Args:
+            figures: ``TARGET_FIGURES``, in nats: means over the utterances of all ranks.
+            number: its number, from 1.
+            files: those of this rank's last batch.
+        """
+        fault = self.fault(**figures)
+        self.updates = self.updates + 1 if fault else 0
+        if fault and self.updates % self.patience == 0:
+            what, reason, remedy = fault
+            message = f"update {number}: {what} ({reason}, for {self.updates} updates); {remedy}"
+            text = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            self.report(message, f"{text}. Last batch: {', '.join(files)}")
+
+    def fault(self, target_entropy: float, divergence: float, log_outputs: float) -> tuple[str, str, str | None] | None:
+        """(what is wrong, the figure that shows it, a remedy), or None; also if figures are NaN."""
+        loss, outputs = target_entropy + divergence, round(math.exp(log_outputs))
+        limit = f"ln {outputs} = {log_outputs:.4g}"
+        if target_entropy > (1 - UNIFORM) * log_outputs:
+            return "the targets are uniform", f"their entropy is {target_entropy:.4g} of at most {limit}", self.remedy
+        if divergence < SAME_TARGETS * log_outputs:
+            reason = f"the student's divergence from them is {divergence:.4g}, with {limit}"
+            return "the targets are the same for all utterances", reason, self.remedy
+        if abs(loss / log_outputs - 1) < GUESSING:
+            return "nothing is learned", f"the loss is {loss:.4g}; {guessing_text(outputs)}", self.guessing_remedy
+        return None
+
+    def check_clusters(self, figures: dict[str, float], epoch: int) -> None:
+        """Look at new pseudo-labels. ``figures``: of ``PseudoLabels.finish_epoch``."""
+        clusters, largest = int(figures["clusters"]), figures["largest_cluster"]
+        if largest <= DOMINANT:
+            return
+        share = f"one of {clusters} clusters has {largest:.1%} of the utterances"
+        what = share if clusters > 1 else "one cluster has all utterances"
+        message = f"epoch {epoch}: the labels of utterances have collapsed ({what}); {self.remedy}"
+        self.report(message, ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+
+
+def guessing_text(outputs: int) -> str:
+    return f"ln {outputs} = {math.log(outputs):.4g}, that of guessing"
 
 
 def warn_of_bad_loss(loss: float, sums: dict[str, Tensor], number: int, files: list[str]) -> None:

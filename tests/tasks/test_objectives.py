@@ -154,6 +154,7 @@ def test_an_update_that_overflows_has_no_end(data, tmp_path):
         ("hubert_tiny", "+task.negatives=mixed", "task.negatives=mixed: model=dinosr_hubert learns from whole"),
         ("cpc_tiny", "+task.label_rate=100", "task.label_rate=100: model=cpc learns without labels; remove it"),
         ("cpc_tiny", "+task.on_collapse=stop", "task.on_collapse=stop: model=cpc has no codebooks; remove it"),
+        ("cpc_tiny", "+task.collapse_patience=5", "task.collapse_patience=5: model=cpc has no codebooks; remove it"),
         ("deepcluster_tiny", "task.labels=null model.start_from=null", "task.labels: not given, but model=cpc_deep"),
         ("deepcluster_tiny", "", r"model.start_from: not given; add model.start_from=FILE, .* or null to start with"),
     ],

@@ -209,6 +209,7 @@ def test_figures():
     nmi = metrics.normalized_mutual_info_score(before, pseudo.labels)
     assert figures == {
         "clusters": 3,
+        "largest_cluster": 0.5,
         "labels_changed": pytest.approx(1 / 6),
         "labels_nmi": pytest.approx(nmi),
         "mean_weight": pytest.approx(0.6),

@@ -1,6 +1,7 @@
 """DINO and SSRL through fairseq's trainer: pseudo-labels in updates, in checkpoints, over ranks; what stops it."""
 
 import copy
+import logging
 import math
 import os
 import signal
@@ -17,6 +18,8 @@ from torch.testing import assert_close
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.training_log import read_training_log
 from dinosr_plugin.models.dino_speaker import DinoSpeaker
+from dinosr_plugin.models.ssrl_speaker import SsrlSpeaker
+from dinosr_plugin.modules.dino_loss import DinoLoss
 from dinosr_plugin.tasks.speakers import STATE, DinoSRSpeakerConfig, DinoSRSpeakerTask
 from support.ssrl import K, N, ssrl, write_ssrl_corpus
 from support.training import checkpoint, differences, train, train_on_two_ranks
@@ -130,6 +133,51 @@ def test_the_last_layer_is_held_in_half_precision(data, tmp_path, precision):
         copies = dict(zip(names, trainer.optimizer.fp32_params, strict=True))
         layers.append(copies["student.head.last_layer.weight"].detach().clone())
     assert torch.equal(layers[0], layers[1]) and not torch.equal(layers[1], layers[2])
+
+
+def uniform(self, teacher):
+    return torch.full_like(teacher.float(), 1 / teacher.size(-1))
+
+
+def one_output(self, teacher):
+    return F.one_hot(torch.zeros_like(teacher[..., 0]).long(), teacher.size(-1)).float()
+
+
+def sure_of_one_output(self, student):
+    return (50 * F.one_hot(torch.zeros_like(student[..., 0]).long(), student.size(-1)) + 0 * student).log_softmax(-1)
+
+
+def even(self, student):
+    return (0 * student).log_softmax(-1)
+
+
+SAME = {"targets": one_output, "log_probs": sure_of_one_output}
+FAULTS = [
+    ({"targets": uniform}, "the targets are uniform (their entropy is 2.773 of at most ln 16 = 2.773, for 2 updates)"),
+    (SAME, "the targets are the same for all utterances (the student's divergence from them is 0, with ln 16 = 2.773"),
+    ({"log_probs": even}, "nothing is learned (the loss is 2.773; ln 16 = 2.773, that of guessing, for 2 updates)"),
+]
+STOP = ["task.on_collapse=stop", "task.collapse_patience=2"]
+
+
+@pytest.mark.parametrize(("replaced", "message"), FAULTS)
+def test_dino_stops_if_nothing_is_learned(data, tmp_path, replaced, message):
+    """With a checkpoint, however the losses are weighted; the count starts again when the run resumes."""
+    with mock.patch.multiple(DinoLoss, **replaced), pytest.raises(UserError) as error:
+        dino(data, tmp_path, 9, *STOP, "+criterion.loss_weights={dino:3}")
+    assert str(error.value).startswith(f"update 2: {message}") and str(error.value).endswith("task.on_collapse=stop")
+    assert checkpoint(tmp_path)["updates"] == 2
+
+
+def test_ranks_of_dino_stop_together(data, tmp_path):
+    with mock.patch.multiple(DinoLoss, log_probs=even), pytest.raises(RuntimeError, match=r"exit statuses \[1, 1\]"):
+        dino(data, tmp_path, 9, *STOP, run=train_on_two_ranks)
+    assert checkpoint(tmp_path)["updates"] == 2
+
+
+def test_dino_that_learns_is_not_stopped(data, tmp_path):
+    setting = ["task.on_collapse=stop", "task.collapse_patience=1", "optimization.lr=[0.001]"]
+    assert dino(data, tmp_path, 4, *setting).get_num_updates() == 4
 
 
 # ---- SSRL ------------------------------------------------------------------------------------------------------------
@@ -279,6 +327,24 @@ def test_the_log_has_the_figures_of_the_labels(data, tmp_path):
     assert 1 <= figures[-1]["clusters"] <= K
 
 
+@pytest.mark.parametrize("run", [train, train_on_two_ranks])
+def test_labels_that_collapse_stop_the_run_when_the_epoch_ends(data, tmp_path, run):
+    """With the checkpoint of this epoch; in the fixed epochs before, labels are not updated."""
+
+    def always_the_first(self, *inputs):
+        return teacher_logits(self, *inputs).index_fill(1, torch.tensor([0]), 99.0)
+
+    teacher_logits = SsrlSpeaker.teacher_logits
+    error = RuntimeError if run is train_on_two_ranks else UserError
+    with mock.patch.object(SsrlSpeaker, "teacher_logits", always_the_first), pytest.raises(error) as raised:
+        ssrl(data, tmp_path, 4, "task.on_collapse=stop", "task.label_queue=1", run=run)
+    if run is train:
+        message = "epoch 2: the labels of utterances have collapsed (one cluster has all utterances); lower optim"
+        assert str(raised.value).startswith(message)
+    state = task_state(tmp_path)
+    assert state["epoch"] == 2 and state["labels"].tolist() == [0] * N
+
+
 # ---- what it starts from ---------------------------------------------------------------------------------------------
 
 
@@ -319,6 +385,7 @@ def test_a_frame_model_becomes_a_speaker_model(data, tmp_path):
             "lr_scheduler.phase_updates=.*: give one number of updates for",
         ),
         (["+task.subsample=0.5"], "task.labels=clusters: cannot be combined with task.multi_corpus_keys or task.subsa"),
+        (["+task.collapse_patience=5"], "task.collapse_patience=5: model=ssrl_speaker is watched once an epoch; remo"),
         (["model.encoder=trunk"], "model.encoder=trunk needs a checkpoint with a Transformer of frames"),
         (["model.channels=[8,6,16]"], "model.channels=.*kernels"),
     ],
@@ -326,6 +393,114 @@ def test_a_frame_model_becomes_a_speaker_model(data, tmp_path):
 def test_what_cannot_be_trained_is_refused(data, tmp_path, overrides, message):
     with pytest.raises(UserError, match=message):
         ssrl(data, tmp_path, 1, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("clusters", "labels", "message"),
+    [
+        (
+            12,
+            range(N),
+            r"train.clusters: 8 utterances are fewer than the 12 clusters; number clusters from 0 wit",
+        ),
+        (1, [0] * N, r"dict.clusters.txt: one cluster only; give labels of two or more, as `dinosr speaker cluster`"),
+        (3, [2] * N, r"train.clusters: all utterances are in one cluster; give labels of two or more"),
+        (3, [0] * (N - 1), r"train.clusters: 7 lines for the 8 rows of train.tsv; give it one cluster"),
+        (3, [3] * N, r"train.clusters line 1: there is no cluster 3; clusters are 0 to 2"),
+    ],
+)
+def test_labels_that_cannot_be_learned(data, tmp_path, clusters, labels, message):
+    with pytest.raises(UserError, match=f"{message}") as error:
+        ssrl(with_labels(data, tmp_path / "data", clusters, labels), tmp_path / "run", 1)
+    assert "\n" not in str(error.value)
+
+
+def with_labels(data: Path, folder: Path, clusters: int, labels) -> Path:
+    """The manifest of ``data`` with other labels."""
+    folder.mkdir()
+    (folder / "train.tsv").write_text((data / "train.tsv").read_text())
+    (folder / "train.clusters").write_text("".join(f"{label}\n" for label in labels))
+    (folder / "dict.clusters.txt").write_text("".join(f"{label} 1\n" for label in range(clusters)))
+    return folder
+
+
+def test_not_all_clusters_need_be_used(data, tmp_path):
+    """A cluster without utterances at first may get some later."""
+    other = with_labels(data, tmp_path / "data", 5, [0, 3] * (N // 2))
+    trainer = ssrl(other, tmp_path / "run", 1)
+    assert trainer.get_model().classifier.weight.size(0) == 5
+    state = task_state(tmp_path / "run")
+    assert state["initial"].tolist() == [True, False, False, True, False] and not state["removed"].any()
+
+
+@pytest.mark.parametrize("run", [dino, ssrl])
+def test_one_utterance_is_not_enough(data, tmp_path, run):
+    root, first, *_ = (data / "train.tsv").read_text().splitlines()
+    one = with_labels(data, tmp_path / "data", 2, [0])
+    (one / "train.tsv").write_text(f"{root}\n{first}\n")
+    with pytest.raises(UserError, match=r"train\.tsv: one utterance, but speaker models compare several; train on two"):
+        run(one, tmp_path / "run", 1)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["dataset.batch_size=1"],
+            "dataset.batch_size=1: allows batches of one utterance, but batch norm need",
+        ),
+        (
+            ["dataset.max_tokens=41599"],
+            "dataset.max_tokens=41599: allows batches of one utterance, but batch norm ne",
+        ),
+    ],
+)
+def test_batches_of_one_utterance_are_refused(data, tmp_path, overrides, message):
+    """A crop of 0.5 s and one of 0.8 s are 20800 samples."""
+    with pytest.raises(UserError, match=f"^{message}"):
+        ssrl(data, tmp_path, 1, *overrides)
+
+
+def test_a_last_batch_that_is_not_full_is_left_out(data, tmp_path):
+    """Also with batches of so many samples: 3 and 3 of 8 utterances, but not the other 2."""
+    trainer = ssrl(data, tmp_path, 2, "dataset.max_tokens=70000", "task.fixed_epochs=1", "task.label_queue=1")
+    assert trainer.get_num_updates() == 4
+    assert task_state(tmp_path)["queue"].ge(0).sum() in range(6, N + 1)
+
+
+def test_utterances_shorter_than_a_crop_are_counted_once(data, tmp_path, caplog):
+    """Not again in the second epoch or by a worker."""
+    with caplog.at_level(logging.INFO):
+        ssrl(data, tmp_path, 2, "dataset.num_workers=1")
+    lines = [message for message in caplog.messages if "shorter than" in message]
+    assert lines == [f"{data}/train.tsv: 4 of 8 utterances are shorter than crop0.8 and are repeated to its length"]
+
+
+@pytest.mark.parametrize("field", ["noise", "music", "babble", "rooms"])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("empty", "empty manifest, no row after its first line; make it with `dinosr manifest`"),
+        ("folder", "is a folder"),
+        ("missing", "no such file"),
+    ],
+)
+def test_sources_without_recordings(data, tmp_path, field, kind, message):
+    source = tmp_path / field
+    if kind == "empty":
+        source.write_text(f"{tmp_path}\n")
+    elif kind == "folder":
+        source.mkdir()
+    with pytest.raises(UserError, match=f"{field}.*{message}") as error:
+        dino(data, tmp_path / "run", 1, f"+task.{field}={source}")
+    assert "\n" not in str(error.value)
+
+
+def test_ssrl_does_not_start_from_a_model_of_frames(data, tmp_path):
+    train(data, tmp_path / "frames", "optimization.max_update=4")
+    for run in (dino, ssrl):
+        with pytest.raises(UserError, match="checkpoint_last.pt: contains DinoSR, not a speaker model; give a check"):
+            run(data, tmp_path / "run", 1, f"model.start_from={tmp_path}/frames/checkpoint_last.pt")
 
 
 def test_objectives_of_frames_are_refused(data):
