@@ -171,7 +171,7 @@ def test_reports_that_cannot_be_made(work, capsys):
     assert message(*labels).startswith("run/labels/epoch1.clusters: 2 lines for the 9 rows of speech.tsv; give the man")
     for n in (1, 2):
         (work / f"run/checkpoint{n}.pt").write_text("text")
-    assert message(*epochs).startswith("run/checkpoint1.pt: not a PyTorch file; give a checkpoint that a training sav")
+    assert message(*epochs).startswith("run/checkpoint1.pt: not a PyTorch file; give a checkpoint that a")
     assert not list(work.glob("page*"))
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dinosr_plugin.checkpoints.classifier import open_classifier
 from dinosr_plugin.checkpoints.file import is_torch_file
 from dinosr_plugin.checkpoints.load import load_model
 from dinosr_plugin.checkpoints.opening import open_reader
@@ -28,8 +29,10 @@ from dinosr_plugin.evaluation.measures.abx.items import read_items
 from dinosr_plugin.evaluation.phones import PhoneAlignment
 from dinosr_plugin.evaluation.sources import open_features, open_units
 from dinosr_plugin.evaluation.speakers.embeddings import Embeddings
+from dinosr_plugin.evaluation.speakers.label_history import mean_weights, measure_labels
 from dinosr_plugin.evaluation.speakers.recordings import read_recordings
 from dinosr_plugin.evaluation.speakers.scores import read_scores
+from dinosr_plugin.evaluation.speakers.training_run import min_samples
 from dinosr_plugin.evaluation.speakers.trials import read_trials
 from dinosr_plugin.evaluation.speech import Speech
 from dinosr_plugin.evaluation.table import RowTable
@@ -58,6 +61,7 @@ class Reader(NamedTuple):
 
 LETTERS = dictionary_of("|TENAO")
 WAV = "corpus/0.wav"
+SSRL = "ssrl/run/checkpoint_last.pt"
 
 
 def check(folder: Path) -> None:
@@ -95,6 +99,10 @@ def speech(folder: Path) -> None:
     Speech.read(folder / "train.tsv", PhoneAlignment.read(folder / "phones.tsv"))[0].digest  # noqa: B018 (a property)
 
 
+def labels_of_a_training(folder: Path) -> None:
+    measure_labels(folder / "ssrl/run", folder / "ssrl/train.tsv")
+
+
 def features_of(name: str) -> Callable[[Path], Any]:
     return lambda folder: open_reader(folder / name)
 
@@ -105,6 +113,13 @@ READERS = {
     "manifest of utterances": Reader("train.tsv", TEXT, lambda folder: read_utterances(folder / "train.tsv")),
     "manifest, checked": Reader("train.tsv", TEXT, check),
     "manifest of speech": Reader("train.tsv", TEXT, speech),
+    "classifier of clusters": Reader(SSRL, ARCHIVE, lambda folder: open_classifier(folder / SSRL)),
+    "settings of a training": Reader(SSRL, ARCHIVE, lambda folder: min_samples(folder / "ssrl/run")),
+    "labels of a training": Reader("ssrl/run/labels/epoch1.clusters", TEXT, labels_of_a_training),
+    "first labels of a training": Reader("ssrl/train.clusters", TEXT, labels_of_a_training),
+    "mean weights of a training": Reader(
+        "ssrl/train.log", TEXT, lambda folder: mean_weights(folder / "ssrl/train.log")
+    ),
     "letters, checked": Reader("train.ltr", TEXT, check),
     "words, checked": Reader("train.wrd", TEXT, check),
     "pieces, checked": Reader("train.bpe", TEXT, check),

@@ -37,8 +37,11 @@ def measure_labels(save_dir: str | Path, manifest: str | Path) -> list[dict[str,
     rows = [(path, samples) for _, path, samples in read_rows(Path(manifest))]
     skipped = {row for row, (_, samples) in enumerate(rows) if samples < shortest}
     names = [path for row, (path, _) in enumerate(rows) if row not in skipped]
-    speakers = named_speakers(names, manifest, "--manifest")
     described = f"{manifest}" + (f" with at least {shortest} samples" if skipped else "")
+    if not names:
+        raise UserError(f"{manifest}: no rows, or none with at least {shortest} samples; {OTHER_MANIFEST}")
+    speakers = named_speakers(names, manifest, "--manifest")
+    numbers = np.unique(speakers, return_inverse=True)[1].tolist()  # which are compared faster than names
 
     first, _ = read_utterance_labels(Path(manifest).with_suffix(f".{extension}"), len(names), skipped=skipped)
     labels = {0: first.numpy()}
@@ -49,7 +52,7 @@ def measure_labels(save_dir: str | Path, manifest: str | Path) -> list[dict[str,
     for epoch, now in tqdm(labels.items(), desc="labels", unit="epoch", disable=None):
         before = labels.get(epoch - 1)
         changed = None if before is None else float(np.mean(now != before))
-        measured.append({"epoch": epoch, **cluster_figures(now, speakers), "labels_changed": changed})
+        measured.append({"epoch": epoch, **cluster_figures(now, numbers), "labels_changed": changed})
     return measured
 
 

@@ -140,6 +140,14 @@ def test_labels_of_another_manifest(work):
         measure_labels("run", "train.tsv")
 
 
+def test_a_manifest_without_rows(work):
+    (work / "train.tsv").write_text(f"{work}/audio\n")
+    for name in ("train.groups", *(f"run/labels/epoch{epoch}.groups" for epoch in (1, 2, 10))):
+        (work / name).write_text("")
+    with pytest.raises(UserError, match="^train.tsv: no rows, or none with at least 0 samples; give the manifest of"):
+        measure_labels("run", "train.tsv")
+
+
 def test_first_labels_that_are_missing(work):
     (work / "train.groups").unlink()
     with pytest.raises(UserError, match="train.groups: no such file"):
