@@ -12,7 +12,9 @@ import soundfile
 from scipy.signal import resample_poly
 from tqdm import tqdm
 
+from dinosr_plugin.data.conversion import encode_sound
 from dinosr_plugin.data.manifest import read_manifest
+from dinosr_plugin.files.output import output, write_bytes
 
 RATE = 16000
 
@@ -25,6 +27,10 @@ def pieces_of(wave: np.ndarray, seconds: float) -> list[np.ndarray]:
 def at_speed(wave: np.ndarray, percent: int) -> np.ndarray:
     """(T,) -> (about 100 T / percent,): pitch and tempo change together, as on a tape."""
     return wave if percent == 100 else resample_poly(wave, 100, percent)
+
+
+def to_int16(wave: np.ndarray) -> np.ndarray:
+    return (wave * 32768).round().clip(-32768, 32767).astype(np.int16)
 
 
 def target(out: Path, row: str, percent: int, number: int) -> Path:
@@ -46,11 +52,8 @@ def main() -> None:
         wave, _ = soundfile.read(split.root / row.path, dtype="float32")
         for percent in [100, *options.speeds]:
             for number, piece in enumerate(pieces_of(at_speed(wave, percent), options.seconds)):
-                path = target(options.out, row.path, percent, number)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                temporary = path.with_suffix(".part")
-                soundfile.write(temporary, piece, RATE, format="FLAC")
-                temporary.rename(path)
+                with output(target(options.out, row.path, percent, number), "OUT") as unfinished:
+                    write_bytes(unfinished, encode_sound(to_int16(piece), "flac"))
 
 
 if __name__ == "__main__":
