@@ -35,15 +35,16 @@ def to_int16(wave: np.ndarray) -> np.ndarray:
 
 def target(out: Path, row: str, percent: int, number: int) -> Path:
     """``OUT/SPEAKER/.../FILE-NUMBER.flac``; the names of speaker and file end in the speed, unless it is 100."""
-    speaker, *folders, name = Path(row).with_suffix("").parts
+    *folders, name = Path(row).with_suffix("").parts
     speed = "" if percent == 100 else f"-speed{percent}"
-    return Path(out, speaker + speed, *folders, f"{name}-{number}{speed}.flac")
+    speaker = [folder + speed for folder in folders[:1]]
+    return Path(out, *speaker, *folders[1:], f"{name}-{number}{speed}.flac")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="a .tsv file; its folders name the speakers")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the pieces; existing files are kept")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the pieces")
     parser.add_argument("--seconds", type=float, default=4, metavar="S", help="length of a piece, about (default: 4)")
     parser.add_argument("--speeds", type=int, nargs="*", default=[], metavar="PERCENT", help="of copies: 90 110")
     options = parser.parse_args()
