@@ -63,10 +63,11 @@ def test_dino_moves_student_teacher_and_centre_and_holds_the_last_layer_at_first
     assert torch.equal(first.student.head.last_layer.weight, last_layers[0])
 
 
+@pytest.mark.parametrize("half", ["false", "true"])
 @pytest.mark.parametrize("stop", [1, 3])
-def test_dino_resumes_exactly(data, tmp_path, stop):
-    """Also while the last layer is not trained."""
-    setting = ["optimizer.clip_each=0.05", "model.freeze_last_layer_updates=2"]
+def test_dino_resumes_exactly(data, tmp_path, stop, half):
+    """Also while the last layer is not trained, and in half precision."""
+    setting = ["optimizer.clip_each=0.05", "model.freeze_last_layer_updates=2", f"common.fp16={half}"]
     dino(data, tmp_path / "whole", 4, *setting)
     dino(data, tmp_path / "parts", stop, *setting)
     dino(data, tmp_path / "parts", 4, *setting)
@@ -189,11 +190,22 @@ def plain_label(queue: list[int], rule: str = "newest") -> int:
     return best[-1] if rule == "newest" else best[0]
 
 
-def test_labels_follow_the_timeline_of_a_plain_implementation(data, tmp_path):
+@pytest.fixture
+def doubtful_teacher(monkeypatch):
+    """Assigns clusters by the loudness of crops, which differ from epoch to epoch; untrained, it assigns one only."""
+
+    def logits(self, source, labels, removed):
+        waves = torch.sin(torch.arange(1.0, K + 1) * 500 * source.abs().mean(1, keepdim=True))  # (B, K)
+        return 3 * waves.masked_fill(removed, -torch.inf)
+
+    monkeypatch.setattr(SsrlSpeaker, "teacher_logits", logits)
+
+
+def test_labels_follow_the_timeline_of_a_plain_implementation(data, tmp_path, doubtful_teacher):
     """Queues of 3, two fixed epochs: the teacher's labels count from the first epoch on."""
     ssrl(data, tmp_path, 4)
     first = [row % K for row in range(N)]
-    queues, labels = [[label] for label in first], list(first)
+    queues, labels, history = [[label] for label in first], first, set()
     for epoch in range(1, 5):
         state = task_state(tmp_path, f"checkpoint{epoch}.pt")
         assert state["epoch"] == epoch and state["seen_label"].eq(-1).all()
@@ -205,6 +217,8 @@ def test_labels_follow_the_timeline_of_a_plain_implementation(data, tmp_path):
         assert state["labels"].tolist() == labels
         assert state["removed"].tolist() == [epoch >= 2 and label not in labels for label in range(K)]
         assert (tmp_path / f"labels/epoch{epoch}.clusters").read_text().split() == [str(label) for label in labels]
+        history.add(tuple(labels))
+    assert len(history) >= 3  # labels changed more than once
 
 
 def test_an_update_equals_a_plain_one(data, tmp_path):
@@ -242,7 +256,7 @@ def test_an_update_equals_a_plain_one(data, tmp_path):
 
 
 @pytest.mark.parametrize("interrupted", ["inside an epoch", "between epochs"])
-def test_a_run_resumes_exactly(data, tmp_path, interrupted):
+def test_a_run_resumes_exactly(data, tmp_path, interrupted, doubtful_teacher):
     """2 updates an epoch, so that update 5 is the first of the third."""
     ssrl(data, tmp_path / "whole", 4)
     stop = 5 if interrupted == "inside an epoch" else 4
@@ -270,7 +284,7 @@ def same_runs(one: Path, other: Path) -> None:
         (["optimization.max_update=6"], ["optimization.max_update=7"]),
     ],
 )
-def test_the_last_epoch_is_finished_and_a_longer_run_continues_from_it(data, tmp_path, first, then):
+def test_the_last_epoch_is_finished_and_a_longer_run_continues_from_it(data, tmp_path, first, then, doubtful_teacher):
     """Two updates an epoch. Run again, a finished run changes nothing."""
     ssrl(data, tmp_path / "parts", 4, *first)
     assert task_state(tmp_path / "parts")["epoch"] == 3
@@ -283,7 +297,7 @@ def test_the_last_epoch_is_finished_and_a_longer_run_continues_from_it(data, tmp
     same_runs(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_a_signal_in_the_last_update_of_an_epoch_saves_its_labels(data, tmp_path):
+def test_a_signal_in_the_last_update_of_an_epoch_saves_its_labels(data, tmp_path, doubtful_teacher):
     optimizer_step = DinoSRSpeakerTask.optimizer_step
 
     def interrupted(self, optimizer, model, update_num):
@@ -308,9 +322,9 @@ def test_epochs_may_be_counted_from_1_again(data, tmp_path):
     assert after["queue"][:, :-1].tolist() == before["queue"][:, 1:].tolist()
 
 
-def test_two_ranks_equal_one(data, tmp_path):
+def test_two_ranks_equal_one(data, tmp_path, doubtful_teacher):
     """Batches of 4 on each of two ranks, and of 8 on one: batch norm, weights and labels are those of all eight."""
-    plain = ["optimizer.adam_eps=1e-3", "task.views=crop0.5+peak/crop0.8+peak"]
+    plain = ["optimizer.adam_eps=1e-3", "optimization.lr=[0.001,0.001]", "task.views=crop0.5+peak/crop0.8+peak"]
     one = ssrl(data, tmp_path / "one", 4, *plain, "dataset.batch_size=8").get_model().state_dict()
     two = ssrl(data, tmp_path / "two", 4, *plain, run=train_on_two_ranks)
     assert not differences(two[0], two[1])
@@ -318,13 +332,21 @@ def test_two_ranks_equal_one(data, tmp_path):
     for name, value in task_state(tmp_path / "one").items():
         found = task_state(tmp_path / "two")[name]
         assert_close(value, found, rtol=1e-2, atol=1e-3, equal_nan=True) if torch.is_tensor(value) else None
+    assert len({*task_state(tmp_path / "two")["labels"].tolist()}) > 1
 
 
-def test_the_log_has_the_figures_of_the_labels(data, tmp_path):
+def test_the_log_has_the_figures_of_the_labels(data, tmp_path, doubtful_teacher):
+    """Each with the epoch that led to them, the last one included."""
     ssrl(data, tmp_path, 3, f"common.log_file={tmp_path}/log")
-    figures = [record for record in read_training_log(tmp_path / "log", "train") if "clusters" in record]
-    assert figures and {"labels_changed", "labels_nmi", "mean_weight", "clean_share"} <= figures[-1].keys()
-    assert 1 <= figures[-1]["clusters"] <= K
+    records = read_training_log(tmp_path / "log", "train")
+    assert [record["epoch"] for record in records] == [1, 2, 3]
+    for epoch, record in enumerate(records, 1):
+        labels = (tmp_path / f"labels/epoch{epoch}.clusters").read_text().split()
+        counts = [labels.count(label) for label in {*labels}]
+        assert record["clusters"] == len(counts) and record["largest_cluster"] == pytest.approx(
+            max(counts) / N, abs=1e-4
+        )
+        assert {"labels_changed", "labels_nmi", "mean_weight", "clean_share"} <= record.keys()
 
 
 @pytest.mark.parametrize("run", [train, train_on_two_ranks])
