@@ -423,7 +423,7 @@ def test_what_cannot_be_trained_is_refused(data, tmp_path, overrides, message):
         (
             12,
             range(N),
-            r"train.clusters: 8 utterances are fewer than the 12 clusters; number clusters from 0 wit",
+            r"train.clusters: 8 utterances are fewer than the 12 clusters; number clusters from 0",
         ),
         (1, [0] * N, r"dict.clusters.txt: one cluster only; give labels of two or more, as `dinosr speaker cluster`"),
         (3, [2] * N, r"train.clusters: all utterances are in one cluster; give labels of two or more"),
