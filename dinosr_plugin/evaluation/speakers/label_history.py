@@ -59,11 +59,11 @@ def measure_labels(save_dir: str | Path, manifest: str | Path) -> list[dict[str,
 def mean_weights(log: str | Path) -> dict[int, float]:
     """Epoch -> mean weight of the utterances after it, from the JSON log of a training.
 
-    fairseq logs it with the epoch that follows. Raises UserError as ``read_training_log``, and for a log without it.
+    Raises UserError as ``read_training_log``, and for a log without it.
     """
     records = [record for record in read_training_log(log, "train") if {"epoch", "mean_weight"} <= record.keys()]
     pairs = [(record["epoch"], record["mean_weight"]) for record in records]
-    weights = {int(epoch) - 1: weight for epoch, weight in pairs if np.isfinite([epoch, weight]).all()}
+    weights = {int(epoch): weight for epoch, weight in pairs if np.isfinite([epoch, weight]).all()}
     if not weights:
         raise UserError(
             f"{log}: contains no mean weights of pseudo-labels with their epochs; give the JSON log of the training "

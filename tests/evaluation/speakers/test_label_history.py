@@ -45,11 +45,11 @@ def test_every_epoch_is_compared_with_the_speakers_and_with_the_epoch_before(wor
 
 
 def test_a_training_has_the_figures_of_its_log(ssrl_run):
-    """Clusters in use and changed labels, which the training logs with the epoch that follows."""
+    """Clusters in use and changed labels."""
     log = read_training_log(ssrl_run / "train.log", "train")
-    logged = {int(record["epoch"]) - 1: record for record in log if "clusters" in record}
+    logged = {int(record["epoch"]): record for record in log if "clusters" in record}
     rows = measure_labels(ssrl_run / "run", ssrl_run / "train.tsv")
-    assert [row["epoch"] for row in rows] == [0, 1, 2, 3] and logged.keys() == {1, 2, 3}
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3, 4] and logged.keys() == {1, 2, 3, 4}
     assert rows[0]["files"] == N and rows[0]["speakers"] == 4
     for row in rows[1:]:
         assert row["clusters"] == logged[row["epoch"]]["clusters"]
@@ -89,7 +89,7 @@ def test_the_number_of_rows_that_are_long_enough_is_named(ssrl_run, tmp_path):
 # ---- the log ---------------------------------------------------------------------------------------------------------
 
 
-def test_mean_weights_belong_to_the_epoch_before(tmp_path):
+def test_mean_weights_belong_to_the_epoch_they_are_logged_with(tmp_path):
     records = [
         {"epoch": 1, "train_num_updates": "2", "train_loss": "3"},
         {"epoch": 2, "train_num_updates": "4", "train_mean_weight": "1"},
@@ -99,14 +99,14 @@ def test_mean_weights_belong_to_the_epoch_before(tmp_path):
         {"epoch": 1e999, "train_num_updates": "9", "train_mean_weight": "1"},
     ]
     (tmp_path / "log").write_text("".join(f"[train][INFO] - {json.dumps(record)}\n" for record in records))
-    assert mean_weights(tmp_path / "log") == {1: 1.0, 2: 0.25}
+    assert mean_weights(tmp_path / "log") == {2: 1.0, 3: 0.25}
 
 
 def test_mean_weights_of_a_training(ssrl_run):
     weights = mean_weights(ssrl_run / "train.log")
-    assert weights.keys() == {1, 2, 3}
+    assert weights.keys() == {1, 2, 3, 4}
     state = torch.load(ssrl_run / "run/checkpoint4.pt", weights_only=False)["task_state"]["pseudo_labels"]
-    assert state["epoch"] == 3 and weights[3] == pytest.approx(float(state["weights"].mean()), abs=1e-4)
+    assert state["epoch"] == 4 and weights[4] == pytest.approx(float(state["weights"].mean()), abs=1e-4)
 
 
 def test_a_log_without_mean_weights(tmp_path):
