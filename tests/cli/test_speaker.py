@@ -98,7 +98,7 @@ def test_a_report(shared_folder, work, capsys):
     text = (work / "page.html").read_text(encoding="utf-8")
     assert text.startswith("<!DOCTYPE html>") and "embeddings of MFCC (26 dimensions)" in text
     data = json.loads((work / "new/page.json").read_text())
-    assert [row["mean_weight"] for row in data["labels"]] == [None, 1, 1, 1] and len(data["epochs"]) == 4
+    assert [row["mean_weight"] is None for row in data["labels"]] == [True, *[False] * 4] and len(data["epochs"]) == 4
     assert data["verification"]["resamples"] == 5
 
 

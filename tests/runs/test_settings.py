@@ -82,8 +82,8 @@ def test_settings_that_cannot_work_are_one_line(overrides, message):
 @pytest.mark.parametrize(
     "config, overrides, message",
     [
-        ("dino_speaker_tiny", "common.amp=true", "common.amp=True: optimizer=dino_sgd needs float32 copies of the "),
-        ("dino_speaker_tiny", "optimizer.clip_each=-1", "optimizer.clip_each=-1.0: must be between 0 and 1000000000"),
+        ("dino_speaker_ecapa", "common.amp=true", "common.amp=True: optimizer=dino_sgd needs float32 copies of the "),
+        ("dino_speaker_ecapa", "optimizer.clip_each=-1", "optimizer.clip_each=-1.0: must be between 0 and 1000000000"),
         ("ssrl_speaker_tiny", "common.memory_efficient_bf16=true", "common.memory_efficient_bf16=True: optimizer=ada"),
         ("ssrl_speaker_tiny", "optimizer.adam_betas=0.9", "optimizer.adam_betas=0.9: give two numbers, each at least "),
     ],

@@ -7,6 +7,7 @@ from support.training import train, write_corpus
 N, K = 8, 3  # utterances, clusters
 FEW = ["task.views=crop0.5+augment/crop0.8+peak", "lr_scheduler.phase_updates=[4,8]", "model.ema_anneal_end_step=12"]
 FEW += ["model.start_from=null", "optimization.lr=[0.01,0.01]", "task.fixed_epochs=2", "task.label_queue=3"]
+FEW += ["model.margin=0.2", "model.ema_decay=0.99", "model.ema_end_decay=0.999"]
 
 
 def write_ssrl_corpus(folder: Path) -> Path:

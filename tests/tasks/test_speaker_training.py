@@ -27,6 +27,8 @@ from support.training import checkpoint, differences, train, train_on_two_ranks
 HEAD = ["model.head_hidden=[16,16]", "model.head_bottleneck=8", "model.head_outputs=16"]
 HEAD += ["lr_scheduler.warmup_updates=1", "lr_scheduler.phase_updates=[5]", "model.freeze_last_layer_updates=1"]
 HEAD += ["model.ema_anneal_end_step=10"]
+SGD = ["optimizer._name=dino_sgd", "~optimizer.adam_betas", "~optimizer.adam_eps"]  # as in dino_speaker_ecapa
+SGD += ["+optimizer.momentum=0.9", "+optimizer.clip_each=3.0", "optimization.lr=[0.05]"]
 CROPS = "task.views=crop0.8+augment/crop0.8+augment/crop0.4+augment"
 
 
@@ -36,7 +38,7 @@ def data(tmp_path_factory) -> Path:
 
 
 def dino(data: Path, save_dir: Path, updates: int, *overrides: str, run=train):
-    settings = [CROPS, *HEAD, f"optimization.max_update={updates}"]
+    settings = [CROPS, *HEAD, *SGD, f"optimization.max_update={updates}"]
     return run(data, save_dir, *settings, *overrides, config="dino_speaker_tiny")
 
 
