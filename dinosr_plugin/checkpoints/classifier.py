@@ -13,7 +13,8 @@ from .file import read_fairseq_checkpoint
 from .load import load_model
 from .weights import fingerprint, require_finite
 
-PSEUDO_LABELS = "pseudo_labels"  # where the task of the training keeps them in its state
+PSEUDO_LABELS = "pseudo_labels"
+"""Where checkpoints keep the pseudo-labels of utterances, in the state of the task (``tasks.speakers``)."""
 
 
 class ClusterClassifier(NamedTuple):

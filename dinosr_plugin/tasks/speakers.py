@@ -18,6 +18,7 @@ from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.audio_pretraining import AudioPretrainingConfig
 
+from ..checkpoints.classifier import PSEUDO_LABELS
 from ..criterions.dinosr import logged_means
 from ..data.dataset import SpeechDataset
 from ..data.labels import count_classes
@@ -40,10 +41,7 @@ from .watch import TARGET_FIGURES, TargetWatch
 
 logger = logging.getLogger(__name__)
 
-STATE = "pseudo_labels"
-"""Where checkpoints keep the pseudo-labels, in the state of the task."""
-
-MORE_CLUSTERS = "give labels of two or more, as `dinosr speaker cluster` writes them"
+MORE_CLUSTERS = "give labels of two or more, as `dinosr kmeans apply` writes them"
 
 
 @dataclass
@@ -54,7 +52,7 @@ class PseudoLabelConfig:
         default=None,
         metadata={
             "help": "extension of the file with the first labels, next to the manifest of the training split, such as "
-            "clusters: one number for each row, as `dinosr speaker cluster` writes it"
+            "clusters: one number for each row, as `dinosr kmeans apply` writes it"
         },
     )
     fixed_epochs: int = field(
@@ -120,8 +118,8 @@ class DinoSRSpeakerTask(ObjectiveTask):
         super().load_dataset(split, task_cfg, **kwargs)
         if split == self.trained_on and self.cfg.labels:
             self.pseudo = self.first_labels(self.datasets[split].dataset)
-            if STATE in self.state.state_dict:
-                self.pseudo.load_state_dict(self.state.state_dict[STATE])
+            if PSEUDO_LABELS in self.state.state_dict:
+                self.pseudo.load_state_dict(self.state.state_dict[PSEUDO_LABELS])
 
     def make_dataset(self, options: dict[str, Any], training: bool) -> FairseqDataset:
         """Views of utterances. Raises UserError for a training split with a single one."""
@@ -248,7 +246,7 @@ class DinoSRSpeakerTask(ObjectiveTask):
 
     def state_dict(self) -> dict[str, Any]:
         """fairseq's, with the pseudo-labels of this moment."""
-        return super().state_dict() | ({} if self.pseudo is None else {STATE: self.pseudo.state_dict()})
+        return super().state_dict() | ({} if self.pseudo is None else {PSEUDO_LABELS: self.pseudo.state_dict()})
 
     # -- an update -----------------------------------------------------------------------------------------------------
 

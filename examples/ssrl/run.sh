@@ -49,7 +49,7 @@ dinosr speaker embed "$out/dino/checkpoint_last.pt" "$out/data/train.tsv" --out 
 echo "== 3 of 4: SSRL, $epochs epochs"
 train ssrl dataset.batch_size=$ssrl_batch optimization.max_epoch=$epochs task.fixed_epochs=$fixed \
     model.start_from="$out/dino/checkpoint_last.pt" model.centroids="$out/kmeans.npz" \
-    model.ema_anneal_end_step=$((epochs * ssrl_epoch)) \
+    model.ema_anneal_end_step=$((epochs * ssrl_epoch)) checkpoint.save_interval=$(((epochs + 7) / 8)) \
     lr_scheduler.phase_updates="[$((fixed * ssrl_epoch)),$(((epochs - fixed) * ssrl_epoch))]" "$@"
 
 echo "== 4 of 4: the speaker of every recording"

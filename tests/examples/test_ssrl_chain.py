@@ -15,7 +15,7 @@ from support.chains import calls, modification_times, run_command, write_recordi
 from support.paths import EXAMPLES
 from support.speakers import write_speech
 
-RUN, PIECES = EXAMPLES / "ssrl/run.sh", EXAMPLES / "ssrl/pieces.py"
+RUN, ABLATIONS, PIECES = (EXAMPLES / "ssrl" / name for name in ("run.sh", "ablations.sh", "pieces.py"))
 SMALL = [
     "model.channels=[8,8,16]",
     "model.kernels=[5,3,1]",
@@ -24,7 +24,6 @@ SMALL = [
     "model.attention_width=4",
     "model.embedding_dim=8",
     "dataset.num_workers=0",
-    "checkpoint.save_interval=1",
     "common.log_interval=1",
 ]
 NAMES = ("dino", "ssrl")
@@ -99,6 +98,7 @@ def test_the_arguments_of_each_stage(sandbox):
         "model.start_from=out/dino/checkpoint_last.pt",
         "model.centroids=out/kmeans.npz",
         "model.ema_anneal_end_step=128",
+        "checkpoint.save_interval=4",
         "lr_scheduler.phase_updates=[48,80]",
         "common.seed=3",
     ):
@@ -135,6 +135,37 @@ def test_too_few_arguments_print_the_usage(arguments):
     assert printed.returncode == 2
     assert "run.sh DATA CLUSTERS OUT [FIELD...]" in printed.stderr
     assert printed.stderr.strip().endswith("(none).")
+
+
+def test_the_trainings_of_the_ablations(sandbox):
+    """Each has the updates of run.sh; a round starts with the model and the clusters of the one before."""
+    assert run(sandbox, "data", "7", "out", path=sandbox / "bin").returncode == 0
+    (sandbox / "out/data/dict.clusters.txt").write_text("0 1\n1 1\n2 1\n")
+    calls(sandbox)
+    assert run_command([ABLATIONS, "out"], sandbox, sandbox / "bin").returncode == 0
+    recorded = calls(sandbox)
+    trainings = {call.split("save_dir=out/")[1].split()[0]: f"{call} " for call in recorded if "save_dir" in call}
+    assert list(trainings) == ["no_queue", "no_weights", "round1", "round2", "round3"]
+    for name in ("no_queue", "no_weights"):
+        for field in ("optimization.max_epoch=32", "task.fixed_epochs=12", "lr_scheduler.phase_updates=[48,80]"):
+            assert f" {field} " in trainings[name]
+        assert " model.start_from=out/dino/checkpoint_last.pt model.centroids=out/kmeans.npz " in trainings[name]
+    assert "label_queue=1" in trainings["no_queue"] and "clean_weights" not in trainings["no_queue"]
+    assert "clean_weights=false" in trainings["no_weights"] and "label_queue" not in trainings["no_weights"]
+    starts = ("dino/checkpoint_last.pt", "round1/checkpoint_last.pt", "round2/checkpoint_last.pt")
+    for number, (epochs, start) in enumerate(zip((12, 10, 10), starts), 1):
+        clusters = "" if number == 1 else str(number)
+        for field in (
+            f"task.data={sandbox}/out/data{clusters}",
+            f"optimization.max_epoch={epochs}",
+            f"lr_scheduler.phase_updates=[{4 * epochs}]",
+            f"model.start_from=out/{start}",
+            f"model.centroids=out/kmeans{clusters}.npz",
+            "task.fixed_epochs=1000000",
+        ):
+            assert f" {field} " in trainings[f"round{number}"]
+    assert "dinosr speaker embed out/round1/checkpoint_last.pt out/data2/train.tsv --out out/embeddings2" in recorded
+    assert "dinosr kmeans fit out/embeddings2 --clusters 3 --out out/kmeans2.npz" in recorded
 
 
 def test_pieces_of_recordings(tmp_path):

@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from omegaconf import OmegaConf
 from torch.testing import assert_close
 
+from dinosr_plugin.checkpoints.classifier import PSEUDO_LABELS
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.training_log import read_training_log
 from dinosr_plugin.models.dino_speaker import DinoSpeaker
 from dinosr_plugin.models.ssrl_speaker import SsrlSpeaker
 from dinosr_plugin.modules.dino_loss import DinoLoss
-from dinosr_plugin.tasks.speakers import STATE, DinoSRSpeakerConfig, DinoSRSpeakerTask
+from dinosr_plugin.tasks.speakers import DinoSRSpeakerConfig, DinoSRSpeakerTask
 from support.ssrl import K, N, ssrl, write_ssrl_corpus
 from support.training import checkpoint, differences, train, train_on_two_ranks
 
@@ -43,7 +44,7 @@ def dino(data: Path, save_dir: Path, updates: int, *overrides: str, run=train):
 
 
 def task_state(folder: Path, name: str = "checkpoint_last.pt") -> dict:
-    return torch.load(folder / name, weights_only=False)["task_state"][STATE]
+    return torch.load(folder / name, weights_only=False)["task_state"][PSEUDO_LABELS]
 
 
 # ---- DINO ------------------------------------------------------------------------------------------------------------
