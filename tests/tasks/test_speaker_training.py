@@ -428,7 +428,7 @@ def test_what_cannot_be_trained_is_refused(data, tmp_path, overrides, message):
             range(N),
             r"train.clusters: 8 utterances are fewer than the 12 clusters; number clusters from 0",
         ),
-        (1, [0] * N, r"dict.clusters.txt: one cluster only; give labels of two or more, as `dinosr speaker cluster`"),
+        (1, [0] * N, r"dict.clusters.txt: one cluster only; give labels of two or more, as `dinosr kmeans apply`"),
         (3, [2] * N, r"train.clusters: all utterances are in one cluster; give labels of two or more"),
         (3, [0] * (N - 1), r"train.clusters: 7 lines for the 8 rows of train.tsv; give it one cluster"),
         (3, [3] * N, r"train.clusters line 1: there is no cluster 3; clusters are 0 to 2"),
