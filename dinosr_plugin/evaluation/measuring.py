@@ -1,12 +1,13 @@
-"""The engine: sources, measures, and the table of both.
+"""The engine: sources, measures, and the table of both; and measures of pairs.
 
 A source is what is measured: features or units, with their place in time. A measure turns a source into
-figures. ``measure_all`` fills a table of both, which resumes where a run was interrupted.
+figures. ``measure_all`` fills a table of both, which resumes where a run was interrupted. A pair measure compares two
+representations of the same frames (``similarity``).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -62,6 +63,37 @@ class Measure(Protocol):
 
     def __call__(self, source: Source, speech: Speech) -> dict[str, Any]:
         """Figures by the keys of ``columns``, ready for JSON; None for what does not apply. Raises UserError."""
+        ...
+
+
+class PairFigure(NamedTuple):
+    """``value``; ``std``: its standard deviation over samples of frames, None where all frames are used."""
+
+    value: float
+    std: float | None = None
+
+
+class PairMeasure(Protocol):
+    """A figure of two representations.
+
+    Attributes:
+        title: its name in tables and pictures.
+        symmetric: whether the order of the two does not matter.
+        statistic: what it is computed from, ``moments``, ``batches`` or ``sample`` of
+            ``measures.similarity.statistics.Statistics``, which one pass over the sound collects for all pairs.
+    """
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def symmetric(self) -> bool: ...
+
+    @property
+    def statistic(self) -> str: ...
+
+    def __call__(self, figures: Any, a: str, b: str) -> PairFigure:
+        """Of representations ``a`` and ``b``, from ``measures.similarity.measure.Figures``."""
         ...
 
 
