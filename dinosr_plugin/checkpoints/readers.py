@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..models.cpc import CPC
 from ..models.dinosr import DinoSR
+from ..models.predictive import Predictive
 from ..models.spin import Spin
 from ..models.trunk import Trunk
 from ..modules.frame_grid import FrameGrid
@@ -394,6 +395,29 @@ class CPCReader(FrameReader):
 
     def ignores_padding(self) -> bool:
         return self.model.cfg.encoder_norm != "instance"
+
+    def run(self, source: Tensor, padding_mask: Tensor | None, stop: int | None) -> Tensor:
+        return self.model.extract_features(source, padding_mask, layer=stop)["x"]
+
+
+class PredictiveReader(FrameReader):
+    """APC and MPC: GRU or Transformer layers over single log-Mel frames; nothing is masked.
+
+    With direction=both a layer's output is that of the forward model, then that of the backward model.
+    """
+
+    model: Predictive
+    layer_kind = "layers"
+    batch_first = True
+
+    def find_grid(self) -> FrameGrid:
+        return self.model.grid
+
+    def find_width(self) -> int:
+        return self.model.width
+
+    def ignores_padding(self) -> bool:
+        return True
 
     def run(self, source: Tensor, padding_mask: Tensor | None, stop: int | None) -> Tensor:
         return self.model.extract_features(source, padding_mask, layer=stop)["x"]
