@@ -379,7 +379,7 @@ class SpinReader(TrunkReader):
 
 
 class CPCReader(FrameReader):
-    """CPC's recurrent layers, with or without clusters. The features of a frame do not depend on later frames."""
+    """The layers of CPC's context network, with or without clusters: features that do not depend on later frames."""
 
     model: CPC
     layer_kind = "recurrent layers"

@@ -40,6 +40,8 @@ def test_number_of_frames_equals_that_of_the_models(samples):
     assert (
         reader_of(apc).grid == MEL and MEL.count(n_samples) == n_frames and (samples >= 400 or not MEL.count(samples))
     )
+    mel = CPC(CPCConfig(encoder_channels=8, context_dim=8, front_end="log_mel", context="cnn"))
+    assert reader_of(mel).grid == MEL and n_frames == mel.extract_features(torch.zeros(1, n_samples))["x"].size(1)
     assert reader_of(cpc).grid == CPC_GRID and CPC_GRID.count(samples) == int(cpc.frame_counts(torch.tensor(samples)))
 
 
