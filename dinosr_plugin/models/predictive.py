@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from fairseq.dataclass import ChoiceEnum
 from fairseq.models import BaseFairseqModel, register_model
-from fairseq.modules import SinusoidalPositionalEmbedding
+from fairseq.modules import SamePad, SinusoidalPositionalEmbedding
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -31,6 +32,7 @@ from .encoder import TransformerLayer
 from .objective import Objective, ObjectiveConfig, Output, require_same_fields
 
 RNN, TRANSFORMER = "rnn", "transformer"
+SINUSOIDAL, CONVOLUTION = "sinusoidal", "convolution"
 FORWARD, BOTH = "forward", "both"
 
 
@@ -38,13 +40,28 @@ FORWARD, BOTH = "forward", "both"
 class PredictiveConfig(ObjectiveConfig):
     n_mels: int = field(default=80, metadata={"range": Range(1, 1_000), "help": "Mel bins of the log-Mel frames"})
     encoder: ChoiceEnum([RNN, TRANSFORMER]) = field(
-        default=RNN, metadata={"help": "kind of layers: rnn: GRU; transformer: with sinusoidal positions"}
+        default=RNN, metadata={"help": "kind of layers: rnn: GRU; transformer: Transformer layers"}
     )
     layers: int = field(default=3, metadata={"range": LAYERS, "help": "layers of the encoder"})
     width: int = field(default=512, metadata={"range": WIDTH, "help": "width of the layers"})
     heads: int = field(default=8, metadata={"range": WIDTH, "help": "encoder=transformer: attention heads"})
     feed_forward: int = field(
         default=2048, metadata={"range": WIDTH, "help": "encoder=transformer: width of the feed-forward blocks"}
+    )
+    positions: ChoiceEnum([SINUSOIDAL, CONVOLUTION]) = field(
+        default=SINUSOIDAL,
+        metadata={
+            "help": "encoder=transformer: sinusoidal: as in the papers; a model that was trained on crops has seen no "
+            "positions after their end, so that it reads whole utterances badly. convolution: over the frames around "
+            "(the earlier ones in a forward model), as in wav2vec 2.0: for training on crops, and for few updates, "
+            "since neighbours need not be found by attention first"
+        },
+    )
+    conv_pos: int = field(
+        default=32, metadata={"range": FRAMES, "help": "positions=convolution: frames that it covers, its kernel"}
+    )
+    conv_pos_groups: int = field(
+        default=16, metadata={"range": WIDTH, "help": "positions=convolution: groups of channels"}
     )
     dropout: float = field(
         default=0.1,
@@ -110,20 +127,51 @@ class AttentionLayer(TransformerLayer):
         return super().forward(x, padding)[0]
 
 
+class SinusoidalPositions(SinusoidalPositionalEmbedding):
+    """x (B, F, D) -> (B, F, D): sines and cosines of the number of the frame, zero for padded frames."""
+
+    def __init__(self, cfg: PredictiveConfig):
+        super().__init__(cfg.width, padding_idx=0)
+
+    def forward(self, x: Tensor, padding: Tensor | None) -> Tensor:
+        exists = x.new_ones(x.shape[:2], dtype=torch.long) if padding is None else (~padding).long()
+        return super().forward(exists)  # it counts what is not 0
+
+
+class ConvolutionalPositions(nn.Module):
+    """x (B, F, D) -> (B, F, D): a grouped convolution over frames and GELU, as in wav2vec 2.0 but without weight norm.
+
+    A frame depends on itself and the conv_pos - 1 frames before it if ``causal``, else on those on both sides.
+    """
+
+    def __init__(self, cfg: PredictiveConfig, causal: bool):
+        super().__init__()
+        self.causal, kernel = causal, cfg.conv_pos
+        zeros = kernel - 1 if causal else kernel // 2
+        self.convolution = nn.Conv1d(cfg.width, cfg.width, kernel, padding=zeros, groups=cfg.conv_pos_groups)
+        self.cut = SamePad(kernel, causal=causal)  # the frames past the end that padding both ends has made
+        nn.init.normal_(self.convolution.weight, std=(4 / (kernel * cfg.width)) ** 0.5)
+
+    def forward(self, x: Tensor, padding: Tensor | None) -> Tensor:
+        if padding is not None and not self.causal:
+            x = x.masked_fill(padding.unsqueeze(-1), 0.0)
+        return F.gelu(self.cut(self.convolution(x.transpose(1, 2)))).transpose(1, 2)  # (B, D, F) for the convolution
+
+
 class FirstAttentionLayer(nn.Module):
-    """x (B, F, C) -> (B, F, D): a linear projection, sinusoidal positions, dropout, and an ``AttentionLayer``."""
+    """x (B, F, C) -> (B, F, D): a linear projection, to which positions are added, dropout, an ``AttentionLayer``."""
 
     def __init__(self, before: int, cfg: PredictiveConfig, causal: bool):
         super().__init__()
         self.project = nn.Linear(before, cfg.width)
-        self.positions = SinusoidalPositionalEmbedding(cfg.width, padding_idx=0)
+        sinusoidal = str(cfg.positions) == SINUSOIDAL
+        self.positions = SinusoidalPositions(cfg) if sinusoidal else ConvolutionalPositions(cfg, causal)
         self.dropout = nn.Dropout(cfg.dropout)
         self.layer = AttentionLayer(cfg, causal)
 
     def forward(self, x: Tensor, padding: Tensor | None) -> Tensor:
-        exists = x.new_ones(x.shape[:2], dtype=torch.long) if padding is None else (~padding).long()
-        x = self.project(x) + self.positions(exists)  # fairseq's module counts the frames that are not 0
-        return self.layer(self.dropout(x), padding)
+        x = self.project(x)
+        return self.layer(self.dropout(x + self.positions(x, padding)), padding)
 
 
 class FrameEncoder(nn.Module):
@@ -195,7 +243,9 @@ class Predictive(Objective):
         sizes: dict[str, Any] = {"n_mels": cfg.n_mels, "encoder": str(cfg.encoder), "layers": cfg.layers}
         sizes["width"] = cfg.width
         if str(cfg.encoder) == TRANSFORMER:
-            sizes |= {"heads": cfg.heads, "feed_forward": cfg.feed_forward}
+            sizes |= {"heads": cfg.heads, "feed_forward": cfg.feed_forward, "positions": str(cfg.positions)}
+            if str(cfg.positions) == CONVOLUTION:
+                sizes |= {"conv_pos": cfg.conv_pos, "conv_pos_groups": cfg.conv_pos_groups}
         return sizes
 
     def start_from(self, source: BaseFairseqModel, file: str) -> None:
@@ -376,7 +426,12 @@ class MPC(Predictive):
 def check_config(cfg: PredictiveConfig, config_class: type[PredictiveConfig]) -> None:
     """Raise UserError for numbers out of range and for settings that cannot work together, naming the field."""
     check_ranges(cfg, config_class, "model")
-    if str(cfg.encoder) == TRANSFORMER and (cfg.width % cfg.heads or cfg.width < 4):
-        raise UserError(
-            f"model.width={cfg.width}: must be a multiple of model.heads={cfg.heads}, and at least 4; change one"
-        )
+    if str(cfg.encoder) == RNN:
+        return
+    if cfg.width < 4:
+        raise UserError(f"model.width={cfg.width}: must be at least 4 with model.encoder=transformer; raise it")
+    for name in ("heads", *(["conv_pos_groups"] if str(cfg.positions) == CONVOLUTION else [])):
+        if cfg.width % getattr(cfg, name):
+            raise UserError(
+                f"model.width={cfg.width} is not a multiple of model.{name}={getattr(cfg, name)}; change one"
+            )

@@ -8,14 +8,24 @@ from omegaconf import OmegaConf
 from torch.testing import assert_close
 
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.models.predictive import APC, MPC, APCConfig, MPCConfig, Predictive
+from dinosr_plugin.models.predictive import (
+    APC,
+    MPC,
+    APCConfig,
+    ConvolutionalPositions,
+    MPCConfig,
+    Predictive,
+    SinusoidalPositions,
+)
 from dinosr_plugin.modules.log_mel import LogMel
 
-SMALL = dict(n_mels=10, layers=2, width=8, heads=2, feed_forward=16, dropout=0.0)
+SMALL = dict(n_mels=10, layers=2, width=8, heads=2, feed_forward=16, conv_pos=4, conv_pos_groups=2, dropout=0.0)
 ENCODERS = ["rnn", "transformer"]
 KINDS = [
     *((APC, {"encoder": encoder, "direction": direction}) for encoder in ENCODERS for direction in ("forward", "both")),
     *((MPC, {"encoder": encoder}) for encoder in ENCODERS),
+    (APC, {"encoder": "transformer", "direction": "both", "positions": "convolution"}),
+    (MPC, {"encoder": "transformer", "positions": "convolution"}),
 ]
 
 
@@ -207,6 +217,30 @@ def test_sizes_of_the_reference():
     }  # fmt: skip
 
 
+@torch.no_grad()
+def test_sinusoidal_positions():
+    """Frame t, from 0: sines and cosines of t + 1 at wavelengths from 2 pi to 20000 pi; none of padded frames."""
+    positions = SinusoidalPositions(APCConfig(**SMALL))(torch.zeros(2, 3, 8), torch.tensor([[0, 0, 0], [0, 0, 1]]) > 0)
+    angles = torch.arange(1.0, 4.0).unsqueeze(1) * 10000.0 ** (-torch.arange(4) / 3)  # (3, 4)
+    expected = torch.cat([angles.sin(), angles.cos()], dim=1)
+    assert_close(positions[0], expected)
+    assert_close(positions[1], expected * torch.tensor([[1.0], [1.0], [0.0]]))
+
+
+@pytest.mark.parametrize("kernel", [4, 5])
+@pytest.mark.parametrize("causal", [True, False])
+@torch.no_grad()
+def test_frames_of_convolutional_positions(kernel, causal):
+    layer = ConvolutionalPositions(APCConfig(**{**SMALL, "conv_pos": kernel}), causal)
+    x = torch.randn(1, 20, 8, generator=torch.Generator().manual_seed(0))
+    before = layer(x, None)
+    assert before.shape == x.shape
+    x[:, 10] += 1
+    seen_by = (layer(x, None) != before).any(-1)[0].nonzero().squeeze(1).tolist()
+    first = 10 if causal else 10 - (kernel - 1) // 2
+    assert seen_by == list(range(first, first + kernel))
+
+
 # ---- settings --------------------------------------------------------------------------------------------------------
 
 
@@ -215,8 +249,13 @@ def test_sizes_of_the_reference():
     [
         (APC, {"layers": 0}, "model.layers=0: must be"),
         (APC, {"shift": 0}, "model.shift=0: must be"),
-        (APC, {"encoder": "transformer", "heads": 3}, "model.width=8: must be a multiple of model.heads=3"),
-        (MPC, {"encoder": "transformer", "width": 2}, "model.width=2: must be .* at least 4"),
+        (APC, {"encoder": "transformer", "heads": 3}, "model.width=8 is not a multiple of model.heads=3; change one"),
+        (
+            APC,
+            {"encoder": "transformer", "positions": "convolution", "conv_pos_groups": 3},
+            "model.width=8 is not a multiple of model.conv_pos_groups=3; change one",
+        ),
+        (MPC, {"encoder": "transformer", "width": 2}, "model.width=2: must be at least 4"),
         (MPC, {"width": 9}, "model.width=9: must be even"),
         (MPC, {"mask_prob": 0.0}, "model.mask_prob=0.0 masks nothing"),
         (MPC, {"mask_prob": 1.5}, "model.mask_prob=1.5: must be"),
