@@ -87,7 +87,6 @@ class FrameReader(ABC):
         outputs: name -> ``Output``; empty for a model that has only layers.
     """
 
-    layer_kind: ClassVar[str] = "Transformer layers"
     batch_first: ClassVar[bool] = False  # whether the layers' own outputs are (B, F, D) and not (F, B, D)
 
     def __init__(
@@ -129,6 +128,11 @@ class FrameReader(ABC):
         return fingerprint([self.model])
 
     # ---- what an adapter says --------------------------------------------------------------------------------------
+
+    @property
+    def layer_kind(self) -> str:
+        """What the report calls the layers, in the plural."""
+        return "Transformer layers"
 
     def find_layers(self) -> nn.Module | None:
         """The layers, lowest first; None for a model that has none."""
@@ -382,7 +386,10 @@ class CPCReader(FrameReader):
     """The layers of CPC's context network, with or without clusters: features that do not depend on later frames."""
 
     model: CPC
-    layer_kind = "recurrent layers"
+
+    @property
+    def layer_kind(self) -> str:
+        return "convolutional layers" if self.model.cfg.context == "cnn" else "recurrent layers"
 
     def find_layers(self) -> nn.ModuleList:
         return self.model.context.layers
@@ -407,8 +414,11 @@ class PredictiveReader(FrameReader):
     """
 
     model: Predictive
-    layer_kind = "layers"
     batch_first = True
+
+    @property
+    def layer_kind(self) -> str:
+        return "recurrent layers" if self.model.cfg.encoder == "rnn" else "Transformer layers"
 
     def find_grid(self) -> FrameGrid:
         return self.model.grid

@@ -41,6 +41,7 @@ def test_number_of_frames_equals_that_of_the_models(samples):
         reader_of(apc).grid == MEL and MEL.count(n_samples) == n_frames and (samples >= 400 or not MEL.count(samples))
     )
     mel = CPC(CPCConfig(encoder_channels=8, context_dim=8, front_end="log_mel", context="cnn"))
+    assert (reader_of(cpc).layer_kind, reader_of(mel).layer_kind) == ("recurrent layers", "convolutional layers")
     assert reader_of(mel).grid == MEL and n_frames == mel.extract_features(torch.zeros(1, n_samples))["x"].size(1)
     assert reader_of(cpc).grid == CPC_GRID and CPC_GRID.count(samples) == int(cpc.frame_counts(torch.tensor(samples)))
 
@@ -121,6 +122,7 @@ def test_layers_of_predictive_models(cfg):
     reader, sounds = reader_of(model), waves(9000, 4000, 400)
     width = 16 if getattr(cfg, "direction", "") == "both" else 8
     assert (reader.n_layers, reader.width, reader.pads, reader.code_sets) == (3, width, True, {})
+    assert reader.layer_kind == ("recurrent layers" if cfg.encoder == "rnn" else "Transformer layers")
     for sound, frames in zip(sounds, reader.read(sounds, [0, 1, 2, "last"]), strict=True):
         n = reader.frames(len(sound))
         assert [x.shape for x in frames.layers] == [(n, width)] * 4
