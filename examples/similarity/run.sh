@@ -16,14 +16,14 @@ plugin=$(dinosr path)
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # more are hardly faster at this size
 small=(
     common.cpu=true distributed_training.distributed_backend=gloo dataset.num_workers=1 common.log_interval=20
-    optimization.lr=[0.001] optimization.max_epoch=0 optimization.max_update="$updates"
+    optimization.lr=[0.003] optimization.max_epoch=0 optimization.max_update="$updates"
     checkpoint.save_interval=1000000 checkpoint.save_interval_updates=$(((updates + 3) / 4))
     dataset.valid_subset=dev dataset.validate_interval=1000000 dataset.validate_interval_updates=$(((updates + 3) / 4))
 )
-# 30 s of sound in an update of each. Crops of 2 s: with convolutional positions Transformers learn in so few updates,
-# and read utterances that are longer than the crops.
+# 30 s of sound in an update of each. With convolutional positions Transformers learn from crops in so few updates, and
+# can read utterances that are longer than the crops.
 crops=(task.max_sample_size=32000 dataset.batch_size=15 model.width=128 model.dropout=0.0)
-transformer=(model.heads=4 model.feed_forward=512 model.positions=convolution)
+transformer=(optimization.lr=[0.001] model.heads=4 model.feed_forward=512 model.positions=convolution)
 windows=(dataset.batch_size=6 model.encoder_channels=128 model.context_dim=128 model.n_negatives=32)
 
 train() {  # train SEED MODEL FIELD...: resumes; does nothing if the training is finished
