@@ -178,7 +178,7 @@ class MelEncoder(ConvEncoder):
         B, T = source.shape
         counts = frame_grid.MEL.counts(source.new_full((B,), T, dtype=torch.long) if sizes is None else sizes)
         padding = torch.arange(frame_grid.MEL.count(T), device=source.device) >= counts.unsqueeze(1)  # (B, F)
-        return self.convolve(self.log_mel(source, padding), None if sizes is None else counts)
+        return self.convolve(self.log_mel(source, padding), None)  # a valid frame does not see padded ones
 
 
 def lengths_after(lengths: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
