@@ -13,12 +13,23 @@ from ..errors import UserError
 from ..interop.fairseq_readers import HubertReader, Wav2Vec2Reader
 from ..models.cpc import CPC
 from ..models.dinosr import DinoSR
+from ..models.predictive import Predictive
 from ..models.speaker_encoder import SpeakerModel
 from ..models.spin import Spin
 from ..models.trunk import Trunk
 from .embedding import EmbeddingReader, FrameEmbedder, ModelEmbedder, SpeakerEmbedder
 from .load import Loaded, expects_normalized_waves, load_model
-from .readers import WEIGHTS, CPCReader, DinoSRReader, FrameReader, Layer, SpinReader, TrunkReader, trunk_of
+from .readers import (
+    WEIGHTS,
+    CPCReader,
+    DinoSRReader,
+    FrameReader,
+    Layer,
+    PredictiveReader,
+    SpinReader,
+    TrunkReader,
+    trunk_of,
+)
 from .weights import require_finite
 
 Adapter = TypeVar("Adapter")
@@ -28,6 +39,7 @@ ADAPTERS: dict[type[nn.Module] | str, type[FrameReader]] = {
     Spin: SpinReader,
     Trunk: TrunkReader,
     CPC: CPCReader,
+    Predictive: PredictiveReader,
     Wav2Vec2Model: Wav2Vec2Reader,
     HubertModel: HubertReader,
     "Data2VecAudioModel": Wav2Vec2Reader,  # by name: fairseq registers it only when such a checkpoint is loaded

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..models.cpc import CPC
 from ..models.dinosr import DinoSR
+from ..models.predictive import Predictive
 from ..models.spin import Spin
 from ..models.trunk import Trunk
 from ..modules.frame_grid import FrameGrid
@@ -86,7 +87,6 @@ class FrameReader(ABC):
         outputs: name -> ``Output``; empty for a model that has only layers.
     """
 
-    layer_kind: ClassVar[str] = "Transformer layers"
     batch_first: ClassVar[bool] = False  # whether the layers' own outputs are (B, F, D) and not (F, B, D)
 
     def __init__(
@@ -128,6 +128,11 @@ class FrameReader(ABC):
         return fingerprint([self.model])
 
     # ---- what an adapter says --------------------------------------------------------------------------------------
+
+    @property
+    def layer_kind(self) -> str:
+        """What the report calls the layers, in the plural."""
+        return "Transformer layers"
 
     def find_layers(self) -> nn.Module | None:
         """The layers, lowest first; None for a model that has none."""
@@ -378,10 +383,13 @@ class SpinReader(TrunkReader):
 
 
 class CPCReader(FrameReader):
-    """CPC's recurrent layers, with or without clusters. The features of a frame do not depend on later frames."""
+    """The layers of CPC's context network, with or without clusters: features that do not depend on later frames."""
 
     model: CPC
-    layer_kind = "recurrent layers"
+
+    @property
+    def layer_kind(self) -> str:
+        return "convolutional layers" if self.model.cfg.context == "cnn" else "recurrent layers"
 
     def find_layers(self) -> nn.ModuleList:
         return self.model.context.layers
@@ -394,6 +402,32 @@ class CPCReader(FrameReader):
 
     def ignores_padding(self) -> bool:
         return self.model.cfg.encoder_norm != "instance"
+
+    def run(self, source: Tensor, padding_mask: Tensor | None, stop: int | None) -> Tensor:
+        return self.model.extract_features(source, padding_mask, layer=stop)["x"]
+
+
+class PredictiveReader(FrameReader):
+    """APC and MPC: GRU or Transformer layers over single log-Mel frames; nothing is masked.
+
+    With direction=both a layer's output is that of the forward model, then that of the backward model.
+    """
+
+    model: Predictive
+    batch_first = True
+
+    @property
+    def layer_kind(self) -> str:
+        return "recurrent layers" if self.model.cfg.encoder == "rnn" else "Transformer layers"
+
+    def find_grid(self) -> FrameGrid:
+        return self.model.grid
+
+    def find_width(self) -> int:
+        return self.model.width
+
+    def ignores_padding(self) -> bool:
+        return True
 
     def run(self, source: Tensor, padding_mask: Tensor | None, stop: int | None) -> Tensor:
         return self.model.extract_features(source, padding_mask, layer=stop)["x"]

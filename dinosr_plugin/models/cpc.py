@@ -3,14 +3,18 @@
 It follows CPC_audio (Riviere et al. 2020, arXiv 2002.02848). Convolutions turn the waveform into frames z_t, 100 per
 second; a recurrent network summarises frames 0 .. t in c_t; from c_t, K predictors predict z_{t+1} .. z_{t+K}, each of
 which must be distinguished from frames of other times. c_t are the features: they do not depend on the future.
+
+For comparisons with APC and MPC (Chung, Belinkov and Glass, ICASSP 2021, arXiv 2010.11481), frames z_t may also come
+from log-Mel frames, and c_t from causal convolutions.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from fairseq.dataclass import ChoiceEnum
 from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor, nn
@@ -20,13 +24,16 @@ from ..modules import frame_grid
 from ..modules.causal_transformer import CausalTransformerLayer
 from ..modules.channel_norm import ChannelNorm
 from ..modules.infonce import draw_negatives, infonce_logits
+from ..modules.log_mel import LogMel
 from ..modules.masking import row_generators
-from ..ranges import DROPOUT, FRAMES, LAYERS, WIDTH, check_ranges
+from ..ranges import DROPOUT, FRAMES, LAYERS, WIDTH, Range, check_ranges
 from .objective import DataNeeds, Objective, ObjectiveConfig, Output, require_same_fields
 
 logger = logging.getLogger(__name__)
 
 CONVOLUTIONS = [(10, 5, 3), (8, 4, 2), (4, 2, 1), (4, 2, 1), (4, 2, 1)]  # kernel, stride, zeros at either end
+FRAME_WISE = [(1, 1, 0)] * 2  # above log-Mel frames
+WAVEFORM, LOG_MEL = "waveform", "log_mel"
 NORMS = {
     "channel": ChannelNorm,
     # Running averages over about 100 batches. A batch has one speaker; with torch's momentum of 0.1, which means about
@@ -35,10 +42,11 @@ NORMS = {
     "instance": lambda channels: nn.InstanceNorm1d(channels, affine=True),
     "none": lambda channels: nn.Identity(),
 }
-RECURRENT = {"lstm": nn.LSTM, "gru": nn.GRU}
 PREDICTOR_HEADS = 8
 PREDICTOR_FEED_FORWARD = 8  # width of the feed-forward block, in units of the predictor's width
-SIZE_FIELDS = ("encoder_channels", "encoder_norm", "context", "context_layers", "context_dim")
+CONTEXTS = ("lstm", "gru", "cnn")
+CNN_KERNEL = 9  # frames; 3 layers see 25 frames, 250 ms, a little more than those of wav2vec (arXiv 1904.05862)
+SIZE_FIELDS = ("front_end", "encoder_channels", "encoder_norm", "context", "context_layers", "context_dim")
 """Settings that a model must share with the one that it starts from ..."""
 PREDICTOR_FIELDS = {
     "linear": ("predictor", "steps"),
@@ -50,20 +58,35 @@ PREDICTOR_FIELDS = {
 
 @dataclass
 class CPCConfig(ObjectiveConfig):
+    front_end: ChoiceEnum([WAVEFORM, LOG_MEL]) = field(
+        default=WAVEFORM,
+        metadata={
+            "help": "z_t from waveform: five convolutions; log_mel: two layers above each log-Mel frame by itself. "
+            "Log-Mel frames are normalised over the window, so that windows should be long: 80000 samples, 5 s; "
+            "features are those of the whole utterance"
+        },
+    )
+    n_mels: int = field(default=80, metadata={"range": Range(1, 1_000), "help": "Mel bins of front_end=log_mel"})
     encoder_channels: int = field(
-        default=256, metadata={"range": WIDTH, "help": "channels of the five convolutions: the width of z_t"}
+        default=256, metadata={"range": WIDTH, "help": "channels of the front end's layers: the width of z_t"}
     )
     encoder_norm: ChoiceEnum(list(NORMS)) = field(
         default="channel",
         metadata={
-            "help": "normalisation after every convolution: channel: each frame over its channels; batch: over the "
-            "batch, on each rank separately; instance: over time, which is not causal; none"
+            "help": "normalisation after every layer of the front end: channel: each frame over its channels; batch: "
+            "over the batch, on each rank separately; instance: over time, which is not causal; none"
         },
     )
-    context: ChoiceEnum(list(RECURRENT)) = field(default="lstm", metadata={"help": "kind of recurrent network"})
-    context_layers: int = field(default=2, metadata={"range": LAYERS, "help": "layers of the recurrent network"})
+    context: ChoiceEnum(list(CONTEXTS)) = field(
+        default="lstm",
+        metadata={
+            "help": "what summarises z_0 .. z_t in c_t: lstm, gru: a recurrent network; cnn: causal convolutions over "
+            f"{CNN_KERNEL} frames with residual connections"
+        },
+    )
+    context_layers: int = field(default=2, metadata={"range": LAYERS, "help": "layers of the context network"})
     context_dim: int = field(
-        default=256, metadata={"range": WIDTH, "help": "width of the recurrent network, and so of c_t"}
+        default=256, metadata={"range": WIDTH, "help": "width of the context network, and so of c_t"}
     )
     predictor: ChoiceEnum(["linear", "transformer", "none"]) = field(
         default="linear",
@@ -107,22 +130,29 @@ def check_config(cfg: CPCConfig):
 class ConvEncoder(nn.Module):
     """Waveform (B, T) -> frames z (B, F, C), F = floor((T + 1) / 160): five times convolution, normalisation, ReLU."""
 
-    def __init__(self, channels: int, norm: str):
+    def __init__(
+        self, channels: int, norm: str, before: int = 1, shapes: Sequence[tuple[int, int, int]] = CONVOLUTIONS
+    ):
         super().__init__()
-        widths = [1] + [channels] * len(CONVOLUTIONS)
+        widths = [before] + [channels] * len(shapes)
+        self.shapes = shapes
         self.convolutions = nn.ModuleList(
             nn.Conv1d(before, after, kernel, stride, padding)
-            for before, after, (kernel, stride, padding) in zip(widths, widths[1:], CONVOLUTIONS)
+            for before, after, (kernel, stride, padding) in zip(widths, widths[1:], shapes)
         )
-        self.norms = nn.ModuleList(NORMS[norm](channels) for _ in CONVOLUTIONS)
+        self.norms = nn.ModuleList(NORMS[norm](channels) for _ in shapes)
 
     def forward(self, source: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """``sizes`` (B,) int64: samples of each row, with zeros after them.
+        """``sizes`` (B,) int64: samples of each row, with zeros after them."""
+        return self.convolve(source.unsqueeze(1), sizes)
+
+    def convolve(self, x: Tensor, sizes: Tensor | None) -> Tensor:
+        """x (B, channels of the input, T) with valid lengths ``sizes`` (B,) -> (B, F, C).
 
         Past the end of an utterance every layer is zero, just as the convolutions pad an utterance by itself.
         """
-        x = source.unsqueeze(1).to(next(self.convolutions.parameters()).dtype)
-        for convolution, norm, shape in zip(self.convolutions, self.norms, CONVOLUTIONS):
+        x = x.to(next(self.convolutions.parameters()).dtype)
+        for convolution, norm, shape in zip(self.convolutions, self.norms, self.shapes):
             x = torch.relu(norm(convolution(x)))  # (B, C, F of this layer)
             if sizes is not None:
                 sizes = lengths_after(sizes, *shape)
@@ -130,23 +160,66 @@ class ConvEncoder(nn.Module):
         return x.transpose(1, 2)  # (B, F, C)
 
 
+class MelEncoder(ConvEncoder):
+    """Waveform (B, T) -> log-Mel frames -> frames z (B, F, C), F = 1 + (T - 400) // 160.
+
+    Twice a linear layer, normalisation and ReLU, on each frame by itself. Each Mel bin has mean 0 and variance 1 over
+    the row: a window in training, an utterance otherwise. So z_t depends, through these two numbers, on all samples.
+    """
+
+    # waveforms stay float32 in any precision of the model: compat.training.keep_waveforms_float32
+    takes_float32 = True
+
+    def __init__(self, n_mels: int, channels: int, norm: str):
+        super().__init__(channels, norm, n_mels, FRAME_WISE)
+        self.log_mel = LogMel(n_mels, stacked=1)
+
+    def forward(self, source: Tensor, sizes: Tensor | None = None) -> Tensor:
+        B, T = source.shape
+        counts = frame_grid.MEL.counts(source.new_full((B,), T, dtype=torch.long) if sizes is None else sizes)
+        padding = torch.arange(frame_grid.MEL.count(T), device=source.device) >= counts.unsqueeze(1)  # (B, F)
+        return self.convolve(self.log_mel(source, padding), None)  # a valid frame does not see padded ones
+
+
 def lengths_after(lengths: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
     """Numbers of frames (B,) int64 after a convolution with ``padding`` zeros at either end."""
     return (torch.div(lengths + 2 * padding - kernel, stride, rounding_mode="floor") + 1).clamp(min=0)
 
 
+class CausalConvolution(nn.Module):
+    """x (F, B, C) -> (x + ReLU(convolution of LayerNorm(x)) (F, B, D), None), as torch's recurrent layers.
+
+    Frame t sees frames t - 8 .. t, with zeros before the first. LayerNorm normalises each frame over its channels;
+    wav2vec's GroupNorm would do it over time, later frames included. Where C is not D, a matrix maps x in the sum.
+    """
+
+    def __init__(self, before: int, width: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(before)
+        self.convolution = nn.Conv1d(before, width, CNN_KERNEL)
+        self.residual = nn.Identity() if before == width else nn.Linear(before, width, bias=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        past = F.pad(self.norm(x).permute(1, 2, 0), (CNN_KERNEL - 1, 0))  # (B, C, F + 8)
+        return self.residual(x) + torch.relu(self.convolution(past)).permute(2, 0, 1), None  # (F, B, D)
+
+
+CONTEXT_LAYERS: dict[str, Callable[[int, int], nn.Module]] = dict(zip(CONTEXTS, (nn.LSTM, nn.GRU, CausalConvolution)))
+
+
 class Context(nn.Module):
-    """Recurrent layers, each a separate module so that its output can be read; every row starts with a zero state."""
+    """Recurrent or convolutional layers, each a module whose output can be read; every row starts with a zero state."""
 
     def __init__(self, kind: str, layers: int, before: int, width: int):
         super().__init__()
-        self.layers = nn.ModuleList(RECURRENT[kind](before if i == 0 else width, width) for i in range(layers))
+        make = CONTEXT_LAYERS[kind]
+        self.layers = nn.ModuleList(make(before if i == 0 else width, width) for i in range(layers))
 
     def forward(self, x: Tensor, layer: int | None = None):
         """x (B, F, C) -> c (B, F, D), and for each layer (output (F, B, D), None, None) as in the trunk."""
         x, layer_results = x.transpose(0, 1), []  # (F, B, C)
-        for recurrent in self.layers[: None if layer is None else layer + 1]:
-            x, _ = recurrent(x)
+        for one in self.layers[: None if layer is None else layer + 1]:
+            x, _ = one(x)
             layer_results.append((x, None, None))
         return x.transpose(0, 1), layer_results
 
@@ -192,18 +265,22 @@ class CPC(Objective):
     """Encoder, context network and predictors.
 
     Attributes:
-        grid: number and place of the frames. Frame t is centred on samples 160 t .. 160 t + 158; it depends on samples
-            160 t - 153 .. 160 t + 311.
+        grid: number and place of the frames. With front_end=waveform frame t is centred on samples 160 t ..
+            160 t + 158; it depends on samples 160 t - 153 .. 160 t + 311. With log_mel it is computed from samples
+            160 t .. 160 t + 399 (see ``MelEncoder``).
     """
 
     needs = DataNeeds(windows=True)
-    grid = frame_grid.CPC
 
     def __init__(self, cfg: CPCConfig):
         super().__init__()
         check_config(cfg)
         self.cfg = cfg
-        self.encoder = ConvEncoder(cfg.encoder_channels, cfg.encoder_norm)
+        self.encoder: ConvEncoder
+        if cfg.front_end == LOG_MEL:
+            self.encoder, self.grid = MelEncoder(cfg.n_mels, cfg.encoder_channels, cfg.encoder_norm), frame_grid.MEL
+        else:
+            self.encoder, self.grid = ConvEncoder(cfg.encoder_channels, cfg.encoder_norm), frame_grid.CPC
         self.context = Context(cfg.context, cfg.context_layers, cfg.encoder_channels, cfg.context_dim)
         self.predictors = PREDICTORS[cfg.predictor](cfg)
 
@@ -220,7 +297,7 @@ class CPC(Objective):
                 f"model.start_from={file}: contains {type(source).__name__}, which is not a CPC model; "
                 "give a checkpoint of model=cpc or of CPC_audio"
             )
-        names = SIZE_FIELDS + PREDICTOR_FIELDS[str(source.cfg.predictor)]
+        names = fields_of(source)
         theirs, ours = ({name: getattr(model.cfg, name) for name in names} for model in (source, self))
         require_same_fields(file, theirs, ours)
         if source.predictors is None:
@@ -233,13 +310,12 @@ class CPC(Objective):
         self.load_state_dict({**state, **shared})
 
     def structure(self) -> dict[str, Any]:
-        names = SIZE_FIELDS + PREDICTOR_FIELDS[str(self.cfg.predictor)]
-        return {name: getattr(self.cfg, name) for name in names}
+        return {name: getattr(self.cfg, name) for name in fields_of(self)}
 
     # ---- the contrast --------------------------------------------------------------------------------------------
 
     def frame_counts(self, samples: Tensor) -> Tensor:
-        """Number of frames of utterances of so many samples: floor((n + 1) / 160); int64 in and out."""
+        """Number of frames of utterances of so many samples; int64 in and out."""
         return self.grid.counts(samples)
 
     def count_anchors(self, samples: int) -> int:
@@ -323,7 +399,7 @@ class CPC(Objective):
             source: (B, T) float waveform at 16 kHz, not normalised.
             padding_mask: (B, T) bool, true past the end of an utterance, or None.
             mask: ignored; nothing is masked.
-            layer: stop after this recurrent layer, from 0; None runs all.
+            layer: stop after this layer of the context network, from 0; None runs all.
 
         Returns:
             ``x`` (B, F, D), c_t of that layer; ``features`` (B, F, C), z_t; ``padding_mask`` (B, F) bool, or None if
@@ -337,3 +413,9 @@ class CPC(Objective):
             padding = torch.arange(z.size(1), device=z.device) >= self.frame_counts(sizes).unsqueeze(1)
             padding = padding if bool(padding.any()) else None
         return {"x": x, "features": z, "padding_mask": padding, "layer_results": layer_results}
+
+
+def fields_of(model: CPC) -> tuple[str, ...]:
+    """The settings that determine the parameters of a model and what is computed from them."""
+    mels = ("n_mels",) if model.cfg.front_end == LOG_MEL else ()
+    return SIZE_FIELDS + mels + PREDICTOR_FIELDS[str(model.cfg.predictor)]

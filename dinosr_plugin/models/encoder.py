@@ -201,7 +201,13 @@ def positional_kernel(cfg: TrunkConfig) -> int:
 
 
 class TransformerLayer(TransformerSentenceEncoderLayer):
-    """fairseq's layer with its parameters, their names and their initial values, for tensors (B, F, D)."""
+    """fairseq's layer with its parameters, their names and their initial values, for tensors (B, F, D).
+
+    Attributes:
+        causal: a frame attends to itself and to earlier frames only.
+    """
+
+    causal = False
 
     def forward(self, x: Tensor, padding_mask: Tensor | None):
         """x (B, F, D), padding_mask (B, F) bool or None -> output, and the feed-forward output before the residual sum.
@@ -221,7 +227,8 @@ class TransformerLayer(TransformerSentenceEncoderLayer):
         projections = (self.self_attn.q_proj, self.self_attn.k_proj, self.self_attn.v_proj)
         # (B, F, D) -> (B, H, F, D / H)
         q, k, v = (project(x).unflatten(2, (self.self_attn.num_heads, -1)).transpose(1, 2) for project in projections)
-        attended = attention(q, k, v, padding_mask, self.self_attn.dropout_module.p if self.training else 0.0)
+        dropped = self.self_attn.dropout_module.p if self.training else 0.0
+        attended = attention(q, k, v, padding_mask, dropped, self.causal)
         return self.self_attn.out_proj(attended.transpose(1, 2).flatten(2))  # (B, H, F, D / H) -> (B, F, D)
 
     def feed_forward(self, x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from ..modules.conv_spec import parse_conv_layers
 from ..modules.ema import tensors_of
 from ..modules.fast.extractor import ConvExtractor
 from ..modules.frame_grid import TRUNK, FrameGrid
+from ..modules.frame_padding import frame_padding, frame_sizes
 from ..modules.log_mel import LogMel
 from ..modules.masking import row_generators, span_mask
 from .encoder import Encoder, TrunkConfig, check_trunk_config, positional_kernel
@@ -163,17 +164,14 @@ class Trunk(Objective):
 
     def frame_padding(self, source: Tensor, padding_mask: Tensor | None) -> Tensor:
         """padding_mask (B, T) over samples, or None -> (B, F) bool over frames."""
-        B, T = source.shape
-        n_samples = source.new_full((B,), T, dtype=torch.long) if padding_mask is None else (~padding_mask).sum(1)
-        return torch.arange(self.n_frames(source), device=source.device) >= self.frame_counts(n_samples).unsqueeze(1)
+        return frame_padding(self.grid, source, padding_mask)
 
     def frame_sizes(self, source: Tensor, padding_mask: Tensor | None) -> Tensor:
         """Number of frames of each utterance, (B,) int64 on the CPU.
 
         A GPU is waited for only if there is a padding_mask.
         """
-        n_samples = torch.full((len(source),), source.size(1)) if padding_mask is None else (~padding_mask).sum(1).cpu()
-        return self.frame_counts(n_samples)
+        return frame_sizes(self.grid, source, padding_mask)
 
     def extract_frames(self, source: Tensor, padding: Tensor) -> Tensor:
         """Waveform (B, T), padding (B, F) bool -> frames of the front end (B, F, C)."""

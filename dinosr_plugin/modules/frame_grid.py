@@ -50,3 +50,5 @@ TRUNK = FrameGrid(field=400, hop=320)
 """wav2vec 2.0's convolutions, and every model with the same frames: 50 Hz, centre of frame 0 at 12.5 ms."""
 CPC = FrameGrid(field=159, hop=160)
 """CPC's padded convolutions: 100 Hz, centre of frame 0 at 4.97 ms, the middle of samples 0 to 158."""
+MEL = FrameGrid(field=400, hop=160)
+"""Single log-Mel frames: 25 ms every 10 ms, 100 Hz, centre of frame 0 at 12.5 ms."""

@@ -1,6 +1,7 @@
-"""The cheap front end: log-Mel frames from the waveform, as many as the convolutional extractor computes.
+"""The cheap front end: log-Mel frames from the waveform.
 
-Stacked Mel frames as input of masked prediction: BEST-RQ (Chiu et al. 2022), NEST (Huang et al. 2024).
+Stacked Mel frames as input of masked prediction: BEST-RQ (Chiu et al. 2022), NEST (Huang et al. 2024). Single frames as
+input and target of autoregressive prediction: APC (Chung et al. 2019, arXiv 1904.03240).
 """
 
 import math
@@ -30,19 +31,22 @@ def mel_filters(n_mels: int, sample_rate: int = 16000, low: float = 20.0) -> Ten
 
 
 class LogMel(nn.Module):
-    """Log-Mel energies; two frames of 10 ms are stacked into one of 20 ms.
+    """Log-Mel energies of 25 ms every 10 ms; ``stacked`` neighbours become one frame.
 
-    Each bin has mean 0 and variance 1 over an utterance. Frame i covers samples [320 i, 320 i + 560); there are
-    ``1 + (samples - 400) // 320`` frames, as many as the convolutional extractor computes, and they have the places of
-    its frames (``frame_grid.TRUNK``). It has no parameters and is computed in float32 in any precision of the model.
+    Each bin has mean 0 and variance 1 over an utterance. It has no parameters and is computed in float32 in any
+    precision of the model.
+
+    With 2 stacked, frame i covers samples [320 i, 320 i + 560); there are ``1 + (samples - 400) // 320`` frames, as
+    many as the convolutional extractor computes, and they have the places of its frames (``frame_grid.TRUNK``). With 1,
+    frame i covers samples [160 i, 160 i + 400) (``frame_grid.MEL``).
     """
 
     window: Tensor
     filters: Tensor
 
-    def __init__(self, n_mels: int = 80):
+    def __init__(self, n_mels: int = 80, stacked: int = 2):
         super().__init__()
-        self.dim = 2 * n_mels
+        self.stacked, self.dim = stacked, stacked * n_mels
         self.register_buffer("window", torch.hann_window(WINDOW, periodic=False).pow(0.85), persistent=False)
         self.register_buffer("filters", mel_filters(n_mels), persistent=False)
 
@@ -55,16 +59,19 @@ class LogMel(nn.Module):
 
         Padded frames are 0 and are excluded from the statistics.
         """
-        source = F.pad(source.float(), (0, HOP))  # the second half of the last 20 ms frame may exceed the end
-        frames = source.unfold(1, WINDOW, HOP)  # (B, 2 F or 2 F + 1, WINDOW)
-        frames = frames - frames.mean(-1, keepdim=True)
-        spectrum = torch.fft.rfft(frames * self.window, N_FFT).abs().pow(2)
-        with torch.autocast(source.device.type, enabled=False):
-            mel = (spectrum @ self.filters).clamp(min=1e-5).log()
-        B, n_frames = padding.shape
-        x = mel[:, : 2 * n_frames].reshape(B, n_frames, self.dim)  # neighbours are stacked
+        x = self.energies(source, padding.size(1))
         valid = (~padding).unsqueeze(-1)
         n = valid.sum(1, keepdim=True).clamp(min=1)
         mean = (x * valid).sum(1, keepdim=True) / n
         variance = ((x - mean).pow(2) * valid).sum(1, keepdim=True) / n
         return ((x - mean) * torch.rsqrt(variance + 1e-5) * valid).transpose(1, 2)  # (B, dim, F)
+
+    def energies(self, source: Tensor, n_frames: int) -> Tensor:
+        """source (B, T) float -> (B, n_frames, dim) float32, not normalised."""
+        source = F.pad(source.float(), (0, (self.stacked - 1) * HOP))  # the rest of the last frame may exceed the end
+        frames = source.unfold(1, WINDOW, HOP)  # (B, stacked * F or more, WINDOW)
+        frames = frames - frames.mean(-1, keepdim=True)
+        spectrum = torch.fft.rfft(frames * self.window, N_FFT).abs().pow(2)
+        with torch.autocast(source.device.type, enabled=False):
+            mel = (spectrum @ self.filters).clamp(min=1e-5).log()
+        return mel[:, : self.stacked * n_frames].reshape(len(source), n_frames, self.dim)  # neighbours are stacked

@@ -11,11 +11,13 @@ from dinosr_plugin.checkpoints.readers import HEAD, TEACHER, FrameReader, Frames
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.models.cpc import CPC, CPCConfig
 from dinosr_plugin.models.hubert import Hubert, HubertConfig
+from dinosr_plugin.models.predictive import APC, MPC, APCConfig, MPCConfig, Predictive
 from dinosr_plugin.modules.frame_grid import CPC as CPC_GRID
-from dinosr_plugin.modules.frame_grid import TRUNK, FrameGrid
+from dinosr_plugin.modules.frame_grid import MEL, TRUNK, FrameGrid
 from support import paths
 from support.fairseq_models import MODELS, fairseq_checkpoint
 
+ENCODERS = ("rnn", "transformer")
 GOLDEN = paths.GOLDEN / "official_format_tiny.pt"  # 4 layers of 32, 2 codebooks of 8
 SMALL = dict(encoder_layers=2, encoder_embed_dim=16, encoder_ffn_embed_dim=32, encoder_attention_heads=2, conv_pos=4)
 
@@ -33,17 +35,29 @@ def test_number_of_frames_equals_that_of_the_models(samples):
     """The formula of the frame grid equals the layer-by-layer computation of the models."""
     hubert, cpc = Hubert(HubertConfig(num_classes=[2], **SMALL)), CPC(CPCConfig(encoder_channels=8, context_dim=8))
     assert reader_of(hubert).grid == TRUNK and TRUNK.count(samples) == int(hubert.frame_counts(torch.tensor(samples)))
+    apc, n_samples = APC(APCConfig(width=8)), max(samples, 400)
+    n_frames = apc.extract_features(torch.zeros(1, n_samples))["x"].size(1)
+    assert (
+        reader_of(apc).grid == MEL and MEL.count(n_samples) == n_frames and (samples >= 400 or not MEL.count(samples))
+    )
+    mel = CPC(CPCConfig(encoder_channels=8, context_dim=8, front_end="log_mel", context="cnn"))
+    assert (reader_of(cpc).layer_kind, reader_of(mel).layer_kind) == ("recurrent layers", "convolutional layers")
+    assert reader_of(mel).grid == MEL and n_frames == mel.extract_features(torch.zeros(1, n_samples))["x"].size(1)
     assert reader_of(cpc).grid == CPC_GRID and CPC_GRID.count(samples) == int(cpc.frame_counts(torch.tensor(samples)))
 
 
 def centre_of_influence(reader: FrameReader, frame: int, samples: int) -> float:
-    """Centre, in seconds, of the samples that influence a frame of the front end."""
+    """Centre, in seconds, of the samples that influence a frame of the front end.
+
+    Of log-Mel frames before they are normalised, which makes every sample of the utterance influence them.
+    """
     wave, inside = torch.randn(samples, generator=torch.Generator().manual_seed(1)), []
-    features = (
-        (lambda x: reader.model.encoder(x[None])[0, frame])
-        if isinstance(reader.model, CPC)
-        else (lambda x: reader.model.feature_extractor(x[None])[0, frame])
-    )
+    if isinstance(reader.model, Predictive):
+        features = lambda x: reader.model.log_mel.energies(x[None], reader.frames(samples))[0, frame]
+    elif isinstance(reader.model, CPC):
+        features = lambda x: reader.model.encoder(x[None])[0, frame]
+    else:
+        features = lambda x: reader.model.feature_extractor(x[None])[0, frame]
     before = features(wave)
     for sample in range(samples):
         changed = wave.clone()
@@ -61,11 +75,14 @@ def test_centres_of_frames_are_correct():
         HubertConfig(num_classes=[2], conv_feature_layers="[(8,10,5)] + [(8,3,2)] * 4 + [(8,2,2)] * 2", **SMALL)
     )
     cpc = CPC(CPCConfig(encoder_channels=8, context_dim=8, encoder_norm="none"))
-    for reader, frame in ((reader_of(hubert.eval()), 1), (reader_of(cpc.eval()), 3)):
+    apc = APC(APCConfig(width=8))
+    for model, frame, error in ((hubert, 1, 1e-5), (cpc, 3, 1e-5), (apc, 2, 1 / 16000)):
+        reader = reader_of(model.eval())
         centre = centre_of_influence(reader, frame, 1000)
-        assert centre == pytest.approx(reader.first_centre + frame / reader.rate, abs=1e-5)
+        assert centre == pytest.approx(reader.first_centre + frame / reader.rate, abs=error)
     assert (reader_of(hubert).rate, reader_of(hubert).first_centre) == (50, 0.0125)
     assert (reader_of(cpc).rate, reader_of(cpc).first_centre) == (100, 159 / 32000)
+    assert (reader_of(apc).rate, reader_of(apc).first_centre) == (100, 0.0125)
 
 
 def test_grid_of_other_convolutions():
@@ -88,6 +105,31 @@ def test_one_pass_equals_separate_passes(weights):
             torch.testing.assert_close(frames.layers[place], alone.layers[0], rtol=0, atol=1e-4)
         for name, codes in (("teacher", reader.model.codes), ("head", reader.model.predicted_codes)):
             assert frames.codes[name].shape == (2, n) and torch.equal(frames.codes[name], codes(sound[None])[:, 0])
+
+
+PREDICTIVE = [
+    *(APCConfig(encoder=encoder, direction=direction) for encoder in ENCODERS for direction in ("forward", "both")),
+    *(MPCConfig(encoder=encoder) for encoder in ENCODERS),
+]
+
+
+@pytest.mark.parametrize("cfg", PREDICTIVE, ids=lambda cfg: f"{type(cfg).__name__}-{cfg.encoder}")
+def test_layers_of_predictive_models(cfg):
+    """Of a padded batch as of single utterances, all in one pass; the layers of two directions are side by side."""
+    cfg.width, cfg.heads, cfg.feed_forward = 8, 2, 16
+    torch.manual_seed(0)
+    model = (APC if isinstance(cfg, APCConfig) else MPC)(cfg).eval()
+    reader, sounds = reader_of(model), waves(9000, 4000, 400)
+    width = 16 if getattr(cfg, "direction", "") == "both" else 8
+    assert (reader.n_layers, reader.width, reader.pads, reader.code_sets) == (3, width, True, {})
+    assert reader.layer_kind == ("recurrent layers" if cfg.encoder == "rnn" else "Transformer layers")
+    for sound, frames in zip(sounds, reader.read(sounds, [0, 1, 2, "last"]), strict=True):
+        n = reader.frames(len(sound))
+        assert [x.shape for x in frames.layers] == [(n, width)] * 4
+        assert torch.equal(frames.layers[2], frames.layers[3])
+        for layer in range(3):
+            alone = model.extract_features(sound[None], layer=layer)["x"][0]
+            torch.testing.assert_close(frames.layers[layer], alone, rtol=0, atol=1e-4)
 
 
 def test_the_front_end_runs_once(monkeypatch):

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.models.cpc import CPC, CPCConfig
 from dinosr_plugin.modules.infonce import draw_negatives
+from dinosr_plugin.modules.log_mel import LogMel
 from dinosr_plugin.modules.masking import row_generators
 
 SMALL = dict(encoder_channels=16, context_dim=16, steps=4, n_negatives=8)
@@ -133,7 +134,8 @@ def test_right_predictions_have_no_loss():
 
 
 def test_gradients_reach_everything():
-    for changes in ({}, {"predictor": "transformer", "context": "gru", "predictor_positions": 16}):
+    transformer = {"predictor": "transformer", "context": "gru", "predictor_positions": 16}
+    for changes in ({}, transformer, {"front_end": "log_mel", "context": "cnn", "encoder_channels": 12}):
         model = cpc(**changes).train()
         model(torch.randn(2, 3200)).losses["cpc"].backward()
         assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
@@ -153,7 +155,7 @@ def test_negatives_depend_on_seed_and_window():
 # ---- features ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("context", ["lstm", "gru"])
+@pytest.mark.parametrize("context", ["lstm", "gru", "cnn"])
 @torch.no_grad()
 def test_causality_to_the_sample(context):
     """Frame t sees samples up to 160 t + 311, and no more of the past than 160 t - 153 in the encoder."""
@@ -212,6 +214,91 @@ def test_layers():
         for name, value in layer.state_dict().items():
             getattr(stacked, name.replace("_l0", f"_l{i}")).copy_(value)
     assert_close(whole["x"], stacked(whole["features"])[0])
+
+
+# ---- log-Mel frames, convolutions over z -----------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_convolutions_sum_over_nine_frames():
+    """By a plain loop: a residual connection around ReLU of a weighted sum of frames t - 8 .. t, normalised."""
+    model = cpc(context="cnn", context_layers=2, encoder_channels=12)
+    z = torch.randn(1, 30, 12)
+    x = z[0]
+    for layer in model.context.layers:
+        normalised = torch.nn.functional.layer_norm(x, (x.size(1),), layer.norm.weight, layer.norm.bias)
+        weight, rows = layer.convolution.weight, []  # (D, C, 9)
+        for t in range(30):
+            total = layer.convolution.bias.clone()
+            for back in range(min(9, t + 1)):
+                total += weight[:, :, 8 - back] @ normalised[t - back]
+            rows.append(layer.residual(x[t]) + total.relu())
+        x = torch.stack(rows)
+    assert isinstance(model.context.layers[1].residual, torch.nn.Identity)
+    assert_close(model.context(z)[0][0], x)
+
+
+@pytest.mark.parametrize("context", ["gru", "cnn"])
+@torch.no_grad()
+def test_causality_above_log_mel_frames(context):
+    """z_t is a function of Mel frame t alone, c_t of z_0 .. z_t; the frames are normalised over the whole row."""
+    model, frames, t = cpc(front_end="log_mel", n_mels=10, context=context), torch.randn(1, 10, 40), 20
+    z = model.encoder.convolve(frames, None)
+    later = frames.clone()
+    later[:, :, t + 1 :] += 1
+    changed = model.encoder.convolve(later, None)
+    assert torch.equal(z[:, : t + 1], changed[:, : t + 1]) and not torch.equal(z[:, t + 1], changed[:, t + 1])
+    before, after = model.context(z)[0], model.context(changed)[0]
+    assert torch.equal(before[:, : t + 1], after[:, : t + 1]) and not torch.equal(before[:, t + 1], after[:, t + 1])
+    source = torch.randn(1, 8000)
+    expected = LogMel(10, stacked=1)(source, torch.zeros(1, 48, dtype=torch.bool))
+    assert torch.equal(model.extract_features(source)["features"], model.encoder.convolve(expected, None))
+
+
+@pytest.mark.parametrize("context", ["lstm", "gru", "cnn"])
+@torch.no_grad()
+def test_log_mel_features_depend_on_no_padding_and_no_batch_mate(batch, context):
+    model, sizes = cpc(front_end="log_mel", context=context), (9000, 5210, 12345, 2000)
+    source, padding_mask = batch(*sizes)
+    together = model.extract_features(source, padding_mask)
+    for row, size in enumerate(sizes):
+        alone, n = model.extract_features(source[row : row + 1, :size]), 1 + (size - 400) // 160
+        assert alone["padding_mask"] is None and int((~together["padding_mask"]).sum(1)[row]) == n == alone["x"].size(1)
+        for name in ("x", "features"):
+            assert_close(together[name][row, :n], alone[name][0], rtol=0, atol=1e-4)
+
+
+def test_windows_of_log_mel_frames():
+    """5 s have 498 frames."""
+    model = cpc(front_end="log_mel")
+    assert model.count_anchors(80000) == 498 - 4
+    output = model(torch.randn(2, 8000))
+    assert output.sample_size == 2 * (48 - 4)
+    with pytest.raises(UserError, match="task.window_samples=1039: 4 frames"):
+        model.count_anchors(1039)
+
+
+def test_log_mel_frames_stay_float32(batch):
+    """... in a model of another precision."""
+    model, (source, _) = cpc(front_end="log_mel"), batch(8000)
+    expected = model.extract_features(source)["x"]
+    assert any(getattr(module, "takes_float32", False) for module in model.modules())
+    half = model.to(torch.bfloat16).extract_features(source)["x"]
+    assert half.dtype == torch.bfloat16
+    assert_close(half.float(), expected, rtol=0, atol=0.05)
+
+
+def test_structure_and_start_depend_on_the_front_end():
+    assert "n_mels" not in cpc().structure() and cpc(front_end="log_mel").structure()["n_mels"] == 80
+    source, model = cpc(1, front_end="log_mel", context="cnn"), cpc(front_end="log_mel", context="cnn")
+    model.start_from(source, "x.pt")
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), source.parameters()))
+    with pytest.raises(UserError, match="was trained with model.front_end=log_mel, not waveform"):
+        cpc(context="cnn").start_from(source, "x.pt")
+    with pytest.raises(UserError, match="was trained with model.n_mels=80, not 40"):
+        cpc(front_end="log_mel", n_mels=40, context="cnn").start_from(source, "x.pt")
+    with pytest.raises(UserError, match="was trained with model.context=cnn, not gru"):
+        cpc(front_end="log_mel", context="gru").start_from(source, "x.pt")
 
 
 # ---- what cannot work ----------------------------------------------------------------------------------------------

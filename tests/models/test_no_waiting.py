@@ -21,6 +21,7 @@ from dinosr_plugin.models.dino_speaker import DinoSpeaker, DinoSpeakerConfig
 from dinosr_plugin.models.dinosr import DinoSR
 from dinosr_plugin.models.encoder import TrunkConfig
 from dinosr_plugin.models.hubert import Hubert, HubertConfig
+from dinosr_plugin.models.predictive import APC, MPC, APCConfig, MPCConfig
 from dinosr_plugin.models.ssrl_speaker import SsrlSpeaker, SsrlSpeakerConfig
 from dinosr_plugin.runs import ending
 from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig, DinoSRPretrainingTask
@@ -102,8 +103,17 @@ def test_hubert_asks_for_no_value(tiny_config, corpus, changes):
     train(Hubert(HubertConfig(**trunk, num_classes=[3], **changes)), corpus, labels="km")
 
 
-def test_cpc_asks_for_no_value(corpus):
-    train(CPC(CPCConfig(**CPC_SIZES)), corpus, window_samples=4000)
+@pytest.mark.parametrize("changes", [{}, {"front_end": "log_mel", "context": "cnn"}])
+def test_cpc_asks_for_no_value(corpus, changes):
+    train(CPC(CPCConfig(**CPC_SIZES, **changes)), corpus, window_samples=4000)
+
+
+@pytest.mark.parametrize("encoder", ["rnn", "transformer"])
+def test_apc_and_mpc_ask_for_no_value(corpus, encoder):
+    """On short crops, because a GRU on the meta device is a loop over frames."""
+    sizes = {"encoder": encoder, "layers": 2, "width": 8, "heads": 2, "feed_forward": 16}
+    for model in (APC(APCConfig(**sizes, direction="both")), MPC(MPCConfig(**sizes))):
+        train(model, corpus, max_sample_size=2000)
 
 
 def test_deep_clustering_asks_for_no_value(corpus):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dinosr_plugin.modules.frame_grid import CPC, TRUNK, FrameGrid
+from dinosr_plugin.modules.frame_grid import CPC, MEL, TRUNK, FrameGrid
 
 WAV2VEC2 = [(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512, 2, 2)] * 2
 
@@ -27,3 +27,4 @@ def test_rates_and_centres():
     assert FrameGrid.of_convolutions(WAV2VEC2) == TRUNK
     assert (TRUNK.rate, TRUNK.first_centre) == (50, 0.0125)
     assert (CPC.rate, CPC.first_centre) == (100, 159 / 2 / 16_000)
+    assert (MEL.rate, MEL.first_centre) == (100, 0.0125)

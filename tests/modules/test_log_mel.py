@@ -6,6 +6,7 @@ import torch
 from fairseq.models.wav2vec.wav2vec2 import ConvFeatureExtractionModel
 from torch.testing import assert_close
 
+from dinosr_plugin.modules.frame_grid import MEL
 from dinosr_plugin.modules.log_mel import LogMel, mel_filters
 
 
@@ -54,8 +55,8 @@ def test_mean_0_and_variance_1_in_each_bin():
     assert (x.var(1, unbiased=False) - 1).abs().max() < 1e-3
 
 
-def kaldi(wave: torch.Tensor) -> torch.Tensor:
-    """(dim, F) from kaldi_native_fbank, stacked in pairs and normalised."""
+def kaldi(wave: torch.Tensor, stacked: int = 2) -> torch.Tensor:
+    """(dim, F) from kaldi_native_fbank, stacked in pairs or single, and normalised."""
     options = knf.FbankOptions()
     options.frame_opts.samp_freq = 16000
     options.frame_opts.dither = 0.0
@@ -66,7 +67,7 @@ def kaldi(wave: torch.Tensor) -> torch.Tensor:
     fbank.accept_waveform(16000, wave.tolist())
     fbank.input_finished()
     frames = torch.stack([torch.from_numpy(fbank.get_frame(i).copy()) for i in range(fbank.num_frames_ready)])
-    x = frames[: len(frames) // 2 * 2].view(-1, 160).T
+    x = frames[: len(frames) // stacked * stacked].view(-1, stacked * 80).T
     return (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True, unbiased=False)
 
 
@@ -77,6 +78,32 @@ def test_agrees_with_kaldi():
         ours = features(wave)[0, :, : theirs.size(1)]
         assert torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1] > 0.99
         assert (ours - theirs).abs().mean() < 0.05
+
+
+def test_single_frames_agree_with_kaldi():
+    """... in number, place and value; stacked, they are the frames of 20 ms."""
+    wave = speechlike(2.0)
+    theirs = kaldi(wave, stacked=1)
+    assert theirs.shape == (80, MEL.count(len(wave)))
+    ours = LogMel(stacked=1)(wave[None], torch.zeros(1, theirs.size(1), dtype=torch.bool))[0]
+    assert (ours - theirs).abs().mean() < 0.05 and LogMel(stacked=1).dim == 80
+    stacked = LogMel()(wave[None], torch.zeros(1, 99, dtype=torch.bool))[0].unflatten(0, (2, 80))  # (2, 80, F)
+    first, second = ours[:, :198].unflatten(1, (99, 2)).unbind(-1)  # (80, F) each
+    for single, pair in ((first, stacked[0]), (second, stacked[1])):
+        assert_close(
+            torch.corrcoef(torch.stack([single.flatten(), pair.flatten()]))[0, 1], torch.tensor(1.0), atol=1e-3, rtol=0
+        )
+
+
+@pytest.mark.parametrize("samples", [400, 559, 560, 16000, 16079])
+def test_single_frames_do_not_depend_on_padding(samples):
+    wave = speechlike(1.1)
+    source = torch.stack([wave, torch.nn.functional.pad(wave[:samples], (0, len(wave) - samples))])
+    sizes = torch.tensor([[MEL.count(len(wave))], [MEL.count(samples)]])
+    together = LogMel(stacked=1)(source, torch.arange(int(sizes.max())) >= sizes)
+    alone = LogMel(stacked=1)(wave[None, :samples], torch.zeros(1, int(sizes[1]), dtype=torch.bool))
+    assert_close(together[1:, :, : alone.size(2)], alone, rtol=0, atol=1e-4)
+    assert (together[1, :, alone.size(2) :] == 0).all()
 
 
 def test_a_tone_is_in_its_bin():

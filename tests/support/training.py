@@ -39,6 +39,7 @@ SMALL_SPIN = [
 ]
 SMALL_SPEAKER = ["channels=[8,8,8,16]", "kernels=[5,3,3,1]", "dilations=[1,2,3,1]", "res2net_scale=4", "se_width=4"]
 SMALL_SPEAKER += ["attention_width=4", "embedding_dim=8"]
+SMALL_PREDICTIVE = ["n_mels=10", "layers=2", "width=16", "heads=2", "feed_forward=32", "conv_pos=4"]
 SMALL_CPC = ["encoder_channels=16", "encoder_norm=channel", "context_dim=16", "steps=4", "n_negatives=8"]
 
 
@@ -76,6 +77,9 @@ def settings(data: Path, save_dir: Path, *overrides: str, config: str = "dinosr_
             *(f"model.{setting}" for setting in SMALL_CPC),
             *overrides,
         ]
+    if config.startswith(("apc", "mpc")):
+        small = [f"model.{setting}" for setting in SMALL_PREDICTIVE]
+        return [*common, "task.min_sample_size=8000", "dataset.batch_size=2", *small, *overrides]
     if config.startswith(("dino_speaker", "ssrl_speaker")):
         small = [f"model.{setting}" for setting in SMALL_SPEAKER]
         return [*common, "task.min_sample_size=8000", "dataset.batch_size=4", *small, *overrides]

@@ -167,7 +167,7 @@ def test_settings_that_an_objective_cannot_use(data, tmp_path, config, setting, 
 
 def test_models_that_are_not_objectives(data, tmp_path):
     with pytest.raises(
-        UserError, match="^model=wav2vec2: task=dinosr_pretraining cannot train it; choose one of cpc, "
+        UserError, match="^model=wav2vec2: task=dinosr_pretraining cannot train it; choose one of apc, cpc, "
     ):
         train_model({"_name": "wav2vec2"}, data, tmp_path)
 

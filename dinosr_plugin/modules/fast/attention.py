@@ -7,7 +7,9 @@ from torch import Tensor
 from .dropout import random_keep
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None, dropout: float) -> Tensor:
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None, dropout: float, causal: bool = False
+) -> Tensor:
     """softmax(q k^T / sqrt(d)) v for each head, with dropout of the weights.
 
     With dropout on a CPU ``DroppedAttention`` is used, because torch has no fused kernel for that case; otherwise
@@ -17,9 +19,12 @@ def attention(query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None,
         query, key, value: (B, H, F, d).
         padding: (B, F) bool, true for keys to ignore, or None.
         dropout: probability of dropping a weight; the others are multiplied by 1 / (1 - dropout).
+        causal: frame t attends to frames 0 .. t. ``padding`` is not used then, because it follows the other frames.
 
     Returns (B, H, F, d).
     """
+    if causal:
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
     if 0 < dropout < 1 and query.device.type == "cpu":
         return DroppedAttention.apply(query, key, value, padding, dropout)
     valid = None if padding is None else ~padding[:, None, None]

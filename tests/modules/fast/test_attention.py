@@ -81,3 +81,13 @@ def test_an_utterance_without_valid_frames_has_finite_gradients():
     padding = torch.tensor([[False] * 4, [True] * 4])
     attention(query, key, value, padding, 0.1)[0].sum().backward()
     assert all(torch.isfinite(x.grad).all() and (x.grad[1] == 0).all() for x in (query, key, value))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.25])
+def test_a_causal_frame_attends_to_no_later_frame(inputs, dropout):
+    (query, key, value), padding = inputs
+    before = seeded(attention, query, key, value, padding, dropout, True)
+    later_key, later_value = (torch.cat([x[:, :, :6], x[:, :, 6:] + 1], dim=2) for x in (key, value))
+    after = seeded(attention, query, later_key, later_value, padding, dropout, True)
+    assert torch.equal(after[:, :, :6], before[:, :, :6]) and not torch.equal(after[:, :, 6], before[:, :, 6])
+    torch.testing.assert_close(attention(query, key, value, None, 0.0, True)[:, :, 0], value[:, :, 0])
