@@ -4,7 +4,7 @@
 # DATA: folder with train.tsv and dev.tsv (`dinosr manifest`), in whose paths folders name the speakers. OUT: a new
 # folder; with an existing one the run resumes. FIELDs (model.n_mels=40 ...) override the settings of all trainings.
 # Environment variables (default): UPDATES of each training (400); SEEDS, a training of each model for each of them
-# ('1 2'). OUT/seed1/apc_fw_rnn (...) has four checkpoints and train.log.
+# ('1 2'). OUT/seed1/apc_fw_rnn (...) has eight checkpoints and train.log.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,7s/^# //p' "$0" >&2; exit 2; }
 source "$(dirname "$0")/../signals.sh" "$@"
@@ -17,8 +17,8 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # more are hardly faster at this s
 small=(
     common.cpu=true distributed_training.distributed_backend=gloo dataset.num_workers=1 common.log_interval=20
     optimization.lr=[0.003] optimization.max_epoch=0 optimization.max_update="$updates"
-    checkpoint.save_interval=1000000 checkpoint.save_interval_updates=$(((updates + 3) / 4))
-    dataset.valid_subset=dev dataset.validate_interval=1000000 dataset.validate_interval_updates=$(((updates + 3) / 4))
+    checkpoint.save_interval=1000000 checkpoint.save_interval_updates=$(((updates + 7) / 8))
+    dataset.valid_subset=dev dataset.validate_interval=1000000 dataset.validate_interval_updates=$(((updates + 7) / 8))
 )
 # 30 s of sound in an update of each. With convolutional positions Transformers learn from crops in so few updates, and
 # can read utterances that are longer than the crops.
