@@ -19,6 +19,7 @@ SCRIPTS = {  # benchmark -> script in tests/benchmarks
     "decode": "decoders",
     "kmeans": "kmeans",
     "abx": "abx",
+    "similarity": "similarity",
     "kills": "kills",
 }
 PACKAGES = {  # benchmark -> (module, package that provides it), where the module is not a requirement of the plug-in
@@ -30,8 +31,8 @@ PACKAGES = {  # benchmark -> (module, package that provides it), where the modul
 
 def add_bench(commands) -> None:
     text = (
-        "measure speed and memory of a training step, the data loader, codebooks, decoders, k-means or ABX, "
-        "compared with other implementations, or kill trainings at random; requires a checkout of the repository"
+        "measure speed and memory of a training step, the data loader, codebooks, decoders, k-means, ABX or "
+        "similarity, compared with other implementations, or kill trainings at random; requires a checkout of the repository"
     )
     parser = add_command(commands, "bench", run_bench, text)
     parser.add_argument(

@@ -6,7 +6,10 @@ import torch
 
 import dinosr_plugin
 from dinosr_plugin.checkpoints.opening import open_embedder
+from dinosr_plugin.cli import main
 from dinosr_plugin.errors import UserError
+from support.paths import GOLDEN
+from support.recordings import write_recordings
 from support.training import train, write_corpus
 
 
@@ -43,3 +46,14 @@ def test_frames_of_a_speaker_model_are_refused(checkpoint):
         from dinosr_plugin.checkpoints.opening import open_reader
 
         open_reader(checkpoint[0])
+
+
+def test_similarity_compares_embeddings_with_means_of_utterances(checkpoint, tmp_path, capsys):
+    waves = [np.random.default_rng(i).normal(0, 0.1, 8000 + 500 * i).astype(np.float32) for i in range(6)]
+    manifest = write_recordings(tmp_path, waves)
+    arguments = ["similarity", str(checkpoint[0]), str(GOLDEN / "official_format_tiny.pt"), "--layers", "0"]
+    arguments += ["--manifest", str(manifest), "--measure", "cka_unbiased"]
+    assert main([*arguments, "--level", "utterances"]) == 0
+    assert "cka_unbiased" in capsys.readouterr().out
+    assert main(arguments) == 1
+    assert "no frames; compare it with --level utterances" in capsys.readouterr().err

@@ -67,10 +67,8 @@ def short_names(paths: Sequence[str]) -> list[str]:
     if twice := [path for i, path in enumerate(paths) if path in paths[:i]]:
         raise UserError(f"{twice[0]}: given twice; give it once")
     parts = [Path(path).parts if path in FEATURES else Path(path).with_suffix("").parts for path in paths]
-    if len(parts) == 1:
-        return [parts[0][-1]]
     models = [one for one, path in zip(parts, paths) if path not in FEATURES] or parts
-    first, last = shared(models), shared([one[::-1] for one in models])
+    first, last = shared(models), shared([one[::-1] for one in models]) if len(models) > 1 else 0
     short = ["/".join(one if path in FEATURES else one[first : len(one) - last]) for one, path in zip(parts, paths)]
     return short if all(short) and len(set(short)) == len(short) else list(paths)
 
@@ -80,7 +78,7 @@ def shared(parts: Sequence[Sequence[str]]) -> int:
     count = 0
     while count < min(map(len, parts)) - 1 and len({one[count] for one in parts}) == 1:
         count += 1
-    return count if len(parts) > 1 else len(parts[0]) - 1
+    return count
 
 
 def read_speech(manifest: str | Path, suppliers: Sequence[Supplier], max_minutes: float) -> list[Utterance]:
@@ -94,7 +92,7 @@ def read_speech(manifest: str | Path, suppliers: Sequence[Supplier], max_minutes
 
 
 def make_plan(suppliers: Sequence[Supplier], all_pairs: bool, **settings) -> Plan:
-    """Layers of two models: those of the first with those of the second; otherwise, or with ``all_pairs``, all with all.
+    """Layers of two models are compared with each other; those of one or more, or with ``all_pairs``, all with all.
 
     ``settings``: of ``Plan``. Raises UserError for a single representation.
     """
@@ -107,5 +105,5 @@ def make_plan(suppliers: Sequence[Supplier], all_pairs: bool, **settings) -> Pla
         raise UserError(f"{names[0]}: one representation is not a pair; give another model, or --layers all")
     sides = [[one.name for one in of_model] for of_model in by_model.values()]
     if len(sides) == 2 and max(map(len, sides)) > 1 and not all_pairs:
-        return Plan(*sides, **settings)
+        return Plan(sides[0], sides[1], **settings)
     return Plan(names, names, **settings)

@@ -82,7 +82,7 @@ def write_similarity(out: Path, similarity: Similarity) -> list[Path]:
             [printable(column) for column in similarity.plan.columns],
             [kind_of[row] for row in similarity.plan.rows],
             [kind_of[column] for column in similarity.plan.columns],
-            f"{MEASURES[name].title} of {'frames' if similarity.plan.level == 'frames' else 'means of utterances'}",
+            f"{MEASURES[name].title} ({'frames' if similarity.plan.level == 'frames' else 'means of utterances'})",
             out / f"{name}.png",
         )
         for name, values in similarity.values.items()

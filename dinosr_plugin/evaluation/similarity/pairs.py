@@ -8,15 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from ...errors import UserError
 from ...units.batches import Progress, Utterance, hours
-from .frame_alignment import coarsest, on_common_frames
 from ..measures.similarity.linear import best_matches
 from ..measures.similarity.measure import MEASURES, Figures
 from ..measures.similarity.moments import Moments
 from ..measures.similarity.statistics import Statistics
 from ..measuring import PairFigure
+from .frame_alignment import Timing, coarsest, on_common_frames
 from .representations import Representation, Supplier, Together, read_together
 
 DEFAULT = ("cka", "cka_unbiased", "svcca", "pwcca")
@@ -90,14 +91,17 @@ class Similarity:
     notes: Sequence[str] = ()
 
 
-def measure_similarity(suppliers: Sequence[Supplier], utterances: Sequence[Utterance], plan: Plan, device="cpu"):
+def measure_similarity(
+    suppliers: Sequence[Supplier],
+    utterances: Sequence[Utterance],
+    plan: Plan,
+    device: str | torch.device = "cpu",
+) -> Similarity:
     """The figures of a plan.
 
     Args:
         suppliers: of all representations in the plan.
         device: where frames are compared.
-
-    Returns: ``Similarity``.
 
     Raises:
         UserError: as ``check``; from the audio and the models; too few frames.
@@ -187,7 +191,7 @@ def collect(
     progress.summary()
 
 
-def common_frames(together: Together, timings, utt: str, every: int) -> dict[str, np.ndarray]:
+def common_frames(together: Together, timings: Sequence[Timing], utt: str, every: int) -> dict[str, np.ndarray]:
     aligned = on_common_frames(list(together.arrays.values()), timings, utt)
     return {name: array[::every] for name, array in zip(together.arrays, aligned)}
 

@@ -14,6 +14,7 @@ import torch
 from ...checkpoints.embedding import EmbeddingReader
 from ...checkpoints.readers import FrameReader, Layer
 from ...data.acoustic import FEATURES
+from ...data.manifest import utterance_id
 from ...errors import UserError, first_few
 from ...modules.frame_grid import TRUNK
 from ...units.batches import BATCH_SAMPLES, Utterance, load_checked_wave, plan_batches, prefetch
@@ -50,7 +51,7 @@ class Supplier(ABC):
     min_samples = 1
     needs_sound = True
 
-    def require(self, utterances: Sequence[Utterance]) -> None:
+    def require(self, utterances: Sequence[Utterance]) -> None:  # noqa: B027  # most can read all utterances
         """Raise UserError if it has no representations of these utterances."""
 
     @abstractmethod
@@ -112,20 +113,21 @@ class Folder(Supplier):
 
     def __init__(self, folder: FeatureFolder, name: str):
         self.folder = folder
-        one_each = folder.source.get("kind") == EMBEDDINGS
+        one_each = folder.source.get("kind") == EMBEDDINGS  # whose names are those of files, with suffixes
+        self.names = {utterance_id(utt) if one_each else utt: utt for utt in folder.utterances}
         timing = None if one_each else Timing(folder.rate, folder.first_centre)
         timed = folder.meta.first_centre is not None
         self.representations = [Representation(name, name, "folder", folder.width, timing, timed=timed)]
 
     def require(self, utterances: Sequence[Utterance]) -> None:
-        if missing := [one.name for one in utterances if one.name not in self.folder]:
+        if missing := [one.name for one in utterances if one.name not in self.names]:
             raise UserError(
                 f"{self.folder.path}: {len(missing)} of {len(utterances)} utterances of the manifest are not in it "
                 f"({first_few(missing)}); make it again from this manifest, or give the manifest that it was made from"
             )
 
     def read(self, utterances: Sequence[Utterance], waves: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-        return [[np.asarray(self.folder[one.name], dtype=np.float32)] for one in utterances]
+        return [[np.asarray(self.folder[self.names[one.name]], dtype=np.float32)] for one in utterances]
 
 
 @dataclass(frozen=True)

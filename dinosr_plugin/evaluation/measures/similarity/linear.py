@@ -9,7 +9,6 @@ the weights. Every variant has a name of its own here.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 
@@ -114,12 +113,11 @@ def pwcca_google(pair: PairMoments) -> float:
     halves = [one.whitening @ one.directions[1].T for one in (pair.x, pair.y)]  # symmetric: scatter to the power -1/2
     left, rho, right = np.linalg.svd(halves[0] @ pair.cross @ halves[1], full_matrices=False)
     one, directions = (pair.x, left) if len(pair.x.live) <= len(pair.y.live) else (pair.y, right.T)  # (L, L)
+    if len(one.directions[0]) < len(one.live):
+        raise UserError("pwcca_google: dimensions are linearly dependent; use pwcca, which allows that")
     gram = directions.T @ one.scatter @ directions + one.n * np.outer(one.raw_mean, one.raw_mean)
     inner = directions.T @ one.scatter + one.n * np.outer(one.raw_mean, one.raw_mean)  # with the dimensions of X
-    try:
-        weights = np.abs(np.linalg.solve(np.linalg.cholesky(gram), inner)).sum(1)  # (L,)
-    except np.linalg.LinAlgError as error:
-        raise UserError("pwcca_google: dimensions are linearly dependent; use pwcca, which allows that") from error
+    weights = np.abs(np.linalg.solve(np.linalg.cholesky(gram), inner)).sum(1)  # (L,)
     return weights @ np.clip(rho, 0, 1) / weights.sum()
 
 
@@ -182,4 +180,6 @@ def squared(matrix: np.ndarray) -> float:
     return float(np.square(matrix).sum())
 
 
-singular_values = partial(np.linalg.svd, compute_uv=False)
+def singular_values(matrix: np.ndarray) -> np.ndarray:
+    """(c,), largest first."""
+    return np.linalg.svd(matrix, compute_uv=False)

@@ -1,6 +1,6 @@
 """The measures of similarity by name, as pair measures of the engine."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +19,10 @@ class Figures:
         weights: (G,): how often each group counts; None: once.
     """
 
-    def __init__(self, statistics: Statistics, weights: Sequence[int] | None = None):
+    def __init__(self, statistics: Statistics, weights: np.ndarray | None = None):
         self.statistics, self.weights = statistics, weights
-        self.totals: Totals | None = statistics.moments and statistics.moments.total(weights)
+        moments = statistics.moments
+        self.totals: Totals | None = None if moments is None else moments.total(weights)
         self.pairs: dict[tuple[str, str], PairMoments] = {}
         self.prepared: dict[tuple[Callable, str], list[Any]] = {}
 

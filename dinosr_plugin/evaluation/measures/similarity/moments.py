@@ -2,7 +2,8 @@
 
 All are sums of products of float64, and their size does not depend on the number of frames: for representations of D1
 and D2 dimensions the matrices X'X, Y'Y and X'Y, and sums of the squared norms of frames, which the unbiased HSIC (Song
-et al. 2012, equation 5) needs. A first frame is subtracted from all others, so that large means cost no precision.
+et al. 2012, equation 5) needs. The mean of the first frames is subtracted from all, so that large means cost no
+precision.
 
 Frames may be added in groups, for bootstrap intervals: the moments of a resample are those of its groups, each as often
 as it was drawn.
@@ -42,7 +43,7 @@ class Moments:
 
         self.names, self.groups = list(widths), groups
         self.place = {name: i for i, name in enumerate(self.names)}
-        self.shifts: dict[str, Tensor] = {}  # name -> (D,), the first frame
+        self.shifts: dict[str, Tensor] = {}  # name -> (D,), the mean of the frames that are added first
         self.counts = torch.zeros(groups, dtype=torch.float64)  # frames
         self.sums = {name: zeros(width) for name, width in widths.items()}  # sum of x
         self.products = {  # sum of x y'
@@ -63,7 +64,7 @@ class Moments:
         """Add the same frames of all representations, (n, D) each, to a group."""
         x = {name: of_source.to(self.norm_sums) for name, of_source in frames.items()}
         if not self.shifts:
-            self.shifts = {name: of_source[0].clone() for name, of_source in x.items()}
+            self.shifts = {name: centre_of(of_source) for name, of_source in x.items()}
         x = {name: of_source - self.shifts[name] for name, of_source in x.items()}
         norms = torch.stack([x[name].square().sum(1) for name in self.names], 1)  # (n, N)
         self.counts[group] += len(norms)
@@ -75,7 +76,7 @@ class Moments:
         for (a, b), product in self.products.items():
             product[group].addmm_(x[a].T, x[b])
 
-    def total(self, weights: Sequence[int] | None = None) -> "Totals":
+    def total(self, weights: np.ndarray | None = None) -> "Totals":
         """The sums over all groups, each counted as often as ``weights`` (G,) says; None: once."""
         w = np.ones(self.groups) if weights is None else np.asarray(weights, dtype=np.float64)
         return Totals(self, w)
@@ -227,6 +228,11 @@ class PairMoments:
         if "canonical" in self.__dict__:
             other.__dict__["canonical"] = self.canonical[::-1]
         return other
+
+
+def centre_of(frames: Tensor) -> Tensor:
+    """(n, D) -> (D,): the mean; of a constant dimension its value, without rounding."""
+    return torch.where((frames == frames[0]).all(0), frames[0], frames.mean(0))
 
 
 def eigenvectors(scatter: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -39,7 +39,7 @@ class BatchHsics:
                 kernels = torch.stack([part @ part.T for part in parts])
                 self.sums[group] += batch_hsics(kernels.cpu().numpy())
 
-    def cka(self, a: str, b: str, weights: Sequence[int] | None = None) -> float:
+    def cka(self, a: str, b: str, weights: np.ndarray | None = None) -> float:
         """Mini-batch CKA of two representations; ``weights`` (G,): how often each group counts, None: once."""
         sums = self.sums.sum(0) if weights is None else np.tensordot(weights, self.sums, 1)
         i, j = self.names.index(a), self.names.index(b)
