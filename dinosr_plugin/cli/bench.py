@@ -32,7 +32,8 @@ PACKAGES = {  # benchmark -> (module, package that provides it), where the modul
 def add_bench(commands) -> None:
     text = (
         "measure speed and memory of a training step, the data loader, codebooks, decoders, k-means, ABX or "
-        "similarity, compared with other implementations, or kill trainings at random; requires a checkout of the repository"
+        "similarity, compared with other implementations, or kill trainings at random; requires a checkout of the "
+        "repository"
     )
     parser = add_command(commands, "bench", run_bench, text)
     parser.add_argument(

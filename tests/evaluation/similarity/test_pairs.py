@@ -16,6 +16,7 @@ from support.recordings import white_noise, write_recordings
 from support.similarity import pair_of
 
 NAMES = ["mfcc", "fbank"]
+TIMING = Timing(50, 0.0125)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def frames_of(speech) -> tuple[np.ndarray, np.ndarray]:
 class Vectors(Supplier):
     """Representations that are computed from random frames of every utterance, as many as MFCC has."""
 
-    def __init__(self, name="vectors", width=5, model="made", change=lambda frames: frames, timing=Timing(50, 0.0125)):
+    def __init__(self, name="vectors", width=5, model="made", change=lambda frames: frames, timing=TIMING):
         self.change = change
         self.representations = [Representation(name, model, "made up", width, timing)]
 
