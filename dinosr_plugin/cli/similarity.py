@@ -55,7 +55,7 @@ def add_similarity(commands) -> None:
         "--max-frames",
         type=frame_limit,
         metavar="N",
-        help="use one frame in k, with the smallest k that gives at most N frames; all: every frame (default: 45000)",
+        help="use one frame in k, with the smallest k that gives at most N frames; all: every frame (default: 40000)",
     )
     parser.add_argument(
         "--bootstrap",
@@ -70,7 +70,7 @@ def add_similarity(commands) -> None:
         "folder",
         required=False,
         metavar="DIR",
-        help="folder for similarity.json, similarity.csv and a heat map for each measure",
+        help="folder for similarity.json, similarity.csv, a heat map for each measure and, with --bootstrap, draws.npz",
     )
 
 

@@ -47,6 +47,9 @@ def test_layers_of_a_model_in_tables_files_and_pictures(speech, tmp_path, capsys
         assert float(row["value"]) == found["measures"][row["measure"]]["values"][i][0]
         if row["measure"] in ("cka", "pwcca"):
             assert float(row["low"]) <= float(row["high"])
+    draws = np.load(out / "draws.npz")
+    assert sorted(draws) == ["cka", "maxcorr", "pwcca"] and draws["cka"].shape == (10, len(layers), 1)
+    assert found["measures"]["cka"]["low"][0][0] == pytest.approx(np.quantile(draws["cka"][:, 0, 0], 0.025))
     for name in measures:
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import printable
-from ...files import write_files
+from ...files import output, write_files
 from ..measures.similarity.measure import MEASURES
 from ..plots.similarity import plot_similarity
 from ..table import Column, format_table
@@ -66,7 +66,11 @@ def matrix(similarity: Similarity, name: str) -> str:
 
 
 def write_similarity(out: Path, similarity: Similarity) -> list[Path]:
-    """``similarity.json``, ``similarity.csv`` and a heat map for each measure, ``MEASURE.png``, in folder ``out``."""
+    """``similarity.json``, ``similarity.csv`` and a heat map for each measure, ``MEASURE.png``, in folder ``out``.
+
+    With intervals also ``draws.npz``, which has the values of the resamples, (draws, rows, columns) of each measure:
+    for intervals of differences and means of similarities.
+    """
     write_files(
         out,
         {
@@ -87,7 +91,12 @@ def write_similarity(out: Path, similarity: Similarity) -> list[Path]:
         )
         for name, values in similarity.values.items()
     ]
-    return [out / "similarity.json", out / "similarity.csv", *pictures]
+    written = [out / "similarity.json", out / "similarity.csv", *pictures]
+    if similarity.draws:
+        with output(out / "draws.npz") as unfinished, open(unfinished, "wb") as file:
+            np.savez(file, **similarity.draws)  # type: ignore[arg-type]  # names of arrays, not options
+        written.append(out / "draws.npz")
+    return written
 
 
 def figures(similarity: Similarity) -> dict[str, Any]:
@@ -133,13 +142,13 @@ def figures(similarity: Similarity) -> dict[str, Any]:
 
 def rows_of(similarity: Similarity) -> list[dict[str, Any]]:
     """One row for each measure and ordered pair, by ``COLUMNS``."""
-    rows = []
+    rows, low, high = [], similarity.low, similarity.high
     for name, values in similarity.values.items():
         for i, a in enumerate(similarity.plan.rows):
             for j, b in enumerate(similarity.plan.columns):
                 extra = {
                     key: number(of_measure[name][i, j]) if name in of_measure else None
-                    for key, of_measure in (("low", similarity.low), ("high", similarity.high), ("std", similarity.std))
+                    for key, of_measure in (("low", low), ("high", high), ("std", similarity.std))
                 }
                 rows.append({"measure": name, "a": a, "b": b, "value": number(values[i, j]), **extra})
     return rows

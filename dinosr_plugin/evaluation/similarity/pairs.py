@@ -5,10 +5,11 @@ figures of resampled groups give an interval.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from ...errors import UserError
 from ...units.batches import Progress, Utterance, hours
@@ -22,10 +23,10 @@ from .representations import Representation, Supplier, Together, read_together
 
 DEFAULT = ("cka", "cka_unbiased", "svcca", "pwcca")
 LEVELS = ("frames", "utterances")
-MAX_FRAMES = 45_000
+MAX_FRAMES = 40_000
 CHUNK = 4096  # frames that are added at a time: matrix products of this size are fast
 GROUPS = 20  # of utterances, for bootstrap intervals
-LEVEL_OF_INTERVAL = 0.95
+CONFIDENCE = 0.95  # of intervals
 SEED = 0  # of the bootstrap
 MAX_BYTES = 8e9  # of the sums
 ENOUGH = 10  # frames for each dimension of a pair, below which biased measures are too high
@@ -69,8 +70,8 @@ class Similarity:
         plan: as above; ``every``: k, of every k-th frame; ``n``: frames or utterances that were compared;
             ``utterances``, ``hours``: of the speech.
         dead: representation -> number of dimensions that are the same in all frames, which are left out.
-        values: measure -> (rows, columns) floats; ``low``, ``high``: ends of the interval, ``std``: over samples, where
-            there are any.
+        values: measure -> (rows, columns) floats; ``std``: over samples of frames, where there are any; ``draws``:
+            measure -> (bootstrap, rows, columns), the values of the resamples.
         over_models: for ``maxcorr``: row -> means over neurons of their highest (``max``) and lowest (``min``) value
             over the columns of other models.
         notes: for the user.
@@ -84,11 +85,20 @@ class Similarity:
     hours: float
     dead: Mapping[str, int]
     values: Mapping[str, np.ndarray]
-    low: Mapping[str, np.ndarray] = field(default_factory=dict)
-    high: Mapping[str, np.ndarray] = field(default_factory=dict)
     std: Mapping[str, np.ndarray] = field(default_factory=dict)
+    draws: Mapping[str, np.ndarray] = field(default_factory=dict)
     over_models: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     notes: Sequence[str] = ()
+
+    @property
+    def low(self) -> dict[str, np.ndarray]:
+        """Measure -> (rows, columns), the lower ends of the intervals, by the percentile bootstrap."""
+        return {name: np.quantile(draws, (1 - CONFIDENCE) / 2, axis=0) for name, draws in self.draws.items()}
+
+    @property
+    def high(self) -> dict[str, np.ndarray]:
+        """The upper ends."""
+        return {name: np.quantile(draws, (1 + CONFIDENCE) / 2, axis=0) for name, draws in self.draws.items()}
 
 
 def measure_similarity(
@@ -233,7 +243,6 @@ def figures_of(
     dead = {one.name: figures.totals.source(one.name).dead for one in representations}
     require_enough(statistics.n, representations, dead)
     measured = matrices(figures, plan)
-    low, high = intervals(statistics, plan) if plan.bootstrap else ({}, {})
     return Similarity(
         plan,
         representations,
@@ -243,9 +252,8 @@ def figures_of(
         hours(utterances, range(len(utterances))),
         dead,
         {name: of_measure[..., 0] for name, of_measure in measured.items()},
-        low,
-        high,
         {name: of_measure[..., 1] for name, of_measure in measured.items() if MEASURES[name].statistic == "sample"},
+        draw_values(statistics, plan) if plan.bootstrap else {},
         neurons_over_models(figures, representations, plan) if "maxcorr" in plan.measures else {},
         notes_of(statistics.n, representations, dead, plan, every),
     )
@@ -273,16 +281,13 @@ def matrices(figures: Figures, plan: Plan) -> dict[str, np.ndarray]:
     return measured
 
 
-def intervals(statistics: Statistics, plan: Plan) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Percentile bootstrap: measure -> (rows, columns), the lower and the upper ends."""
+def draw_values(statistics: Statistics, plan: Plan) -> dict[str, np.ndarray]:
+    """Measure -> (bootstrap, rows, columns), values of the resamples; measures of samples of frames have none."""
     names = [name for name in plan.measures if MEASURES[name].statistic != "sample"]
-    one = Plan(plan.rows, plan.columns, names)
     draws = resamples(statistics.groups, plan.bootstrap)
-    values = [matrices(Figures(statistics, weights), one) for weights in draws]
-    ends = (1 - LEVEL_OF_INTERVAL) / 2, (1 + LEVEL_OF_INTERVAL) / 2
-    stacked = {name: np.stack([of_draw[name][..., 0] for of_draw in values]) for name in names}
-    low, high = ({name: np.quantile(array, end, axis=0) for name, array in stacked.items()} for end in ends)
-    return low, high
+    bar = tqdm(draws, desc="bootstrap", total=plan.bootstrap, disable=None)
+    values = [matrices(Figures(statistics, weights), replace(plan, measures=names)) for weights in bar]
+    return {name: np.stack([of_draw[name][..., 0] for of_draw in values]) for name in names}
 
 
 def resamples(groups: int, draws: int) -> Iterator[np.ndarray]:
