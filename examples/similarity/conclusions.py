@@ -1,10 +1,11 @@
 """The first three conclusions of Chung, Belinkov and Glass (ICASSP 2021) in the figures of `dinosr similarity`.
 
-    python examples/similarity/conclusions.py OUT/similarity1 [OUT/similarity2 ...]
+    python examples/similarity/conclusions.py OUT/similarity
 
-Each folder has the last layers of the nine models, compared with --bootstrap: similarity.json and draws.npz. For each
-conclusion and measure it prints the two similarities that the paper compares and their difference, with a 95 %
-interval over utterances, and what the paper's heat maps have (WSJ).
+The folder has the last layers of the nine models of one or more seeds, compared with --bootstrap: similarity.json and
+draws.npz. For each conclusion and measure it prints the two similarities that the paper compares and their difference,
+with a 95 % interval over utterances, and what the paper's heat maps have (WSJ); then how alike the same models of two
+seeds are.
 """
 
 import json
@@ -22,6 +23,31 @@ MEASURES = ("cka", "svcca")
 Pairs = Sequence[tuple[str, str]]
 MODELS = ("apc_fw_rnn", "apc_fwbw_rnn", "apc_fw_trf", "apc_fwbw_trf", "mpc_birnn", "mpc_trf")
 MODELS += ("cpc_mixed_rnn", "cpc_within_rnn", "cpc_within_cnn")
+PAPER = {  # measure -> heat map on WSJ, the part above the diagonal
+    "cka": """.86 .93 .82 .66 .56 .45 .43 .41
+        .83 .91 .70 .66 .40 .35 .33
+        .85 .58 .63 .43 .41 .38
+        .65 .71 .38 .34 .32
+        .82 .39 .34 .33
+        .35 .30 .29
+        .83 .76
+        .86""",
+    "svcca": """.78 .83 .73 .49 .40 .28 .26 .24
+        .74 .84 .53 .49 .23 .18 .16
+        .77 .41 .46 .26 .24 .21
+        .48 .54 .21 .16 .15
+        .74 .22 .17 .16
+        .18 .13 .12
+        .71 .68
+        .76""",
+}
+
+
+def of_paper(measure: str) -> np.ndarray:
+    """(9, 9), symmetric, in the order of ``MODELS``."""
+    values = np.eye(len(MODELS))
+    values[np.triu_indices(len(MODELS), 1)] = [float(value) for value in PAPER[measure].split()]
+    return np.maximum(values, values.T)
 
 
 def objective(model: str) -> str:
@@ -37,12 +63,11 @@ def pairs_where(condition: Callable[[str, str], bool]) -> Pairs:
 
 
 class Conclusion(NamedTuple):
-    """Similarities of ``more`` are higher than those of ``less``, on average. ``paper``: measure -> both means."""
+    """Similarities of ``more`` are higher than those of ``less``, on average."""
 
     text: str
     more: Pairs
     less: Pairs
-    paper: dict[str, tuple[float, float]]
 
 
 CONCLUSIONS = [
@@ -50,23 +75,20 @@ CONCLUSIONS = [
         "objective over architecture: same objective and another architecture, against the reverse",
         pairs_where(lambda a, b: objective(a) == objective(b) and architecture(a) != architecture(b)),
         pairs_where(lambda a, b: objective(a) != objective(b) and architecture(a) == architecture(b)),
-        {"cka": (0.854, 0.514), "svcca": (0.700, 0.346)},
     ),
     Conclusion(
         "direction over building block: same direction and another block, against the reverse",
         [("apc_fw_rnn", "apc_fw_trf"), ("apc_fwbw_rnn", "apc_fwbw_trf")],
         [("apc_fw_rnn", "apc_fwbw_rnn"), ("apc_fw_trf", "apc_fwbw_trf")],
-        {"cka": (0.920, 0.855), "svcca": (0.835, 0.775)},
     ),
     Conclusion(
         "negatives over architecture: the same negatives and another network, against the reverse",
         [("cpc_within_rnn", "cpc_within_cnn")],
         [("cpc_within_rnn", "cpc_mixed_rnn")],
-        {"cka": (0.860, 0.830), "svcca": (0.760, 0.710)},
     ),
 ]
 COLUMNS = [
-    Column("folder", "figures"),
+    Column("seed", "seed"),
     Column("measure", "measure"),
     Column("more", "first", ".3f"),
     Column("less", "second", ".3f"),
@@ -78,21 +100,30 @@ COLUMNS = [
 ]
 
 
-def mean_of(values: np.ndarray, place: dict[str, int], pairs: Pairs) -> np.ndarray:
-    """(..., rows, columns) -> (...): the mean over pairs."""
-    return np.mean([values[..., place[a], place[b]] for a, b in pairs], axis=0)
+class Figures:
+    """The figures in a folder. ``seeds``: beginnings of the names of models, such as ``seed1/``."""
+
+    def __init__(self, folder: Path):
+        found = json.loads((folder / "similarity.json").read_text())
+        self.place = {name: i for i, name in enumerate(found["rows"])}
+        self.values = {name: np.array(found["measures"][name]["values"], dtype=float) for name in MEASURES}
+        self.draws = np.load(folder / "draws.npz")
+        self.seeds = [name.removesuffix(MODELS[0]) for name in found["rows"] if name.endswith(MODELS[0])]
+
+    def mean(self, values: np.ndarray, pairs: Pairs, seed: str) -> np.ndarray:
+        """(..., rows, columns) -> (...): the mean over pairs of models of a seed."""
+        return np.mean([values[..., self.place[seed + a], self.place[seed + b]] for a, b in pairs], axis=0)
 
 
-def row(folder: Path, conclusion: Conclusion, measure: str) -> dict:
-    found = json.loads((folder / "similarity.json").read_text())
-    place = {name: i for i, name in enumerate(found["rows"])}
-    values = np.array(found["measures"][measure]["values"], dtype=float)
-    draws = np.load(folder / "draws.npz")[measure]
-    more, less = (mean_of(values, place, pairs) for pairs in (conclusion.more, conclusion.less))
-    differences = mean_of(draws, place, conclusion.more) - mean_of(draws, place, conclusion.less)
-    low, high = np.quantile(differences, [0.025, 0.975])
+def row(figures: Figures, conclusion: Conclusion, measure: str, seed: str) -> dict:
+    sides = conclusion.more, conclusion.less
+    more, less = (figures.mean(figures.values[measure], pairs, seed) for pairs in sides)
+    draws = [figures.mean(figures.draws[measure], pairs, seed) for pairs in sides]
+    low, high = np.quantile(draws[0] - draws[1], [0.025, 0.975])
+    place = {name: i for i, name in enumerate(MODELS)}
+    published = [np.mean([of_paper(measure)[place[a], place[b]] for a, b in pairs]) for pairs in sides]
     return {
-        "folder": folder.name,
+        "seed": seed.strip("/") or "-",
         "measure": measure,
         "more": float(more),
         "less": float(less),
@@ -100,15 +131,29 @@ def row(folder: Path, conclusion: Conclusion, measure: str) -> dict:
         "low": float(low),
         "high": float(high),
         "holds": "yes" if low > 0 else "no" if high < 0 else "open",
-        "paper": "{:.3f} {:.3f}".format(*conclusion.paper[measure]),
+        "paper": f"{published[0]:.3f} {published[1]:.3f}",
     }
 
 
-def main(folders: Sequence[str]) -> None:
+def between_seeds(figures: Figures) -> str:
+    first, second = figures.seeds[:2]
+    columns = [Column("model", "the same model, two seeds"), *(Column(name, name, ".3f") for name in MEASURES)]
+    rows = [
+        {"model": model}
+        | {name: figures.values[name][figures.place[first + model], figures.place[second + model]] for name in MEASURES}
+        for model in MODELS
+    ]
+    return format_table(rows, columns)
+
+
+def main(folder: str) -> None:
+    figures = Figures(Path(folder))
     for conclusion in CONCLUSIONS:
-        rows = [row(Path(folder), conclusion, measure) for folder in folders for measure in MEASURES]
+        rows = [row(figures, conclusion, measure, seed) for measure in MEASURES for seed in figures.seeds]
         print(f"{conclusion.text}\n{format_table(rows, COLUMNS)}\n")
+    if len(figures.seeds) > 1:
+        print(between_seeds(figures))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1])

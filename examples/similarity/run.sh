@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# The nine models that Chung, Belinkov and Glass compare (ICASSP 2021), trained at a small size.
+# The nine models that Chung, Belinkov and Glass compare (ICASSP 2021), trained at a small size, and their similarity.
 #   ./examples/similarity/run.sh DATA OUT [FIELD...]
 # DATA: folder with train.tsv and dev.tsv (`dinosr manifest`), in whose paths folders name the speakers. OUT: a new
 # folder; with an existing one the run resumes. FIELDs (model.n_mels=40 ...) override the settings of all trainings.
 # Environment variables (default): UPDATES of each training (400); SEEDS, a training of each model for each of them
-# ('1 2'). OUT/seed1/apc_fw_rnn (...) has eight checkpoints and train.log.
+# ('1 2'); DRAWS of the intervals (200). OUT/seed1/apc_fw_rnn (...) has eight checkpoints and train.log; OUT/similarity
+# has heat maps and tables, from which conclusions.py prints the paper's conclusions.
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,7s/^# //p' "$0" >&2; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,8s/^# //p' "$0" >&2; exit 2; }
 source "$(dirname "$0")/../signals.sh" "$@"
 data=$(cd "$1" && pwd) out=$2
 shift 2
@@ -43,4 +44,11 @@ for seed in $seeds; do
     for model in apc_fw_trf apc_fwbw_trf mpc_trf; do train "$seed" $model "${crops[@]}" "${transformer[@]}" "$@"; done
     for model in cpc_mixed_rnn cpc_within_rnn cpc_within_cnn; do train "$seed" $model "${windows[@]}" "$@"; done
 done
-# similarity
+models=()
+for seed in $seeds; do
+    for model in apc_fw_rnn apc_fwbw_rnn apc_fw_trf apc_fwbw_trf mpc_birnn mpc_trf \
+        cpc_mixed_rnn cpc_within_rnn cpc_within_cnn; do models+=("$out/seed$seed/$model/checkpoint_last.pt"); done
+done
+dinosr similarity "${models[@]}" fbank --manifest "$data/dev.tsv" --measure cka cka_unbiased svcca svcca_wu pwcca \
+    --layers last --bootstrap "${DRAWS:-200}" --out "$out/similarity"
+python "$(dirname "$0")/conclusions.py" "$out/similarity"

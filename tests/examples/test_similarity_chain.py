@@ -1,9 +1,12 @@
-"""examples/similarity/run.sh: its control flow, with commands that only record their arguments."""
+"""examples/similarity: the control flow of run.sh, with commands that only record their arguments; conclusions.py."""
 
+import importlib.util
+import json
 import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from support.chains import calls, run_command, write_recording_commands
@@ -13,6 +16,17 @@ from support.training import read_config
 RUN = EXAMPLES / "similarity/run.sh"
 MODELS = {path.stem for path in (CONFIGS / "pretraining").glob("*.yaml") if path.stem.startswith(("apc", "mpc"))}
 MODELS |= {"cpc_mixed_rnn", "cpc_within_rnn", "cpc_within_cnn"}
+
+
+def load(path: Path):
+    """A script of the examples as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+conclusions = load(EXAMPLES / "similarity/conclusions.py")
 
 
 @pytest.fixture
@@ -28,7 +42,8 @@ def run(sandbox: Path, *words: str, **environment: str) -> subprocess.CompletedP
 
 def trainings(sandbox: Path) -> dict[str, str]:
     """Folder below ``out`` -> command, of the trainings since the last time, in order."""
-    return {re.search(r"checkpoint.save_dir=out/(\S+)", call)[1]: call for call in calls(sandbox)}
+    found = [(re.search(r"checkpoint.save_dir=out/(\S+)", call), call) for call in calls(sandbox)]
+    return {folder[1]: call for folder, call in found if folder}
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -44,7 +59,7 @@ def test_nine_models_for_each_seed(sandbox):
         assert (cfg.common.seed, cfg.optimization.max_update, cfg.common.log_file) == (
             int(seed), 10, f"out/{name}/train.log",
         )  # fmt: skip
-        assert cfg.checkpoint.save_interval_updates == cfg.dataset.validate_interval_updates == 3  # 3, 6, 9 and 10
+        assert cfg.checkpoint.save_interval_updates == cfg.dataset.validate_interval_updates == 2  # of 10
         assert cfg.model.get("context_dim", cfg.model.get("width")) == 128
         assert cfg.model.get("encoder") != "transformer" or cfg.model.positions == "convolution"
 
@@ -52,7 +67,7 @@ def test_nine_models_for_each_seed(sandbox):
 def test_it_resumes(sandbox):
     """A training that failed is started again, those that are finished are not, unless they have more updates now."""
     assert run(sandbox, SEEDS="1", FAIL_AT="4").returncode == 3  # `dinosr path` is the first call
-    names = [re.search(r"save_dir=out/(\S+)", call)[1] for call in calls(sandbox)]
+    names = list(trainings(sandbox))
     assert len(names) == 4
     assert run(sandbox, SEEDS="1").returncode == 0
     assert list(trainings(sandbox))[0] == names[-1]
@@ -63,4 +78,46 @@ def test_it_resumes(sandbox):
 def test_too_few_arguments_print_the_usage():
     printed = subprocess.run([RUN, "data"], text=True, capture_output=True)
     assert printed.returncode == 2 and "run.sh DATA OUT [FIELD...]" in printed.stderr
-    assert printed.stderr.strip().endswith("has four checkpoints and train.log.")
+    assert printed.stderr.strip().endswith("prints the paper's conclusions.")
+
+
+def test_the_last_layers_of_all_models_are_compared_in_the_end(sandbox):
+    assert run(sandbox, SEEDS="3 5", DRAWS="7").returncode == 0
+    *_, command, conclusions = calls(sandbox)
+    assert (
+        command.startswith("dinosr similarity out/seed3/apc_fw_rnn/checkpoint_last.pt ") and "--layers last" in command
+    )
+    assert command.count("checkpoint_last.pt") == 18 and " fbank --manifest " in command and "--bootstrap 7" in command
+    assert conclusions.endswith("conclusions.py out/similarity")
+
+
+# ---- conclusions.py --------------------------------------------------------------------------------------------------
+
+
+def write_figures(folder: Path, values: dict[str, np.ndarray], names: list[str]) -> None:
+    measures = {name: {"values": matrix.tolist()} for name, matrix in values.items()}
+    (folder / "similarity.json").write_text(json.dumps({"rows": names, "measures": measures}))
+    noise = np.random.default_rng(0).normal(scale=0.004, size=(200, len(names), len(names)))
+    np.savez(folder / "draws.npz", **{name: matrix + noise for name, matrix in values.items()})
+
+
+def test_the_papers_own_heat_maps_support_its_conclusions(tmp_path):
+    values = {name: conclusions.of_paper(name) for name in conclusions.MEASURES}
+    write_figures(tmp_path, values, list(conclusions.MODELS))
+    figures = conclusions.Figures(tmp_path)
+    for conclusion in conclusions.CONCLUSIONS:
+        for measure in conclusions.MEASURES:
+            row = conclusions.row(figures, conclusion, measure, "")
+            assert row["holds"] == "yes" and row["low"] < row["difference"] < row["high"]
+            assert row["paper"] == f"{row['more']:.3f} {row['less']:.3f}"
+
+
+def test_conclusions_of_two_seeds(tmp_path, capsys):
+    names = [f"seed{seed}/{model}" for seed in (1, 2) for model in conclusions.MODELS]
+    paper = conclusions.of_paper("cka")
+    values = np.block([[paper, 0.9 * np.ones((9, 9))], [0.9 * np.ones((9, 9)), 1 - paper]])  # seed 2: the reverse
+    write_figures(tmp_path, {"cka": values, "svcca": values}, names)
+    conclusions.main(str(tmp_path))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[7] for line in lines if line.startswith(("seed1 ", "seed2 "))] == ["yes", "no"] * 6
+    assert sum(line.split()[-1] == "0.900" for line in lines[-9:]) == 9

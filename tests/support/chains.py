@@ -86,7 +86,7 @@ def write_recording_commands(folder: Path) -> None:
     (folder / "bin").mkdir()
     for name in ("train.tsv", "dev.tsv"):
         (folder / "data" / name).write_text("/\n")
-    for name in ("dinosr", "fairseq-hydra-train"):
+    for name in ("dinosr", "fairseq-hydra-train", "python"):
         (folder / "bin" / name).write_text(RECORDING)
         (folder / "bin" / name).chmod(0o755)
     (folder / "calls").write_text("")
