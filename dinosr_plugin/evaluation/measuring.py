@@ -79,7 +79,7 @@ class PairMeasure(Protocol):
     Attributes:
         title: its name in tables and pictures.
         symmetric: whether the order of the two does not matter.
-        statistic: what it is computed from, ``moments``, ``batches`` or ``sample`` of
+        statistic: what it is computed from, ``moments`` or ``sample`` of
             ``measures.similarity.statistics.Statistics``, which one pass over the sound collects for all pairs.
     """
 

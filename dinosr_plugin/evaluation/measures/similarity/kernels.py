@@ -4,9 +4,12 @@ They require n x n matrices, so that they are computed on a sample of at most so
 X (n, D1) and Y (n, D2), the same frames, float64, and returns a number, 1 for equal representations.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.stats import rankdata
 
+BATCH = 256  # frames, of mini-batch CKA
 MIN_BATCH = 4  # frames, of the unbiased HSIC
 
 # ---- RBF CKA ---------------------------------------------------------------------------------------------------------
@@ -69,21 +72,35 @@ def pwcca_anatome(x: np.ndarray, y: np.ndarray) -> float:
     return float(weights @ np.clip(rho, 0, 1) / weights.sum())
 
 
-# ---- unbiased HSIC of batches ----------------------------------------------------------------------------------------
+# ---- mini-batch CKA --------------------------------------------------------------------------------------------------
 
 
-def batch_hsics(batches: np.ndarray) -> np.ndarray:
-    """Unbiased HSICs (Song et al. 2012, equation 5) of all pairs of N representations in one batch.
+def cka_batches(x: np.ndarray, y: np.ndarray, batch: int = BATCH) -> float:
+    """Mini-batch CKA (Nguyen et al. 2021, arXiv 2010.15327): unbiased HSICs, averaged over batches of frames.
 
-    Args:
-        batches: (N, n, n), linear kernels K = XX' of n > 3 frames. Their diagonals are set to 0.
-
-    Returns: (N, N).
+    A batch has frames at equal distances, because neighbours are alike; ``batch``: about how many.
     """
-    n = batches.shape[1]
-    batches[:, np.arange(n), np.arange(n)] = 0
-    flat, rows = batches.reshape(len(batches), -1), batches.sum(2)  # (N, n n), (N, n)
-    totals = rows.sum(1)  # (N,)
-    traces = flat @ flat.T  # (N, N)
-    sums = traces + np.outer(totals, totals) / ((n - 1) * (n - 2)) - 2 / (n - 2) * rows @ rows.T
-    return sums / (n * (n - 3))
+    return cosine_of_batches(batch_kernels(x, batch), batch_kernels(y, batch))
+
+
+def batch_kernels(x: np.ndarray, batch: int = BATCH) -> list[np.ndarray]:
+    """(n, D) -> linear kernels XX' of the batches, (b, b) each, with zero diagonals; b is at least ``MIN_BATCH``."""
+    batches = max(1, round(len(x) / batch))
+    parts = [x[first::batches] for first in range(batches)]
+    kernels = [part @ part.T for part in parts if len(part) >= MIN_BATCH]
+    for kernel in kernels:
+        np.fill_diagonal(kernel, 0)
+    return kernels
+
+
+def cosine_of_batches(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
+    """Ratio of the mean HSICs of the kernels that ``batch_kernels`` makes of two representations."""
+    cross, own_a, own_b = (sum(map(hsic_unbiased, k, m)) for k, m in ((a, b), (a, a), (b, b)))
+    return float(cross / np.sqrt(own_a * own_b))
+
+
+def hsic_unbiased(k: np.ndarray, m: np.ndarray) -> float:
+    """Unbiased HSIC of kernels (n, n) with zero diagonals, n > 3 (Song et al. 2012, equation 5)."""
+    n, rows_k, rows_m = len(k), k.sum(0), m.sum(0)
+    total = np.vdot(k, m) + rows_k.sum() * rows_m.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * rows_k @ rows_m
+    return float(total / (n * (n - 3)))

@@ -59,19 +59,6 @@ class MomentMeasure:
 
 
 @dataclass(frozen=True)
-class BatchMeasure:
-    """Mini-batch CKA."""
-
-    title: str
-    symmetric: bool = True
-    statistic: str = field(default="batches", init=False)
-
-    def __call__(self, figures: Figures, a: str, b: str) -> PairFigure:
-        assert figures.statistics.batches is not None
-        return PairFigure(float(figures.statistics.batches.cka(a, b, figures.weights)))
-
-
-@dataclass(frozen=True)
 class SampleMeasure:
     """The mean over samples of ``compare`` of what ``prepare`` makes of the frames (n, D) of each representation."""
 
@@ -94,7 +81,9 @@ def same(x: np.ndarray) -> np.ndarray:
 MEASURES: Mapping[str, PairMeasure] = {
     "cka": MomentMeasure("linear CKA", linear.cka),
     "cka_unbiased": MomentMeasure("linear CKA, unbiased", linear.cka_unbiased),
-    "cka_batches": BatchMeasure("linear CKA of mini-batches, unbiased"),
+    "cka_batches": SampleMeasure(
+        "linear CKA of mini-batches, unbiased", kernels.batch_kernels, kernels.cosine_of_batches
+    ),
     "cka_rbf": SampleMeasure("RBF CKA", kernels.centred_rbf, kernels.inner_cosine),
     "svcca": MomentMeasure("SVCCA, 99 % of the variance", linear.svcca),
     "svcca_wu": MomentMeasure("SVCCA as in Wu et al.", linear.svcca_wu),

@@ -1,49 +1,15 @@
-"""What is kept of the frames of several representations in one pass: moments, HSICs of batches, a sample."""
+"""What is kept of the frames of several representations in one pass: moments, and a sample."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .kernels import MIN_BATCH, batch_hsics
 from .moments import Moments
 
-BATCH = 256  # frames, of mini-batch CKA
 SAMPLES, SAMPLE_FRAMES = 5, 2000  # of measures that compare frames with each other
 SEED = 0  # of the sample
-
-
-class BatchHsics:
-    """Unbiased HSICs of batches, summed over batches: mini-batch CKA (Nguyen et al. 2021, arXiv 2010.15327).
-
-    Frames that follow each other are dealt to different batches, because neighbours are alike.
-
-    Args:
-        names: of the representations, N.
-        groups: number of groups of frames, G.
-    """
-
-    def __init__(self, names: Sequence[str], groups: int = 1, batch: int = BATCH):
-        self.names, self.batch = list(names), batch
-        self.sums = np.zeros((groups, len(names), len(names)))
-
-    def add(self, frames: Mapping[str, Tensor], group: int = 0) -> None:
-        """Add the same frames of all representations, (n, D) each; fewer than ``MIN_BATCH`` are ignored."""
-        n = len(frames[self.names[0]])
-        batches = max(1, round(n / self.batch))
-        for first in range(batches):
-            if len(range(first, n, batches)) >= MIN_BATCH:
-                parts = (frames[name][first::batches].double() for name in self.names)  # (n / batches, D)
-                kernels = torch.stack([part @ part.T for part in parts])
-                self.sums[group] += batch_hsics(kernels.cpu().numpy())
-
-    def cka(self, a: str, b: str, weights: np.ndarray | None = None) -> float:
-        """Mini-batch CKA of two representations; ``weights`` (G,): how often each group counts, None: once."""
-        sums = self.sums.sum(0) if weights is None else np.tensordot(weights, self.sums, 1)
-        i, j = self.names.index(a), self.names.index(b)
-        return sums[i, j] / math.sqrt(sums[i, i] * sums[j, j])
 
 
 class FrameSample:
@@ -77,7 +43,7 @@ class FrameSample:
 
 
 class Statistics:
-    """Those that the measures need: ``moments``, ``batches``, ``sample``; None for the others.
+    """Those that the measures need: ``moments``, ``sample``; None for the other.
 
     Args:
         needed: their names.
@@ -98,7 +64,6 @@ class Statistics:
         device: str | torch.device = "cpu",
     ):
         self.moments = Moments(widths, pairs, groups, device) if "moments" in needed else None
-        self.batches = BatchHsics(list(widths), groups) if "batches" in needed else None
         self.sample = FrameSample(list(widths), total) if "sample" in needed else None
         self.device, self.groups, self.n = device, groups, 0
 
@@ -106,6 +71,6 @@ class Statistics:
         """Add the same frames of all representations, (n, D) float32 each, to a group; groups in ascending order."""
         on_device = {name: torch.from_numpy(of_source).to(self.device) for name, of_source in frames.items()}
         self.n += len(next(iter(frames.values())))
-        for kept in (self.moments, self.batches, self.sample):
+        for kept in (self.moments, self.sample):
             if kept is not None:
                 kept.add(on_device, group)

@@ -31,7 +31,27 @@ def test_rsa_is_the_rank_correlation_of_scipys_distances():
     assert kernels.rsa(x, y) == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize("measure", [kernels.cka_rbf, kernels.rsa, kernels.pwcca_anatome])
+# ---- mini-batch CKA --------------------------------------------------------------------------------------------------
+
+
+def test_the_published_value_of_batches_of_50_in_order():
+    order = np.arange(500).reshape(10, 50).T.ravel()  # so that the frames of a batch are at equal distances
+    x, y = (one[order] for one in sheet_data())
+    assert kernels.cka_batches(x, y, batch=50) == pytest.approx(0.5591667, abs=6e-8)
+
+
+def test_one_batch_of_all_frames_is_the_unbiased_cka():
+    x, y = sheet_data()
+    assert kernels.cka_batches(x, y, batch=500) == pytest.approx(0.5651322, abs=6e-8)
+
+
+def test_batches_have_at_least_four_frames():
+    x, _ = sheet_data()
+    assert [len(kernel) for kernel in kernels.batch_kernels(x[:11], batch=3)] == []
+    assert [len(kernel) for kernel in kernels.batch_kernels(x[:11], batch=5)] == [6, 5]
+
+
+@pytest.mark.parametrize("measure", [kernels.cka_rbf, kernels.rsa, kernels.pwcca_anatome, kernels.cka_batches])
 def test_equal_representations_have_1(measure):
     x, _ = sheet_data()
     assert measure(x, x) == pytest.approx(1) and measure(x, 3 * x) == pytest.approx(1)
