@@ -128,7 +128,7 @@ def test_a_record_is_written_into_a_new_folder(tmp_path):
     assert json.loads(path.read_text()) == {"rows": [1, 2]} and list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("name", ["step", "data", "codebook", "kmeans"])
+@pytest.mark.parametrize("name", ["step", "data", "codebook", "kmeans", "similarity"])
 @pytest.mark.parametrize(
     "place, message",
     [
@@ -142,6 +142,21 @@ def test_a_record_that_cannot_be_written_is_refused_before_the_work(name, place,
         main_of(name)(["--json", str(tmp_path / place)])
     assert stopped.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1].endswith(message)
+
+
+def test_similarity_agrees_with_a_plain_implementation(tmp_path, capsys):
+    size = ["--layers", "2", "--width", "24", "--frames", "5000", "--pairs", "3", "--threads", "1"]
+    main_of("similarity")([*size, "--json", str(tmp_path / "record.json")])
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert 0 < record["difference"] < 1e-9 and record["ratio"] > 0
+    assert "times as fast; largest difference" in capsys.readouterr().out
+
+
+def test_similarity_that_differs_is_an_error(monkeypatch):
+    main = main_of("similarity")
+    monkeypatch.setitem(sys.modules["similarity"].PLAIN, "cka", lambda x, y: 0.5)
+    with pytest.raises(UserError, match="the figures differ by"):
+        main(["--layers", "1", "--width", "8", "--frames", "500", "--pairs", "1", "--measures", "cka"])
 
 
 def test_an_installed_package_has_no_benchmarks(monkeypatch, tmp_path, capsys):
