@@ -12,6 +12,7 @@ from typing import Any
 
 from ..checkpoints.readers import CodeSet, FrameReader, Layer
 from ..errors import UserError
+from ..units.batches import read_utterances
 from ..units.codes import kmeans_units
 from ..units.kmeans import fit_kmeans
 from ..units.store import FeatureFolder
@@ -21,7 +22,7 @@ from .measures.abx.measure import AbxMeasure
 from .measures.quality.measure import UnitQualityMeasure
 from .measures.speaker import SpeakerProbe, require_probe
 from .measuring import Entry, Measure, Source
-from .model_rows import FBANK, MFCC, SEED, ModelRows
+from .model_rows import FBANK, MFCC, SEED, ModelRows, frame_field, random_hour
 from .speech import Speech
 
 RESTARTS = 3  # of k-means, so that a figure does not depend on one start
@@ -31,12 +32,13 @@ class Comparison(ModelRows):
     """The rows of a model and of its baselines, k-means on each, and those of the model's own units.
 
     Args:
+        train: manifest; k-means sees random utterances of at most an hour of it.
         clusters: of k-means; None: as many as the codebooks have units. Codebooks of another size have no rows, because
             figures of different sizes cannot be compared.
-        reader, train, speech, measures, work, cache, max_bytes: as ``ModelRows``; k-means is fitted on ``train``.
+        reader, speech, measures, work, cache, max_bytes: as ``ModelRows``.
 
     Raises:
-        UserError: as ``ModelRows``; no ``clusters`` for a model without codebooks.
+        UserError: as ``ModelRows``, and from the manifest; no ``clusters`` for a model without codebooks.
     """
 
     acoustic = {MFCC: MFCC, FBANK: FBANK}
@@ -53,7 +55,8 @@ class Comparison(ModelRows):
         max_bytes: float = MAX_BYTES,
     ):
         self.clusters = cluster_count(reader, clusters)
-        super().__init__(reader, train, speech, measures, work, cache, max_bytes)
+        fitted = random_hour(read_utterances(train, frame_field(reader)))
+        super().__init__(reader, fitted, speech, measures, work, cache, max_bytes)
 
     @property
     def settings(self) -> list[Any]:

@@ -21,7 +21,7 @@ from ..checkpoints.readers import FrameReader, Layer
 from ..data.audio import SAMPLE_RATE
 from ..files import claim_folder, is_folder, temporary_folder
 from ..modules.frame_grid import TRUNK
-from ..units.batches import Utterance, read_utterances, require_frames
+from ..units.batches import Utterance, require_frames
 from .layers import MAX_BYTES, LayerCache
 from .measuring import Entry, Measure, Source, measure_all
 from .speech import Speech, digest_of_utterances
@@ -40,7 +40,7 @@ class ModelRows(ABC):
 
     Args:
         reader: any model.
-        train: manifest; what is fitted sees random utterances of at most an hour of it, the same ones for every row.
+        fitted: the training speech, which everything that is fitted sees.
         speech: the speech to measure on.
         measures: the measures whose figures a row has.
         work: folder for finished rows, and for the cache unless ``cache`` is given; None: nothing is kept.
@@ -50,7 +50,7 @@ class ModelRows(ABC):
     Use as a context: ``with Comparison(...) as comparison: rows = comparison.rows()``.
 
     Raises:
-        UserError: from the manifests or ``work``; an utterance shorter than a frame.
+        UserError: from ``work``; an utterance shorter than a frame.
     """
 
     acoustic: ClassVar[Mapping[str, str]]
@@ -59,17 +59,16 @@ class ModelRows(ABC):
     def __init__(
         self,
         reader: FrameReader,
-        train: str | Path,
+        fitted: Sequence[Utterance],
         speech: Speech,
         measures: Sequence[Measure],
         work: str | Path | None = None,
         cache: str | Path | None = None,
         max_bytes: float = MAX_BYTES,
     ):
-        self.reader, self.speech, self.measures = reader, speech, measures
-        field = frame_field(reader)
-        require_frames({utterance.name: utterance.samples for utterance in speech.utterances}, speech.manifest, field)
-        self.fitted = random_hour(read_utterances(train, field))
+        self.reader, self.fitted, self.speech, self.measures = reader, fitted, speech, measures
+        samples = {utterance.name: utterance.samples for utterance in speech.utterances}
+        require_frames(samples, speech.manifest, frame_field(reader))
         self.stack, self.keep, self.max_bytes = ExitStack(), cache is not None, max_bytes
         self.work_option, self.cache_option = work, cache
 
@@ -195,9 +194,12 @@ def frame_field(reader: FrameReader) -> int:
     return max(reader.grid.field, TRUNK.field)
 
 
+DERIVED = ("items", "labels", "training")  # attributes of measures that follow from the speech
+
+
 def describe(measure: Measure) -> str:
-    """A measure and its settings; items of ABX follow from the speech."""
-    settings = {name: value for name, value in vars(measure).items() if name != "items"}
+    """A measure and its settings."""
+    settings = {name: value for name, value in vars(measure).items() if name not in DERIVED}
     return f"{type(measure).__name__} {settings}"
 
 

@@ -77,7 +77,8 @@ class PhoneAlignment:
             of_file = _read_rows(file, column)
             if twice := [utt for utt in of_file if utt in rows]:
                 raise UserError(
-                    f"{file}: {len(twice)} utterance(s) are in another alignment too ({first_few(twice)}); give each once"
+                    f"{file}: {len(twice)} utterance(s) are in another alignment too ({first_few(twice)}); give each "
+                    "once"
                 )
             rows |= of_file
         names = tuple(sorted({phone for segments in rows.values() for *_, phone in segments}))

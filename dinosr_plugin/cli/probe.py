@@ -1,0 +1,121 @@
+"""What the frozen layers of a model know: ``dinosr probe``."""
+
+import argparse
+from pathlib import Path
+
+from .parsing import add_cache, add_command, add_out, add_skip_missing, cache_of, print_notes, whole_number
+
+TASKS = ("phone", "speaker", "gender", "f0", "energy", "position", "word")  # of evaluation.probes, which imports torch
+
+
+def add_probe(commands) -> None:
+    text = (
+        "fit linear probes on the frozen layers of a model, and measure what can be read from each: phones, speaker, "
+        "gender, F0, energy, position in the utterance, words; beside them MFCC, log-Mel, the untrained model, and "
+        "probes of shuffled labels"
+    )
+    parser = add_command(commands, "probe", run_probe, text)
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        nargs="+",
+        metavar="CHECKPOINT",
+        help="any model that `dinosr features` reads, or a speaker model; several checkpoints of a run, or a folder of "
+        "them, are compared with their validation losses instead",
+    )
+    parser.add_argument(
+        "--train", type=Path, required=True, metavar="TSV", help="manifest of the speech that probes are fitted on"
+    )
+    parser.add_argument(
+        "--manifest",
+        type=Path,
+        required=True,
+        metavar="TSV",
+        help="manifest of the speech to measure on, of other speakers; the speaker probe is fitted and measured here",
+    )
+    parser.add_argument(
+        "--task", nargs="+", required=True, choices=TASKS, metavar="TASK", help=f"what to probe: {', '.join(TASKS)}"
+    )
+    parser.add_argument(
+        "--phones",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="TSV",
+        help="for phone: phone alignments of both manifests, in one file or several: utt, start, end, phone",
+    )
+    parser.add_argument(
+        "--words",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="TSV",
+        help="for word: alignments of the words of both manifests: utt, start, end, word",
+    )
+    parser.add_argument(
+        "--genders",
+        type=Path,
+        metavar="FILE",
+        help="for gender: SPEAKER<TAB>F or M, or LibriSpeech's SPEAKERS.TXT; speakers are the folders of the manifests",
+    )
+    parser.add_argument(
+        "--frames",
+        type=whole_number,
+        metavar="N",
+        help="training examples of a probe at most, random ones; memory is 4 bytes x N x width x layers (default: "
+        "20000)",
+    )
+    parser.add_argument(
+        "--top-words",
+        type=whole_number,
+        metavar="N",
+        help="for word: the N words that are most frequent in --train, of those that both manifests have (default: "
+        "100)",
+    )
+    parser.add_argument(
+        "--log",
+        type=Path,
+        metavar="PATH",
+        help="with several checkpoints: the run's TensorBoard folder or JSON log, for their validation losses "
+        "(default: those in the checkpoints)",
+    )
+    parser.add_argument(
+        "--valid-subset",
+        metavar="NAME",
+        help="with --log: the subset whose loss is used (default: valid)",
+    )
+    add_skip_missing(parser, "leave out utterances without alignment")
+    add_cache(parser)
+    add_out(
+        parser,
+        "folder",
+        required=False,
+        metavar="DIR",
+        help="folder for probes.json, probes.csv and probes.png, or loss_probes.json and loss_probes.png; an "
+        "interrupted command resumes there",
+    )
+
+
+def run_probe(options: argparse.Namespace) -> int:
+    from ..evaluation.probes.inputs import FRAMES, TOP_WORDS, ProbeOptions
+    from ..evaluation.probes.results import probe_checkpoint, text_of, write_probes
+
+    wanted = ProbeOptions(
+        options.train,
+        options.manifest,
+        tuple(dict.fromkeys(options.task)),
+        tuple(options.phones),
+        tuple(options.words),
+        options.genders,
+        options.frames or FRAMES,
+        options.top_words or TOP_WORDS,
+        options.skip_missing,
+    )
+    cache, max_bytes = cache_of(options)
+    (checkpoint,) = options.checkpoint
+    found = probe_checkpoint(checkpoint, wanted, options.out, cache, max_bytes)
+    print_notes(found["notes"])
+    print(text_of(found))
+    if options.out:
+        print(*write_probes(options.out, found), sep="\n")
+    return 0
