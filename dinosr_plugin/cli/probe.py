@@ -2,8 +2,14 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..errors import UserError
+from ..files import is_folder
 from .parsing import add_cache, add_command, add_out, add_skip_missing, cache_of, print_notes, whole_number
+
+if TYPE_CHECKING:  # imports torch
+    from ..evaluation.probes.inputs import ProbeOptions
 
 TASKS = ("phone", "speaker", "gender", "f0", "energy", "position", "word")  # of evaluation.probes, which imports torch
 
@@ -98,7 +104,6 @@ def add_probe(commands) -> None:
 
 def run_probe(options: argparse.Namespace) -> int:
     from ..evaluation.probes.inputs import FRAMES, TOP_WORDS, ProbeOptions
-    from ..evaluation.probes.results import probe_checkpoint, text_of, write_probes
 
     wanted = ProbeOptions(
         options.train,
@@ -111,11 +116,35 @@ def run_probe(options: argparse.Namespace) -> int:
         options.top_words or TOP_WORDS,
         options.skip_missing,
     )
-    cache, max_bytes = cache_of(options)
-    (checkpoint,) = options.checkpoint
-    found = probe_checkpoint(checkpoint, wanted, options.out, cache, max_bytes)
+    if len(options.checkpoint) == 1 and not is_folder(options.checkpoint[0]):
+        return run_probe_of_one(options, wanted)
+    return run_probe_of_run(options, wanted)
+
+
+def run_probe_of_one(options: argparse.Namespace, wanted: "ProbeOptions") -> int:
+    from ..evaluation.probes.results import probe_checkpoint, text_of, write_probes
+
+    for name in ("log", "valid_subset"):
+        if getattr(options, name):
+            raise UserError(f"--{name.replace('_', '-')}: only used with several checkpoints of a run; remove it")
+    found = probe_checkpoint(options.checkpoint[0], wanted, options.out, *cache_of(options))
     print_notes(found["notes"])
     print(text_of(found))
     if options.out:
         print(*write_probes(options.out, found), sep="\n")
+    return 0
+
+
+def run_probe_of_run(options: argparse.Namespace, wanted: "ProbeOptions") -> int:
+    from ..evaluation.probes.checkpoints import expand_checkpoints, probe_checkpoints, text_of_run, write_run
+
+    if options.valid_subset and not options.log:
+        raise UserError("--log is required with --valid-subset")
+    checkpoints = expand_checkpoints(options.checkpoint)
+    subset = options.valid_subset or "valid"
+    found = probe_checkpoints(checkpoints, wanted, options.log, subset, options.out, *cache_of(options))
+    print_notes(found["notes"])
+    print(text_of_run(found))
+    if options.out:
+        print(*write_run(options.out, found), sep="\n")
     return 0

@@ -10,7 +10,9 @@ from .layers import LEVELS, LINES
 from .style import BLUE, GREEN, GREY, VERMILION
 
 COLUMNS = 3  # of panels
-CONTROL: dict[str, Any] = dict(color=VERMILION, linestyle=(0, (1, 1.5)), label="trained, labels shuffled")
+CONTROL: dict[str, Any] = dict(
+    color=VERMILION, linewidth=1.0, marker="x", markersize=4, label="trained model, probe of shuffled labels"
+)
 WEIGHTED: dict[str, Any] = dict(color=GREEN, linestyle=(0, (6, 2, 1, 2)), label="weighted sum of layers")
 SERIES: dict[str, dict[str, Any]] = {  # key of a point -> style, in ``plot_loss_probes``
     "last": dict(color=BLUE, marker="o", label="last layer"),
@@ -23,12 +25,13 @@ def plot_probes(rows: Sequence[Mapping], units: Mapping[str, str], path: str | P
 
     ``units``: task -> what its score is.
     """
-    figure, panels, legend = grid_of_panels(len(units), title)
+    figure, panels = grid_of_panels(len(units), title)
     for axes, (task, unit) in zip(panels, units.items()):
-        draw_task(axes, [row for row in rows if row.get(task) is not None], task)
+        measured = [row for row in rows if row.get(task) is not None]
+        draw_task(axes, measured, task)
         style.label(axes, task, "layer (0 = first after the front end)", unit)
-        axes.margins(y=0.12)
-    draw_legend(legend, panels)
+        axes.set_ylim(*limits(measured, task))
+    draw_legend(figure, panels)
     return style.save(figure, path)
 
 
@@ -64,7 +67,7 @@ def plot_loss_probes(
         points: ``{"loss", "updates", task: {"last", "best"}}``, in order of updates.
         units: task -> what its score is; ``titles``: task -> title of its panel.
     """
-    figure, panels, legend = grid_of_panels(len(units), title)
+    figure, panels = grid_of_panels(len(units), title)
     for axes, (task, unit) in zip(panels, units.items()):
         losses = [point["loss"] for point in points]
         for key, options in SERIES.items():
@@ -77,26 +80,39 @@ def plot_loss_probes(
             )
         style.label(axes, titles[task], "validation loss", unit)
         axes.margins(0.12)
-    draw_legend(legend, panels)
+    draw_legend(figure, panels)
     return style.save(figure, path)
 
 
 def grid_of_panels(count: int, title: str):
-    """(figure, ``count`` axes, axes for a legend)."""
-    columns = min(COLUMNS, count + 1)
-    lines = math.ceil((count + 1) / columns)
-    figure = style.figure(width=4.4 * columns, height=3.4 * lines)
+    """(figure, ``count`` axes)."""
+    columns = min(COLUMNS, count)
+    lines = math.ceil(count / columns)
+    figure = style.figure(width=max(6.5, 4.4 * columns), height=0.9 + 3.4 * lines)
     figure.suptitle(title, fontsize=14)
     every = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axes in every[count:]:
         axes.set_axis_off()
-    return figure, every[:count], every[count]
+    return figure, every[:count]
 
 
-def draw_legend(axes, panels) -> None:
-    """Each label of the panels once."""
+def limits(rows: Sequence[Mapping], task: str) -> tuple[float, float]:
+    """Of the vertical axis: all scores and controls, with room for an interval as long as their range.
+
+    An interval of R² over few speakers can be so long that nothing else would be visible.
+    """
+    scores = [row[key] for row in rows for key in (task, f"{task}_control")]
+    bounds = [row[f"{task}_{side}"] for row in rows for side in ("low", "high") if row[f"{task}_{side}"] is not None]
+    room = max(max(scores) - min(scores), 0.05)
+    low, high = max(min(scores + bounds), min(scores) - 0.5 * room), min(max(scores + bounds), max(scores) + 0.5 * room)
+    return low - 0.08 * room, high + 0.08 * room
+
+
+def draw_legend(figure, panels) -> None:
+    """Each label of the panels once, below them."""
     handles: dict[str, Any] = {}
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels()):
             handles.setdefault(label, handle)
-    axes.legend(handles.values(), handles.keys(), loc="center left", fontsize=9, frameon=False, handlelength=3.2)
+    options = {"loc": "outside lower center", "ncols": 3, "fontsize": 9, "frameon": False, "handlelength": 3.2}
+    figure.legend(list(handles.values()), list(handles), **options)

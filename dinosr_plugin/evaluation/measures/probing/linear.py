@@ -10,7 +10,7 @@ is random.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,9 +19,10 @@ from torch import Tensor
 
 from ....errors import UserError
 
-PENALTIES = (1.0, 0.1, 1e-2, 1e-3, 1e-4)  # strongest first, so that each fit starts from the one before
+PENALTIES = (10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4)  # strongest first, so that each fit starts from the one before
 STEPS = 100  # of L-BFGS at most
-TOLERANCE = 1e-5  # change of the loss in a step at which it ends
+TOLERANCE, TOLERANCE_OF_SUM = 1e-5, 1e-7
+"""Change of the loss in a step at which it ends: with one layer, and with a weighted sum, whose weights move slowly."""
 SMALLEST = 1e-6  # weight of a layer from which a further fit starts
 CONSTANT = 1e-6  # a dimension that deviates less, relative to its size, is left out: its standardised value is 0
 
@@ -125,7 +126,7 @@ def minimise(
         [weight, bias] if L == 1 else [mix, weight, bias],
         max_iter=STEPS,
         tolerance_grad=0.0,
-        tolerance_change=TOLERANCE,
+        tolerance_change=TOLERANCE if L == 1 else TOLERANCE_OF_SUM,
         line_search_fn="strong_wolfe",
     )
 
@@ -147,7 +148,9 @@ def fit_with_best_penalty(
 ) -> LinearProbe:
     """Fit with the penalty that scores best on held-out examples; then fit on all examples.
 
-    Penalties are tried from the strongest on, until the score falls; of equals the strongest is used.
+    Penalties are tried from the strongest on, until the score is below the best one twice in turn; of equals the
+    strongest is used. Each fit starts from the one before, but with equal weights of layers: a strong penalty would
+    decide on one of them.
 
     Args:
         x: (L, N, D) standardised float32.
@@ -155,14 +158,16 @@ def fit_with_best_penalty(
         kept: number of examples, the first ones, that are fitted on; the others are held out.
         score: of predictions (n, C) and labels (n,); higher is better.
     """
-    best, highest, probe = None, -np.inf, None
+    best, highest, probe, falls = None, -np.inf, None, 0
     for penalty in PENALTIES:
         probe = fit(x, labels[:kept], penalty, probe)
         reached = score(probe(x[:, kept:]), labels[kept:])
-        if reached < highest:
-            break
         if reached > highest:
             best, highest = probe, reached
+        falls = falls + 1 if reached < highest else 0
+        if falls == 2:
+            break
+        probe = replace(probe, mix=np.full(len(x), 1 / len(x)))
     assert best is not None
     return fit(x, labels, best.penalty, best)
 

@@ -4,7 +4,8 @@ For a task T a row has ``T``, the score on the test speech (accuracy of classes,
 ``T_high``, its interval over test speakers, ``T_control``, the score of the same probe, with the same penalty, fitted
 on shuffled labels, ``T_selectivity`` = score - control (Hewitt and Liang, EMNLP 2019), ``T_majority``, the share of the
 most frequent class, ``T_penalty``, ``T_train`` and ``T_test``, the numbers of examples, and for a weighted sum of
-layers ``T_weights``.
+layers ``T_weights``. Of few examples, such as utterances, a control depends on how they were shuffled: it is the mean
+over several.
 """
 
 import hashlib
@@ -36,6 +37,7 @@ from .linear import (
 
 HELD_OUT = 0.2  # share of the training speakers, or utterances, on which the penalty is chosen
 MIN_SPEAKERS = 5  # for a split by speaker
+SHUFFLES, MANY = 5, 2000  # controls whose mean is taken; of so many examples one is enough
 SPEAKER = "speaker"
 
 
@@ -107,10 +109,11 @@ class ProbeMeasure:
             fit_regressor if self.labels.classes is None else partial(fit_classifier, classes=len(self.labels.classes))
         )
         probe = fit_with_best_penalty(x, targets, kept, fit, determination if self.labels.classes is None else accuracy)
-        shuffled = np.random.default_rng(self.seed).permutation(targets)
-        control = fit(x, shuffled, probe.penalty, None)
+        rng = np.random.default_rng(self.seed)
+        shuffled = [rng.permutation(targets) for _ in range(1 if len(targets) >= MANY else SHUFFLES)]
+        controls = [fit(x, labels, probe.penalty, None) for labels in shuffled]
         del x
-        figures = self.measured([probe, control], scale, source, speech)
+        figures = self.measured([probe, *controls], scale, source, speech)
         if len(probe.mix) > 1:
             figures[f"{self.task}_weights"] = [round(float(weight), 4) for weight in probe.mix]
         return figures | {f"{self.task}_train": len(targets), f"{self.task}_penalty": probe.penalty}
@@ -139,7 +142,7 @@ class ProbeMeasure:
         return self.labels.examples(utt, Place(len(features[utt]), source.rate, source.first_centre))
 
     def measured(self, probes: Sequence[LinearProbe], scale: Scale, source: Source, speech: Speech) -> dict[str, Any]:
-        """Figures of the probe and of its control on all examples of the test speech, an utterance at a time."""
+        """Figures of the first probe, and of the others, its controls, on all examples of the test speech."""
         features, classes = source.features, self.labels.classes
         assert features is not None
         count = intervals.sums_of_numbers if classes is None else intervals.sums_of_classes
@@ -158,7 +161,7 @@ class ProbeMeasure:
         if not sums:
             raise UserError(f"--task {self.task}: no example in {speech.manifest}; give other test speech")
         table = np.array([sums[speaker] for speaker in sorted(sums)])  # (S, probes, k)
-        figures = figures_with_interval(self.task, table[:, 0], table[:, 1], classes is not None, self.seed)
+        figures = figures_with_interval(self.task, table[:, 0], table[:, 1:], classes is not None, self.seed)
         if classes is not None:
             figures[f"{self.task}_majority"] = max(of_class.values()) / of_class.total()
         return figures | {f"{self.task}_test": of_class.total()}
@@ -184,13 +187,15 @@ class SpeakerMeasure:
         features = source.require_features()
         x = np.stack([features[utt].mean(axis=0, dtype=np.float64) for utt in speakers])  # (N, D) or (N, L, D)
         predict = predicted_speakers if x.ndim == 2 else predicted_by_weighted_sum
-        shuffled = np.random.default_rng(self.seed).permutation(labels)
         predicted, mix = without_weights(predict(x, labels, folds))
-        controls, _ = without_weights(predict(x, shuffled, folds))
-        right = np.stack([np.ones(len(labels)), predicted == labels, controls == labels], axis=1)  # (N, 3)
-        sums = np.stack([right[labels == speaker].sum(axis=0) for speaker in range(len(names))])  # (S, 3)
-        figures = figures_with_interval(SPEAKER, sums[:, [0, 1]], sums[:, [0, 2]], True, self.seed)
-        majority = float(np.bincount(labels).max() / len(labels))
+        rng = np.random.default_rng(self.seed)
+        controls = [without_weights(predict(x, rng.permutation(labels), folds))[0] for _ in range(SHUFFLES)]
+        right = np.stack([one == labels for one in (predicted, *controls)], axis=1)  # (N, 1 + SHUFFLES)
+        counts = np.bincount(labels)  # (S,)
+        of_speaker = np.stack([right[labels == speaker].sum(axis=0) for speaker in range(len(names))])
+        sums = np.stack(np.broadcast_arrays(counts[:, None], of_speaker), axis=-1)  # (S, 1 + SHUFFLES, 2)
+        figures = figures_with_interval(SPEAKER, sums[:, 0], sums[:, 1:], True, self.seed)
+        majority = float(counts.max() / len(labels))
         figures |= {"speaker_majority": majority, "speaker_test": len(labels)}
         return figures if mix is None else figures | {"speaker_weights": [round(float(one), 4) for one in mix]}
 
@@ -247,11 +252,15 @@ def spans(frames: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarr
 
 
 def figures_with_interval(
-    task: str, sums: np.ndarray, control: np.ndarray, of_classes: bool, seed: int
+    task: str, sums: np.ndarray, controls: np.ndarray, of_classes: bool, seed: int
 ) -> dict[str, Any]:
-    """Score, interval, control and selectivity from sums (S, k) over speakers; all other columns None."""
+    """Score, interval, control and selectivity; all other columns None.
+
+    Args:
+        sums: (S, k) of the speakers; ``controls``: (S, n, k), of n controls.
+    """
     figure = intervals.accuracy_of if of_classes else intervals.determination_of
-    score, control_score = (float(figure(one.sum(axis=0))) for one in (sums, control))
+    score, control_score = float(figure(sums.sum(axis=0))), float(figure(controls.sum(axis=0)).mean())
     low, high = intervals.bootstrap(sums, figure, seed) or (None, None)
     figures = dict.fromkeys(column.key for column in columns_of(task))
     figures |= {task: score, f"{task}_low": low, f"{task}_high": high}
