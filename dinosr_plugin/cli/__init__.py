@@ -18,6 +18,7 @@ from .kmeans import add_kmeans
 from .language import add_lm_features, add_lm_score, add_zerospeech, add_zerospeech_synth
 from .measures import add_abx, add_quality
 from .perturb import add_perturb
+from .probe import add_probe
 from .report import add_report
 from .running import run
 from .similarity import add_similarity
@@ -26,7 +27,7 @@ from .units import add_units
 
 COMMANDS = (
     add_path, add_manifest, add_check, add_synth, add_perturb,
-    add_features, add_kmeans, add_units, add_quality, add_abx, add_similarity, add_report, add_speaker,
+    add_features, add_kmeans, add_units, add_quality, add_abx, add_probe, add_similarity, add_report, add_speaker,
     add_lm_score, add_lm_features, add_zerospeech, add_zerospeech_synth,
     add_ngram, add_tune_lm, add_transcribe, add_bench,
 )  # fmt: skip

@@ -6,6 +6,8 @@ Recipes (16 kHz, Kaldi's 25 ms Povey windows every 10 ms, no dither):
   (Hsu et al. 2021), mean-normalised per utterance, averaged in pairs of frames.
 - ``fbank``: 80 log-Mel bins, mean/variance-normalised per utterance and bin, stacked in pairs of frames = 160
   dimensions.
+- ``mfcc_uncentred``, ``fbank_uncentred``: the same without the normalisation, with what is constant in a recording: its
+  level, channel and much of the speaker. Probes compare models with these.
 
 Where frames are: there are as many as in the trunk, and feature i is compared with the trunk's frame i. The trunk's
 frame i covers samples [320 i, 320 i + 400), its centre is at 12.5 ms + i * 20 ms. Kaldi's frame k (``snip_edges``: the
@@ -20,18 +22,23 @@ frames, follows the same rule.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
+from ..modules.frame_grid import FrameGrid
 from .audio import SAMPLE_RATE
 
 
-def mfcc(wave: np.ndarray) -> np.ndarray:
-    """(T,) float32 in [-1, 1] at 16 kHz -> (n, 39) float32 at 50 Hz, n = 1 + (T - 400) // 320, T >= 400."""
+def mfcc(wave: np.ndarray, centred: bool = True) -> np.ndarray:
+    """(T,) float32 in [-1, 1] at 16 kHz -> (n, 39) float32 at 50 Hz, n = 1 + (T - 400) // 320, T >= 400.
+
+    ``centred``: with the means over the utterance subtracted.
+    """
     static = cepstra(wave)
     deltas = _deltas(static)
     frames = np.concatenate([static, deltas, _deltas(deltas)], axis=1)  # (m, 39), m = 1 + (T - 400) // 160
-    return _pairs(frames - frames.mean(axis=0)).mean(axis=1)  # (n, 2, 39) -> (n, 39)
+    return _pairs(frames - frames.mean(axis=0) if centred else frames).mean(axis=1)  # (n, 2, 39) -> (n, 39)
 
 
 def cepstra(wave: np.ndarray) -> np.ndarray:
@@ -47,20 +54,43 @@ def cepstra(wave: np.ndarray) -> np.ndarray:
     return _kaldi_frames(knf.OnlineMfcc, options, wave)
 
 
-def log_mel(wave: np.ndarray) -> np.ndarray:
-    """(T,) float32 in [-1, 1] at 16 kHz -> (n, 160) float32 at 50 Hz, n = 1 + (T - 400) // 320, T >= 400."""
+def log_mel(wave: np.ndarray, normalized: bool = True) -> np.ndarray:
+    """(T,) float32 in [-1, 1] at 16 kHz -> (n, 160) float32 at 50 Hz, n = 1 + (T - 400) // 320, T >= 400.
+
+    ``normalized``: with mean 0 and variance 1 in each bin over the utterance.
+    """
     import kaldi_native_fbank as knf
 
     options = knf.FbankOptions()
     options.mel_opts.num_bins = 80
     frames = _kaldi_frames(knf.OnlineFbank, options, wave)  # (m, 80), m = 1 + (T - 400) // 160
-    deviation = frames.std(axis=0) + 1e-5  # the floor: a bin of digital silence is constant
-    pairs = _pairs((frames - frames.mean(axis=0)) / deviation)
+    if normalized:
+        deviation = frames.std(axis=0) + 1e-5  # the floor: a bin of digital silence is constant
+        frames = (frames - frames.mean(axis=0)) / deviation
+    pairs = _pairs(frames)
     return pairs.reshape(len(pairs), -1)  # (n, 2, 80) -> (n, 160)
 
 
-FEATURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {"mfcc": mfcc, "fbank": log_mel}
+FEATURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "mfcc": mfcc,
+    "fbank": log_mel,
+    "mfcc_uncentred": partial(mfcc, centred=False),
+    "fbank_uncentred": partial(log_mel, normalized=False),
+}
 """Kind -> its function, (T,) float32 in [-1, 1] at 16 kHz, T >= 400 -> (n, D) float32 at 50 Hz."""
+
+
+ENERGY = FrameGrid(field=400, hop=160)
+"""Windows of ``log_energy``: 25 ms every 10 ms, the first one at sample 0."""
+QUIETEST = 1e-10  # mean square, below that of the rounding of 16-bit samples: the logarithm of digital silence
+
+
+def log_energy(wave: np.ndarray) -> np.ndarray:
+    """Natural logarithm of the mean square in each window of ``ENERGY``: (T,) float32 -> (m,) float32."""
+    squares = np.concatenate([[0.0], np.cumsum(np.square(wave, dtype=np.float64))])  # (T + 1,)
+    starts = ENERGY.hop * np.arange(ENERGY.count(len(wave)))
+    means = (squares[starts + ENERGY.field] - squares[starts]) / ENERGY.field
+    return np.log(np.maximum(means, QUIETEST)).astype(np.float32)
 
 
 def _kaldi_frames(extractor: type, options, wave: np.ndarray) -> np.ndarray:

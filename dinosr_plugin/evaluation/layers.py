@@ -22,7 +22,7 @@ from ..errors import UserError
 from ..files import Occupied, claim_name, is_folder, new_folders, read_lock, write_lock
 from ..units.batches import Utterance, require_files
 from ..units.features import FeatureSpec, acoustic_spec, code_spec, layer_spec, read_rows, write_rows
-from ..units.store import FeatureFolder
+from ..units.store import FeatureFolder, missing_shards
 from .speech import digest_of_utterances
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class LayerCache:
         reader: the model.
         code_sets: names from ``reader.code_sets``.
         outputs: names from ``reader.outputs``.
-        acoustic: ``mfcc``, ``fbank``.
+        acoustic: keys of ``data.acoustic.FEATURES``.
         dtype: of layers and acoustic features, ``float16`` or ``float32``.
         max_bytes: maximum size of the cache; the least recently used entries are removed to make room.
 
@@ -99,13 +99,19 @@ class LayerCache:
         with new_folders(self.root.absolute(), what), claim_name(self.folder, what, wait=math.inf):
             self.make_room()
             require_files(self.utterances, "the manifest")
-            writers = [spec.writer(self.folder / name, self.utterances) for name, spec in self.specs.items()]
+            missing = {name: spec for name, spec in self.specs.items() if missing_shards(self.folder / name, 1)}
+            writers = [spec.writer(self.folder / name, self.utterances) for name, spec in missing.items()]
+            layers = [layer for layer in self.layers if folder_of(layer) in missing]
+            code_sets = [name for name in self.code_sets if name in missing]
+            acoustic = [kind for kind in self.acoustic if kind in missing]
+            reader = self.reader if layers or code_sets else None
 
             def features(rows: list[int]):
-                return read_rows(self.utterances, rows, self.reader, self.layers, self.code_sets, self.acoustic)
+                return read_rows(self.utterances, rows, reader, layers, code_sets, acoustic)
 
             title = f"{self.reader.name} {'untrained, ' if self.reader.weights == 'random' else ''}all layers"
-            write_rows(writers, self.utterances, title, features)
+            if writers:
+                write_rows(writers, self.utterances, title, features)
             os.utime(self.folder)  # it is now the most recently used entry
         self.filled = True
 

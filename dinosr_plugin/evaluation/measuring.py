@@ -25,11 +25,13 @@ class Source:
         name: the name of its row.
         rate: frames per second.
         first_centre: time of the centre of frame 0, in seconds.
-        features: utterance -> (n, D) numbers; None for units alone.
+        features: utterance -> (n, D) numbers; None for units alone. (n, L, D): L layers, for probes, which learn a
+            weighted sum of them.
         units: utterance -> (n,) integers from 0; None for features alone.
         n_codes: number of different units; None: the largest unit + 1.
         unit_distance: distance of units in ABX, ``onehot`` or ``edit``.
         centred: whether the mean of each utterance was subtracted from its features, as of MFCC and log-Mel.
+        training: features of the training speech, utterance -> as ``features``, for measures that are fitted on it.
         digest: identifies the content, for tables that are kept on the disk.
     """
 
@@ -41,6 +43,7 @@ class Source:
     n_codes: int | None = None
     unit_distance: str = "onehot"
     centred: bool = False
+    training: UtteranceArrays | None = None
     digest: str = ""
 
     def require_features(self) -> UtteranceArrays:

@@ -1,8 +1,10 @@
-"""Phone alignments: from ``.phones.tsv`` segments to one phone index per frame."""
+"""Phone alignments: from ``.phones.tsv`` segments to one phone index per frame; and alignments of words."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +44,11 @@ def class_order(names: Sequence[str]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PhoneAlignment:
-    """Phone segments of a corpus, read from one ``.phones.tsv``.
+    """Phone segments of a corpus, read from ``.phones.tsv`` files; or segments of words.
 
     Attributes:
-        path: the file, for messages.
-        names: the phones that the file contains, sorted; a phone's index is its place here.
+        path: the file, the first one of several, for messages.
+        names: the phones that the files contain, sorted; a phone's index is its place here.
         segments: utterance -> (start in microseconds (S,) int64, phone index (S,) int64), in order of time.
             Whole microseconds, so that a frame centre on a boundary does not depend on float rounding.
         ends: utterance -> end in microseconds (S,) int64 of each segment.
@@ -58,14 +60,27 @@ class PhoneAlignment:
     ends: dict[str, np.ndarray]
 
     @classmethod
-    def read(cls, path: str | Path) -> "PhoneAlignment":
+    def read(cls, path: str | Path, *more: str | Path, column: str = "phone") -> "PhoneAlignment":
         """Read ``utt start end phone`` rows (TAB-separated, seconds; an utterance's rows in order of time).
 
+        Args:
+            more: further files of other utterances.
+            column: the name of the last column, ``phone`` or ``word``.
+
         Raises:
-            UserError: no such file, wrong header, no rows, or a row that is malformed, empty, negative or overlaps.
+            UserError: no such file, wrong header, no rows, or a row that is malformed, empty, negative or overlaps; an
+                utterance in two files.
         """
         path = Path(path)
-        rows = _read_rows(path)
+        rows: dict[str, list[tuple[int, int, str]]] = {}
+        for file in (path, *map(Path, more)):
+            of_file = _read_rows(file, column)
+            if twice := [utt for utt in of_file if utt in rows]:
+                raise UserError(
+                    f"{file}: {len(twice)} utterance(s) are in another alignment too ({first_few(twice)}); give each "
+                    "once"
+                )
+            rows |= of_file
         names = tuple(sorted({phone for segments in rows.values() for *_, phone in segments}))
         index = {name: i for i, name in enumerate(names)}
         segments = {
@@ -79,6 +94,16 @@ class PhoneAlignment:
     def empty(cls) -> "PhoneAlignment":
         """An alignment without utterances, for measures that do not read it."""
         return cls(Path(), (), {}, {})
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content."""
+        digest = hashlib.sha256(repr(self.names).encode())
+        for utt, (starts, labels) in self.segments.items():
+            digest.update(utt.encode())
+            for numbers in (starts, labels, self.ends[utt]):
+                digest.update(np.asarray(numbers, dtype=np.int64).tobytes())
+        return digest.hexdigest()
 
     def require(self, utts: Iterable[str]) -> None:
         """Raise a ``UserError`` that counts the utterances without alignment and names the first three."""
@@ -110,18 +135,18 @@ class PhoneAlignment:
         return phones[np.maximum(np.searchsorted(starts, centres, side="right") - 1, 0)]
 
 
-def _read_rows(path: Path) -> dict[str, list[tuple[int, int, str]]]:
-    """utterance -> [(start, end, phone)] in microseconds, checked row by row."""
-    lines = read_lines(path, "give a .phones.tsv with the columns utt, start, end, phone")
+def _read_rows(path: Path, column: str) -> dict[str, list[tuple[int, int, str]]]:
+    """utterance -> [(start, end, phone or word)] in microseconds, checked row by row."""
+    lines = read_lines(path, f"give a .{column}s.tsv with the columns utt, start, end, {column}")
     header = next(lines, "")
-    if header != HEADER:
+    if header != HEADER.replace("phone", column):
         raise UserError(
-            f"{path}: the first line is {header!r}; it must be the TAB-separated header 'utt start end phone'"
+            f"{path}: the first line is {header!r}; it must be the TAB-separated header 'utt start end {column}'"
         )
     rows: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
     last_end: dict[str, float] = defaultdict(float)
     for number, line in enumerate(lines, start=2):
-        utt, start, end, phone = _parse_row(path, number, line)
+        utt, start, end, phone = _parse_row(path, number, line, column)
         if not 0 <= start < end <= MAX_SECONDS:
             raise UserError(
                 f"{path}:{number}: a segment from {start} s to {end} s; times must be positive and end after start, at "
@@ -139,7 +164,7 @@ def _read_rows(path: Path) -> dict[str, list[tuple[int, int, str]]]:
     return dict(rows)
 
 
-def _parse_row(path: Path, number: int, line: str) -> tuple[str, float, float, str]:
+def _parse_row(path: Path, number: int, line: str, column: str) -> tuple[str, float, float, str]:
     try:
         utt, start, end, phone = line.split("\t")
         if utt and phone:
@@ -147,5 +172,5 @@ def _parse_row(path: Path, number: int, line: str) -> tuple[str, float, float, s
     except ValueError:
         pass
     raise UserError(
-        f"{path}:{number}: expected 'utt<TAB>start<TAB>end<TAB>phone' with times in seconds, found {line!r}"
+        f"{path}:{number}: expected 'utt<TAB>start<TAB>end<TAB>{column}' with times in seconds, found {line!r}"
     )

@@ -78,7 +78,7 @@ class Speech:
     def digest(self) -> str:
         """SHA-256 of the utterances, their alignment and their speakers."""
         digest = hashlib.sha256(digest_of_utterances(self.utterances).encode())
-        digest.update(self.phones.path.read_bytes())
+        digest.update(self.phones.digest.encode())
         digest.update(repr(self.speakers and {name: self.speakers[name] for name in self.names}).encode())
         return digest.hexdigest()
 

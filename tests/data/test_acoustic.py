@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dinosr_plugin.data import acoustic
-from dinosr_plugin.data.acoustic import FEATURES, log_mel, mfcc
+from dinosr_plugin.data.acoustic import FEATURES, log_energy, log_mel, mfcc
 from dinosr_plugin.modules.frame_grid import TRUNK
 
 RATE = 16_000
@@ -14,9 +14,10 @@ def noise(samples: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 0.1, samples).astype(np.float32)
 
 
-@pytest.mark.parametrize("kind, dimensions", [("mfcc", 39), ("fbank", 160)])
+@pytest.mark.parametrize("kind", FEATURES)
 @pytest.mark.parametrize("samples", [400, 559, 560, 719, 720, 880, 16_000, 16_001])
-def test_there_are_as_many_frames_as_the_trunk_has(kind, dimensions, samples):
+def test_there_are_as_many_frames_as_the_trunk_has(kind, samples):
+    dimensions = 39 if kind.startswith("mfcc") else 160
     features = FEATURES[kind](noise(samples))
     assert features.shape == (TRUNK.count(samples), dimensions) and features.dtype == np.float32
     assert np.isfinite(features).all()
@@ -24,9 +25,33 @@ def test_there_are_as_many_frames_as_the_trunk_has(kind, dimensions, samples):
 
 def test_features_do_not_depend_on_loudness_or_on_the_run():
     wave = noise(RATE)
-    for features in FEATURES.values():
+    for features in (mfcc, log_mel):
         np.testing.assert_array_equal(features(wave), features(wave))
         np.testing.assert_allclose(features(wave), features(0.5 * wave), atol=2e-2)
+
+
+@pytest.mark.parametrize("kind", ["mfcc", "fbank"])
+def test_uncentred_features_are_those_before_the_normalisation(kind):
+    """They keep the level; with mean 0 (and, of log-Mel, variance 1 at 100 Hz) they are the normalised ones."""
+    wave = noise(RATE + 240)  # an even number of frames of 10 ms: none is used twice
+    plain, centred = FEATURES[f"{kind}_uncentred"](wave), FEATURES[kind](wave)
+    assert plain.shape == centred.shape and plain.dtype == np.float32
+    louder = FEATURES[f"{kind}_uncentred"](2 * wave) - plain
+    if kind == "fbank":
+        np.testing.assert_allclose(louder, np.log(4), atol=1e-3)
+        bins = plain.reshape(-1, 80)  # (m, 80)
+        normalised = (bins - bins.mean(axis=0)) / bins.std(axis=0)
+        np.testing.assert_allclose(normalised.reshape(-1, 160), centred, atol=1e-3)
+    else:
+        assert louder[:, 0].min() > 1 and abs(louder[:, 1:]).max() < 0.1  # C0 alone
+        np.testing.assert_allclose(plain - plain.mean(axis=0), centred, atol=1e-3)
+
+
+def test_log_energy_is_that_of_windows_of_25_ms():
+    wave = noise(1000)
+    plain = [np.log(np.mean(np.square(wave[start : start + 400], dtype=np.float64))) for start in range(0, 601, 160)]
+    np.testing.assert_allclose(log_energy(wave), plain, rtol=1e-6)
+    assert log_energy(np.zeros(400, np.float32)).tolist() == [np.float32(np.log(1e-10))]
 
 
 def test_a_feature_frame_begins_where_the_trunk_frame_begins():
@@ -39,7 +64,7 @@ def test_a_feature_frame_begins_where_the_trunk_frame_begins():
     assert np.argmax(mfcc(wave)[:, 0]) == 20
 
 
-@pytest.mark.parametrize("kind", FEATURES)
+@pytest.mark.parametrize("kind", ["mfcc", "fbank"])
 def test_the_middle_of_a_feature_is_5_ms_after_the_centre_of_the_trunk_frame(kind):
     """Feature i depends on samples [320 i, 320 i + 560), without normalisation and deltas, which are left out here.
 

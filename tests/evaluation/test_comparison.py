@@ -14,13 +14,14 @@ from dinosr_plugin import cli
 from dinosr_plugin.checkpoints import opening
 from dinosr_plugin.checkpoints.opening import open_reader
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.evaluation import comparison
-from dinosr_plugin.evaluation.comparison import RESTARTS, Comparison, measures_for, random_hour
+from dinosr_plugin.evaluation import comparison, model_rows
+from dinosr_plugin.evaluation.comparison import RESTARTS, Comparison, measures_for
 from dinosr_plugin.evaluation.history import measure_checkpoints
 from dinosr_plugin.evaluation.measures.abx import measure as abx_measure
 from dinosr_plugin.evaluation.measures.abx.errors import abx
 from dinosr_plugin.evaluation.measures.abx.items import make_items
 from dinosr_plugin.evaluation.measures.quality.units import count_units
+from dinosr_plugin.evaluation.model_rows import random_hour
 from dinosr_plugin.evaluation.phones import PhoneAlignment
 from dinosr_plugin.evaluation.speech import Speech, librispeech_speaker, manifest_speakers
 from dinosr_plugin.units import features as features_module
@@ -246,7 +247,7 @@ def test_kmeans_is_fitted_on_at_most_an_hour(corpus, monkeypatch):
     utterances = read_utterances(corpus / "train.tsv")
     assert random_hour(utterances) == utterances
     for limit, count in ((2 * utterances[0].samples, 2), (1, 1)):
-        monkeypatch.setattr(comparison, "FIT_SAMPLES", limit)
+        monkeypatch.setattr(model_rows, "FIT_SAMPLES", limit)
         chosen = random_hour(utterances)
         assert len(chosen) == count and chosen == sorted(chosen, key=utterances.index)
 

@@ -24,14 +24,14 @@ import numpy as np
 
 from ...errors import UserError, printable
 from ..audio import SAMPLE_RATE
-from .praat_worker import FAILED, FIX, MEASURE, MISSING, REPLY, REQUEST, SHIFT
+from .praat_worker import FAILED, FIX, MEASURE, MISSING, REPLY, REQUEST, SHIFT, TRACK
 
 # -P: nothing is imported from the current folder
 COMMAND: Sequence[str] = (sys.executable, "-P", "-m", "dinosr_plugin.data.perturbation.praat_worker")
 PACKAGE_ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3))
 INSTALL = (
     'pip install "dinosr-plugin[perturb]" (praat-parselmouth, GPL-3), or do without: task.perturb_by=resample, '
-    "dinosr perturb --by resample"
+    "dinosr perturb --by resample, dinosr probe without --task f0"
 )
 CPU_SECONDS, CPU_SHARE = 3.0, 0.5
 """Processor time that an answer may take: so many seconds, and so many for each second of sound. Praat takes about 0.01
@@ -83,10 +83,19 @@ def measure_f0(wave: np.ndarray, f0: tuple[float, float]) -> np.ndarray:
     return ask(MEASURE, wave, *f0)
 
 
+def track_f0(wave: np.ndarray, f0: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """F0 over time: the times of Praat's frames in seconds and F0 in Hz, 0 without voice, each (n,).
+
+    Frames are 0.8 / floor seconds apart. Arguments and errors as ``shift_voice``.
+    """
+    first, step, *hertz = ask(TRACK, wave, *f0).astype(np.float64)
+    return first + step * np.arange(len(hertz)), np.array(hertz)
+
+
 def require_parselmouth() -> None:
     """Raise UserError unless parselmouth is installed."""
     if importlib.util.find_spec("parselmouth") is None:
-        raise UserError(f"package parselmouth is missing, with which voices are changed; {INSTALL}")
+        raise UserError(f"package parselmouth is missing, with which F0 is measured and voices are changed; {INSTALL}")
 
 
 # ---- the process -----------------------------------------------------------------------------------------------------

@@ -20,9 +20,10 @@ import numpy as np
 
 REQUEST = struct.Struct("<BQ8d")
 REPLY = struct.Struct("<BQ")
-SHIFT, FIX, MEASURE = 1, 2, 3
+SHIFT, FIX, MEASURE, TRACK = 1, 2, 3, 4
 """Kinds. SHIFT: formant ratio, ratio of the median F0, factor of the F0 range -> the waveform with another voice. FIX:
-the same, with the new median F0 in Hz; 0: the old one. MEASURE -> F0 of the voiced frames in Hz."""
+the same, with the new median F0 in Hz; 0: the old one. MEASURE -> F0 of the voiced frames in Hz. TRACK -> the time of
+the first frame and the distance of frames, in seconds, then F0 of every frame in Hz, 0 without voice."""
 OK, FAILED, MISSING = 0, 1, 2
 """Statuses. FAILED: Praat cannot do that with this sound. MISSING: parselmouth cannot be imported."""
 PATIENCE = 1.0  # seconds between two looks at whether the parent is alive
@@ -108,6 +109,8 @@ def work(
     voiced = frequencies[frequencies > 0]
     if kind == MEASURE:
         return voiced
+    if kind == TRACK:
+        return np.concatenate([[pitch.x1, pitch.dx], frequencies])
     if not len(voiced):
         raise NoVoice("no voiced frame")
     new_median = median * float(np.median(voiced)) if kind == SHIFT else median

@@ -102,12 +102,17 @@ def fold_numbers(speakers: Mapping[str, str]) -> np.ndarray:
 
 def probe_accuracy(x: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> float:
     """Share of the rows of x (N, D) whose label (N,) a probe trained on the other folds (N,) predicts."""
+    return float((predicted_speakers(x, labels, folds) == labels).mean())
+
+
+def predicted_speakers(x: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """(N,): the label of each row of x (N, D) that a probe trained on the labels (N,) of the other folds predicts."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, PredefinedSplit
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    right = 0
+    predicted = np.empty_like(labels)
     for fold in np.unique(folds):
         train, test = folds != fold, folds == fold
         probe = GridSearchCV(
@@ -115,5 +120,5 @@ def probe_accuracy(x: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> floa
             {"logisticregression__C": PENALTIES},
             cv=PredefinedSplit(folds[train]),
         )  # the first of equal accuracies
-        right += int((probe.fit(x[train], labels[train]).predict(x[test]) == labels[test]).sum())
-    return right / len(labels)
+        predicted[test] = probe.fit(x[train], labels[train]).predict(x[test])
+    return predicted

@@ -1,0 +1,150 @@
+"""What the frozen layers of a model know: ``dinosr probe``."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UserError
+from ..files import is_folder
+from .parsing import add_cache, add_command, add_out, add_skip_missing, cache_of, print_notes, whole_number
+
+if TYPE_CHECKING:  # imports torch
+    from ..evaluation.probes.inputs import ProbeOptions
+
+TASKS = ("phone", "speaker", "gender", "f0", "energy", "position", "word")  # of evaluation.probes, which imports torch
+
+
+def add_probe(commands) -> None:
+    text = (
+        "fit linear probes on the frozen layers of a model, and measure what can be read from each: phones, speaker, "
+        "gender, F0, energy, position in the utterance, words; beside them MFCC, log-Mel, the untrained model, and "
+        "probes of shuffled labels"
+    )
+    parser = add_command(commands, "probe", run_probe, text)
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        nargs="+",
+        metavar="CHECKPOINT",
+        help="any model that `dinosr features` reads, or a speaker model; several checkpoints of a run, or a folder of "
+        "them, are compared with their validation losses instead",
+    )
+    parser.add_argument(
+        "--train", type=Path, required=True, metavar="TSV", help="manifest of the speech that probes are fitted on"
+    )
+    parser.add_argument(
+        "--manifest",
+        type=Path,
+        required=True,
+        metavar="TSV",
+        help="manifest of the speech to measure on, of other speakers; the speaker probe is fitted and measured here",
+    )
+    parser.add_argument(
+        "--task", nargs="+", required=True, choices=TASKS, metavar="TASK", help=f"what to probe: {', '.join(TASKS)}"
+    )
+    parser.add_argument(
+        "--phones",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="TSV",
+        help="for phone: phone alignments of both manifests, in one file or several: utt, start, end, phone",
+    )
+    parser.add_argument(
+        "--words",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="TSV",
+        help="for word: alignments of the words of both manifests: utt, start, end, word",
+    )
+    parser.add_argument(
+        "--genders",
+        type=Path,
+        metavar="FILE",
+        help="for gender: SPEAKER<TAB>F or M, or LibriSpeech's SPEAKERS.TXT; speakers are the folders of the manifests",
+    )
+    parser.add_argument(
+        "--frames",
+        type=whole_number,
+        metavar="N",
+        help="training examples of a probe at most, random ones; memory is 4 bytes x N x width x layers (default: "
+        "20000)",
+    )
+    parser.add_argument(
+        "--top-words",
+        type=whole_number,
+        metavar="N",
+        help="for word: the N words that are most frequent in --train, of those that both manifests have (default: "
+        "100)",
+    )
+    parser.add_argument(
+        "--log",
+        type=Path,
+        metavar="PATH",
+        help="with several checkpoints: the run's TensorBoard folder or JSON log, for their validation losses "
+        "(default: those in the checkpoints)",
+    )
+    parser.add_argument(
+        "--valid-subset",
+        metavar="NAME",
+        help="with --log: the subset whose loss is used (default: valid)",
+    )
+    add_skip_missing(parser, "leave out utterances without alignment")
+    add_cache(parser)
+    add_out(
+        parser,
+        "folder",
+        required=False,
+        metavar="DIR",
+        help="folder for probes.json, probes.csv and probes.png, or loss_probes.json and loss_probes.png; an "
+        "interrupted command resumes there",
+    )
+
+
+def run_probe(options: argparse.Namespace) -> int:
+    from ..evaluation.probes.inputs import FRAMES, TOP_WORDS, ProbeOptions
+
+    wanted = ProbeOptions(
+        options.train,
+        options.manifest,
+        tuple(dict.fromkeys(options.task)),
+        tuple(options.phones),
+        tuple(options.words),
+        options.genders,
+        options.frames or FRAMES,
+        options.top_words or TOP_WORDS,
+        options.skip_missing,
+    )
+    if len(options.checkpoint) == 1 and not is_folder(options.checkpoint[0]):
+        return run_probe_of_one(options, wanted)
+    return run_probe_of_run(options, wanted)
+
+
+def run_probe_of_one(options: argparse.Namespace, wanted: "ProbeOptions") -> int:
+    from ..evaluation.probes.results import probe_checkpoint, text_of, write_probes
+
+    for name in ("log", "valid_subset"):
+        if getattr(options, name):
+            raise UserError(f"--{name.replace('_', '-')}: only used with several checkpoints of a run; remove it")
+    found = probe_checkpoint(options.checkpoint[0], wanted, options.out, *cache_of(options))
+    print_notes(found["notes"])
+    print(text_of(found))
+    if options.out:
+        print(*write_probes(options.out, found), sep="\n")
+    return 0
+
+
+def run_probe_of_run(options: argparse.Namespace, wanted: "ProbeOptions") -> int:
+    from ..evaluation.probes.checkpoints import expand_checkpoints, probe_checkpoints, text_of_run, write_run
+
+    if options.valid_subset and not options.log:
+        raise UserError("--log is required with --valid-subset")
+    checkpoints = expand_checkpoints(options.checkpoint)
+    subset = options.valid_subset or "valid"
+    found = probe_checkpoints(checkpoints, wanted, options.log, subset, options.out, *cache_of(options))
+    print_notes(found["notes"])
+    print(text_of_run(found))
+    if options.out:
+        print(*write_run(options.out, found), sep="\n")
+    return 0

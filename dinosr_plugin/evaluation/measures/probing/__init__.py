@@ -1,0 +1,1 @@
+"""Linear probes: what can be read from frozen features."""

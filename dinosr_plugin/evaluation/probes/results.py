@@ -1,0 +1,228 @@
+"""Probes of a checkpoint: the measuring, and what is printed and written."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ...checkpoints.embedding import EmbeddingReader
+from ...checkpoints.opening import open_model
+from ...checkpoints.readers import FrameReader
+from ...errors import UserError
+from ...files import claim_folder, temporary_folder, write_files
+from ...units.batches import hours
+from ...units.features import default_device
+from ..layers import MAX_BYTES
+from ..measures.probing.measure import TrainingSpeech, columns_of
+from ..model_rows import FBANK, LAYER, MFCC, UNTRAINED, frame_field
+from ..plots.probes import plot_probes
+from ..table import Column, format_table
+from .inputs import NUMBERS, OF_UTTERANCES, ProbeInputs, ProbeOptions, make_measures, read_inputs
+from .rows import EMBEDDING, WEIGHTED, EmbeddingRows, ProbeRows, TrainedRows
+
+ACCURACY, R2 = "accuracy", "R²"
+SUMMARY = (
+    Column("task", "probe of"),
+    Column("unit", "score"),
+    Column("best", "best layer"),
+    Column("score", "its score", ".3f"),
+    Column("interval", "95 %"),
+    Column("control", "shuffled", ".3f"),
+    Column("selectivity", "selectivity", ".3f"),
+    Column("majority", "majority", ".3f"),
+    Column("weighted", "weighted sum", ".3f"),
+    Column("untrained", "untrained", ".3f"),
+    Column("fbank", "log-Mel", ".3f"),
+    Column("mfcc", "MFCC", ".3f"),
+)
+
+
+def read_for(model: FrameReader | EmbeddingReader, options: ProbeOptions) -> ProbeInputs:
+    """The inputs for a model. Raises UserError as ``read_inputs``, and for tasks on frames of a model without them."""
+    if isinstance(model, EmbeddingReader):
+        if others := [task for task in options.tasks if task not in OF_UTTERANCES]:
+            raise UserError(
+                f"--task {others[0]}: {model.name} embeds whole recordings and has no frames; "
+                f"choose from {', '.join(OF_UTTERANCES)}"
+            )
+        return read_inputs(options, model.min_samples)
+    return read_inputs(options, frame_field(model))
+
+
+def measure_model(
+    model: FrameReader | EmbeddingReader,
+    inputs: ProbeInputs,
+    work: Path,
+    cache: str | Path | None = None,
+    max_bytes: float = MAX_BYTES,
+    baselines: bool = True,
+    tracks: Path | None = None,
+) -> list[dict[str, Any]]:
+    """The rows of a model, in the order of ``ModelRows.rows``.
+
+    Args:
+        work: folder for finished rows, and for features unless there is a ``cache``.
+        cache, max_bytes: as ``ModelRows``.
+        baselines: without them only the layers or the embedding.
+        tracks: folder for F0 and energy; None: with the other features.
+    """
+    kept = Path(cache) if cache else work / "cache"
+    measures = make_measures(inputs, tracks or kept)
+    common = (inputs.fitted, inputs.speech, measures, work)
+    if isinstance(model, EmbeddingReader):
+        with EmbeddingRows(model, inputs.options.train, *common, baselines) as table:
+            return table.rows()
+    kind = ProbeRows if baselines else TrainedRows
+    with kind(model, *common, cache, max_bytes) as table:
+        return table.rows()
+
+
+@contextmanager
+def workspace(out: Path | None) -> Iterator[Path]:
+    """The folder for what an interrupted command resumes from: ``out/probing``, or a temporary one."""
+    with claim_folder(out / "probing") if out else temporary_folder() as work:
+        yield work
+
+
+def probe_checkpoint(
+    checkpoint: str | Path,
+    options: ProbeOptions,
+    out: Path | None = None,
+    cache: str | Path | None = None,
+    max_bytes: float = MAX_BYTES,
+) -> dict[str, Any]:
+    """``{"about", "rows", "notes"}`` of one checkpoint and its baselines. Raises UserError from all inputs."""
+    model = open_model(checkpoint, default_device())
+    inputs = read_for(model, options)
+    with workspace(out) as work:
+        rows = measure_model(model, inputs, work, cache, max_bytes)
+    return {"about": about(model, inputs), "rows": rows, "notes": list(inputs.notes)}
+
+
+def about(model: FrameReader | EmbeddingReader, inputs: ProbeInputs) -> dict[str, Any]:
+    training = TrainingSpeech(inputs.training)
+    tested = inputs.speech.utterances
+    return {
+        "checkpoint": model.name,
+        "tasks": list(inputs.options.tasks),
+        "train": str(inputs.options.train),
+        "train_speakers": len(set(inputs.training.values())),
+        "train_utterances": len(inputs.fitted),
+        "train_hours": round(hours(inputs.fitted, range(len(inputs.fitted))), 3),
+        "test": str(inputs.options.manifest),
+        "test_speakers": inputs.speakers,
+        "test_utterances": len(tested),
+        "test_hours": round(hours(tested, range(len(tested))), 3),
+        "examples": inputs.options.frames,
+        "penalty_chosen_on": f"{len(held_out_groups(training))} training "
+        + ("speakers" if training.by_speaker else "utterances"),
+        "classes": {task: list(names) for task, names in inputs.classes.items()},
+    }
+
+
+def held_out_groups(training: TrainingSpeech) -> set[str]:
+    return {training.speakers[utt] if training.by_speaker else utt for utt in training.held_out}
+
+
+# ---- text ------------------------------------------------------------------------------------------------------------
+
+
+def unit_of(task: str) -> str:
+    return R2 if task in NUMBERS else ACCURACY
+
+
+def describe_speech(about: Mapping[str, Any]) -> str:
+    return (
+        f"{about['checkpoint']}: fitted on {about['train']} ({amount(about, 'train')}; at most {about['examples']} "
+        f"examples of a probe), measured on {about['test']} ({amount(about, 'test')}); penalties chosen on "
+        f"{about['penalty_chosen_on']}"
+    )
+
+
+def amount(about: Mapping[str, Any], part: str) -> str:
+    hours, utterances, speakers = (about[f"{part}_{what}"] for what in ("hours", "utterances", "speakers"))
+    return f"{hours:.2f} h, {utterances} utterances, {speakers} speakers"
+
+
+def best_row(rows: Sequence[Mapping], task: str, kind: str) -> Mapping | None:
+    """The row of a kind with the highest score, the first of equals; None if there is none."""
+    scored = [row for row in rows if row["kind"] == kind and row.get(task) is not None]
+    return max(scored, key=lambda row: row[task], default=None)
+
+
+def summarise(rows: Sequence[Mapping], task: str) -> dict[str, Any]:
+    """A row of ``SUMMARY``."""
+    best = best_row(rows, task, LAYER) or best_row(rows, task, EMBEDDING)
+    assert best is not None  # every model has layers or an embedding
+    others = {kind: best_row(rows, task, kind) for kind in (WEIGHTED, UNTRAINED, FBANK, MFCC)}
+    low, high = (best[f"{task}_{side}"] for side in ("low", "high"))
+    return {
+        "task": task,
+        "unit": unit_of(task),
+        "best": best["name"],
+        "score": best[task],
+        "interval": None if low is None else f"{low:.3f} to {high:.3f}",
+        **{key: best[f"{task}_{key}"] for key in ("control", "selectivity", "majority")},
+        **{kind: row and row[task] for kind, row in others.items()},
+    }
+
+
+def text_of(found: Mapping[str, Any]) -> str:
+    """What the command prints."""
+    rows, tasks = found["rows"], found["about"]["tasks"]
+    parts = [describe_speech(found["about"])]
+    columns = [Column("name", "features"), *(Column(task, task, ".3f") for task in tasks)]
+    parts.append(format_table(rows, columns))
+    summary = [summarise(rows, task) for task in tasks]
+    shown = [column for column in SUMMARY if any(row[column.key] is not None for row in summary)]
+    parts.append(format_table(summary, shown))
+    if weights := [row for row in rows if row["kind"] == WEIGHTED]:
+        parts.append("weights of the layers in the weighted sum\n" + weights_table(weights[0], tasks))
+    if any(row["kind"] == LAYER for row in rows):
+        of_layer: dict[str, list[str]] = {}
+        for row in summary:
+            of_layer.setdefault(row["best"], []).append(row["task"])
+        parts.append("best: " + "; ".join(f"{name} for {', '.join(of)}" for name, of in sorted(of_layer.items())))
+    return "\n\n".join(parts)
+
+
+def weights_table(row: Mapping[str, Any], tasks: Sequence[str]) -> str:
+    of_task = {task: row[f"{task}_weights"] for task in tasks if row.get(f"{task}_weights")}
+    layers = max((len(weights) for weights in of_task.values()), default=0)
+    lines = [{"task": task, **dict(enumerate(weights))} for task, weights in of_task.items()]
+    columns = [Column("task", "probe of"), *(Column(layer, str(layer), ".3f") for layer in range(layers))]  # type: ignore[arg-type]
+    return format_table(lines, columns)
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def write_probes(out: Path, found: Mapping[str, Any]) -> list[Path]:
+    """``probes.json``, ``probes.csv`` and ``probes.png`` in a folder."""
+    tasks = found["about"]["tasks"]
+    write_files(
+        out,
+        {
+            "probes.json": [json.dumps({key: found[key] for key in ("about", "rows", "notes")}, indent=1)],
+            "probes.csv": csv_lines(found["rows"], tasks),
+        },
+    )
+    title = f"What can be read from {found['about']['checkpoint']} by linear probes"
+    picture = plot_probes(found["rows"], {task: unit_of(task) for task in tasks}, out / "probes.png", title)
+    return [out / "probes.json", out / "probes.csv", picture]
+
+
+def csv_lines(rows: Sequence[Mapping], tasks: Sequence[str]) -> list[str]:
+    """A line for each row and task; columns without a value are empty."""
+    keys = ["", *(column.key[len("x") :] for column in columns_of("x")[1:-1])]  # without the weights
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["name", "kind", "index", "task", "score", *(key.removeprefix("_") for key in keys[1:])])
+    for row in rows:
+        for task in tasks:
+            if row.get(task) is not None:
+                writer.writerow([row["name"], row["kind"], row["index"], task, *(row[task + key] for key in keys)])
+    return text.getvalue().splitlines()
