@@ -186,6 +186,7 @@ WRITES_ELSEWHERE = {
     "dinosr_plugin/data/conversion.py": {"sf.write"},  # into memory
     "dinosr_plugin/data/synth/espeak.py": {"shutil.copy"},  # a library, which is removed at once
     "dinosr_plugin/evaluation/plots/style.py": {"figure.savefig"},  # to the temporary name of an output
+    "dinosr_plugin/evaluation/similarity/output.py": {"np.savez"},  # into memory
     "dinosr_plugin/runs/resuming.py": {"os.replace"},  # a damaged checkpoint gets another name
     "dinosr_plugin/runs/saving.py": {"os.replace", "shutil.copyfile"},  # fairseq's checkpoints
     "dinosr_plugin/units/kmeans.py": {"np.savez"},  # into memory

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import printable
-from ...files import output, write_files
+from ...files import output, write_bytes, write_files
 from ..measures.similarity.measure import MEASURES
 from ..plots.similarity import plot_similarity
 from ..table import Column, format_table
@@ -93,8 +93,10 @@ def write_similarity(out: Path, similarity: Similarity) -> list[Path]:
     ]
     written = [out / "similarity.json", out / "similarity.csv", *pictures]
     if similarity.draws:
-        with output(out / "draws.npz") as unfinished, open(unfinished, "wb") as file:
-            np.savez(file, **similarity.draws)  # type: ignore[arg-type]  # names of arrays, not options
+        archive = io.BytesIO()
+        np.savez(archive, **similarity.draws)  # type: ignore[arg-type]  # names of arrays, not options
+        with output(out / "draws.npz") as unfinished:
+            write_bytes(unfinished, archive.getvalue())
         written.append(out / "draws.npz")
     return written
 
