@@ -49,6 +49,6 @@ for seed in $seeds; do
     for model in apc_fw_rnn apc_fwbw_rnn apc_fw_trf apc_fwbw_trf mpc_birnn mpc_trf \
         cpc_mixed_rnn cpc_within_rnn cpc_within_cnn; do models+=("$out/seed$seed/$model/checkpoint_last.pt"); done
 done
-dinosr similarity "${models[@]}" fbank --manifest "$data/dev.tsv" --measure cka cka_unbiased svcca svcca_wu pwcca \
+dinosr similarity "${models[@]}" fbank --manifest "$data/dev.tsv" --measure cka cka_unbiased svcca \
     --layers last --bootstrap "${DRAWS:-200}" --out "$out/similarity"
 python "$(dirname "$0")/conclusions.py" "$out/similarity"
