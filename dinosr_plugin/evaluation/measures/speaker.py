@@ -16,7 +16,7 @@ import hashlib
 import importlib.util
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -90,7 +90,7 @@ def probed_speakers(speech: Speech) -> dict[str, str]:
     return probed
 
 
-def fold_numbers(speakers: Mapping[str, str]) -> np.ndarray:
+def fold_numbers(speakers: Mapping[str, Any]) -> np.ndarray:
     """Utterance -> speaker; (N,) the fold of each utterance, from 0 to ``FOLDS`` - 1."""
     place: Counter = Counter()
     folds = {}
@@ -102,23 +102,45 @@ def fold_numbers(speakers: Mapping[str, str]) -> np.ndarray:
 
 def probe_accuracy(x: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> float:
     """Share of the rows of x (N, D) whose label (N,) a probe trained on the other folds (N,) predicts."""
-    return float((predicted_speakers(x, labels, folds) == labels).mean())
+    return float((predict_speakers(x, labels, folds).labels == labels).mean())
 
 
-def predicted_speakers(x: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """(N,): the label of each row of x (N, D) that a probe trained on the labels (N,) of the other folds predicts."""
+class Predicted(NamedTuple):
+    """``labels``: (N,) of each utterance; ``penalties``: fold -> the C, or the penalty, of the probe that predicts it.
+
+    ``mix``: (L,) weights of layers, if there are several.
+    """
+
+    labels: np.ndarray
+    penalties: Mapping[int, float]
+    mix: np.ndarray | None = None
+
+
+def predict_speakers(
+    x: np.ndarray, labels: np.ndarray, folds: np.ndarray, penalties: Mapping[int, float] | None = None
+) -> Predicted:
+    """The label of each row of x (N, D) that a probe trained on the labels (N,) of the other folds (N,) predicts.
+
+    ``penalties``: C of each fold; None: chosen.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, PredefinedSplit
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    predicted = np.empty_like(labels)
-    for fold in np.unique(folds):
+    predicted, chosen = np.empty_like(labels), {}
+    for fold in np.unique(folds).tolist():
         train, test = folds != fold, folds == fold
-        probe = GridSearchCV(
+        if penalties:
+            chosen[fold] = penalties[fold]
+            probe = make_pipeline(StandardScaler(), LogisticRegression(C=chosen[fold], max_iter=1000))
+            predicted[test] = probe.fit(x[train], labels[train]).predict(x[test])
+            continue
+        search = GridSearchCV(
             make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
             {"logisticregression__C": PENALTIES},
             cv=PredefinedSplit(folds[train]),
         )  # the first of equal accuracies
-        predicted[test] = probe.fit(x[train], labels[train]).predict(x[test])
-    return predicted
+        predicted[test] = search.fit(x[train], labels[train]).predict(x[test])
+        chosen[fold] = search.best_params_["logisticregression__C"]
+    return Predicted(predicted, chosen)

@@ -5,6 +5,7 @@ other targets, cannot be compared: give checkpoints of one run.
 """
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,7 @@ def probe_checkpoints(
             )
             points.append({"checkpoint": path.name, "updates": updates_of(path), "loss": loss, **scores(rows, options)})
             head, notes = about_run(model, inputs), list(inputs.notes)
+        shutil.rmtree(work / "tracks", ignore_errors=True)
     if len(points) < FEW_CHECKPOINTS:
         notes.append(f"{len(points)} checkpoints: correlations of fewer than {FEW_CHECKPOINTS} are rough")
     found = {task: {which: correlations(points, task, which) for which in LAYERS} for task in options.tasks}

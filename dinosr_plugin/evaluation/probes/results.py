@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,11 +74,14 @@ def measure_model(
     measures = make_measures(inputs, tracks or kept)
     common = (inputs.fitted, inputs.speech, measures, work)
     if isinstance(model, EmbeddingReader):
-        with EmbeddingRows(model, inputs.options.train, *common, baselines) as table:
-            return table.rows()
-    kind = ProbeRows if baselines else TrainedRows
-    with kind(model, *common, cache, max_bytes) as table:
-        return table.rows()
+        with EmbeddingRows(model, inputs.options.train, *common, baselines) as embeddings:
+            rows = embeddings.rows()
+    else:
+        kind = ProbeRows if baselines else TrainedRows
+        with kind(model, *common, cache, max_bytes) as table:
+            rows = table.rows()
+    shutil.rmtree(work / "cache", ignore_errors=True)
+    return rows
 
 
 @contextmanager

@@ -135,6 +135,10 @@ class EmbeddingRows:
         """Utterance -> (1, W)."""
         names = {utterance.name for utterance in utterances}
         recordings = [one for one in read_recordings(manifest) if utterance_id(one.name) in names]
-        folder = self.work / f"{part}-{digest_of_utterances(utterances)[:16]}-{self.reader.source['fingerprint'][:16]}"
+        folder = (
+            self.work
+            / "cache"
+            / f"{part}-{digest_of_utterances(utterances)[:16]}-{self.reader.source['fingerprint'][:16]}"
+        )
         embed_recordings(self.reader, recordings, manifest, folder)
         return {utterance_id(name): vector for name, vector in FeatureFolder(folder)}

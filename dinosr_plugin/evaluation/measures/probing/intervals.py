@@ -2,10 +2,11 @@
 
 Frames of a speaker are not independent, so whole speakers are drawn, with replacement; the interval is that of the
 percentiles of ``RESAMPLES`` such samples. With few speakers it is rough: a sample of four contains three of them, on
-average.
+average. R² of a sample divides its errors by the variance of all examples: speakers of a sample may hardly differ.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -26,12 +27,20 @@ def accuracy_of(sums: np.ndarray) -> np.ndarray:
     return sums[..., 1] / sums[..., 0]
 
 
-def determination_of(sums: np.ndarray) -> np.ndarray:
-    """Sums (..., 4) of examples, numbers, their squares and squared errors -> (...), R² = 1 - error / variance."""
-    n, total, squares, errors = np.moveaxis(sums, -1, 0)
-    variance = squares - total**2 / n
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(variance > 0, 1 - errors / variance, 0.0)
+def determination_of(sums: np.ndarray, variance: float) -> np.ndarray:
+    """Sums (..., 4) of examples, numbers, their squares and squared errors -> (...), R² = 1 - mean error / variance."""
+    return 1 - sums[..., 3] / sums[..., 0] / variance if variance > 0 else np.zeros(sums.shape[:-1])
+
+
+def variance_of(sums: np.ndarray) -> float:
+    """Of the numbers behind sums (S, 4) over speakers."""
+    n, total, squares, _ = sums.sum(axis=0)
+    return float(squares / n - (total / n) ** 2)
+
+
+def figure_of(sums: np.ndarray, of_classes: bool) -> Callable[[np.ndarray], np.ndarray]:
+    """What turns sums like those (S, k) of all speakers into scores."""
+    return accuracy_of if of_classes else partial(determination_of, variance=variance_of(sums))
 
 
 def sums_of_classes(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:

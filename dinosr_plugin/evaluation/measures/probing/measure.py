@@ -21,7 +21,7 @@ from ....units.frames import UtteranceArrays
 from ...measuring import Source
 from ...speech import Speech
 from ...table import Column
-from ..speaker import FOLDS, fold_numbers, predicted_speakers, probed_speakers
+from ..speaker import Predicted, fold_numbers, predict_speakers, probed_speakers
 from . import intervals
 from .labels import Examples, Labels, Place
 from .linear import (
@@ -186,41 +186,52 @@ class SpeakerMeasure:
         folds = fold_numbers(speakers)
         features = source.require_features()
         x = np.stack([features[utt].mean(axis=0, dtype=np.float64) for utt in speakers])  # (N, D) or (N, L, D)
-        predict = predicted_speakers if x.ndim == 2 else predicted_by_weighted_sum
-        predicted, mix = without_weights(predict(x, labels, folds))
+        predict = predict_speakers if x.ndim == 2 else predict_by_weighted_sum
+        predicted = predict(x, labels, folds)
         rng = np.random.default_rng(self.seed)
-        controls = [without_weights(predict(x, rng.permutation(labels), folds))[0] for _ in range(SHUFFLES)]
-        right = np.stack([one == labels for one in (predicted, *controls)], axis=1)  # (N, 1 + SHUFFLES)
+        controls = []
+        for _ in range(SHUFFLES):
+            shuffled = rng.permutation(labels)
+            folds = fold_numbers(dict(zip(speakers, shuffled.tolist())))  # each label is in several folds
+            controls.append(predict(x, shuffled, folds, predicted.penalties).labels)
+        right = np.stack([one == labels for one in (predicted.labels, *controls)], axis=1)  # (N, 1 + SHUFFLES)
         counts = np.bincount(labels)  # (S,)
         of_speaker = np.stack([right[labels == speaker].sum(axis=0) for speaker in range(len(names))])
         sums = np.stack(np.broadcast_arrays(counts[:, None], of_speaker), axis=-1)  # (S, 1 + SHUFFLES, 2)
         figures = figures_with_interval(SPEAKER, sums[:, 0], sums[:, 1:], True, self.seed)
         majority = float(counts.max() / len(labels))
         figures |= {"speaker_majority": majority, "speaker_test": len(labels)}
-        return figures if mix is None else figures | {"speaker_weights": [round(float(one), 4) for one in mix]}
+        if predicted.mix is not None:
+            figures["speaker_weights"] = [round(float(weight), 4) for weight in predicted.mix]
+        return figures
 
 
-def without_weights(result: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    return result if isinstance(result, tuple) else (result, None)
-
-
-def predicted_by_weighted_sum(x: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As ``predicted_speakers``, of x (N, L, D); also the weights (L,) of the layers."""
-    predicted, mixes = np.empty_like(labels), []
+def predict_by_weighted_sum(
+    x: np.ndarray, labels: np.ndarray, folds: np.ndarray, penalties: Mapping[int, float] | None = None
+) -> Predicted:
+    """As ``predict_speakers``, of x (N, L, D); the penalty of a fold is chosen on the next one."""
+    predicted, chosen, mixes = np.empty_like(labels), {}, []
     fit = partial(fit_classifier, classes=int(labels.max()) + 1)
-    for fold in np.unique(folds):
+    existing = np.unique(folds).tolist()  # all speakers may have fewer utterances than there are folds
+    for fold, held_out in zip(existing, [*existing[1:], existing[0]]):
         train = np.flatnonzero(folds != fold)
-        train = train[np.argsort(folds[train] == (fold + 1) % FOLDS, kind="stable")]  # the fold that is held out last
-        kept = int((folds[train] != (fold + 1) % FOLDS).sum())
-        of_layers = np.ascontiguousarray(x[train].transpose(1, 0, 2), dtype=np.float32)  # (L, N, D)
+        train = train[np.argsort(folds[train] == held_out, kind="stable")]  # the fold that is held out last
+        of_layers, tested = (
+            np.ascontiguousarray(x[rows].transpose(1, 0, 2), dtype=np.float32)  # (L, N, D)
+            for rows in (train, folds == fold)
+        )
         scale = Scale.of(of_layers)
         scale.apply(of_layers)
-        probe = fit_with_best_penalty(of_layers, labels[train], kept, fit, accuracy)
-        tested = np.ascontiguousarray(x[folds == fold].transpose(1, 0, 2), dtype=np.float32)
         scale.apply(tested)
+        if penalties:
+            probe = fit(of_layers, labels[train], penalties[fold])
+        else:
+            kept = int((folds[train] != held_out).sum())
+            probe = fit_with_best_penalty(of_layers, labels[train], kept, fit, accuracy)
         predicted[folds == fold] = probe(tested).argmax(axis=1)
+        chosen[fold] = probe.penalty
         mixes.append(probe.mix)
-    return predicted, np.mean(mixes, axis=0)
+    return Predicted(predicted, chosen, np.mean(mixes, axis=0))
 
 
 # ---- what both have in common ----------------------------------------------------------------------------------------
@@ -259,7 +270,7 @@ def figures_with_interval(
     Args:
         sums: (S, k) of the speakers; ``controls``: (S, n, k), of n controls.
     """
-    figure = intervals.accuracy_of if of_classes else intervals.determination_of
+    figure = intervals.figure_of(sums, of_classes)
     score, control_score = float(figure(sums.sum(axis=0))), float(figure(controls.sum(axis=0)).mean())
     low, high = intervals.bootstrap(sums, figure, seed) or (None, None)
     figures = dict.fromkeys(column.key for column in columns_of(task))
