@@ -22,6 +22,7 @@ def add_similarity(commands) -> None:
     parser.add_argument(
         "models",
         nargs="+",
+        type=Path,
         metavar="MODEL",
         help="checkpoints that `dinosr features` reads; its feature folders, which resume if they are interrupted; "
         "mfcc; fbank (log-Mel)",

@@ -70,6 +70,7 @@ VALID = {  # argument, or (command, argument) -> value; paths are relative to th
     ("speaker report", "log"): "ssrl/train.log",
     ("speaker report", "manifest"): "ssrl/train.tsv",
     ("speaker report", "trials"): "ssrl/trials.txt",
+    ("similarity", "models"): "dinosr.pt",
 }
 ALWAYS = {
     "layer",

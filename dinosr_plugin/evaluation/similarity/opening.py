@@ -18,7 +18,7 @@ from .representations import Embedding, Folder, ModelLayers, Representation, Sou
 
 
 def open_suppliers(
-    models: Sequence[str], layers: Sequence[Layer] | None = None, untrained: bool = False, device="cpu"
+    models: Sequence[str | Path], layers: Sequence[Layer] | None = None, untrained: bool = False, device="cpu"
 ) -> list[Supplier]:
     """Suppliers of the representations, those of one kind of model next to each other.
 
@@ -33,7 +33,7 @@ def open_suppliers(
     """
     if layers is None:
         layers = ["all"] if len(models) <= 2 else ["last"]
-    paths = [path for model in models for path in paths_of(model)]
+    paths = [path for model in models for path in paths_of(str(model))]
     suppliers: list[Supplier] = []
     for path, name in zip(paths, short_names(paths)):
         suppliers += suppliers_of(path, name, layers, untrained, device)
