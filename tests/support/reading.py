@@ -27,7 +27,6 @@ from dinosr_plugin.decoding.results import score_generate_output
 from dinosr_plugin.evaluation.history import updates_of
 from dinosr_plugin.evaluation.measures.abx.items import read_items
 from dinosr_plugin.evaluation.phones import PhoneAlignment
-from dinosr_plugin.evaluation.probes.inputs import read_genders
 from dinosr_plugin.evaluation.sources import open_features, open_units
 from dinosr_plugin.evaluation.speakers.embeddings import Embeddings
 from dinosr_plugin.evaluation.speakers.label_history import mean_weights, measure_labels
@@ -175,7 +174,6 @@ READERS = {
     "index of features": Reader("mfcc/features_1_of_1.tsv", TEXT, rows_of_features),
     "features": Reader("mfcc/features_1_of_1.npy", BINARY, rows_of_features),
     "trials": Reader("trials.txt", TEXT, lambda folder: read_trials(folder / "trials.txt")),
-    "genders": Reader("genders.tsv", TEXT, lambda folder: read_genders(folder / "genders.tsv")),
     "scores of trials": Reader("scores.txt", TEXT, lambda folder: read_scores(folder / "scores.txt")),
     "about embeddings": Reader("embeddings/meta.json", TEXT, lambda folder: Embeddings(folder / "embeddings")),
     "index of embeddings": Reader(

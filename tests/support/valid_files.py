@@ -31,7 +31,7 @@ def write_valid_files(folder: Path) -> None:
     """Fills ``folder``:
 
     - ``corpus``, and manifest, transcripts, labels and dictionaries of it: ``train.*``, ``dict.*``, ``bpe.model``
-    - ``model.pt`` (fine-tuned), ``dinosr.pt``, ``wav2vec2.pt``, ``cpc_audio/*.pt``, ``lm/*.pt``; ``genders.tsv``
+    - ``model.pt`` (fine-tuned), ``dinosr.pt``, ``wav2vec2.pt``, ``cpc_audio/*.pt``, ``lm/*.pt``
     - ``mfcc`` (a folder of features), ``kmeans.npz``, ``k.units``, ``pieces.ap.model``, ``emissions.npz``
     - ``trials.txt``, ``embeddings`` and ``scores.txt`` of ``train.tsv``; ``speakers.tsv`` and its ``cohort``
     - ``ssrl``: a training of SSRL (``write_ssrl_run``), ``embeddings`` of its last checkpoint, and ``trials.txt``
@@ -165,7 +165,6 @@ def write_librispeech(chapter: Path) -> None:
 
 def write_speaker_files(folder: Path) -> None:
     """Trials of the corpus, and a manifest of two speakers."""
-    (folder / "genders.tsv").write_text("anna\tF\nben\tM\n")
     (folder / "trials.txt").write_text("1 0.wav 1.wav\n0 0.wav 2.wav\n")
     command("speaker", "embed", folder / "train.tsv", "--mfcc", "--out", folder / "embeddings")
     command("speaker", "score", folder / "embeddings", folder / "trials.txt", "--out", folder / "scores.txt")
