@@ -33,7 +33,7 @@ SOME = 7
 IMPOSSIBLE = ["too long", "null character", "below a file"]  # names of output; with others a command does its work
 SOME_NAMES = ["line break", "control characters", "not UTF-8"]
 PAIRS: list[int] = []  # hostile paths that were tried, for each argument
-MEASURES = {"report", "quality train", "quality cache", "quality log"}
+MEASURES = {"report", "quality train", "quality cache", "quality log", "probe"}
 """Commands and arguments with which a command that accepts its files measures for up to a minute."""
 
 

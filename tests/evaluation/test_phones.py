@@ -111,3 +111,33 @@ def test_a_real_alignment(librispeech_mini):
     assert len(alignment.segments) == 91
     # SIL ends at 0.23 s; the centre of frame 11 is at 0.2325 s
     assert labels(alignment, "7367-86737-0000", 14) == ["SIL"] * 11 + ["CH"] * 3
+
+
+# ---- several files, and words ----------------------------------------------------------------------------------------
+
+
+def test_several_files_are_one_alignment(tmp_path, write):
+    first = write("a 0.0 0.1 K", "a 0.1 0.2 SIL")
+    second = tmp_path / "other.tsv"
+    second.write_text("utt\tstart\tend\tphone\nb\t0.0\t0.1\tAE\nb\t0.1\t0.2\tK\n")
+    both = PhoneAlignment.read(first, second)
+    assert both.names == ("AE", "K", "SIL") and both.path == first
+    assert labels(both, "a", 1) == ["K"] and labels(both, "b", 1) == ["AE"]
+    with pytest.raises(UserError, match=r"some.phones.tsv: 1 utterance\(s\) are in another alignment too \(a\)"):
+        PhoneAlignment.read(first, second, first)
+
+
+def test_words_have_a_column_of_their_own(write):
+    path = write("a 0.0 0.3 HELLO", header="utt start end word")
+    assert PhoneAlignment.read(path, column="word").names == ("HELLO",)
+    with pytest.raises(UserError, match="it must be the TAB-separated header 'utt start end phone'"):
+        PhoneAlignment.read(path)
+    with pytest.raises(UserError, match="'utt start end word'"):
+        PhoneAlignment.read(write("a 0.0 0.3 K"), column="word")
+
+
+def test_the_digest_is_that_of_the_content(write):
+    digest = PhoneAlignment.read(write("a 0.0 0.1 K")).digest
+    assert PhoneAlignment.read(write("a 0.00 0.10 K")).digest == digest
+    for rows in (("a 0.0 0.1 T",), ("a 0.0 0.2 K",), ("b 0.0 0.1 K",), ("a 0.0 0.1 K", "b 0.0 0.1 K")):
+        assert PhoneAlignment.read(write(*rows)).digest != digest

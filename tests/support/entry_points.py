@@ -71,6 +71,13 @@ VALID = {  # argument, or (command, argument) -> value; paths are relative to th
     ("speaker report", "manifest"): "ssrl/train.tsv",
     ("speaker report", "trials"): "ssrl/trials.txt",
     ("similarity", "models"): "dinosr.pt",
+    ("probe", "genders"): "probe/genders.tsv",
+    ("probe", "log"): "ssrl/train.log",
+    ("probe", "manifest"): "probe/test.tsv",
+    ("probe", "phones"): "probe/phones.tsv",
+    ("probe", "task"): "position",
+    ("probe", "train"): "probe/train.tsv",
+    ("probe", "words"): "probe/words.tsv",
 }
 ALWAYS = {
     "layer",
@@ -78,6 +85,7 @@ ALWAYS = {
     "valid_share",
     "voices",
 }  # given although they are not required, because the defaults take long or differ
+OF_EPOCHS = {"--valid-subset": "train"}  # losses after each epoch, at which there are checkpoints
 TOGETHER = {  # (command, path that is replaced) -> other arguments; None: omitted
     ("features", "manifest"): {"checkpoint": None, "--mfcc": True},
     ("features", "out"): {"checkpoint": None, "--mfcc": True},
@@ -91,6 +99,15 @@ TOGETHER = {  # (command, path that is replaced) -> other arguments; None: omitt
     ("abx", "phones"): {"items": None, "manifest": "train.tsv"},
     ("abx", "manifest"): {"items": None, "phones": "phones.tsv"},
     ("abx", "write_items"): {"items": None, "phones": "phones.tsv", "manifest": "train.tsv"},
+    ("probe", "phones"): {"task": "phone"},
+    ("probe", "words"): {"task": "word"},
+    ("probe", "genders"): {"task": "gender"},
+    ("probe", "log"): {
+        "checkpoint": "ssrl/run",
+        "task": "gender",
+        "genders": "probe/genders.tsv",
+        "--valid-subset": "train",
+    },
     ("transcribe", "lm"): {"lexicon": "lexicon.txt", "--decoder": "lexicon"},
     ("transcribe", "lexicon"): {"lm": "words.arpa", "--decoder": "lexicon"},
     ("speaker embed", "manifest"): {"checkpoint": None, "--mfcc": True},

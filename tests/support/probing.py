@@ -21,7 +21,7 @@ def write_probe_corpus(folder: Path) -> None:
         manifest, phones, words = [str(folder)], ["utt\tstart\tend\tphone"], ["utt\tstart\tend\tword"]
         for speaker, f0 in speakers.items():
             genders.append(f"{speaker}\t{'F' if f0 > 150 else 'M'}")
-            (folder / speaker).mkdir(parents=True, exist_ok=True)
+            (folder / speaker).mkdir(parents=True)
             for number in range(UTTERANCES):
                 utt, chosen = f"{speaker}{number}", rng.permutation([*WORDS, *WORDS])[:WORDS_EACH]
                 sounds = []

@@ -27,6 +27,8 @@ from dinosr_plugin.decoding.results import score_generate_output
 from dinosr_plugin.evaluation.history import updates_of
 from dinosr_plugin.evaluation.measures.abx.items import read_items
 from dinosr_plugin.evaluation.phones import PhoneAlignment
+from dinosr_plugin.evaluation.probes.checkpoints import validation_loss
+from dinosr_plugin.evaluation.probes.inputs import read_genders
 from dinosr_plugin.evaluation.sources import open_features, open_units
 from dinosr_plugin.evaluation.speakers.embeddings import Embeddings
 from dinosr_plugin.evaluation.speakers.label_history import mean_weights, measure_labels
@@ -196,6 +198,11 @@ READERS = {
     ),
     "results": Reader("generate.txt", TEXT, lambda folder: score_generate_output(folder / "generate.txt")),
     "phones": Reader("phones.tsv", TEXT, lambda folder: PhoneAlignment.read(folder / "phones.tsv")),
+    "words of speech": Reader(
+        "probe/words.tsv", TEXT, lambda folder: PhoneAlignment.read(folder / "probe/words.tsv", column="word")
+    ),
+    "genders": Reader("probe/genders.tsv", TEXT, lambda folder: read_genders(folder / "probe/genders.tsv")),
+    "validation loss": Reader("dinosr.pt", ARCHIVE, lambda folder: validation_loss(folder / "dinosr.pt", {})),
     "items": Reader("abx.item", TEXT, lambda folder: read_items(folder / "abx.item")),
     "training log": Reader("train.log", TEXT, lambda folder: read_pretraining_log(folder / "train.log")),
     "event file": Reader(

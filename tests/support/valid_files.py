@@ -19,6 +19,7 @@ from dinosr_plugin.units.unit_files import read_units, write_units
 from support import cpc_audio_layout
 from support.checkpoints import put
 from support.fairseq_models import fairseq_checkpoint
+from support.probing import write_probe_corpus
 from support.recogniser import TEXTS, write_recogniser
 from support.ssrl import write_ssrl_run
 from support.two_stages import train_stage
@@ -34,6 +35,7 @@ def write_valid_files(folder: Path) -> None:
     - ``model.pt`` (fine-tuned), ``dinosr.pt``, ``wav2vec2.pt``, ``cpc_audio/*.pt``, ``lm/*.pt``
     - ``mfcc`` (a folder of features), ``kmeans.npz``, ``k.units``, ``pieces.ap.model``, ``emissions.npz``
     - ``trials.txt``, ``embeddings`` and ``scores.txt`` of ``train.tsv``; ``speakers.tsv`` and its ``cohort``
+    - ``probe``: speech of several speakers (``write_probe_corpus``), and its ``phones.tsv``, ``words.tsv``
     - ``ssrl``: a training of SSRL (``write_ssrl_run``), ``embeddings`` of its last checkpoint, and ``trials.txt``
     - ``words.arpa``, ``lexicon.txt``, ``phones.tsv``, ``f0_ranges.tsv``, ``abx.item``, ``generate.txt``, ``train.log``
     - ``dataset`` and ``submission`` of ZeroSpeech 2021; ``librispeech`` and ``librilight`` in their layouts
@@ -41,6 +43,11 @@ def write_valid_files(folder: Path) -> None:
     write_recogniser(folder)
     command("manifest", "folder", folder / "corpus", "--out", folder, "--valid-share", 0, "--bpe", 12)
     write_phones(folder / "phones.tsv")
+    write_probe_corpus(folder / "probe")
+    for column in ("phones", "words"):
+        header, *rows = (folder / f"probe/train.{column}.tsv").read_text().splitlines()
+        rows += (folder / f"probe/test.{column}.tsv").read_text().splitlines()[1:]
+        (folder / f"probe/{column}.tsv").write_text("\n".join([header, *rows]) + "\n")
     (folder / "train.cluster").write_text("0\n1\n1\n")
     (folder / "f0_ranges.tsv").write_text("anna\t100\t400\nben\t75\t250\n")
     train_stage("pretraining", folder, ["optimization.max_update=4"]).rename(folder / "dinosr.pt")

@@ -114,5 +114,11 @@ def draw_legend(figure, panels) -> None:
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels()):
             handles.setdefault(label, handle)
-    options = {"loc": "outside lower center", "ncols": min(3, 1 + len(panels)), "fontsize": 9, "frameon": False, "handlelength": 3.2}
+    options = {
+        "loc": "outside lower center",
+        "ncols": min(3, 1 + len(panels)),
+        "fontsize": 9,
+        "frameon": False,
+        "handlelength": 3.2,
+    }
     figure.legend(list(handles.values()), list(handles), **options)

@@ -145,25 +145,28 @@ def correlations(points: Sequence[Mapping], task: str, which: str) -> dict[str, 
     Samples of checkpoints in which all losses or all scores are equal are left out. None: not defined.
     """
     pairs = np.array([(point["loss"], point[task][which]) for point in points])  # (n, 2)
-    rng = np.random.default_rng(SEED)
-    samples = [pairs[rng.integers(0, len(pairs), len(pairs))] for _ in range(RESAMPLES)]
+    samples = pairs[np.random.default_rng(SEED).integers(0, len(pairs), (RESAMPLES, len(pairs)))]  # (RESAMPLES, n, 2)
     tail = 50 * (1 - CONFIDENCE)
     found: dict[str, dict[str, float | None]] = {}
     for name in MEASURES:
-        drawn = [value for value in (correlation(sample, name) for sample in samples) if value is not None]
-        low, high = np.percentile(drawn, [tail, 100 - tail]).tolist() if drawn else (None, None)
-        found[name] = {"value": correlation(pairs, name), "low": low, "high": high}
+        (value,), drawn = correlation(pairs[None], name), correlation(samples, name)
+        defined = drawn[np.isfinite(drawn)]
+        low, high = np.percentile(defined, [tail, 100 - tail]).tolist() if len(defined) else (None, None)
+        found[name] = {"value": float(value) if np.isfinite(value) else None, "low": low, "high": high}
     return found
 
 
-def correlation(pairs: np.ndarray, name: str) -> float | None:
-    """Of the columns of pairs (n, 2); None if one of them is constant."""
-    from scipy import stats
+def correlation(pairs: np.ndarray, name: str) -> np.ndarray:
+    """Of the two columns of each sample (samples, n, 2): (samples,), NaN if one of them is constant."""
+    from scipy.stats import rankdata
 
-    if (pairs == pairs[0]).all(axis=0).any():
-        return None
-    measure = stats.pearsonr if name == "pearson" else stats.spearmanr
-    return float(measure(*pairs.T).statistic)
+    if name == "spearman":
+        pairs = rankdata(pairs, axis=1)
+    constant = (pairs == pairs[:, :1]).all(axis=1).any(axis=1)
+    x, y = np.moveaxis(pairs - pairs.mean(axis=1, keepdims=True), -1, 0)  # (samples, n) each
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = (x * y).sum(axis=1) / np.sqrt(np.square(x).sum(axis=1) * np.square(y).sum(axis=1))
+    return np.where(constant, np.nan, found.clip(-1, 1))
 
 
 # ---- output ----------------------------------------------------------------------------------------------------------

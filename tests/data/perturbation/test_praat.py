@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dinosr_plugin.data.perturbation import praat
-from dinosr_plugin.data.perturbation.praat import PraatFailed, fix_voice, measure_f0, shift_voice
+from dinosr_plugin.data.perturbation.praat import PraatFailed, fix_voice, measure_f0, shift_voice, track_f0
 from dinosr_plugin.errors import UserError
 from support.paths import REPOSITORY
 from support.voices import RATE, spectrum, voice
@@ -41,6 +41,17 @@ def glide(f0: float) -> np.ndarray:
 def test_f0_is_measured(f0):
     measured = measure_f0(voice(f0), WIDE)
     assert len(measured) > 50 and np.median(measured) == pytest.approx(f0, rel=0.01)
+
+
+def test_f0_is_tracked_over_time():
+    """Half a second of silence, then a voice that rises evenly."""
+    wave = np.concatenate([np.zeros(RATE // 2, np.float32), voice(150 + 50 * np.arange(RATE) / RATE)])
+    times, hertz = track_f0(wave, WIDE)
+    assert np.allclose(np.diff(times), 0.8 / 75) and 0 < times[0] < 0.03 and 1.47 < times[-1] < 1.5
+    assert not hertz[times < 0.47].any()
+    inside = (times > 0.55) & (times < 1.45)
+    np.testing.assert_allclose(hertz[inside], 150 + 50 * (times[inside] - 0.5), rtol=0.01)
+    np.testing.assert_array_equal(hertz[hertz > 0].astype(np.float32), measure_f0(wave, WIDE))
 
 
 @pytest.mark.parametrize("ratio", [0.5, 0.8, 1.5, 1.8])

@@ -1,0 +1,65 @@
+"""Pictures of probes show the scores, intervals, baselines and controls of their rows."""
+
+import numpy as np
+import pytest
+
+from dinosr_plugin.evaluation.plots import style
+from dinosr_plugin.evaluation.plots.probes import limits, plot_loss_probes, plot_probes
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures that the plot functions would have written."""
+    figures = []
+    monkeypatch.setattr(style, "save", lambda figure, path: figures.append(figure) or path)
+    return figures
+
+
+def row(kind: str, index: int | None, score: float, low: float | None = None) -> dict:
+    figures = {"phone": score, "phone_low": low, "phone_high": low and 2 * score - low, "phone_control": 0.1}
+    return {"kind": kind, "index": index, "name": kind, **figures}
+
+
+ROWS = [
+    row("mfcc", None, 0.4), row("fbank", None, 0.35), row("untrained", 0, 0.41, 0.4), row("untrained", 1, 0.42, 0.4),
+    row("layer", 0, 0.5, 0.45), row("layer", 1, 0.6, 0.5), row("weighted", None, 0.61),
+]  # fmt: skip
+
+
+def test_a_panel_shows_layers_intervals_and_baselines(drawn):
+    plot_probes(ROWS, {"phone": "accuracy"}, "unused.png", "title")
+    (figure,) = drawn
+    axes = figure.axes[0]
+    lines = {line.get_label(): np.asarray(line.get_ydata()).tolist() for line in axes.lines}
+    assert (
+        lines["MFCC"] == [0.4] * 2 and lines["log-Mel"] == [0.35] * 2 and lines["weighted sum of layers"] == [0.61] * 2
+    )
+    assert lines["layers of the trained model"] == [0.5, 0.6] and lines["layers of the untrained model"] == [0.41, 0.42]
+    assert lines["trained model, probe of shuffled labels"] == [0.1, 0.1]
+    bands = [band.get_paths()[0].vertices[:, 1] for band in axes.collections]
+    assert any(ends.min() == 0.45 and ends.max() == pytest.approx(0.7) for ends in bands)
+    assert axes.get_title() == "phone" and axes.get_ylabel() == "accuracy"
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == set(lines)
+
+
+def test_a_panel_of_an_embedding(drawn):
+    plot_probes(
+        [row("mfcc", None, 0.4), row("embedding", None, 0.9, 0.8)], {"phone": "accuracy"}, "unused.png", "title"
+    )
+    points = {line.get_label(): np.asarray(line.get_ydata()).tolist() for line in drawn[0].axes[0].lines}
+    assert [0.9] in points.values() and points["MFCC"] == [0.4] * 2
+
+
+def test_a_long_interval_does_not_hide_the_scores():
+    rows = [row("layer", 0, 0.5, -5.0), row("layer", 1, 0.6, -6.0)]
+    low, high = limits(rows, "phone")
+    assert -0.3 < low < 0.1 and 0.6 < high < 1
+
+
+def test_losses_and_scores(drawn):
+    points = [{"loss": 3.0 - n, "updates": 100 * n, "phone": {"last": n / 10, "best": n / 9}} for n in range(4)]
+    plot_loss_probes(points, {"phone": "accuracy"}, {"phone": "phone: r -1.00"}, "unused.png", "title")
+    axes = drawn[0].axes[0]
+    lines = {line.get_label(): line for line in axes.lines}
+    assert lines["last layer"].get_xdata() == [3, 2, 1, 0] and lines["last layer"].get_ydata() == [0, 0.1, 0.2, 0.3]
+    assert lines["best layer"].get_ydata() == [n / 9 for n in range(4)] and axes.get_title() == "phone: r -1.00"
