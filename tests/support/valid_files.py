@@ -50,7 +50,8 @@ def write_valid_files(folder: Path) -> None:
         (folder / f"probe/{column}.tsv").write_text("\n".join([header, *rows]) + "\n")
     (folder / "train.cluster").write_text("0\n1\n1\n")
     (folder / "f0_ranges.tsv").write_text("anna\t100\t400\nben\t75\t250\n")
-    train_stage("pretraining", folder, ["optimization.max_update=4"]).rename(folder / "dinosr.pt")
+    validated = ["optimization.max_update=4", "dataset.valid_subset=train", "dataset.disable_validation=false"]
+    train_stage("pretraining", folder, validated).rename(folder / "dinosr.pt")
     shutil.rmtree(folder / "pretraining")
     fairseq_checkpoint(folder / "wav2vec2.pt", "wav2vec2")
     write_cpc_audio(folder / "cpc_audio")
