@@ -25,7 +25,7 @@ def add_similarity(commands) -> None:
         type=Path,
         metavar="MODEL",
         help="checkpoints that `dinosr features` reads; its feature folders, which resume if they are interrupted; "
-        "mfcc; fbank (log-Mel)",
+        "mfcc; fbank (log-Mel); mfcc_uncentred and fbank_uncentred, whose means over an utterance are not 0",
     )
     parser.add_argument("--manifest", type=Path, required=True, metavar="TSV", help="the speech to compare on")
     parser.add_argument(

@@ -26,7 +26,7 @@ from functools import partial
 
 import numpy as np
 
-from ..modules.frame_grid import FrameGrid
+from ..modules.frame_grid import MEL
 from .audio import SAMPLE_RATE
 
 
@@ -77,10 +77,11 @@ FEATURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "mfcc_uncentred": partial(mfcc, centred=False),
     "fbank_uncentred": partial(log_mel, normalized=False),
 }
+CENTRED = ("mfcc", "fbank")  # those whose means over an utterance are 0
 """Kind -> its function, (T,) float32 in [-1, 1] at 16 kHz, T >= 400 -> (n, D) float32 at 50 Hz."""
 
 
-ENERGY = FrameGrid(field=400, hop=160)
+ENERGY = MEL
 """Windows of ``log_energy``: 25 ms every 10 ms, the first one at sample 0."""
 QUIETEST = 1e-10  # mean square, below that of the rounding of 16-bit samples: the logarithm of digital silence
 

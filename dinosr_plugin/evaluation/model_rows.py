@@ -3,7 +3,7 @@
 What all tables of a model share: the features, computed in one pass over the sound for the trained and one for the
 untrained model (``layers.LayerCache``), the rows, kept as they are finished (``table.RowTable``), and their order. What
 a row is measured on is up to the subclass: units of k-means (``comparison.Comparison``), or the features themselves
-(``probing.Probing``).
+(``probes.rows.ProbeRows``).
 """
 
 import hashlib
@@ -47,7 +47,7 @@ class ModelRows(ABC):
         cache: folder in which layers are kept for later; None: they are removed at the end.
         max_bytes: maximum size of the cache.
 
-    Use as a context: ``with Comparison(...) as comparison: rows = comparison.rows()``.
+    Use as a context: ``with ModelRows(...) as table: rows = table.rows()``, with a subclass.
 
     Raises:
         UserError: from ``work``; an utterance shorter than a frame.

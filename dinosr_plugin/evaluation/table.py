@@ -1,5 +1,7 @@
 """Tables: aligned for the terminal, and rows that are kept on the disk as they are measured."""
 
+import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +40,15 @@ def format_table(rows: Sequence[Mapping], columns: Sequence[tuple[str, str, str]
 
 def _cell(value: Any, spec: str) -> str:
     return "-" if value is None else printable(value) if isinstance(value, str) else format(value, spec)
+
+
+def csv_lines(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
+    """The lines of a CSV file: the keys, then their values in each row; None is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, keys, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: row[key] for key in keys} for row in rows)
+    return text.getvalue().splitlines()
 
 
 @dataclass(frozen=True)

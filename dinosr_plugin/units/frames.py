@@ -47,13 +47,17 @@ def frames_of(features: Features, utt: str) -> np.ndarray:
             f"{utt}: features of shape {frames.shape}, but the width of the others is {features.width}; "
             "create them again with `dinosr features`"
         )
-    # the sum is quick to check, but it may overflow
-    if not np.isfinite(frames.sum()) and not np.isfinite(frames).all():
+    if not all_finite(frames):
         raise UserError(
             f"{utt}: its features contain NaN or infinity; "
             "create them again with `dinosr features`, or remove the utterance from the manifest"
         )
     return frames
+
+
+def all_finite(frames: np.ndarray) -> bool:
+    """Whether there is neither NaN nor infinity. The sum is quick to check, but it may overflow."""
+    return bool(np.isfinite(frames.sum())) or bool(np.isfinite(frames).all())
 
 
 def standardize(frames: np.ndarray) -> np.ndarray:

@@ -94,6 +94,14 @@ def test_an_embedding_of_recordings_is_compared_with_means(speech, tmp_path, cap
     assert "has one vector for each recording and no frames" in capsys.readouterr().err
 
 
+def test_means_of_acoustic_features_are_compared_if_they_are_not_centred(speech, capsys):
+    arguments = ("--manifest", speech, "--measure", "cka_unbiased", "--level", "utterances")
+    assert similarity("mfcc_uncentred", "fbank_uncentred", *arguments) == 0
+    assert "cka_unbiased" in capsys.readouterr().out
+    assert similarity("mfcc", "fbank_uncentred", *arguments) == 1
+    assert "give mfcc_uncentred or fbank_uncentred" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -12,11 +12,10 @@ from dinosr_plugin.models.predictive import (
     APC,
     MPC,
     APCConfig,
-    ConvolutionalPositions,
     MPCConfig,
     Predictive,
-    SinusoidalPositions,
 )
+from dinosr_plugin.models.predictive_encoder import ConvolutionalPositions, SinusoidalPositions
 from dinosr_plugin.modules.log_mel import LogMel
 
 SMALL = dict(n_mels=10, layers=2, width=8, heads=2, feed_forward=16, conv_pos=4, conv_pos_groups=2, dropout=0.0)

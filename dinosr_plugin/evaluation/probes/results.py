@@ -1,7 +1,5 @@
 """Probes of a checkpoint: the measuring, and what is printed and written."""
 
-import csv
-import io
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,13 +15,17 @@ from ...files import claim_folder, temporary_folder, write_files
 from ...units.batches import hours
 from ...units.features import default_device
 from ..layers import MAX_BYTES
-from ..measures.probing.measure import TrainingSpeech, columns_of
+from ..measures.probing.measure import TrainingSpeech
 from ..model_rows import FBANK, LAYER, MFCC, UNTRAINED, frame_field
 from ..plots.probes import plot_probes
-from ..table import Column, format_table
+from ..table import Column, csv_lines, format_table
 from .inputs import NUMBERS, OF_UTTERANCES, ProbeInputs, ProbeOptions, make_measures, read_inputs
 from .rows import EMBEDDING, WEIGHTED, EmbeddingRows, ProbeRows, TrainedRows
 
+CSV = (
+    *("name", "kind", "index", "task", "score", "low", "high"),
+    *("control", "selectivity", "majority", "penalty", "train", "test"),
+)
 ACCURACY, R2 = "accuracy", "R²"
 SUMMARY = (
     Column("task", "probe of"),
@@ -121,14 +123,10 @@ def about(model: FrameReader | EmbeddingReader, inputs: ProbeInputs) -> dict[str
         "test_utterances": len(tested),
         "test_hours": round(hours(tested, range(len(tested))), 3),
         "examples": inputs.options.frames,
-        "penalty_chosen_on": f"{len(held_out_groups(training))} training "
+        "penalty_chosen_on": f"{len(training.held_out_groups)} training "
         + ("speakers" if training.by_speaker else "utterances"),
         "classes": {task: list(names) for task, names in inputs.classes.items()},
     }
-
-
-def held_out_groups(training: TrainingSpeech) -> set[str]:
-    return {training.speakers[utt] if training.by_speaker else utt for utt in training.held_out}
 
 
 # ---- text ------------------------------------------------------------------------------------------------------------
@@ -196,8 +194,10 @@ def text_of(found: Mapping[str, Any]) -> str:
 def weights_table(row: Mapping[str, Any], tasks: Sequence[str]) -> str:
     of_task = {task: row[f"{task}_weights"] for task in tasks if row.get(f"{task}_weights")}
     layers = max((len(weights) for weights in of_task.values()), default=0)
-    lines = [{"task": task, **dict(enumerate(weights))} for task, weights in of_task.items()]
-    columns = [Column("task", "probe of"), *(Column(layer, str(layer), ".3f") for layer in range(layers))]  # type: ignore[arg-type]
+    lines = [
+        {"task": task, **{str(i): weight for i, weight in enumerate(weights)}} for task, weights in of_task.items()
+    ]
+    columns = [Column("task", "probe of"), *(Column(str(i), str(i), ".3f") for i in range(layers))]
     return format_table(lines, columns)
 
 
@@ -211,7 +211,7 @@ def write_probes(out: Path, found: Mapping[str, Any]) -> list[Path]:
         out,
         {
             "probes.json": [json.dumps({key: found[key] for key in ("about", "rows", "notes")}, indent=1)],
-            "probes.csv": csv_lines(found["rows"], tasks),
+            "probes.csv": csv_lines(long_rows(found["rows"], tasks), CSV),
         },
     )
     title = f"What can be read from {found['about']['checkpoint']} by linear probes"
@@ -219,14 +219,12 @@ def write_probes(out: Path, found: Mapping[str, Any]) -> list[Path]:
     return [out / "probes.json", out / "probes.csv", picture]
 
 
-def csv_lines(rows: Sequence[Mapping], tasks: Sequence[str]) -> list[str]:
-    """A line for each row and task; columns without a value are empty."""
-    keys = ["", *(column.key[len("x") :] for column in columns_of("x")[1:-1])]  # without the weights
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", "kind", "index", "task", "score", *(key.removeprefix("_") for key in keys[1:])])
-    for row in rows:
-        for task in tasks:
-            if row.get(task) is not None:
-                writer.writerow([row["name"], row["kind"], row["index"], task, *(row[task + key] for key in keys)])
-    return text.getvalue().splitlines()
+def long_rows(rows: Sequence[Mapping], tasks: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each row and task, by ``CSV``."""
+    return [
+        {**{key: row[key] for key in CSV[:3]}, "task": task, "score": row[task]}
+        | {key: row[f"{task}_{key}"] for key in CSV[5:]}
+        for row in rows
+        for task in tasks
+        if row.get(task) is not None
+    ]

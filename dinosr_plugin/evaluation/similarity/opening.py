@@ -35,7 +35,7 @@ def open_suppliers(
         layers = ["all"] if len(models) <= 2 else ["last"]
     paths = [path for model in models for path in paths_of(str(model))]
     suppliers: list[Supplier] = []
-    for path, name in zip(paths, short_names(paths)):
+    for path, name in zip(paths, model_names(paths)):
         suppliers += suppliers_of(path, name, layers, untrained, device)
     kinds = list(dict.fromkeys(supplier.representations[0].kind for supplier in suppliers))
     return sorted(suppliers, key=lambda supplier: kinds.index(supplier.representations[0].kind))
@@ -59,7 +59,7 @@ def suppliers_of(path: str, name: str, layers: Sequence[Layer], untrained: bool,
     return [trained, ModelLayers(model.untrained(), f"{name} untrained", chosen)] if untrained else [trained]
 
 
-def short_names(paths: Sequence[str]) -> list[str]:
+def model_names(paths: Sequence[str]) -> list[str]:
     """Paths without their suffixes, and without the first and last parts that all of them have.
 
     Raises UserError if one is given twice.

@@ -1,9 +1,7 @@
 """Tables, files and pictures of similarities."""
 
-import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from ...errors import printable
 from ...files import output, write_bytes, write_files
 from ..measures.similarity.measure import MEASURES
 from ..plots.similarity import plot_similarity
-from ..table import Column, format_table
+from ..table import Column, csv_lines, format_table
 from .pairs import Similarity
 
 COLUMNS = ("measure", "a", "b", "value", "low", "high", "std")  # of the CSV file
@@ -32,7 +30,7 @@ def tables(similarity: Similarity) -> str:
 def pair_table(similarity: Similarity) -> str:
     """Of two representations: measures as rows."""
     rows = [row | {"title": MEASURES[row["measure"]].title} for row in rows_of(similarity) if row["a"] != row["b"]]
-    shown = [row for i, row in enumerate(rows) if not (MEASURES[row["measure"]].symmetric and mirrored(row, rows[:i]))]
+    shown = [row for row in rows if row["a"] == similarity.plan.rows[0] or not MEASURES[row["measure"]].symmetric]
     columns = [Column("measure", "measure"), Column("a", "of"), Column("b", "with"), Column("value", "value", ".4f")]
     columns += [
         Column(key, header, ".4f")
@@ -40,11 +38,6 @@ def pair_table(similarity: Similarity) -> str:
         if any(row[key] is not None for row in shown)
     ]
     return format_table(shown, [*columns, Column("title", "name")])
-
-
-def mirrored(row: Mapping, before: Sequence[Mapping]) -> bool:
-    key = (row["measure"], row["b"], row["a"])
-    return any((one["measure"], one["a"], one["b"]) == key for one in before)
 
 
 def matrix(similarity: Similarity, name: str) -> str:
@@ -75,7 +68,7 @@ def write_similarity(out: Path, similarity: Similarity) -> list[Path]:
         out,
         {
             "similarity.json": [json.dumps(figures(similarity), indent=1)],
-            "similarity.csv": [csv_text(rows_of(similarity))],
+            "similarity.csv": csv_lines(rows_of(similarity), COLUMNS),
         },
     )
     kind_of = {one.name: one.kind for one in similarity.representations}
@@ -154,14 +147,6 @@ def rows_of(similarity: Similarity) -> list[dict[str, Any]]:
                 }
                 rows.append({"measure": name, "a": a, "b": b, "value": number(values[i, j]), **extra})
     return rows
-
-
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().rstrip("\n")
 
 
 def number(value: float) -> float | None:

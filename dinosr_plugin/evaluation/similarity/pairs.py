@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from ...errors import UserError
+from ...modules.frame_grid import SAMPLE_RATE
 from ...units.batches import Progress, Utterance, hours
 from ..measures.similarity.linear import best_matches
 from ..measures.similarity.measure import MEASURES, Figures
@@ -126,7 +127,7 @@ def measure_similarity(
     require_memory(widths, plan, groups)
     statistics = Statistics(list(needed), widths, plan.pairs, total, groups, device)
     collect(statistics, suppliers, representations, utterances, plan.level, every)
-    return figures_of(statistics, representations, utterances, plan, every)
+    return similarity_of(statistics, representations, utterances, plan, every)
 
 
 def check(representations: Sequence[Representation], utterances: Sequence[Utterance], plan: Plan) -> None:
@@ -141,7 +142,7 @@ def check(representations: Sequence[Representation], utterances: Sequence[Uttera
         if plan.level == "utterances" and one.centred:
             raise UserError(
                 f"{one.name}: with --level utterances: its mean over every utterance is 0, so there is nothing to "
-                "compare; omit it"
+                "compare; give mfcc_uncentred or fbank_uncentred"
             )
     timings = {one.timing for one in representations}
     for one in representations:
@@ -172,7 +173,7 @@ def count_items(representations: Sequence[Representation], utterances: Sequence[
     if level == "utterances":
         return len(utterances)
     rate = coarsest([one.timing for one in representations if one.timing]).rate
-    return sum(int(one.samples * rate / 16000) + 1 for one in utterances)
+    return sum(int(one.samples * rate / SAMPLE_RATE) + 1 for one in utterances)
 
 
 def collect(
@@ -231,7 +232,7 @@ class Chunk:
 # ---- figures ---------------------------------------------------------------------------------------------------------
 
 
-def figures_of(
+def similarity_of(
     statistics: Statistics,
     representations: Sequence[Representation],
     utterances: Sequence[Utterance],

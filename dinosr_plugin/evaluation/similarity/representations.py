@@ -13,11 +13,13 @@ import torch
 
 from ...checkpoints.embedding import EmbeddingReader
 from ...checkpoints.readers import FrameReader, Layer
-from ...data.acoustic import FEATURES
+from ...data.acoustic import CENTRED, FEATURES
 from ...data.manifest import utterance_id
 from ...errors import UserError, first_few
 from ...modules.frame_grid import TRUNK
 from ...units.batches import BATCH_SAMPLES, Utterance, load_checked_wave, plan_batches, prefetch
+from ...units.features import acoustic_spec
+from ...units.frames import all_finite
 from ...units.store import EMBEDDINGS, FeatureFolder
 from .frame_alignment import Timing
 
@@ -92,15 +94,14 @@ class Embedding(Supplier):
 
 
 class Sound(Supplier):
-    """MFCC (``mfcc``) or log-Mel (``fbank``), whose means over an utterance are 0."""
+    """MFCC or log-Mel; ``kind``: a key of ``data.acoustic.FEATURES``."""
 
     min_samples = TRUNK.field
 
     def __init__(self, kind: str, name: str):
-        self.function = FEATURES[kind]
-        width = self.function(np.zeros(TRUNK.field, dtype=np.float32)).shape[1]
-        timing = Timing(TRUNK.rate, TRUNK.first_centre)
-        self.representations = [Representation(name, name, "sound", width, timing, centred=True)]
+        spec, self.function = acoustic_spec(kind), FEATURES[kind]
+        timing = Timing(spec.grid.rate, spec.grid.first_centre)
+        self.representations = [Representation(name, name, "sound", spec.width, timing, centred=kind in CENTRED)]
 
     def read(self, utterances: Sequence[Utterance], waves: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
         return [[self.function(wave)] for wave in waves]
@@ -177,7 +178,7 @@ def parts(utterances: Sequence[Utterance], rows: Sequence[int]) -> Iterator[list
 
 
 def require_finite(array: np.ndarray, name: str, utt: str) -> None:
-    if not np.isfinite(array.sum()) and not np.isfinite(array).all():  # the sum is quick, but it may overflow
+    if not all_finite(array):
         raise UserError(
             f"{name}: NaN or infinity in the features of {utt}; remove the utterance from the manifest, or give "
             "another checkpoint"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.evaluation.similarity.opening import make_plan, open_suppliers, read_speech, short_names
+from dinosr_plugin.evaluation.similarity.opening import make_plan, model_names, open_suppliers, read_speech
 from dinosr_plugin.units.store import FeatureFolder
 from support.fairseq_models import fairseq_checkpoint
 from support.feature_folder import FRAMES, NAMES, writer
@@ -31,12 +31,12 @@ def names_of(suppliers) -> list[str]:
     ],
 )
 def test_names_are_the_parts_of_the_paths_that_differ(paths, names):
-    assert short_names(paths) == names
+    assert model_names(paths) == names
 
 
 def test_a_model_that_is_named_twice_is_refused():
     with pytest.raises(UserError, match=r"m\.pt: given twice; give it once"):
-        short_names(["m.pt", "n.pt", "m.pt"])
+        model_names(["m.pt", "n.pt", "m.pt"])
 
 
 def test_all_layers_of_one_or_two_models_and_the_last_of_more(tmp_path):

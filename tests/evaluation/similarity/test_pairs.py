@@ -5,6 +5,7 @@ import pytest
 
 from dinosr_plugin.data.acoustic import log_mel, mfcc
 from dinosr_plugin.errors import UserError
+from dinosr_plugin.evaluation.measures.similarity import kernels, linear
 from dinosr_plugin.evaluation.measures.similarity.linear import best_matches, cka, cka_unbiased, linreg
 from dinosr_plugin.evaluation.measures.similarity.measure import MEASURES
 from dinosr_plugin.evaluation.similarity import pairs
@@ -73,6 +74,14 @@ def test_figures_are_those_of_all_frames_together(speech, sound):
         assert np.isfinite(values).all(), name
         if MEASURES[name].symmetric:
             assert values[0, 1] == values[1, 0], name
+
+
+def test_every_measure_has_the_figure_of_its_function(speech, sound):
+    similarity = measure_similarity(sound, speech, Plan(["mfcc"], ["fbank"], list(MEASURES)))
+    x, y = frames_of(speech)
+    for name, values in similarity.values.items():
+        plain = getattr(linear, name)(pair_of(x, y)) if hasattr(linear, name) else getattr(kernels, name)(x, y)
+        assert values[0, 0] == pytest.approx(plain, abs=1e-6), name
 
 
 def test_the_size_of_parts_changes_nothing(speech, sound, monkeypatch):

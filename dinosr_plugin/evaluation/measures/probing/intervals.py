@@ -28,7 +28,7 @@ def accuracy_of(sums: np.ndarray) -> np.ndarray:
 
 
 def determination_of(sums: np.ndarray, variance: float) -> np.ndarray:
-    """Sums (..., 4) of examples, numbers, their squares and squared errors -> (...), R² = 1 - mean error / variance."""
+    """Sums (..., 4) of examples, numbers, squares and squared errors -> (...), R² = 1 - mean error / variance."""
     return 1 - sums[..., 3] / sums[..., 0] / variance if variance > 0 else np.zeros(sums.shape[:-1])
 
 

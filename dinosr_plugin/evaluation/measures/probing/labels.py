@@ -52,13 +52,17 @@ class Labels(ABC):
         """The examples of an utterance, which may have none."""
 
 
+def class_numbers(alignment: PhoneAlignment, classes: Sequence[str]) -> np.ndarray:
+    """The class of each of ``alignment.names``, -1 for those that are not among ``classes``."""
+    numbers = {name: i for i, name in enumerate(classes)}
+    return np.array([numbers.get(name, -1) for name in alignment.names])
+
+
 class PhoneLabels(Labels):
     """The phone at the centre of each frame; frames of phones that are not among ``classes`` are left out."""
 
     def __init__(self, phones: PhoneAlignment, classes: Sequence[str]):
-        self.phones, self.classes = phones, classes
-        number = {name: i for i, name in enumerate(classes)}
-        self.class_of = np.array([number.get(name, -1) for name in phones.names])
+        self.phones, self.classes, self.class_of = phones, classes, class_numbers(phones, classes)
 
     def examples(self, utt: str, place: Place) -> Examples:
         labels = self.class_of[self.phones.frame_phones(utt, *place)]
@@ -69,9 +73,7 @@ class WordLabels(Labels):
     """Words among ``classes``: the frames whose centres are in the word, or the frame nearest to its middle."""
 
     def __init__(self, words: PhoneAlignment, classes: Sequence[str]):
-        self.words, self.classes = words, classes
-        number = {name: i for i, name in enumerate(classes)}
-        self.class_of = np.array([number.get(name, -1) for name in words.names])
+        self.words, self.classes, self.class_of = words, classes, class_numbers(words, classes)
 
     def examples(self, utt: str, place: Place) -> Examples:
         begins, words = self.words.segments[utt]  # microseconds
@@ -98,10 +100,10 @@ class UtteranceLabels(Labels):
 
 
 class TrackLabels(Labels):
-    """A number that was measured over time: the one that is nearest to the centre of a frame; without NaN.
+    """A number that was measured over time: the one that is nearest to the centre of a frame.
 
     Args:
-        tracks: utterance -> (m, 1) float32 on ``grid``, NaN as ``NOTHING``.
+        tracks: utterance -> (m, 1) float32 on ``grid``; frames where it is ``MISSING`` are left out.
     """
 
     def __init__(self, tracks: UtteranceArrays, grid: FrameGrid):
@@ -111,7 +113,7 @@ class TrackLabels(Labels):
         track = np.asarray(self.tracks[utt])[:, 0].astype(np.float64)  # (m,)
         nearest = np.rint((place.centres - self.grid.first_centre) * self.grid.rate).astype(np.int64)
         labels = track[nearest.clip(0, len(track) - 1)]
-        return Examples.of_frames(labels, labels != NOTHING)
+        return Examples.of_frames(labels, labels != MISSING)
 
 
 class PositionLabels(Labels):
@@ -121,5 +123,5 @@ class PositionLabels(Labels):
         return Examples.of_frames(np.arange(place.n) / max(place.n - 1, 1), np.ones(place.n, dtype=bool))
 
 
-NOTHING = float(np.float32(-1e9))
-"""In a track: no number here. Feature folders refuse NaN."""
+MISSING = float(np.float32(-1e9))
+"""Marks frames of a track that have no value. Feature folders refuse NaN."""

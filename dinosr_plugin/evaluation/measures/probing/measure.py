@@ -62,12 +62,21 @@ class TrainingSpeech(NamedTuple):
     speakers: Mapping[str, str]
 
     @property
+    def groups(self) -> Mapping[str, str]:
+        """Utterance -> its speaker, or itself if there are few speakers."""
+        return self.speakers if self.by_speaker else {utt: utt for utt in self.speakers}
+
+    @property
+    def held_out_groups(self) -> set[str]:
+        """A fifth of the groups."""
+        ordered = sorted(set(self.groups.values()), key=lambda name: hashlib.sha256(name.encode()).digest())
+        return set(ordered[: max(1, round(HELD_OUT * len(ordered)))])
+
+    @property
     def held_out(self) -> set[str]:
         """The utterances on which the penalty is chosen: of a fifth of the speakers, or a fifth of the utterances."""
-        groups = self.speakers if self.by_speaker else {utt: utt for utt in self.speakers}
-        ordered = sorted(set(groups.values()), key=lambda name: hashlib.sha256(name.encode()).digest())
-        chosen = set(ordered[: max(1, round(HELD_OUT * len(ordered)))])
-        return {utt for utt, group in groups.items() if group in chosen}
+        chosen = self.held_out_groups
+        return {utt for utt, group in self.groups.items() if group in chosen}
 
     @property
     def by_speaker(self) -> bool:

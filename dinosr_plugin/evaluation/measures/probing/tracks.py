@@ -19,7 +19,7 @@ from ....data.perturbation.f0 import EVERYONE, SECONDS, Range, range_of
 from ....units.batches import Utterance, load_checked_wave, require_files
 from ....units.features import FeatureSpec, write_rows
 from ....units.store import FeatureFolder
-from .labels import NOTHING
+from .labels import MISSING
 
 
 class Tracks:
@@ -30,7 +30,7 @@ class Tracks:
         utterances, speakers: the speech, and utterance -> speaker.
         folder: where the tracks are kept.
 
-    ``tracks[utt]``: (m, 1) float32, ``NOTHING`` where there is no number.
+    ``tracks[utt]``: (m, 1) float32; ``MISSING`` in unvoiced frames of F0.
 
     Raises:
         UserError: on access: from the audio; parselmouth is not installed.
@@ -84,7 +84,7 @@ class Tracks:
 
 
 def log_f0(wave: np.ndarray, f0: Range = EVERYONE) -> np.ndarray:
-    """Natural logarithm of F0 in Hz, ``NOTHING`` without voice: (T,) float32 -> (m,) float32 on ``ENERGY``."""
+    """Natural logarithm of F0 in Hz, ``MISSING`` in unvoiced frames: (T,) float32 -> (m,) float32 on ``ENERGY``."""
     m = ENERGY.count(len(wave))
     try:
         times, hertz = praat.track_f0(wave, f0)
@@ -93,4 +93,4 @@ def log_f0(wave: np.ndarray, f0: Range = EVERYONE) -> np.ndarray:
     centres = ENERGY.first_centre + np.arange(m) / ENERGY.rate
     between = (times[1:] + times[:-1]) / 2
     nearest = hertz[np.searchsorted(between, centres)]  # (m,)
-    return np.where(nearest > 0, np.log(np.maximum(nearest, 1.0)), NOTHING).astype(np.float32)
+    return np.where(nearest > 0, np.log(np.maximum(nearest, 1.0)), MISSING).astype(np.float32)

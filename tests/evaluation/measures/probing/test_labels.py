@@ -7,7 +7,7 @@ import pytest
 
 from dinosr_plugin.data.acoustic import ENERGY
 from dinosr_plugin.evaluation.measures.probing.labels import (
-    NOTHING,
+    MISSING,
     PhoneLabels,
     Place,
     PositionLabels,
@@ -50,7 +50,7 @@ def test_words_have_the_frames_whose_centres_they_contain_or_the_nearest_one(tmp
 @pytest.mark.parametrize("place", [PLACE, Place(20, 100.0, 0.00497)])
 def test_tracks_give_the_number_nearest_to_the_centre(place):
     track = np.arange(20, dtype=np.float32)[:, None]  # centres at 12.5, 22.5, ... ms
-    track[5] = NOTHING
+    track[5] = MISSING
     examples = TrackLabels({"u": track}, ENERGY).examples("u", place)
     nearest = [int(np.abs(0.0125 + np.arange(20) / 100 - centre).argmin()) for centre in place.centres]
     assert examples.labels.tolist() == [float(i) for i in nearest if i != 5]

@@ -8,7 +8,7 @@ from dinosr_plugin.data.acoustic import ENERGY, log_energy
 from dinosr_plugin.data.perturbation import praat
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.measures.probing import tracks
-from dinosr_plugin.evaluation.measures.probing.labels import NOTHING
+from dinosr_plugin.evaluation.measures.probing.labels import MISSING
 from dinosr_plugin.evaluation.measures.probing.tracks import Tracks, log_f0
 from dinosr_plugin.units.batches import Utterance
 from support.voices import RATE, voice
@@ -35,9 +35,9 @@ def test_f0_is_that_of_the_voice_and_nothing_in_silence(speech, tmp_path):
     for name, f0 in (("low", 110.0), ("high", 220.0)):
         track = measured[name][:, 0]
         assert len(track) == len(centres)
-        assert (track[(centres < 0.25) | (centres > 1.35)] == np.float32(NOTHING)).all()
+        assert (track[(centres < 0.25) | (centres > 1.35)] == np.float32(MISSING)).all()
         inside = track[(centres > 0.35) & (centres < 1.25)]
-        assert (inside != np.float32(NOTHING)).mean() > 0.95
+        assert (inside != np.float32(MISSING)).mean() > 0.95
         assert np.exp(np.median(inside)) == pytest.approx(f0, rel=0.01)
 
 
@@ -53,7 +53,7 @@ def test_f0_follows_the_voice_over_time(tmp_path):
 
 def test_a_sound_without_voice_has_no_f0():
     pytest.importorskip("parselmouth")
-    assert (log_f0(np.zeros(400, np.float32)) == np.float32(NOTHING)).all()  # too short for Praat
+    assert (log_f0(np.zeros(400, np.float32)) == np.float32(MISSING)).all()  # too short for Praat
 
 
 def test_energy_is_that_of_the_sound_and_kept(speech, tmp_path, monkeypatch):
