@@ -1,6 +1,5 @@
 """examples/similarity: the control flow of run.sh, with commands that only record their arguments; conclusions.py."""
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.chains import calls, run_command, write_recording_commands
+from support.chains import calls, load_script, run_command, write_recording_commands
 from support.paths import CONFIGS, EXAMPLES
 from support.training import read_config
 
@@ -18,15 +17,7 @@ MODELS = {path.stem for path in (CONFIGS / "pretraining").glob("*.yaml") if path
 MODELS |= {"cpc_mixed_rnn", "cpc_within_rnn", "cpc_within_cnn"}
 
 
-def load(path: Path):
-    """A script of the examples as a module."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-conclusions = load(EXAMPLES / "similarity/conclusions.py")
+conclusions = load_script(EXAMPLES / "similarity/conclusions.py")
 
 
 @pytest.fixture

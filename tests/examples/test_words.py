@@ -1,6 +1,5 @@
 """Word segments from phones and pronunciations (`examples/compare/words.py`)."""
 
-import importlib.util
 import sys
 import types
 from pathlib import Path
@@ -8,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from dinosr_plugin.errors import UserError
+from support.chains import load_script
 from support.paths import EXAMPLES
 
-spec = importlib.util.spec_from_file_location("compare_words", EXAMPLES / "compare/words.py")
-words = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(words)
+words = load_script(EXAMPLES / "compare/words.py")
 
 KNOWN = {
     "THE": [("DH", "AH"), ("DH", "IY")],

@@ -1,5 +1,6 @@
 """For the tests of examples/*/run.sh: a small corpus, the script, and commands that only record their calls."""
 
+import importlib.util
 import os
 import subprocess
 from collections.abc import Sequence
@@ -7,6 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+
+
+def load_script(path: Path):
+    """A program of the examples as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
 
 PITCHES = {"A": 300, "B": 800, "C": 2000}
 
