@@ -34,7 +34,7 @@ from ..modules.frame_grid import TRUNK, FrameGrid
 from ..ranges import COUNT, COUNT_OR_0
 from ..runs.origin import first_difference
 from ..runs.updates import WholeUpdates
-from .base import require_data, require_longest_fits, split_names
+from .base import require_data, require_longest_fits, share_running_averages, split_names
 from .checks import check_views
 from .config import ViewConfig
 from .generation import SYMBOL_KINDS, Decoding, DecodingConfig
@@ -255,6 +255,10 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
                 "pre-trained checkpoint of the same rate"
             )
         return adopt_fairseqs_hubert(state)
+
+    def begin_valid_epoch(self, epoch: int, model: BaseFairseqModel) -> None:
+        super().begin_valid_epoch(epoch, model)
+        share_running_averages(model)
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False):
         """fairseq's, after a check that the ``wer`` of validations is a word error rate."""
