@@ -153,10 +153,13 @@ class ConvEncoder(nn.Module):
         """
         x = x.to(next(self.convolutions.parameters()).dtype)
         for convolution, norm, shape in zip(self.convolutions, self.norms, self.shapes):
-            x = torch.relu(norm(convolution(x)))  # (B, C, F of this layer)
-            if sizes is not None:
+            x = convolution(x)  # (B, C, F of this layer)
+            if sizes is None:
+                x = torch.relu(norm(x))
+            else:
                 sizes = lengths_after(sizes, *shape)
-                x = x * (torch.arange(x.size(2), device=x.device) < sizes.unsqueeze(1)).unsqueeze(1)
+                valid = torch.arange(x.size(2), device=x.device) < sizes.unsqueeze(1)  # (B, F)
+                x = torch.relu(normalize_valid(norm, x, valid)) * valid.unsqueeze(1)
         return x.transpose(1, 2)  # (B, F, C)
 
 
@@ -178,7 +181,17 @@ class MelEncoder(ConvEncoder):
         B, T = source.shape
         counts = frame_grid.MEL.counts(source.new_full((B,), T, dtype=torch.long) if sizes is None else sizes)
         padding = torch.arange(frame_grid.MEL.count(T), device=source.device) >= counts.unsqueeze(1)  # (B, F)
-        return self.convolve(self.log_mel(source, padding), None)  # a valid frame does not see padded ones
+        return self.convolve(self.log_mel(source, padding), None if sizes is None else counts)
+
+
+def normalize_valid(norm: nn.Module, x: Tensor, valid: Tensor) -> Tensor:
+    """norm(x) (B, C, F), in which the averages of batch norm over a training batch are those of valid frames (B, F)."""
+    if not (isinstance(norm, nn.BatchNorm1d) and norm.training):
+        return norm(x)
+    frames = x.transpose(1, 2)  # (B, F, C)
+    normalized = torch.zeros_like(frames)
+    normalized[valid] = norm(frames[valid])  # (N, C), the valid ones
+    return normalized.transpose(1, 2)
 
 
 def lengths_after(lengths: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
@@ -312,6 +325,14 @@ class CPC(Objective):
     def structure(self) -> dict[str, Any]:
         return {name: getattr(self.cfg, name) for name in fields_of(self)}
 
+    @property
+    def feature_width(self) -> int:
+        return self.cfg.context_dim
+
+    @property
+    def pretraining_modules(self) -> tuple[str, ...]:
+        return ("predictors",)
+
     # ---- the contrast --------------------------------------------------------------------------------------------
 
     def frame_counts(self, samples: Tensor) -> Tensor:
@@ -393,7 +414,9 @@ class CPC(Objective):
     def extract_features(
         self, source: Tensor, padding_mask: Tensor | None = None, mask: bool = False, layer: int | None = None
     ) -> dict[str, Any]:
-        """Features of whole utterances for analysis. They do not depend on padding, except with encoder_norm=instance.
+        """Features of whole utterances for fine-tuning and analysis.
+
+        They do not depend on padding, except with encoder_norm=instance.
 
         Args:
             source: (B, T) float waveform at 16 kHz, not normalised.

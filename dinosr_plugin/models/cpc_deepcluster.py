@@ -77,6 +77,10 @@ class CPCDeepCluster(CPC):
     def structure(self) -> dict[str, Any]:
         return super().structure() | {"num_classes": self.cfg.num_classes}
 
+    @property
+    def pretraining_modules(self) -> tuple[str, ...]:
+        return (*super().pretraining_modules, "classifier")
+
     def learn(  # type: ignore[override]  # `CPC.forward` passes on the labels
         self, z: Tensor, c: Tensor, utterances: Tensor, labels: Tensor, label_starts: Tensor, label_rate: int
     ) -> Output:

@@ -17,6 +17,10 @@ this order:
 An update that is skipped (fp16 overflow, out of memory) has no ``end_update``; the next ``begin_update`` drops what it
 collected. fairseq calls ``set_num_updates`` with the number of updates made so far before every micro-batch, and after
 it has loaded a checkpoint.
+
+In fine-tuning fairseq's ``Wav2VecEncoder`` builds the model, calls ``remove_pretraining_modules``, loads the
+checkpoint of pre-training, puts a linear layer above frames of ``feature_width``, and calls ``extract_features`` for
+each batch.
 """
 
 from collections.abc import Iterable
@@ -101,6 +105,8 @@ class Objective(BaseFairseqModel):
         collapse_remedy: what to do when a codebook, the targets or the pseudo-labels collapse, for the message.
         guessing_remedy: what to do when the loss stays at ln V, that of guessing among V codes, for the message; None:
             this is not watched, because the codes are not equally frequent.
+        finetuning_fields: the fields of ``wav2vec_ctc`` for masks, dropout and the gradient of the front end that have
+            an effect in this model; fairseq sets the fields of the same names in its config.
     """
 
     needs = DataNeeds()
@@ -109,6 +115,7 @@ class Objective(BaseFairseqModel):
     reports_targets = False
     collapse_remedy = "lower the learning rate"
     guessing_remedy: str | None = None
+    finetuning_fields: tuple[str, ...] = ()
 
     @property
     def n_layers(self) -> int:
@@ -179,6 +186,36 @@ class Objective(BaseFairseqModel):
 
     def end_update(self, n_updates: int) -> None:
         """Move what moves once in an update, such as a teacher. ``n_updates``: updates made, including this one."""
+
+    # ---- fine-tuning ---------------------------------------------------------------------------------------------
+
+    @property
+    def feature_width(self) -> int | None:
+        """D of ``extract_features``; None: the model has no features of frames, and cannot be fine-tuned.
+
+        A model that has them defines this property, and ``extract_features(source, padding_mask, mask)`` for waveforms
+        (B, T), their padding (B, T) bool or None, and whether to mask. It returns a dictionary: ``x`` (B, F, D),
+        ``padding_mask`` (B, F) bool or None, and ``layer_results``, for each layer (output (F, B, D), ...).
+        """
+        return None
+
+    @property
+    def pretraining_modules(self) -> tuple[str, ...]:
+        """Names of the attributes, modules or parameters, that only pre-training needs."""
+        return ()
+
+    def remove_pretraining_modules(self) -> None:
+        """Set ``pretraining_modules`` to None; all that is left can be trained."""
+        for name in self.pretraining_modules:
+            setattr(self, name, None)
+        self.requires_grad_(True)
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest):
+        # in fine-tuning: the pre-training checkpoint contains what was removed
+        removed = [name for name in self.pretraining_modules if getattr(self, name) is None]
+        for key in [key for key in state_dict if f"{key}.".startswith(tuple(f"{prefix}{name}." for name in removed))]:
+            del state_dict[key]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def fill_num_classes(cfg: ObjectiveConfig, label_sizes: list[int]) -> None:

@@ -64,6 +64,7 @@ class Predictive(Objective):
     """
 
     model_name: ClassVar[str]
+    finetuning_fields = ("dropout",)
     grid = frame_grid.MEL
     # waveforms stay float32 in any precision of the model: compat.training.keep_waveforms_float32
     takes_float32 = True
@@ -118,6 +119,14 @@ class Predictive(Objective):
     def structure(self) -> dict[str, Any]:
         return self.sizes()
 
+    @property
+    def feature_width(self) -> int:
+        return self.width
+
+    @property
+    def pretraining_modules(self) -> tuple[str, ...]:
+        return ("post_nets",)
+
     def frames(self, source: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Waveforms (B, T) -> log-Mel frames (B, F, n_mels) float32, and their padding (B, F) bool.
 
@@ -126,26 +135,28 @@ class Predictive(Objective):
         padding = frame_padding(self.grid, source, padding_mask)
         return self.log_mel(source, padding).transpose(1, 2), None if padding_mask is None else padding
 
-    def encode(self, frames: Tensor, padding: Tensor | None, layer: int | None = None) -> Tensor:
+    def encode(self, frames: Tensor, padding: Tensor | None, layer: int | None = None) -> tuple[Tensor, list]:
         """As ``FrameEncoder.forward``, in the precision of the model."""
         return self.encoder(frames.to(next(self.parameters()).dtype), padding, layer)
 
     def extract_features(
-        self, source: Tensor, padding_mask: Tensor | None = None, layer: int | None = None
+        self, source: Tensor, padding_mask: Tensor | None = None, mask: bool = False, layer: int | None = None
     ) -> dict[str, Any]:
-        """Features for analysis; nothing is masked. They do not depend on padding.
+        """Features for fine-tuning and analysis. They do not depend on padding.
 
         Args:
             source: (B, T) float waveform at 16 kHz, T at least 400.
             padding_mask: (B, T) bool, true past the end of an utterance, or None.
+            mask: ignored; nothing is masked.
             layer: stop after this layer, from 0; None runs all.
 
         Returns:
             ``x`` (B, F, D), output of that layer; ``features`` (B, F, n_mels), the log-Mel frames; ``padding_mask``
-            (B, F) bool, or None without the argument.
+            (B, F) bool, or None without the argument; ``layer_results`` as of ``FrameEncoder``.
         """
         frames, padding = self.frames(source, padding_mask)
-        return {"x": self.encode(frames, padding, layer), "features": frames, "padding_mask": padding}
+        x, layer_results = self.encode(frames, padding, layer)
+        return {"x": x, "features": frames, "padding_mask": padding, "layer_results": layer_results}
 
 
 def l1_sum(predicted: Tensor | float, frames: Tensor, chosen: Tensor) -> Tensor:
@@ -201,7 +212,7 @@ class APC(Predictive):
         """
         n, width = self.cfg.shift, self.cfg.width
         frames, padding = self.frames(source, padding_mask)
-        x = self.encode(frames, padding)  # (B, F, D)
+        x, _ = self.encode(frames, padding)  # (B, F, D)
         early, late = frames[:, :-n], frames[:, n:]  # (B, F - n, n_mels) each
         exists = torch.ones_like(late[..., 0], dtype=torch.bool) if padding is None else ~padding[:, n:]  # (B, F - n)
         pairs = int((frame_sizes(self.grid, source, padding_mask) - n).clamp(min=0).sum())
@@ -236,8 +247,6 @@ class MPC(Predictive):
         check_config(cfg, MPCConfig)
         if str(cfg.encoder) == RNN and cfg.width % 2:
             raise UserError(f"model.width={cfg.width}: must be even, because each direction has half of it; change it")
-        if cfg.mask_prob == 0:
-            raise UserError(f"model.mask_prob={cfg.mask_prob} masks nothing to predict; raise it (0.15 by default)")
 
         def layer(number: int) -> nn.Module:
             if str(cfg.encoder) == TRANSFORMER:
@@ -250,6 +259,14 @@ class MPC(Predictive):
     @property
     def shortest(self) -> int:
         return 2  # one to mask and one to leave
+
+    def check(self, task_cfg: Any) -> None:
+        """Raise UserError if nothing is masked, too."""
+        super().check(task_cfg)
+        if self.cfg.mask_prob == 0:
+            raise UserError(
+                f"model.mask_prob={self.cfg.mask_prob} masks nothing to predict; raise it (0.15 by default)"
+            )
 
     def forward(self, source: Tensor, padding_mask: Tensor | None = None, utterances: Tensor | None = None) -> Output:
         """One reconstruction.
@@ -268,7 +285,7 @@ class MPC(Predictive):
         sizes = frame_sizes(self.grid, source, padding_mask)
         masks = self.draw_mask(sizes, frames.size(1), torch.arange(len(source)) if utterances is None else utterances)
         masked = masks.to(frames.device, non_blocking=True)
-        x = self.encode(frames.masked_fill(masked.unsqueeze(-1), 0.0), padding)  # (B, F, D)
+        x, _ = self.encode(frames.masked_fill(masked.unsqueeze(-1), 0.0), padding)  # (B, F, D)
         loss = l1_sum(self.post_nets[0](x), frames, masked)
         sample_size = int(masks.sum())
         mean_loss = l1_sum(0.0, frames, masked) / max(sample_size, 1)

@@ -141,11 +141,16 @@ class FrameEncoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
-    def forward(self, x: Tensor, padding: Tensor | None, layer: int | None = None) -> Tensor:
-        """Frames (B, F, C), padding (B, F) bool or None -> output (B, F, D) of ``layer``, from 0; None: of the last."""
+    def forward(self, x: Tensor, padding: Tensor | None, layer: int | None = None) -> tuple[Tensor, list]:
+        """Frames (B, F, C), padding (B, F) bool or None -> output (B, F, D) of ``layer``, from 0; None: of the last.
+
+        Also for each layer (output (F, B, D), None, None) as in the trunk.
+        """
+        layer_results = []
         for one in self.layers[: None if layer is None else layer + 1]:
             x = one(x, padding)
-        return x
+            layer_results.append((x.transpose(0, 1), None, None))
+        return x, layer_results
 
 
 def one_direction(cfg: PredictiveConfig, number: int, causal: bool, width: int) -> nn.Module:

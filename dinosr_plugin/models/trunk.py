@@ -76,6 +76,10 @@ class Trunk(Objective):
     """
 
     pretraining_heads: tuple[Heads, ...] = ()
+    finetuning_fields = (
+        *("mask_prob", "mask_channel_prob", "feature_grad_mult", "layerdrop"),
+        *("dropout", "dropout_input", "attention_dropout", "activation_dropout"),
+    )
 
     # waveforms stay float32 in any precision of the model: compat.training.keep_waveforms_float32
     takes_float32 = True
@@ -258,21 +262,19 @@ class Trunk(Objective):
 
     # ---- fine-tuning ---------------------------------------------------------------------------------------------
 
+    @property
+    def feature_width(self) -> int:
+        return self.cfg.encoder_embed_dim
+
+    @property
+    def pretraining_modules(self) -> tuple[str, ...]:
+        return tuple(name for heads in self.pretraining_heads for name in heads.names)
+
     def remove_pretraining_modules(self, last_layer: int | None = None) -> None:
         """Remove the heads and the layers above ``last_layer``; all that is left can be trained."""
-        for heads in self.pretraining_heads:
-            for name in heads.names:
-                setattr(self, name, None)
-        self.requires_grad_(True)
+        super().remove_pretraining_modules()
         if last_layer is not None:
             self.encoder.layers = self.encoder.layers[: last_layer + 1]
-
-    def _load_from_state_dict(self, state_dict, prefix, *rest):
-        # in fine-tuning: the pre-training checkpoint contains what was removed
-        removed = [name for heads in self.pretraining_heads for name in heads.names if getattr(self, name) is None]
-        for key in [key for key in state_dict if f"{key}.".startswith(tuple(f"{prefix}{name}." for name in removed))]:
-            del state_dict[key]
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def require_trunk(source: BaseFairseqModel, file: str, model: str) -> Trunk:

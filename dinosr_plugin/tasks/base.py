@@ -13,7 +13,7 @@ import torch.distributed as dist
 from fairseq.data import FairseqDataset
 from fairseq.models import MODEL_REGISTRY
 from fairseq.tasks.audio_pretraining import AudioPretrainingTask
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 from .. import compat
 from ..checkpoints.load import expects_normalized_waves, load_model
@@ -119,7 +119,11 @@ class ObjectiveTask(WholeUpdates, AudioPretrainingTask):
         that fairseq builds ``from_checkpoint`` needs neither data nor that file, and nothing is checked.
         """
         if from_checkpoint:
-            return super().build_model(model_cfg, from_checkpoint)
+            model = super().build_model(model_cfg, from_checkpoint)  # removes fields that the model does not know
+            if model.feature_width is not None:
+                with open_dict(model_cfg):  # in fine-tuning fairseq's Wav2VecEncoder reads the width there
+                    model_cfg.encoder_embed_dim = model.feature_width
+            return model
         require_data(self.cfg)
         objective = self.objective_class(model_cfg._name)
         if OmegaConf.is_missing(model_cfg, "start_from"):

@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary, FairseqDataset
+from fairseq.models import MODEL_REGISTRY, BaseFairseqModel
 from fairseq.tasks import register_task
 from fairseq.tasks.audio_finetuning import AudioFinetuningTask
 from omegaconf import OmegaConf, open_dict
@@ -19,19 +20,21 @@ from omegaconf import OmegaConf, open_dict
 from .. import compat
 from ..checkpoints.building import DoesNotFit, building
 from ..checkpoints.file import read_fairseq_checkpoint
+from ..checkpoints.readers import trunk_of
 from ..data.chains import find_crops, parse_views
 from ..data.dataset import SpeechDataset, longest_utterance
 from ..data.fingerprint import fingerprint
 from ..decoding.words import symbol_kind
 from ..errors import UserError, setting
 from ..files import is_file
-from ..interop.fairseq_checkpoints import is_fine_tuned, require_speech_model
+from ..interop.fairseq_checkpoints import is_fine_tuned, kind_of_model, require_speech_model
 from ..interop.fairseq_models import adopt_fairseqs_hubert
-from ..modules.frame_grid import TRUNK
+from ..models.objective import Objective
+from ..modules.frame_grid import TRUNK, FrameGrid
 from ..ranges import COUNT, COUNT_OR_0
 from ..runs.origin import first_difference
 from ..runs.updates import WholeUpdates
-from .base import require_data, require_longest_fits, split_names
+from .base import require_data, require_longest_fits, share_running_averages, split_names
 from .checks import check_views
 from .config import ViewConfig
 from .generation import SYMBOL_KINDS, Decoding, DecodingConfig
@@ -44,6 +47,13 @@ FAIRSEQ_MAX_TOKENS = 12_000
 
 AUDIO_MAX_TOKENS = 1_600_000
 """Used instead: 100 s of audio at 16 kHz in a batch."""
+
+SWITCHED_OFF = {
+    **dict.fromkeys(("mask_prob", "mask_channel_prob", "layerdrop", "dropout", "dropout_input"), 0.0),
+    **dict.fromkeys(("attention_dropout", "activation_dropout"), 0.0),
+    "feature_grad_mult": 1.0,
+}
+"""Fields of ``wav2vec_ctc`` that change how the pre-trained model is trained -> the value with no effect."""
 
 
 @dataclass
@@ -102,6 +112,7 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
             raise UserError(
                 f"{setting('task.views', cfg.views)}: the transcript would not match a crop; give a view without one"
             )
+        self.grid = TRUNK  # of the model's frames, once it is built
         self.trained_on = None  # name of the training split
         self.data_digests: dict[str, Any] = {}  # of the training split
 
@@ -172,7 +183,8 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
             super().load_dataset(split, task_cfg, **kwargs)
         if task_cfg.multi_corpus_keys is None:
             dataset = self.datasets[split]
-            warn_of_crowded_targets(split, [dataset.get_label(i).split() for i in range(len(dataset))], dataset.sizes)
+            labels = [dataset.get_label(i).split() for i in range(len(dataset))]
+            warn_of_crowded_targets(split, labels, dataset.sizes, self.grid)
         if training:
             self.data_digests = fingerprint(self.datasets[split])
 
@@ -219,15 +231,19 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
             require_speech_model(OmegaConf.create(cfg, flags={"allow_objects": True}), "--path")
         try:
             if not path or model_cfg.get("w2v_args") is not None:  # the saved configuration is sufficient
-                return super().build_model(model_cfg, from_checkpoint)
-            require_pretrained(path)
-            with building([path], f"model.w2v_path={path}"), compat.loaded_checkpoints(self.adopt):
-                return super().build_model(model_cfg, from_checkpoint)
+                model = super().build_model(model_cfg, from_checkpoint)
+            else:
+                require_pretrained(path)
+                with building([path], f"model.w2v_path={path}"), compat.loaded_checkpoints(self.adopt):
+                    model = super().build_model(model_cfg, from_checkpoint)
+                warn_of_unused_fields(model_cfg, trunk_of(model))
         except (AssertionError, DoesNotFit) as error:
             if "normalization" not in str(error):
                 raise
             ours = bool(self.cfg.normalize)
             raise UserError(f"task.normalize={ours}: pre-training of {path} used {not ours}; use the same") from error
+        self.grid = getattr(trunk_of(model), "grid", TRUNK)  # fairseq's own models have none
+        return model
 
     def adopt(self, state: dict[str, Any]) -> dict[str, Any]:
         """The pre-trained checkpoint that fairseq has loaded, converted. Raises UserError for another sample rate."""
@@ -239,6 +255,10 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
                 "pre-trained checkpoint of the same rate"
             )
         return adopt_fairseqs_hubert(state)
+
+    def begin_valid_epoch(self, epoch: int, model: BaseFairseqModel) -> None:
+        super().begin_valid_epoch(epoch, model)
+        share_running_averages(model)
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False):
         """fairseq's, after a check that the ``wer`` of validations is a word error rate."""
@@ -295,17 +315,43 @@ def require_pretrained(path: str) -> None:
             f"recogniser also checkpoint.finetune_from_model={path}"
         )
     require_speech_model(cfg, name)
+    model = MODEL_REGISTRY[str(kind_of_model(cfg))]
+    if issubclass(model, Objective) and model.feature_width is Objective.feature_width:
+        raise UserError(
+            f"{name}: contains {model.__name__}, which has no features of frames to recognise; give a checkpoint of a "
+            "model that has, such as dinosr, dinosr_hubert, spin, cpc, apc or mpc"
+        )
 
 
-def warn_of_crowded_targets(split: str, labels: Sequence[Sequence[str]], sizes: Sequence[int]) -> None:
-    """Warn of transcripts that have no CTC alignment, because there are too few frames; the model's are the trunk's.
+def warn_of_unused_fields(cfg: Any, pretrained: BaseFairseqModel) -> None:
+    """Warn of settings of ``wav2vec_ctc`` that have no effect in the pre-trained model, in one line."""
+    if not isinstance(pretrained, Objective):
+        return
+    unused = [name for name in SWITCHED_OFF if name not in pretrained.finetuning_fields]
+    wanted = [
+        f"model.{name}={cfg[name]}"
+        for name in unused
+        if cfg[name] != SWITCHED_OFF[name] and (cfg.apply_mask or not name.startswith("mask"))
+    ]
+    if wanted:
+        logger.warning(
+            f"model.w2v_path={cfg.w2v_path}: {type(pretrained).__name__} does not use {', '.join(wanted)}: nothing of "
+            "it is masked, and its front end is not frozen"
+        )
+
+
+def warn_of_crowded_targets(
+    split: str, labels: Sequence[Sequence[str]], sizes: Sequence[int], grid: FrameGrid = TRUNK
+) -> None:
+    """Warn of transcripts that have no CTC alignment, because there are too few frames.
 
     Args:
         split: for the message.
         labels: a list of symbols for each utterance.
         sizes: samples of each utterance.
+        grid: number of frames.
     """
-    crowded = [i for i, (label, size) in enumerate(zip(labels, sizes)) if frames_needed(label) > TRUNK.count(size)]
+    crowded = [i for i, (label, size) in enumerate(zip(labels, sizes)) if frames_needed(label) > grid.count(size)]
     if crowded:
         logger.warning(
             f"{split}: {len(crowded)} utterances have more labels than frames, the first is number {crowded[0]}; "

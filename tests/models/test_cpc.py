@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.testing import assert_close
 
 from dinosr_plugin.errors import UserError
@@ -196,6 +197,27 @@ def test_features_depend_on_no_padding_and_no_batch_mate(batch, norm):
         assert_close(together["features"][row, :n], alone["features"][0], rtol=0, atol=1e-5)
         for (batched, *_), (single, *_) in zip(together["layer_results"], alone["layer_results"]):
             assert_close(batched[:n, row], single[:, 0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("front_end", ["waveform", "log_mel"])
+@torch.no_grad()
+def test_batch_norm_in_training_averages_over_frames_that_are_not_padded(batch, front_end):
+    """The averages, of all layers, and the features are those of the same batch with more padding."""
+    source, padding_mask = batch(9000, 5210, 12345)
+    found = []
+    for more in (0, 700, 5000):
+        model = cpc(encoder_norm="batch", front_end=front_end).train()
+        mask = F.pad(padding_mask, (0, more), value=True)
+        features = model.extract_features(F.pad(source, (0, more)), mask)
+        found.append([features["x"][~features["padding_mask"]], *model.buffers()])
+    for first, *others in zip(*found, strict=True):
+        for other in others:
+            assert_close(other, first)
+    without_padding, with_padding = (cpc(encoder_norm="batch", front_end=front_end).train() for _ in range(2))
+    without_padding.extract_features(source[2:])
+    with_padding.extract_features(F.pad(source[2:], (0, 700)), F.pad(padding_mask[2:], (0, 700), value=True))
+    for first, other in zip(without_padding.buffers(), with_padding.buffers(), strict=True):
+        assert_close(other, first)
 
 
 @torch.no_grad()

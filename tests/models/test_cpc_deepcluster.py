@@ -106,3 +106,13 @@ def test_label_sets_that_cannot_work(classes):
 def test_a_negative_weight():
     with pytest.raises(UserError, match=r"model.alpha=-1.0: must be between 0 and 1000000"):
         model_of(alpha=-1.0)
+
+
+def test_fine_tuning_removes_predictors_and_classifier():
+    """... and takes the rest from the checkpoint of pre-training."""
+    pretrained, model = model_of(), model_of(seed=1)
+    model.remove_pretraining_modules()
+    model.load_state_dict(pretrained.state_dict())
+    state = model.state_dict()
+    assert {name.split(".")[0] for name in state} == {"encoder", "context"}
+    assert all(torch.equal(value, pretrained.state_dict()[name]) for name, value in state.items())

@@ -82,7 +82,7 @@ def test_both_directions_are_two_forward_models(batch, encoder):
         x = both.extract_features(wave[None])["x"][0]
         for part, name, order in zip(parts, losses, (1, -1)):
             ordered = frames if order == 1 else frames.flip(0)
-            alone = part.encode(ordered[None], None)[0]  # (F, 8)
+            alone = part.encode(ordered[None], None)[0][0]  # (F, 8)
             half = x[:, :8] if order == 1 else x[:, 8:].flip(0)
             assert_close(half, alone, rtol=0, atol=1e-5)
             losses[name] += (part.post_nets[0](alone[:-3]) - ordered[3:]).abs().mean(-1).sum()
@@ -105,7 +105,7 @@ def test_mpc_reconstructs_masked_frames(batch, encoder):
     output, total = model(source, padding_mask, utterances), 0.0
     for wave, masked in ((source[0, :16000], masks[0, :98]), (source[1], masks[1])):
         frames = log_mel(wave)
-        x = model.encode(torch.where(masked.unsqueeze(1), 0.0, frames)[None], None)[0]
+        x = model.encode(torch.where(masked.unsqueeze(1), 0.0, frames)[None], None)[0][0]
         total += (model.post_nets[0](x) - frames)[masked].abs().mean(-1).sum()
     assert (output.sample_size, output.unit) == (int(masks.sum()), "masked_frames")
     assert_close(output.losses["mpc"], total, rtol=1e-4, atol=1e-4)
@@ -167,7 +167,7 @@ def test_directions(kind, changes):
     later[:, t + 1 :] += 1
     earlier[:, :t] += 1
     for layer in range(2):
-        before, after_later, after_earlier = (model.encode(x, None, layer)[0, t] for x in (frames, later, earlier))
+        before, after_later, after_earlier = (model.encode(x, None, layer)[0][0, t] for x in (frames, later, earlier))
         sees_later, sees_earlier = (
             [not torch.equal(before[half], after[half]) for half in (slice(0, 8), slice(8, 16)) if before[half].numel()]
             for after in (after_later, after_earlier)
@@ -256,7 +256,6 @@ def test_frames_of_convolutional_positions(kernel, causal):
         ),
         (MPC, {"encoder": "transformer", "width": 2}, "model.width=2: must be at least 4"),
         (MPC, {"width": 9}, "model.width=9: must be even"),
-        (MPC, {"mask_prob": 0.0}, "model.mask_prob=0.0 masks nothing"),
         (MPC, {"mask_prob": 1.5}, "model.mask_prob=1.5: must be"),
     ],
 )
@@ -265,6 +264,13 @@ def test_settings_that_cannot_work(kind, changes, message):
     for cfg in (config(**{**SMALL, **changes}), OmegaConf.structured(config(**{**SMALL, **changes}))):
         with pytest.raises(UserError, match=message):
             kind(cfg)
+
+
+def test_mpc_cannot_be_trained_without_masks():
+    """Fine-tuning can do without: nothing is masked there."""
+    model = model_of(MPC, mask_prob=0.0)
+    with pytest.raises(UserError, match="^model.mask_prob=0.0 masks nothing"):
+        model.check(SimpleNamespace(min_sample_size=560, max_sample_size=None))
 
 
 @pytest.mark.parametrize("kind, frames, samples", [(APC, 6, 1200), (MPC, 2, 560)])

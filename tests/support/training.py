@@ -133,6 +133,23 @@ def train(data: Path, save_dir: Path, *overrides: str, config: str = "dinosr_tin
     return trainers[-1]
 
 
+def fine_tune(data: Path, save_dir: Path, w2v_path: Path, *overrides: str) -> Path:
+    """A few updates of ``finetuning/tiny.yaml`` in this process; returns the checkpoint."""
+    setting = [
+        f"common.user_dir={PLUGIN}",
+        "dataset.num_workers=0",
+        "common.tensorboard_logdir=null",
+        f"task.data={data}",
+        f"model.w2v_path={w2v_path}",
+        f"checkpoint.save_dir={save_dir}",
+        "dataset.valid_subset=train",
+        "model.mask_channel_prob=0",
+        "optimization.max_update=4",
+    ]
+    _hydra_main(read_config("finetuning", "tiny", [*setting, *overrides]))
+    return save_dir / "checkpoint_last.pt"
+
+
 def _rank(rank: int, data: Path, save_dir: Path, overrides: Sequence[str], config: str) -> None:
     torch.set_num_threads(1)  # the threads of the parent do not survive a fork
     init = [

@@ -25,6 +25,7 @@ from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.decoding import BeamDecoder, BestPathDecoder, LexiconDecoder, SearchOptions
 from dinosr_plugin.decoding.scorer import IntervalScorerConfig
 from dinosr_plugin.errors import UserError
+from dinosr_plugin.modules.frame_grid import MEL
 from dinosr_plugin.tasks.finetuning import (
     AUDIO_MAX_TOKENS,
     FAIRSEQ_MAX_TOKENS,
@@ -161,6 +162,12 @@ def test_transcripts_without_enough_frames_are_reported(data, caplog):
     with caplog.at_level(logging.WARNING):
         make_task(data).load_dataset("dev")
     assert "1 utterances have more labels than frames, the first is number 4" in caplog.text
+    caplog.clear()
+    task = make_task(data)
+    task.grid = MEL  # 23 frames
+    with caplog.at_level(logging.WARNING):
+        task.load_dataset("dev")
+    assert "labels than frames" not in caplog.text
 
 
 # -- batches ---------------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from fairseq_cli.hydra_train import _hydra_main
 from omegaconf import OmegaConf
 
 import dinosr_plugin  # noqa: F401  (registers the models)
@@ -17,7 +16,7 @@ from dinosr_plugin.models.hubert import Hubert
 from dinosr_plugin.units.features import extract
 from dinosr_plugin.units.store import FeatureFolder
 from support.fairseq_models import fairseq_checkpoint  # noqa: E402
-from support.training import PLUGIN, read_config, train, write_corpus
+from support.training import fine_tune, train, write_corpus
 
 
 @pytest.fixture(scope="module")
@@ -30,23 +29,6 @@ def data(tmp_path_factory):
     )
     (folder / "dict.km.txt").write_text("0 1\n1 1\n")
     return folder
-
-
-def fine_tune(data, save_dir, w2v_path, *more: str) -> Path:
-    """A few updates of ``finetuning/tiny.yaml``; the checkpoint."""
-    setting = [
-        f"common.user_dir={PLUGIN}",
-        "dataset.num_workers=0",
-        "common.tensorboard_logdir=null",
-        f"task.data={data}",
-        f"model.w2v_path={w2v_path}",
-        f"checkpoint.save_dir={save_dir}",
-        "dataset.valid_subset=train",
-        "model.mask_channel_prob=0",
-        "optimization.max_update=4",
-    ]
-    _hydra_main(read_config("finetuning", "tiny", [*setting, *more]))
-    return save_dir / "checkpoint_last.pt"
 
 
 @pytest.fixture(scope="module")
