@@ -26,32 +26,35 @@ class Model(NamedTuple):
     """``stages``: folders of its trainings, the last one has the model; ``style``: of its line in pictures."""
 
     title: str
+    short: str
     stages: tuple[str, ...]
     style: Mapping[str, Any]
 
 
 BLUE = {"color": style.BLUE, "marker": "o"}
 MODELS = {
-    "dinosr_1": Model("DinoSR", ("dinosr",), BLUE),
+    "dinosr_1": Model("DinoSR", "DinoSR", ("dinosr",), BLUE),
     "dinosr_2": Model(
-        "DinoSR, second seed", ("dinosr",), {**BLUE, "linestyle": (0, (4, 2)), "markerfacecolor": "white"}
+        "DinoSR, second seed", "DinoSR", ("dinosr",), {**BLUE, "linestyle": (0, (4, 2)), "markerfacecolor": "white"}
     ),
-    "spin": Model("Spin on DinoSR", ("dinosr", "spin"), {"color": style.SKY, "marker": "D"}),
-    "hubert": Model("HuBERT-style", ("iteration1", "iteration2"), {"color": style.VERMILION, "marker": "s"}),
-    "cpc": Model("CPC", ("cpc",), {"color": style.GREEN, "marker": "^"}),
-    "cpc_deepcluster": Model("CPC + DeepCluster", ("cpc", "round1"), {"color": style.BLACK, "marker": "v"}),
-    "apc": Model("APC", ("apc",), {"color": style.ORANGE, "marker": "P"}),
-    "mpc": Model("MPC", ("mpc",), {"color": style.PURPLE, "marker": "X"}),
-    "ssrl": Model("SSRL (speakers)", ("dino", "ssrl"), {"color": style.BROWN, "marker": "*"}),
+    "spin": Model("Spin on DinoSR", "Spin", ("dinosr", "spin"), {"color": style.SKY, "marker": "D"}),
+    "hubert": Model("HuBERT-style", "HuBERT", ("iteration1", "iteration2"), {"color": style.VERMILION, "marker": "s"}),
+    "cpc": Model("CPC", "CPC", ("cpc",), {"color": style.GREEN, "marker": "^"}),
+    "cpc_deepcluster": Model("CPC + DeepCluster", "CPC + DC", ("cpc", "round1"), {"color": style.BLACK, "marker": "v"}),
+    "apc": Model("APC", "APC", ("apc",), {"color": style.ORANGE, "marker": "P"}),
+    "mpc": Model("MPC", "MPC", ("mpc",), {"color": style.PURPLE, "marker": "X"}),
+    "ssrl": Model("SSRL (speakers)", "SSRL", ("dino", "ssrl"), {"color": style.BROWN, "marker": "*"}),
 }
 SEEDS = ("dinosr_1", "dinosr_2")
-BASELINES = {"mfcc": "MFCC", "fbank": "log-Mel", "untrained": "DinoSR, random weights"}
+BASELINES = {"mfcc": "MFCC", "fbank": "log-Mel", "untrained": "random weights"}
 UNITS = (
     "layer",
     "output",
     "teacher",
     "codebook",
 )  # kinds of rows whose units count; DinoSR's heads imitate its codebooks
+# beginnings of the names of the parameters that features depend on, unlike those of heads, predictors and codebooks
+ENCODER = ("encoder.", "context.", "post_extract_proj.", "student.")
 Row = dict[str, Any]
 
 
@@ -146,25 +149,8 @@ def training_figures(out: Path, model: str) -> Row:
         state = read_fairseq_checkpoint(out / model / stage / "checkpoint_last.pt")
         seconds += state["extra_state"]["previous_training_time"]
         updates += state["optimizer_history"][-1]["num_updates"]
-    size = sum(values.numel() for name, values in state["model"].items() if part_of_encoder(name))
+    size = sum(values.numel() for name, values in state["model"].items() if name.startswith(ENCODER))
     return {"parameters": size / 1e6, "updates": updates, "minutes": seconds / 60}
-
-
-def part_of_encoder(name: str) -> bool:
-    outside = (
-        "teacher",
-        "heads",
-        "codebook",
-        "predictor",
-        "classifier",
-        "post_nets",
-        "final_proj",
-        "label_embs",
-        "head",
-        "_ema",
-        "projection",
-    )
-    return not name.startswith(outside)
 
 
 def model_row(out: Path, model: str) -> Row:
@@ -172,6 +158,7 @@ def model_row(out: Path, model: str) -> Row:
     return {
         "key": model,
         "name": MODELS[model].title,
+        "short": MODELS[model].short,
         **unit_figures(quality, UNITS),
         **probe_figures(probes, ("layer", "embedding")),
         **error_rates(out, model),
@@ -183,7 +170,7 @@ def baseline_rows(out: Path) -> list[Row]:
     """MFCC, log-Mel and random weights, as measured beside the first model; its recogniser from random weights."""
     quality, probes = (read_rows(out, SEEDS[0], what) for what in ("quality", "probes"))
     rows: list[Row] = [
-        {"key": kind, "name": name, **unit_figures(quality, (kind,)), **probe_figures(probes, (kind,))}
+        {"key": kind, "name": name, "short": name, **unit_figures(quality, (kind,)), **probe_figures(probes, (kind,))}
         for kind, name in BASELINES.items()
     ]
     rows[-1] |= error_rates(out, "scratch")
@@ -252,20 +239,14 @@ def draw_layers(out: Path, models: Sequence[str]) -> Path:
 
 
 def tile(rows: Sequence[Mapping], purpose: Purpose, gaps: Mapping[str, float]) -> tuple[str, str, str] | None:
+    """The best model or models, and the figures of all models and baselines from the best to the worst one."""
     figure = next(one for one in FIGURES if one.key == purpose.key)
-    first = leaders(rows, figure, gaps[figure.key])
+    ranked = leaders(rows, figure, float("inf"))
+    first = [row["short"] for row in leaders(rows, figure, gaps[figure.key])]
     if not first:
         return None
-    trained = [row for row in rows if row["key"] in MODELS and row.get(figure.key) is not None]
-    show = lambda row: f"{row['name']} {row[figure.key]:{figure.spec}}"
-    others = sorted((row for row in trained if row not in first), key=lambda row: row[figure.key])
-    parts = [f"{purpose.measure}: {', '.join(map(show, first))}."]
-    if others:
-        parts.append(f"Then {show(others[-1] if figure.better is max else others[0])}.")
-    parts += [
-        f"{show(row)}." for row in rows if row["key"] in ("mfcc", "untrained") and row.get(figure.key) is not None
-    ]
-    return escape(purpose.title), escape(" or ".join(row["name"] for row in first[:2])), " ".join(parts)
+    figures = " · ".join(f"{row['short']} {row[figure.key]:{figure.spec}}" for row in ranked)
+    return escape(purpose.title), escape(", ".join(dict.fromkeys(first))), f"{purpose.measure}. {figures}"
 
 
 def table(rows: Sequence[Mapping], gaps: Mapping[str, float]) -> str:
@@ -351,7 +332,7 @@ def write_page(out: Path) -> list[Path]:
     models = complete(out)
     trained = [model_row(out, model) for model in models]
     gaps = seed_gaps(trained)
-    columns = ["key", "name", "units", *(one.key for one in FIGURES)]
+    columns = ["key", "name", "short", "units", *(one.key for one in FIGURES)]
     rows = [dict.fromkeys(columns) | row for row in [*trained, *baseline_rows(out)]]
     bodies = {
         "table": f"{table(rows, gaps)}\n<p>{LEGEND}</p>",

@@ -164,10 +164,10 @@ def test_the_page(measured, capsys):
     assert "&#9733;&nbsp;0.540" in stars(html, "HuBERT-style")
     assert "&#9733;&nbsp;0.530" in stars(html, "DinoSR, second seed")
     assert "&#9733;&nbsp;0.510" not in html and "&#9733;&nbsp;0.410" not in html
-    assert "<b>HuBERT-style or DinoSR, second seed</b>" in html
+    assert "<b>HuBERT, DinoSR</b>" in html
     assert "SSRL" not in re.sub(r"For SSRL see", "", html)  # it has not been measured
     table = paths[2].read_text().splitlines()
-    assert table[0].startswith("key,name,units,pnmi,") and len(table) == 1 + 4 + 3
+    assert table[0].startswith("key,name,short,units,pnmi,") and len(table) == 1 + 4 + 3
     assert "HuBERT-style" in capsys.readouterr().out
 
 
