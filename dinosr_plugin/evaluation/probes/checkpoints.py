@@ -68,9 +68,7 @@ def open_runs(folders: Sequence[Path], log: Path | None = None, subset: str = "v
     Raises UserError for a log of several runs, one without losses, a folder that is given twice, and as ``open_run``.
     """
     if log and len(folders) > 1:
-        raise UserError(
-            f"--log {log}: is of one run, but --checkpoints has {len(folders)}; give one folder, or omit it"
-        )
+        raise UserError(f"--log {log}: only used with one folder of --checkpoints, not {len(folders)}; remove it")
     for folder in folders:
         require_folder(folder, "give the checkpoint.save_dir of a training; a single checkpoint is given as CHECKPOINT")
     names = model_names([os.path.abspath(folder) for folder in folders])

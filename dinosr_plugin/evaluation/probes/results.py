@@ -73,11 +73,11 @@ def measure_model(
     Args:
         work: folder for finished rows, and for features unless there is a ``cache``.
         cache, max_bytes: as ``ModelRows``.
-        baselines: without them only the layers or the embedding.
+        baselines: without them only the layers or the embedding, and no probes of shuffled labels.
         tracks: folder for F0 and energy; None: with the other features.
     """
     kept = Path(cache) if cache else work / "cache"
-    measures = make_measures(inputs, tracks or kept)
+    measures = make_measures(inputs, tracks or kept, controls=baselines)
     common = (inputs.fitted, inputs.speech, measures, work)
     if isinstance(model, EmbeddingReader):
         with EmbeddingRows(model, inputs.options.train, *common, baselines) as embeddings:
