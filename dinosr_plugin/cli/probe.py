@@ -1,10 +1,11 @@
 """What the frozen layers of a model know: ``dinosr probe``."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UserError
+from ..errors import UserError, printable
 from ..files import is_folder
 from .parsing import add_cache, add_command, add_out, add_skip_missing, cache_of, print_notes, whole_number
 
@@ -153,7 +154,8 @@ def run_probe_of_runs(options: argparse.Namespace, wanted: "ProbeOptions") -> in
     if options.valid_subset and not options.log:
         raise UserError("--log is required with --valid-subset")
     runs = open_runs(options.checkpoints, options.log, options.valid_subset or "valid")
-    found = probe_runs(runs, wanted, options.out, *cache_of(options))
+    say = lambda line: print(printable(line), file=sys.stderr)
+    found = probe_runs(runs, wanted, options.out, *cache_of(options), say)
     print_notes(found["notes"])
     print(text_of_runs(found))
     if options.out:

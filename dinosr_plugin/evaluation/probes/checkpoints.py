@@ -8,13 +8,12 @@ several runs are never pooled.
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from ...checkpoints.file import read_fairseq_checkpoint
 from ...checkpoints.load import updates_of
@@ -137,6 +136,7 @@ def probe_runs(
     out: Path | None = None,
     cache: str | Path | None = None,
     max_bytes: float = MAX_BYTES,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """``{"about", "runs", "directions", "notes"}`` of runs (``open_runs``).
 
@@ -145,23 +145,23 @@ def probe_runs(
     task -> ``last`` and ``best`` -> measure -> value, low, high. ``directions``: task -> ``last`` and ``best`` -> name
     of the run -> ``direction`` of Pearson's correlation.
 
+    ``say`` receives a line before each checkpoint.
+
     Raises UserError from all inputs, before anything is measured.
     """
     inputs = [read_for(open_model(run.checkpoints[0].path), options) for run in runs]
     found = []
-    total = sum(len(run.checkpoints) for run in runs)
-    with workspace(out) as work, tqdm(total=total, unit="checkpoint", disable=None) as bar:
+    with workspace(out) as work:
         measure = partial(measure_model, cache=cache, max_bytes=max_bytes, baselines=False, tracks=work / "tracks")
-        for run, of_run in zip(runs, inputs):
+        for i, (run, of_run) in enumerate(zip(runs, inputs), start=1):
             points = []
-            for one in run.checkpoints:
-                bar.set_description(f"{run.name}, {one.updates} updates")
+            for j, one in enumerate(run.checkpoints, start=1):
+                say(f"run {i} of {len(runs)}, {run.name}: checkpoint {j} of {len(run.checkpoints)}, {one.path.name}")
                 model = open_model(one.path, default_device())
                 require_tasks(model, options.tasks)
                 rows = measure(model, of_run, work / run.key / f"{one.updates}")
                 head = {"checkpoint": one.path.name, "updates": one.updates, "loss": one.loss}
                 points.append({**head, **scores(rows, options.tasks)})
-                bar.update()
             figures = {task: {which: correlations(points, task, which) for which in LAYERS} for task in options.tasks}
             found.append({"name": run.name, "folder": str(run.folder), "points": points, "correlations": figures})
         shutil.rmtree(work / "tracks", ignore_errors=True)

@@ -208,7 +208,8 @@ def test_several_runs(one, run, opposite, corpus, tmp_path, capsys, monkeypatch)
     for task in ("energy", "position"):
         first, second = (of_run["correlations"][task]["last"]["pearson"]["value"] for of_run in found["runs"])
         assert first == pytest.approx(-second)
-    printed = capsys.readouterr().out
+    printed, progress = capsys.readouterr()
+    assert "run 2 of 2, opposite: checkpoint 3 of 5, checkpoint_1_300.pt" in progress
     assert "never pooled" in printed and "energy: the loss goes with the probe in" in printed
     assert "of 2 runs" in printed.splitlines()[-4]
     rows = list(csv.DictReader((out / "loss_probes.csv").read_text().splitlines()))
@@ -236,13 +237,14 @@ def test_too_few_checkpoints(run, tmp_path):
 
 
 def test_bad_input(run, opposite, corpus, tmp_path, capsys):
-    for arguments, message in (
+    messages: list[tuple[list, str]] = [
         ([run], f"{run}: is a folder; give a checkpoint in it, or --checkpoints DIR for all"),
         ([GOLDEN, "--log", run], "--log: only used with --checkpoints; remove it"),
         (["--checkpoints", GOLDEN], f"{GOLDEN}: is not a folder; give the checkpoint.save_dir of a training"),
         (["--checkpoints", run, "--valid-subset", "dev"], "--log is required with --valid-subset"),
         (["--checkpoints", run, opposite, "--log", run], "only used with one folder of --checkpoints, not 2"),
-    ):
+    ]
+    for arguments, message in messages:
         assert probe(corpus, *arguments) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line
