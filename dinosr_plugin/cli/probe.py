@@ -1,10 +1,11 @@
 """What the frozen layers of a model know: ``dinosr probe``."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UserError
+from ..errors import UserError, printable
 from ..files import is_folder
 from .parsing import add_cache, add_command, add_out, add_skip_missing, cache_of, print_notes, whole_number
 
@@ -21,13 +22,22 @@ def add_probe(commands) -> None:
         "probes of shuffled labels"
     )
     parser = add_command(commands, "probe", run_probe, text)
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
         "checkpoint",
         type=Path,
-        nargs="+",
+        nargs="?",
         metavar="CHECKPOINT",
-        help="any model that `dinosr features` reads, or a speaker model; several checkpoints of a run, or a folder of "
-        "them, are compared with their validation losses instead",
+        help="any model that `dinosr features` reads, or a speaker model: a table of its layers",
+    )
+    what.add_argument(
+        "--checkpoints",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="instead of CHECKPOINT: validation loss against probes over the checkpoints (*.pt) of a training, in its "
+        "checkpoint.save_dir; of several trainings, of any objectives, each has its own correlations, because their "
+        "losses cannot be compared",
     )
     parser.add_argument(
         "--train", type=Path, required=True, metavar="TSV", help="manifest of the speech that probes are fitted on"
@@ -82,7 +92,7 @@ def add_probe(commands) -> None:
         "--log",
         type=Path,
         metavar="PATH",
-        help="with several checkpoints: the run's TensorBoard folder or JSON log, for their validation losses "
+        help="with --checkpoints of one training: its TensorBoard folder or JSON log, for the validation losses "
         "(default: those in the checkpoints)",
     )
     parser.add_argument(
@@ -97,8 +107,8 @@ def add_probe(commands) -> None:
         "folder",
         required=False,
         metavar="DIR",
-        help="folder for probes.json, probes.csv and probes.png, or loss_probes.json and loss_probes.png; an "
-        "interrupted command resumes there",
+        help="folder for probes.json, probes.csv and probes.png, or loss_probes.json, .csv and .png; an interrupted "
+        "command resumes there",
     )
 
 
@@ -116,9 +126,9 @@ def run_probe(options: argparse.Namespace) -> int:
         options.top_words or TOP_WORDS,
         options.skip_missing,
     )
-    if len(options.checkpoint) == 1 and not is_folder(options.checkpoint[0]):
-        return run_probe_of_one(options, wanted)
-    return run_probe_of_run(options, wanted)
+    if options.checkpoints:
+        return run_probe_of_runs(options, wanted)
+    return run_probe_of_one(options, wanted)
 
 
 def run_probe_of_one(options: argparse.Namespace, wanted: "ProbeOptions") -> int:
@@ -126,8 +136,10 @@ def run_probe_of_one(options: argparse.Namespace, wanted: "ProbeOptions") -> int
 
     for name in ("log", "valid_subset"):
         if getattr(options, name):
-            raise UserError(f"--{name.replace('_', '-')}: only used with several checkpoints of a run; remove it")
-    found = probe_checkpoint(options.checkpoint[0], wanted, options.out, *cache_of(options))
+            raise UserError(f"--{name.replace('_', '-')}: only used with --checkpoints; remove it")
+    if is_folder(options.checkpoint):
+        raise UserError(f"{options.checkpoint}: is a folder; give a checkpoint in it, or --checkpoints DIR for all")
+    found = probe_checkpoint(options.checkpoint, wanted, options.out, *cache_of(options))
     print_notes(found["notes"])
     print(text_of(found))
     if options.out:
@@ -135,16 +147,17 @@ def run_probe_of_one(options: argparse.Namespace, wanted: "ProbeOptions") -> int
     return 0
 
 
-def run_probe_of_run(options: argparse.Namespace, wanted: "ProbeOptions") -> int:
-    from ..evaluation.probes.checkpoints import expand_checkpoints, probe_checkpoints, text_of_run, write_run
+def run_probe_of_runs(options: argparse.Namespace, wanted: "ProbeOptions") -> int:
+    from ..evaluation.probes.checkpoints import open_runs, probe_runs
+    from ..evaluation.probes.run_results import text_of_runs, write_runs
 
     if options.valid_subset and not options.log:
         raise UserError("--log is required with --valid-subset")
-    checkpoints = expand_checkpoints(options.checkpoint)
-    subset = options.valid_subset or "valid"
-    found = probe_checkpoints(checkpoints, wanted, options.log, subset, options.out, *cache_of(options))
+    runs = open_runs(options.checkpoints, options.log, options.valid_subset or "valid")
+    say = lambda line: print(printable(line), file=sys.stderr)
+    found = probe_runs(runs, wanted, options.out, *cache_of(options), say)
     print_notes(found["notes"])
-    print(text_of_run(found))
+    print(text_of_runs(found))
     if options.out:
-        print(*write_run(options.out, found), sep="\n")
+        print(*write_runs(options.out, found), sep="\n")
     return 0

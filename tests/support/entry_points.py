@@ -71,6 +71,7 @@ VALID = {  # argument, or (command, argument) -> value; paths are relative to th
     ("speaker report", "manifest"): "ssrl/train.tsv",
     ("speaker report", "trials"): "ssrl/trials.txt",
     ("similarity", "models"): "dinosr.pt",
+    ("probe", "checkpoints"): "ssrl/run",
     ("probe", "genders"): "probe/genders.tsv",
     ("probe", "log"): "ssrl/train.log",
     ("probe", "manifest"): "probe/test.tsv",
@@ -85,7 +86,8 @@ ALWAYS = {
     "valid_share",
     "voices",
 }  # given although they are not required, because the defaults take long or differ
-OF_EPOCHS = {"--valid-subset": "train"}  # losses after each epoch, at which there are checkpoints
+# of a training of SSRL, which has a loss of the subset train after each epoch, at which there are checkpoints
+GENDER_OF_SSRL = {"task": "gender", "genders": "probe/genders.tsv", "--valid-subset": "train"}
 TOGETHER = {  # (command, path that is replaced) -> other arguments; None: omitted
     ("features", "manifest"): {"checkpoint": None, "--mfcc": True},
     ("features", "out"): {"checkpoint": None, "--mfcc": True},
@@ -102,12 +104,8 @@ TOGETHER = {  # (command, path that is replaced) -> other arguments; None: omitt
     ("probe", "phones"): {"task": "phone"},
     ("probe", "words"): {"task": "word"},
     ("probe", "genders"): {"task": "gender"},
-    ("probe", "log"): {
-        "checkpoint": "ssrl/run",
-        "task": "gender",
-        "genders": "probe/genders.tsv",
-        "--valid-subset": "train",
-    },
+    ("probe", "checkpoints"): {"checkpoint": None, "log": "ssrl/train.log", **GENDER_OF_SSRL},
+    ("probe", "log"): {"checkpoint": None, "checkpoints": "ssrl/run", **GENDER_OF_SSRL},
     ("transcribe", "lm"): {"lexicon": "lexicon.txt", "--decoder": "lexicon"},
     ("transcribe", "lexicon"): {"lm": "words.arpa", "--decoder": "lexicon"},
     ("speaker embed", "manifest"): {"checkpoint": None, "--mfcc": True},

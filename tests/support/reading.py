@@ -202,7 +202,7 @@ READERS = {
         "probe/words.tsv", TEXT, lambda folder: PhoneAlignment.read(folder / "probe/words.tsv", column="word")
     ),
     "genders": Reader("probe/genders.tsv", TEXT, lambda folder: read_genders(folder / "probe/genders.tsv")),
-    "validation loss": Reader("dinosr.pt", ARCHIVE, lambda folder: validation_loss(folder / "dinosr.pt", {})),
+    "validation loss": Reader("dinosr.pt", ARCHIVE, lambda folder: validation_loss(folder / "dinosr.pt", 0, {})),
     "items": Reader("abx.item", TEXT, lambda folder: read_items(folder / "abx.item")),
     "training log": Reader("train.log", TEXT, lambda folder: read_pretraining_log(folder / "train.log")),
     "event file": Reader(

@@ -1,9 +1,10 @@
 """Scores of probes over the layers of a model, with intervals and baselines; and scores over the validation loss."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import style
 from .layers import LEVELS, LINES
@@ -14,9 +15,23 @@ CONTROL: dict[str, Any] = dict(
     color=VERMILION, linewidth=1.0, marker="x", markersize=4, label="trained model, probe of shuffled labels"
 )
 WEIGHTED: dict[str, Any] = dict(color=GREEN, linestyle=(0, (6, 2, 1, 2)), label="weighted sum of layers")
-SERIES: dict[str, dict[str, Any]] = {  # key of a point -> style, in ``plot_loss_probes``
-    "last": dict(color=BLUE, marker="o", label="last layer"),
-    "best": dict(color=VERMILION, marker="^", markerfacecolor="white", label="best layer"),
+RUN_WIDTH, RUN_HEIGHT, LEAST_WIDTH = 2.4, 2.1, 6.0  # inches, of a panel of ``plot_loss_probes``, and of all columns
+NAME_WIDTH = 26  # characters of the name of a run in a line
+
+
+class Series(NamedTuple):
+    """How ``plot_loss_probes`` draws the scores of the last or of the best layer."""
+
+    label: str
+    marker: str
+    size: float
+    filled: bool
+    line: str
+
+
+SERIES = {  # key of a point -> style
+    "last": Series("last layer", "o", 18, True, "-"),
+    "best": Series("best layer", "^", 46, False, ":"),
 }
 
 
@@ -58,30 +73,62 @@ def draw_task(axes, rows: Sequence[Mapping], task: str) -> None:
         axes.set_xticks([])
 
 
-def plot_loss_probes(
-    points: Sequence[Mapping], units: Mapping[str, str], titles: Mapping[str, str], path: str | Path, title: str
-) -> Path:
-    """A panel for each task: its score over the validation loss, a point for each checkpoint, joined in their order.
+def plot_loss_probes(runs: Sequence[Mapping], units: Mapping[str, str], path: str | Path, title: str) -> Path:
+    """A row for each task and a column for each run: scores over the validation loss, a point for each checkpoint.
+
+    The axes of each panel are its own: losses of runs cannot be compared, and a common scale of the scores would hide
+    how small ones change.
 
     Args:
-        points: ``{"loss", "updates", task: {"last", "best"}}``, in order of updates.
-        units: task -> what its score is; ``titles``: task -> title of its panel.
+        runs: ``{"name", "points", "correlations"}`` of ``probes.checkpoints.probe_runs``.
+        units: task -> what its score is.
     """
-    figure, panels = grid_of_panels(len(units), title)
-    for axes, (task, unit) in zip(panels, units.items()):
-        losses = [point["loss"] for point in points]
-        for key, options in SERIES.items():
-            values = [point[task][key] for point in points]
-            axes.plot(losses, values, linewidth=0.8, markersize=5, **options)
-        for point in (points[0], points[-1]):
-            place = (point["loss"], point[task]["best"])
-            axes.annotate(
-                f"{point['updates']}", place, fontsize=8, color=GREY, xytext=(3, 4), textcoords="offset points"
-            )
-        style.label(axes, titles[task], "validation loss", unit)
-        axes.margins(0.12)
-    draw_legend(figure, panels)
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
+
+    width = max(RUN_WIDTH * len(runs), LEAST_WIDTH)
+    figure = style.figure(width + 1.4, 1.2 + RUN_HEIGHT * len(units))
+    figure.suptitle(title, fontsize=12)
+    grid = figure.subplots(len(units), len(runs), squeeze=False)
+    updates = [point["updates"] for run in runs for point in run["points"]]
+    colours = ScalarMappable(Normalize(min(updates), max(updates)), ListedColormap(style.ordered_colours(256)))
+    for row, (task, unit) in zip(grid, units.items()):
+        for axes, run in zip(row, runs):
+            draw_run(axes, run["points"], task, colours)
+            axes.set_title(title_of_panel(run["correlations"][task]), fontsize=9)
+        row[0].set_ylabel(f"{task}: {unit}")
+    for axes, run in zip(grid[0], runs):
+        if len(runs) > 1:
+            axes.set_title(f"{textwrap.fill(run['name'], NAME_WIDTH)}\n{axes.get_title()}", fontsize=9)
+    for axes in grid[-1]:
+        axes.set_xlabel("validation loss", fontsize=9)
+    figure.colorbar(colours, ax=grid, label="updates", fraction=0.4 / width, pad=0.1 / width, aspect=40)
+    draw_legend(figure, grid.flat[:1])
     return style.save(figure, path)
+
+
+def draw_run(axes, points: Sequence[Mapping], task: str, colours) -> None:
+    """Draw the points of a panel, joined in the order of updates, which give their colours."""
+    losses = [point["loss"] for point in points]
+    rgba = colours.to_rgba([point["updates"] for point in points])  # (n, 4)
+    for key, series in SERIES.items():
+        scores = [point[task][key] for point in points]
+        axes.plot(losses, scores, color=GREY, linewidth=0.8, linestyle=series.line, zorder=1)
+        faces = rgba if series.filled else "none"
+        options = {"marker": series.marker, "facecolors": faces, "edgecolors": rgba, "label": series.label}
+        axes.scatter(losses, scores, series.size, **options)
+    axes.tick_params(labelsize=8)
+    axes.locator_params(nbins=4)
+    axes.ticklabel_format(useOffset=False)
+    axes.margins(0.12)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def title_of_panel(of_task: Mapping[str, Mapping]) -> str:
+    """Pearson's correlations of the last and of the best layer; a dash for one that is not defined."""
+    values = [of_task[key]["pearson"]["value"] for key in SERIES]
+    last, best = ("-" if value is None else f"{value:+.2f}" for value in values)
+    return f"r {last} (last), {best} (best)"
 
 
 def grid_of_panels(count: int, title: str):

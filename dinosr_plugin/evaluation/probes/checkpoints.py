@@ -1,69 +1,117 @@
 """Validation loss against probes: over the checkpoints of a run, does a lower loss go with better probes?
 
-Chung, Belinkov and Glass (ICASSP 2021) find that it does for some objectives. Losses of different objectives, or with
-other targets, cannot be compared: give checkpoints of one run.
+Chung, Belinkov and Glass (ICASSP 2021) ask it of several objectives, and find that it does for some. Losses of
+different objectives, or with other targets, cannot be compared: each run has a correlation of its own, and losses of
+several runs are never pooled.
 """
 
-import json
+import hashlib
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...checkpoints.embedding import EmbeddingReader
 from ...checkpoints.file import read_fairseq_checkpoint
 from ...checkpoints.load import updates_of
 from ...checkpoints.opening import open_model
-from ...checkpoints.readers import FrameReader
 from ...errors import UserError
-from ...files import is_folder, scan, write_files
+from ...files import require_folder, scan
 from ...units.features import default_device
 from ..layers import MAX_BYTES
 from ..measures.verification import CONFIDENCE
 from ..model_rows import SEED
-from ..plots.probes import plot_loss_probes
-from ..table import Column, format_table
+from ..similarity.opening import model_names
 from ..training_log import loss_curve, read_training_log
-from .inputs import ProbeInputs, ProbeOptions
-from .results import about, best_row, describe_speech, measure_model, read_for, unit_of, workspace
+from .inputs import ProbeOptions
+from .results import about, best_row, measure_model, read_for, require_tasks, workspace
 
 MIN_CHECKPOINTS, FEW_CHECKPOINTS = 4, 8
 RESAMPLES = 1000
 MEASURES = ("pearson", "spearman")
 LAST, BEST = "last", "best"
 LAYERS = {LAST: "last layer", BEST: "best layer"}
+WITH, AGAINST, UNCLEAR = "with", "against", "unclear"  # directions: which probes go with a lower loss
 
 
-def expand_checkpoints(paths: Sequence[Path]) -> list[Path]:
-    """The files, and those of folders, ``*.pt``; of several with the same number of updates the first one.
+class Checkpoint(NamedTuple):
+    """A file, its number of updates, and the validation loss there."""
 
-    In order of updates. Raises UserError for a folder without any, and as ``updates_of``.
+    path: Path
+    updates: int
+    loss: float
+
+
+class Run(NamedTuple):
+    """A training: ``name`` in tables, its ``folder``, and at least ``MIN_CHECKPOINTS``, in order of updates."""
+
+    name: str
+    folder: Path
+    checkpoints: Sequence[Checkpoint]
+
+    @property
+    def key(self) -> str:
+        """Identifies the folder; unlike the name it does not depend on the other runs."""
+        return hashlib.sha256(os.fsencode(self.folder.resolve())).hexdigest()[:16]
+
+
+# ---- runs ------------------------------------------------------------------------------------------------------------
+
+
+def open_runs(folders: Sequence[Path], log: Path | None = None, subset: str = "valid") -> list[Run]:
+    """The runs in these folders, with the validation losses in their checkpoints, or of a single run in its ``log``.
+
+    Raises UserError for a log of several runs, one without losses, a folder that is given twice, and as ``open_run``.
     """
-    files: list[Path] = []
-    for path in paths:
-        inside = (
-            sorted(Path(entry.path) for entry in scan(path) if entry.name.endswith(".pt")) if is_folder(path) else []
+    if log and len(folders) > 1:
+        raise UserError(f"--log {log}: only used with one folder of --checkpoints, not {len(folders)}; remove it")
+    for folder in folders:
+        require_folder(folder, "give the checkpoint.save_dir of a training; a single checkpoint is given as CHECKPOINT")
+    names = model_names([os.path.abspath(folder) for folder in folders])
+    logged = {update: loss for update, loss in loss_curve(read_training_log(log, subset))} if log else {}
+    if log and not logged:
+        raise UserError(f"{log}: contains no loss of the subset {subset}; give its name with --valid-subset")
+    return [open_run(name, folder, logged) for name, folder in zip(names, folders)]
+
+
+def open_run(name: str, folder: Path, logged: Mapping[int, float]) -> Run:
+    """Raises UserError for fewer than four checkpoints, one without validation loss, and as ``expand_checkpoints``."""
+    files = expand_checkpoints(folder)
+    if len(files) < MIN_CHECKPOINTS:
+        raise UserError(
+            f"{folder}: {len(files)} checkpoint(s) of different updates; at least {MIN_CHECKPOINTS} of a run are "
+            "required (checkpoint.save_interval_updates, keep_interval_updates=-1); a single one is given as CHECKPOINT"
         )
-        if is_folder(path) and not inside:
-            raise UserError(f"{path}: contains no checkpoint (*.pt); give the checkpoint.save_dir of a training")
-        files += inside or [path]
+    found = [Checkpoint(file, updates, validation_loss(file, updates, logged)) for updates, file in files.items()]
+    return Run(name, folder, found)
+
+
+def expand_checkpoints(folder: Path) -> dict[int, Path]:
+    """Number of updates -> the first of its checkpoints ``*.pt`` in a folder, by name; in order of updates.
+
+    Raises UserError for a folder without any, and as ``updates_of``.
+    """
+    files = sorted(Path(entry.path) for entry in scan(folder) if entry.name.endswith(".pt"))
+    if not files:
+        raise UserError(f"{folder}: contains no checkpoint (*.pt); give the checkpoint.save_dir of a training")
     by_updates: dict[int, Path] = {}
     for file in files:
         by_updates.setdefault(updates_of(file), file)
-    return [by_updates[updates] for updates in sorted(by_updates)]
+    return {updates: by_updates[updates] for updates in sorted(by_updates)}
 
 
-def validation_loss(path: Path, losses: Mapping[int, float]) -> float:
+def validation_loss(path: Path, updates: int, losses: Mapping[int, float]) -> float:
     """Of a checkpoint: that of the log at its update, or without a log (no ``losses``) what fairseq saved with it.
 
     Raises UserError if there is none, or if the run kept another figure than the loss.
     """
     if losses:
-        if updates_of(path) not in losses:
-            raise UserError(f"{path}: the log has no validation loss at {updates_of(path)} updates; omit it")
-        return losses[updates_of(path)]
+        if updates not in losses:
+            raise UserError(f"{path}: the log has no validation loss at {updates} updates; omit it")
+        return losses[updates]
     state = read_fairseq_checkpoint(path)
     loss = (state.get("extra_state") or {}).get("val_loss")
     metric = ((state.get("cfg") or {}).get("checkpoint") or {}).get("best_checkpoint_metric", "loss")
@@ -79,57 +127,64 @@ def validation_loss(path: Path, losses: Mapping[int, float]) -> float:
     return float(loss)
 
 
-def probe_checkpoints(
-    checkpoints: Sequence[Path],
+# ---- measuring -------------------------------------------------------------------------------------------------------
+
+
+def probe_runs(
+    runs: Sequence[Run],
     options: ProbeOptions,
-    log: Path | None = None,
-    subset: str = "valid",
     out: Path | None = None,
     cache: str | Path | None = None,
     max_bytes: float = MAX_BYTES,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """``{"about", "points", "correlations", "notes"}`` of checkpoints of one run (``expand_checkpoints``).
+    """``{"about", "runs", "directions", "notes"}`` of runs (``open_runs``).
 
-    ``points``: ``{"checkpoint", "updates", "loss", task: {"last", "best", "layer"}}`` in order of updates; the best
-    layer is chosen at each checkpoint. ``correlations``: task -> ``last`` and ``best`` -> measure -> value, low, high.
+    A run: ``{"name", "folder", "points", "correlations"}``. ``points``: ``{"checkpoint", "updates", "loss", task:
+    {"last", "best", "layer"}}`` in order of updates; the best layer is chosen at each checkpoint. ``correlations``:
+    task -> ``last`` and ``best`` -> measure -> value, low, high. ``directions``: task -> ``last`` and ``best`` -> name
+    of the run -> ``direction`` of Pearson's correlation.
 
-    Raises UserError for fewer than four checkpoints, one without validation loss, and from all inputs.
+    ``say`` receives a line before each checkpoint.
+
+    Raises UserError from all inputs, before anything is measured.
     """
-    if len(checkpoints) < MIN_CHECKPOINTS:
-        raise UserError(
-            f"{checkpoints[0]}: {len(checkpoints)} checkpoint(s) of different updates; give at least "
-            f"{MIN_CHECKPOINTS} of a run (checkpoint.save_interval_updates, keep_interval_updates=-1), or one to probe"
-        )
-    logged = {update: loss for update, loss in loss_curve(read_training_log(log, subset))} if log else {}
-    if log and not logged:
-        raise UserError(f"{log}: contains no loss of the subset {subset}; give its name with --valid-subset")
-    losses = [validation_loss(path, logged) for path in checkpoints]
-    points, head, notes = [], {}, []
+    inputs = [read_for(open_model(run.checkpoints[0].path), options) for run in runs]
+    found = []
     with workspace(out) as work:
-        for path, loss in zip(checkpoints, losses):
-            model = open_model(path, default_device())
-            inputs = read_for(model, options)
-            of_checkpoint = work / f"{updates_of(path)}"
-            rows = measure_model(
-                model, inputs, of_checkpoint, cache, max_bytes, baselines=False, tracks=work / "tracks"
-            )
-            points.append({"checkpoint": path.name, "updates": updates_of(path), "loss": loss, **scores(rows, options)})
-            head, notes = about_run(model, inputs), list(inputs.notes)
+        measure = partial(measure_model, cache=cache, max_bytes=max_bytes, baselines=False, tracks=work / "tracks")
+        for i, (run, of_run) in enumerate(zip(runs, inputs), start=1):
+            points = []
+            for j, one in enumerate(run.checkpoints, start=1):
+                say(f"run {i} of {len(runs)}, {run.name}: checkpoint {j} of {len(run.checkpoints)}, {one.path.name}")
+                model = open_model(one.path, default_device())
+                require_tasks(model, options.tasks)
+                rows = measure(model, of_run, work / run.key / f"{one.updates}")
+                head = {"checkpoint": one.path.name, "updates": one.updates, "loss": one.loss}
+                points.append({**head, **scores(rows, options.tasks)})
+            figures = {task: {which: correlations(points, task, which) for which in LAYERS} for task in options.tasks}
+            found.append({"name": run.name, "folder": str(run.folder), "points": points, "correlations": figures})
         shutil.rmtree(work / "tracks", ignore_errors=True)
-    if len(points) < FEW_CHECKPOINTS:
-        notes.append(f"{len(points)} checkpoints: correlations of fewer than {FEW_CHECKPOINTS} are rough")
-    found = {task: {which: correlations(points, task, which) for which in LAYERS} for task in options.tasks}
-    return {"about": head, "points": points, "correlations": found, "notes": notes}
+    return {
+        "about": about("checkpoints of a run" if len(runs) == 1 else f"checkpoints of {len(runs)} runs", inputs[0]),
+        "runs": found,
+        "directions": directions(found, options.tasks),
+        "notes": [*dict.fromkeys(note for of_run in inputs for note in of_run.notes), *notes_on(runs)],
+    }
 
 
-def about_run(model: FrameReader | EmbeddingReader, inputs: ProbeInputs) -> dict[str, Any]:
-    return {**about(model, inputs), "checkpoint": "checkpoints of a run"}
+def notes_on(runs: Sequence[Run]) -> list[str]:
+    return [
+        f"{run.folder}: {len(run.checkpoints)} checkpoints: correlations of fewer than {FEW_CHECKPOINTS} are rough"
+        for run in runs
+        if len(run.checkpoints) < FEW_CHECKPOINTS
+    ]
 
 
-def scores(rows: Sequence[Mapping], options: ProbeOptions) -> dict[str, dict[str, Any]]:
+def scores(rows: Sequence[Mapping], tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Task -> the scores of the last and of the best layer, and which layer is best."""
     found = {}
-    for task in options.tasks:
+    for task in tasks:
         best = best_row(rows, task, rows[-1]["kind"])
         assert best is not None
         found[task] = {LAST: rows[-1][task], BEST: best[task], "layer": best["index"]}
@@ -169,53 +224,21 @@ def correlation(pairs: np.ndarray, name: str) -> np.ndarray:
     return np.where(constant, np.nan, found.clip(-1, 1))
 
 
-# ---- output ----------------------------------------------------------------------------------------------------------
+def direction(figures: Mapping[str, float | None]) -> str:
+    """``with``: the interval of a correlation of loss and score is below 0, a lower loss goes with a better probe;
+    ``against``: it is above 0; ``unclear``: neither, or not defined."""
+    low, high = figures["low"], figures["high"]
+    if low is None or high is None:
+        return UNCLEAR
+    return WITH if high < 0 else AGAINST if low > 0 else UNCLEAR
 
 
-def text_of_run(found: Mapping[str, Any]) -> str:
-    tasks = found["about"]["tasks"]
-    columns = [
-        Column("checkpoint", "checkpoint"),
-        Column("updates", "updates", "d"),
-        Column("loss", "valid loss", ".4f"),
-    ]
-    lines = []
-    for point in found["points"]:
-        lines.append({**point, **{f"{task} {which}": point[task][which] for task in tasks for which in LAYERS}})
-    columns += [Column(f"{task} {which}", f"{task} {which}", ".3f") for task in tasks for which in LAYERS]
-    table = []
-    for task in tasks:
-        for which, layer in LAYERS.items():
-            cells = {name: text_of_correlation(found["correlations"][task][which][name]) for name in MEASURES}
-            table.append({"task": task, "unit": unit_of(task), "layer": layer, **cells})
-    heads = [Column("task", "probe of"), Column("unit", "score"), Column("layer", "of"), Column("pearson", "Pearson r")]
-    explanation = "correlation of validation loss and score; negative: a lower loss goes with a better probe"
-    return "\n\n".join(
-        [
-            describe_speech(found["about"]),
-            format_table(lines, columns),
-            explanation + "\n" + format_table(table, [*heads, Column("spearman", "Spearman rho")]),
-        ]
-    )
-
-
-def text_of_correlation(figures: Mapping[str, float | None]) -> str:
-    value, low, high = figures["value"], figures["low"], figures["high"]
-    if value is None:
-        return "not defined"
-    return f"{value:+.2f}" + ("" if low is None else f" ({low:+.2f} to {high:+.2f})")
-
-
-def write_run(out: Path, found: Mapping[str, Any]) -> list[Path]:
-    """``loss_probes.json`` and ``loss_probes.png`` in a folder."""
-    write_files(out, {"loss_probes.json": [json.dumps(found, indent=1)]})
-    tasks = found["about"]["tasks"]
-    titles = {}
-    for task in tasks:
-        values = [found["correlations"][task][which]["pearson"]["value"] for which in LAYERS]
-        shown = " and ".join("-" if value is None else f"{value:+.2f}" for value in values)
-        titles[task] = f"{task}: Pearson r {shown}"
-    units = {task: unit_of(task) for task in tasks}
-    title = "Validation loss and probes over the checkpoints of a run"
-    picture = plot_loss_probes(found["points"], units, titles, out / "loss_probes.png", title)
-    return [out / "loss_probes.json", picture]
+def directions(runs: Sequence[Mapping], tasks: Sequence[str]) -> dict[str, dict[str, dict[str, str]]]:
+    """Task -> last and best layer -> name of the run -> direction of Pearson's correlation."""
+    return {
+        task: {
+            which: {run["name"]: direction(run["correlations"][task][which]["pearson"]) for run in runs}
+            for which in LAYERS
+        }
+        for task in tasks
+    }

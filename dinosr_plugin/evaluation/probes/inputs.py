@@ -258,8 +258,13 @@ def read_genders(path: str | Path) -> dict[str, str]:
 # ---- measures --------------------------------------------------------------------------------------------------------
 
 
-def make_measures(inputs: ProbeInputs, tracks: Path) -> list[Measure]:
-    """A measure for each task. ``tracks``: folder for F0 and energy, which are measured when they are needed."""
+def make_measures(inputs: ProbeInputs, tracks: Path, controls: bool = True) -> list[Measure]:
+    """A measure for each task.
+
+    Args:
+        tracks: folder for F0 and energy, which are measured when they are needed.
+        controls: with probes of shuffled labels.
+    """
     options, training = inputs.options, TrainingSpeech(inputs.training)
     # the digest of the speech has the phones and speakers of the test speech only
     about = [str(inputs.training), *(one.digest for one in (inputs.phones, inputs.words) if one), str(inputs.genders)]
@@ -267,10 +272,10 @@ def make_measures(inputs: ProbeInputs, tracks: Path) -> list[Measure]:
     measures: list[Measure] = []
     for task in options.tasks:
         if task == SPEAKER:
-            measures.append(SpeakerMeasure(SEED))
+            measures.append(SpeakerMeasure(SEED, controls))
         else:
             labels = make_labels(task, inputs, tracks)
-            measures.append(ProbeMeasure(task, labels, training, options.frames, SEED, content))
+            measures.append(ProbeMeasure(task, labels, training, options.frames, SEED, content, controls))
     return measures
 
 

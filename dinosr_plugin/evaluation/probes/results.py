@@ -44,15 +44,19 @@ SUMMARY = (
 
 
 def read_for(model: FrameReader | EmbeddingReader, options: ProbeOptions) -> ProbeInputs:
-    """The inputs for a model. Raises UserError as ``read_inputs``, and for tasks on frames of a model without them."""
-    if isinstance(model, EmbeddingReader):
-        if others := [task for task in options.tasks if task not in OF_UTTERANCES]:
-            raise UserError(
-                f"--task {others[0]}: {model.name} embeds whole recordings and has no frames; "
-                f"choose from {', '.join(OF_UTTERANCES)}"
-            )
-        return read_inputs(options, model.min_samples)
-    return read_inputs(options, frame_field(model))
+    """The inputs for a model. Raises UserError as ``read_inputs`` and ``require_tasks``."""
+    require_tasks(model, options.tasks)
+    return read_inputs(options, model.min_samples if isinstance(model, EmbeddingReader) else frame_field(model))
+
+
+def require_tasks(model: FrameReader | EmbeddingReader, tasks: Sequence[str]) -> None:
+    """Raise UserError for tasks on frames of a model without them."""
+    others = [task for task in tasks if task not in OF_UTTERANCES]
+    if others and isinstance(model, EmbeddingReader):
+        raise UserError(
+            f"--task {others[0]}: {model.name} embeds whole recordings and has no frames; "
+            f"choose from {', '.join(OF_UTTERANCES)}"
+        )
 
 
 def measure_model(
@@ -69,11 +73,11 @@ def measure_model(
     Args:
         work: folder for finished rows, and for features unless there is a ``cache``.
         cache, max_bytes: as ``ModelRows``.
-        baselines: without them only the layers or the embedding.
+        baselines: without them only the layers or the embedding, and no probes of shuffled labels.
         tracks: folder for F0 and energy; None: with the other features.
     """
     kept = Path(cache) if cache else work / "cache"
-    measures = make_measures(inputs, tracks or kept)
+    measures = make_measures(inputs, tracks or kept, controls=baselines)
     common = (inputs.fitted, inputs.speech, measures, work)
     if isinstance(model, EmbeddingReader):
         with EmbeddingRows(model, inputs.options.train, *common, baselines) as embeddings:
@@ -105,14 +109,14 @@ def probe_checkpoint(
     inputs = read_for(model, options)
     with workspace(out) as work:
         rows = measure_model(model, inputs, work, cache, max_bytes)
-    return {"about": about(model, inputs), "rows": rows, "notes": list(inputs.notes)}
+    return {"about": about(model.name, inputs), "rows": rows, "notes": list(inputs.notes)}
 
 
-def about(model: FrameReader | EmbeddingReader, inputs: ProbeInputs) -> dict[str, Any]:
+def about(name: str, inputs: ProbeInputs) -> dict[str, Any]:
     training = TrainingSpeech(inputs.training)
     tested = inputs.speech.utterances
     return {
-        "checkpoint": model.name,
+        "checkpoint": name,
         "tasks": list(inputs.options.tasks),
         "train": str(inputs.options.train),
         "train_speakers": len(set(inputs.training.values())),

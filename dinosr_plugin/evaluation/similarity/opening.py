@@ -60,13 +60,14 @@ def suppliers_of(path: str, name: str, layers: Sequence[Layer], untrained: bool,
 
 
 def model_names(paths: Sequence[str]) -> list[str]:
-    """Paths without their suffixes, and without the first and last parts that all of them have.
+    """Paths, files without their suffixes, without the first and last parts that all of them have.
 
     Raises UserError if one is given twice.
     """
     if twice := [path for i, path in enumerate(paths) if path in paths[:i]]:
         raise UserError(f"{twice[0]}: given twice; give it once")
-    parts = [Path(path).parts if path in FEATURES else Path(path).with_suffix("").parts for path in paths]
+    whole = [path in FEATURES or is_folder(path) for path in paths]
+    parts = [Path(path).parts if kept else Path(path).with_suffix("").parts for path, kept in zip(paths, whole)]
     models = [one for one, path in zip(parts, paths) if path not in FEATURES] or parts
     first, last = shared(models), shared([one[::-1] for one in models]) if len(models) > 1 else 0
     short = ["/".join(one if path in FEATURES else one[first : len(one) - last]) for one, path in zip(parts, paths)]

@@ -55,12 +55,40 @@ def test_a_long_interval_does_not_hide_the_scores():
     assert -0.3 < low < 0.1 and 0.6 < high < 1
 
 
-def test_losses_and_scores(drawn):
+def run_of(name: str, r: float | None) -> dict:
     points = [{"loss": 3.0 - n, "updates": 100 * n, "phone": {"last": n / 10, "best": n / 9}} for n in range(4)]
-    plot_loss_probes(points, {"phone": "accuracy"}, {"phone": "phone: r -1.00"}, "unused.png", "title")
+    figures = {"pearson": {"value": r}}
+    return {"name": name, "points": points, "correlations": {"phone": {"last": figures, "best": figures}}}
+
+
+def points_of(axes) -> dict[str, list[list[float]]]:
+    return {drawn.get_label(): np.asarray(drawn.get_offsets()).tolist() for drawn in axes.collections}
+
+
+def test_losses_and_scores(drawn):
+    plot_loss_probes([run_of("apc", -1.0)], {"phone": "accuracy"}, "unused.png", "title")
     axes = drawn[0].axes[0]
-    lines = {line.get_label(): line for line in axes.lines}
-    assert list(lines["last layer"].get_xdata()) == [3, 2, 1, 0]
-    assert list(lines["last layer"].get_ydata()) == [n / 10 for n in range(4)]
-    assert list(lines["best layer"].get_ydata()) == [n / 9 for n in range(4)]
-    assert axes.get_title() == "phone: r -1.00"
+    assert points_of(axes) == {
+        "last layer": [[3 - n, n / 10] for n in range(4)],
+        "best layer": [[3 - n, n / 9] for n in range(4)],
+    }
+    assert len({tuple(colour) for colour in axes.collections[0].get_facecolors()}) == 4  # of the updates
+    assert axes.get_title() == "r -1.00 (last), -1.00 (best)" and axes.get_ylabel() == "phone: accuracy"
+
+
+def test_each_run_has_a_column(drawn):
+    runs = [run_of("apc", -1.0), run_of("cpc", None)]
+    for point in runs[1]["points"]:
+        point["loss"] += 7
+        point["f0"] = {"last": 0.5, "best": 0.6}
+    for one in runs:
+        one["correlations"]["f0"] = one["correlations"]["phone"]
+    for point in runs[0]["points"]:
+        point["f0"] = {"last": 0.1, "best": 0.2}
+    plot_loss_probes(runs, {"phone": "accuracy", "f0": "R²"}, "unused.png", "title")
+    axes = drawn[0].axes[:4]
+    assert [one.get_title() for one in axes[:2]] == ["apc\nr -1.00 (last), -1.00 (best)", "cpc\nr - (last), - (best)"]
+    assert axes[3].get_title() == "r - (last), - (best)" and axes[2].get_ylabel() == "f0: R²"
+    assert points_of(axes[3])["last layer"] == [[10 - n, 0.5] for n in range(4)]
+    # losses of different runs have no common axis
+    assert axes[0].get_xlim()[1] < 7 < axes[1].get_xlim()[0] + 1

@@ -34,6 +34,12 @@ def test_names_are_the_parts_of_the_paths_that_differ(paths, names):
     assert model_names(paths) == names
 
 
+def test_only_names_of_files_have_suffixes(tmp_path):
+    for name in ("run.1", "run.2"):
+        (tmp_path / name).mkdir()
+    assert model_names([str(tmp_path / name) for name in ("run.1", "run.2", "a.pt")]) == ["run.1", "run.2", "a"]
+
+
 def test_a_model_that_is_named_twice_is_refused():
     with pytest.raises(UserError, match=r"m\.pt: given twice; give it once"):
         model_names(["m.pt", "n.pt", "m.pt"])

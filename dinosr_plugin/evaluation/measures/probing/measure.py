@@ -5,7 +5,7 @@ For a task T a row has ``T``, the score on the test speech (accuracy of classes,
 on shuffled labels, ``T_selectivity`` = score - control (Hewitt and Liang, EMNLP 2019), ``T_majority``, the share of the
 most frequent class, ``T_penalty``, ``T_train`` and ``T_test``, the numbers of examples, and for a weighted sum of
 layers ``T_weights``. Of few examples, such as utterances, a control depends on how they were shuffled: it is the mean
-over several.
+over several. Without controls, which take time, these two are None.
 """
 
 import hashlib
@@ -93,12 +93,20 @@ class ProbeMeasure:
         frames: examples that it is fitted on at most, random ones, the same ones for all sources with the same frames.
         seed: of these, of the shuffled labels and of the bootstrap.
         content: identifies the labels, for tables that are kept on the disk.
+        controls: fit probes of shuffled labels, too.
     """
 
     def __init__(
-        self, task: str, labels: Labels, training: TrainingSpeech, frames: int, seed: int = 0, content: str = ""
+        self,
+        task: str,
+        labels: Labels,
+        training: TrainingSpeech,
+        frames: int,
+        seed: int = 0,
+        content: str = "",
+        controls: bool = True,
     ):
-        self.task, self.columns = task, columns_of(task)
+        self.task, self.columns, self.controls = task, columns_of(task), controls
         self.labels, self.training, self.frames, self.seed = labels, training, frames, seed
         self.content = f"{content} {labels.classes}"
 
@@ -119,7 +127,8 @@ class ProbeMeasure:
         )
         probe = fit_with_best_penalty(x, targets, kept, fit, determination if self.labels.classes is None else accuracy)
         rng = np.random.default_rng(self.seed)
-        shuffled = [rng.permutation(targets) for _ in range(1 if len(targets) >= MANY else SHUFFLES)]
+        shuffles = (1 if len(targets) >= MANY else SHUFFLES) if self.controls else 0
+        shuffled = [rng.permutation(targets) for _ in range(shuffles)]
         controls = [fit(x, labels, probe.penalty, None) for labels in shuffled]
         del x
         figures = self.measured([probe, *controls], scale, source, speech)
@@ -185,8 +194,8 @@ class SpeakerMeasure:
 
     columns = columns_of(SPEAKER)
 
-    def __init__(self, seed: int = 0):
-        self.seed = seed
+    def __init__(self, seed: int = 0, controls: bool = True):
+        self.seed, self.controls = seed, controls
 
     def __call__(self, source: Source, speech: Speech) -> dict[str, Any]:
         """Raises UserError as ``probed_speakers``."""
@@ -199,7 +208,7 @@ class SpeakerMeasure:
         predicted = predict(x, labels, folds)
         rng = np.random.default_rng(self.seed)
         controls = []
-        for _ in range(SHUFFLES):
+        for _ in range(SHUFFLES if self.controls else 0):
             shuffled = rng.permutation(labels)
             folds = fold_numbers(dict(zip(speakers, shuffled.tolist())))  # each label is in several folds
             controls.append(predict(x, shuffled, folds, predicted.penalties).labels)
@@ -277,14 +286,17 @@ def figures_with_interval(
     """Score, interval, control and selectivity; all other columns None.
 
     Args:
-        sums: (S, k) of the speakers; ``controls``: (S, n, k), of n controls.
+        sums: (S, k) of the speakers; ``controls``: (S, n, k), of n controls, or of none.
     """
     figure = intervals.figure_of(sums, of_classes)
-    score, control_score = float(figure(sums.sum(axis=0))), float(figure(controls.sum(axis=0)).mean())
+    score = float(figure(sums.sum(axis=0)))
     low, high = intervals.bootstrap(sums, figure, seed) or (None, None)
-    figures = dict.fromkeys(column.key for column in columns_of(task))
+    figures: dict[str, Any] = dict.fromkeys(column.key for column in columns_of(task))
     figures |= {task: score, f"{task}_low": low, f"{task}_high": high}
-    return figures | {f"{task}_control": control_score, f"{task}_selectivity": score - control_score}
+    if controls.shape[1]:
+        control = float(figure(controls.sum(axis=0)).mean())
+        figures |= {f"{task}_control": control, f"{task}_selectivity": score - control}
+    return figures
 
 
 def require_other_speakers(training: Mapping[str, str], speech: Speech, train: str, task: str) -> None:

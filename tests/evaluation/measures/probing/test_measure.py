@@ -1,5 +1,6 @@
 """Probes as measures: scores, controls and intervals of features in which the labels are known to be."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,17 @@ def test_the_speaker_is_found_on_other_utterances(layers):
     assert figures["speaker_majority"] == 0.2 and figures["speaker_test"] == len(TEST)
     assert figures["speaker_weights"] is None if not layers else figures["speaker_weights"][1] > 0.8
     assert SpeakerMeasure()(source_of(spoken), SPEECH) == figures  # nothing is random
+
+
+def test_without_controls_all_other_figures_are_the_same():
+    pytest.importorskip("sklearn")
+    features, classes = drawn()
+    labels = KnownLabels(classes, [*"ABCD"])
+    phone = partial(ProbeMeasure, "phone", labels, TrainingSpeech(TRAIN), 100)
+    for task, make in (("phone", phone), ("speaker", SpeakerMeasure)):
+        with_controls, without = (make(controls=controls)(source_of(features), SPEECH) for controls in (True, False))
+        absent = {f"{task}_control": None, f"{task}_selectivity": None}
+        assert without == {**with_controls, **absent} and with_controls[f"{task}_control"] is not None
 
 
 def test_nan_is_one_line():
