@@ -4,10 +4,12 @@
 # DATA: folder with train.tsv and dev.tsv (`dinosr manifest`), in whose paths folders name the speakers. OUT: a new
 # folder; with an existing one the run resumes. FIELDs (model.n_mels=40 ...) override the settings of all trainings.
 # Environment variables (default): UPDATES of each training (400); SEEDS, a training of each model for each of them
-# ('1 2'); DRAWS of the intervals (200). OUT/seed1/apc_fw_rnn (...) has eight checkpoints and train.log; OUT/similarity
-# has heat maps and tables, from which conclusions.py prints the paper's conclusions.
+# ('1 2'); DRAWS of the intervals (200); PHONES, phone alignments of train and dev, without which there is no probing
+# (none). OUT/seed1/apc_fw_rnn (...) has eight checkpoints and train.log; OUT/similarity has heat maps and tables, from
+# which conclusions.py prints the paper's first three conclusions; OUT/loss_probes1 (...) has what the fourth one is
+# about: validation losses and probes over the checkpoints of each model.
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,8s/^# //p' "$0" >&2; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,10s/^# //p' "$0" >&2; exit 2; }
 source "$(dirname "$0")/../signals.sh" "$@"
 data=$(cd "$1" && pwd) out=$2
 shift 2
@@ -44,11 +46,19 @@ for seed in $seeds; do
     for model in apc_fw_trf apc_fwbw_trf mpc_trf; do train "$seed" $model "${crops[@]}" "${transformer[@]}" "$@"; done
     for model in cpc_mixed_rnn cpc_within_rnn cpc_within_cnn; do train "$seed" $model "${windows[@]}" "$@"; done
 done
+names=(apc_fw_rnn apc_fwbw_rnn apc_fw_trf apc_fwbw_trf mpc_birnn mpc_trf cpc_mixed_rnn cpc_within_rnn cpc_within_cnn)
 models=()
 for seed in $seeds; do
-    for model in apc_fw_rnn apc_fwbw_rnn apc_fw_trf apc_fwbw_trf mpc_birnn mpc_trf \
-        cpc_mixed_rnn cpc_within_rnn cpc_within_cnn; do models+=("$out/seed$seed/$model/checkpoint_last.pt"); done
+    for name in "${names[@]}"; do models+=("$out/seed$seed/$name/checkpoint_last.pt"); done
 done
 dinosr similarity "${models[@]}" fbank --manifest "$data/dev.tsv" --measure cka cka_unbiased svcca \
     --layers last --bootstrap "${DRAWS:-200}" --out "$out/similarity"
 python "$(dirname "$0")/conclusions.py" "$out/similarity"
+[ -n "${PHONES:-}" ] || exit 0
+
+read -ra phones <<< "$PHONES"
+awk 'NR == 1 || NR % 4 == 2' "$data/train.tsv" > "$out/probed.tsv"  # a quarter of the utterances, for speed
+for seed in $seeds; do
+    dinosr probe --checkpoints "${names[@]/#/$out/seed$seed/}" --train "$out/probed.tsv" --manifest "$data/dev.tsv" \
+        --phones "${phones[@]}" --task phone speaker --frames 10000 --out "$out/loss_probes$seed"
+done

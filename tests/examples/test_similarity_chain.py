@@ -69,7 +69,7 @@ def test_it_resumes(sandbox):
 def test_too_few_arguments_print_the_usage():
     printed = subprocess.run([RUN, "data"], text=True, capture_output=True)
     assert printed.returncode == 2 and "run.sh DATA OUT [FIELD...]" in printed.stderr
-    assert printed.stderr.strip().endswith("prints the paper's conclusions.")
+    assert printed.stderr.strip().endswith("checkpoints of each model.")
 
 
 def test_the_last_layers_of_all_models_are_compared_in_the_end(sandbox):
@@ -80,6 +80,15 @@ def test_the_last_layers_of_all_models_are_compared_in_the_end(sandbox):
     )
     assert command.count("checkpoint_last.pt") == 18 and " fbank --manifest " in command and "--bootstrap 7" in command
     assert conclusions.endswith("conclusions.py out/similarity")
+
+
+def test_losses_and_probes_of_each_seed_are_compared_if_there_are_phones(sandbox):
+    assert run(sandbox, SEEDS="3 5", PHONES="a.tsv b.tsv").returncode == 0
+    *_, first, second = calls(sandbox)
+    for seed, command in ((3, first), (5, second)):
+        folders = command.split("--checkpoints ")[1].split(" --train ")[0].split()
+        assert sorted(folders) == sorted(f"out/seed{seed}/{model}" for model in MODELS)
+        assert " --phones a.tsv b.tsv " in command and command.endswith(f" --out out/loss_probes{seed}")
 
 
 # ---- conclusions.py --------------------------------------------------------------------------------------------------
