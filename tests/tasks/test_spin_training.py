@@ -6,7 +6,6 @@ from unittest import mock
 import pytest
 import torch
 from fairseq.data import data_utils
-from fairseq_cli.hydra_train import _hydra_main
 from torch.testing import assert_close
 
 from dinosr_plugin.checkpoints.load import load_model
@@ -19,7 +18,7 @@ from dinosr_plugin.tasks.pretraining import DinoSRPretrainingTask
 from support import plain_spin
 from support.fairseq_models import MODELS, fairseq_checkpoint
 from support.plain_spin import PlainAdam, Recipe, spin_loss
-from support.training import PLUGIN, checkpoint, read_config, train, write_corpus
+from support.training import checkpoint, fine_tune, train, write_corpus
 
 CONV = ["model.front_end=conv", "+model.conv_feature_layers='[(16,10,5)] + [(16,3,2)] * 4 + [(16,2,2)] * 2'"]
 CONV += ["+model.extractor_mode=layer_norm"]
@@ -314,16 +313,10 @@ def test_fine_tuning_trains_all_layers_without_projection_and_codebook(data, tmp
     before = spin(data, tmp_path / "spin", 1, "task.normalize=false").get_model().state_dict()
     (data / "train.ltr").write_text("A B |\n" * 6)
     (data / "dict.ltr.txt").write_text("| 1\nA 1\nB 1\n")
-    setting = [f"common.user_dir={PLUGIN}", "dataset.num_workers=0", "common.tensorboard_logdir=null"]
-    setting += [f"task.data={data}", f"checkpoint.save_dir={tmp_path}/tuned", "dataset.valid_subset=train"]
-    setting += [
-        f"model.w2v_path={tmp_path}/spin/checkpoint_last.pt",
-        "model.mask_channel_prob=0",
-        "model.mask_prob=0.3",
-    ]
-    setting += ["model.layerdrop=0.1", "model.freeze_finetune_updates=0", "model.feature_grad_mult=1"]
-    _hydra_main(read_config("finetuning", "tiny", [*setting, "task.normalize=false", "optimization.max_update=4"]))
-    model = trunk_of(load_model(tmp_path / "tuned/checkpoint_last.pt").model)
+    switches = ["model.mask_prob=0.3", "model.layerdrop=0.1", "model.freeze_finetune_updates=0"]
+    pretrained = tmp_path / "spin/checkpoint_last.pt"
+    settings = [*switches, "model.feature_grad_mult=1", "task.normalize=false"]
+    model = trunk_of(load_model(fine_tune(data, tmp_path / "tuned", pretrained, *settings)).model)
     assert isinstance(model, Spin) and model.projection is None and model.codebook is None
     after = model.state_dict()
     assert not [name for name in after if name.startswith(("projection", "codebook"))]
