@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dinosr_plugin.checkpoints.file import read_fairseq_checkpoint
+from dinosr_plugin.data.audio import SAMPLE_RATE
+from dinosr_plugin.data.manifest import read_manifest
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.plots import style
 from dinosr_plugin.evaluation.table import Column, csv_lines, format_table
@@ -186,13 +188,11 @@ def complete(out: Path) -> list[str]:
 
 
 def seed_gaps(rows: Sequence[Mapping]) -> dict[str, float]:
-    """Figure -> difference between the two seeds of DinoSR; 0 without the second one."""
+    """Figure that has a best value -> difference between the two seeds of DinoSR; 0 if one of them lacks it."""
     of = {row["key"]: row for row in rows}
     first, second = (of.get(seed, {}) for seed in SEEDS)
-    return {
-        one.key: abs(first[one.key] - second[one.key]) if first.get(one.key) and second.get(one.key) else 0.0
-        for one in FIGURES
-    }
+    pairs = {one.key: (first.get(one.key), second.get(one.key)) for one in FIGURES if one.better}
+    return {key: 0.0 if a is None or b is None else abs(a - b) for key, (a, b) in pairs.items()}
 
 
 def leaders(rows: Sequence[Mapping], figure: Figure, gap: float) -> list[Mapping]:
@@ -251,7 +251,7 @@ def tile(rows: Sequence[Mapping], purpose: Purpose, gaps: Mapping[str, float]) -
 
 def table(rows: Sequence[Mapping], gaps: Mapping[str, float]) -> str:
     shown = [one for one in FIGURES if any(row.get(one.key) is not None for row in rows)]
-    marked = {one.key: [row["key"] for row in leaders(rows, one, gaps[one.key])] for one in shown}
+    marked = {one.key: [row["key"] for row in leaders(rows, one, gaps.get(one.key, 0.0))] for one in shown}
     header = "".join(f"<th scope=col>{one.name}<br><small>{one.unit}</small></th>" for one in shown)
     lines = [f"<div class=table><table>\n<thead><tr><th scope=col></th>{header}</tr></thead><tbody>"]
     for row in rows:
@@ -296,22 +296,24 @@ TEXTS = {  # section -> title and text (HTML)
 
 def conventions(out: Path, rows: Sequence[Mapping], gaps: Mapping[str, float]) -> list[str]:
     about = json.loads((out / SEEDS[0] / "probes/probes.json").read_text())["about"]
-    minutes = [row["minutes"] for row in rows if row.get("minutes")]
-    return [
-        f"Training: {about['train_hours']:.2f} h, {about['train_speakers']} speakers, no labels; one CPU core, "
-        f"{min(minutes):.0f} to {max(minutes):.0f} minutes each, all stages included, k-means and loading excluded.",
+    hours = sum(row.samples for row in read_manifest(out / "data/train.tsv").utterances) / SAMPLE_RATE / 3600
+    minutes = [row["minutes"] for row in rows if row["minutes"]]
+    lines = [
+        f"Training: {hours:.2f} h, {about['train_speakers']} speakers, no labels. The numbers of updates were chosen "
+        "so that all models take the same time on an idle core. The table has the time that passed, with all stages: "
+        f"{min(minutes):.0f} to {max(minutes):.0f} minutes, which depends on what else the machine did.",
         f"Test: {about['test_hours']:.2f} h, {about['test_speakers']} other speakers. No setting was chosen on them, "
         "but the best layer of each figure was.",
-        f"Probes: at most {about['examples']} examples, L2 penalty chosen on {about['penalty_chosen_on']}; the speaker "
-        "probe is fitted and measured on different utterances of the test speakers, on the mean over an utterance.",
+        f"Probes: fitted on {about['train_hours']:.2f} h, at most {about['examples']} examples, L2 penalty chosen on "
+        f"{about['penalty_chosen_on']}; the speaker probe is fitted and measured on different utterances of the test "
+        "speakers, on the mean over an utterance.",
         "Recognisers: CTC on letters, every tenth training utterance (ten minutes), the same updates and learning rate "
         "for all; “random weights” is DinoSR’s architecture without pre-training.",
-        "Differences between two seeds of DinoSR: "
-        + ", ".join(
-            f"{one.name} {one.unit} {gaps[one.key]:{one.spec}}" for one in FIGURES if one.better and gaps[one.key]
-        ),
         "The commands: examples/compare/run.sh. What each figure is: dinosr quality, abx, probe, similarity --help.",
     ]
+    if differences := [f"{one.name} {one.unit} {gaps[one.key]:{one.spec}}" for one in FIGURES if gaps.get(one.key)]:
+        lines.append(f"Differences between the two seeds of DinoSR: {', '.join(differences)}.")
+    return lines
 
 
 def notes(rows: Sequence[Mapping]) -> list[str]:

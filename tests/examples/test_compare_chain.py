@@ -146,6 +146,8 @@ def write_model(out: Path, key: str, good: float) -> None:
 def measured(tmp_path) -> Path:
     for key, good in (("dinosr_1", 0.5), ("dinosr_2", 0.52), ("hubert", 0.53), ("cpc", 0.4)):
         write_model(tmp_path, key, good)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/train.tsv").write_text(f"{tmp_path}\na.wav\t57600000\n")  # an hour
     (tmp_path / "cpc/recogniser").mkdir()
     (tmp_path / "cpc/recogniser/dev.txt").write_text("Generate dev with beam=1: WER: 98.10, CER: 61.25\n")
     return tmp_path
@@ -165,6 +167,7 @@ def test_the_page(measured, capsys):
     assert "&#9733;&nbsp;0.530" in stars(html, "DinoSR, second seed")
     assert "&#9733;&nbsp;0.510" not in html and "&#9733;&nbsp;0.410" not in html
     assert "<b>HuBERT, DinoSR</b>" in html
+    assert "Training: 1.00 h, 16 speakers" in html and "seeds of DinoSR: units PNMI 0.020, " in html
     assert "SSRL" not in re.sub(r"For SSRL see", "", html)  # it has not been measured
     table = paths[2].read_text().splitlines()
     assert table[0].startswith("key,name,short,units,pnmi,") and len(table) == 1 + 4 + 3
