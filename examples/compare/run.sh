@@ -134,15 +134,15 @@ last_stage() {  # last_stage MODEL
 # ---- measuring -------------------------------------------------------------------------------------------------------
 
 measure() {  # measure MODEL: units and ABX of every layer, and what can be read from it
-    local checkpoint=$out/$1/$(last_stage "$1")/checkpoint_last.pt tasks=(phone speaker f0 energy word)
-    [ "$1" != ssrl ] || tasks=(speaker)
+    local checkpoint=$out/$1/$(last_stage "$1")/checkpoint_last.pt
+    local probed=(phone speaker f0 energy word --phones "$corpus"/{train,dev}.phones.tsv --words "$data/words.tsv")
+    [ "$1" != ssrl ] || probed=(speaker)  # it embeds utterances and has no frames
     [ "$1" = ssrl ] || [ -f "$out/$1/quality/quality.json" ] ||
         dinosr quality "$checkpoint" --manifest "$data/dev.tsv" --phones "$corpus/dev.phones.tsv" \
             --train "$data/train.tsv" --clusters 64 --abx --speakers --cache "$out/cache" --out "$out/$1/quality"
     [ -f "$out/$1/probes/probes.json" ] ||
-        dinosr probe "$checkpoint" --train "$data/train.tsv" --manifest "$data/dev.tsv" --task "${tasks[@]}" \
-            --phones "$corpus"/{train,dev}.phones.tsv --words "$data/words.tsv" --cache "$out/cache" \
-            --out "$out/$1/probes"
+        dinosr probe "$checkpoint" --train "$data/train.tsv" --manifest "$data/dev.tsv" --task "${probed[@]}" \
+            --cache "$out/cache" --out "$out/$1/probes"
 }
 
 recognise() {  # recognise MODEL CHECKPOINT FIELD...: fine-tuning on ten minutes of labels, error rates of dev

@@ -79,6 +79,11 @@ def test_every_model_is_trained_measured_and_fine_tuned(sandbox):
     ]
     measured = [call for call in recorded if call.startswith("dinosr probe ")]
     assert len(measured) == len(page.MODELS)
+    with_phones = [call for call in measured if " --task phone " in call]
+    assert len(with_phones) == len(measured) - 1 and all(
+        " --phones corpus/train.phones.tsv " in call for call in with_phones
+    )
+    assert [call for call in measured if "--phones" not in call and " --task speaker --cache" in call]  # SSRL
     similar = [call for call in recorded if call.startswith("dinosr similarity ")]
     assert [call.count("checkpoint_last.pt") for call in similar] == [8, 8]  # all but SSRL
     assert recorded[-1].endswith("page.py out")
