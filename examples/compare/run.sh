@@ -22,7 +22,7 @@ configs=$here/../config plugin=$(dinosr path) data=$out/data
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # more are hardly faster at this size
 # milliseconds of an update on one core, measured beside each other
 declare -A COST=(
-    [dinosr]=350 [hubert]=250 [cpc]=250 [deepcluster]=250 [spin]=450 [apc]=340 [mpc]=700 [dino]=800 [ssrl]=700
+    [dinosr]=350 [hubert]=250 [cpc]=250 [deepcluster]=250 [spin]=450 [apc]=340 [mpc]=350 [dino]=800 [ssrl]=700
 )
 
 # ---- data ------------------------------------------------------------------------------------------------------------
