@@ -265,6 +265,8 @@ def arguments_of(parser: argparse.ArgumentParser) -> list[str]:
         given += ["x", "--phones", "x"]
     if parser.prog.endswith("speaker cluster"):
         given += ["--clusters", "2"]
+    if parser.prog.endswith("probe"):
+        given = ["x", *given]  # the checkpoint; or --checkpoints
     return given
 
 
