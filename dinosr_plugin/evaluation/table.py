@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +40,15 @@ def format_table(rows: Sequence[Mapping], columns: Sequence[tuple[str, str, str]
 
 def _cell(value: Any, spec: str) -> str:
     return "-" if value is None else printable(value) if isinstance(value, str) else format(value, spec)
+
+
+def best_row(rows: Sequence[Mapping], kinds: Sequence[str], key: str, better: Callable = max) -> Mapping | None:
+    """The row of these kinds with the highest (``max``) or lowest (``min``) figure, the first of equals.
+
+    None if no row has the figure.
+    """
+    candidates = (row for row in rows if row["kind"] in kinds and row.get(key) is not None)
+    return better(candidates, key=lambda row: row[key], default=None)
 
 
 def csv_lines(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:

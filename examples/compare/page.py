@@ -20,7 +20,7 @@ from dinosr_plugin.data.audio import SAMPLE_RATE
 from dinosr_plugin.data.manifest import read_manifest
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.plots import style
-from dinosr_plugin.evaluation.table import Column, csv_lines, format_table
+from dinosr_plugin.evaluation.table import Column, best_row, csv_lines, format_table
 from dinosr_plugin.evaluation.web_page import Picture, Section, bullets, gallery, web_page
 from dinosr_plugin.files import write_files
 
@@ -57,7 +57,7 @@ UNITS = (
     "codebook",
 )  # kinds of rows whose units count; DinoSR's heads imitate its codebooks
 # beginnings of the names of the parameters that features depend on, unlike those of heads, predictors and codebooks
-ENCODER = ("encoder.", "context.", "post_extract_proj.", "student.")
+ENCODER = ("encoder.", "context.", "post_extract_proj.", "student.encoder.")
 Row = dict[str, Any]
 
 
@@ -112,11 +112,6 @@ PURPOSES = (
 # ---- figures ---------------------------------------------------------------------------------------------------------
 
 
-def best(rows: Sequence[Mapping], key: str, kinds: Sequence[str], better: Callable) -> Mapping | None:
-    found = [row for row in rows if row["kind"] in kinds and row.get(key) is not None]
-    return better(found, key=lambda row: row[key], default=None)
-
-
 def read_rows(out: Path, model: str, what: str) -> list[Row]:
     """The rows in OUT/MODEL/quality/quality.json or probes/probes.json; none if there is no such file."""
     path = out / model / what / f"{what}.json"
@@ -125,16 +120,16 @@ def read_rows(out: Path, model: str, what: str) -> list[Row]:
 
 def unit_figures(rows: Sequence[Mapping], kinds: Sequence[str]) -> Row:
     """Of the units with the highest PNMI, and of the features with the lowest ABX error, among rows of these kinds."""
-    units = best(rows, "pnmi", kinds, max) or {}
+    units = best_row(rows, kinds, "pnmi") or {}
     found = {"pnmi": units.get("pnmi"), "speaker_pnmi": units.get("speaker_pnmi"), "units": units.get("name")}
     found["unit_abx"] = units.get("unit_abx_across")
     for key in ("abx_across", "abx_within"):
-        found[key] = (best(rows, key, kinds, min) or {}).get(key)
+        found[key] = (best_row(rows, kinds, key, min) or {}).get(key)
     return found
 
 
 def probe_figures(rows: Sequence[Mapping], kinds: Sequence[str]) -> Row:
-    return {task: (best(rows, task, kinds, max) or {}).get(task) for task in TASKS}
+    return {task: (best_row(rows, kinds, task) or {}).get(task) for task in TASKS}
 
 
 def error_rates(out: Path, model: str) -> Row:
@@ -219,14 +214,15 @@ PANELS = (  # figure of a row, which file has it, title, axis
 
 def draw_layers(out: Path, models: Sequence[str]) -> Path:
     """A panel for each figure: a line for each model, over its layers from the first to the last."""
+    read = {(model, what): read_rows(out, model, what) for model in models for what in ("quality", "probes")}
     figure = style.figure(13, 8.2)
     for axes, (key, what, title, unit) in zip(figure.subplots(2, 3).flat, PANELS):
         for model in models:
-            layers = [row for row in read_rows(out, model, what) if row["kind"] == "layer" and row.get(key) is not None]
+            layers = [row for row in read[model, what] if row["kind"] == "layer" and row.get(key) is not None]
             x = [row["index"] / max(1, len(layers) - 1) for row in layers]
             axes.plot(x, [row[key] for row in layers], label=MODELS[model].title, markersize=5, **MODELS[model].style)
         for kind, dashes in (("mfcc", (0, (6, 2))), ("fbank", (0, (1, 1.5)))):
-            row = best(read_rows(out, SEEDS[0], what), key, (kind,), max)
+            row = best_row(read.get((SEEDS[0], what), []), [kind], key)
             if row:
                 axes.axhline(row[key], color=style.GREY, linestyle=dashes, label=BASELINES[kind])
         style.label(axes, title, "", unit)

@@ -20,7 +20,7 @@ minutes=${MINUTES:-6} label_updates=${LABEL_UPDATES:-400}
 here=$(cd "$(dirname "$0")" && pwd)
 configs=$here/../config plugin=$(dinosr path) data=$out/data
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # more are hardly faster at this size
-# milliseconds of an update on one core, measured beside each other
+# milliseconds of an update on one core, about
 declare -A COST=(
     [dinosr]=350 [hubert]=250 [cpc]=250 [deepcluster]=250 [spin]=450 [apc]=340 [mpc]=350 [dino]=800 [ssrl]=700
 )
@@ -37,7 +37,7 @@ prepare() {  # manifests, ten minutes of transcripts (every tenth utterance), wo
         "$data/dev.tsv" "$corpus/dev.phones.tsv"
 }
 
-# ---- training: OUT/MODEL has a folder for each stage, and a link to the last one's checkpoint ------------------------
+# ---- training: OUT/MODEL has a folder for each stage ------------------------------------------------------------------
 
 updates() {  # updates OBJECTIVE PERCENT: how many take that share of the minutes
     echo $((minutes * 60000 * $2 / 100 / COST[$1]))

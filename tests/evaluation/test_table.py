@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dinosr_plugin.evaluation.measures.quality.measure import COLUMNS
+from dinosr_plugin.evaluation import table
 from dinosr_plugin.evaluation.table import RowTable, format_table
 
 
@@ -50,3 +51,11 @@ def test_a_damaged_file_is_ignored(tmp_path, text):
 def test_rows_without_a_file():
     table = RowTable()
     assert table.add("a", {"x": 1}) == table.get("a") == {"x": 1}
+
+
+def test_the_best_row_of_some_kinds():
+    values = [("a", 0.5), ("b", 0.9), ("a", None), ("a", 0.7), ("c", 0.7), ("c", 0.1)]
+    rows = [{"kind": kind, "x": value, "number": i} for i, (kind, value) in enumerate(values)]
+    assert table.best_row(rows, ["a", "c"], "x")["number"] == 3  # the first of equals
+    assert table.best_row(rows, ["a", "c"], "x", min)["number"] == 5
+    assert table.best_row(rows, ["d"], "x") is None and table.best_row(rows, ["a"], "y") is None

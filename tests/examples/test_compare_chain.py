@@ -142,6 +142,7 @@ def write_model(out: Path, key: str, good: float) -> None:
     for stage in page.MODELS[key].stages:
         (out / key / stage).mkdir()
         weights = {"encoder.weight": torch.zeros(300, 1000), "heads.0.weight": torch.zeros(7)}
+        weights["student.head.weight"] = torch.zeros(9)
         state = {"model": weights, "args": None, "cfg": {"model": {"_name": "dinosr"}, "task": {"_name": "x"}}}
         state |= {"extra_state": {"previous_training_time": 90.0}, "optimizer_history": [{"num_updates": 40}]}
         torch.save(state, out / key / stage / "checkpoint_last.pt")

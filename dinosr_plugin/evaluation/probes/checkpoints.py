@@ -25,9 +25,10 @@ from ..layers import MAX_BYTES
 from ..measures.verification import CONFIDENCE
 from ..model_rows import SEED
 from ..similarity.opening import model_names
+from ..table import best_row
 from ..training_log import loss_curve, read_training_log
 from .inputs import ProbeOptions
-from .results import about, best_row, measure_model, read_for, require_tasks, workspace
+from .results import about, measure_model, read_for, require_tasks, workspace
 
 MIN_CHECKPOINTS, FEW_CHECKPOINTS = 4, 8
 RESAMPLES = 1000
@@ -185,7 +186,7 @@ def scores(rows: Sequence[Mapping], tasks: Sequence[str]) -> dict[str, dict[str,
     """Task -> the scores of the last and of the best layer, and which layer is best."""
     found = {}
     for task in tasks:
-        best = best_row(rows, task, rows[-1]["kind"])
+        best = best_row(rows, [rows[-1]["kind"]], task)
         assert best is not None
         found[task] = {LAST: rows[-1][task], BEST: best[task], "layer": best["index"]}
     return found

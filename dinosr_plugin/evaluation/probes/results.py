@@ -18,7 +18,7 @@ from ..layers import MAX_BYTES
 from ..measures.probing.measure import TrainingSpeech
 from ..model_rows import FBANK, LAYER, MFCC, UNTRAINED, frame_field
 from ..plots.probes import plot_probes
-from ..table import Column, csv_lines, format_table
+from ..table import Column, best_row, csv_lines, format_table
 from .inputs import NUMBERS, OF_UTTERANCES, ProbeInputs, ProbeOptions, make_measures, read_inputs
 from .rows import EMBEDDING, WEIGHTED, EmbeddingRows, ProbeRows, TrainedRows
 
@@ -153,17 +153,11 @@ def amount(about: Mapping[str, Any], part: str) -> str:
     return f"{hours:.2f} h, {utterances} utterances, {speakers} speakers"
 
 
-def best_row(rows: Sequence[Mapping], task: str, kind: str) -> Mapping | None:
-    """The row of a kind with the highest score, the first of equals; None if there is none."""
-    scored = [row for row in rows if row["kind"] == kind and row.get(task) is not None]
-    return max(scored, key=lambda row: row[task], default=None)
-
-
 def summarise(rows: Sequence[Mapping], task: str) -> dict[str, Any]:
     """A row of ``SUMMARY``."""
-    best = best_row(rows, task, LAYER) or best_row(rows, task, EMBEDDING)
+    best = best_row(rows, (LAYER, EMBEDDING), task)
     assert best is not None  # every model has layers or an embedding
-    others = {kind: best_row(rows, task, kind) for kind in (WEIGHTED, UNTRAINED, FBANK, MFCC)}
+    others = {kind: best_row(rows, [kind], task) for kind in (WEIGHTED, UNTRAINED, FBANK, MFCC)}
     low, high = (best[f"{task}_{side}"] for side in ("low", "high"))
     return {
         "task": task,

@@ -17,11 +17,11 @@ from ..plots import plot_code_by_phone, style
 from ..plots import training as training_plots
 from ..plots import units as unit_plots
 from ..speech import Speech
+from ..table import best_row
 from ..training_log import curve
 from ..web_page import Picture
 from .frame_map import frame_map
 from .inputs import Inputs
-from .words import best_row
 
 SECONDS = 3.0  # duration of the example
 BY_LAYER = (  # key of a row, title, unit
@@ -62,7 +62,7 @@ def code_pictures(inputs: Inputs, figures: dict, comparison: Comparison) -> dict
     sources = [comparison.code_source(code_set, k) for k in range(codes.width)]
     names = [source.name for source in sources]
     counts = np.stack([counter.count(source, inputs.speech).by_phone for source in sources])  # (K, n_phones, V)
-    best = best_row(figures["rows"], code_set, "pnmi", max)
+    best = best_row(figures["rows"], [code_set], "pnmi")
     assert best is not None  # there are codebooks, and every row has a PNMI
     which = best["index"]
     figures["code_counts"] = counts.sum(axis=1).tolist()
@@ -166,7 +166,7 @@ def runs(units: np.ndarray, rate: float, first_centre: float) -> list[tuple[floa
 
 
 def map_pictures(inputs: Inputs, figures: dict, comparison: Comparison) -> list[Picture]:
-    best = best_row(figures["rows"], "layer", "pnmi", max)
+    best = best_row(figures["rows"], ["layer"], "pnmi")
     assert best is not None  # there are layers, and every row has a PNMI
     layer = best["index"]
     frames = frame_map(comparison.features(layer), inputs.speech)

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from ..table import best_row
+
 TEXTS = {  # section -> title, text under it
     "layers": (
         "Where the information is",
@@ -74,12 +76,12 @@ def key_figures(figures: Mapping) -> list[tuple[str, str, str]]:
     """(title, figure, its meaning and the figures of the baselines) of the most important measures."""
     rows, code_set = figures["rows"], default_codes(figures)
     kind = code_set or "layer"
-    best = best_row(rows, kind, "pnmi", max)
+    best = best_row(rows, [kind], "pnmi")
     assert best is not None  # there are layers, and every row has a PNMI
     baselines = against(rows, "pnmi", ".3f", max)
     text = f"{named(best)} removes this share of the uncertainty about the phone. {baselines}"
     tiles = [("phone information (PNMI)", f"{best['pnmi']:.3f}", text)]
-    if across := best_row(rows, "layer", "abx_across", min):
+    if across := best_row(rows, ["layer"], "abx_across", min):
         text = (
             f"Share of triples in which X is closer to B, another phone, than to A, the same phone by another speaker, "
             f"in the features of layer {across['index']} (50 % is chance). {against(rows, 'abx_across', '.1f', min)}"
@@ -89,7 +91,7 @@ def key_figures(figures: Mapping) -> list[tuple[str, str, str]]:
         baselines = against(rows, "speaker_pnmi", ".3f", min)
         text = f"{named(best)} removes this share of the uncertainty about the speaker; less is better. {baselines}"
         tiles.append(("speaker information", f"{best['speaker_pnmi']:.3f}", text))
-    if code_set and (least := best_row(rows, code_set, "perplexity", min)):
+    if code_set and (least := best_row(rows, [code_set], "perplexity", min)):
         which = ", the least evenly used one" if figures["model"]["codebooks"] > 1 else ""
         text = (
             f"Codes that occur in {code_row_named(least)}{which}; they carry as much information as "
@@ -125,15 +127,9 @@ def against(rows: Sequence[Mapping], key: str, spec: str, better: Callable) -> s
         "fbank": "log-Mel",
         "untrained": "the untrained model\N{RIGHT SINGLE QUOTATION MARK}s best layer",
     }
-    baselines = {name: best_row(rows, kind, key, better) for kind, name in names.items()}
+    baselines = {name: best_row(rows, [kind], key, better) for kind, name in names.items()}
     parts = [f"{name} {row[key]:{spec}}" for name, row in baselines.items() if row]
     return f"For comparison: {', '.join(parts)}." if parts else ""
-
-
-def best_row(rows: Sequence[Mapping], kind: str, key: str, better: Callable) -> Mapping | None:
-    """The row of a kind with the highest (``max``) or lowest (``min``) figure; None if no row has it."""
-    candidates = (row for row in rows if row["kind"] == kind and row.get(key) is not None)
-    return better(candidates, key=lambda row: row[key], default=None)
 
 
 def conventions(figures: Mapping) -> list[str]:
