@@ -5,8 +5,7 @@ import json
 import pytest
 
 from dinosr_plugin.evaluation.measures.quality.measure import COLUMNS
-from dinosr_plugin.evaluation import table
-from dinosr_plugin.evaluation.table import RowTable, format_table
+from dinosr_plugin.evaluation.table import RowTable, best_row, format_table
 
 
 def test_columns_are_aligned():
@@ -56,6 +55,6 @@ def test_rows_without_a_file():
 def test_the_best_row_of_some_kinds():
     values = [("a", 0.5), ("b", 0.9), ("a", None), ("a", 0.7), ("c", 0.7), ("c", 0.1)]
     rows = [{"kind": kind, "x": value, "number": i} for i, (kind, value) in enumerate(values)]
-    assert table.best_row(rows, ["a", "c"], "x")["number"] == 3  # the first of equals
-    assert table.best_row(rows, ["a", "c"], "x", min)["number"] == 5
-    assert table.best_row(rows, ["d"], "x") is None and table.best_row(rows, ["a"], "y") is None
+    assert best_row(rows, ["a", "c"], "x")["number"] == 3  # the first of equals
+    assert best_row(rows, ["a", "c"], "x", min)["number"] == 5
+    assert best_row(rows, ["d"], "x") is None and best_row(rows, ["a"], "y") is None
