@@ -29,9 +29,9 @@ RUN_ELSEWHERE = {"./examples/quickstart/run.sh": "tests/examples/test_quickstart
 FLASHLIGHT_INSTALLED = importlib.util.find_spec("flashlight") is not None  # there is no wheel for Python 3.13
 NEED_FLASHLIGHT = ("dinosr tune-lm", "lexicon", "dinosr transcribe, lexicon")  # keys of commands, see key_of
 FEW_UPDATES = "optimization.max_update=30 common.log_interval=10"
-SHORT = {  # overrides that shorten a training and log it; the rest of the command is as in the README
-    "dinosr_tiny": f"{FEW_UPDATES} common.log_file=pretrain.log",
-    "tiny": f"{FEW_UPDATES} common.log_file=finetune.log dataset.validate_interval_updates=30",
+SHORT = {  # overrides that shorten a training; the rest of the command is as in the README
+    "dinosr_tiny": FEW_UPDATES,
+    "tiny": f"{FEW_UPDATES} dataset.validate_interval_updates=30",
 }
 
 
@@ -122,13 +122,13 @@ def test_manifest_and_check(outputs, newcomer):
 
 
 def test_pretraining_reduces_the_loss(outputs, newcomer):
-    losses = [loss for _, loss in loss_curve(read_training_log(newcomer / "pretrain.log"))]
+    losses = [loss for _, loss in loss_curve(read_training_log(newcomer / "pretrain/training.log"))]
     assert len(losses) == 3 and losses[-1] < losses[0] < 4.6  # chance is ln 64 = 4.16 nats
     assert (newcomer / "pretrain" / "checkpoint_last.pt").exists()
 
 
 def test_finetuning_reports_wer_and_keeps_the_best(outputs, newcomer):
-    records = read_training_log(newcomer / "finetune.log", "valid")
+    records = read_training_log(newcomer / "finetune/training.log", "valid")
     assert (
         [record["num_updates"] for record in records] == [30] and 0 < records[0]["wer"] <= 100 and records[0]["uer"] > 0
     )

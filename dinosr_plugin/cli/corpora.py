@@ -11,12 +11,21 @@ from .parsing import add_command, add_out, add_workers, pieces_or_model, positiv
 
 
 def add_path(commands) -> None:
-    text = "print the folder of this package, for fairseq: common.user_dir=$(dinosr path)"
-    add_command(commands, "path", run_path, text)
+    text = "print the folder of this package, for fairseq-generate --user-dir $(dinosr path), or that of its configs"
+    parser = add_command(commands, "path", run_path, text)
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=("package", "configs"),
+        default="package",
+        help="configs: the YAML files of --config-path pkg://dinosr_plugin.config.pretraining, to read or copy them "
+        "(default: %(default)s)",
+    )
 
 
 def run_path(options: argparse.Namespace) -> int:
-    print(Path(__file__).absolute().parent.parent)
+    package = Path(__file__).absolute().parent.parent
+    print(package / "config" if options.what == "configs" else package)
     return 0
 
 

@@ -8,6 +8,7 @@ holds for every task of the plug-in. Sharded checkpoints (``checkpoint_suffix``)
 
 from . import (
     adam_l2,  # noqa: F401  # registers it
+    composition,
     cosine_phases,  # noqa: F401
     dino_sgd,
     divergence,
@@ -15,6 +16,7 @@ from . import (
     fused_adam,
     origin,
     resuming,
+    run_log,
     save_dir,
     saving,
     settings,
@@ -26,7 +28,9 @@ from . import (
 
 def install():
     """Wrap fairseq's functions once, the later wrappers around the earlier ones. Calling it again changes nothing."""
+    composition.help_composition()
     settings.check_settings_first()
+    run_log.show_bar_on_terminals()
     divergence.stop_diverged_runs()
     fused_adam.use_fused_adam()
     dino_sgd.keep_parameters_separate()

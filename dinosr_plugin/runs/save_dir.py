@@ -11,6 +11,7 @@ import torch
 from .. import files
 from ..compat.wrapping import wrap_once
 from . import ending
+from .run_log import open_log
 
 UNFINISHED = re.compile(r"checkpoint.*\.pt\.tmp")
 """Temporary names of checkpoints. They contain no process number, because one run at a time writes into the folder."""
@@ -20,7 +21,7 @@ atexit.register(_claimed.close)
 
 
 def claim(folder: str) -> None:
-    """Lock the folder until this run ends, and remove what killed runs left unfinished in it.
+    """Lock the folder until this run ends, remove what killed runs left unfinished in it, and start its log.
 
     Called by rank 0. Raises UserError if another run holds the lock.
     """
@@ -34,6 +35,7 @@ def claim(folder: str) -> None:
         if UNFINISHED.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
             with suppress(OSError):
                 os.unlink(entry.path)
+    open_log(Path(folder))
 
 
 def claim_at_once():

@@ -17,6 +17,7 @@ from ..compat.wrapping import wrap_once
 from ..errors import UserError, setting
 from ..ranges import DROPOUT, check_ranges
 from . import adam_l2, dino_sgd
+from .adjusting import adjust
 from .fairseq_ranges import FAIRSEQ
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def check_training(cfg: DictConfig) -> None:
     """Raise UserError if a training with this config cannot start or would fail in its learning rate schedule."""
     for group in ("task", "model", "criterion", "optimizer"):
         if not cfg.get(group):
-            raise UserError(f"{setting(group)}: not given; add it to the config, as in examples/config")
+            raise UserError(f"{setting(group)}: not given; add it to the config, as in those of `dinosr path configs`")
     check_settings(cfg)
     if cfg.dataset.max_tokens is None and cfg.dataset.batch_size is None:
         raise UserError(
@@ -122,7 +123,7 @@ def check_precision(cfg: DictConfig) -> None:
 
 
 def check_tri_stage(cfg: DictConfig) -> None:
-    """Raise UserError unless the phases of ``tri_stage`` add up to the whole run, with at least one update of decay."""
+    """Raise UserError unless the phases of ``tri_stage``, one of which is a decay, add up to the whole run."""
     schedule, updates = cfg.lr_scheduler, cfg.optimization.max_update
     require_one_rate(cfg)
     if schedule.phase_ratio is None:
@@ -143,13 +144,8 @@ def check_tri_stage(cfg: DictConfig) -> None:
             f"{setting('optimization.max_update', updates)}: the schedule tri_stage divides the updates by "
             "lr_scheduler.phase_ratio; give their number"
         )
-    if int(updates * ratios[2]) < 1:
-        enough = next((n for n in range(updates + 1, 10_000) if int(n * ratios[2])), None) if ratios[2] else None
-        more = f"{setting('optimization.max_update', enough)} or more, or " if enough else ""
-        raise UserError(
-            f"{setting('optimization.max_update', updates)}: the decay of {name} would last less than one update; "
-            f"give {more}{setting('lr_scheduler.phase_ratio', '[0,0,1]')}"
-        )
+    if ratios[2] == 0:
+        raise UserError(f"{name}: there is no decay; the last share must be more than 0, as in [0.1,0.4,0.5]")
 
 
 def check_polynomial_decay(cfg: DictConfig) -> None:
@@ -199,6 +195,7 @@ def check_settings_first():
             with config_errors_in_one_line(cfg):
                 previous(cfg)
             check_training(cfg)
+            adjust(cfg)
 
         return add_defaults
 

@@ -18,7 +18,7 @@ fields=("$@")
 models=${MODELS:-dinosr_1 dinosr_2 hubert cpc cpc_deepcluster spin apc mpc ssrl scratch}
 minutes=${MINUTES:-7} label_updates=${LABEL_UPDATES:-400}
 here=$(cd "$(dirname "$0")" && pwd)
-configs=$here/../config plugin=$(dinosr path) data=$out/data
+plugin=$(dinosr path) data=$out/data
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # more are hardly faster at this size
 # milliseconds of an update on one core, about
 declare -A COST=(
@@ -49,11 +49,10 @@ train() {  # train MODEL/STAGE CONFIG DATA FIELD...: resumes; does nothing if th
     [ ! -f "$folder/done" ] || return 0
     echo "== training: $folder"
     mkdir -p "$folder"
-    fairseq-hydra-train --config-dir "$configs/pretraining" --config-name "$config" common.user_dir="$plugin" \
+    fairseq-hydra-train --config-path pkg://dinosr_plugin.config.pretraining --config-name "$config" \
         task.data="$(cd "$data" && pwd)" dataset.valid_subset=dev dataset.disable_validation=true \
         checkpoint.save_dir="$folder" checkpoint.save_interval_updates=100 checkpoint.keep_interval_updates=1 \
-        checkpoint.no_epoch_checkpoints=true common.tensorboard_logdir="$folder/tb" \
-        common.log_file="$folder/train.log" "$@" "${fields[@]}"
+        checkpoint.no_epoch_checkpoints=true "$@" "${fields[@]}"
     touch "$folder/done"
 }
 
@@ -151,11 +150,11 @@ recognise() {  # recognise MODEL CHECKPOINT FIELD...: fine-tuning on ten minutes
     [ ! -f "$folder/dev.txt" ] || return 0
     echo "== fine-tuning: $folder"
     mkdir -p "$folder"
-    fairseq-hydra-train --config-dir "$configs/finetuning" --config-name tiny common.user_dir="$plugin" \
+    fairseq-hydra-train --config-path pkg://dinosr_plugin.config.finetuning --config-name tiny \
         task.data="$(cd "$data" && pwd)" dataset.train_subset=train10 dataset.valid_subset=more \
         dataset.validate_interval_updates="$label_updates" optimization.max_update="$label_updates" \
         dataset.max_tokens=320000 \
-        model.w2v_path="$checkpoint" checkpoint.save_dir="$folder" common.log_file="$folder/train.log" "$@"
+        model.w2v_path="$checkpoint" checkpoint.save_dir="$folder" "$@"
     fairseq-generate "$data" --task dinosr_finetuning --user-dir "$plugin" --path "$folder/checkpoint_last.pt" \
         --gen-subset dev --cpu --scoring dinosr_wer --post-process letter > "$folder/decoding.txt"
     grep '^Generate' "$folder/decoding.txt" | tee "$folder/dev.txt"

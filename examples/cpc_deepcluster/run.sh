@@ -18,17 +18,14 @@ clusters=${CLUSTERS:-50} rounds=${ROUNDS:-2} layer=${LAYER:-1} normalize=--norma
 [ "${NORMALIZE:-yes}" = yes ] || normalize=
 read -ra cpc_fields <<< "${CPC_FIELDS:-}"
 read -ra round_fields <<< "${ROUND_FIELDS:-}"
-configs=$(cd "$(dirname "$0")/../config/pretraining" && pwd)
-plugin=$(dinosr path)
 
 train() {  # train MODEL CONFIG DATA FIELD...: resumes; does nothing if the training is finished
     local model=$1 config=$2 data=$3
     shift 3
     [ ! -f "$out/$model/done" ] || return 0
     mkdir -p "$out/$model"
-    fairseq-hydra-train --config-dir "$configs" --config-name "$config" common.user_dir="$plugin" \
-        task.data="$(cd "$data" && pwd)" dataset.valid_subset=dev checkpoint.save_dir="$out/$model" \
-        common.tensorboard_logdir="$out/$model/tb" common.log_file="$out/$model/train.log" "$@"
+    fairseq-hydra-train --config-path pkg://dinosr_plugin.config.pretraining --config-name "$config" \
+        task.data="$(cd "$data" && pwd)" dataset.valid_subset=dev checkpoint.save_dir="$out/$model" "$@"
     touch "$out/$model/done"
 }
 

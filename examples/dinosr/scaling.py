@@ -169,7 +169,7 @@ def flops_per_second(cfg: DictConfig, max_update: int) -> tuple[float, float]:
 
 def published_rates(gpu: str) -> tuple[float, float]:
     """Lowest and highest FLOP/s of one GPU in the published trainings."""
-    base = OmegaConf.load(REPOSITORY / "examples/config/pretraining/dinosr_base.yaml")
+    base = OmegaConf.load(REPOSITORY / "dinosr_plugin/config/pretraining/dinosr_base.yaml")
     update = flops_per_second(base.model, PUBLISHED_UPDATES)[1] * BATCHES * base.dataset.max_tokens / RATE
     hours = PUBLISHED_HOURS[gpu]
     rates = [update * PUBLISHED_UPDATES / (n * 3600 * each) for n, both in hours.items() for each in both]
@@ -198,7 +198,7 @@ def plan(cfg: DictConfig, gpus: int, rates: tuple[float, float], max_tokens: int
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="What a DinoSR pre-training needs, calculated from its config.")
-    base = REPOSITORY / "examples/config/pretraining/dinosr_base.yaml"
+    base = REPOSITORY / "dinosr_plugin/config/pretraining/dinosr_base.yaml"
     parser.add_argument("--config", type=Path, default=base, help="pre-training config (default: dinosr_base.yaml)")
     parser.add_argument("--gpu", nargs="+", choices=PUBLISHED_HOURS, default=["A100", "H100"], help="kinds of GPU")
     parser.add_argument("--count", nargs="+", type=int, default=[1, 4, 8, 16], metavar="N", help="numbers of GPUs")

@@ -9,7 +9,6 @@ set -euo pipefail
 [ $# = 3 ] || { sed -n '2,7s/^# //p' "$0" >&2; exit 2; }
 source "$(dirname "$0")/../signals.sh" "$@"
 corpus=$1 pretrained=$2 out=$3
-config=$(cd "$(dirname "$0")/../config/finetuning" && pwd)
 data=$out/data
 plugin=$(dinosr path)
 
@@ -35,9 +34,9 @@ fi
 train() {  # train NAME MINUTES UPDATES FIELD...: resumes; does nothing if the training is finished
     local name=$1 minutes=$2 updates=$3
     shift 3
-    fairseq-hydra-train --config-dir "$config" --config-name tiny common.user_dir="$plugin" task.data="$data" \
+    fairseq-hydra-train --config-path pkg://dinosr_plugin.config.finetuning --config-name tiny task.data="$data" \
         dataset.train_subset="train$minutes" dataset.valid_subset=more model.w2v_path="$pretrained" \
-        checkpoint.save_dir="$out/$name" common.log_file="$out/$name.log" optimization.max_update="$updates" "$@" \
+        checkpoint.save_dir="$out/$name" optimization.max_update="$updates" "$@" \
         >> "$out/$name.out" 2>&1
 }
 

@@ -15,8 +15,6 @@ read -ra config <<< "${CONFIG:-hubert_tiny}"
 read -ra clusters <<< "${CLUSTERS:-100}"
 iterations=${ITERATIONS:-2} layer=${LAYER:-2} normalize=--normalize
 [ "${NORMALIZE:-yes}" = yes ] || normalize=
-configs=$(cd "$(dirname "$0")/../config/pretraining" && pwd)
-plugin=$(dinosr path)
 
 labels() {  # labels ITERATION [CHECKPOINT]: k-means on train, labels of train and dev; on MFCC without a checkpoint
     local folder=$out/labels$1 k=${clusters[$1 - 1]:-${clusters[-1]}} source=(--mfcc) part
@@ -34,10 +32,9 @@ labels() {  # labels ITERATION [CHECKPOINT]: k-means on train, labels of train a
 train() {  # train ITERATION FIELD...: resumes; does nothing if the training is finished
     local iteration=$1
     shift
-    fairseq-hydra-train --config-dir "$configs" --config-name "${config[$iteration - 1]:-${config[-1]}}" \
-        common.user_dir="$plugin" task.data="$(cd "$out/labels$iteration" && pwd)" dataset.valid_subset=dev \
-        checkpoint.save_dir="$out/it$iteration" common.tensorboard_logdir="$out/tb$iteration" \
-        common.log_file="$out/it$iteration.log" "$@"
+    fairseq-hydra-train --config-path pkg://dinosr_plugin.config.pretraining \
+        --config-name "${config[$iteration - 1]:-${config[-1]}}" \
+        task.data="$(cd "$out/labels$iteration" && pwd)" dataset.valid_subset=dev checkpoint.save_dir="$out/it$iteration" "$@"
 }
 
 quality() {  # quality ITERATION: every layer of the model, trained and untrained, MFCC and log-Mel

@@ -31,7 +31,7 @@ from dinosr_plugin.evaluation.training_log import curve, loss_curve, read_traini
 from dinosr_plugin.files import claim_folder, write_files  # noqa: E402
 from examples.quickstart.programs import Programs, Stopped  # noqa: E402
 
-CONFIGS = REPOSITORY / "examples" / "config"
+CONFIGS = REPOSITORY / "dinosr_plugin" / "config"
 SYNTH_SPEAKERS, SYNTH_SEED = 16, 1
 FIXED_MINUTES = 2.5  # corpus, decoding, measures and start-up of the programs, on 2 cores
 PRETRAIN_SHARE = 0.5  # of the minutes for training; the two fine-tunings share the rest equally
@@ -216,13 +216,11 @@ class Quickstart:
             say(f"{title}: already done")
             return
         folder.mkdir(parents=True, exist_ok=True)
-        say(f"{title}: {updates} updates (log: {folder / 'train.log'})")
+        say(f"{title}: {updates} updates (log: {folder / 'training.log'})")
         command = [
             self.bin / "fairseq-hydra-train",
             *("--config-dir", CONFIGS / kind, "--config-name", config),
             f"common.user_dir={REPOSITORY / 'dinosr_plugin'}",
-            f"common.log_file={folder / 'train.log'}",
-            f"common.tensorboard_logdir={folder / 'tensorboard'}",
             f"checkpoint.save_dir={folder}",
             f"optimization.max_update={updates}",
             f"common.log_interval={max(min(updates // 10, 50), 1)}",
@@ -267,7 +265,7 @@ class Quickstart:
     # ---- summary -----------------------------------------------------------------------------------------------------
 
     def summarise(self, quality: dict | None, minutes: float) -> None:
-        losses = loss_curve(read_training_log(self.out / "pretrain" / "train.log"))
+        losses = loss_curve(read_training_log(self.out / "pretrain" / "training.log"))
         scores = {
             name: json.loads((self.out / f"finetune_{name}" / "score.json").read_text())
             for name in ("pretrained", "scratch")
@@ -296,7 +294,7 @@ class Quickstart:
         curves = {
             label: [
                 (u, w)
-                for u, w in curve(read_training_log(self.out / f"finetune_{name}" / "train.log", self.dev), "wer")
+                for u, w in curve(read_training_log(self.out / f"finetune_{name}" / "training.log", self.dev), "wer")
             ]
             for name, label in labels.items()
         }

@@ -5,8 +5,8 @@
 # folder; with an existing one the run resumes. FIELDs (model.n_mels=40 ...) override the settings of all trainings.
 # Environment variables (default): UPDATES of each training (400); SEEDS, a training of each model for each of them
 # ('1 2'); DRAWS of the intervals (200); PHONES, phone alignments of train and dev, without which there is no probing
-# (none). OUT/seed1/apc_fw_rnn (...) has eight checkpoints and train.log; OUT/similarity has heat maps and tables, from
-# which conclusions.py prints the paper's first three conclusions; OUT/loss_probes1 (...) has what the fourth one is
+# (none). OUT/seed1/apc_fw_rnn (...) has eight checkpoints and training.log; OUT/similarity has heat maps and tables,
+# from which conclusions.py prints the paper's first three conclusions; OUT/loss_probes1 (...) has what the fourth one is
 # about: validation losses and probes over the checkpoints of each model.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,10s/^# //p' "$0" >&2; exit 2; }
@@ -14,8 +14,6 @@ source "$(dirname "$0")/../signals.sh" "$@"
 data=$(cd "$1" && pwd) out=$2
 shift 2
 updates=${UPDATES:-400} seeds=${SEEDS:-1 2}
-configs=$(cd "$(dirname "$0")/../config/pretraining" && pwd)
-plugin=$(dinosr path)
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # more are hardly faster at this size
 small=(
     common.cpu=true distributed_training.distributed_backend=gloo dataset.num_workers=1 common.log_interval=20
@@ -35,9 +33,8 @@ train() {  # train SEED MODEL FIELD...: resumes; does nothing if the training is
     [ ! -f "$folder/done$updates" ] || return 0
     echo "== $folder"
     mkdir -p "$folder"
-    fairseq-hydra-train --config-dir "$configs" --config-name "$model" common.user_dir="$plugin" task.data="$data" \
-        common.seed="$seed" checkpoint.save_dir="$folder" common.tensorboard_logdir="$folder/tb" \
-        common.log_file="$folder/train.log" "${small[@]}" "$@"
+    fairseq-hydra-train --config-path pkg://dinosr_plugin.config.pretraining --config-name "$model" task.data="$data" \
+        common.seed="$seed" checkpoint.save_dir="$folder" "${small[@]}" "$@"
     touch "$folder/done$updates"
 }
 

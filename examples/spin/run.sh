@@ -10,8 +10,6 @@ set -euo pipefail
 source "$(dirname "$0")/../signals.sh" "$@"
 base=$1 data=$2 phones=$3 out=$4
 shift 4
-configs=$(cd "$(dirname "$0")/../config/pretraining" && pwd)
-plugin=$(dinosr path)
 mkdir -p "$out"
 
 measure() {  # measure NAME CHECKPOINT OPTION...: codebook, k-means on every layer, baselines
@@ -24,10 +22,9 @@ measure() {  # measure NAME CHECKPOINT OPTION...: codebook, k-means on every lay
 for codes in ${CODES:-64 256}; do
     echo "== the model before, $codes clusters"
     measure "base$codes" "$base" --clusters "$codes"
-    fairseq-hydra-train --config-dir "$configs" --config-name "${CONFIG:-spin_tiny}" common.user_dir="$plugin" \
+    fairseq-hydra-train --config-path pkg://dinosr_plugin.config.pretraining --config-name "${CONFIG:-spin_tiny}" \
         task.data="$(cd "$data" && pwd)" dataset.valid_subset=dev model.start_from="$base" \
-        model.codebook_size="$codes" checkpoint.save_dir="$out/spin$codes" common.tensorboard_logdir="$out/tb$codes" \
-        common.log_file="$out/spin$codes.log" "$@"
+        model.codebook_size="$codes" checkpoint.save_dir="$out/spin$codes" "$@"
     echo "== Spin with $codes codes"
     measure "measured$codes" "$out/spin$codes/checkpoint_last.pt"
 done

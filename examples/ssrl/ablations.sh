@@ -10,8 +10,6 @@ set -euo pipefail
 [ $# -eq 1 ] || { sed -n '2,8s/^# //p' "$0" >&2; exit 2; }
 source "$(dirname "$0")/../signals.sh" "$@"
 out=$1 fixed=${FIXED_EPOCHS:-12} epochs=${SSRL_EPOCHS:-32} batch=${SSRL_BATCH:-32}
-configs=$(cd "$(dirname "$0")/../config/pretraining" && pwd)
-plugin=$(dinosr path)
 updates=$((($(wc -l < "$out/data/train.tsv") - 1) / batch))  # in an epoch
 clusters=$(wc -l < "$out/data/dict.clusters.txt")
 
@@ -19,10 +17,11 @@ train() {  # train NAME DATA CHECKPOINT CENTROIDS EPOCHS FIELD...
     local name=$1 data=$2 start=$3 centroids=$4 number=$5
     shift 5
     echo "== $name, $number epochs"
-    fairseq-hydra-train --config-dir "$configs" --config-name "ssrl_speaker_${SIZE:-tiny}" common.user_dir="$plugin" \
-        task.data="$(cd "$data" && pwd)" dataset.batch_size=$batch optimization.max_epoch=$number \
+    fairseq-hydra-train --config-path pkg://dinosr_plugin.config.pretraining \
+        --config-name "ssrl_speaker_${SIZE:-tiny}" task.data="$(cd "$data" && pwd)" dataset.batch_size=$batch \
+        optimization.max_epoch=$number \
         model.start_from="$start" model.centroids="$centroids" model.ema_anneal_end_step=$((number * updates)) \
-        checkpoint.save_dir="$out/$name" common.tensorboard_logdir="$out/tb_$name" common.log_file="$out/$name.log" "$@"
+        checkpoint.save_dir="$out/$name" "$@"
 }
 
 dino=$out/dino/checkpoint_last.pt

@@ -12,8 +12,6 @@ set -euo pipefail
 source "$(dirname "$0")/../signals.sh" "$@"
 data=$1 clusters=$2 out=$3
 shift 3
-configs=$(cd "$(dirname "$0")/../config/pretraining" && pwd)
-plugin=$(dinosr path)
 size=${SIZE:-tiny} dino_batch=${DINO_BATCH:-64} ssrl_batch=${SSRL_BATCH:-32} dino_updates=${DINO_UPDATES:-500}
 fixed=${FIXED_EPOCHS:-12} epochs=${SSRL_EPOCHS:-32}
 rows=$(($(wc -l < "$data/train.tsv") - 1))  # the first line is the folder
@@ -29,9 +27,8 @@ cp "$data/train.tsv" "$out/data/train.tsv"
 train() {  # train NAME FIELD...
     local name=$1
     shift
-    fairseq-hydra-train --config-dir "$configs" --config-name "${name}_speaker_$size" common.user_dir="$plugin" \
-        task.data="$(cd "$out/data" && pwd)" checkpoint.save_dir="$out/$name" \
-        common.tensorboard_logdir="$out/tb_$name" common.log_file="$out/$name.log" "$@"
+    fairseq-hydra-train --config-path pkg://dinosr_plugin.config.pretraining --config-name "${name}_speaker_$size" \
+        task.data="$(cd "$out/data" && pwd)" checkpoint.save_dir="$out/$name" "$@"
 }
 
 echo "== 1 of 4: DINO, $dino_updates updates"
@@ -65,4 +62,4 @@ for name in dino ssrl; do
     dinosr speaker eval "$out/eval_$name" "$out/trials.txt"
 done
 dinosr speaker report "$out/eval_ssrl" "$out/trials.txt" --recordings "$EVAL" --run "$out/ssrl" \
-    --manifest "$out/data/train.tsv" --log "$out/ssrl.log" --out "$out/report.html"
+    --manifest "$out/data/train.tsv" --log "$out/ssrl/training.log" --out "$out/report.html"

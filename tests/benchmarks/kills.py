@@ -7,7 +7,7 @@ time drawn uniformly between 0 and the duration of the reference, then its proce
 same command starts again. A process that lives long enough ends the run; its last checkpoint is then compared with
 the reference, and the next run begins, until there were enough kills.
 
-All runs use the config of examples/config with a model of two layers and a few seconds of tones, or the manifests of
+All runs use a config of the package with a model of two layers and a few seconds of tones, or the manifests of
 ``task.data=DIR``; further arguments are Hydra's. They work in a folder of their own: give absolute paths.
 """
 
@@ -100,7 +100,7 @@ def write_data(folder: Path) -> None:
 
 
 def config_file(name: str) -> Path:
-    """The file of a config of examples/config. Raises UserError if there is none."""
+    """The file of a config of dinosr_plugin/config. Raises UserError if there is none."""
     for stage in ("pretraining", "finetuning"):
         if (path := CONFIGS / stage / f"{name}.yaml").is_file():
             return path
@@ -283,7 +283,7 @@ def bits(value: Any) -> Any:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dinosr bench kills", description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="dinosr_tiny", help="a config of examples/config (default: %(default)s)")
+    parser.add_argument("--config", default="dinosr_tiny", help="name of a config (default: %(default)s)")
     parser.add_argument("--kills", type=whole_number, default=50, help="default: %(default)s")
     parser.add_argument("--signal", choices=(*SIGNALS, "random"), default="KILL", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and signals (default: %(default)s)")

@@ -176,7 +176,7 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         "--size",
         choices=("base", "tiny"),
         default="base",
-        help="size of the model: examples/config/pretraining/dinosr_SIZE.yaml (default: %(default)s)",
+        help="size of the model: dinosr_plugin/config/pretraining/dinosr_SIZE.yaml (default: %(default)s)",
     )
     parser.add_argument("--rows", type=whole_number, default=2, help="utterances in the batch (default: %(default)s)")
     parser.add_argument("--seconds", type=positive, default=8.0, help="seconds of audio per utterance (default: 8)")

@@ -28,7 +28,7 @@ from plain_dinosr import PlainDinoSR
 import dinosr_plugin
 from dinosr_plugin.errors import UserError
 
-CONFIGS = Path(dinosr_plugin.__file__).parents[1] / "examples/config/pretraining"  # of the checkout that is measured
+CONFIGS = Path(dinosr_plugin.__file__).parent / "config/pretraining"  # of the checkout that is measured
 CONFIG_OF = {  # by model and size
     "ours": {"base": "dinosr_base", "tiny": "dinosr_tiny"},
     "plain": {"base": "dinosr_base", "tiny": "dinosr_tiny"},

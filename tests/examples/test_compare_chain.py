@@ -65,7 +65,7 @@ def test_every_model_is_trained_measured_and_fine_tuned(sandbox):
         part = "finetuning" if folder.endswith("recogniser") else "pretraining"
         name = re.search(r"--config-name (\S+)", command)[1]
         cfg = read_config(part, name, [word for word in command.split()[5:] if "=" in word])
-        assert cfg.common.log_file.startswith(f"out/{folder}"), folder
+        assert cfg.checkpoint.save_dir.startswith(f"out/{folder}"), folder
         if part == "finetuning":
             assert cfg.optimization.max_update == cfg.dataset.validate_interval_updates == 9
             assert cfg.task.normalize == (not folder.startswith(("cpc", "apc", "mpc")))

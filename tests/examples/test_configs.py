@@ -1,4 +1,4 @@
-"""Every configuration under examples/config composes with Hydra as in fairseq-hydra-train; all of its fields exist."""
+"""Every config of the package composes with Hydra as in fairseq-hydra-train; all of its fields exist."""
 
 import dataclasses
 import os

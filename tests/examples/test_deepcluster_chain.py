@@ -37,7 +37,7 @@ def test_the_whole_chain_and_its_last_stage_again(tmp_path, commands):
     assert first.returncode == 0, first.stderr[-3000:]
     out = tmp_path / "out"
     for model, loss in (("cpc", "dev_loss"), ("round1", "dev_cluster_loss")):
-        assert loss in (out / model / "train.log").read_text()
+        assert loss in (out / model / "training.log").read_text()
         lines = (out / model / "labels/train.km").read_text().splitlines()
         assert len(lines) == 4 and all(len(line.split()) == 200 for line in lines)
     ((share, _),) = re.findall(

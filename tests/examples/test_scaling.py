@@ -19,7 +19,7 @@ ROOT = REPOSITORY
 sys.path.insert(0, str(ROOT / "examples/dinosr"))
 import scaling  # noqa: E402
 
-BASE = OmegaConf.load(ROOT / "examples/config/pretraining/dinosr_base.yaml")
+BASE = OmegaConf.load(ROOT / "dinosr_plugin/config/pretraining/dinosr_base.yaml")
 SMALL = {
     "conv_feature_layers": "[(24,10,5)] + [(24,3,2)] * 4 + [(32,2,2)] * 2",
     "encoder_embed_dim": 48,
@@ -243,7 +243,7 @@ def test_options_change_the_table(capsys):
 @pytest.mark.parametrize(
     "arguments, complaint",
     [
-        (["--config", str(ROOT / "examples/config/pretraining/dinosr_tiny.yaml")], "requires front_end=conv"),
+        (["--config", str(ROOT / "dinosr_plugin/config/pretraining/dinosr_tiny.yaml")], "requires front_end=conv"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
         (["--count", "32"], "more require --tflops"),
         (["--count", "0"], "must be positive"),

@@ -47,9 +47,7 @@ def test_nine_models_for_each_seed(sandbox):
         seed, model = name.removeprefix("seed").split("/")
         assert f"--config-name {model} " in command and command.endswith(" model.n_mels=40")
         cfg = read_config("pretraining", model, [word for word in command.split()[5:] if "=" in word])
-        assert (cfg.common.seed, cfg.optimization.max_update, cfg.common.log_file) == (
-            int(seed), 10, f"out/{name}/train.log",
-        )  # fmt: skip
+        assert (cfg.common.seed, cfg.optimization.max_update, cfg.checkpoint.save_dir) == (int(seed), 10, f"out/{name}")
         assert cfg.checkpoint.save_interval_updates == cfg.dataset.validate_interval_updates == 2  # of 10
         assert cfg.model.get("context_dim", cfg.model.get("width")) == 128
         assert cfg.model.get("encoder") != "transformer" or cfg.model.positions == "convolution"

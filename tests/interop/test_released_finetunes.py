@@ -24,7 +24,7 @@ def test_fine_tuning_starts_from_the_weights_of_the_student_or_teacher(tmp_path,
     command = [
         commands / "fairseq-hydra-train",
         "--config-dir",
-        REPOSITORY / "examples/config/finetuning",
+        REPOSITORY / "dinosr_plugin/config/finetuning",
         "--config-name",
         "tiny",
     ]

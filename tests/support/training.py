@@ -111,7 +111,7 @@ register_configs = functools.cache(hydra_init)
 
 
 def read_config(stage: str, name: str, overrides: Sequence[str]) -> DictConfig:
-    """The config of ``fairseq-hydra-train --config-dir examples/config/STAGE --config-name NAME OVERRIDE...``."""
+    """The config of ``fairseq-hydra-train --config-path pkg://dinosr_plugin.config.STAGE --config-name NAME``."""
     register_configs(name)
     with initialize_config_dir(version_base="1.1", config_dir=str(CONFIGS / stage)):
         return compose(name, overrides=list(overrides))

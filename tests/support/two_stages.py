@@ -54,7 +54,7 @@ def stage_overrides(stage: str, data: Path, more=()) -> list[str]:
 
 
 def train_stage(stage: str, data: Path, more=()) -> Path:
-    """Trains like ``fairseq-hydra-train --config-dir examples/config/STAGE``; returns the last checkpoint."""
+    """Trains like ``fairseq-hydra-train`` with the stage's small config; returns the last checkpoint."""
     _hydra_main(read_config(stage, CONFIG_NAMES[stage], stage_overrides(stage, data, more)))
     return data / stage / "checkpoint_last.pt"
 

@@ -410,7 +410,7 @@ def test_hard_alignments_are_allowed(data):
 
 
 def load_config(name, overrides=()):
-    """As ``fairseq-hydra-train --config-dir examples/config/finetuning --config-name NAME`` composes it."""
+    """As ``fairseq-hydra-train --config-path pkg://dinosr_plugin.config.finetuning --config-name NAME`` composes it."""
     cfg = read_config("finetuning", name, ["task.data=DATA", "model.w2v_path=CHECKPOINT", *overrides])
     add_defaults(cfg)
     return cfg
@@ -472,7 +472,7 @@ def test_misspelt_overrides_are_refused():
 
 
 def train(stage, name, *overrides):
-    """What ``fairseq-hydra-train --config-dir examples/config/STAGE --config-name NAME`` does, in this process."""
+    """What ``fairseq-hydra-train`` does with this config, in this process."""
     logging.getLogger("fairseq.logging.progress_bar").setLevel(
         logging.INFO
     )  # what fills common.log_file; pytest keeps it at WARNING
