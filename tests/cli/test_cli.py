@@ -46,7 +46,10 @@ COMMANDS += [
 
 def test_path(capsys):
     assert cli.main(["path"]) == 0
-    assert capsys.readouterr().out == f"{Path(dinosr_plugin.__file__).parent}\n"
+    assert cli.main(["path", "configs"]) == 0
+    package, configs = map(Path, capsys.readouterr().out.splitlines())
+    assert package == Path(dinosr_plugin.__file__).parent
+    assert configs.is_relative_to(package) and (configs / "pretraining/dinosr_tiny.yaml").is_file()
 
 
 def test_the_installed_command():

@@ -101,8 +101,8 @@ def test_it_resumes_at_the_failed_stage(sandbox, failing):
     complete = calls(sandbox)
     shutil.rmtree(sandbox / "out")
     assert (
-        run_chain(RUN, sandbox, path=sandbox / "bin", FAIL_AT=str(failing + 1)).returncode == 3
-    )  # `dinosr path` is the first
+        run_chain(RUN, sandbox, path=sandbox / "bin", FAIL_AT=str(failing)).returncode == 3
+    )
     assert calls(sandbox) == [*complete[:failing], f"failed: {complete[failing]}"]
     assert run_chain(RUN, sandbox, path=sandbox / "bin").returncode == 0
     recorded = calls(sandbox)

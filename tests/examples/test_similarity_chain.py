@@ -55,7 +55,7 @@ def test_nine_models_for_each_seed(sandbox):
 
 def test_it_resumes(sandbox):
     """A training that failed is started again, those that are finished are not, unless they have more updates now."""
-    assert run(sandbox, SEEDS="1", FAIL_AT="4").returncode == 3  # `dinosr path` is the first call
+    assert run(sandbox, SEEDS="1", FAIL_AT="3").returncode == 3
     names = list(trainings(sandbox))
     assert len(names) == 4
     assert run(sandbox, SEEDS="1").returncode == 0

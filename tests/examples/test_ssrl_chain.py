@@ -116,7 +116,7 @@ def test_it_stops_at_the_first_step_that_fails_and_resumes(sandbox, failing):
     assert start() == 0
     complete = calls(sandbox)
     shutil.rmtree(sandbox / "out")
-    assert start(FAIL_AT=str(failing + 1)) == 3  # `dinosr path` is the first
+    assert start(FAIL_AT=str(failing)) == 3
     assert calls(sandbox) == [*complete[:failing], f"failed: {complete[failing]}"]
     assert start() == 0
     made = [call for call in complete[:failing] if call.startswith("dinosr kmeans")]
