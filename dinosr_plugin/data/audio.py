@@ -185,9 +185,9 @@ def header_of(file: sf.SoundFile) -> Header:
 def read_header(path: Path) -> Header:
     """Length, rate and channels, in a fraction of a millisecond; also reads the last sample, to detect truncated files.
 
-    A file whose codec cannot be read from the middle (GSM 6.10) is decoded for that; so is MP3, at 2000 times real time,
-    because libmpg123 prints errors about intact files after a seek. Raises AudioError for a file that is missing, empty,
-    truncated, or not audio.
+    A file whose codec cannot be read from the middle (GSM 6.10) is decoded for that; so is MP3, at 2000 times real
+    time, because libmpg123 prints errors about intact files after a seek. Raises AudioError for a file that is missing,
+    empty, truncated, or not audio.
     """
     with open_sound(path) as file:
         header = header_of(file)

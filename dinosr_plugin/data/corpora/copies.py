@@ -8,7 +8,7 @@ from ...files import write_lines
 from ..audio import SAMPLE_RATE, AudioError
 from ..audio_files import map_files, without_suffix
 from ..conversion import Copy, convert
-from ..manifest import raise_problems, speaker_of
+from ..manifest import raise_problems, speaker_of, utterance_id
 from .names import name_fault, unique_names
 
 ORIGINALS = "originals.tsv"  # in the folder of the copies, if there are other names or folders in it
@@ -64,12 +64,16 @@ def renamed(paths: list[str], copies: list[str]) -> list[tuple[str, str]]:
 
 def copy_notes(paths: list[str], copies: list[str], made: list[Copy], folder: Path) -> list[str]:
     """What was changed, counted: one note for each kind of change that affects single files."""
-    notes = changes(paths, made)
-    if new := [f"{path} -> {copy}" for path, copy in renamed(paths, copies)]:
-        what = "file(s) have another name or folder, because names repeat or the speakers come from a table"
-        notes.append(f"the copies of {len(new)} {what} (all in {folder / ORIGINALS}): {first_few(new, 2)}")
-    pairs = sorted(zip(paths, made), key=lambda pair: -pair[1].peak)
-    if loud := [f"{path} (by {copy.peak:.3g})" for path, copy in pairs if copy.peak > 1]:
+    notes, new = changes(paths, made), renamed(paths, copies)
+    for pairs, why in (
+        ([pair for pair in new if utterance_id(pair[0]) != utterance_id(pair[1])], "a new name, because names repeat"),
+        ([pair for pair in new if utterance_id(pair[0]) == utterance_id(pair[1])], "the folder of their speaker"),
+    ):
+        if pairs:
+            examples = first_few([f"{path} -> {copy}" for path, copy in pairs], 2)
+            notes.append(f"{len(pairs)} copies have {why} (all are listed in {folder / ORIGINALS}): {examples}")
+    loudest = sorted(zip(paths, made), key=lambda pair: -pair[1].peak)
+    if loud := [f"{path} (by {copy.peak:.3g})" for path, copy in loudest if copy.peak > 1]:
         what = "file(s) exceed full scale, some only when resampled, so their copies are scaled down to it"
         notes.append(f"{len(loud)} {what}: {first_few(loud)}")
     single = [f"{path} (channel {copy.channel + 1})" for path, copy in zip(paths, made) if copy.channel is not None]
