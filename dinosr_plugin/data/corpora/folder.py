@@ -125,17 +125,20 @@ def read_transcripts(corpus: Corpus, choices: Choices) -> None:
     corpus.notes += notes
 
 
-def read_headers(corpus: Corpus, workers: int) -> list[Header]:
-    """The headers of all files; AudioErrors are added to the problems."""
-    headers = map_files(read_header, [corpus.root / path for path in corpus.paths], workers, "reading headers")
-    failed = [f"{path}: {header}" for path, header in zip(corpus.paths, headers) if isinstance(header, AudioError)]
-    corpus.problems += [f"{path!a}: {fault}" for path in corpus.paths if (fault := path_fault(path))] + failed
-    good = [header for header in headers if isinstance(header, Header)]
-    unfinished = [path for path, header in zip(corpus.paths, headers) if getattr(header, "unfinished", False)]
-    if unfinished:
+def read_headers(corpus: Corpus, workers: int) -> dict[str, Header]:
+    """Path -> header. What prevents it, and names that a manifest cannot contain, are added to the problems."""
+    corpus.problems += [f"{path!a}: {fault}" for path in corpus.paths if (fault := path_fault(path))]
+    headers = {}
+    found = map_files(read_header, [corpus.root / path for path in corpus.paths], workers, "reading headers")
+    for path, header in zip(corpus.paths, found):
+        if isinstance(header, AudioError):
+            corpus.problems.append(f"{path}: {header}")
+        else:
+            headers[path] = header
+    if unfinished := [path for path, header in headers.items() if header.unfinished]:
         what = "file(s) whose header states no length, as after a recorder was switched off"
         corpus.notes.append(f"{len(unfinished)} {what}: all samples in them are used: {first_few(unfinished)}")
-    return good
+    return headers
 
 
 # ---- rows of the manifest --------------------------------------------------------------------------------------------
@@ -144,19 +147,17 @@ def read_headers(corpus: Corpus, workers: int) -> list[Header]:
 def list_files(corpus: Corpus, workers: int) -> list[ManifestRow]:
     """One row for each file. Raises UserError unless all are 16 kHz mono with unique names."""
     headers = read_headers(corpus, workers)
-    if len(headers) == len(corpus.paths):
-        corpus.problems += wrong_formats(corpus.paths, headers)
-    corpus.problems += repeated_names(corpus.paths)
+    corpus.problems += wrong_formats(headers) + repeated_names(corpus.paths)
     corpus.notes += other_sound(corpus.root, False, corpus.paths)
     if corpus.problems:
         raise_problems(corpus.problems, corpus.root)
-    return [ManifestRow(p, header.samples, corpus.words.get(p)) for p, header in zip(corpus.paths, headers)]
+    return [ManifestRow(path, headers[path].samples, corpus.words.get(path)) for path in corpus.paths]
 
 
-def wrong_formats(paths: list[str], headers: list[Header]) -> list[str]:
+def wrong_formats(headers: dict[str, Header]) -> list[str]:
     """One problem for each format that is not 16 kHz mono."""
     faults = defaultdict(list)
-    for path, header in zip(paths, headers):
+    for path, header in headers.items():
         if fault := wrong_format(header):
             faults[fault].append(path)
     return [f"{named(files)}: {fault}; {MAKE_COPIES}" for fault, files in sorted(faults.items())]
