@@ -3,7 +3,7 @@
 from pathlib import Path, PurePosixPath
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dinosr_plugin.data.corpora.copies import copy_paths
@@ -34,6 +34,7 @@ def test_names_that_repeat_get_their_folders_in_front(paths, expected):
     assert copies_of(paths) == expected
 
 
+@settings(max_examples=40)
 @given(
     st.sets(st.text("ab-/", min_size=1, max_size=7).map(lambda name: str(PurePosixPath(name.strip("/")))), min_size=1)
 )
