@@ -153,8 +153,8 @@ def test_a_mark_in_an_n_gram_model_is_refused_because_kenlm_reads_the_file_itsel
 
 
 def test_transcripts_with_a_mark(tmp_path):
-    from dinosr_plugin.data.corpora.folder import read_words
     from dinosr_plugin.data.corpora.librispeech import read_transcripts
+    from dinosr_plugin.data.corpora.transcripts import read_words
 
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):
         (tmp_path / "a.trans.txt").write_text("a-1 ÄB C\n", encoding=encoding)

@@ -127,17 +127,18 @@ def add_folder(corpora) -> None:
         corpora,
         "folder",
         run_folder,
-        "training and validation manifests of any folder of .wav, .flac and .ogg files; with transcripts if every "
-        "audio file has a .txt file in UTF-8 of the same name next to it (letters are not changed, white space is "
-        "reduced to single spaces)",
+        "training and validation manifests of any folder of .wav, .flac and .ogg files; with transcripts of the files "
+        "that have a .txt file in UTF-8 of the same name next to them (letters are not changed, white space is reduced "
+        "to single spaces). If only a part of the files has one, it is also listed in train_labelled.tsv and "
+        "valid_labelled.tsv, which have the labels",
         "folder that contains the audio files, at any depth",
     )
     parser.add_argument(
         "--split-by",
         choices=("file", "speaker"),
         default="file",
-        help="unit that is assigned to training or validation: a file, or all files of a speaker (the first folder "
-        "under ROOT; in LibriSpeech's layout, the speaker's folder) (default: %(default)s)",
+        help="unit that is assigned to training or validation: a file, or all files of a speaker (--speakers, or the "
+        "first folder under ROOT; in LibriSpeech's layout, the speaker's folder) (default: %(default)s)",
     )
     parser.add_argument(
         "--valid-share",
@@ -158,20 +159,42 @@ def add_folder(corpora) -> None:
         type=Path,
         metavar="NEW_DIR",
         help="convert all files to 16 kHz mono 16-bit FLAC in this new folder and list those: also .mp3, .opus, .aiff "
-        "and other kinds that libsndfile reads (channels are averaged; polyphase resampling; floats above full scale "
-        "are scaled down)",
+        "and other kinds that libsndfile reads (channels are averaged; polyphase resampling; nothing is clipped: files "
+        "that exceed full scale are scaled down). Names that repeat get their folders in front",
+    )
+    table = "one line for each file, which is named with or without folders and suffix: "
+    parser.add_argument(
+        "--transcripts",
+        type=Path,
+        metavar="FILE",
+        help=f"table of words, in place of .txt files; {table}file<TAB>text, with or without a line of column names; "
+        "Common Voice's .tsv; or Kaldi's text",
+    )
+    parser.add_argument(
+        "--speakers",
+        type=Path,
+        metavar="FILE",
+        help=f"table of speakers, in place of folders; {table}file<TAB>speaker, Common Voice's .tsv, or Kaldi's "
+        "utt2spk. With --convert, the copies of each speaker are in one folder",
     )
 
 
 def run_folder(options: argparse.Namespace) -> int:
-    from ..data.corpora.folder import TRAIN, folder_splits
+    from ..data.corpora.folder import Choices, counted_split, folder_splits, left_over
 
     check_bpe(options)
-    splits, notes = folder_splits(
-        options.root, options.split_by, options.valid_share, options.seed, options.convert, workers(options)
+    choices = Choices(
+        options.split_by,
+        options.valid_share,
+        options.seed,
+        options.convert,
+        options.transcripts,
+        options.speakers,
+        workers(options),
     )
-    print_notes(notes)
-    return write(options, splits, [TRAIN])
+    splits, notes = folder_splits(options.root, choices)
+    print_notes(notes + left_over(options.out, splits))
+    return write(options, splits, [counted_split(splits)])
 
 
 def write(options: argparse.Namespace, splits: list, counted: list[str]) -> int:

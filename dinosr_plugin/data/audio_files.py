@@ -1,8 +1,9 @@
 """The files of a corpus: which of them are sound, and work on all of them in threads."""
 
 import os
+import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import NoReturn, TypeVar
@@ -22,8 +23,11 @@ CONVERTIBLE = (
     ".aif", ".aiff", ".aifc", ".au", ".caf", ".mp2", ".mp3", ".nist", ".oga", ".opus", ".rf64", ".snd", ".sph", ".voc",
     ".w64",
 )  # fmt: skip
-# Formats that libsndfile cannot read
-UNREADABLE = (".3gp", ".aac", ".ac3", ".amr", ".ape", ".m4a", ".m4b", ".mka", ".mp4", ".spx", ".webm", ".wma", ".wv")
+# Sound, and video with sound, that libsndfile cannot read but ffmpeg can
+UNREADABLE = (
+    ".3gp", ".aac", ".ac3", ".amr", ".ape", ".avi", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp4", ".mts", ".spx",
+    ".webm", ".wma", ".wmv", ".wv",
+)  # fmt: skip
 BATCH = 32  # files per task of a thread: one future for each of a million files would take more memory than the results
 
 
@@ -67,21 +71,40 @@ def find_audio(root: Path, convertible: bool = False) -> list[str]:
     return paths
 
 
-def other_sound(root: Path, convertible: bool) -> list[str]:
-    """Notes about the sound files that ``find_audio`` leaves out: how many of which kind, and how to use them."""
-    suffixes = [PurePosixPath(path.lower()).suffix for path in find_files(root, CONVERTIBLE + UNREADABLE)]
-    copied = "add --convert NEW_FOLDER, which copies them as 16 kHz mono FLAC"
-    remedies = {
-        CONVERTIBLE: copied,
-        UNREADABLE: "convert each with `ffmpeg -i FILE FILE.flac`, libsndfile cannot read it",
-    }
+def other_sound(root: Path, convertible: bool, listed: Iterable[str] = ()) -> list[str]:
+    """Notes about the sound files that ``find_audio`` leaves out: how many of which kind, and how to use them.
+
+    A file is not counted if ``listed``, the result of ``find_audio``, has one of the same name without suffix: that is
+    its copy in another format.
+    """
+    copied = {without_suffix(path) for path in listed}
+    paths = [path for path in find_files(root, CONVERTIBLE + UNREADABLE) if without_suffix(path) not in copied]
+    counts = Counter(PurePosixPath(path.lower()).suffix for path in paths)
     notes = []
-    for kinds, remedy in remedies.items():
-        counts = Counter(suffix for suffix in suffixes if suffix in kinds)
-        if counts and not (convertible and kinds == CONVERTIBLE):
-            listed = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
-            notes.append(f"{listed} file(s) left out; {remedy}")
+    if not convertible and (count := count_kinds(counts, CONVERTIBLE)):
+        notes.append(f"{count} file(s) left out; add --convert NEW_FOLDER, which copies them as 16 kHz mono FLAC")
+    if count := count_kinds(counts, UNREADABLE):
+        command = ffmpeg_command(root, [kind for kind in UNREADABLE if kind in counts])
+        notes.append(f"{count} file(s) left out, because libsndfile cannot read them; convert them first: {command}")
     return notes
+
+
+def count_kinds(counts: Counter[str], kinds: tuple[str, ...]) -> str:
+    """``2 .m4a, 1 .wma``; empty if there are none."""
+    return ", ".join(f"{counts[kind]} {kind}" for kind in sorted(kinds) if counts[kind])
+
+
+def ffmpeg_command(root: Path, kinds: list[str]) -> str:
+    """A shell command that writes NAME.flac beside every file of these kinds."""
+    names = " -o ".join(f"-iname '*{kind}'" for kind in kinds)
+    names = names if len(kinds) == 1 else f"\\( {names} \\)"
+    convert = """sh -c 'ffmpeg -nostdin -i "$0" "${0%.*}.flac"'"""
+    return f"find -L {shlex.quote(str(root))} {names} -exec {convert} {{}} \\;"
+
+
+def without_suffix(path: str) -> str:
+    """``a/b.c.wav`` -> ``a/b.c``."""
+    return path[: len(path) - len(PurePosixPath(path).suffix)]
 
 
 def default_workers() -> int:

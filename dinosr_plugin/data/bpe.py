@@ -34,22 +34,23 @@ def require_possible(bpe: int | Path) -> None:
 def bpe_files(
     splits: list[Split], counted: Collection[str], bpe: int | Path
 ) -> tuple[dict[str, bytes | list[str]], list[str]]:
-    """(name -> content, notes): the model, the dictionary, and the labels of every split.
+    """(name -> content, notes): the model, the dictionary, and the labels of every split with words.
 
     Args:
-        splits: splits with words.
+        splits: those without words are left out.
         counted: names of the splits that a new model is trained on and the dictionary counts.
         bpe: number of pieces of a new model (and of the dictionary), or the file of an existing model.
 
     Raises:
-        UserError: words are missing or contain sentencepiece's word marker, or the text does not allow that many
+        UserError: no split has words, they contain sentencepiece's word marker, or the text does not allow that many
             pieces.
     """
+    if not any(split.has_words for split in splits):
+        what = f"{splits[0].utterances[0].path} has no transcript, which word pieces require"
+        raise UserError(f"--bpe {bpe}: {what}; add transcripts, or omit --bpe")
+    splits = [split for split in splits if split.has_words]
     for split in splits:
         for utterance in split.utterances:
-            if utterance.words is None:
-                what = f"{utterance.path} has no transcript, which word pieces require"
-                raise UserError(f"--bpe {bpe}: {what}; add transcripts, or omit --bpe")
             if WORD_START in utterance.words:
                 what = f"{WORD_START!r} in its transcript, which marks the start of a word in .bpe files"
                 raise UserError(f"--bpe {bpe}: {utterance.path} has {what}; remove it")

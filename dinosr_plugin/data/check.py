@@ -24,6 +24,7 @@ from .corpora.librispeech import TRANSCRIPTS, read_transcripts
 from .labels import REMAKE as REMAKE_UNITS
 from .labels import TOLERANCE
 from .manifest import (
+    LABELLED,
     NO_ROWS,
     duplicate_ids,
     manifest_lines,
@@ -94,6 +95,9 @@ def raise_duplicate(tsv: Path) -> None:
 def validate_labels(tsv: Path, labels: str, rows: int) -> None:
     """Raises UserError unless the label file has ``rows`` lines and its dictionary contains every symbol in them."""
     path, dictionary = tsv.with_suffix(f".{labels}"), tsv.with_name(f"dict.{labels}.txt")
+    part = f"{tsv.stem}{LABELLED}"
+    if kind_of(path) == "nothing" and kind_of(tsv.with_name(f"{part}.{labels}")) == "file":
+        raise UserError(f"{path}: no such file; only the files in {part}.tsv are transcribed: use the split {part}")
     symbols = frozenset(read_dictionary(dictionary))
     number = 0
     for number, line in enumerate(read_lines(path, REMAKE), start=1):

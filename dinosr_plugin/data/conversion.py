@@ -18,10 +18,12 @@ from ..modules.frame_grid import SAMPLE_RATE
 from .audio import NOT_FINITE, TRUNCATED, AudioError, Header, OtherAudio, blocks, header_of, open_sound
 
 SECONDS = 60  # of a recording that are converted to 16 kHz at a time
+CANCELLED = 0.01  # channels cancel if the RMS of their mean is less than this share of that of the loudest channel
+FULL_SCALE = 32767 / 32768  # of 16-bit samples, the largest positive one
 
 
 class MonoFile:
-    """The mean of the channels of a file, read in pieces that may overlap: ``with MonoFile(path) as file: file.read``.
+    """The mean of a file's channels, or one of them, read in pieces that may overlap: ``with MonoFile(path) as file``.
 
     The file is decoded from its start to its end, so that every piece contains the samples of the whole file, whatever
     the codec (within rounding, for MP3); only the last piece is kept. A piece that begins before the one read last
@@ -30,10 +32,12 @@ class MonoFile:
     Attributes:
         header: the file's.
         peak: largest absolute value so far; NaN if a sample is.
+        channel: the channel that is read, from 0; None for the mean of all.
     """
 
-    def __init__(self, path: Path):
-        self.path, self.stack, self.peak = path, ExitStack(), 0.0
+    def __init__(self, path: Path, channel: int | None = None):
+        self.path, self.channel, self.stack, self.peak = path, channel, ExitStack(), 0.0
+        self.measured, self.energies, self.mean_energy = 0, np.zeros(1), 0.0  # of the first ``measured`` samples
 
     def __enter__(self) -> "MonoFile":
         self.file = self.stack.enter_context(open_sound(self.path))
@@ -52,7 +56,7 @@ class MonoFile:
         first, parts = self.start, [self.kept]  # the pieces that have been decoded, from sample `first` on
         end = first + len(self.kept)
         for block in blocks(self.file, stop - end):
-            mono = block if block.ndim == 1 else block.mean(axis=1)
+            mono = self.mono(block, end)
             self.peak = float(np.maximum(self.peak, np.abs(mono).max()))  # NaN if one of them is
             parts.append(mono)
             end += len(mono)
@@ -62,6 +66,22 @@ class MonoFile:
             raise AudioError(TRUNCATED)
         self.start, self.kept = start, np.concatenate([self.kept[:0], *parts])[start - first :]
         return self.kept[: stop - start]
+
+    def mono(self, block: np.ndarray, start: int) -> np.ndarray:
+        """Samples from ``start`` on, (n,) or (n, channels) -> (n,). The first time, their energies are added up."""
+        if block.ndim == 1:
+            return block
+        mean = block.mean(axis=1)
+        if start >= self.measured:
+            self.measured = start + len(block)
+            self.energies = self.energies + np.square(block, dtype=np.float64).sum(axis=0)  # (channels,)
+            self.mean_energy += float(np.square(mean, dtype=np.float64).sum())
+        return mean if self.channel is None else block[:, self.channel]
+
+    def loudest_if_cancelled(self) -> int | None:
+        """The loudest channel if the channels cancel each other in what has been read, such as x and -x; else None."""
+        loudest = int(self.energies.argmax())
+        return loudest if self.mean_energy < CANCELLED**2 * self.energies[loudest] else None
 
 
 def samples_at_16k(header: Header) -> int:
@@ -91,35 +111,52 @@ def read_16k(file: MonoFile, start: int, stop: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Copy:
-    """What ``convert`` has written: samples at 16 kHz, and the peak of the source; 1 is full scale."""
+    """What ``convert`` has written, and from what.
 
-    samples: int
+    ``peak``: of the source at 16 kHz mono; 1 is full scale, and the copy is scaled down if it is more. ``channel``: the
+    only channel that is used, because the mean of all is close to silence; None for the mean.
+    """
+
+    samples: int  # at 16 kHz
+    source: Header
     peak: float
+    channel: int | None = None
 
 
 def convert(source: Path, target: Path) -> Copy:
     """Writes ``source`` as 16 kHz mono 16-bit FLAC, in bounded memory.
 
-    The channels are averaged, and the mean is resampled with a polyphase filter. If the mean exceeds full scale, as in
-    files of floats, the whole file is scaled so that its peak is full scale. The samples of a file that is 16 kHz mono
-    16-bit already are unchanged. Raises AudioError for an unreadable source, UserError for an unwritable target.
+    The channels are averaged, and the mean is resampled with a polyphase filter. If the channels cancel each other, the
+    loudest one is used in place of the mean. Nothing is clipped: if the result exceeds full scale, as of files of
+    floats, and where resampling overshoots, the whole file is scaled so that its peak is full scale. The samples of a
+    file that is 16 kHz mono 16-bit already are unchanged.
+
+    Raises AudioError for an unreadable source, UserError for an unwritable target.
     """
-    with MonoFile(source) as file:
-        write_copy(file, target, 1.0)
-        if file.peak > 1:
-            write_copy(file, target, 1 / file.peak)
-        return Copy(samples_at_16k(file.header), file.peak)
+    copy, cancelled = copy_channel(source, target, None)
+    return copy if cancelled is None else copy_channel(source, target, cancelled)[0]
 
 
-def write_copy(file: MonoFile, target: Path, scale: float) -> None:
-    """Write the file at 16 kHz, times ``scale``. Errors as ``convert``."""
-    samples, step = samples_at_16k(file.header), SECONDS * SAMPLE_RATE
+def copy_channel(source: Path, target: Path, channel: int | None) -> tuple[Copy, int | None]:
+    """``convert`` of this channel, or of the mean; also returns ``MonoFile.loudest_if_cancelled``."""
+    with MonoFile(source, channel) as file:
+        peak = write_copy(file, target, 1.0)
+        if peak > 1:
+            write_copy(file, target, FULL_SCALE / peak)
+        return Copy(samples_at_16k(file.header), file.header, peak, channel), file.loudest_if_cancelled()
+
+
+def write_copy(file: MonoFile, target: Path, scale: float) -> float:
+    """Write the file at 16 kHz, times ``scale``; returns its peak before scaling. Errors as ``convert``."""
+    samples, step, peak = samples_at_16k(file.header), SECONDS * SAMPLE_RATE, 0.0
     with writing(target), sf.SoundFile(os.fsencode(target), "w", SAMPLE_RATE, 1, "PCM_16", format="FLAC") as copy:
         for start in range(0, samples, step):
-            mono = read_16k(file, start, min(samples, start + step)) * np.float32(scale)
+            wave = read_16k(file, start, min(samples, start + step))
             if not math.isfinite(file.peak):
                 raise OtherAudio(NOT_FINITE)
-            copy.write(to_pcm(mono))  # clipped: the resampling filter can overshoot
+            peak = max(peak, float(np.abs(wave).max()))
+            copy.write(to_pcm(wave * np.float32(scale)))
+    return peak
 
 
 @contextmanager
@@ -150,7 +187,7 @@ def encode_sound(pcm: np.ndarray, kind: str) -> memoryview:
 
 
 def read_whole_at_16k(path: Path, max_minutes: float) -> np.ndarray:
-    """A file as 16 kHz mono, (T,) float32 from -1 to 1, scaled if its peak is higher.
+    """A file as 16 kHz mono, (T,) float32 from -1 to 1: scaled if its peak is higher, with one channel if they cancel.
 
     Raises AudioError for a file that cannot be read or is longer than ``max_minutes``.
     """
@@ -161,10 +198,12 @@ def read_whole_at_16k(path: Path, max_minutes: float) -> np.ndarray:
         if samples == 0:
             raise AudioError("contains no samples; remove it or fetch it again")
         wave = read_16k(file, 0, samples)
+        if (channel := file.loudest_if_cancelled()) is not None:
+            with MonoFile(path, channel) as only:
+                wave = read_16k(only, 0, samples)
         if not math.isfinite(file.peak):
             raise OtherAudio(NOT_FINITE)
-        # the resampling filter can overshoot
-        return np.clip(wave / np.float32(max(1.0, file.peak)), -1, 1)
+        return wave / np.float32(max(1.0, np.abs(wave).max()))
 
 
 def to_pcm(wave: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ SHOWN = 20  # maximum number of problems that are listed; the others are only co
 MAKE = "make it with `dinosr manifest`"
 NO_ROWS = f"empty manifest, no row after its first line; {MAKE}"
 WORD_END = "|"
+LABELLED = "_labelled"  # added to the name of a split: its transcribed part
 MAX_DIGITS = 18  # numbers of so many digits fit into int64
 
 
@@ -245,7 +246,9 @@ def letter_dictionary(splits: list[Split], counted: Collection[str]) -> tuple[di
 def write_splits(
     out: Path, splits: list[Split], counted: Collection[str], more: Mapping[str, bytes | list[str]] = {}
 ) -> list[str]:
-    """Writes the .tsv of every split and, if all words are known, .ltr, .wrd and one dict.ltr.txt; all files or none.
+    """Writes the .tsv of every split, .ltr and .wrd of those whose words are all known, and one dict.ltr.txt of these.
+
+    All files are written, or none.
 
     Args:
         out: the folder to write to.
@@ -265,11 +268,11 @@ def write_splits(
         if fault := path_fault(str(split.root)):
             raise UserError(f"{str(split.root)!a}: {fault}")
         files[f"{split.name}.tsv"] = [str(split.root), *(f"{u.path}\t{u.samples}" for u in split.utterances)]
-    if all(split.has_words for split in splits):
-        for split in splits:
+    if labelled := [split for split in splits if split.has_words]:
+        for split in labelled:
             files[f"{split.name}.ltr"] = [letters(u.words) for u in split.utterances]
             files[f"{split.name}.wrd"] = [u.words for u in split.utterances]
-        counts, notes = letter_dictionary(splits, counted)
+        counts, notes = letter_dictionary(labelled, counted)
         files["dict.ltr.txt"] = [f"{symbol} {count}" for symbol, count in counts.items()]
     write_files(out, {**files, **more})
     return notes

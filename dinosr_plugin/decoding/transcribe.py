@@ -73,6 +73,7 @@ class Recording:
     samples: int
     mean: float
     variance: float
+    channel: int | None = None  # the only one that is used, because the channels cancel each other; None: their mean
 
     @property
     def duration(self) -> float:
@@ -90,7 +91,8 @@ class Recording:
         if self.header.unfinished:
             return f"{self.name}: its header states no length; all samples in it are used"
         wrong = wrong_format(self.header)
-        changes = ["resampled"] * (self.header.rate != SAMPLE_RATE) + ["mixed down"] * (self.header.channels != 1)
+        mono = "mixed down" if self.channel is None else f"only channel {self.channel + 1} used, the channels cancel"
+        changes = ["resampled"] * (self.header.rate != SAMPLE_RATE) + [mono] * (self.header.channels != 1)
         return wrong and f"{self.name}: {wrong}; {' and '.join(changes)}"
 
 
@@ -119,16 +121,25 @@ def survey_one(path: Path) -> Recording:
         raise AudioError(wrong.get(kind, "is a pipe or a device; give files"))
     header = empty_header(path) or read_header(path)
     samples = samples_at_16k(header)
-    total, squares = 0.0, 0.0
     with MonoFile(path) as file:
-        for start in range(0, samples, BLOCK):
-            block = read_16k(file, start, min(samples, start + BLOCK)).astype(np.float64)
-            total += block.sum()
-            squares += np.square(block).sum()
+        total, squares = sums(file, samples)
+    if (channel := file.loudest_if_cancelled()) is not None:
+        with MonoFile(path, channel) as file:
+            total, squares = sums(file, samples)
     if not math.isfinite(squares):
         raise AudioError(NOT_FINITE)
     mean = total / max(1, samples)
-    return Recording(path, header, samples, mean, max(0.0, squares / max(1, samples) - mean**2))
+    return Recording(path, header, samples, mean, max(0.0, squares / max(1, samples) - mean**2), channel)
+
+
+def sums(file: MonoFile, samples: int) -> tuple[float, float]:
+    """Sum of the samples at 16 kHz, and of their squares."""
+    total, squares = 0.0, 0.0
+    for start in range(0, samples, BLOCK):
+        block = read_16k(file, start, min(samples, start + BLOCK)).astype(np.float64)
+        total += block.sum()
+        squares += np.square(block).sum()
+    return total, squares
 
 
 def empty_header(path: Path) -> Header | None:
@@ -182,7 +193,7 @@ def emissions(
     frames = recogniser.grid.count(recording.samples) if recording.variance > 0 else 0
     table = torch.empty(frames, len(recogniser.dictionary))
     rate = recogniser.grid.rate  # frames per second
-    with MonoFile(recording.path) as file:
+    with MonoFile(recording.path, recording.channel) as file:
         for first, start, stop, last in chunks(frames, round(CHUNK * rate), round(CONTEXT * rate)):
             end = recording.samples if last == frames else (last - 1) * recogniser.grid.hop + recogniser.grid.field
             wave = torch.from_numpy(read_16k(file, first * recogniser.grid.hop, end))

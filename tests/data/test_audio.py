@@ -23,7 +23,7 @@ from dinosr_plugin.data.audio import (
     read_sound,
     read_wave,
 )
-from dinosr_plugin.data.conversion import MonoFile, convert
+from dinosr_plugin.data.conversion import MonoFile, convert, read_whole_at_16k
 from dinosr_plugin.errors import UserError
 
 SAMPLES = 50_000
@@ -283,16 +283,53 @@ def test_floats_above_full_scale_are_scaled_down_and_not_clipped(rate, channels,
     assert len(loud) == 48000 and (np.abs(loud) > 32764).mean() < 0.05
 
 
-@pytest.mark.parametrize("rate", [16000, 8000])
-def test_integers_at_full_scale_are_not_scaled(rate, tmp_path):
-    """Resampling overshoots there; scaling would change the level of all recordings that touch full scale."""
-    wave = np.repeat(np.array([-32768, 32767] * 500, dtype=np.int16), 16)
-    soundfile.write(tmp_path / "in.wav", wave, rate)
+SQUARE = np.repeat(np.array([-32768, 32767] * 500, dtype=np.int16), 16)
+
+
+def test_integers_at_full_scale_are_unchanged_at_16_khz(tmp_path):
+    soundfile.write(tmp_path / "in.wav", SQUARE, 16000)
     assert convert(tmp_path / "in.wav", tmp_path / "out.flac").peak == 1
-    if rate == 16000:
-        assert np.array_equal(int16(tmp_path / "out.flac"), wave)
-    else:
-        assert (np.abs(int16(tmp_path / "out.flac").astype(int)) >= 32767).mean() > 0.2
+    assert np.array_equal(int16(tmp_path / "out.flac"), SQUARE)
+
+
+def test_what_resampling_adds_to_full_scale_is_not_clipped(tmp_path):
+    soundfile.write(tmp_path / "in.wav", SQUARE, 8000)
+    soundfile.write(tmp_path / "half.wav", SQUARE // 2, 8000)
+    copy, half = (convert(tmp_path / f"{name}.wav", tmp_path / f"{name}.flac") for name in ("in", "half"))
+    assert copy.peak > 1.1 and half.peak < 1
+    full, half_size = (int16(tmp_path / f"{name}.flac").astype(int) for name in ("in", "half"))
+    assert np.abs(full - half_size * 2 / copy.peak).max() <= 3 and np.abs(full).max() in (32766, 32767)
+    assert np.abs(read_whole_at_16k(tmp_path / "in.wav", 1)).max() == 1
+
+
+@pytest.mark.parametrize("rate", [16000, 8000])
+def test_of_channels_that_cancel_the_louder_one_is_used(rate, sound, tmp_path):
+    quiet, loud = -0.5 * sound, 0.5 * sound + 0.001
+    soundfile.write(tmp_path / "in.wav", np.stack([quiet, loud], 1), rate, subtype="FLOAT")
+    soundfile.write(tmp_path / "loud.wav", loud, rate, subtype="FLOAT")
+    assert convert(tmp_path / "in.wav", tmp_path / "out.flac").channel == 1
+    assert convert(tmp_path / "loud.wav", tmp_path / "loud.flac").channel is None
+    assert np.array_equal(int16(tmp_path / "out.flac"), int16(tmp_path / "loud.flac"))
+    assert np.array_equal(read_whole_at_16k(tmp_path / "in.wav", 1), read_whole_at_16k(tmp_path / "loud.wav", 1))
+
+
+@pytest.mark.parametrize("other", [0, -0.9, 1, 0.1])
+def test_other_channels_are_averaged(other, sound, tmp_path):
+    channels = np.stack([0.5 * sound, other * 0.5 * sound], 1)
+    soundfile.write(tmp_path / "in.wav", channels, 16000, subtype="FLOAT")
+    assert convert(tmp_path / "in.wav", tmp_path / "out.flac").channel is None
+    assert np.abs(int16(tmp_path / "out.flac") - 32768 * channels.mean(1)).max() <= 1
+
+
+def test_intact_mp3_files_are_read_without_a_message_of_the_decoder(sound, tmp_path, capfd):
+    for start in range(8):  # a seek to the end gives messages for most of them
+        wave = (
+            np.tile(sound, 3)[start * 1000 :]
+            + np.random.default_rng(start).normal(0, 0.2, 3 * len(sound))[start * 1000 :]
+        )
+        soundfile.write(tmp_path / "x.mp3", np.clip(wave, -1, 1), 16000, format="MP3")
+        assert read_header(tmp_path / "x.mp3").samples == len(wave)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100])

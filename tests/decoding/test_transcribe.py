@@ -179,6 +179,15 @@ def test_any_rate_and_channels(stand_in, tmp_path, rate, channels):
     assert ("resampled" in note, "mixed down" in note) == (rate != 16000, channels != 1)
 
 
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_of_channels_that_cancel_one_is_used(stand_in, tmp_path, rate):
+    sound = speech("AB|CAB", rate)
+    soundfile.write(tmp_path / "x.wav", np.stack([sound, -0.999 * sound], 1), rate, subtype="FLOAT")
+    (recording,) = survey([tmp_path / "x.wav"])
+    assert texts(stand_in, tmp_path / "x.wav") == "AB CAB"
+    assert "only channel 1 used, the channels cancel" in recording.note()
+
+
 def test_plain_files_need_no_note(tmp_path):
     soundfile.write(tmp_path / "x.flac", speech("A"), 16000)
     assert survey([tmp_path / "x.flac"])[0].note() is None

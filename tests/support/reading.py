@@ -12,7 +12,7 @@ from dinosr_plugin.checkpoints.load import load_model
 from dinosr_plugin.checkpoints.opening import open_reader
 from dinosr_plugin.data import audio, bpe, conversion, labels, manifest
 from dinosr_plugin.data.check import check_manifest, validate_labels
-from dinosr_plugin.data.corpora.folder import folder_splits
+from dinosr_plugin.data.corpora.folder import Choices, folder_splits
 from dinosr_plugin.data.corpora.librispeech import librispeech_splits
 from dinosr_plugin.data.perturbation.f0 import read_comments, read_table
 from dinosr_plugin.data.recordings import Recordings
@@ -154,7 +154,17 @@ READERS = {
         lambda folder: librispeech_splits(folder / "librispeech", None, 1),
     ),
     "transcript in a folder": Reader(
-        "corpus/0.txt", TEXT, lambda folder: folder_splits(folder / "corpus", "file", 0, 0, None, 1)
+        "corpus/0.txt", TEXT, lambda folder: folder_splits(folder / "corpus", Choices(valid_share=0))
+    ),
+    "table of transcripts": Reader(
+        "transcripts.tsv",
+        TEXT,
+        lambda folder: folder_splits(folder / "corpus", Choices(valid_share=0, transcripts=folder / "transcripts.tsv")),
+    ),
+    "table of speakers": Reader(
+        "utt2spk",
+        TEXT,
+        lambda folder: folder_splits(folder / "corpus", Choices("speaker", valid_share=0, speakers=folder / "utt2spk")),
     ),
     "pieces": Reader("bpe.model", BINARY, transcripts_with_pieces),
     "pieces of units": Reader("pieces.ap.model", BINARY, lambda folder: PieceModel.read(folder / "pieces.ap.model")),

@@ -32,6 +32,7 @@ def write_valid_files(folder: Path) -> None:
     """Fills ``folder``:
 
     - ``corpus``, and manifest, transcripts, labels and dictionaries of it: ``train.*``, ``dict.*``, ``bpe.model``
+    - ``transcripts.tsv`` and ``utt2spk``, tables of its words and speakers
     - ``model.pt`` (fine-tuned), ``dinosr.pt``, ``wav2vec2.pt``, ``cpc_audio/*.pt``, ``lm/*.pt``
     - ``mfcc`` (a folder of features), ``kmeans.npz``, ``k.units``, ``pieces.ap.model``, ``emissions.npz``
     - ``trials.txt``, ``embeddings`` and ``scores.txt`` of ``train.tsv``; ``speakers.tsv`` and its ``cohort``
@@ -42,6 +43,8 @@ def write_valid_files(folder: Path) -> None:
     """
     write_recogniser(folder)
     command("manifest", "folder", folder / "corpus", "--out", folder, "--valid-share", 0, "--bpe", 12)
+    (folder / "transcripts.tsv").write_text("path\tsentence\n0.wav\tTEN TEA\n1\tEAT\n2.wav\t\n")
+    (folder / "utt2spk").write_text("0 anna\n1 anna\n2 ben\n")
     write_phones(folder / "phones.tsv")
     write_probe_corpus(folder / "probe")
     for column in ("phones", "words"):

@@ -1,41 +1,65 @@
-"""Manifests of any folder of audio: a split by hash, transcripts from .txt files, and optional 16 kHz mono copies."""
+"""Manifests of any folder of audio: all of it for pre-training, and the transcribed part for fine-tuning."""
 
-import hashlib
-from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from ...errors import UserError, first_few
-from ...files import output, read_text
-from ..audio import AudioError, Header, read_header, wrong_format
-from ..audio_files import find_audio, find_files, map_files, other_sound
-from ..conversion import Copy, convert
-from ..manifest import (
-    ManifestRow,
-    Split,
-    duplicate_ids,
-    path_fault,
-    raise_problems,
-    speaker_of,
-    words_fault,
-)
+from ...files import kind_of, output
+from ..audio import SAMPLE_RATE, AudioError, Header, read_header, wrong_format
+from ..audio_files import find_audio, map_files, other_sound
+from ..manifest import LABELLED, ManifestRow, Split, path_fault, raise_problems, speaker_of, utterance_id
+from .copies import copy_notes, copy_paths, write_copies
 from .librispeech import absolute
+from .splitting import TRAIN, VALID, share_advice, split_keys, split_names
+from .tables import SPEAKERS, TRANSCRIPTS, match_table
+from .transcripts import read_words
 
-TRAIN, VALID = "train", "valid"
+UNKNOWN = "unknown"  # the speaker of files that are not in the table of speakers
+MAKE_COPIES = "add --convert NEW_FOLDER, which makes 16 kHz mono copies with unique names of all files"
 
 
-def folder_splits(
-    root: Path, split_by: str, valid_share: float, seed: int, converted: Path | None, workers: int
-) -> tuple[list[Split], list[str]]:
-    """Splits ``train`` and ``valid`` of all wav, flac and ogg files under ``root``; of copies, also of other files.
+@dataclass(frozen=True)
+class Choices:
+    """What users choose for a folder.
 
     Args:
-        root: the folder that contains the audio.
-        split_by: "file" or "speaker" (see ``speaker_of``).
+        split_by: "file" or "speaker": what is assigned to training or validation as a whole.
         valid_share: share of the files or speakers in ``valid``, 0 for none.
         seed: determines the split.
         converted: a new folder for 16 kHz mono FLAC copies of all files, which becomes the manifests' root; None for no
             copies.
+        transcripts: a table with the words of the files; None: .txt files beside them.
+        speakers: a table with the speakers of the files; None: their folders (``speaker_of``).
         workers: number of threads.
+    """
+
+    split_by: str = "file"
+    valid_share: float = 0.05
+    seed: int = 0
+    converted: Path | None = None
+    transcripts: Path | None = None
+    speakers: Path | None = None
+    workers: int = 1
+
+
+@dataclass
+class Corpus:
+    """The files of a folder, what is known about them, and what the user will read."""
+
+    root: Path  # absolute
+    paths: list[str]  # sorted, relative to the root
+    speakers: dict[str, str] = field(default_factory=dict)  # of all paths
+    words: dict[str, str] = field(default_factory=dict)  # of those that are transcribed
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def folder_splits(root: Path, choices: Choices) -> tuple[list[Split], list[str]]:
+    """Splits ``train`` and ``valid`` of all wav, flac and ogg files under ``root``; of copies, also of other files.
+
+    If only a part of the files is transcribed, it is also in ``train_labelled`` and ``valid_labelled``, and ``train``
+    and ``valid`` have no words.
 
     Returns:
         The splits that are not empty, and notes for the user.
@@ -44,159 +68,178 @@ def folder_splits(
         UserError: lists every problem of the files; no copies are left behind.
     """
     root = absolute(root)
-    paths = find_audio(root, convertible=converted is not None)
-    names = split_names(paths, split_by, valid_share, seed)
-    if converted is None:
-        return read_splits(root, paths, names, workers)
-    converted = absolute(converted)
-    if converted.is_relative_to(root) or root.is_relative_to(converted):  # originals and copies would be mixed
-        raise UserError(f"--convert {converted}: overlaps {root}; give a new folder outside it")
-    with output(converted, "--convert", folder=True) as unfinished:
-        splits, notes = read_splits(root, paths, names, workers, unfinished)
-    return [replace(split, root=converted) for split in splits], notes
-
-
-def read_splits(
-    root: Path, paths: list[str], names: list[str], workers: int, copies: Path | None = None
-) -> tuple[list[Split], list[str]]:
-    """``folder_splits`` for these files; ``copies``: an unfinished folder for 16 kHz mono copies."""
-    problems = duplicate_ids(paths)
-    problems += [f"{path!a}: {fault}" for path in paths if (fault := path_fault(path))]
-    words, notes = read_words(root, paths, problems)
-    headers = map_files(read_header, [root / path for path in paths], workers, "reading headers")
-    problems += header_problems(paths, headers, any_format=copies is not None)
-    notes += other_sound(root, convertible=copies is not None) + unfinished_notes(paths, headers)
-    if problems:
-        raise_problems(problems, root)
-
-    if copies is None:
-        utterances = [ManifestRow(path, header.samples, words.get(path)) for path, header in zip(paths, headers)]
+    corpus = Corpus(root, find_audio(root, convertible=choices.converted is not None))
+    read_speakers(corpus, choices)
+    keys = split_keys(corpus.paths, choices.split_by, corpus.speakers)
+    names = split_names(keys, choices.split_by, choices.valid_share, choices.seed)
+    read_transcripts(corpus, choices)
+    if choices.converted is None:
+        rows = list_files(corpus, choices.workers)
     else:
-        made = convert_all(root, copies, paths, workers)
-        utterances = [ManifestRow(copy_path(path), copy.samples, words.get(path)) for path, copy in zip(paths, made)]
-        notes += scaled_notes(paths, made)
-    return [Split(name, root, rows) for name in (TRAIN, VALID) if (rows := rows_of(name, utterances, names))], notes
+        root = absolute(choices.converted)
+        rows = list_copies(corpus, root, choices.workers)
+
+    parts = {name: [row for row, part in zip(rows, names) if part == name] for name in (TRAIN, VALID)}
+    splits = [Split(name, root, sorted(part, key=lambda row: row.path)) for name, part in parts.items() if part]
+    if 0 < len(corpus.words) < len(rows):
+        corpus.notes += labelled_notes(corpus, rows, names, keys, choices.seed)
+        splits = with_labelled(splits)
+    return splits, corpus.notes
 
 
-def rows_of(split: str, utterances: list[ManifestRow], names: list[str]) -> list[ManifestRow]:
-    """The utterances whose entry in ``names`` is ``split``, sorted by path: copies may change the order."""
-    return sorted((u for u, name in zip(utterances, names) if name == split), key=lambda utterance: utterance.path)
+# ---- what is known about the files -----------------------------------------------------------------------------------
 
 
-def unfinished_notes(paths: list[str], headers: list[Header | AudioError]) -> list[str]:
-    """A note about WAV files whose samples are used although their headers state none; [] if there are none."""
-    files = [path for path, header in zip(paths, headers) if isinstance(header, Header) and header.unfinished]
-    what = "file(s) whose header states no length, as after a recorder was switched off: all samples in them are used"
-    return [f"{len(files)} {what}: {first_few(files)}"] if files else []
+def read_speakers(corpus: Corpus, choices: Choices) -> None:
+    """Sets the speakers. Raises UserError for a table that is not used or contradicts itself."""
+    if choices.speakers is None:
+        corpus.speakers = {path: speaker_of(path) for path in corpus.paths}
+        return
+    option = f"--speakers {choices.speakers}"
+    if choices.split_by != "speaker" and choices.converted is None:
+        raise UserError(
+            f"{option}: has no effect; add --split-by speaker, or --convert NEW_FOLDER, which makes a folder of copies "
+            "for each speaker"
+        )
+    found, notes = match_table(choices.speakers, SPEAKERS, corpus.paths, corpus.problems)
+    if corpus.problems:
+        raise_problems(corpus.problems, corpus.root)
+    corpus.notes += notes
+    corpus.speakers = {path: found.get(path, UNKNOWN) for path in corpus.paths}
+    if others := [path for path in corpus.paths if path not in found]:
+        what = f"audio file(s) are not in it, and count as the speaker {UNKNOWN!r}"
+        corpus.notes.append(f"{option}: {len(others)} {what}: {first_few(others)}")
+    if choices.converted is None:
+        corpus.notes.append(
+            f"{option}: decides the split only; for later commands the speaker is the first folder of a path. Add "
+            "--convert NEW_FOLDER, which makes a folder of copies for each speaker"
+        )
 
 
-def scaled_notes(paths: list[str], copies: list[Copy]) -> list[str]:
-    """A note about copies that ``convert`` has scaled down; [] if there are none."""
-    loud = [f"{path} (by {copy.peak:.3g})" for path, copy in zip(paths, copies) if copy.peak > 1]
-    what = "file(s) are louder than full scale, so their copies are scaled down to it"
-    return [f"{len(loud)} {what}: {first_few(loud)}"] if loud else []
+def read_transcripts(corpus: Corpus, choices: Choices) -> None:
+    """Sets the words, from the table or from .txt files."""
+    if choices.transcripts is None:
+        corpus.words, notes = read_words(corpus.root, corpus.paths, corpus.problems)
+    else:
+        corpus.words, notes = match_table(choices.transcripts, TRANSCRIPTS, corpus.paths, corpus.problems)
+    corpus.notes += notes
 
 
-def header_problems(paths: list[str], headers: list[Header | AudioError], any_format: bool) -> list[str]:
-    problems = []
-    for path, header in zip(paths, headers):
+def read_headers(corpus: Corpus, workers: int) -> dict[str, Header]:
+    """Path -> header. What prevents it, and names that a manifest cannot contain, are added to the problems."""
+    corpus.problems += [f"{path!a}: {fault}" for path in corpus.paths if (fault := path_fault(path))]
+    headers = {}
+    found = map_files(read_header, [corpus.root / path for path in corpus.paths], workers, "reading headers")
+    for path, header in zip(corpus.paths, found):
         if isinstance(header, AudioError):
-            problems.append(f"{path}: {header}")
-        elif not any_format and (fault := wrong_format(header)):
-            problems.append(f"{path}: {fault}; add --convert NEW_FOLDER, which makes 16 kHz mono copies of all files")
-    return problems
+            corpus.problems.append(f"{path}: {header}")
+        else:
+            headers[path] = header
+    if unfinished := [path for path, header in headers.items() if header.unfinished]:
+        what = "file(s) whose header states no length, as after a recorder was switched off"
+        corpus.notes.append(f"{len(unfinished)} {what}: all samples in them are used: {first_few(unfinished)}")
+    return headers
 
 
-# ---- training or validation ------------------------------------------------------------------------------------------
+# ---- rows of the manifest --------------------------------------------------------------------------------------------
 
 
-def split_names(paths: list[str], split_by: str, valid_share: float, seed: int) -> list[str]:
-    """``train`` or ``valid`` for each path.
-
-    A hash of the seed and the path (or speaker) decides for each independently, so that adding a file does not move
-    others. Raises UserError if one of the splits would be empty, and suggests a share that works.
-    """
-    if not 0 <= valid_share < 1:
-        raise UserError(f"--valid-share {valid_share}: must be at least 0 and less than 1")
-    if split_by == "speaker" and (flat := [path for path in paths if "/" not in path]):
-        advice = "put the files of each speaker into one folder, or use --split-by file"
-        raise UserError(f"{flat[0]} is not in a speaker's folder ({len(flat)} such file(s)); {advice}")
-    # without the suffix: --convert changes it, and must not change the split
-    keys = [speaker_of(path) if split_by == "speaker" else str(PurePosixPath(path).with_suffix("")) for path in paths]
-    numbers = {key: hash_number(key, seed) for key in set(keys)}
-    for empty, name in (
-        (0 < valid_share <= min(numbers.values()), VALID),
-        (valid_share > max(numbers.values()), TRAIN),
-    ):
-        if empty:
-            what = f"--valid-share {valid_share} of {len(numbers)} {split_by}(s) leaves {name} empty"
-            raise UserError(f"{what}; {share_advice(numbers)}")
-    return [VALID if numbers[key] < valid_share else TRAIN for key in keys]
+def list_files(corpus: Corpus, workers: int) -> list[ManifestRow]:
+    """One row for each file. Raises UserError unless all are 16 kHz mono with unique names."""
+    headers = read_headers(corpus, workers)
+    corpus.problems += wrong_formats(headers) + repeated_names(corpus.paths)
+    corpus.notes += other_sound(corpus.root, False, corpus.paths)
+    if corpus.problems:
+        raise_problems(corpus.problems, corpus.root)
+    return [ManifestRow(path, headers[path].samples, corpus.words.get(path)) for path in corpus.paths]
 
 
-def hash_number(key: str, seed: int) -> float:
-    """A fixed pseudo-random number in [0, 1) for a path or speaker."""
-    digest = hashlib.sha256(f"{seed}\t{key}".encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:4], "big") / 2**32
+def wrong_formats(headers: dict[str, Header]) -> list[str]:
+    """One problem for each format that is not 16 kHz mono."""
+    faults = defaultdict(list)
+    for path, header in headers.items():
+        if fault := wrong_format(header):
+            faults[fault].append(path)
+    return [f"{named(files)}: {fault}; {MAKE_COPIES}" for fault, files in sorted(faults.items())]
 
 
-def share_advice(numbers: dict[str, float]) -> str:
-    if len(numbers) == 1:
-        return "there is only one: use --valid-share 0"
-    lowest, second = sorted(numbers.values())[:2]
-    share = (lowest + second) / 2
-    return f"a small share that leaves neither empty is {share:.4g}; or try another --seed, or 0 for no valid.tsv"
+def repeated_names(paths: list[str]) -> list[str]:
+    """One problem for all utterance ids that several files have."""
+    files = defaultdict(list)
+    for path in paths:
+        files[utterance_id(path)].append(path)
+    repeated = [" and ".join(same[:2]) for same in files.values() if len(same) > 1]
+    what = f"same utterance id, of {len(repeated)} id(s) in all; rename or remove all but one of each, or {MAKE_COPIES}"
+    return [f"{first_few(repeated)}: {what}"] if repeated else []
 
 
-# ---- transcripts -----------------------------------------------------------------------------------------------------
+def named(files: list[str]) -> str:
+    """The only file, or the first few with their number."""
+    return files[0] if len(files) == 1 else f"{len(files)} files ({first_few(files)})"
 
 
-def read_words(root: Path, paths: list[str], problems: list[str]) -> tuple[dict[str, str], list[str]]:
-    """(path -> words, notes) from .txt files with the names of the audio files; both are empty if there are none.
+def list_copies(corpus: Corpus, folder: Path, workers: int) -> list[ManifestRow]:
+    """Makes 16 kHz mono copies in a new folder. One row for each copy. Errors as ``folder_splits``."""
+    root = corpus.root
+    if folder.is_relative_to(root) or root.is_relative_to(folder):  # originals and copies would be mixed
+        raise UserError(f"--convert {folder}: overlaps {root}; give a new folder outside it")
+    with output(folder, "--convert", folder=True) as unfinished:
+        read_headers(corpus, workers)
+        copies = copy_paths(corpus.paths, corpus.speakers, corpus.problems)
+        corpus.notes += other_sound(root, True, corpus.paths)
+        if corpus.problems:
+            raise_problems(corpus.problems, root)
+        made = write_copies(root, unfinished, corpus.paths, copies, workers)
+    corpus.notes += copy_notes(corpus.paths, copies, made, folder)
+    words = (corpus.words.get(path) for path in corpus.paths)
+    return [ManifestRow(path, copy.samples, text) for path, copy, text in zip(copies, made, words)]
 
-    If only some audio files have a .txt, the others are added to ``problems``. A .txt without audio, which may be a
-    README, gets a note.
-    """
-    texts = set(find_files(root, (".txt",)))
-    expected = {path: str(PurePosixPath(path).with_suffix(".txt")) for path in paths}
-    matched = {path: text for path, text in expected.items() if text in texts}
-    if not matched:
-        return {}, []
-    advice = f"while {len(matched)} other file(s) have one; write it, or remove the audio file"
-    problems += [
-        f"{path}: no transcript {PurePosixPath(expected[path]).name} in its folder, {advice}"
-        for path in paths
-        if path not in matched
+
+# ---- the transcribed part --------------------------------------------------------------------------------------------
+
+
+def with_labelled(splits: list[Split]) -> list[Split]:
+    """The splits without words, then those of their transcribed rows, if there are any."""
+    plain = [replace(split, utterances=[replace(row, words=None) for row in split.utterances]) for split in splits]
+    labelled = [
+        replace(split, name=split.name + LABELLED, utterances=[row for row in split.utterances if row.words])
+        for split in splits
     ]
-    words = {}
-    for path, text in matched.items():
-        try:
-            words[path] = " ".join(read_text(root / text, "save it as UTF-8").split())
-        except UserError as error:
-            problems.append(str(error))
-            continue
-        if fault := words_fault(words[path]):
-            problems.append(f"{path}: {fault}")
-    others = sorted(texts - set(matched.values()))
-    note = f"{len(others)} .txt file(s) without an audio file of the same name were ignored: {first_few(others)}"
-    return words, [note] if others else []
+    return plain + [split for split in labelled if split.utterances]
 
 
-# ---- 16 kHz mono copies ----------------------------------------------------------------------------------------------
+def labelled_notes(corpus: Corpus, rows: list[ManifestRow], names: list[str], keys: list[str], seed: int) -> list[str]:
+    """How much is transcribed, how to use it, and which split has none of it."""
+    hours, labelled_hours = (
+        sum(row.samples for row in some) / SAMPLE_RATE / 3600 for some in (rows, [row for row in rows if row.words])
+    )
+    others = [path for path in corpus.paths if path not in corpus.words]
+    there = {name for name, row in zip(names, rows) if row.words}
+    fields = [f"dataset.{name}_subset={name}{LABELLED}" for name in (TRAIN, VALID) if name in there]
+    notes = [
+        f"{len(corpus.words)} of {len(rows)} files are transcribed ({labelled_hours:.2f} of {hours:.2f} hours); "
+        f"fine-tune with {' '.join(fields)}. Not transcribed: {first_few(others)}"
+    ]
+    for name in sorted(set(names) - there):
+        advice = share_advice([key for key, row in zip(keys, rows) if row.words], seed)
+        notes.append(f"no file of {name} is transcribed, so there is no {name}{LABELLED}.tsv; {advice}")
+    return notes
 
 
-def copy_path(path: str) -> str:
-    return str(PurePosixPath(path).with_suffix(".flac"))
+def counted_split(splits: list[Split]) -> str:
+    """The split whose symbols the dictionary counts: the transcribed part of ``train`` if there is one."""
+    return next((split.name for split in splits if split.has_words), TRAIN)
 
 
-def convert_all(root: Path, copies: Path, paths: list[str], workers: int) -> list[Copy]:
-    """Copies every file as 16 kHz mono FLAC to the folder ``copies``, in the order of ``paths``, named by
-    ``copy_path``."""
-
-    def copy(path: str) -> Copy:
-        return convert(root / path, copies / copy_path(path))
-
-    made = map_files(copy, paths, workers, "converting")
-    if problems := [f"{path}: {error}" for path, error in zip(paths, made) if isinstance(error, AudioError)]:
-        raise_problems(problems, root)
-    return [one for one in made if isinstance(one, Copy)]  # all of them, but mypy does not know
+def left_over(out: Path, splits: list[Split]) -> list[str]:
+    """A note about manifests and labels in ``out`` that an earlier command wrote and this one does not replace."""
+    suffixes = {split.name: (".tsv", ".ltr", ".wrd") if split.has_words else (".tsv",) for split in splits}
+    names = [name + part for name in (TRAIN, VALID) for part in ("", LABELLED)]
+    old = [
+        f"{name}{suffix}"
+        for name in names
+        for suffix in (".tsv", ".ltr", ".wrd")
+        if suffix not in suffixes.get(name, ()) and kind_of(out / f"{name}{suffix}") != "nothing"
+    ]
+    what = "are from an earlier command and do not belong to these manifests; remove them"
+    return [f"{', '.join(old)} in {out} {what}"] if old else []
