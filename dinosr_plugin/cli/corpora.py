@@ -143,9 +143,9 @@ def add_folder(corpora) -> None:
     parser.add_argument(
         "--valid-share",
         type=float,
-        default=0.05,
         metavar="SHARE",
-        help="share of the files or speakers used for validation; 0: no valid.tsv (default: %(default)s)",
+        help="share of the files or speakers used for validation; 0: no valid.tsv (default: 0.05, or of few files or "
+        "speakers the smallest share that leaves neither training nor validation empty)",
     )
     parser.add_argument(
         "--seed",

@@ -11,7 +11,7 @@ from ..audio_files import find_audio, map_files, other_sound
 from ..manifest import LABELLED, ManifestRow, Split, path_fault, raise_problems, speaker_of, utterance_id
 from .copies import copy_notes, copy_paths, write_copies
 from .librispeech import absolute
-from .splitting import TRAIN, VALID, share_advice, split_keys, split_names
+from .splitting import TRAIN, VALID, share_advice, split_keys, split_names, usual_share
 from .tables import SPEAKERS, TRANSCRIPTS, match_table
 from .transcripts import read_words
 
@@ -25,7 +25,7 @@ class Choices:
 
     Args:
         split_by: "file" or "speaker": what is assigned to training or validation as a whole.
-        valid_share: share of the files or speakers in ``valid``, 0 for none.
+        valid_share: share of the files or speakers in ``valid``, 0 for none; None: ``usual_share``.
         seed: determines the split.
         converted: a new folder for 16 kHz mono FLAC copies of all files, which becomes the manifests' root; None for no
             copies.
@@ -35,7 +35,7 @@ class Choices:
     """
 
     split_by: str = "file"
-    valid_share: float = 0.05
+    valid_share: float | None = None
     seed: int = 0
     converted: Path | None = None
     transcripts: Path | None = None
@@ -71,7 +71,11 @@ def folder_splits(root: Path, choices: Choices) -> tuple[list[Split], list[str]]
     corpus = Corpus(root, find_audio(root, convertible=choices.converted is not None))
     read_speakers(corpus, choices)
     keys = split_keys(corpus.paths, choices.split_by, corpus.speakers)
-    names = split_names(keys, choices.split_by, choices.valid_share, choices.seed)
+    share = choices.valid_share
+    if share is None:
+        share, notes = usual_share(keys, choices.split_by, choices.seed)
+        corpus.notes += notes
+    names = split_names(keys, choices.split_by, share, choices.seed)
     read_transcripts(corpus, choices)
     if choices.converted is None:
         rows = list_files(corpus, choices.workers)

@@ -7,6 +7,7 @@ from ...errors import UserError
 from ..audio_files import without_suffix
 
 TRAIN, VALID = "train", "valid"
+USUAL_SHARE = 0.05
 
 
 def split_keys(paths: list[str], split_by: str, speakers: dict[str, str]) -> list[str]:
@@ -20,6 +21,18 @@ def split_keys(paths: list[str], split_by: str, speakers: dict[str, str]) -> lis
         advice = "put the files of each speaker into one folder, give --speakers FILE, or use --split-by file"
         raise UserError(f"{flat[0]} is not in a speaker's folder ({len(flat)} such file(s)); {advice}")
     return [speakers[path] for path in paths]
+
+
+def usual_share(keys: list[str], split_by: str, seed: int) -> tuple[float, list[str]]:
+    """(share, notes): ``USUAL_SHARE``, or of few files or speakers the smallest share that leaves no split empty."""
+    numbers = sorted(hash_number(key, seed) for key in set(keys))
+    if len(numbers) == 1:
+        return 0.0, [f"only one {split_by}, so that there is no valid.tsv"]
+    if numbers[0] < USUAL_SHARE < numbers[-1]:
+        return USUAL_SHARE, []
+    share, empty = round(middle(numbers), 4), VALID if numbers[0] >= USUAL_SHARE else TRAIN
+    what = f"--valid-share {share}, because {USUAL_SHARE} of {len(numbers)} {split_by}(s) leaves {empty} empty"
+    return share, [f"{what}; give it to keep the split when files are added"]
 
 
 def split_names(keys: list[str], split_by: str, valid_share: float, seed: int) -> list[str]:
@@ -52,5 +65,9 @@ def share_advice(keys: Collection[str], seed: int) -> str:
     numbers = sorted(hash_number(key, seed) for key in set(keys))
     if len(numbers) == 1:
         return "there is only one: use --valid-share 0"
-    share = (numbers[0] + numbers[1]) / 2
-    return f"a small share that leaves neither empty is {share:.4g}; or try another --seed, or 0 for no valid.tsv"
+    return f"a small share that leaves neither empty is {middle(numbers):.4g}; or try another --seed, or 0 for no valid.tsv"
+
+
+def middle(numbers: list[float]) -> float:
+    """Between the first two."""
+    return (numbers[0] + numbers[1]) / 2
