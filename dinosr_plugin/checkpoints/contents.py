@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..modules.conv_spec import parse_conv_layers
 from ..modules.literals import shortened
+from .other_files import other_program
 
 MAX_CONFIG_VALUES = 100_000
 MAX_CONFIG_DEPTH = 50
@@ -22,7 +23,15 @@ REFERENCE = re.compile(r"\$\{[\w.]+\}")  # to another field; with a colon it wou
 
 
 class Damaged(Exception):
-    """A checkpoint cannot be used; the message says what is wrong with it."""
+    """A checkpoint cannot be used; the message says what is wrong with it.
+
+    Attributes:
+        remedy: what to do, if that depends on what is wrong; None: the usual remedy.
+    """
+
+    def __init__(self, what: str, remedy: str | None = None):
+        super().__init__(what)
+        self.remedy = remedy
 
 
 def require_fairseq(state: dict[str, Any], size: int) -> None:
@@ -36,7 +45,7 @@ def require_fairseq(state: dict[str, Any], size: int) -> None:
         raise Damaged(f"not a checkpoint of fairseq{other_program(state)}")
     check_weights(weights, size)
     if not isinstance(args, Namespace | None) or not isinstance(cfg, dict | None) or (args is None and cfg is None):
-        raise Damaged("has no config (cfg), so it is not a checkpoint of fairseq")
+        raise Damaged(f"has no config (cfg), so it is not a checkpoint of fairseq{other_program(state)}")
     check_config(args, "args")
     check_config(cfg, "cfg")
     for name in ("model", "task") if args is None else ():
@@ -53,13 +62,6 @@ def name_of(part: Any) -> Any:
     """The name by which fairseq's registries know a part of a config; None if it has none."""
     fields = vars(part) if isinstance(part, Namespace) else part or {}
     return fields.get("_name") or fields.get("arch")
-
-
-def other_program(state: dict[str, Any]) -> str:
-    """What a file without an entry ``model`` contains, which suggests the program that wrote it; for a message."""
-    if state and all(isinstance(value, Tensor) for value in state.values()):
-        return ": it contains nothing but tensors, like Hugging Face's pytorch_model.bin"
-    return f": it contains {', '.join(map(shortened, list(state)[:3]))}" if state else ": it is empty"
 
 
 def check_weights(weights: Any, size: int) -> None:

@@ -27,6 +27,7 @@ import torch
 from ..errors import UserError
 from ..files import NOT_A_FILE, is_folder, kind_of, open_file
 from .contents import Damaged, require_fairseq
+from .other_files import HEAD, archive_format, folder_format, format_of
 
 REMEDY = "give a checkpoint that a training saved"
 _intact: set[tuple] = set()  # identities of the files whose checksums match
@@ -49,7 +50,7 @@ def read_checkpoint(path: str | Path, name: str | None = None, remedy: str = REM
     try:
         return read_state(path)
     except Damaged as error:
-        raise UserError(f"{name or path}: {error}; {remedy}") from None
+        raise UserError(f"{name or path}: {error}; {error.remedy or remedy}") from None
 
 
 def read_fairseq_checkpoint(path: str | Path, name: str | None = None, remedy: str = REMEDY) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def read_fairseq_checkpoint(path: str | Path, name: str | None = None, remedy: s
     try:
         require_fairseq(state, os.path.getsize(path))
     except Damaged as error:
-        raise UserError(f"{name or path}: {error}; {remedy}") from None
+        raise UserError(f"{name or path}: {error}; {error.remedy or remedy}") from None
     return state
 
 
@@ -68,16 +69,20 @@ def read_state(path: str | Path, checksums: bool = True) -> dict[str, Any]:
     Raises Damaged for a missing or damaged file, and UserError for one that exists but cannot be opened.
     """
     if (kind := kind_of(path)) != "file":
-        raise Damaged(NOT_A_FILE[kind])
+        raise Damaged(folder_format(path) if kind == "folder" else NOT_A_FILE[kind])
     with open_file(path, REMEDY) as file:
-        start = file.read(4)
+        start = file.read(HEAD)
     if not start:
         raise Damaged("empty (0 bytes)")
-    if not start.startswith((b"PK", b"\x80")):
+    other = format_of(start)
+    if other is None and not start.startswith((b"PK", b"\x80")):
         raise Damaged("not a PyTorch file")
     is_zip = start.startswith(b"PK")
     if is_zip and not zipfile.is_zipfile(path):  # the directory of a zip file is at its end
         raise Damaged("truncated")
+    other = archive_format(path) if is_zip else other
+    if other is not None:
+        raise Damaged(f"not a PyTorch file but {other.what}", other.remedy)
     if checksums:
         check_bytes(path)
     try:

@@ -32,7 +32,7 @@ def load_model(path: str | Path) -> Loaded:
     Raises:
         UserError: no such file, damaged, not a checkpoint, or of a fairseq model that cannot be built.
     """
-    if kind_of(path) in ("nothing", "folder"):
+    if kind_of(path) == "nothing":
         raise UserError(f"{path}: no such checkpoint; give a file that a training saved")
     state = read_checkpoint(path)
     register()  # the task of the checkpoint, too

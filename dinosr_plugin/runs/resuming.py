@@ -157,9 +157,8 @@ def check_start(cfg, restore_file: str | None, last: str, damage: dict[str, str]
             try:
                 read(path)
             except Damaged as error:
-                raise UserError(
-                    f"checkpoint.{name}={path}: {error}; give the absolute path of an intact checkpoint"
-                ) from error
+                remedy = error.remedy or "give the absolute path of an intact checkpoint"
+                raise UserError(f"checkpoint.{name}={path}: {error}; {remedy}") from error
     if restore_file and os.path.exists(last):
         logger.warning(
             f"checkpoint.restore_file={restore_file} is loaded, and {last} will be overwritten; "

@@ -254,9 +254,38 @@ def test_a_pipe_is_not_opened(tmp_path):
         assert "is a pipe or a device" in refusal(load, tmp_path / "pipe.pt")
 
 
-def test_a_file_of_hugging_face_is_named(tmp_path):
-    torch.save({"wav2vec2.encoder.layer_norm.weight": torch.zeros(4)}, tmp_path / "pytorch_model.bin")
-    assert "it contains nothing but tensors, like Hugging Face's" in refusal(load_model, tmp_path / "pytorch_model.bin")
+USUAL = "give a checkpoint that a training saved"
+NAMED = {
+    "Hugging Face": f"not a checkpoint of fairseq: it contains nothing but tensors, like Hugging Face's "
+    f"pytorch_model.bin; {USUAL}",
+    "safetensors": "not a PyTorch file but safetensors, a format of Hugging Face, which cannot be read here; " + USUAL,
+    "ONNX": "not a PyTorch file but a model in ONNX format; " + USUAL,
+    "TorchScript": "not a PyTorch file but a program of TorchScript (torch.jit); " + USUAL,
+    "NumPy archive": "not a PyTorch file but arrays of NumPy (.npz); " + USUAL,
+    "zip archive": "not a PyTorch file but a zip archive of another program; unpack it, and give the checkpoint in it",
+    "Git LFS pointer": "not a PyTorch file but a pointer of Git LFS; run `git lfs pull` where it is from, or download "
+    "the file itself",
+    "web page": "not a PyTorch file but a web page; download the file itself",
+    "gzip": "not a PyTorch file but compressed by gzip; unpack it, and give the checkpoint in it",
+    "s3prl": f"not a checkpoint of fairseq: it is s3prl's copy of a fairseq checkpoint; {USUAL}",
+    "PyTorch Lightning": f"not a checkpoint of fairseq: it is a checkpoint of PyTorch Lightning; {USUAL}",
+    "weights without a config": "has no config (cfg), so it is not a checkpoint of fairseq: it contains 'model', "
+    f"'optimizer', 'step'; {USUAL}",
+}
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_a_file_of_another_program_is_named(zoo, kind):
+    path, _ = zoo(kind)
+    for load in (load_model, read_fairseq_checkpoint):
+        assert refusal(load, path) == f"{path}: {NAMED[kind]}"
+
+
+def test_folders(tmp_path):
+    assert refusal(load_model, tmp_path) == f"{tmp_path}: is a folder, not a file; {USUAL}"
+    (tmp_path / "config.json").write_text("{}")
+    message = f"{tmp_path}: is a folder, not a file, with a model of Hugging Face, which cannot be read here; {USUAL}"
+    assert refusal(load_model, tmp_path) == message
 
 
 # ---- text of configs -------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ def load_error(path: Path, load=load_model) -> str:
 
 def test_missing_file(tmp_path):
     assert "no such checkpoint" in load_error(tmp_path / "missing.pt")
-    assert "no such checkpoint" in load_error(tmp_path)
+    assert "is a folder, not a file; give a checkpoint" in load_error(tmp_path)
 
 
 def test_text_file(tmp_path):

@@ -10,8 +10,10 @@ the code ran, everything else would work.
 
 import copy
 import functools
+import gzip
 import io
 import pickle
+import struct
 import tempfile
 import zipfile
 from argparse import Namespace
@@ -20,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from support.fairseq_models import CONV, fairseq_checkpoint, fine_tuned_checkpoint
@@ -299,6 +302,25 @@ def other_zip(path: Path, marker: Path) -> None:
         archive.writestr("notes.txt", "not a checkpoint")
 
 
+def numpy_archive(path: Path, marker: Path) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, weight=np.zeros(3))
+
+
+def torchscript(path: Path, marker: Path) -> None:
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
+
+
+def safetensors(path: Path, marker: Path) -> None:
+    header = b'{"weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935\nsize 12345\n"
+WEB_PAGE = b"\r\n<!DOCTYPE html>\n<html><title>Sign in</title></html>\n"
+ONNX = b"\x08\x08\x12\x07pytorch\x1a\x052.2.0"  # the fields ir_version, producer_name and producer_version
+
+
 DAMAGED: dict[str, Writer] = {
     "empty": bytes_of(b""),
     "two bytes": bytes_of(b"PK"),
@@ -328,6 +350,16 @@ OTHER_FILES: dict[str, Writer] = {
     "list": saved([1, 2, 3]),
     "number": saved(7),
     "empty dictionary": saved({}),
+    "safetensors": safetensors,
+    "ONNX": bytes_of(ONNX),
+    "TorchScript": torchscript,
+    "NumPy archive": numpy_archive,
+    "Git LFS pointer": bytes_of(LFS_POINTER),
+    "web page": bytes_of(WEB_PAGE),
+    "gzip": bytes_of(gzip.compress(LFS_POINTER)),
+    "s3prl": saved({"model_weight": {}, "model_cfg": {}, "task_cfg": {}}),
+    "PyTorch Lightning": saved({"state_dict": {}, "pytorch-lightning_version": "2.0"}),
+    "weights without a config": saved({"model": {"layer.weight": torch.zeros(2)}, "optimizer": {}, "step": 1}),
 }
 
 # ---- senseless values ------------------------------------------------------------------------------------------------
