@@ -225,7 +225,8 @@ def run_transcribe(options: argparse.Namespace) -> int:
     pace = Pace()  # includes the time for checking the files
     recordings = survey(options.files)
     print_notes([note for recording in recordings if (note := recording.note())])
-    write(recogniser, decoder, recordings, options.format, options.out, pace)
+    note = write(recogniser, decoder, recordings, options.format, options.out, pace)
+    print_notes([note] if note else [])
     if pace.sound:
         print(pace.summary(), file=sys.stderr)
     return 0

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import torch
 
-from ..errors import PrintableStream, UserError, escaped, printable
+from ..errors import PrintableStream, UserError, escaped, printable, setting
 from ..files import system_error, unwritable
 from .wrapping import wrap_once
 
@@ -141,8 +141,9 @@ def one_line_killed_workers():
                 if "exited unexpectedly" not in str(error):
                     raise
                 raise UserError(
-                    "dataset.num_workers: a worker process was killed, perhaps because memory ran out; lower it, or "
-                    "dataset.max_tokens, then run the same command again to resume from the newest checkpoint"
+                    f"{setting('dataset.num_workers')}: a worker process was killed, perhaps because memory ran out; "
+                    f"lower it, or {setting('dataset.max_tokens')}, then run the same command again; a training "
+                    "resumes from its newest checkpoint"
                 ) from error
 
         return try_get_data

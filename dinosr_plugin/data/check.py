@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import UserError, first_few
+from ..errors import UserError, first_few, setting
 from ..files import is_folder, kind_of, read_lines
 from .audio import MONO_COPIES, NOT_FINITE, REMAKE_MANIFEST, SAMPLE_RATE, AudioError, Sound, read_sound, wrong_format
 from .audio_files import default_workers, map_files
@@ -74,7 +74,7 @@ def validate_manifest(tsv: Path, labels: str | None, shortest: int | None, field
     if rows == 0:
         raise UserError(f"{tsv}: {NO_ROWS}")
     if shortest is not None and longest < shortest:
-        raise UserError(f"{tsv}: {all_too_short(longest, shortest, field)}")
+        raise UserError(f"{tsv}: {all_too_short(longest, shortest, setting(f'task.{field}', shortest))}")
     if labels is not None:
         validate_labels(tsv, labels, rows)
 
@@ -110,10 +110,11 @@ def validate_labels(tsv: Path, labels: str, rows: int) -> None:
         raise UserError(f"{path}: {number} lines for the {rows} rows of {tsv.name}; {REMAKE}")
 
 
-def all_too_short(longest: int, shortest: int, field: str = "min_sample_size") -> str:
+def all_too_short(longest: int, shortest: int, name: str) -> str:
+    """``name``: the setting with its value, as users write it."""
     return (
-        f"every file is shorter than {field}={shortest} ({shortest / SAMPLE_RATE:g} s); "
-        f"the longest has {longest} samples; lower {field}, or use longer files"
+        f"every file is shorter than {name} ({shortest / SAMPLE_RATE:g} s); "
+        f"the longest has {longest} samples; lower it, or use longer files"
     )
 
 
@@ -204,7 +205,8 @@ def check_sizes(report: Report, min_sample_size: int | None, max_sample_size: in
     """If all files are too short, that is a problem; if some are too short or too long, that is a note."""
     short = sum(samples < (min_sample_size or 0) for samples in report.samples)
     if short and short == len(report.samples):
-        report.problems.append(all_too_short(max(report.samples), min_sample_size))
+        name = f"min_sample_size={min_sample_size}"
+        report.problems.append(all_too_short(max(report.samples), min_sample_size or 0, name))
     elif short:
         report.notes.append(
             f"{short} of {report.rows} files are shorter than min_sample_size={min_sample_size} and will be skipped"

@@ -1,12 +1,15 @@
 """Checks of an n-gram model before KenLM opens it (its encoding and the sizes that it states), and its vocabulary.
 
-KenLM allocates what the header of an ARPA file states, and offers no way to ask whether it knows a word: the score of a
-word can be that of ``<unk>``.
+KenLM allocates what the header of an ARPA file states. flashlight-text's interface to it offers no way to ask whether it
+knows a word, whose score can be that of ``<unk>``, so the words are read from the file.
 """
 
 import gzip
+import mmap
 import re
+import struct
 import zlib
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +20,8 @@ HEAD = 1 << 16  # bytes in which an ARPA file states its sizes, comments before 
 LINE_BYTES = 4  # of the shortest n-gram: a probability, a tab, a word, a line break
 MAX_RATIO = 1032  # the highest compression of deflate
 BINARY = b"mmap lm "  # KenLM's own format
+FIELDS, FIELDS_AT = struct.Struct("<B3xfI?3xIQ"), 88  # lm/binary_format.hh: has_vocabulary, ..., number of words
+FIRST_WORD = b"<unk>\0"  # of the words at the end of KenLM's own format
 MAX_LINE = 1 << 20  # bytes of a line in a compressed file
 GZIP = b"\x1f\x8b"
 MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
@@ -24,7 +29,9 @@ REMEDY = "give an n-gram model (.arpa or .bin)"
 
 
 def read_vocabulary(path: str | Path) -> frozenset[str] | None:
-    """The words of an ARPA file; None for KenLM's binary format, for compressed files, and for others.
+    """The words of an n-gram model: of an ARPA file, also compressed by gzip, or in KenLM's binary format.
+
+    None for a binary file without its words (``build_binary -v``), for damaged files, and for others.
 
     Raises:
         UserError: the file cannot be read, is not UTF-8 without a byte order mark, or states more n-grams than fit into
@@ -37,7 +44,7 @@ def read_vocabulary(path: str | Path) -> frozenset[str] | None:
             f"--lm {path}: UTF-16, or has a byte order mark, which KenLM cannot read; save it as plain UTF-8"
         )
     if start.startswith(BINARY):
-        return None
+        return binary_words(path)
     compressed = start.startswith(GZIP)
     if compressed:
         require_lines(path)
@@ -45,10 +52,10 @@ def read_vocabulary(path: str | Path) -> frozenset[str] | None:
     if sum(counts) * LINE_BYTES > size * (MAX_RATIO if compressed else 1):
         what = f"its header states {sum(counts)} n-grams, more than fit into {size} bytes"
         raise UserError(f"--lm {path}: {what}; copy it again, or {REMEDY}")
-    if compressed or not counts:
+    if not counts:
         return None
     try:
-        return frozenset(unigrams(path))
+        return compressed_unigrams(path) if compressed else frozenset(unigrams(path))
     except UserError as error:
         raise UserError(f"--lm {error}") from error
 
@@ -78,15 +85,40 @@ def stated_counts(head: bytes) -> list[int]:
     return [int(count) for count in counts]
 
 
+def binary_words(path: str | Path) -> frozenset[str] | None:
+    """The words at the end of a file in KenLM's binary format, each with a null byte; None if it does not have them."""
+    with open_file(path, REMEDY) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if len(content) < FIELDS_AT + FIELDS.size:
+            return None
+        *_, has_words, _, count = FIELDS.unpack_from(content, FIELDS_AT)
+        start = content.rfind(FIRST_WORD) if has_words else -1
+        words = content[start:].decode("utf-8", "replace").split("\0")[:-1] if start >= 0 else []
+    return frozenset(words) if len(words) == count else None
+
+
+def compressed_unigrams(path: str | Path) -> frozenset[str] | None:
+    """``unigrams`` of a file compressed by gzip; None if it is damaged, which KenLM reports."""
+    try:
+        with open_file(path, REMEDY) as file, gzip.open(file, "rt", encoding="utf-8", errors="replace") as lines:
+            return frozenset(words_in(lines))
+    except (OSError, EOFError, zlib.error):
+        return None
+
+
 def unigrams(path: str | Path) -> list[str]:
-    """The words of the section ``\\1-grams:``."""
+    """The words of an ARPA file."""
+    return words_in(read_lines(path, REMEDY))
+
+
+def words_in(lines: Iterable[str]) -> list[str]:
+    """The words in the section ``\\1-grams:`` of an ARPA file."""
     words: list[str] = []
     inside = False
-    for line in read_lines(path, REMEDY):
+    for line in lines:
         if line.startswith("\\"):
             if inside:
                 break
             inside = line.strip() == "\\1-grams:"
-        elif inside and len(fields := re.split("[ \t]+", line.strip(" \t\r"))) >= 2:
+        elif inside and len(fields := re.split("[ \t]+", line.strip(" \t\r\n"))) >= 2:
             words.append(fields[1])
     return words

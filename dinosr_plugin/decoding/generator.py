@@ -17,8 +17,11 @@ from ..data.audio import SAMPLE_RATE
 from ..errors import UserError
 from .base import CTCDecoder, Hypothesis
 from .emissions import EmissionReader, EmissionWriter, padded
+from .empty import LONGER, note_on_texts
 from .pace import Pace
 from .pool import DecoderPool, Pending
+from .search import BeamSearch
+from .words import text_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +50,8 @@ class CTCGenerator:
     ):
         self.pool = DecoderPool(decoder, processes)
         self.emission_file = emissions
+        self.symbols = list(dictionary.symbols)  # a copy: fairseq-generate adds the words it encounters
+        self.texts: dict[int, str] = {}  # best hypothesis of each utterance
         self.never_emitted = never_emitted(dictionary, blank)
         # fairseq-generate removes these from its output. <unk> stays: an unknown reference symbol must be an error.
         self.symbols_to_strip_from_output = {dictionary.bos(), dictionary.pad(), dictionary.eos(), blank}
@@ -68,14 +73,21 @@ class CTCGenerator:
             UserError: the models differ in frame rate or dictionary size.
         """
         pending = sample["pending"] if "pending" in sample else self.start(models, sample)
-        return pending.wait()
+        decoded = pending.wait()
+        self.keep_texts(sample, decoded)
+        return decoded
+
+    def keep_texts(self, sample: dict[str, Any], decoded: list[list[Hypothesis]]) -> None:
+        for utterance, (best, *_) in zip(sample["id"].tolist(), decoded):
+            self.texts[utterance] = text_of([self.symbols[token] for token in best["tokens"].tolist()], self.symbols)
 
     def prefetch(
         self, models: Sequence[torch.nn.Module], samples: Iterable[dict[str, Any]]
     ) -> Iterator[dict[str, Any]]:
         """Yield batches whose decoding has started (``sample["pending"]``), while the network runs on the next ones.
 
-        ``MAX_WAITING`` limits how many batches wait in memory. The real-time factor is logged at the end.
+        ``MAX_WAITING`` limits how many batches wait in memory. The real-time factor is logged at the end,
+        and how many texts are empty, if any are.
         """
         waiting: deque[dict[str, Any]] = deque()
         pace = Pace()
@@ -95,7 +107,7 @@ class CTCGenerator:
                 yield waiting.popleft()
             for last in waiting:
                 if "pending" in last:
-                    last["pending"].wait()
+                    self.keep_texts(last, last["pending"].wait())
         if isinstance(self.emission_file, EmissionWriter):
             self.emission_file.close()
         if pace.sound:
@@ -108,6 +120,9 @@ class CTCGenerator:
         if not self.pool.processes:  # the search ran in this process, within the time measured as "network"
             pace.parts["network"] -= self.pool.search_seconds
         logger.info(pace.summary())
+        searches = isinstance(self.pool.decoder, BeamSearch)
+        if note := note_on_texts(list(self.texts.values()), remedy=f"{LONGER}{', or lower --lm-weight' * searches}"):
+            logger.warning(note)
 
     def close(self) -> None:
         """Finish the emission file and end the processes."""

@@ -49,7 +49,8 @@ def error_rates(texts: Sequence[tuple[str, str]]) -> dict[str, Any]:
 
     Returns:
         ``{"wer": float, "cer": float, "wer_interval": (low, high), "cer_interval": (low, high), "utterances": int,
-        "words": int}``; ``words`` is the number of words in the references.
+        "words": int, "empty": int}``; ``words`` is the number of words in the references, ``empty`` that of hypotheses
+        without words.
 
     Raises:
         ZeroDivisionError: no reference contains a word.
@@ -63,6 +64,7 @@ def error_rates(texts: Sequence[tuple[str, str]]) -> dict[str, Any]:
         "cer_interval": bootstrap_interval(characters),
         "utterances": len(texts),
         "words": sum(len(reference) for reference, _ in words),
+        "empty": sum(not hypothesis for _, hypothesis in words),
     }
 
 

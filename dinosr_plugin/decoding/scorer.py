@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.scoring import BaseScorer, register_scorer
 
+from .empty import describe_texts
 from .results import error_rates
 
 
@@ -37,14 +38,16 @@ class IntervalScorer(BaseScorer):
     def result_string(self) -> str:
         """``WER: 35.20 [33.10, 37.40] CER: 12.31 [11.80, 12.90] (95 % bootstrap intervals over 9 utterances)``, say.
 
-        With ``scored_unit=symbol`` UER instead of the two.
+        With ``scored_unit=symbol`` UER instead of the two. Followed by how many hypotheses are empty, if any are.
         """
         names = {"UER": "wer"} if str(self.cfg.scored_unit) == "symbol" else {"WER": "wer", "CER": "cer"}
         if not any(reference.split() for reference in self.ref):
-            return f"{next(iter(names))}: not defined, all references are empty"
+            return f"{next(iter(names))}: not defined, all references are empty; `dinosr transcribe` needs none"
         rates = self.rates()
         parts = [
             "{}: {:.2f} [{:.2f}, {:.2f}]".format(name, rates[key], *rates[f"{key}_interval"])
             for name, key in names.items()
         ]
-        return f"{' '.join(parts)} (95 % bootstrap intervals over {len(self.ref)} utterances)"
+        figures = f"{' '.join(parts)} (95 % bootstrap intervals over {len(self.ref)} utterances)"
+        what = describe_texts(self.pred)
+        return f"{figures}; {what}" if what else figures

@@ -169,7 +169,7 @@ def load_lm(path: str | None, words: Sequence[str], n_special: int = 0, min_know
         reason = (str(error).splitlines() or ["unknown reason"])[-1]
         raise UserError(f"--lm {path}: KenLM cannot read it ({reason}); {REMEDY}") from error
     checked = range(n_special, len(words))
-    if vocabulary is None:  # of a file in KenLM's own format: its words are those with other scores than unknown words
+    if vocabulary is None:  # the file does not have its words: known ones are those with other scores than unknown ones
         unknown_score = unigram_score(lm, len(words))
         vocabulary = {words[word] for word in checked if unigram_score(lm, word) != unknown_score}
     unknown = [words[word] for word in checked if words[word] not in vocabulary]

@@ -38,6 +38,7 @@ from ..errors import CONTROL, UserError, printable
 from ..files import claim_new, kind_of, text_output
 from .base import CTCDecoder
 from .best_path import BestPathDecoder
+from .empty import note_on_texts
 from .generator import frame_log_probs, never_emitted
 from .pace import Pace
 from .recogniser import Recogniser
@@ -320,8 +321,13 @@ def write(
     form: str,
     out: Path | None,
     pace: Pace,
-) -> None:
-    """Transcribe all recordings; write each to ``out`` or stdout as soon as it is done. Adds the times to ``pace``."""
+) -> str | None:
+    """Transcribe all recordings; write each to ``out`` or stdout as soon as it is done. Adds the times to ``pace``.
+
+    Returns:
+        A note for the user about empty texts of recordings that are not silent, or None.
+    """
+    texts = []
     seconds = sum(recording.duration for recording in recordings)
     with (
         text_output(out) if out else nullcontext(sys.stdout) as file,
@@ -336,3 +342,6 @@ def write(
                 ) from error
             bar.write(FORMATS[form](done), file=file, end="")
             file.flush()
+            if recording.variance > 0:  # else ``Recording.note`` says why the text is empty
+                texts.append(done.text)
+    return note_on_texts(texts, "texts")

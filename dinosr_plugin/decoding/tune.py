@@ -7,29 +7,30 @@ from itertools import product
 from typing import Any
 
 import torch
-from fairseq.data.data_utils import post_process
 from tqdm import tqdm
 
 from ..errors import UserError
 from .base import Hypothesis
 from .emissions import EmissionReader
+from .empty import note_on_texts
 from .pool import DecoderPool, Pending
 from .results import error_rates
 from .search import BeamSearch, SearchOptions
-from .words import rate_name, symbol_kind
+from .words import rate_name, text_of
 
 
 @dataclass(frozen=True)
 class Trial:
     """A point of the grid and its error rates.
 
-    ``rates``: see ``error_rates``. ``rate_name``: WER, or UER for symbols.
+    ``rates``: see ``error_rates``. ``rate_name``: WER, or UER for symbols. ``note``: that texts are empty, or None.
     """
 
     lm_weight: float
     word_score: float
     rates: dict[str, Any]
     rate_name: str = "WER"
+    note: str | None = None
 
 
 def tune(
@@ -59,7 +60,7 @@ def tune(
                 ((best, *_),) = one.wait()
                 texts.append(text_of(symbols_of(best, emissions), emissions.meta.symbols))
                 bar.update()
-            trials.append(Trial(weight, score, error_rates(list(zip(references, texts))), rate))
+            trials.append(Trial(weight, score, error_rates(list(zip(references, texts))), rate, note_on_texts(texts)))
             bar.set_postfix_str(f"{rate} {best_of(trials).rates['wer']:.2f} so far")
     return trials
 
@@ -89,10 +90,6 @@ def symbols_of(hypothesis: Hypothesis, emissions: EmissionReader) -> list[str]:
     return [emissions.meta.symbols[token] for token in hypothesis["tokens"].tolist()]
 
 
-def text_of(symbols: Sequence[str], alphabet: Sequence[str]) -> str:
-    return post_process(" ".join(symbols), symbol_kind(alphabet))
-
-
 def best_of(trials: Sequence[Trial]) -> Trial:
     """The trial with the lowest WER, then the lowest CER, then the smallest absolute weight and score."""
     return min(
@@ -101,7 +98,7 @@ def best_of(trials: Sequence[Trial]) -> Trial:
 
 
 def summary(trials: Sequence[Trial], beam: int) -> str:
-    """The best trial as command-line options, and a note if a larger grid may contain a better one."""
+    """The best trial as command-line options, and notes: a larger grid may contain a better one, texts are empty."""
     best = best_of(trials)
     low, high = best.rates["wer_interval"]
     word_score = f" --word-score {best.word_score:g}" if best.word_score else ""
@@ -113,4 +110,6 @@ def summary(trials: Sequence[Trial], beam: int) -> str:
         values = sorted({getattr(trial, name) for trial in trials})
         if len(values) > 1 and getattr(best, name) in (values[0], values[-1]) and getattr(best, name) != 0:
             lines.append(f"note: {getattr(best, name):g} is at the edge of the grid; give {option} a wider range")
+    if best.note:
+        lines.append(f"note: {best.note}")
     return "\n".join(lines)

@@ -72,6 +72,11 @@ def symbol_kind(alphabet: Sequence[str]) -> str:
     return "letter" if WORD_BOUNDARY in alphabet else "none"
 
 
+def text_of(symbols: Sequence[str], alphabet: Sequence[str]) -> str:
+    """Symbols as words separated by spaces; symbols of the kind "none" are words."""
+    return post_process(" ".join(symbols), symbol_kind(alphabet))
+
+
 def rate_name(alphabet: Sequence[str]) -> str:
     """What an error rate of texts is called: WER, or UER (of units) where each symbol counts by itself."""
     return "UER" if symbol_kind(alphabet) == "none" else "WER"

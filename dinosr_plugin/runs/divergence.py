@@ -1,12 +1,57 @@
-"""A run whose gradients are no longer finite ends with one line.
+"""A run whose gradients are no longer finite ends with one line, and one whose loss explodes says so.
 
-fairseq writes ``crash.pt``, repeats the update to print the values of many tensors, and ends with a traceback.
+Where gradients are not finite, fairseq writes ``crash.pt``, repeats the update to print the values of many tensors, and
+ends with a traceback.
 """
+
+import logging
+import math
 
 import torch
 
 from ..compat.wrapping import wrap_once
 from ..errors import UserError, setting
+
+logger = logging.getLogger(__name__)
+
+EXPLODED = 10.0
+"""Ratio to the loss of the first updates above which a loss does not fall any more: at the start a model guesses."""
+
+FIRST = 5
+"""Updates whose mean loss is that of the start."""
+
+PATIENCE = 20
+"""Updates in a row after which an exploded loss is reported, and reported again; single batches may be bad."""
+
+
+class LossWatch:
+    """Counts for how many updates in a row the loss has been much higher than at the start of the run."""
+
+    def __init__(self) -> None:
+        self.first: list[float] = []
+        self.updates = 0
+
+    def update(self, loss: float, number: int) -> None:
+        """Look at the loss (per unit, of all ranks) of update ``number``, which is logged as usual if it is NaN."""
+        if not math.isfinite(loss):
+            return
+        if len(self.first) < FIRST:
+            self.first.append(loss)
+            return
+        start = sum(self.first) / FIRST
+        self.updates = self.updates + 1 if loss > EXPLODED * start > 0 else 0
+        if self.updates and self.updates % PATIENCE == 0:
+            logger.warning(
+                f"update {number}: the loss is {loss:.4g}, and was {start:.4g} in the first updates, so the run "
+                f"diverges; {remedy()}"
+            )
+
+
+def remedy() -> str:
+    return (
+        f"lower {setting('optimization.lr')}, lengthen the warm-up, or clip gradients "
+        f"({setting('optimization.clip_norm')})"
+    )
 
 
 def stop_diverged_runs():
@@ -45,8 +90,10 @@ def stop_diverged_runs():
 
 def divergence_error(trainer, what: str) -> UserError:
     """The error for the update that ``trainer`` is making."""
+    infinite = ""
+    if getattr(getattr(trainer, "criterion", None), "zero_infinity", True) is False:  # of fairseq's CTC
+        infinite = f"set {setting('criterion.zero_infinity', 'true')}, which transcripts with too few frames need, or "
     return UserError(
-        f"update {trainer.get_num_updates() + 1}: {what} at the learning rate {trainer.get_lr():.4g}; lower "
-        f"{setting('optimization.lr')}, lengthen the warm-up, or clip gradients ({setting('optimization.clip_norm')}); "
-        "earlier checkpoints are unchanged"
+        f"update {trainer.get_num_updates() + 1}: {what} at the learning rate {trainer.get_lr():.4g}; "
+        f"{infinite}{remedy()}; earlier checkpoints are unchanged"
     )

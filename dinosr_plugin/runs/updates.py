@@ -6,6 +6,7 @@ import torch
 
 from ..compat.wrapping import wrap_once
 from . import stopping
+from .divergence import LossWatch
 from .memory import keep_freed_memory
 
 
@@ -16,7 +17,10 @@ class WholeUpdates:
     micro-batches of an update. A signal to one rank stops all of them at the same moment, with a checkpoint.
     """
 
+    update: int  # number of the update that is being made, from 1
+
     def build_model(self, cfg: Any, from_checkpoint: bool = False):
+        self.losses = LossWatch()
         if not from_checkpoint:
             stopping.end_at_once()
         return super().build_model(cfg, from_checkpoint)
@@ -40,6 +44,7 @@ class WholeUpdates:
 
     def train_step(self, sample, model, criterion, optimizer, update_num: int, ignore_grad: bool = False):
         """fairseq's forward and backward pass on a micro-batch; all values are 0 for a dummy one (``ignore_grad``)."""
+        self.update = update_num + 1
         loss, sample_size, log = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
         if ignore_grad:
             sample_size, log = 0, {name: value * 0 for name, value in log.items()}
@@ -56,8 +61,18 @@ class WholeUpdates:
         The outputs are sums over ranks and so are the same on all ranks, and so are the decisions made here.
         """
         super().reduce_metrics(logging_outputs, criterion)
+        if criterion.training:
+            self.losses.update(loss_per_unit(logging_outputs), self.update)
         any_received = sum(log.get("signals", 0) for log in logging_outputs) > 0
         stopping.agree_on_signal(any_received, "update" if criterion.training else "validation")
+
+
+def loss_per_unit(logging_outputs: list[dict]) -> float:
+    """The loss of an update, as the criterion gave it, divided by its sample size, or by its tokens without one."""
+    loss, size, tokens = (
+        float(sum(log.get(name, 0) for log in logging_outputs)) for name in ("loss", "sample_size", "ntokens")
+    )
+    return loss / (size or tokens or 1.0)
 
 
 def call_epoch_hook():

@@ -185,7 +185,7 @@ class ObjectiveTask(WholeUpdates, AudioPretrainingTask):
 
     def train_step(self, sample, model, criterion, optimizer, update_num: int, ignore_grad: bool = False):
         """fairseq's forward and backward pass on a micro-batch; ``ignore_grad``: it is a dummy and does not count."""
-        self.update, self.files = update_num + 1, sample.get("files", [])
+        self.files = sample.get("files", [])
         model.skip_batch(ignore_grad)
         loss, sample_size, log = super().train_step(
             number_utterances(sample), model, criterion, optimizer, update_num, ignore_grad

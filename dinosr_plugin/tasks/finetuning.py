@@ -26,7 +26,7 @@ from ..data.dataset import SpeechDataset, longest_utterance
 from ..data.fingerprint import fingerprint
 from ..decoding.words import symbol_kind
 from ..errors import UserError, setting
-from ..files import is_file
+from ..files import is_file, kind_of
 from ..interop.fairseq_checkpoints import is_fine_tuned, kind_of_model, require_speech_model
 from ..interop.fairseq_models import adopt_fairseqs_hubert
 from ..models.objective import Objective
@@ -37,6 +37,7 @@ from ..runs.updates import WholeUpdates
 from .base import require_data, require_longest_fits, share_running_averages, split_names
 from .checks import check_views
 from .config import ViewConfig
+from .empty_texts import EmptyTexts
 from .generation import SYMBOL_KINDS, Decoding, DecodingConfig
 from .views import view_dataset
 
@@ -86,7 +87,7 @@ class DinoSRFinetuningConfig(ViewConfig, DecodingConfig):
 
 
 @register_task("dinosr_finetuning", dataclass=DinoSRFinetuningConfig)
-class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
+class DinoSRFinetuningTask(WholeUpdates, EmptyTexts, Decoding, AudioFinetuningTask):
     """Letters (or other symbols) from speech with CTC.
 
     The blank is the dictionary's ``<s>``, index 0, as in fairseq's criterion.
@@ -158,6 +159,7 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         from ..data.check import validate_manifest
 
         training = "data_selector" in kwargs  # fairseq's trainer passes it for the training split
+        generating = task_cfg is not None
         if training:
             self.trained_on = split
         task_cfg = with_all_fields(task_cfg or self.cfg)
@@ -171,7 +173,10 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
         # The check compares labels with the dictionary next to them, which target_dictionary replaces.
         labels = None if self.cfg.target_dictionary else task_cfg.labels
         for name in split_names(split, task_cfg.multi_corpus_keys):
-            validate_manifest(Path(self.cfg.data) / f"{name}.tsv", labels, self.cfg.min_sample_size)
+            manifest = Path(self.cfg.data) / f"{name}.tsv"
+            if generating:
+                require_references(manifest, task_cfg.labels)
+            validate_manifest(manifest, labels, self.cfg.min_sample_size)
 
         def make(normalize: bool, **arguments):
             if not training or self.cfg.views is None:
@@ -181,7 +186,7 @@ class DinoSRFinetuningTask(WholeUpdates, Decoding, AudioFinetuningTask):
 
         with compat.audio_dataset(make), compat.label_files_as_text():
             super().load_dataset(split, task_cfg, **kwargs)
-        if task_cfg.multi_corpus_keys is None:
+        if task_cfg.multi_corpus_keys is None and not generating:
             dataset = self.datasets[split]
             labels = [dataset.get_label(i).split() for i in range(len(dataset))]
             warn_of_crowded_targets(split, labels, dataset.sizes, self.grid)
@@ -275,6 +280,16 @@ def with_all_fields(task_cfg: Any) -> Any:
                 if known.name not in task_cfg and known.default is not MISSING:
                     task_cfg[known.name] = known.default
     return task_cfg
+
+
+def require_references(manifest: Path, labels: str) -> None:
+    """Raise UserError if a manifest has no transcripts to compare with."""
+    path = manifest.with_suffix(f".{labels}")
+    if is_file(manifest) and kind_of(path) == "nothing":
+        raise UserError(
+            f"{path}: no such file, and fairseq-generate compares with transcripts; for recordings without them use "
+            "`dinosr transcribe CHECKPOINT FILE...`"
+        )
 
 
 def check_post_process(post_process: str, symbols: Sequence[str]) -> None:
@@ -371,5 +386,6 @@ def audio_batch_size(longest: int, max_tokens: int | None, max_sentences: int | 
     """
     if max_tokens == FAIRSEQ_MAX_TOKENS and max_sentences is None:
         max_tokens = max(AUDIO_MAX_TOKENS, longest)
-        logger.info("batches of up to %d samples of audio (change it with --max-tokens or --batch-size)", max_tokens)
+        names = f"{setting('dataset.max_tokens')} or {setting('dataset.batch_size')}"
+        logger.info(f"batches of up to {max_tokens} samples of audio (change it with {names})")
     return max_tokens

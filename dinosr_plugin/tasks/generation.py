@@ -210,12 +210,15 @@ def score_words(args: Any, symbols: Sequence[str]) -> None:
     is_rate = scoring in ("wer", "dinosr_wer")
     if chosen not in (None, "none", kind):
         raise UserError(f"--post-process {chosen}: the dictionary has {SYMBOL_KINDS[kind]}; omit it")
+    if scoring == "bleu":
+        logger.warning("--scoring bleu, the default, is for translations; give --scoring dinosr_wer for error rates")
     if kind == "none":
         if scoring == "dinosr_wer":
             cfg.scoring.scored_unit = "symbol"
         elif is_rate:
             logger.warning(f"the error rate below counts symbols of the dictionary, which has {SYMBOL_KINDS[kind]}")
     elif chosen is None:
+        logger.info(f"--post-process {kind}: chosen, because the dictionary has {SYMBOL_KINDS[kind]}")
         cfg.common_eval.post_process = kind
     elif chosen == "none" and is_rate:
         raise UserError(f"--post-process none: --scoring {scoring} would count symbols as words; omit one of them")

@@ -84,7 +84,7 @@ PRETRAINING_FAULTS = {
     "valid split": (["dataset.disable_validation=false"], "valid.tsv: no such file.*dinosr manifest"),
     "all too short": (
         ["task.min_sample_size=99999"],
-        "train.tsv: every file is shorter than min_sample_size=99999.*lower min_sample_size",
+        "train.tsv: every file is shorter than task.min_sample_size=99999.*lower it",
     ),
     "one frame": (["task.min_sample_size=400"], "task.min_sample_size=400 .*raise it"),
     "top layers": (

@@ -62,7 +62,7 @@ def batch_of(sounds, padding=0):
     for row, sound in enumerate(sounds):
         source[row, : len(sound)] = sound
         mask[row, : len(sound)] = False
-    return {"net_input": {"source": source, "padding_mask": mask}}
+    return {"id": torch.arange(len(sounds)), "net_input": {"source": source, "padding_mask": mask}}
 
 
 @pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)

@@ -43,7 +43,7 @@ def test_rates_are_those_of_the_whole_set(tmp_path):
     assert 0.0 <= low < 50.0 < high <= 100.0
     low, high = scores.pop("cer_interval")
     assert 0.0 <= low < 100 * 3 / 18 < high <= 100.0
-    assert scores == {"wer": 50.0, "cer": pytest.approx(100 * 3 / 18), "utterances": 3, "words": 6}
+    assert scores == {"wer": 50.0, "cer": pytest.approx(100 * 3 / 18), "utterances": 3, "words": 6, "empty": 1}
 
 
 def test_only_the_best_hypothesis_counts(tmp_path):
@@ -115,12 +115,13 @@ def test_the_scorer_prints_both_rates_with_intervals():
         scorer.add_string(reference, text)
     assert scorer.score() == 50.0
     assert scorer.result_string().startswith("WER: 50.00 [") and " CER: 16.67 [" in scorer.result_string()
-    assert scorer.result_string().endswith("(95 % bootstrap intervals over 3 utterances)")
+    end = "(95 % bootstrap intervals over 3 utterances); 1 of 3 hypotheses are empty"
+    assert scorer.result_string().endswith(end)
 
 
 def test_the_rate_of_symbols_is_called_uer():
     scorer = build_scorer(OmegaConf.structured(IntervalScorerConfig(_name="dinosr_wer", scored_unit="symbol")), None)
-    assert scorer.result_string() == "UER: not defined, all references are empty"
+    assert scorer.result_string() == "UER: not defined, all references are empty; `dinosr transcribe` needs none"
     scorer.add_string("AA B AA B", "AA B AA AA")
     assert scorer.result_string().startswith("UER: 25.00 [") and "WER" not in scorer.result_string()
 

@@ -1,9 +1,11 @@
 """Beam and lexicon search on problems that are small enough to enumerate all alignments."""
 
+import base64
 import gzip
 import importlib.util
 import math
 import sys
+import zlib
 from collections import defaultdict
 from pathlib import Path
 
@@ -378,6 +380,57 @@ def test_more_n_grams_than_fit_into_the_file_are_not_allocated(counts, compresse
     path.write_bytes(gzip.compress(text.encode()) if compressed else text.encode())
     with pytest.raises(UserError, match=f"--lm {path}: its header states .* n-grams, more than fit into"):
         read_vocabulary(path)
+
+
+PROBING = (
+    b"c-qU&O)OBz$yLZGDJihh*U!#KO-##7%}LQq&d=3P&QD2INXswEO)OC;OD!tS%+FIW<zhg9274f}pAks>2Lg}?BUFY7OdhaD7Gs6dj0~s%"
+    b"BwkRbxYx3+6fE~iQ8K~u#ymb|AlrVoPsyy_yLv2Wdbo1Ff2=Kjkj=z^8_b$1xgX?628LsYKs1nV52g2`%0qzId9TmwYO*9?@-SdinwM?I"
+    b"U{egl`amMmHJHKAp8){U<vr{"
+)
+TRIE = (
+    b"c-qU&O)OBz$yLZGDJihh*U!#KO-##7%}LQq&d=3P&QD2INXswEO)OC;OD!tS%+FIW<zhg9274f}pAks>2Lg}?BUFY7Odhajf{KAKD^!jV"
+    b"$pjWCT~MdE*RrjY;gh0dg5`~QeD=G2N@n%m)#J+f{;{_BK{ibNteKMgK^7xSICcn`50z)Yr5;m1rkjw#r88%Kpvc*j=4IP4*c96_M7jnu"
+    b"`1v!~=mXgR`dvHk"
+)
+"""``LOOP`` in KenLM's two binary formats: its program ``build_binary``, compressed by zlib and in base 85."""
+
+
+def loop_file(kind, folder):
+    content = {
+        "ARPA": LOOP.encode(),
+        "gzip": gzip.compress(LOOP.encode()),
+        "probing": zlib.decompress(base64.b85decode(PROBING)),
+        "trie": zlib.decompress(base64.b85decode(TRIE)),
+    }[kind]
+    path = folder / "loop.lm"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["ARPA", "gzip", "probing", "trie"])
+def test_the_words_of_a_model_do_not_depend_on_its_format(kind, tmp_path):
+    """All of them are as likely as unknown words."""
+    assert read_vocabulary(loop_file(kind, tmp_path)) == {"<unk>", "<s>", "</s>", "YES", "NO"}
+
+
+@needs_flashlight
+@pytest.mark.parametrize("kind", ["gzip", "probing", "trie"])
+def test_words_as_likely_as_unknown_ones_are_known(kind, tmp_path, caplog):
+    load_lm(str(loop_file(kind, tmp_path)), ["YES", "NO"])
+    assert not caplog.records
+    load_lm(str(loop_file(kind, tmp_path)), ["YES", "TEN"])
+    assert "does not know 1 of 2 words or symbols ('TEN', ...)" in caplog.text
+
+
+@pytest.mark.parametrize("change", ["no words", "fewer words", "header alone"])
+def test_a_binary_model_without_its_words(change, tmp_path):
+    """``build_binary -v`` leaves them out."""
+    path = loop_file("probing", tmp_path)
+    content = bytearray(path.read_bytes())
+    if change == "no words":
+        content[100] = 0
+    path.write_bytes(content[: {"no words": None, "fewer words": -3, "header alone": 20}[change]])
+    assert read_vocabulary(path) is None
 
 
 def test_a_compressed_line_without_end_is_refused(tmp_path):

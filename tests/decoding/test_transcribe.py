@@ -420,7 +420,8 @@ def test_bad_input(trained, good, sounds, tmp_path, capsys):
         [trained["pretraining"], sounds[0]], capsys
     )
     assert "no such checkpoint" in refused([tmp_path / "no.pt", sounds[0]], capsys)
-    assert "not a PyTorch file; give a checkpoint that a training saved" in refused([sounds[0], sounds[0]], capsys)
+    message = "not a PyTorch file but a sound file (.wav); give a checkpoint that a training saved"
+    assert message in refused([sounds[0], sounds[0]], capsys)
     assert "supports only one recording" in refused([good, *sounds, "--format", "srt"], capsys)
     assert "several files would be called long" in refused(
         [good, sounds[0], tmp_path / "x" / "long.flac", "--format", "ctm"], capsys

@@ -353,7 +353,7 @@ def test_data_must_be_given():
 def test_faulty_manifests_give_one_line(data):
     with pytest.raises(UserError, match=r"nowhere\.tsv: no such file.*dinosr manifest"):
         make_task(data).load_dataset("nowhere")
-    with pytest.raises(UserError, match=r"train\.tsv: every file is shorter than min_sample_size=4701"):
+    with pytest.raises(UserError, match=r"train\.tsv: every file is shorter than task.min_sample_size=4701"):
         make_task(data, min_sample_size=4701).load_dataset("train")
 
 

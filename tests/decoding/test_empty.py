@@ -1,0 +1,107 @@
+"""A recogniser that has not learned is said to be one, wherever its texts are scored or written."""
+
+import logging
+import re
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from fairseq.scoring import build_scorer
+from omegaconf import OmegaConf
+
+from dinosr_plugin.cli import main
+from dinosr_plugin.decoding.empty import count_empty, describe_texts, note_on_texts
+from dinosr_plugin.decoding.scorer import IntervalScorerConfig
+from dinosr_plugin.decoding.tune import Trial, summary
+from dinosr_plugin.errors import UserError
+from support.recogniser import run_generate
+
+
+@pytest.mark.parametrize(
+    "texts, described",
+    [
+        (["", " "], "all 2 hypotheses are empty"),
+        (["", "A", "", "A"], "2 of 4 hypotheses are empty"),
+        (["A", "A", "A"], "all 3 hypotheses are 'A'"),
+        (["A", "A"], None),  # may well be right
+        (["A", "A", "B"], None),
+        ([], None),
+    ],
+)
+def test_what_is_said_of_texts(texts, described):
+    assert describe_texts(texts) == described
+
+
+def test_the_remedy_depends_on_the_share():
+    assert note_on_texts(["", ""], "texts") == "all 2 texts are empty; train longer"
+    assert note_on_texts(["", "A"]) == "1 of 2 hypotheses are empty; train longer if the recordings contain speech"
+    assert note_on_texts(["A", "B"]) is None
+
+
+def test_best_paths_without_symbols():
+    """Blank 0 and boundary 3 are no text; what is in the padding does not count."""
+    paths = torch.tensor([[0, 0, 0, 0], [0, 3, 0, 3], [0, 0, 1, 1], [0, 1, 0, 0]])
+    output = {"encoder_out": torch.eye(4)[paths].transpose(0, 1), "padding_mask": None}
+    assert count_empty(output, [0, 3]) == 2
+    output["padding_mask"] = torch.tensor([[False] * 4, [False] * 4, [False, False, True, True], [False] * 4])
+    assert count_empty(output, [0, 3]) == 3
+
+
+def with_bias(recogniser, folder, symbol):
+    """The recogniser, whose most likely symbol in every frame is this one; index 0 is the blank."""
+    saved = torch.load(recogniser / "model.pt", weights_only=True)
+    saved["model"]["w2v_encoder.proj.weight"].zero_()
+    saved["model"]["w2v_encoder.proj.bias"].zero_()
+    saved["model"]["w2v_encoder.proj.bias"][symbol] = 9
+    torch.save(saved, folder / "biased.pt")
+    return folder / "biased.pt"
+
+
+@pytest.mark.parametrize("batch, scoring", [("1", "dinosr_wer"), ("3", "wer")])
+def test_fairseq_generate_says_that_all_texts_are_empty(recogniser, tmp_path, caplog, batch, scoring):
+    model = with_bias(recogniser, tmp_path, symbol=0)
+    with caplog.at_level(logging.WARNING, logger="dinosr_plugin"):
+        more = ["--path", model, "--batch-size", batch, "--scoring", scoring]
+        lines = run_generate(recogniser, tmp_path, *more).read_text().splitlines()
+    assert [record.getMessage() for record in caplog.records] == ["all 3 hypotheses are empty; train longer"]
+    if scoring == "dinosr_wer":
+        assert "WER: 100.00" in lines[-1] and lines[-1].endswith("over 3 utterances); all 3 hypotheses are empty")
+
+
+def test_fairseq_generate_says_that_all_texts_are_the_same(recogniser, tmp_path, caplog):
+    run_generate(recogniser, tmp_path, "--path", with_bias(recogniser, tmp_path, symbol=5))
+    assert any(re.fullmatch("all 3 hypotheses are '.'; train longer", message) for message in caplog.messages)
+
+
+def test_transcribe_says_that_texts_are_empty(recogniser, tmp_path, capsys):
+    """Silent recordings do not count: their empty text has another reason, which is said too."""
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
+    files = [str(recogniser / f"corpus/{number}.wav") for number in range(2)] + [str(tmp_path / "silent.wav")]
+    assert main(["transcribe", str(with_bias(recogniser, tmp_path, symbol=0)), *files]) == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert notes == [f"note: {files[2]}: silent; its text is empty", "note: all 2 texts are empty; train longer"]
+
+
+def test_tuning_says_that_the_best_texts_are_empty():
+    rates = {"wer": 100.0, "cer": 100.0, "wer_interval": (100.0, 100.0)}
+    trials = [Trial(1.0, 0.0, rates, note="all 3 hypotheses are empty; train longer")]
+    assert summary(trials, 50).endswith("\nnote: all 3 hypotheses are empty; train longer")
+
+
+def test_the_summary_of_a_recogniser_that_has_learned():
+    scorer = build_scorer(OmegaConf.structured(IntervalScorerConfig()), None)
+    for text in ("A", "B", "C"):
+        scorer.add_string(text, text)
+    assert scorer.result_string().endswith("over 3 utterances)")
+
+
+def test_recordings_without_transcripts(recogniser, tmp_path):
+    for name in ("train.tsv", "dict.ltr.txt"):
+        (tmp_path / name).write_bytes((recogniser / name).read_bytes())
+    with pytest.raises(UserError) as error:
+        run_generate(tmp_path, tmp_path / "out", "--path", recogniser / "model.pt")
+    assert str(error.value) == (
+        f"{tmp_path}/train.ltr: no such file, and fairseq-generate compares with transcripts; for recordings without "
+        "them use `dinosr transcribe CHECKPOINT FILE...`"
+    )
