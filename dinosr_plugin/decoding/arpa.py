@@ -1,7 +1,7 @@
 """Checks of an n-gram model before KenLM opens it (its encoding and the sizes that it states), and its vocabulary.
 
-KenLM allocates what the header of an ARPA file states. flashlight-text's interface to it offers no way to ask whether it
-knows a word, whose score can be that of ``<unk>``, so the words are read from the file.
+KenLM allocates what the header of an ARPA file states. flashlight-text has no function that asks it whether it knows a
+word, whose score can be that of ``<unk>``, so the words are read from the file.
 """
 
 import gzip

@@ -179,6 +179,8 @@ class DinoSRFinetuningTask(WholeUpdates, EmptyTexts, Decoding, AudioFinetuningTa
             validate_manifest(manifest, labels, self.cfg.min_sample_size)
 
         def make(normalize: bool, **arguments):
+            if not generating:  # which counts the words of such utterances as errors
+                arguments["min_sample_size"] = max(arguments["min_sample_size"] or 0, self.grid.field)
             if not training or self.cfg.views is None:
                 return SpeechDataset(normalize=normalize, **arguments)
             utterances = SpeechDataset(normalize=False, **arguments)  # transforms expect the waveform as recorded
@@ -186,6 +188,11 @@ class DinoSRFinetuningTask(WholeUpdates, EmptyTexts, Decoding, AudioFinetuningTa
 
         with compat.audio_dataset(make), compat.label_files_as_text():
             super().load_dataset(split, task_cfg, **kwargs)
+        if not len(self.datasets[split]):
+            raise UserError(
+                f"{split}: every utterance is shorter than one frame of the model, {self.grid.field} samples; give "
+                "longer ones"
+            )
         if task_cfg.multi_corpus_keys is None and not generating:
             dataset = self.datasets[split]
             labels = [dataset.get_label(i).split() for i in range(len(dataset))]

@@ -131,7 +131,7 @@ def inertia_after(centroids: np.ndarray, sums: Sums) -> float:
 
     It is an upper bound of the inertia of those means as centroids.
     """
-    return sums.inertia - float((sums.counts[:, None] * (sums.means() - centroids) ** 2).sum())
+    return max(0.0, sums.inertia - float((sums.counts[:, None] * (sums.means() - centroids) ** 2).sum()))
 
 
 # ---- starts ----------------------------------------------------------------------------------------------------------

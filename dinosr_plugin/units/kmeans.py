@@ -9,6 +9,7 @@ for example straight from a model.
 
 import io
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from .frames import Features, Reservoir, StandardizedFeatures, frames_of, read_s
 from .label_files import manifest_names, write_label_file
 from .matching import OldLabels, changed_share, matching, normalised_mutual_information
 from .unit_files import MAX_UNITS, UnitInfo
+
+logger = logging.getLogger(__name__)
 
 # For frames in memory, copies included. In addition there are some tens of MB for a chunk, k x D values in float64, and
 # pages of the mapped files of a feature folder, which the operating system reclaims when needed.
@@ -118,6 +121,7 @@ def fit_kmeans(
     utterances, rng = sorted(features.utterances), np.random.default_rng(seed)
     old = OldLabels(old_labels, k, features.width) if old_labels is not None else None
     reservoir, sample = read_sample(features, utterances, k, seed, passes > 0 or old is not None, max_bytes, old)
+    warn_of_equal_frames(sample, k)
     centroids, inertia = cluster(
         sample, k, seed, init, restarts, old.means(sample, np.random.default_rng(seed)) if old is not None else None
     )
@@ -153,6 +157,19 @@ def fit_kmeans(
         **label_changes,
     )
     return KMeans(centroids, meta)
+
+
+def warn_of_equal_frames(sample: np.ndarray, k: int) -> None:
+    """Log a warning for (n, D) frames with fewer than k different values: some clusters will never be used."""
+    different: set[bytes] = set()
+    for frame in sample:
+        different.add(frame.tobytes())
+        if len(different) == k:  # soon, for speech
+            return
+    logger.warning(
+        f"k-means: only {len(different)} of {len(sample)} frames differ, fewer than {k} clusters; check that the "
+        "recordings are not silent and that the model has not collapsed, or fit fewer clusters"
+    )
 
 
 def require_values(k: int, init: str, restarts: int, passes: int, features: Features) -> None:

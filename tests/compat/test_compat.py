@@ -133,7 +133,9 @@ class Killed(torch.utils.data.Dataset):
 
 
 def test_a_killed_worker_is_one_line():
-    with pytest.raises(UserError, match="dataset.num_workers: a worker process was killed"):
+    with pytest.raises(
+        UserError, match="dataset.num_workers: a worker process was killed, .*; lower it, or dataset.max_tokens,"
+    ):
         next(iter(torch.utils.data.DataLoader(Killed(), num_workers=1)))
 
 

@@ -242,7 +242,7 @@ def test_utterances_that_are_all_too_short(tmp_path):
     expected = r"every file is shorter than task.window_samples=500 .* the longest has 499 samples; lower it"
     with pytest.raises(UserError, match=r"train.tsv: " + expected):
         load(write(tmp_path, {"anna/a.wav": 499}))
-    with pytest.raises(UserError, match="shorter than min_sample_size=501"):
+    with pytest.raises(UserError, match="shorter than task.min_sample_size=501"):
         load(tmp_path, min_sample_size=501)
 
 

@@ -8,11 +8,9 @@ import pytest
 import soundfile
 import torch
 from fairseq.scoring import build_scorer
-from omegaconf import OmegaConf
 
 from dinosr_plugin.cli import main
 from dinosr_plugin.decoding.empty import count_empty, describe_texts, note_on_texts
-from dinosr_plugin.decoding.scorer import IntervalScorerConfig
 from dinosr_plugin.decoding.tune import Trial, summary
 from dinosr_plugin.errors import UserError
 from support.recogniser import run_generate
@@ -90,7 +88,7 @@ def test_tuning_says_that_the_best_texts_are_empty():
 
 
 def test_the_summary_of_a_recogniser_that_has_learned():
-    scorer = build_scorer(OmegaConf.structured(IntervalScorerConfig()), None)
+    scorer = build_scorer("dinosr_wer", None)
     for text in ("A", "B", "C"):
         scorer.add_string(text, text)
     assert scorer.result_string().endswith("over 3 utterances)")

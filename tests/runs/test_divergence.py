@@ -1,5 +1,6 @@
 """A run that diverges ends with one line, on all ranks, and leaves its checkpoints as they are."""
 
+import math
 from types import SimpleNamespace
 from unittest import mock
 
@@ -8,6 +9,8 @@ import torch
 from fairseq.trainer import Trainer
 
 from dinosr_plugin.errors import UserError
+from dinosr_plugin.runs.divergence import EXPLODED, FIRST, PATIENCE, LossWatch, divergence_error
+from dinosr_plugin.runs.updates import loss_per_unit
 from support.training import train, train_on_two_ranks, write_corpus
 
 SCHEDULE = ["optimization.max_update=4", "lr_scheduler.phase_ratio=[0,0,1]", "lr_scheduler.final_lr_scale=1"]
@@ -78,3 +81,52 @@ def test_norms_of_two_ranks(norms, message):
     with mock.patch("fairseq.trainer.distributed_utils.all_reduce", all_reduce), pytest.raises(UserError) as error:
         Trainer._check_grad_norms(trainer, torch.tensor(norms[0]))
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+def losses(*values):
+    """What is logged of updates with these losses."""
+    watch = LossWatch()
+    for number, loss in enumerate(values, start=1):
+        watch.update(loss, number)
+
+
+def test_a_loss_that_explodes_is_reported_every_so_many_updates(caplog):
+    losses(*[5.0] * FIRST, *[4.0] * 5, *[EXPLODED * 5.0 + 1] * (2 * PATIENCE))
+    number = FIRST + 5 + PATIENCE
+    assert caplog.messages[0] == (
+        f"update {number}: the loss is 51, and was 5 in the first updates, so the run diverges; lower "
+        "optimization.lr, lengthen the warm-up, or clip gradients (optimization.clip_norm)"
+    )
+    assert len(caplog.messages) == 2 and caplog.messages[1].startswith(f"update {number + PATIENCE}: ")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [5.0] * 100,
+        [5.0] * FIRST + [1000.0, 4.0] * 100,  # single batches
+        [5.0] * FIRST + [math.nan] * 100,  # reported elsewhere
+        [-5.0] * FIRST + [-1.0] * 100,  # a loss that may be negative
+        [0.0] * FIRST + [1.0] * 100,
+    ],
+)
+def test_other_losses_are_not_reported(values, caplog):
+    losses(*values)
+    assert not caplog.records
+
+
+def test_the_loss_of_an_update_is_that_of_all_micro_batches():
+    ctc = [{"loss": 6.0, "sample_size": 2, "ntokens": 30}, {"loss": 3.0, "sample_size": 1, "ntokens": 30}]
+    assert loss_per_unit(ctc) == 3.0
+    assert loss_per_unit([{"loss": torch.tensor(6.0), "ntokens": 3}]) == 2.0
+    assert loss_per_unit([{"loss": 0.0, "ntokens": 0}]) == 0.0
+
+
+@pytest.mark.parametrize("zero_infinity", [False, True])
+def test_transcripts_that_are_too_long_may_be_the_cause(zero_infinity):
+    criterion = SimpleNamespace(zero_infinity=zero_infinity)
+    trainer = SimpleNamespace(get_num_updates=lambda: 7, get_lr=lambda: 0.5, criterion=criterion)
+    message = str(divergence_error(trainer, "the gradients are NaN or infinite"))
+    assert ("set criterion.zero_infinity=true, which transcripts with too few frames need, or" in message) is not (
+        zero_infinity
+    )

@@ -170,6 +170,30 @@ def test_transcripts_without_enough_frames_are_reported(data, caplog):
     assert "labels than frames" not in caplog.text
 
 
+def test_transcripts_are_not_counted_where_nothing_is_trained(data, caplog):
+    (data / "dev.ltr").write_text("\n".join(["A B " * 100] * 5) + "\n")
+    task = make_task(data)
+    with caplog.at_level(logging.WARNING):
+        task.load_dataset("dev", task_cfg=task.cfg)
+    assert "criterion.zero_infinity" not in caplog.text
+
+
+def test_utterances_shorter_than_a_frame_are_not_trained_on(data):
+    """fairseq's convolutions fail on a batch of them."""
+    soundfile.write(data / "4.wav", np.full(399, 0.1), 16000)
+    rows = (data / "dev.tsv").read_text().replace("4.wav\t4000", "4.wav\t399")
+    (data / "dev.tsv").write_text(rows)
+    task = make_task(data)
+    task.load_dataset("dev")
+    assert len(task.dataset("dev")) == 4 and 4 in task.dataset("dev").dataset.skipped_indices
+    task.load_dataset("dev", task_cfg=task.cfg)
+    assert len(task.dataset("dev")) == 5  # fairseq-generate counts its words
+    (data / "dev.tsv").write_text(f"{data}\n4.wav\t399\n")
+    (data / "dev.ltr").write_text("A |\n")
+    with pytest.raises(UserError, match="^dev: every utterance is shorter than one frame of the model, 400 samples"):
+        task.load_dataset("dev")
+
+
 # -- batches ---------------------------------------------------------------------------------------------------------
 
 
@@ -302,10 +326,13 @@ def test_text_is_words_whether_or_not_that_is_asked_for(kind, scoring):
         assert cfg.common_eval.post_process == kind
 
 
-def test_the_generator_of_the_task_returns_words(data):
+def test_the_generator_of_the_task_returns_words(data, caplog):
     cfg = generation("dinosr_wer", None)
-    make_task(data).build_generator([], cfg.generation)
+    with caplog.at_level(logging.INFO):
+        make_task(data).build_generator([], cfg.generation)
     assert cfg.common_eval.post_process == "letter" and cfg.scoring.scored_unit == "word"
+    message = "--post-process letter: chosen, because the dictionary has letters and the word boundary |"
+    assert message in caplog.messages
 
 
 def test_the_error_rate_of_phones_is_not_called_wer(caplog):
@@ -340,6 +367,11 @@ def test_post_processing_of_other_symbols_is_refused(kind, scoring, chosen, mess
     with pytest.raises(UserError) as error:
         score_words(generation(scoring, chosen).generation, SYMBOLS[kind])
     assert str(error.value).startswith(message)
+
+
+def test_scores_of_translations_are_pointed_out(caplog):
+    score_words(generation("bleu", None).generation, SYMBOLS["letter"])
+    assert "--scoring bleu, the default, is for translations; give --scoring dinosr_wer" in caplog.text
 
 
 def test_symbols_can_be_printed_where_no_words_are_scored():
@@ -480,7 +512,7 @@ def train(stage, name, *overrides):
     _hydra_main(read_config(stage, name, [*common, *overrides]))
 
 
-def test_pieces_are_trained_validated_and_decoded_to_words(tmp_path):
+def test_pieces_are_trained_validated_and_decoded_to_words(tmp_path, caplog):
     """Fine-tuning on pieces: the WER of validation, on words, is that of ``--post-process sentencepiece``."""
     pytest.importorskip("sentencepiece", reason="pip install sentencepiece")
     texts = ["HELLO WORLD", "HELLO YELLOW DAY", "IT'S A DAY", "WORLD HELLO", "A DAY", "YELLOW WORLD"]
@@ -530,6 +562,9 @@ def test_pieces_are_trained_validated_and_decoded_to_words(tmp_path):
         json.loads(line) for line in re.findall(r'{.*"train_wer".*}', (tmp_path / "log").read_text())
     ]  # train is the split's name here
     assert len(logged) >= 2 and all("train_uer" in line for line in logged)
+    assert all(0 <= float(line["train_empty_texts"]) <= 100 for line in logged)
+    all_empty = [line for line in logged if float(line["train_empty_texts"]) == 100]
+    assert caplog.text.count("all 6 hypotheses of the validation are empty") == len(all_empty)
     arguments = [
         data,
         "--task",

@@ -194,6 +194,20 @@ def test_more_clusters_than_different_frames():
 # ---- reproducibility and memory --------------------------------------------------------------------------------------
 
 
+def test_more_clusters_than_different_frames_are_pointed_out(caplog):
+    """Silent recordings, or a model that has collapsed."""
+    equal = corpus(np.full((200, 4), 0.1, np.float32))
+    assert fit_kmeans(equal, 8).meta.inertia >= 0
+    assert caplog.messages == [
+        "k-means: only 1 of 200 frames differ, fewer than 8 clusters; check that the recordings are not silent and "
+        "that the model has not collapsed, or fit fewer clusters"
+    ]
+    caplog.clear()
+    fit_kmeans(equal, 1)
+    fit_kmeans(corpus(speechlike(200)), 8)
+    assert not caplog.records
+
+
 def test_the_seed_matters_and_the_order_does_not():
     features = corpus(speechlike(9000))
     first = fit_kmeans(features, 40, seed=3, passes=1)

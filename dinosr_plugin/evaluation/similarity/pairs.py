@@ -316,7 +316,10 @@ def require_enough(n: int, representations: Sequence[Representation], dead: Mapp
         raise UserError(f"only {n} frames or utterances to compare, at least 4 are required; give a larger manifest")
     for one in representations:
         if dead[one.name] == one.width:
-            raise UserError(f"{one.name}: all of its {one.width} dimensions are constant; give another checkpoint")
+            raise UserError(
+                f"{one.name}: all of its {one.width} dimensions are constant; give another checkpoint, or recordings "
+                "that are not silent"
+            )
 
 
 def notes_of(
