@@ -97,12 +97,15 @@ def read_state(path: str | Path, checksums: bool = True) -> dict[str, Any]:
 def is_torch_file(path: str | Path) -> bool:
     """Whether a file starts as PyTorch's do: a zip archive or, before torch 1.6, a pickle. False for a folder.
 
+    True also for those formats that ``read_checkpoint`` refuses by name.
+
     Raises UserError if it cannot be read.
     """
     if is_folder(path):
         return False
     with open_file(path, "give a checkpoint, a file of units, or a folder of these") as file:
-        return file.read(4).startswith((b"PK\x03\x04", b"\x80"))
+        start = file.read(HEAD)
+    return start.startswith((b"PK\x03\x04", b"\x80")) or format_of(start) is not None
 
 
 def why_not_loaded(error: Exception) -> str:

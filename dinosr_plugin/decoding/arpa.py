@@ -99,8 +99,8 @@ def binary_words(path: str | Path) -> frozenset[str] | None:
 def compressed_unigrams(path: str | Path) -> frozenset[str] | None:
     """``unigrams`` of a file compressed by gzip; None if it is damaged, which KenLM reports."""
     try:
-        with open_file(path, REMEDY) as file, gzip.open(file, "rt", encoding="utf-8", errors="replace") as lines:
-            return frozenset(words_in(lines))
+        with open_file(path, REMEDY) as file, gzip.GzipFile(fileobj=file) as lines:
+            return frozenset(words_in(line.decode("utf-8", "replace") for line in lines))
     except (OSError, EOFError, zlib.error):
         return None
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-LONGER = "train longer"
+LONGER = "train longer, or lower the learning rate if the loss does not fall"
 MIN_SAME = 3
 """Texts from which on it is worth saying that all are the same: two recordings may well have the same words."""
 
@@ -29,7 +29,7 @@ def describe_texts(texts: Sequence[str], name: str = "hypotheses") -> str | None
 def note_on_texts(texts: Sequence[str], name: str = "hypotheses", remedy: str = LONGER) -> str | None:
     """``describe_texts`` with what to do about it."""
     what = describe_texts(texts, name)
-    return what and f"{what}; {remedy}{'' if what.startswith('all') else ' if the recordings contain speech'}"
+    return what and f"{what}; {'' if what.startswith('all') else 'if these recordings contain speech, '}{remedy}"
 
 
 def count_empty(output: dict[str, Tensor], silent: Sequence[int]) -> int:

@@ -10,7 +10,8 @@ import torch
 from fairseq.scoring import build_scorer
 
 from dinosr_plugin.cli import main
-from dinosr_plugin.decoding.empty import count_empty, describe_texts, note_on_texts
+from dinosr_plugin.decoding.empty import LONGER, count_empty, describe_texts, note_on_texts
+from dinosr_plugin.decoding.transcribe import survey
 from dinosr_plugin.decoding.tune import Trial, summary
 from dinosr_plugin.errors import UserError
 from support.recogniser import run_generate
@@ -32,8 +33,8 @@ def test_what_is_said_of_texts(texts, described):
 
 
 def test_the_remedy_depends_on_the_share():
-    assert note_on_texts(["", ""], "texts") == "all 2 texts are empty; train longer"
-    assert note_on_texts(["", "A"]) == "1 of 2 hypotheses are empty; train longer if the recordings contain speech"
+    assert note_on_texts(["", ""], "texts") == f"all 2 texts are empty; {LONGER}"
+    assert note_on_texts(["", "A"]) == f"1 of 2 hypotheses are empty; if these recordings contain speech, {LONGER}"
     assert note_on_texts(["A", "B"]) is None
 
 
@@ -62,14 +63,14 @@ def test_fairseq_generate_says_that_all_texts_are_empty(recogniser, tmp_path, ca
     with caplog.at_level(logging.WARNING, logger="dinosr_plugin"):
         more = ["--path", model, "--batch-size", batch, "--scoring", scoring]
         lines = run_generate(recogniser, tmp_path, *more).read_text().splitlines()
-    assert [record.getMessage() for record in caplog.records] == ["all 3 hypotheses are empty; train longer"]
+    assert [record.getMessage() for record in caplog.records] == [f"all 3 hypotheses are empty; {LONGER}"]
     if scoring == "dinosr_wer":
         assert "WER: 100.00" in lines[-1] and lines[-1].endswith("over 3 utterances); all 3 hypotheses are empty")
 
 
 def test_fairseq_generate_says_that_all_texts_are_the_same(recogniser, tmp_path, caplog):
     run_generate(recogniser, tmp_path, "--path", with_bias(recogniser, tmp_path, symbol=5))
-    assert any(re.fullmatch("all 3 hypotheses are '.'; train longer", message) for message in caplog.messages)
+    assert any(re.fullmatch(f"all 3 hypotheses are '.'; {LONGER}", message) for message in caplog.messages)
 
 
 def test_transcribe_says_that_texts_are_empty(recogniser, tmp_path, capsys):
@@ -78,13 +79,20 @@ def test_transcribe_says_that_texts_are_empty(recogniser, tmp_path, capsys):
     files = [str(recogniser / f"corpus/{number}.wav") for number in range(2)] + [str(tmp_path / "silent.wav")]
     assert main(["transcribe", str(with_bias(recogniser, tmp_path, symbol=0)), *files]) == 0
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
-    assert notes == [f"note: {files[2]}: silent; its text is empty", "note: all 2 texts are empty; train longer"]
+    assert notes == [f"note: {files[2]}: silent; its text is empty", f"note: all 2 texts are empty; {LONGER}"]
+
+
+def test_channels_that_cancel_are_silent_when_mixed(tmp_path):
+    noise = np.random.default_rng(0).normal(0, 0.1, 16000)
+    soundfile.write(tmp_path / "stereo.wav", np.stack([noise, -noise], axis=1), 16000, subtype="FLOAT")
+    note = survey([tmp_path / "stereo.wav"])[0].note()
+    assert note == f"{tmp_path}/stereo.wav: its channels, mixed down, are silent; its text is empty"
 
 
 def test_tuning_says_that_the_best_texts_are_empty():
     rates = {"wer": 100.0, "cer": 100.0, "wer_interval": (100.0, 100.0)}
-    trials = [Trial(1.0, 0.0, rates, note="all 3 hypotheses are empty; train longer")]
-    assert summary(trials, 50).endswith("\nnote: all 3 hypotheses are empty; train longer")
+    trials = [Trial(1.0, 0.0, rates, note=f"all 3 hypotheses are empty; {LONGER}")]
+    assert summary(trials, 50).endswith(f"\nnote: all 3 hypotheses are empty; {LONGER}")
 
 
 def test_the_summary_of_a_recogniser_that_has_learned():

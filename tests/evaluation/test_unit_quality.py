@@ -67,6 +67,8 @@ def test_checkpoints_are_recognised_by_content(tmp_path):
     ):
         (tmp_path / name).write_bytes(content)
         assert is_torch_file(tmp_path / name) == expected
+    (tmp_path / "pointer.pt").write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert is_torch_file(tmp_path / "pointer.pt")  # which ``read_checkpoint`` names
     assert not is_torch_file(tmp_path)
     with pytest.raises(UserError, match="gone: no such file"):
         is_torch_file(tmp_path / "gone")
