@@ -168,7 +168,6 @@ def features_to_fit(options: argparse.Namespace):
         raise UserError("FEATURES: give either a folder of features or a checkpoint, or one of --mfcc and --fbank")
     if path and is_folder(path):
         if options.manifest or options.layer is not None or options.weights:
-            FeatureFolder(path)  # raises UserError for a folder without features
             raise UserError(f"{path}: is a folder of features; omit --manifest, --layer and --weights")
         return FeatureFolder(path)
     if options.manifest is None:
