@@ -17,7 +17,7 @@ class WholeUpdates:
     micro-batches of an update. A signal to one rank stops all of them at the same moment, with a checkpoint.
     """
 
-    update: int  # number of the update that is being made, from 1
+    update = 0  # number of the update that is being made, from 1
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False):
         self.losses = LossWatch()
