@@ -133,9 +133,7 @@ def test_it_resumes_at_the_failed_stage(sandbox):
     ]
     for failing in range(1, len(whole) - 3):
         shutil.rmtree(sandbox / "out")
-        assert (
-            run_chain(RUN, sandbox, path=sandbox / "bin", ROUNDS="1", FAIL_AT=str(failing)).returncode == 3
-        )
+        assert run_chain(RUN, sandbox, path=sandbox / "bin", ROUNDS="1", FAIL_AT=str(failing)).returncode == 3
         assert calls(sandbox) == [*whole[:failing], f"failed: {whole[failing]}"]
         assert run_chain(RUN, sandbox, path=sandbox / "bin", ROUNDS="1").returncode == 0
         assert calls(sandbox) == whole[max(stage for stage in stages if stage <= failing) :]

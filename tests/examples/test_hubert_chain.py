@@ -100,9 +100,7 @@ def test_it_resumes_at_the_failed_stage(sandbox, failing):
     assert run_chain(RUN, sandbox, path=sandbox / "bin").returncode == 0
     complete = calls(sandbox)
     shutil.rmtree(sandbox / "out")
-    assert (
-        run_chain(RUN, sandbox, path=sandbox / "bin", FAIL_AT=str(failing)).returncode == 3
-    )
+    assert run_chain(RUN, sandbox, path=sandbox / "bin", FAIL_AT=str(failing)).returncode == 3
     assert calls(sandbox) == [*complete[:failing], f"failed: {complete[failing]}"]
     assert run_chain(RUN, sandbox, path=sandbox / "bin").returncode == 0
     recorded = calls(sandbox)

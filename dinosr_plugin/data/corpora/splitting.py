@@ -65,7 +65,8 @@ def share_advice(keys: Collection[str], seed: int) -> str:
     numbers = sorted(hash_number(key, seed) for key in set(keys))
     if len(numbers) == 1:
         return "there is only one: use --valid-share 0"
-    return f"a small share that leaves neither empty is {middle(numbers):.4g}; or try another --seed, or 0 for no valid.tsv"
+    share = f"a small share that leaves neither empty is {middle(numbers):.4g}"
+    return f"{share}; or try another --seed, or 0 for no valid.tsv"
 
 
 def middle(numbers: list[float]) -> float:
