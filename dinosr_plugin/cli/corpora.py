@@ -205,9 +205,11 @@ def write(options: argparse.Namespace, splits: list, counted: list[str]) -> int:
     from ..data.bpe import bpe_files
     from ..data.manifest import write_splits
 
-    splits, rules = normalize(options, splits)
+    splits, rules, text_notes, changes = normalize(options, splits)
     files, notes = bpe_files(splits, counted, options.bpe) if options.bpe else ({}, [])
-    print_notes(write_splits(options.out, splits, counted, {**files, **rules}) + notes)
+    print_notes(text_notes + write_splits(options.out, splits, counted, {**files, **rules}) + notes)
+    if changes:
+        print(changes)
     for split in splits:
         print(f"{options.out}/{split.describe()}")
     if files:

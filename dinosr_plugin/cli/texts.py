@@ -32,7 +32,7 @@ def add_text_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--text-letters",
         metavar="CHARS",
-        help="punctuation marks, symbols or digits that are letters of the language and stay: \"'\" for a glottal stop "
+        help='punctuation marks, symbols or digits that are letters of the language and stay: "\'" for a glottal stop '
         "that is typed as an apostrophe, or --text-letters=-: for these two",
     )
     group.add_argument(
@@ -66,8 +66,13 @@ def chosen_normalization(options: argparse.Namespace):
 
     Raises UserError for options that do not belong together, and for files that cannot be read.
     """
-    from ..data.text_normalization import NAME, TextNormalization, kept_normalization, read_normalization
-    from ..data.text_normalization import read_replacements
+    from ..data.text_normalization import (
+        NAME,
+        TextNormalization,
+        kept_normalization,
+        read_normalization,
+        read_replacements,
+    )
 
     given = {name: value for name in (*DEFAULTS, "replace") if (value := getattr(options, f"text_{name}")) is not None}
     if options.text_like and (given or options.text_normalize):
@@ -91,8 +96,12 @@ def chosen_normalization(options: argparse.Namespace):
         raise UserError(f"--text-{error}") from error
 
 
-def normalize(options: argparse.Namespace, splits: list) -> tuple[list, dict]:
-    """(splits, further files of the set): transcripts normalised as the options say, after a report is printed."""
+def normalize(options: argparse.Namespace, splits: list) -> tuple[list, dict, list[str], str]:
+    """Normalise the transcripts as the options say.
+
+    Returns:
+        The splits, further files of the set by name, notes, and what has changed, to print; "" if the transcripts stay.
+    """
     from ..data.corpora.librispeech import absolute
     from ..data.text_normalization import NAME, require_same
     from ..data.text_report import TABLE, normalize_splits
@@ -100,29 +109,31 @@ def normalize(options: argparse.Namespace, splits: list) -> tuple[list, dict]:
     rule, notes = chosen_normalization(options)
     require_same(rule, options.out, {split.name for split in splits})
     if rule is None:
-        return splits, {}
+        return splits, {}, [], ""
     if all(row.words is None for split in splits for row in split.utterances):
         if options.text_normalize or options.text_like:
             raise UserError("--text-normalize: the corpus has no transcripts; omit it")
-        return splits, {}
+        return splits, {}, [], ""
     splits, report = normalize_splits(splits, rule, absolute(options.root))
-    print_report(rule, report, options.out / TABLE)
-    print_notes(notes + report.notes())
-    return splits, {NAME: rule.file_lines(), TABLE: report.table_lines()}
+    files = {NAME: rule.file_lines(), TABLE: report.table_lines()}
+    return splits, files, notes + report.notes(), changes(rule, report, options.out / TABLE)
 
 
-def print_report(rule, report, table: Path) -> None:
-    """What has changed, on at most ``MAX_ROWS`` + 5 lines."""
+def changes(rule, report, table: Path) -> str:
+    """The rules and what they have changed, on at most ``MAX_ROWS`` + 4 lines."""
     from ..evaluation.table import Column, format_table
 
-    print(f"transcripts: {rule.describe()}")
     rows = report.short_rows(MAX_ROWS)
-    if rows:
-        print(format_table(rows, [Column(name, name) for name in rows[0]]))
     symbols = sorted(report.after)
     shown = printable(" ".join(symbols[:MAX_SYMBOLS])) + (" ..." if len(symbols) > MAX_SYMBOLS else "")
-    what = f"symbols: {len(report.before)} before, {len(symbols)} after"
-    print(f"{what}: {shown}" + (f"; all changes: {table}" if rows else "; nothing has changed"), flush=True)
+    return "\n".join(
+        [
+            f"transcripts: {rule.describe()}",
+            *([format_table(rows, [Column(name, name) for name in rows[0]])] if rows else []),
+            f"symbols: {len(report.before)} before, {len(symbols)} after: {shown}",
+            f"all changes: {table}" if rows else "nothing has changed",
+        ]
+    )
 
 
 # ---- dinosr normalize ------------------------------------------------------------------------------------------------
@@ -146,7 +157,7 @@ def add_normalize(commands) -> None:
         parser,
         "file",
         metavar="FILE",
-        help="output file, replaced if it exists; with the suffix .ltr it has letters as manifests have, otherwise words",
+        help="output file, replaced if it exists; words, or with the suffix .ltr letters as in manifests",
     )
     parser.add_argument(
         "--skip-unusable",

@@ -3,17 +3,21 @@
 In this order, until nothing changes any more, so that a normalised text stays as it is:
 
 1. ``form``: a Unicode form. Full-width and presentation forms, and ligatures such as U+FB01, become ordinary letters.
-2. Invisible characters are removed, except for U+200C, U+200D and U+180E, which are part of a spelling; all kinds of
+2. Invisible characters are removed, except for U+200C, U+200D and U+180E, which are part of a spelling. All kinds of
    white space become single spaces.
 3. ``replace``: the user's replacements, upper and lower case apart; the longest one first.
 4. ``case``.
-5. ``punctuation``: marks and symbols become spaces, so that no words are joined. These stay: an apostrophe between two
-   letters, which becomes ``'`` however it was typed; Catalan's and Hebrew's marks within words (U+00B7, U+05F3, U+05F4);
-   tone letters and other modifier letters; the characters in ``letters``. Armenian's marks above a vowel are removed
-   without a space. Combining marks without a letter, and words without a letter or digit, are removed.
+5. ``punctuation``: marks and symbols become spaces, so that no words are joined. These stay:
 
-Letters, modifier letters (U+02BC, U+A78C), combining marks and vowel signs are never removed. Then digits are a fault if
-``digits`` is ``refuse``; superscript and subscript digits, which write tones, are not digits in this sense.
+   - an apostrophe between two letters, which becomes ``'`` however it was typed;
+   - Catalan's and Hebrew's marks between two letters (U+00B7, U+05F3, U+05F4);
+   - tone letters and other modifier letters, and the characters in ``letters``.
+
+   Armenian's marks above a vowel are removed without a space. Combining marks without a letter, and words without a
+   letter or digit, are removed.
+
+Letters, modifier letters (U+02BC, U+A78C), combining marks and vowel signs are never removed. With ``digits: refuse``
+a text with digits cannot be used; superscript and subscript digits, which write tones, do not count as digits.
 
 text_normalization.json    the fields of ``TextNormalization``, beside the dictionary of the texts
 """
@@ -38,6 +42,7 @@ CHOICES = {
     "punctuation": ("remove", "keep"),
     "digits": ("refuse", "keep"),
 }
+STEPS = ("Unicode form", "invisible", "replaced", "case", "apostrophe", "punctuation", "no letter")  # their names
 MAX_REPLACEMENTS, MAX_REPLACEMENT = 10_000, 100  # number of replacements, and characters of each
 MAX_PASSES, MAX_GROWTH = 20, 100  # replacements that need more never come to an end
 
@@ -140,7 +145,9 @@ class TextNormalization:
         for name in (one.name for one in fields(self)):
             ours, theirs = getattr(self, name), getattr(other, name)
             if ours != theirs:
-                return f"{name} differs" if name == "replace" else f"{name} is {ours or 'empty'}, not {theirs or 'empty'}"
+                return (
+                    f"{name} differs" if name == "replace" else f"{name} is {ours or 'empty'}, not {theirs or 'empty'}"
+                )
         return ""
 
     def file_lines(self) -> list[str]:
@@ -212,7 +219,7 @@ def pattern(text: str) -> Any:
 
 
 def substitution(name: str, signs: str, found: str, new: Callable[[str], str]) -> Step:
-    """The step that replaces ``found``, which contains one of the characters ``signs``; most texts have none of them."""
+    """The step that replaces ``found``, which contains one of ``signs``: characters that most texts do not have."""
     is_sign = lru_cache(maxsize=None)(lambda one: bool(pattern(signs).fullmatch(one)))
 
     def apply(text: str) -> str:
@@ -320,7 +327,7 @@ def read_normalization(path: Path) -> TextNormalization:
 
 
 def kept_normalization(folder: Path) -> TextNormalization | None:
-    """The rules beside the dictionary in this folder, if its texts were normalised. Raises as ``read_normalization``."""
+    """The rules beside a dictionary in this folder, if there are any. Raises as ``read_normalization``."""
     return None if kind_of(folder / NAME) == "nothing" else read_normalization(folder / NAME)
 
 
@@ -330,9 +337,7 @@ def require_same(rule: TextNormalization | None, folder: Path, replaced: Collect
     kept = kept_normalization(folder)
     if not others or rule == kept:
         return
-    if kept is None:
-        what = f"{folder}/{others[0]} was not normalised; normalise all manifests of a folder or none"
-    else:
-        difference = kept.difference(rule) if rule else "it has rules"
-        what = f"{folder}/{others[0]} was normalised in another way ({difference}); omit the options to do the same"
-    raise UserError(f"--text-normalize: {what}, or give another --out")
+    how = f"was normalised in another way ({kept.difference(rule)})" if kept and rule else "was not normalised"
+    raise UserError(
+        f"--text-normalize: {folder}/{others[0]} {how}; give another --out, or the same rules for all manifests there"
+    )

@@ -1,6 +1,6 @@
 """What normalising has changed in the transcripts of a corpus, as a table.
 
-text_normalization.tsv    ``change<TAB>before<TAB>after<TAB>count<TAB>examples``, of the command that wrote it
+text_changes.txt    ``change<TAB>before<TAB>after<TAB>count<TAB>examples``, of the command that wrote it
 """
 
 import unicodedata
@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from ..errors import UserError, printable
 from .manifest import ManifestRow, Split, raise_problems
-from .text_normalization import TextNormalization
+from .text_normalization import STEPS, TextNormalization
 
-TABLE = "text_normalization.tsv"
+TABLE = "text_changes.txt"
 COLUMNS = ("change", "before", "after", "count", "examples")
 EXAMPLES = 3  # words that show a change
 READ_ALOUD = "%&+=@#$\u20ac\u00a3\u00b0\u00a7"  # symbols that stand for words
@@ -40,8 +40,7 @@ class TextReport:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row for each change with the keys ``COLUMNS``: steps in their order, in each the most frequent first."""
-        steps = list(dict.fromkeys(step for step, _, _ in self.examples))
-        changes = sorted(self.counts.items(), key=lambda item: (steps.index(item[0][0]), -item[1], item[0]))
+        changes = sorted(self.counts.items(), key=lambda item: (STEPS.index(item[0][0]), -item[1], item[0]))
         return [
             dict(zip(COLUMNS, (step, named(old), named(new), number, ", ".join(self.examples[step, old, new]))))
             for (step, old, new), number in changes
@@ -77,10 +76,10 @@ class TextReport:
 def joined_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """One row for many."""
     count = sum(row["count"] for row in rows)
-    what = {
-        name: f"{' '.join(row[name].split()[0] for row in rows[:8])}{' ...' if len(rows) > 8 else ''}"
-        for name in ("before", "after")
-    }
+    what = {}
+    for name in ("before", "after"):
+        symbols = list(dict.fromkeys(row[name].split()[0] for row in rows))
+        what[name] = " ".join(symbols[:8]) + (" ..." if len(symbols) > 8 else "")
     examples = ", ".join(dict.fromkeys(row["examples"].split(", ")[0] for row in rows[:EXAMPLES]))
     return {"change": rows[0]["change"], **what, "count": count, "examples": examples}
 
