@@ -121,15 +121,16 @@ def normalize(options: argparse.Namespace, splits: list) -> tuple[list, dict, li
 
 def changes(rule, report, table: Path) -> str:
     """The rules and what they have changed, on at most ``MAX_ROWS`` + 4 lines."""
+    from ..data.text_report import COLUMNS, with_text
     from ..evaluation.table import Column, format_table
 
-    rows = report.short_rows(MAX_ROWS)
+    rows = [with_text(row) for row in report.short_rows(MAX_ROWS)]
     symbols = sorted(report.after)
     shown = printable(" ".join(symbols[:MAX_SYMBOLS])) + (" ..." if len(symbols) > MAX_SYMBOLS else "")
     return "\n".join(
         [
             f"transcripts: {rule.describe()}",
-            *([format_table(rows, [Column(name, name) for name in rows[0]])] if rows else []),
+            *([format_table(rows, [Column(name, name) for name in COLUMNS])] if rows else []),
             f"symbols: {len(report.before)} before, {len(symbols)} after: {shown}",
             f"all changes: {table}" if rows else "nothing has changed",
         ]

@@ -51,7 +51,7 @@ WITHIN_WORDS = "'\u00b7\u2027\u05f3\u05f4"
 ABOVE_VOWELS = "\u055a\u055b\u055c\u055e\u055f"  # Armenian
 JOINERS = "\u200c\u200d\u180e"
 SCRIPT_DIGITS = "\u00b2\u00b3\u00b9\u2070\u2074-\u2079\u2080-\u2089"
-LETTERS = r"\p{L}\p{M}\p{N}\p{Co}\p{Cn}"  # Co: letters of older fonts for minority languages; Cn: of newer Unicode
+LETTERS = r"\p{L}\p{N}\p{Co}\p{Cn}"  # also those of older fonts (Co) and of newer versions of Unicode (Cn); digits
 TONES = r"[\p{Sk}&&[\u02c2-\u02ff\ua700-\ua7ff\uab5b\uab6a\uab6b]]"  # also other modifiers that Unicode calls symbols
 MARKS = rf"[[\p{{P}}\p{{S}}]--{TONES}]"  # punctuation and symbols
 INVISIBLE = rf"[[\p{{Cf}}\p{{Z}}\p{{Cc}}]--[\x20{JOINERS}]]"
@@ -172,22 +172,23 @@ class TextNormalization:
 
     def punctuation_steps(self) -> list[Step]:
         letters = characters(self.letters)
-        word = rf"[{LETTERS}{JOINERS}{letters}{TONES}]"
+        after = rf"[{LETTERS}{letters}{TONES}]"
+        before = rf"[{LETTERS}{letters}{TONES}\p{{M}}{JOINERS}]"
         typed = characters(one for one in APOSTROPHES if one not in self.letters)
-        apostrophe = rf"[{typed}]" if "'" in self.letters else rf"(?<={word})[{typed}](?={word})"
+        apostrophe = rf"[{typed}]" if "'" in self.letters else rf"(?<={before})[{typed}](?={after})"
         marks = rf"[{MARKS}--[{letters}]]" if letters else MARKS
         return [
             *([substitution("apostrophe", rf"[{typed}]", apostrophe, lambda found: "'")] if typed else []),
             substitution(
                 "punctuation",
                 marks,
-                rf"(?!(?<={word})[{WITHIN_WORDS}](?={word})){marks}[\p{{M}}{JOINERS}]*",
+                rf"(?!(?<={before})[{WITHIN_WORDS}](?={after})){marks}[\p{{M}}{JOINERS}]*",
                 lambda found: "" if found[0] in ABOVE_VOWELS else " ",
             ),
             substitution(
                 "no letter",
-                r"[^\p{L}\p{N}\s]",
-                rf"(?<!\S)[\p{{M}}{JOINERS}]+|[\u200c\u180e]+(?!\S)|(?<!\S)[^\p{{L}}\p{{N}}\p{{Co}}\p{{Cn}}\s]+(?!\S)",
+                rf"[^{LETTERS}\s]",
+                rf"(?<!\S)[\p{{M}}{JOINERS}]+|[\u200c\u180e]+(?!\S)|(?<!\S)[^{LETTERS}\s]+(?!\S)",
                 lambda found: "",
             ),
         ]

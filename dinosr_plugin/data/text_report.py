@@ -6,6 +6,7 @@ text_changes.txt    ``change<TAB>before<TAB>after<TAB>count<TAB>examples``, of t
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -42,24 +43,21 @@ class TextReport:
         """One row for each change with the keys ``COLUMNS``: steps in their order, in each the most frequent first."""
         changes = sorted(self.counts.items(), key=lambda item: (STEPS.index(item[0][0]), -item[1], item[0]))
         return [
-            dict(zip(COLUMNS, (step, named(old), named(new), number, ", ".join(self.examples[step, old, new]))))
+            dict(zip(COLUMNS, (step, named(old), named(new), number, self.examples[step, old, new])))
             for (step, old, new), number in changes
         ]
 
     def short_rows(self, most: int) -> list[dict[str, Any]]:
         """At most ``most`` rows: one for all changes of case, and the last ones of a step as one where it has many."""
-        by_step: dict[str, list[dict[str, Any]]] = {}
-        for row in self.rows():
-            by_step.setdefault(row["change"], []).append(row)
-        room = most - len(by_step)
+        steps = [list(rows) for _, rows in groupby(self.rows(), key=lambda row: row["change"])]
         short = []
-        for step, rows in by_step.items():
-            shown = 1 if step == "case" else max(2, room // len(by_step))
+        for rows in steps:
+            shown = 1 if rows[0]["change"] == "case" else max(2, (most - len(steps)) // len(steps))
             short += rows if len(rows) <= shown else [*rows[: shown - 1], joined_row(rows[shown - 1 :])]
         return short
 
     def table_lines(self) -> list[str]:
-        rows = [[printable(str(row[name])) for name in COLUMNS] for row in self.rows()]
+        rows = [[printable(str(row[name])) for name in COLUMNS] for row in map(with_text, self.rows())]
         return ["\t".join(row) for row in [list(COLUMNS), *rows]]
 
     def notes(self) -> list[str]:
@@ -75,13 +73,17 @@ class TextReport:
 
 def joined_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """One row for many."""
-    count = sum(row["count"] for row in rows)
-    what = {}
+    words = dict.fromkeys(row["examples"][0] for row in rows)
+    joined = {"change": rows[0]["change"], "count": sum(row["count"] for row in rows), "examples": list(words)}
     for name in ("before", "after"):
         symbols = list(dict.fromkeys(row[name].split()[0] for row in rows))
-        what[name] = " ".join(symbols[:8]) + (" ..." if len(symbols) > 8 else "")
-    examples = ", ".join(dict.fromkeys(row["examples"].split(", ")[0] for row in rows[:EXAMPLES]))
-    return {"change": rows[0]["change"], **what, "count": count, "examples": examples}
+        joined[name] = " ".join(symbols[:8]) + (" ..." if len(symbols) > 8 else "")
+    return joined
+
+
+def with_text(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its examples as text."""
+    return {**row, "examples": ", ".join(row["examples"][:EXAMPLES])}
 
 
 def named(text: str) -> str:
