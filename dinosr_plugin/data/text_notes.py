@@ -11,6 +11,7 @@ from .text_normalization import INVISIBLE, MARKS, WITHIN_WORDS, TextNormalizatio
 
 RARE = 5  # occurrences in the dictionary; symbols with fewer are rare
 ENOUGH = 20_000  # symbols in the dictionary; with fewer any letter can be rare
+SHOWN = 5  # symbols that a note names
 NORMALIZE = "`dinosr manifest ... --text-normalize`"
 
 
@@ -55,7 +56,7 @@ def punctuation_notes(texts: Texts) -> Iterator[str]:
         one: n for one, n in texts.counts.most_common() if pattern(MARKS).match(one) and one not in WITHIN_WORDS
     }:
         line = min(map(texts.first, found))
-        what = f"{texts.name}: punctuation or symbols, the first on line {line}: {first_few(counted(found), 5)}"
+        what = f"{texts.name}: punctuation or symbols, the first on line {line}: {first_few(counted(found), SHOWN)}"
         yield f"{what}; a model would have to learn them as letters: {NORMALIZE} removes them"
 
 
@@ -106,13 +107,13 @@ def form_notes(texts: Texts) -> Iterator[str]:
 def rare_notes(texts: Texts, dictionary: Mapping[str, int]) -> Iterator[str]:
     if sum(dictionary.values()) < ENOUGH:
         return
-    rare = {one: dictionary[one] for one in texts.counts if one != WORD_END and dictionary.get(one, RARE) < RARE}
+    rare = [one for one in texts.counts if one != WORD_END and dictionary.get(one, RARE) < RARE]
     if rare:
-        found = [f"{one!r} ({n}, line {texts.first(one)})" for one, n in sorted(rare.items(), key=lambda item: item[1])]
+        rarest = sorted(rare, key=lambda one: dictionary[one])[: SHOWN + 1]
+        named = first_few([f"{one!r} ({dictionary[one]}, line {texts.first(one)})" for one in rarest], SHOWN)
         yield (
-            f"{texts.name}: {len(rare)} rare symbol(s), with fewer than {RARE} occurrences in the dictionary: "
-            f"{first_few(found, 5)}; a model cannot learn them: correct them, or replace them with {NORMALIZE} "
-            "--text-replace"
+            f"{texts.name}: {len(rare)} rare symbol(s), with fewer than {RARE} occurrences in the dictionary: {named}; "
+            f"a model cannot learn them: correct them, or replace them with {NORMALIZE} --text-replace"
         )
 
 
