@@ -75,9 +75,9 @@ def chosen_normalization(options: argparse.Namespace):
     )
 
     given = {name: value for name in (*DEFAULTS, "replace") if (value := getattr(options, f"text_{name}")) is not None}
-    if options.text_like and (given or options.text_normalize):
-        other = f"--text-{next(iter(given), 'normalize')}"
-        raise UserError(f"{other}: cannot be used with --text-like, which has all of these rules; omit one of them")
+    if given and options.text_like:
+        what = f"--text-{next(iter(given))}: cannot be used with --text-like"
+        raise UserError(f"{what}, which has all of these rules; omit one of them")
     if given and not options.text_normalize:
         raise UserError(f"--text-{next(iter(given))}: only used with --text-normalize; add that, or omit the option")
     if options.text_like:

@@ -5,7 +5,8 @@ In this order, until nothing changes any more, so that a normalised text stays a
 1. ``form``: a Unicode form. Full-width and presentation forms, and ligatures such as U+FB01, become ordinary letters.
 2. Invisible characters are removed, except for U+200C, U+200D and U+180E, which are part of a spelling. All kinds of
    white space become single spaces.
-3. ``replace``: the user's replacements, upper and lower case apart; the longest one first.
+3. ``replace``: the user's replacements, upper and lower case apart; the longest one first. Digits are replaced only
+   where they are a whole number.
 4. ``case``.
 5. ``punctuation``: marks and symbols become spaces, so that no words are joined. These stay:
 
@@ -43,7 +44,7 @@ CHOICES = {
     "digits": ("refuse", "keep"),
 }
 STEPS = ("Unicode form", "invisible", "replaced", "case", "apostrophe", "punctuation", "no letter")  # their names
-MAX_REPLACEMENTS, MAX_REPLACEMENT = 10_000, 100  # number of replacements, and characters of each
+MAX_REPLACEMENTS, MAX_REPLACEMENT = 1_000, 100  # number of replacements, and characters of each
 MAX_PASSES, MAX_GROWTH = 20, 100  # replacements that need more never come to an end
 
 APOSTROPHES = "'\u2018\u2019\u201b\u2032`\u00b4"  # typed as apostrophes; U+02BC and the like are letters
@@ -51,9 +52,10 @@ WITHIN_WORDS = "'\u00b7\u2027\u05f3\u05f4"
 ABOVE_VOWELS = "\u055a\u055b\u055c\u055e\u055f"  # Armenian
 JOINERS = "\u200c\u200d\u180e"
 SCRIPT_DIGITS = "\u00b2\u00b3\u00b9\u2070\u2074-\u2079\u2080-\u2089"
-LETTERS = r"\p{L}\p{N}\p{Co}\p{Cn}"  # also those of older fonts (Co) and of newer versions of Unicode (Cn); digits
+LOST = "\ufffd"  # where a program could not read a letter
+LETTERS = rf"\p{{L}}\p{{N}}\p{{Co}}\p{{Cn}}{LOST}"  # and digits; Co: of older fonts; Cn: of newer versions of Unicode
 TONES = r"[\p{Sk}&&[\u02c2-\u02ff\ua700-\ua7ff\uab5b\uab6a\uab6b]]"  # also other modifiers that Unicode calls symbols
-MARKS = rf"[[\p{{P}}\p{{S}}]--{TONES}]"  # punctuation and symbols
+MARKS = rf"[[\p{{P}}\p{{S}}]--{TONES}--[{LOST}]]"  # punctuation and symbols
 INVISIBLE = rf"[[\p{{Cf}}\p{{Z}}\p{{Cc}}]--[\x20{JOINERS}]]"
 SHOWN_FORMS = "[\ufb00-\ufdfd\ufe10-\ufefe\uff01-\uffee]"  # presentation, half-width and full-width forms; ligatures
 
@@ -123,7 +125,7 @@ class TextNormalization:
 
     def fault(self, text: str) -> str | None:
         """Why a normalised text cannot be used, or None."""
-        if "\ufffd" in text:
+        if LOST in text:
             return "U+FFFD in its transcript stands for a letter that a wrong encoding has lost; restore the letter"
         if self.digits == "refuse" and (found := self.digit.search(text)):
             advice = "write it in words, replace it with --text-replace, or use --text-digits keep"
@@ -235,8 +237,14 @@ def characters(letters: Any) -> str:
 
 
 def alternatives(replace: Mapping[str, str]) -> str:
-    """The pattern of what is replaced, the longest first."""
-    return "|".join(characters(one) for one in sorted(replace, key=len, reverse=True))
+    """The pattern of what is replaced, the longest first; digits only where they are a whole number."""
+    digit = r"\p{Nd}"
+    return "|".join(
+        (rf"(?<!{digit})" if one[0].isdecimal() else "")
+        + characters(one)
+        + (rf"(?!{digit})" if one[-1].isdecimal() else "")
+        for one in sorted(replace, key=len, reverse=True)
+    )
 
 
 def visible(found: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import first_few
 from .manifest import WORD_END
-from .text_normalization import INVISIBLE, MARKS, WITHIN_WORDS, TextNormalization, pattern
+from .text_normalization import INVISIBLE, LOST, MARKS, WITHIN_WORDS, TextNormalization, pattern
 
 RARE = 5  # occurrences in the dictionary; symbols with fewer are rare
 ENOUGH = 20_000  # symbols in the dictionary; with fewer any letter can be rare
@@ -61,6 +61,9 @@ def punctuation_notes(texts: Texts) -> Iterator[str]:
 
 
 def invisible_notes(texts: Texts) -> Iterator[str]:
+    if LOST in texts.counts:
+        what = f"{texts.name}: U+FFFD ({texts.counts[LOST]}, line {texts.first(LOST)})"
+        yield f"{what} stands for letters that a wrong encoding has lost: restore them; {NORMALIZE} lists the files"
     if found := [one for one in sorted(texts.counts) if pattern(INVISIBLE).match(one)]:
         named = first_few([f"U+{ord(one):04X} ({texts.counts[one]}, line {texts.first(one)})" for one in found])
         yield f"{texts.name}: characters that one does not see: {named}; {NORMALIZE} removes them"

@@ -33,6 +33,7 @@ def test_clean_transcripts_have_none():
             ["sí", "a\u200bb", "\u202ea"],
             r"characters that one does not see: U\+200B \(1, line 2\), U\+202E \(1, line 3\)",
         ),
+        (["sí", "a\ufffdo"], r"U\+FFFD \(1, line 2\) stands for letters"),
         (["sí", "3 de 4", "mayo 4"], "digits on 2 line.s., the first is line 2; "),
         (["sí No", "nO"], r"2 letter\(s\) in upper and lower case, such as '.' \(1\) and '.' \(\d\); "),
         (
