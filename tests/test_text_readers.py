@@ -13,7 +13,8 @@ from dinosr_plugin.data.check import validate_labels
 from dinosr_plugin.data.labels import read_labels
 from dinosr_plugin.data.manifest import read_dictionary, read_rows
 from dinosr_plugin.data.perturbation.f0 import read_table
-from dinosr_plugin.data.text_normalization import read_normalization, read_replacements
+from dinosr_plugin.data.text_normalization import read_normalization
+from dinosr_plugin.data.text_replacements import read_replacements
 from dinosr_plugin.decoding.arpa import read_vocabulary, unigrams
 from dinosr_plugin.decoding.lexicon import read_lexicon
 from dinosr_plugin.decoding.ngram import read_tokens

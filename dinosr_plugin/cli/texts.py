@@ -66,13 +66,8 @@ def chosen_normalization(options: argparse.Namespace):
 
     Raises UserError for options that do not belong together, and for files that cannot be read.
     """
-    from ..data.text_normalization import (
-        NAME,
-        TextNormalization,
-        kept_normalization,
-        read_normalization,
-        read_replacements,
-    )
+    from ..data.text_normalization import NAME, TextNormalization, kept_normalization, read_normalization
+    from ..data.text_replacements import read_replacements
 
     given = {name: value for name in (*DEFAULTS, "replace") if (value := getattr(options, f"text_{name}")) is not None}
     if given and options.text_like:

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import UserError
-from ..files import is_folder, kind_of, read_lines, read_record
+from ..files import is_folder, kind_of, read_record
 from .manifest import WORD_END, shorten, words_fault
 
 NAME = "text_normalization.json"
@@ -290,38 +290,6 @@ def check_replacements(rule: TextNormalization) -> None:
                 f"replace: {shorten(old)!r} becomes {shorten(new)!r}, in which {shorten(found[0])!r} would be replaced "
                 "again; give the final text"
             )
-
-
-def read_replacements(path: Path, form: str) -> dict[str, str]:
-    """The replacements in a file with lines ``from<TAB>to``, in a Unicode form.
-
-    ``to`` may be empty. Either may be written as code points: ``U+006E U+0303``.
-
-    Raises:
-        UserError: the file cannot be read, or a line is not such a line or contradicts another one.
-    """
-    remedy = "give a text file with lines `from<TAB>to`"
-    replace: dict[str, str] = {}
-    for number, line in enumerate(read_lines(path, remedy), start=1):
-        if not line.strip():
-            continue
-        cells = line.split("\t")
-        if len(cells) != 2 or not cells[0].strip():
-            raise UserError(f"{path} line {number}: {shorten(line)!r} is not `from<TAB>to`; {remedy}")
-        old, new = (unicodedata.normalize(form, from_code_points(cell)) for cell in cells)
-        if replace.setdefault(old, new) != new:
-            raise UserError(f"{path} line {number}: {shorten(old)!r} has another replacement above; remove one of them")
-    if not replace:
-        raise UserError(f"{path}: contains no replacements; {remedy}")
-    return replace
-
-
-def from_code_points(text: str) -> str:
-    """``U+006E U+0303`` -> these characters; any other text as it is."""
-    names = text.split()
-    if not names or not all(pattern(r"U\+(10|[0-9A-Fa-f])?[0-9A-Fa-f]{4}").fullmatch(name) for name in names):
-        return text
-    return "".join(chr(int(name[2:], 16)) for name in names)
 
 
 # ---- the file --------------------------------------------------------------------------------------------------------

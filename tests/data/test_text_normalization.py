@@ -14,8 +14,8 @@ from dinosr_plugin.data.text_normalization import (
     TextNormalization,
     kept_normalization,
     read_normalization,
-    read_replacements,
 )
+from dinosr_plugin.data.text_replacements import read_replacements
 from dinosr_plugin.errors import UserError
 
 DEFAULT = TextNormalization()

@@ -18,7 +18,8 @@ from dinosr_plugin.data.perturbation.f0 import read_comments, read_table
 from dinosr_plugin.data.recordings import Recordings
 from dinosr_plugin.data.synth.corpus import _finished
 from dinosr_plugin.data.text_file import normalize_file
-from dinosr_plugin.data.text_normalization import read_normalization, read_replacements
+from dinosr_plugin.data.text_normalization import read_normalization
+from dinosr_plugin.data.text_replacements import read_replacements
 from dinosr_plugin.data.utterance_labels import read_utterance_labels
 from dinosr_plugin.data.windows import read_window
 from dinosr_plugin.decoding import ngram, search, transcribe
