@@ -316,5 +316,6 @@ def require_same(rule: TextNormalization | None, folder: Path, replaced: Collect
         return
     how = f"was normalised in another way ({kept.difference(rule)})" if kept and rule else "was not normalised"
     raise UserError(
-        f"--text-normalize: {folder}/{others[0]} {how}; give another --out, or the same rules for all manifests there"
+        f"--text-normalize: {folder}/{others[0]} {how}; use the same rules for all manifests there, give "
+        "another --out, or remove that file"
     )

@@ -126,5 +126,5 @@ def normalize_splits(splits: list[Split], rule: TextNormalization, root: Path) -
 
 
 def normalized_rows(split: Split, words: dict[Path, str]) -> list[ManifestRow]:
-    """The rows with the words of their files, if there are any."""
-    return [replace(row, words=words.get(split.root / row.path)) for row in split.utterances]
+    """The rows with the words of their files; those without words stay, also if another split has their words."""
+    return [row if row.words is None else replace(row, words=words[split.root / row.path]) for row in split.utterances]

@@ -149,6 +149,15 @@ def test_a_corpus_without_transcripts(corpus, tmp_path, capsys):
     assert "error: --text-normalize: the corpus has no transcripts; omit it" in capsys.readouterr().err
 
 
+def test_a_partly_transcribed_corpus(corpus, tmp_path):
+    """The part with words is normalised; the manifest of all audio stays without words."""
+    (corpus / "a/2.txt").unlink()
+    assert manifest(corpus, tmp_path, "--text-normalize") == 0
+    assert not (tmp_path / "train.wrd").exists() and not (tmp_path / "train.ltr").exists()
+    words = (tmp_path / "train_labelled.wrd").read_text("utf-8")
+    assert words == "ñandú dónde\nel él no sé\nñandú muñoz\n"
+
+
 def test_clean_transcripts_of_several_splits_count_once(tmp_path, capsys):
     chapter = tmp_path / "corpus/train/7/2"
     chapter.mkdir(parents=True)
