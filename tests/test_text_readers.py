@@ -13,6 +13,8 @@ from dinosr_plugin.data.check import validate_labels
 from dinosr_plugin.data.labels import read_labels
 from dinosr_plugin.data.manifest import read_dictionary, read_rows
 from dinosr_plugin.data.perturbation.f0 import read_table
+from dinosr_plugin.data.text_normalization import read_normalization
+from dinosr_plugin.data.text_replacements import read_replacements
 from dinosr_plugin.decoding.arpa import read_vocabulary, unigrams
 from dinosr_plugin.decoding.lexicon import read_lexicon
 from dinosr_plugin.decoding.ngram import read_tokens
@@ -69,6 +71,8 @@ def lists(units: dict) -> dict:
 ARPA = "\\data\\\nngram 1=4\n\n\\1-grams:\n-1\t<unk>\n-99\t<s>\n-1\t</s>\n-0.5\tÄ\n\n\\end\\\n"
 READERS = {
     "manifest": ("x.tsv", "/data\nÄ/a.wav\t16000\n", lambda path: list(read_rows(path))),
+    "replacements": ("replace.txt", "Ä\tB\n", lambda path: read_replacements(path, "NFC")),
+    "rules of transcripts": ("text_normalization.json", '{"letters": "Ä"}', read_normalization),
     "dictionary": ("dict.ltr.txt", "Ä 3\nB 2\n", read_dictionary),
     "fairseq's dictionary": ("dict.ltr.txt", "Ä 3\nB 2\n", dictionary_of_fairseq),
     "fairseq's labels": ("x.ltr", "Ä B |\nB |\n", labels_of_fairseq),

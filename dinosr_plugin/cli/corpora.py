@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import UserError, printable
 from .parsing import add_command, add_out, add_workers, pieces_or_model, positive, print_notes, whole_number, workers
+from .texts import add_text_options, chosen_normalization, normalize
 
 # ---- dinosr path -----------------------------------------------------------------------------------------------------
 
@@ -63,15 +64,17 @@ def add_corpus(
         "(bpe.model, dict.bpe.txt); or the path of an existing bpe.model",
     )
     add_workers(parser)
+    add_text_options(parser)
     return parser
 
 
-def check_bpe(options: argparse.Namespace) -> None:
-    """Raise UserError for an impossible --bpe before the audio is read, which can take an hour."""
+def check_options(options: argparse.Namespace) -> None:
+    """Raise UserError for impossible options of all corpora before the audio is read, which can take an hour."""
     from ..data.bpe import require_possible
 
     if options.bpe:
         require_possible(options.bpe)
+    chosen_normalization(options)
 
 
 def add_librispeech(corpora) -> None:
@@ -95,7 +98,7 @@ def add_librispeech(corpora) -> None:
 def run_librispeech(options: argparse.Namespace) -> int:
     from ..data.corpora.librispeech import joined, librispeech_splits
 
-    check_bpe(options)
+    check_options(options)
     splits = librispeech_splits(options.root, options.parts, workers(options))
     names = [split.name for split in splits]
     if options.join:
@@ -118,7 +121,7 @@ def add_librilight(corpora) -> None:
 def run_librilight(options: argparse.Namespace) -> int:
     from ..data.corpora.librispeech import librilight_splits
 
-    check_bpe(options)
+    check_options(options)
     return write(options, librilight_splits(options.root, workers(options)), ["train_10h"])
 
 
@@ -182,7 +185,7 @@ def add_folder(corpora) -> None:
 def run_folder(options: argparse.Namespace) -> int:
     from ..data.corpora.folder import Choices, counted_split, folder_splits, left_over
 
-    check_bpe(options)
+    check_options(options)
     choices = Choices(
         options.split_by,
         options.valid_share,
@@ -202,8 +205,11 @@ def write(options: argparse.Namespace, splits: list, counted: list[str]) -> int:
     from ..data.bpe import bpe_files
     from ..data.manifest import write_splits
 
+    splits, rules, text_notes, changes = normalize(options, splits)
     files, notes = bpe_files(splits, counted, options.bpe) if options.bpe else ({}, [])
-    print_notes(write_splits(options.out, splits, counted, files) + notes)
+    print_notes(text_notes + write_splits(options.out, splits, counted, {**files, **rules}) + notes)
+    if changes:
+        print(changes)
     for split in splits:
         print(f"{options.out}/{split.describe()}")
     if files:

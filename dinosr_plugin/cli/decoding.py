@@ -18,7 +18,7 @@ def add_ngram(commands) -> None:
         type=Path,
         metavar="TEXT",
         help="training text, with spaces between symbols: train.wrd for a word model, train.ltr for letters, train.bpe "
-        "for word pieces, or another text in one of these forms",
+        "for word pieces, or another text in one of these forms (`dinosr normalize` makes it)",
     )
     parser.add_argument(
         "--order",

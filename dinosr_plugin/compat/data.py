@@ -25,15 +25,17 @@ def audio_dataset(make: Callable) -> Iterator[None]:
 
 
 @contextmanager
-def label_files_as_text() -> Iterator[None]:
+def label_files_as_text(change: Callable[[str], str] = str) -> Iterator[None]:
     """Within this context fairseq's fine-tuning task reads label files with ``files.read_lines``.
+
+    ``change`` is applied to every line.
 
     Its own ``open`` has the encoding of the locale, and a byte order mark becomes part of the first label.
     """
     from fairseq.tasks import audio_finetuning
 
     def open_labels(path, mode="r"):
-        return nullcontext(f"{line}\n" for line in read_lines(path, "make it with `dinosr manifest`"))
+        return nullcontext(f"{change(line)}\n" for line in read_lines(path, "make it with `dinosr manifest`"))
 
     audio_finetuning.open = open_labels  # hides the built-in function
     try:

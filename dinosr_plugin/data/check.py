@@ -38,6 +38,9 @@ from .manifest import (
     utterance_id,
     words_of,
 )
+from .text_normalization import NAME as NORMALIZATION
+from .text_normalization import TextNormalization, kept_normalization
+from .text_notes import text_notes
 
 LABELS = ("ltr", "bpe", "wrd", "phn", "km")
 REMAKE = "make the manifest and its labels again with `dinosr manifest`"
@@ -171,10 +174,11 @@ def check_manifest(
     root, rows = check_rows(tsv, report)
     check_sizes(report, min_sample_size, max_sample_size)
     labels = check_labels(tsv, report)
+    rule = check_words(tsv, labels, report)
     check_units(tsv, rows, labels, report)
     if is_folder(root):
         check_audio(root, [row for row in rows if row], workers or default_workers(), report)
-        check_transcripts(tsv, root, rows, labels, report)
+        check_transcripts(tsv, root, rows, labels, rule, report)
     else:
         report.problems.append(missing_root(root))
     return report
@@ -246,6 +250,38 @@ def check_labels(tsv: Path, report: Report) -> dict[str, list[str]]:
     return labels
 
 
+def check_words(tsv: Path, labels: dict[str, list[str]], report: Report) -> TextNormalization | None:
+    """Notes about the symbols of transcripts. Returns the rules by which they were normalised, if they were."""
+    words = labels.get("wrd") or list(map(words_of, labels.get("ltr", [])))
+    name = f"{tsv.stem}.{'wrd' if 'wrd' in labels else 'ltr'}"
+    rule = None
+    try:
+        rule = kept_normalization(tsv.parent)
+    except UserError as error:
+        report.problems.append(str(error))
+    if rule:
+        pairs = ((number, line, normalized(rule, line)) for number, line in enumerate(words, start=1))
+        report_differences(f"{name} was not normalised as {NORMALIZATION} says", pairs, report, advice="")
+    report.notes += text_notes(name, words, rule is not None, letter_counts(tsv.with_name("dict.ltr.txt")))
+    return rule
+
+
+def letter_counts(dictionary: Path) -> dict[str, int]:
+    """Symbol -> count; {} for a dictionary that cannot be read, which ``check_symbols`` reports."""
+    try:
+        return read_dictionary(dictionary)
+    except UserError:
+        return {}
+
+
+def normalized(rule: TextNormalization | None, text: str) -> str:
+    """The text after these rules; unchanged if there are none, or if they have no result for it."""
+    try:
+        return rule.apply(text) if rule else text
+    except UserError:
+        return text
+
+
 def check_label_lines(path: Path, lines: list[str], report: Report) -> None:
     if len(lines) != report.rows:
         report.problems.append(f"{path.name}: {len(lines)} lines for {report.rows} rows; {REMAKE}")
@@ -298,21 +334,31 @@ def check_units(tsv: Path, rows: list[NumberedRow | None], labels: dict[str, lis
         )
 
 
-def report_differences(what: str, pairs: Iterable[tuple[int, str, str]], report: Report) -> None:
+def report_differences(
+    what: str, pairs: Iterable[tuple[int, str, str]], report: Report, advice: str = "the order may be wrong: "
+) -> None:
     """One problem for all (line number, text, other text) that differ except in white space; it quotes the first."""
     different = [pair for pair in pairs if pair[1].split() != pair[2].split()]
     if different:
         number, one, other = different[0]
         report.problems.append(
             f"{what} on {len(different)} row(s), the first is line {number}: {shorten(one)!r} and {shorten(other)!r}; "
-            f"the order may be wrong: {REMAKE}"
+            f"{advice}{REMAKE}"
         )
 
 
 def check_transcripts(
-    tsv: Path, root: Path, rows: list[NumberedRow | None], labels: dict[str, list[str]], report: Report
+    tsv: Path,
+    root: Path,
+    rows: list[NumberedRow | None],
+    labels: dict[str, list[str]],
+    rule: TextNormalization | None,
+    report: Report,
 ) -> None:
-    """Labels must match LibriSpeech's transcripts next to the audio, if any; this detects labels in wrong order."""
+    """Labels must match LibriSpeech's transcripts next to the audio, if any; this detects labels in wrong order.
+
+    ``rule``: how the labels were normalised.
+    """
     kind = next((kind for kind in ("wrd", "ltr") if kind in labels), None)
     if kind is None:
         return
@@ -326,7 +372,7 @@ def check_transcripts(
             texts[folder] = folder_transcripts(root, folder, report)
         truth = texts[folder].get(utterance_id(row.path))
         if truth is not None:
-            pairs.append((number, line if kind == "wrd" else words_of(line), truth))
+            pairs.append((number, line if kind == "wrd" else words_of(line), normalized(rule, truth)))
     report_differences(f"{tsv.stem}.{kind} and the *{TRANSCRIPTS} files next to the audio disagree", pairs, report)
 
 

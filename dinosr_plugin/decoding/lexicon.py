@@ -111,7 +111,7 @@ def spelling(where: str, symbols: list[str], dictionary: Dictionary) -> list[int
         if symbol not in dictionary or dictionary.index(symbol) < dictionary.nspecial:
             raise UserError(
                 f"{where}: its spelling contains {symbol!r}, which is not in the model's dictionary; "
-                "remove the word, or check upper and lower case"
+                "remove the word, or check upper and lower case (`dinosr normalize` writes texts as transcripts are)"
             )
     return [dictionary.index(symbol) for symbol in symbols]
 

@@ -11,7 +11,7 @@ from .results import error_rates
 
 @dataclass
 class IntervalScorerConfig(FairseqDataclass):
-    """The texts are not normalised."""
+    """The texts are compared as they are; the task has normalised the references if there are rules for them."""
 
     scored_unit: ChoiceEnum(["word", "symbol"]) = field(
         default="word",

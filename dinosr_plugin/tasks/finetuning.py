@@ -5,7 +5,7 @@ with one-line messages, batch sizes that suit audio, and a generator for models 
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Optional
@@ -24,6 +24,8 @@ from ..checkpoints.readers import trunk_of
 from ..data.chains import find_crops, parse_views
 from ..data.dataset import SpeechDataset, longest_utterance
 from ..data.fingerprint import fingerprint
+from ..data.manifest import letters, words_of
+from ..data.text_normalization import kept_normalization
 from ..decoding.words import symbol_kind
 from ..errors import UserError, setting
 from ..files import is_file, kind_of
@@ -186,7 +188,7 @@ class DinoSRFinetuningTask(WholeUpdates, EmptyTexts, Decoding, AudioFinetuningTa
             utterances = SpeechDataset(normalize=False, **arguments)  # transforms expect the waveform as recorded
             return view_dataset(self.cfg, utterances, normalize, training)
 
-        with compat.audio_dataset(make), compat.label_files_as_text():
+        with compat.audio_dataset(make), compat.label_files_as_text(label_normalization(self.cfg)):
             super().load_dataset(split, task_cfg, **kwargs)
         if not len(self.datasets[split]):
             raise UserError(
@@ -277,6 +279,19 @@ class DinoSRFinetuningTask(WholeUpdates, EmptyTexts, Decoding, AudioFinetuningTa
         if str(cfg._name) == "ctc":
             check_post_process(cfg.post_process, self.target_dictionary.symbols)
         return super().build_criterion(cfg, from_checkpoint)
+
+
+def label_normalization(cfg: DinoSRFinetuningConfig) -> Callable[[str], str]:
+    """How the letters of ``task.data`` are normalised: as those of ``task.target_dictionary``, if they were.
+
+    Without ``task.target_dictionary``, labels and dictionary are in the same folder, and every symbol of the labels is
+    in the dictionary (``validate_labels``).
+    """
+    rule = kept_normalization(Path(cfg.target_dictionary)) if cfg.target_dictionary and cfg.labels == "ltr" else None
+    if rule is None:
+        return str
+    logger.info(f"labels are normalised as those of {setting('task.target_dictionary', cfg.target_dictionary)}")
+    return lambda line: letters(rule.apply(words_of(line)))
 
 
 def with_all_fields(task_cfg: Any) -> Any:

@@ -33,6 +33,7 @@ VALID = {  # argument, or (command, argument) -> value; paths are relative to th
     "json": NEW,
     "kmeans": "kmeans.npz",
     "lexicon": "lexicon.txt",
+    "like": "text_normalization.json",
     "lm": "words.arpa",
     "log": "train.log",
     "manifest": "train.tsv",
@@ -50,6 +51,8 @@ VALID = {  # argument, or (command, argument) -> value; paths are relative to th
     "speakers": 2,
     "submission": "submission",
     "text": "train.wrd",
+    "text_like": "text_normalization.json",
+    "text_replace": "replace.txt",
     "train": "train.tsv",
     "trials": "trials.txt",
     "units": "k.units",
@@ -90,6 +93,7 @@ ALWAYS = {
 }  # given although they are not required, because the defaults take long or differ
 # of a training of SSRL, which has a loss of the subset train after each epoch, at which there are checkpoints
 GENDER_OF_SSRL = {"task": "gender", "genders": "probe/genders.tsv", "--valid-subset": "train"}
+CORPORA = ("folder", "librispeech", "librilight")
 TOGETHER = {  # (command, path that is replaced) -> other arguments; None: omitted
     ("features", "manifest"): {"checkpoint": None, "--mfcc": True},
     ("features", "out"): {"checkpoint": None, "--mfcc": True},
@@ -125,6 +129,7 @@ TOGETHER = {  # (command, path that is replaced) -> other arguments; None: omitt
     ("speaker report", "log"): {"save_dir": "ssrl/run", "manifest": "ssrl/train.tsv"},
     ("tune-lm", "lm"): {"lexicon": "lexicon.txt"},
     ("tune-lm", "emissions"): {"lexicon": "lexicon.txt"},
+    **{(f"manifest {corpus}", "text_replace"): {"--text-normalize": True} for corpus in CORPORA},
 }
 REPORT = {"--no-abx": True}
 

@@ -17,6 +17,9 @@ from dinosr_plugin.data.corpora.librispeech import librispeech_splits
 from dinosr_plugin.data.perturbation.f0 import read_comments, read_table
 from dinosr_plugin.data.recordings import Recordings
 from dinosr_plugin.data.synth.corpus import _finished
+from dinosr_plugin.data.text_file import normalize_file
+from dinosr_plugin.data.text_normalization import read_normalization
+from dinosr_plugin.data.text_replacements import read_replacements
 from dinosr_plugin.data.utterance_labels import read_utterance_labels
 from dinosr_plugin.data.windows import read_window
 from dinosr_plugin.decoding import ngram, search, transcribe
@@ -76,6 +79,11 @@ def transcripts_with_pieces(folder: Path) -> None:
     bpe.bpe_files([replace(split, utterances=rows)], ["train"], folder / "bpe.model")
 
 
+def normalize(folder: Path) -> None:
+    rule = read_normalization(folder / "text_normalization.json")
+    normalize_file(folder / "train.wrd", rule, folder / "new.wrd", skip=True)
+
+
 def convert(folder: Path) -> None:
     conversion.convert(folder / WAV, folder / "converted.flac")
 
@@ -123,6 +131,12 @@ READERS = {
         "ssrl/train.log", TEXT, lambda folder: mean_weights(folder / "ssrl/train.log")
     ),
     "letters, checked": Reader("train.ltr", TEXT, check),
+    "rules of transcripts": Reader("text_normalization.json", TEXT, lambda folder: read_normalization(folder)),
+    "rules of transcripts, checked": Reader("text_normalization.json", TEXT, check),
+    "replacements in transcripts": Reader(
+        "replace.txt", TEXT, lambda folder: read_replacements(folder / "replace.txt", "NFC")
+    ),
+    "text to normalise": Reader("train.wrd", TEXT, normalize),
     "words, checked": Reader("train.wrd", TEXT, check),
     "pieces, checked": Reader("train.bpe", TEXT, check),
     "labels, checked": Reader("train.km", TEXT, check),

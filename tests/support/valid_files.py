@@ -31,7 +31,8 @@ LENGTHS = (16000, 8000, 12000)  # samples of the utterances 0, 1, 2
 def write_valid_files(folder: Path) -> None:
     """Fills ``folder``:
 
-    - ``corpus``, and manifest, transcripts, labels and dictionaries of it: ``train.*``, ``dict.*``, ``bpe.model``
+    - ``corpus``, and manifest, transcripts, labels and dictionaries of it: ``train.*``, ``dict.*``, ``bpe.model``,
+      ``text_normalization.json``, which was made with ``replace.txt``
     - ``transcripts.tsv`` and ``utt2spk``, tables of its words and speakers
     - ``model.pt`` (fine-tuned), ``dinosr.pt``, ``wav2vec2.pt``, ``cpc_audio/*.pt``, ``lm/*.pt``
     - ``mfcc`` (a folder of features), ``kmeans.npz``, ``k.units``, ``pieces.ap.model``, ``emissions.npz``
@@ -42,7 +43,9 @@ def write_valid_files(folder: Path) -> None:
     - ``dataset`` and ``submission`` of ZeroSpeech 2021; ``librispeech`` and ``librilight`` in their layouts
     """
     write_recogniser(folder)
-    command("manifest", "folder", folder / "corpus", "--out", folder, "--valid-share", 0, "--bpe", 12)
+    (folder / "replace.txt").write_text("U+2019\t'\nTEE\tTEA\n")
+    texts = ["--text-normalize", "--text-case", "upper", "--text-replace", folder / "replace.txt"]
+    command("manifest", "folder", folder / "corpus", "--out", folder, "--valid-share", 0, "--bpe", 12, *texts)
     (folder / "transcripts.tsv").write_text("path\tsentence\n0.wav\tTEN TEA\n1\tEAT\n2.wav\t\n")
     (folder / "utt2spk").write_text("0 anna\n1 anna\n2 ben\n")
     write_phones(folder / "phones.tsv")

@@ -117,6 +117,24 @@ def test_faulty_dictionaries(data):
 # -- data ------------------------------------------------------------------------------------------------------------
 
 
+def test_labels_of_other_data_are_normalised_as_those_of_the_target_dictionary(data, tmp_path):
+    """... without rules beside that dictionary, they stay as they are."""
+    trained = tmp_path / "trained"
+    trained.mkdir()
+    write_dictionary(trained, ["|", "a", "b"])
+    for rules, labels in [(None, "A , | B |"), ("{}", "a | b |"), ('{"case": "upper"}', "A | B |")]:
+        if rules:
+            (trained / "text_normalization.json").write_text(rules)
+        (data / "dev.ltr").write_text("A , | B |\n" * len(SAMPLES))
+        task = make_task(data, target_dictionary=str(trained))
+        task.load_dataset("dev")
+        assert task.datasets["dev"].get_label(0).strip() == labels
+    task = make_task(data, target_dictionary=str(trained), labels="ltr")
+    (trained / "text_normalization.json").write_text("[]")
+    with pytest.raises(UserError, match="text_normalization.json: contains no JSON object"):
+        task.load_dataset("dev")
+
+
 def test_decoding_normalises_as_training_did(data):
     given, saved = (
         make_task(data),
