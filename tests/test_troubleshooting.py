@@ -9,7 +9,8 @@ from support.paths import EXAMPLES, PLUGIN
 
 PAGE = (EXAMPLES / "TROUBLESHOOTING.md").read_text(encoding="utf-8")
 MESSAGES = [line for block in re.findall(r"```\n(.*?)```", PAGE, flags=re.DOTALL) for line in block.splitlines()]
-INSERTED = r"\.\.\.|\b(?:common|dataset|checkpoint|optimization|distributed_training)\.\w+|1 channel|[;:(),]| but | at the | or "
+SETTINGS = r"\b(?:common|dataset|checkpoint|optimization|distributed_training)\.\w+"
+INSERTED = rf"\.\.\.|{SETTINGS}|1 channel|[;:(),]| but | at the | or "
 """What is computed or inserted: names, settings (``errors.setting``), and where messages are put together."""
 
 

@@ -68,13 +68,17 @@ def add_corpus(
     return parser
 
 
-def check_options(options: argparse.Namespace) -> None:
-    """Raise UserError for impossible options of all corpora before the audio is read, which can take an hour."""
+def check_options(options: argparse.Namespace):
+    """How transcripts will be normalised, or None.
+
+    Raises UserError for impossible options of all corpora before the audio is read, which can take an hour.
+    """
     from ..data.bpe import require_possible
 
     if options.bpe:
         require_possible(options.bpe)
-    chosen_normalization(options)
+    normalization, _ = chosen_normalization(options)
+    return normalization
 
 
 def add_librispeech(corpora) -> None:
@@ -185,7 +189,7 @@ def add_folder(corpora) -> None:
 def run_folder(options: argparse.Namespace) -> int:
     from ..data.corpora.folder import Choices, counted_split, folder_splits, left_over
 
-    check_options(options)
+    normalization = check_options(options)
     choices = Choices(
         options.split_by,
         options.valid_share,
@@ -193,6 +197,7 @@ def run_folder(options: argparse.Namespace) -> int:
         options.convert,
         options.transcripts,
         options.speakers,
+        normalization,
         workers(options),
     )
     splits, notes = folder_splits(options.root, choices)

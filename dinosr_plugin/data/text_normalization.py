@@ -123,6 +123,13 @@ class TextNormalization:
             text = done
         return " ".join(text.split())
 
+    def fault_of(self, text: str) -> str | None:
+        """Why a text cannot be used when it is normalised, or None."""
+        try:
+            return self.fault(self.apply(text))
+        except UserError as error:
+            return str(error)
+
     def fault(self, text: str) -> str | None:
         """Why a normalised text cannot be used, or None."""
         if LOST in text:

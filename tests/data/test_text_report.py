@@ -223,3 +223,23 @@ def test_lines_that_cannot_be_used_are_listed_or_left_out(rules, tmp_path, capsy
 def test_the_text_itself_is_not_overwritten(rules, tmp_path, capsys):
     assert normalize(tmp_path, "Uno\n", "text.txt") == 1
     assert (tmp_path / "text.txt").read_text() == "Uno\n" and "would overwrite the text" in capsys.readouterr().err
+
+
+def test_texts_that_cannot_be_used_are_found_before_copies_are_made(corpus, tmp_path, capsys):
+    (corpus / "a/1.txt").write_text("3 de mayo", encoding="utf-8")
+    (corpus / "b/4.txt").write_text("...", encoding="utf-8")
+    assert manifest(corpus, tmp_path / "out", "--text-normalize", "--convert", tmp_path / "copies") == 1
+    errors = capsys.readouterr().err
+    assert "a/1.wav: digit '3' in its transcript" in errors and "b/4.wav: its transcript has no words" in errors
+    assert not (tmp_path / "copies").exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("source", ["files", "table"])
+def test_a_symbol_that_manifests_do_not_allow_can_be_replaced(corpus, tmp_path, source):
+    """... and is removed as punctuation: the rules apply before the words are checked."""
+    (corpus / "a/1.txt").write_text("uno|dos", encoding="utf-8")
+    (tmp_path / "table.tsv").write_text("a/1\tuno|dos\na/2\tx\nb/3\ty\nb/4\tz\n")
+    table = ["--transcripts", tmp_path / "table.tsv"] if source == "table" else []
+    assert manifest(corpus, tmp_path / "plain", *table) == 1
+    assert manifest(corpus, tmp_path / "out", "--text-normalize", *table) == 0
+    assert (tmp_path / "out/train.wrd").read_text(encoding="utf-8").splitlines()[0] == "uno dos"

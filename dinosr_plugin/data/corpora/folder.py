@@ -8,7 +8,8 @@ from ...errors import UserError, first_few
 from ...files import kind_of, output
 from ..audio import SAMPLE_RATE, AudioError, Header, read_header, wrong_format
 from ..audio_files import find_audio, map_files, other_sound
-from ..manifest import LABELLED, ManifestRow, Split, path_fault, raise_problems, speaker_of, utterance_id
+from ..manifest import LABELLED, ManifestRow, Split, path_fault, raise_problems, speaker_of, utterance_id, words_fault
+from ..text_normalization import TextNormalization
 from .copies import copy_notes, copy_paths, write_copies
 from .librispeech import absolute
 from .splitting import TRAIN, VALID, share_advice, split_keys, split_names, usual_share
@@ -31,6 +32,7 @@ class Choices:
             copies.
         transcripts: a table with the words of the files; None: .txt files beside them.
         speakers: a table with the speakers of the files; None: their folders (``speaker_of``).
+        normalization: how the transcripts will be normalised; None: they stay as they are.
         workers: number of threads.
     """
 
@@ -40,6 +42,7 @@ class Choices:
     converted: Path | None = None
     transcripts: Path | None = None
     speakers: Path | None = None
+    normalization: TextNormalization | None = None
     workers: int = 1
 
 
@@ -121,11 +124,12 @@ def read_speakers(corpus: Corpus, choices: Choices) -> None:
 
 
 def read_transcripts(corpus: Corpus, choices: Choices) -> None:
-    """Sets the words, from the table or from .txt files."""
+    """Sets the words, as they are written, from the table or from .txt files."""
+    fault_of = choices.normalization.fault_of if choices.normalization else words_fault
     if choices.transcripts is None:
-        corpus.words, notes = read_words(corpus.root, corpus.paths, corpus.problems)
+        corpus.words, notes = read_words(corpus.root, corpus.paths, corpus.problems, fault_of)
     else:
-        corpus.words, notes = match_table(choices.transcripts, TRANSCRIPTS, corpus.paths, corpus.problems)
+        corpus.words, notes = match_table(choices.transcripts, TRANSCRIPTS, corpus.paths, corpus.problems, fault_of)
     corpus.notes += notes
 
 

@@ -1,6 +1,6 @@
 """Words and speakers of recordings from a table: ``file<TAB>text``, Common Voice's .tsv, or a file of Kaldi."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -35,11 +35,18 @@ class TableRow(NamedTuple):
     value: str  # single spaces, "" if there is none
 
 
-def match_table(path: Path, values: Values, paths: list[str], problems: list[str]) -> tuple[dict[str, str], list[str]]:
+def match_table(
+    path: Path,
+    values: Values,
+    paths: list[str],
+    problems: list[str],
+    fault_of: Callable[[str], str | None] = words_fault,
+) -> tuple[dict[str, str], list[str]]:
     """(audio path -> value, notes) of a table, for the audio files ``paths``.
 
-    A row may name its file with or without folders and suffix, if that is unique. What contradicts itself is added to
-    ``problems``. Rows without audio are counted in a note.
+    A row may name its file with or without folders and suffix, if that is unique. Rows without audio are counted in a
+    note. Added to ``problems``: what contradicts itself, and words that cannot be used, for which ``fault_of`` returns
+    the reason.
 
     Raises:
         UserError: the file cannot be read, is not such a table, or no row names one of the files.
@@ -62,7 +69,7 @@ def match_table(path: Path, values: Values, paths: list[str], problems: list[str
             empty += 1
         elif found.setdefault(files[0], row.value) != row.value:
             problems.append(f"{table} line {row.line}: another {values.what} for {files[0]} than before; remove one")
-        elif values is TRANSCRIPTS and (fault := words_fault(row.value)):
+        elif values is TRANSCRIPTS and (fault := fault_of(row.value)):
             problems.append(f"{table} line {row.line}: {row.file}: {fault}")
     if not found and not problems:
         wrong = f"none of its {count} row(s) names an audio file, such as {paths[0]}, and has a {values.what}"

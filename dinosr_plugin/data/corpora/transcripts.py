@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 from ...errors import UserError, first_few
@@ -13,12 +14,14 @@ from .names import nfc, stem_of
 TIMIT = re.compile(r"0 \d+ (?=\S)")  # TIMIT's transcripts begin with the first and last sample
 
 
-def read_words(root: Path, paths: list[str], problems: list[str]) -> tuple[dict[str, str], list[str]]:
+def read_words(
+    root: Path, paths: list[str], problems: list[str], fault_of: Callable[[str], str | None] = words_fault
+) -> tuple[dict[str, str], list[str]]:
     """(path -> words, notes) from the .txt files beside the audio files ``paths`` under ``root``.
 
     The words of ``x.wav`` are in ``x.txt`` or ``x.wav.txt``; the suffix may be written ``.TXT``, and names are compared
-    in Unicode's form NFC. Files that cannot be read, and audio with several transcripts, are added to ``problems``. An
-    empty .txt is not a transcript.
+    in Unicode's form NFC. Added to ``problems``: files that cannot be read, audio with several transcripts, and words
+    that cannot be used, for which ``fault_of`` returns the reason. An empty .txt is not a transcript.
     """
     texts, others = match_texts(paths, find_files(root, (".txt",)))
     words = {}
@@ -32,7 +35,7 @@ def read_words(root: Path, paths: list[str], problems: list[str]) -> tuple[dict[
             problems.append(str(error))
     empty = [texts[path][0] for path in words if not words[path]]
     words, notes = without_times({path: text for path, text in words.items() if text})
-    problems += [f"{path}: {fault}" for path, text in words.items() if (fault := words_fault(text))]
+    problems += [f"{path}: {fault}" for path, text in words.items() if (fault := fault_of(text))]
     if empty:
         notes.append(f"{len(empty)} .txt file(s) are empty, so their audio is not transcribed: {first_few(empty)}")
     if others:
