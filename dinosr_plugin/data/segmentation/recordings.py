@@ -1,0 +1,158 @@
+"""From recordings of any length and format to a folder of segments and a table of their times.
+
+A recording is decoded twice, a minute at a time: to find its speech, and to write the segments.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ...errors import UserError, first_few
+from ...files import output, write_lines
+from ..audio import NOT_FINITE, SAMPLE_RATE, AudioError, Header, OtherAudio, read_header
+from ..audio_files import default_workers, map_files, result_or_error
+from ..conversion import MonoFile, read_16k, samples_at_16k, to_pcm, write_sound, writing
+from .cutting import Cut, Rules, cut
+from .sources import Source, find_sources, raise_any
+from .voice import WINDOW, Detector, levels
+
+BLOCK = 1875 * WINDOW  # samples read at a time: a minute
+MILLISECOND = SAMPLE_RATE // 1000  # samples
+TABLE = "segments.tsv"
+HEADER = "segment\tsource\tstart\tend"
+
+Advance = Callable[[float], object]
+"""Receives the seconds of sound that are done."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a recording contains. ``samples`` at 16 kHz, of which ``speech`` in speech; ``peak``: 1 is full scale."""
+
+    samples: int
+    speech: int
+    peak: float
+    cut: Cut
+
+    def spans(self) -> list[tuple[int, int]]:
+        """(first sample, end) of every segment; both are whole milliseconds."""
+        ends = [min(stop * WINDOW, self.samples) // MILLISECOND * MILLISECOND for _, stop in self.cut.segments]
+        return [(start * WINDOW, end) for (start, _), end in zip(self.cut.segments, ends)]
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What all recordings contain, and ``notes`` for the user."""
+
+    found: list[Found]
+    notes: list[str]
+
+    def lines(self) -> list[str]:
+        """A summary for the user."""
+        seconds = [(end - start) / SAMPLE_RATE for one in self.found for start, end in one.spans()]
+        whole, speech = (
+            sum(lengths) / SAMPLE_RATE for lengths in zip(*((one.samples, one.speech) for one in self.found))
+        )
+        short = [stop - start for one in self.found for start, stop in one.cut.too_short]
+        within = sum(one.cut.within_speech for one in self.found)
+        mean = sum(seconds) / len(seconds)
+        return [
+            f"{len(self.found)} recording(s), {whole / 3600:.2f} hours, {speech / whole:.0%} speech",
+            f"{len(seconds)} segments, {sum(seconds) / 3600:.2f} hours: "
+            f"{min(seconds):.1f} to {max(seconds):.1f} s, mean {mean:.1f} s",
+            f"{within} cut(s) within speech that has no pause for too long",
+            f"{len(short)} segment(s) too short and left out, {sum(short) * WINDOW / SAMPLE_RATE:.1f} s in total",
+        ]
+
+
+def segment(paths: Sequence[Path], out: Path, detector: Detector, rules: Rules) -> Segmented:
+    """Cut recordings into segments, 16 kHz mono FLAC in the new folder ``out``, and write their times to its table.
+
+    Args:
+        paths: sound files, and folders that are searched for them.
+
+    Raises:
+        UserError: as ``find_sources``; lists every file that cannot be read; no speech in any of them; ``out`` cannot
+            be written. Nothing is left behind.
+    """
+    sources, notes = find_sources(paths, out)
+    headers = sound(
+        map_files(lambda one: read_header(one.path), sources, default_workers(), "reading headers"), sources
+    )
+    total = sum(header.samples / header.rate for header in headers)
+    with (
+        output(out, folder=True) as unfinished,
+        tqdm(total=total, unit="s", unit_scale=True, desc="segmenting", disable=None) as bar,
+    ):
+        write = lambda source: segment_one(source, unfinished, detector, rules, bar.update)
+        found = sound([result_or_error(write, source) for source in sources], sources)
+        if not any(one.cut.segments for one in found):
+            raise UserError(f"{first_few([one.path for one in sources])}: no segment of speech; lower --min-seconds")
+        write_lines(unfinished / TABLE, [HEADER, *rows(sources, found)])
+    return Segmented(found, notes + notes_about(sources, headers, found))
+
+
+def sound(results: list, sources: list[Source]) -> list:
+    """The results. Raises one UserError for all that are an AudioError."""
+    problems = [f"{source.path}: {one}" for source, one in zip(sources, results) if isinstance(one, AudioError)]
+    raise_any(problems, [source.path for source in sources])
+    return results
+
+
+def segment_one(source: Source, out: Path, detector: Detector, rules: Rules, advance: Advance) -> Found:
+    """Write the segments of one recording. Raises AudioError for it, UserError if ``out`` cannot be written."""
+    found = listen(source.path, detector, rules, lambda seconds: advance(seconds / 2))
+    scale = np.float32(1 / max(1.0, found.peak))
+    done = 0
+    with MonoFile(source.path) as file:
+        for start, end in found.spans():
+            pcm = to_pcm(read_16k(file, start, end) * scale)
+            target = out / source.segment(start, end)
+            with writing(target):
+                write_sound(target, pcm)
+            advance((end - done) / SAMPLE_RATE / 2)
+            done = end
+    advance((found.samples - done) / SAMPLE_RATE / 2)
+    return found
+
+
+def listen(path: Path, detector: Detector, rules: Rules, advance: Advance = lambda seconds: None) -> Found:
+    """Find the speech of a recording and where to cut it. Raises AudioError if it cannot be read."""
+    scores, level, state = [], [], None
+    with MonoFile(path) as file:
+        samples = samples_at_16k(file.header)
+        for start in range(0, samples, BLOCK):
+            wave = read_16k(file, start, min(start + BLOCK, samples))
+            if not math.isfinite(file.peak):
+                raise OtherAudio(NOT_FINITE)
+            windows = np.pad(wave, (0, -len(wave) % WINDOW)).reshape(-1, WINDOW)
+            of_block, state = detector.scores(windows, state)
+            scores.append(of_block)
+            level.append(levels(windows))
+            advance(len(wave) / SAMPLE_RATE)
+        speech = detector.speech(np.concatenate(scores))
+        return Found(samples, int(speech.sum()) * WINDOW, file.peak, cut(speech, np.concatenate(level), rules))
+
+
+def rows(sources: list[Source], found: list[Found]) -> Iterator[str]:
+    """Lines of the table: utterance, recording, start and end in seconds."""
+    for source, one in zip(sources, found):
+        for start, end in one.spans():
+            name = Path(source.segment(start, end)).stem
+            yield f"{name}\t{source.path}\t{start / SAMPLE_RATE:.3f}\t{end / SAMPLE_RATE:.3f}"
+
+
+def notes_about(sources: list[Source], headers: list[Header], found: list[Found]) -> list[str]:
+    kinds = {
+        "have no segment": [not one.cut.segments for one in found],
+        "have a header that states no length, as after a recorder was switched off; all samples are used": [
+            header.unfinished for header in headers
+        ],
+        "are louder than full scale; their segments are scaled down": [one.peak > 1 for one in found],
+    }
+    named = {what: [one.path for one, yes in zip(sources, chosen) if yes] for what, chosen in kinds.items()}
+    return [f"{len(paths)} recording(s) {what}: {first_few(paths)}" for what, paths in named.items() if paths]
