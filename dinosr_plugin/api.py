@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .checkpoints.chunks import is_long, read_in_chunks
 from .checkpoints.embedding import EmbeddingReader
 from .checkpoints.opening import open_model
-from .checkpoints.readers import FrameReader, Layer, require_finite
+from .checkpoints.readers import FrameReader, Frames, Layer, require_finite
 from .errors import UserError
 
 
@@ -38,7 +39,8 @@ class SpeechModel:
     """Waveforms in, features and units out.
 
     A waveform is 1-D, float, at 16 kHz, a NumPy array or a tensor; it is normalized as in training. Frame i is centred
-    at ``reader.first_centre + i / reader.rate`` seconds.
+    at ``reader.first_centre + i / reader.rate`` seconds. A waveform longer than 10 minutes is read in overlapping
+    chunks, as by `dinosr features` and `dinosr units` (``checkpoints.chunks``).
     """
 
     reader: FrameReader
@@ -55,7 +57,7 @@ class SpeechModel:
         elif layer not in ("last", *range(self.reader.n_layers), *self.reader.outputs):
             names = "".join(f", or {name}" for name in self.reader.outputs)
             raise UserError(f"layer={layer}: the model has layers 0 to {self.reader.n_layers - 1}{names}")
-        return self.reader.read([self.wave(waveform)], [layer])[0].layers[0]
+        return self.read(waveform, layer=layer).layers[0]
 
     def units(self, waveform: np.ndarray | Tensor) -> Tensor:
         """(T,) -> (K, F) int64: the code of every frame in each of the K codebooks, lowest layer first.
@@ -64,7 +66,15 @@ class SpeechModel:
         codebooks.
         """
         code_set = self.reader.require_codes()
-        return self.reader.read([self.wave(waveform)], [], [code_set])[0].codes[code_set]
+        return self.read(waveform, code_set=code_set).codes[code_set]
+
+    def read(self, waveform: np.ndarray | Tensor, layer: Layer | None = None, code_set: str | None = None) -> Frames:
+        """A layer or a set of codes. Raises UserError as ``prepared``."""
+        wave = self.wave(waveform)
+        layers, code_sets = [] if layer is None else [layer], [] if code_set is None else [code_set]
+        if is_long(len(wave)):
+            return read_in_chunks(self.reader, len(wave), lambda start, end: wave[start:end], layers, code_sets)
+        return self.reader.read([wave], layers, code_sets)[0]
 
     def embed(self, waveform: np.ndarray | Tensor) -> Tensor:
         """Raises UserError: this model has features of frames, but no embedding of a recording."""

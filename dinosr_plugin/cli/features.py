@@ -69,7 +69,7 @@ def add_features(commands) -> None:
         help="number format of the files; float16 takes half the space and keeps three digits (default: %(default)s)",
     )
     add_shards(parser)
-    add_max_minutes(parser)
+    add_max_minutes(parser, in_chunks=True)
 
 
 def run_features(options: argparse.Namespace) -> int:

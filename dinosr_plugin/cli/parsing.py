@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import printable
 
-MAX_MINUTES = 10.0  # the value of units.batches, which takes seconds to import
+MAX_MINUTES = 10.0  # the value of checkpoints.chunks, which takes seconds to import
 
 
 def add_command(commands, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
@@ -110,12 +110,18 @@ def add_shards(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_max_minutes(parser: argparse.ArgumentParser) -> None:
-    text = (
-        "longest recording that is accepted, in minutes. A model reads each recording as a whole: time grows with the "
-        "square of its length, and a base model takes about 1.3 GB of memory per minute (default: %(default)s)"
+def add_max_minutes(parser: argparse.ArgumentParser, in_chunks: bool = False) -> None:
+    """``in_chunks``: whether longer recordings are read in chunks, and not refused."""
+    costs = "time grows with the square of its length, and a base model takes about 1.3 GB of memory per minute"
+    text = f"longest recording that is accepted, in minutes. A model reads each recording as a whole: {costs}"
+    if in_chunks:
+        text = (
+            f"longest recording that a model reads as a whole, in minutes: {costs}. Longer ones are read in chunks of "
+            "40 s with 10 s of context on either side"
+        )
+    parser.add_argument(
+        "--max-minutes", type=positive, default=MAX_MINUTES, metavar="M", help=f"{text} (default: %(default)g)"
     )
-    parser.add_argument("--max-minutes", type=positive, default=MAX_MINUTES, metavar="M", help=text)
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:

@@ -74,7 +74,7 @@ def add_units(commands) -> None:
         help="write units without utterance names, to codebook_0.txt, ..., for fairseq-preprocess --only-source",
     )
     add_shards(parser)
-    add_max_minutes(parser)
+    add_max_minutes(parser, in_chunks=True)
 
 
 def run_units(options: argparse.Namespace) -> int:

@@ -109,6 +109,23 @@ def read_16k(file: MonoFile, start: int, stop: int) -> np.ndarray:
     return wave[start - first * SAMPLE_RATE : stop - first * SAMPLE_RATE]
 
 
+def mean_and_variance(file: MonoFile) -> tuple[float, float]:
+    """Of the audio at 16 kHz, as a whole, computed in float64 with the memory of a minute; (0, 0) without samples.
+
+    Raises AudioError if the file cannot be read or contains NaN or infinity.
+    """
+    samples, step = samples_at_16k(file.header), SECONDS * SAMPLE_RATE
+    total, squares = 0.0, 0.0
+    for start in range(0, samples, step):
+        block = read_16k(file, start, min(samples, start + step)).astype(np.float64)
+        total += block.sum()
+        squares += np.square(block).sum()
+    if not math.isfinite(squares):
+        raise OtherAudio(NOT_FINITE)
+    mean = total / max(1, samples)
+    return mean, max(0.0, squares / max(1, samples) - mean**2)
+
+
 @dataclass(frozen=True)
 class Copy:
     """What ``convert`` has written, and from what.

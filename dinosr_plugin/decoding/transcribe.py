@@ -11,19 +11,16 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from ..data.audio import (
-    NOT_FINITE,
     SAMPLE_RATE,
     AudioError,
     Header,
@@ -33,9 +30,10 @@ from ..data.audio import (
     read_header,
     wrong_format,
 )
-from ..data.conversion import MonoFile, read_16k, samples_at_16k
+from ..data.conversion import MonoFile, mean_and_variance, read_16k, samples_at_16k
 from ..errors import CONTROL, UserError, printable
 from ..files import claim_new, kind_of, text_output
+from ..modules.frame_grid import chunks
 from .base import CTCDecoder
 from .best_path import BestPathDecoder
 from .empty import note_on_texts
@@ -48,7 +46,6 @@ from .words import Word, words_of
 
 CHUNK = 20.0  # seconds kept of a chunk, at most; recordings up to this length are one chunk
 CONTEXT = 2.0  # seconds of context that a chunk has on either side
-BLOCK = 60 * SAMPLE_RATE  # samples (at 16 kHz) read at a time to compute mean and variance
 BEAM = 50  # default of --beam
 MAX_CUE_LETTERS = 42  # of a subtitle: one line
 MAX_CUE_PAUSE = 1.0  # seconds; a longer pause begins a new subtitle
@@ -124,24 +121,11 @@ def survey_one(path: Path) -> Recording:
     header = empty_header(path) or read_header(path)
     samples = samples_at_16k(header)
     with MonoFile(path) as file:
-        total, squares = sums(file, samples)
+        mean, variance = mean_and_variance(file)
     if (channel := file.loudest_if_cancelled()) is not None:
         with MonoFile(path, channel) as file:
-            total, squares = sums(file, samples)
-    if not math.isfinite(squares):
-        raise AudioError(NOT_FINITE)
-    mean = total / max(1, samples)
-    return Recording(path, header, samples, mean, max(0.0, squares / max(1, samples) - mean**2), channel)
-
-
-def sums(file: MonoFile, samples: int) -> tuple[float, float]:
-    """Sum of the samples at 16 kHz, and of their squares."""
-    total, squares = 0.0, 0.0
-    for start in range(0, samples, BLOCK):
-        block = read_16k(file, start, min(samples, start + BLOCK)).astype(np.float64)
-        total += block.sum()
-        squares += np.square(block).sum()
-    return total, squares
+            mean, variance = mean_and_variance(file)
+    return Recording(path, header, samples, mean, variance, channel)
 
 
 def empty_header(path: Path) -> Header | None:
@@ -174,16 +158,6 @@ def search_options(arguments: Any) -> SearchOptions:
 # ---- from audio to words ---------------------------------------------------------------------------------------------
 
 
-def chunks(frames: int, longest: int, context: int) -> Iterator[tuple[int, int, int, int]]:
-    """Divide ``frames`` into the fewest equal chunks of at most ``longest`` frames.
-
-    Yields (first frame with context, first frame kept, end of the kept frames, end with context).
-    """
-    count = -(-frames // longest)  # 0 for no frames
-    for start, stop in pairwise(frames * n // max(1, count) for n in range(count + 1)):
-        yield max(0, start - context), start, stop, min(frames, stop + context)
-
-
 @torch.no_grad()
 def emissions(
     recogniser: Recogniser, recording: Recording, advance: Callable[[float], object] = lambda seconds: None
@@ -197,8 +171,8 @@ def emissions(
     rate = recogniser.grid.rate  # frames per second
     with MonoFile(recording.path, recording.channel) as file:
         for first, start, stop, last in chunks(frames, round(CHUNK * rate), round(CONTEXT * rate)):
-            end = recording.samples if last == frames else (last - 1) * recogniser.grid.hop + recogniser.grid.field
-            wave = torch.from_numpy(read_16k(file, first * recogniser.grid.hop, end))
+            begin, end = recogniser.grid.span(first, last)
+            wave = torch.from_numpy(read_16k(file, begin, recording.samples if last == frames else end))
             if recogniser.normalize:
                 # over the whole recording, with the epsilon of layer_norm, which fairseq uses
                 wave = (wave - recording.mean) / math.sqrt(recording.variance + 1e-5)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..data.manifest import read_rows, speaker_of, utterance_id
 from ..errors import UserError, first_few
-from ..units.batches import MAX_MINUTES, Utterance, hours, read_utterances
+from ..units.batches import Utterance, hours, read_utterances
 from .phones import PhoneAlignment
 
 
@@ -35,18 +35,17 @@ class Speech:
         phones: PhoneAlignment,
         skip_missing: bool = False,
         min_samples: int = 1,
-        max_minutes: float = MAX_MINUTES,
     ) -> tuple["Speech", list[str]]:
         """The speech of a manifest, and notes for the user.
 
         Args:
             skip_missing: leave out utterances without alignment.
-            min_samples, max_minutes: as ``read_utterances``.
+            min_samples: as ``read_utterances``.
 
         Raises:
             UserError: as ``read_utterances``, and for utterances without alignment unless they are skipped.
         """
-        utterances = read_utterances(manifest, min_samples, max_minutes)
+        utterances = read_utterances(manifest, min_samples)
         aligned = [utterance for utterance in utterances if utterance.name in phones.segments]
         notes = []
         if not skip_missing or not aligned:

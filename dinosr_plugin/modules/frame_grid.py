@@ -1,6 +1,7 @@
 """Where frames lie in time: the one formula for their number, their rate and their centres."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # `data` and `units` use this file without importing torch
@@ -35,6 +36,10 @@ class FrameGrid(NamedTuple):
         """``count`` of each element: int64 in and out, in any shape, on any device."""
         return ((samples - self.field) // self.hop + 1).clamp(min=0)
 
+    def span(self, first: int, last: int) -> tuple[int, int]:
+        """(first sample, end) of the samples that frames ``first`` to ``last``, which is excluded, cover."""
+        return first * self.hop, (last - 1) * self.hop + self.field
+
     @property
     def rate(self) -> float:
         """Frames per second."""
@@ -52,3 +57,13 @@ CPC = FrameGrid(field=159, hop=160)
 """CPC's padded convolutions: 100 Hz, centre of frame 0 at 4.97 ms, the middle of samples 0 to 158."""
 MEL = FrameGrid(field=400, hop=160)
 """Single log-Mel frames: 25 ms every 10 ms, 100 Hz, centre of frame 0 at 12.5 ms."""
+
+
+def chunks(frames: int, longest: int, context: int) -> Iterator[tuple[int, int, int, int]]:
+    """Divide ``frames`` into the fewest equal chunks of at most ``longest`` frames.
+
+    Yields (first frame with context, first frame kept, end of the kept frames, end with context).
+    """
+    count = -(-frames // longest)  # 0 for no frames
+    for start, stop in pairwise(frames * n // max(1, count) for n in range(count + 1)):
+        yield max(0, start - context), start, stop, min(frames, stop + context)

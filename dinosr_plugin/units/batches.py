@@ -18,7 +18,6 @@ from ..errors import UserError, first_few
 from ..files import is_file
 
 BATCH_SAMPLES = 1_000_000  # about a minute of sound: 1.5 GB for a base model, on the CPU
-MAX_MINUTES = 10.0  # of a recording read as a whole: attention takes time with its square, convolutions gigabytes
 PREFETCHED = 2  # batches that are read from the disk while the model works
 
 Item = TypeVar("Item")
@@ -46,7 +45,7 @@ def read_utterances(manifest: str | Path, min_samples: int = 1, max_minutes: flo
     if long:
         raise UserError(
             f"{manifest}: {len(long)} file(s) are longer than {max_minutes:g} minutes ({first_few(long)}), and a model "
-            "reads each as a whole; split them at pauses (`dinosr features` and `units` have --max-minutes)"
+            "reads each as a whole; split them with `dinosr segment`, or raise --max-minutes"
         )
     return [Utterance(utterance_id(row.path), split.root / row.path, row.samples) for row in split.utterances]
 
@@ -79,7 +78,11 @@ def load_checked_wave(utterance: Utterance) -> np.ndarray:
     try:
         return read_wave(utterance.path, utterance.samples)
     except AudioError as error:
-        raise UserError(f"{utterance.path}: {error}; `dinosr check` lists all such files") from error
+        raise unusable(utterance, error) from error
+
+
+def unusable(utterance: Utterance, error: AudioError) -> UserError:
+    return UserError(f"{utterance.path}: {error}; `dinosr check` lists all such files")
 
 
 # ---- batches ---------------------------------------------------------------------------------------------------------

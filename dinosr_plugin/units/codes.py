@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..checkpoints.chunks import MAX_MINUTES
 from ..checkpoints.opening import open_reader
 from ..checkpoints.readers import HEAD, FrameReader
 from ..errors import UserError, first_few
-from .batches import BATCH_SAMPLES, MAX_MINUTES, Progress, Utterance, hours, read_utterances, require_files
+from .batches import BATCH_SAMPLES, Progress, Utterance, hours, read_utterances, require_files
 from .features import LiveFeatures, code_spec, default_device, read_rows, write_rows
 from .frames import frames_of
 from .kmeans import KMeans
@@ -71,10 +72,14 @@ def store_codes(
     shard: int = 1,
     shards: int = 1,
     batch_samples: int = BATCH_SAMPLES,
+    max_minutes: float = MAX_MINUTES,
 ) -> str:
     """Codes (F, K) of a set into a feature folder, except for what an earlier run has stored; returns a summary."""
     writers = [code_spec(reader, code_set).writer(folder, utterances, shard, shards)]
-    features = lambda rows: read_rows(utterances, rows, reader, code_sets=[code_set], batch_samples=batch_samples)
+
+    def features(rows: list[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
+        return read_rows(utterances, rows, reader, (), [code_set], (), max_minutes, batch_samples)
+
     return write_rows(writers, utterances, f"{reader.name} units", features).summary
 
 
@@ -102,9 +107,9 @@ def read_codebook_units(
         raise UserError(
             f"--codebooks: {checkpoint} has codebooks 0 to {codes.count - 1}; give one, whose units are used"
         )
-    utterances = read_utterances(manifest, reader.grid.field, max_minutes)
+    utterances = read_utterances(manifest, reader.grid.field)
     require_files(utterances, manifest)
-    store_codes(reader, code_set, utterances, Path(folder))
+    store_codes(reader, code_set, utterances, Path(folder), max_minutes=max_minutes)
     info = UnitInfo(reader.rate, reader.first_centre, codes.size)
     return {utt: frames[:, chosen[0]].astype(np.int32) for utt, frames in FeatureFolder(folder)}, info
 
@@ -173,10 +178,10 @@ def write_codebook_units(
     codes = reader.code_sets[code_set]
     chosen = require_codebooks(codebooks, codes.count, checkpoint)
     shape = Shape.of(UnitInfo(reader.rate, reader.first_centre, codes.size), rate, deduplicate)
-    utterances = read_utterances(manifest, reader.grid.field, max_minutes)
+    utterances = read_utterances(manifest, reader.grid.field)
     require_files(utterances, manifest)
     folder = Path(out) / "codes"
-    summary = store_codes(reader, code_set, utterances, folder, shard, shards, batch_samples)
+    summary = store_codes(reader, code_set, utterances, folder, shard, shards, batch_samples, max_minutes)
     if missing := missing_shards(folder, shards):
         still = f"shard(s) {first_few(missing)} of {shards} are missing, and the last one to end writes the unit files"
         return Written([], f"{summary}; {still}")

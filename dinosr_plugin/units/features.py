@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..checkpoints.chunks import MAX_MINUTES, is_long
 from ..checkpoints.opening import open_reader
-from ..checkpoints.readers import FrameReader, Layer
+from ..checkpoints.readers import FrameReader, Frames, Layer
 from ..data.acoustic import FEATURES
 from ..errors import UserError
 from ..modules.frame_grid import TRUNK, FrameGrid
 from .batches import (
     BATCH_SAMPLES,
-    MAX_MINUTES,
     Progress,
     Utterance,
     hours,
@@ -29,6 +29,7 @@ from .batches import (
     read_utterances,
     require_files,
 )
+from .long_recordings import read_long
 from .store import CODE_DTYPES, FeatureWriter, require_unmixed
 
 # ---- what can be computed of a model and of sound --------------------------------------------------------------------
@@ -78,25 +79,36 @@ def read_rows(
     layers: Sequence[Layer] = (),
     code_sets: Sequence[str] = (),
     acoustic: Sequence[str] = (),
+    max_minutes: float = MAX_MINUTES,
     batch_samples: int = BATCH_SAMPLES,
 ) -> Iterator[tuple[int, list[np.ndarray]]]:
     """(row, arrays): (F, D) of every layer, (F, K) of every set of codes, (F, D) of every acoustic kind, in this order.
 
-    Rows come in no particular order. Each file is read once, by a thread that is ahead of the model.
+    Rows come in no particular order. Each file is read once, by a thread that is ahead of the model; those longer than
+    ``max_minutes`` in chunks, after the others.
     """
+    rows = list(rows)
+    in_chunks = {row for row in rows if reader and is_long(utterances[row].samples, max_minutes)}
 
     def load(batch: list[int]) -> tuple[list[torch.Tensor], list[list[np.ndarray]]]:
         waves = [load_checked_wave(utterances[row]) for row in batch]
         prepared = [reader.prepare(torch.from_numpy(wave)) for wave in waves] if reader else []
         return prepared, [[FEATURES[kind](wave) for kind in acoustic] for wave in waves]
 
-    batches = plan_batches(utterances, rows, batch_samples, padding=reader is not None and reader.pads)
+    def arrays_of(frames: Frames) -> list[np.ndarray]:
+        codes = [frames.codes[name].numpy().T for name in code_sets]  # (F, K) each
+        return [x.numpy() for x in frames.layers] + codes  # (F, D) each
+
+    whole = [row for row in rows if row not in in_chunks]
+    batches = plan_batches(utterances, whole, batch_samples, padding=reader is not None and reader.pads)
     for batch, (waves, acoustic_frames) in prefetch(load, batches, threads=1 if reader else 2):
-        read = reader.read(waves, layers, code_sets) if reader else [None] * len(batch)
+        read = reader.read(waves, layers, code_sets) if reader else [Frames([], {})] * len(batch)
         for row, frames, others in zip(batch, read, acoustic_frames, strict=True):
-            layer_arrays = [] if frames is None else [x.numpy() for x in frames.layers]  # (F, D) each
-            code_arrays = [] if frames is None else [frames.codes[name].numpy().T for name in code_sets]  # (F, K) each
-            yield row, layer_arrays + code_arrays + others
+            yield row, arrays_of(frames) + others
+    for row in sorted(in_chunks):
+        others = [FEATURES[kind](load_checked_wave(utterances[row])) for kind in acoustic]
+        assert reader is not None  # or no row would be read in chunks
+        yield row, arrays_of(read_long(reader, utterances[row], layers, code_sets)) + others
 
 
 # ---- into folders ----------------------------------------------------------------------------------------------------
@@ -155,14 +167,14 @@ def extract(
         dtype: ``float32``, or ``float16``: half the space, three digits.
         shard, shards: compute this part (from 1) of so many; other processes may compute the others meanwhile.
         batch_samples: samples in a batch at most; changes nothing but speed and memory.
-        max_minutes: longer recordings are refused.
+        max_minutes: longer recordings are read in chunks (``checkpoints.chunks``).
         device: None: the GPU if there is one.
 
     Raises:
         UserError: from the checkpoint, the manifest, its audio, or the folder.
     """
     reader = open_reader(checkpoint, weights, device or default_device())
-    utterances = read_utterances(manifest, reader.grid.field, max_minutes)
+    utterances = read_utterances(manifest, reader.grid.field)
     layers = which_layers(layer, reader)
     require_files(utterances, manifest)
     require_unmixed(Path(out), layers=layer == "all")
@@ -172,7 +184,10 @@ def extract(
         )
         for one in layers
     ]
-    features = lambda rows: read_rows(utterances, rows, reader, layers, batch_samples=batch_samples)
+
+    def features(rows: list[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
+        return read_rows(utterances, rows, reader, layers, (), (), max_minutes, batch_samples)
+
     return write_rows(writers, utterances, f"{reader.name} layer {layer}", features)
 
 
@@ -222,7 +237,7 @@ class LiveFeatures:
         rate, first_centre, width, source, utterances: as ``FeatureFolder``.
     """
 
-    def __init__(self, utterances: Sequence[Utterance], spec: FeatureSpec, compute: Callable[[np.ndarray], np.ndarray]):
+    def __init__(self, utterances: Sequence[Utterance], spec: FeatureSpec, compute: Callable[[Utterance], np.ndarray]):
         self.spec, self.compute = spec, compute
         self.rate, self.first_centre = spec.grid.rate, spec.grid.first_centre
         self.width, self.source = spec.width, spec.source
@@ -243,10 +258,11 @@ class LiveFeatures:
         if layer == "all":
             raise UserError("--layer all: without feature folders one layer at a time; give a number or last")
         (layer,) = which_layers(layer, reader)
-        utterances = read_utterances(manifest, reader.grid.field, MAX_MINUTES)
+        utterances = read_utterances(manifest, reader.grid.field)
 
-        def compute(wave: np.ndarray) -> np.ndarray:
-            return reader.read([reader.prepare(torch.from_numpy(wave))], [layer])[0].layers[0].numpy()
+        def compute(utterance: Utterance) -> np.ndarray:
+            ((_, (features,)),) = read_rows([utterance], [0], reader, [layer])
+            return features
 
         return cls(utterances, layer_spec(reader, layer), compute)
 
@@ -254,7 +270,8 @@ class LiveFeatures:
     def of_sound(cls, kind: str, manifest: str | Path) -> "LiveFeatures":
         """MFCC or log-Mel; arguments and errors as ``extract_acoustic``."""
         spec = acoustic_spec(kind)
-        return cls(read_utterances(manifest, spec.grid.field), spec, FEATURES[kind])
+        compute = lambda utterance: FEATURES[kind](load_checked_wave(utterance))
+        return cls(read_utterances(manifest, spec.grid.field), spec, compute)
 
     @classmethod
     def of_source(
@@ -290,7 +307,7 @@ class LiveFeatures:
         """(n, D) float32. Raises UserError for another name, and for audio that cannot be read."""
         if utt not in self.by_name:
             raise UserError(f"{utt!r}: no such utterance in the manifest that features are computed from")
-        return self.compute(load_checked_wave(self.by_name[utt]))
+        return self.compute(self.by_name[utt])
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
         return ((utt, self[utt]) for utt in self.utterances)

@@ -29,10 +29,10 @@ from dinosr_plugin.data.conversion import MonoFile, convert, read_16k
 from dinosr_plugin.decoding import DECODERS, BestPathDecoder, SearchOptions, build_decoder, transcribe
 from dinosr_plugin.decoding.pace import Pace, format_seconds
 from dinosr_plugin.decoding.recogniser import Recogniser, load_recogniser
-from dinosr_plugin.decoding.transcribe import FORMATS, Transcript, chunks, decode, emissions, survey
+from dinosr_plugin.decoding.transcribe import FORMATS, Transcript, decode, emissions, survey
 from dinosr_plugin.decoding.words import Word, group_into_words
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.modules.frame_grid import TRUNK
+from dinosr_plugin.modules.frame_grid import TRUNK, chunks
 from support.decoding import needs_flashlight
 from support.small_arpa import write_arpa
 

@@ -15,15 +15,17 @@ import torch
 
 import dinosr_plugin
 from dinosr_plugin import cli
-from dinosr_plugin.checkpoints import opening
+from dinosr_plugin.checkpoints import chunks, opening
 from dinosr_plugin.checkpoints.load import Loaded, load_model
 from dinosr_plugin.checkpoints.opening import open_reader
 from dinosr_plugin.checkpoints.readers import FrameReader
 from dinosr_plugin.data.acoustic import FEATURES
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.units import batches, features, store
+from dinosr_plugin.units import features, store
 from dinosr_plugin.units.batches import plan_batches, read_utterances
+from dinosr_plugin.units.codes import write_codebook_units
 from dinosr_plugin.units.features import extract, extract_acoustic, which_layers
+from dinosr_plugin.units.long_recordings import read_long
 from dinosr_plugin.units.store import FeatureFolder, layer_folders
 from support import paths
 from support.fairseq_models import MODELS, fairseq_checkpoint, fine_tuned_checkpoint
@@ -388,16 +390,50 @@ def test_invalid_manifests(tmp_path):
     assert "no such checkpoint" in extract_error(tmp_path / "none.pt", wrong, tmp_path / "out")
 
 
-def test_long_recordings(tmp_path):
+def test_long_recordings_are_read_in_chunks_and_the_others_as_before(tmp_path, monkeypatch):
+    """With a context of the whole recording, so that the features must be equal."""
+    monkeypatch.setattr(chunks, "CHUNK", 0.3)
+    monkeypatch.setattr(chunks, "CONTEXT", 100.0)
+    manifest = write_corpus(tmp_path, "a", [9600, 16000, 9601, 12345]) / "a.tsv"
+    read = []
+    monkeypatch.setattr(
+        features, "read_long", lambda *arguments: read.append(arguments[1].name) or read_long(*arguments)
+    )
+    extract(GOLDEN, manifest, tmp_path / "whole", layer="all")
+    write_codebook_units(GOLDEN, manifest, tmp_path / "whole units")
+    assert read == []
+    extract(GOLDEN, manifest, tmp_path / "chunks", layer="all", max_minutes=0.01)
+    write_codebook_units(GOLDEN, manifest, tmp_path / "chunked units", max_minutes=0.01)
+    assert read == ["a1", "a2", "a3"] * 2
+    for layer in layer_folders(tmp_path / "whole"):
+        for (_, expected), (_, found) in zip(
+            FeatureFolder(layer), FeatureFolder(tmp_path / "chunks" / layer.name), strict=True
+        ):
+            np.testing.assert_allclose(found, expected, **CLOSE)
+    for path in (tmp_path / "whole units").glob("*.units"):
+        assert path.read_text() == (tmp_path / "chunked units" / path.name).read_text()
+
+
+def test_acoustic_features_and_layers_of_a_long_recording_in_one_pass(tmp_path, monkeypatch):
+    manifest = write_corpus(tmp_path, "a", [16000, 9600]) / "a.tsv"
+    reader = open_reader(GOLDEN)
+    rows = dict(features.read_rows(read_utterances(manifest), range(2), reader, ["last"], (), ["mfcc"], 0.011))
+    whole = dict(features.read_rows(read_utterances(manifest), range(2), reader, ["last"], (), ["mfcc"]))
+    for row in range(2):
+        for found, expected in zip(rows[row], whole[row], strict=True):
+            np.testing.assert_allclose(found, expected, **CLOSE)
+
+
+def test_long_recordings_are_refused_where_a_model_must_read_them_as_a_whole(tmp_path):
     manifest = write_corpus(tmp_path, "a", [9600, 9601, 16000]) / "a.tsv"
-    message = extract_error(GOLDEN, manifest, tmp_path / "out", max_minutes=0.01)
+    with pytest.raises(UserError) as error:
+        read_utterances(manifest, max_minutes=0.01)
     expected = (
         "2 file(s) are longer than 0.01 minutes (sounds/a1.wav, sounds/a2.wav), and a model reads each as a whole"
     )
-    assert f"{expected}; split them" in message
+    assert f"{expected}; split them with `dinosr segment`" in str(error.value)
     assert len(read_utterances(manifest, max_minutes=1 / 60)) == 3
-    extract_acoustic("mfcc", manifest, tmp_path / "mfcc")
-    assert cli.parsing.MAX_MINUTES == batches.MAX_MINUTES
+    assert cli.parsing.MAX_MINUTES == chunks.MAX_MINUTES
 
 
 def test_nan_in_the_audio(tmp_path):

@@ -10,7 +10,7 @@ from ...data.acoustic import ENERGY
 from ...data.perturbation.praat import require_parselmouth
 from ...errors import UserError, first_few
 from ...files import read_lines
-from ...units.batches import MAX_MINUTES, Utterance, read_utterances
+from ...units.batches import Utterance, read_utterances
 from ..measures.probing.intervals import FEW
 from ..measures.probing.labels import (
     Labels,
@@ -157,7 +157,7 @@ def aligned(
     manifest: Path, alignments: Sequence[PhoneAlignment], skip_missing: bool, min_samples: int, notes: list[str]
 ) -> list[Utterance]:
     """The utterances of a manifest; with ``skip_missing`` those that all alignments contain, and a note."""
-    utterances = read_utterances(manifest, min_samples, MAX_MINUTES)
+    utterances = read_utterances(manifest, min_samples)
     for alignment in alignments:
         missing = [utterance.name for utterance in utterances if utterance.name not in alignment.segments]
         if missing and (not skip_missing or len(missing) == len(utterances)):

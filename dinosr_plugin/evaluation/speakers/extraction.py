@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...checkpoints.chunks import MAX_MINUTES
 from ...checkpoints.embedding import EmbeddingReader, statistics
 from ...checkpoints.opening import open_embedder
 from ...checkpoints.readers import Layer
 from ...data.acoustic import cepstra
 from ...modules.frame_grid import TRUNK
-from ...units.batches import BATCH_SAMPLES, MAX_MINUTES, Utterance, plan_batches, prefetch, require_files
+from ...units.batches import BATCH_SAMPLES, Utterance, plan_batches, prefetch, require_files
 from ...units.features import Extracted, default_device, write_rows
 from ...units.store import EMBEDDINGS, FeatureWriter, require_unmixed
 from ..speech import digest_of_utterances
