@@ -1,9 +1,12 @@
 """Recordings that are too long for a model to read as a whole, in overlapping chunks.
 
 The model reads each chunk with speech on either side, and only the frames in the middle are kept: every frame of the
-recording once. A frame whose layer sees no more than ``CONTEXT`` seconds on either side is the same as if the model had
-read the whole recording. Others differ, because they do not see the rest: those of Transformer and recurrent layers,
-and of models that normalise over the time that they read. examples/quickstart/README.md has figures.
+recording once. A frame whose layer sees no more than ``CONTEXT`` seconds on either side is the same, within rounding,
+as if the model had read the whole recording. The others differ: those of Transformer and recurrent layers, and of
+models that normalise over the time that they read (log-Mel front ends, ``extractor_mode=default``, DinoSR's targets).
+
+Chunks are as long as utterances: a model that was trained on utterances gives features that are closer to those of the
+separate utterances than those from one pass over the whole recording. examples/quickstart/README.md has figures.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,8 +18,8 @@ from ..modules.frame_grid import SAMPLE_RATE, chunks
 from .readers import FrameReader, Frames, Layer
 
 MAX_MINUTES = 10.0  # of a recording read as a whole: attention takes time with its square, convolutions gigabytes
-CHUNK = 40.0  # seconds kept of a chunk, at most
-CONTEXT = 10.0  # seconds that a chunk has on either side: with them, a minute, as much as a batch
+CHUNK = 20.0  # seconds kept of a chunk, at most
+CONTEXT = 2.0  # seconds of context that a chunk has on either side
 
 
 def is_long(samples: int, max_minutes: float = MAX_MINUTES) -> bool:

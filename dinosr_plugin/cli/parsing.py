@@ -117,7 +117,7 @@ def add_max_minutes(parser: argparse.ArgumentParser, in_chunks: bool = False) ->
     if in_chunks:
         text = (
             f"longest recording that a model reads as a whole, in minutes: {costs}. Longer ones are read in chunks of "
-            "40 s with 10 s of context on either side"
+            "20 s with 2 s of context on either side"
         )
     parser.add_argument(
         "--max-minutes", type=positive, default=MAX_MINUTES, metavar="M", help=f"{text} (default: %(default)g)"

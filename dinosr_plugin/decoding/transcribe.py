@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from ..checkpoints.chunks import CHUNK, CONTEXT
 from ..data.audio import (
     SAMPLE_RATE,
     AudioError,
@@ -44,8 +45,6 @@ from .search import SearchOptions, check_decoder_options
 from .segments import MAX_SEGMENT, MIN_SEGMENT, cut_at_pauses, decode_segments
 from .words import Word, words_of
 
-CHUNK = 20.0  # seconds kept of a chunk, at most; recordings up to this length are one chunk
-CONTEXT = 2.0  # seconds of context that a chunk has on either side
 BEAM = 50  # default of --beam
 MAX_CUE_LETTERS = 42  # of a subtitle: one line
 MAX_CUE_PAUSE = 1.0  # seconds; a longer pause begins a new subtitle

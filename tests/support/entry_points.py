@@ -67,6 +67,7 @@ VALID = {  # argument, or (command, argument) -> value; paths are relative to th
     ("manifest librilight", "root"): "librilight",
     ("manifest folder", "transcripts"): "transcripts.tsv",
     ("manifest folder", "speakers"): "utt2spk",
+    ("segment", "files"): "probe",
     ("transcribe", "checkpoint"): "model.pt",
     ("lm-features", "layer"): 1,
     ("speaker trials", "manifest"): "speakers.tsv",

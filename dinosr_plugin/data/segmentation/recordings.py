@@ -54,19 +54,21 @@ class Segmented:
     def lines(self) -> list[str]:
         """A summary for the user."""
         seconds = [(end - start) / SAMPLE_RATE for one in self.found for start, end in one.spans()]
-        whole, speech = (
-            sum(lengths) / SAMPLE_RATE for lengths in zip(*((one.samples, one.speech) for one in self.found))
-        )
-        short = [stop - start for one in self.found for start, stop in one.cut.too_short]
+        whole = sum(one.samples for one in self.found) / SAMPLE_RATE
+        speech = sum(one.speech for one in self.found) / SAMPLE_RATE
+        short = [(stop - start) * WINDOW / SAMPLE_RATE for one in self.found for start, stop in one.cut.too_short]
         within = sum(one.cut.within_speech for one in self.found)
-        mean = sum(seconds) / len(seconds)
+        lengths = f"{min(seconds):.1f} to {max(seconds):.1f} s, mean {sum(seconds) / len(seconds):.1f} s"
         return [
-            f"{len(self.found)} recording(s), {whole / 3600:.2f} hours, {speech / whole:.0%} speech",
-            f"{len(seconds)} segments, {sum(seconds) / 3600:.2f} hours: "
-            f"{min(seconds):.1f} to {max(seconds):.1f} s, mean {mean:.1f} s",
-            f"{within} cut(s) within speech that has no pause for too long",
-            f"{len(short)} segment(s) too short and left out, {sum(short) * WINDOW / SAMPLE_RATE:.1f} s in total",
+            f"{len(self.found)} recording(s), {duration(whole)}, of which {speech / whole:.0%} are speech",
+            f"{len(seconds)} segment(s), {duration(sum(seconds))}: {lengths}",
+            f"{len(short)} segment(s), {sum(short):.1f} s, are shorter than --min-seconds and left out",
+            f"{within} cut(s) within speech, which is longer than --max-seconds without a pause",
         ]
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds / 3600:.2f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
 
 
 def segment(paths: Sequence[Path], out: Path, detector: Detector, rules: Rules) -> Segmented:

@@ -18,7 +18,7 @@ WINDOW_SECONDS = WINDOW / SAMPLE_RATE  # 0.032
 CONTEXT = 64  # samples before a window that Silero VAD also sees
 STATE = (1, 1, 128)  # of its LSTM
 SPEECH, STILL_SPEECH = 0.5, 0.35  # Silero's defaults: the probability at which speech begins, below which it ends
-MODEL = Path("data", "silero_vad_16k_sequence.onnx")  # in the wheel since 6.2.3: a whole block in one call
+MODEL = Path("data", "silero_vad_16k_sequence.onnx")  # of the wheel's networks, the one that takes a block in one call
 INSTALL = 'pip install "dinosr-plugin[segment]"'
 
 QUIETEST, LOUDEST = 10, 95  # percentiles of the level: of the background, of speech
@@ -61,7 +61,7 @@ class Silero:
         except ImportError:
             path = None
         if path is None:
-            raise UserError(f"--method silero: onnxruntime or silero-vad 6.2.3 is not installed; {INSTALL}")
+            raise UserError(f"--method silero: onnxruntime or silero-vad is not installed; {INSTALL}")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1  # the network is too small for more
         options.log_severity_level = 3  # errors only

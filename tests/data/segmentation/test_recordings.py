@@ -76,7 +76,8 @@ def test_the_segments_become_a_manifest_with_the_same_speakers(tmp_path, capsys)
     assert folders == expected
     assert {row[0].split("-0")[0] for row in rows} == {"anna-one", "two", "ben-may-one", "three"}
     printed = capsys.readouterr().out
-    assert "4 recording(s), 0.01 hours, 63% speech" in printed and "8 segments, 0.01 hours: 2." in printed
+    assert "4 recording(s), 0.5 minutes, of which 63% are speech" in printed
+    assert "8 segment(s), 0.4 minutes: 2." in printed
 
 
 @pytest.mark.parametrize("rate, channels", [(8000, 1), (44100, 2)])
@@ -107,7 +108,7 @@ def test_long_speech_is_cut_and_short_speech_is_left_out(tmp_path, capsys):
     assert len(rows) == 4 and all(float(end) - float(start) <= 5 for _, _, start, end in rows)
     assert [row[3] for row in rows[:-1]] == [row[2] for row in rows[1:]]  # nothing is lost or doubled
     printed = capsys.readouterr().out
-    assert "3 cut(s) within speech" in printed and "1 segment(s) too short and left out, 0.7 s in total" in printed
+    assert "3 cut(s) within speech" in printed and "1 segment(s), 0.7 s, are shorter than --min-seconds" in printed
     assert len(segment(tmp_path / "more", source, max_seconds=5, min_seconds=0.5)) == 5
     assert len(segment(tmp_path / "joined", source, min_pause=2)) == 1
 
