@@ -211,7 +211,7 @@ def read_whole_at_16k(path: Path, max_minutes: float) -> np.ndarray:
     with MonoFile(path) as file:
         samples = samples_at_16k(file.header)
         if samples > max_minutes * 60 * SAMPLE_RATE:
-            raise OtherAudio(f"longer than {max_minutes:g} minutes; split it at pauses")
+            raise OtherAudio(f"longer than {max_minutes:g} minutes; split it with `dinosr segment`")
         if samples == 0:
             raise AudioError("contains no samples; remove it or fetch it again")
         wave = read_16k(file, 0, samples)

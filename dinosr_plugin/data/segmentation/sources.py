@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ...errors import UserError
-from ...files import is_folder
+from ...files import is_folder, kind_of
 from ..audio import SAMPLE_RATE
 from ..audio_files import find_audio, other_sound
 from ..manifest import path_fault, raise_problems
@@ -34,8 +34,8 @@ def find_sources(paths: Sequence[Path], out: Path) -> tuple[list[Source], list[s
     name that occurs in several folders is preceded by the folders, because names must be unique in a manifest.
 
     Raises:
-        UserError: a folder without sound files, or that overlaps ``out``; names that a manifest cannot contain; two
-            recordings of the same name in the same folder.
+        UserError: a file that does not exist; a folder without sound files, or that overlaps ``out``; names that a
+            manifest cannot contain; two recordings whose segments would have the same name.
     """
     found: list[tuple[Path, str]] = []  # (path, path below the folder that was given, without suffix)
     notes: list[str] = []
@@ -47,16 +47,22 @@ def find_sources(paths: Sequence[Path], out: Path) -> tuple[list[Source], list[s
         else:
             found.append((path, without_suffix(path.name)))
     problems = [f"{str(path)!a}: {fault}" for path, _ in found if (fault := path_fault(str(path)))]
+    problems += [f"{path}: no such file; check the name" for path, _ in found if kind_of(path) == "nothing"]
+    names = segment_names([place for _, place in found])
     first: dict[str, Path] = {}
-    for path, place in found:
-        if place in first:
-            problems.append(f"{path}: same name as {first[place]}; rename or omit one of them")
-        first.setdefault(place, path)
+    for (path, _), name in zip(found, names):
+        if name in first:
+            problems.append(f"{path}: same name as {first[name]}; rename or omit one of them")
+        first.setdefault(name, path)
     raise_any(problems, [path for path, _ in found])
-    counts = Counter(PurePosixPath(place).name for _, place in found)
-    name_of = {place: PurePosixPath(place).name for _, place in found}
-    names = {place: name if counts[name] == 1 else place.replace("/", "-") for place, name in name_of.items()}
-    return [Source(path, place, names[place]) for path, place in found], notes
+    return [Source(path, place, name) for (path, place), name in zip(found, names)], notes
+
+
+def segment_names(places: Sequence[str]) -> list[str]:
+    """``a/one``, ``b/one``, ``b/two`` -> ``a-one``, ``b-one``, ``two``."""
+    last = [PurePosixPath(place).name for place in places]
+    counts = Counter(last)
+    return [name if counts[name] == 1 else place.replace("/", "-") for place, name in zip(places, last)]
 
 
 def raise_any(problems: list[str], paths: Sequence[Path]) -> None:

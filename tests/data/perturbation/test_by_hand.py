@@ -133,7 +133,7 @@ def test_options_that_cannot_work_are_refused_in_one_line(sound, options, messag
 def test_a_missing_or_long_file_is_refused(sound, capsys, monkeypatch):
     monkeypatch.setattr(by_hand, "MAX_MINUTES", 1 / 60)
     assert perturb("out.wav") == 1
-    assert "error: in.wav: longer than 0.0166667 minutes; split it at pauses" in capsys.readouterr().err
+    assert "error: in.wav: longer than 0.0166667 minutes; split it with `dinosr segment`" in capsys.readouterr().err
     sound.unlink()
     assert perturb("out.wav") == 1
     assert capsys.readouterr().err == "error: in.wav: no such file; give a recording\n"

@@ -128,9 +128,15 @@ def test_files_that_cannot_be_used_are_listed_and_nothing_is_written(tmp_path, c
     (tmp_path / "in/empty.flac").touch()
     error = refused(capsys, tmp_path / "out", tmp_path / "in")
     assert "2 problem(s)" in error and "text.wav: unreadable" in error and "empty.flac: zero bytes" in error
-    assert "no such file" in refused(capsys, tmp_path / "out", good, tmp_path / "gone.wav")
+    assert "gone.wav: no such file; check the name" in refused(capsys, tmp_path / "out", good, tmp_path / "gone.wav")
     other = write(tmp_path / "other/a.flac", bursts(3))
     assert f"{other}: same name as {good}; rename" in refused(capsys, tmp_path / "out", good, other)
+    for path in ("clash/a/x.wav", "clash/b/x.wav", "clash/a-x.wav"):
+        write(tmp_path / path, bursts(3))
+    assert f"{tmp_path}/clash/a-x.wav: same name as" not in (
+        error := refused(capsys, tmp_path / "out", tmp_path / "clash")
+    )
+    assert f"{tmp_path}/clash/a/x.wav: same name as {tmp_path}/clash/a-x.wav" in error
     assert f"overlaps {tmp_path}/in; give a new folder" in refused(capsys, tmp_path / "in/out", tmp_path / "in")
     write(tmp_path / "odd/a\tb.wav", bursts(3))
     assert "contains a tab or a line break" in refused(capsys, tmp_path / "out", tmp_path / "odd")
