@@ -15,7 +15,7 @@ from ...errors import UserError, first_few
 from ...files import output, write_lines
 from ..audio import NOT_FINITE, SAMPLE_RATE, AudioError, Header, OtherAudio, read_header
 from ..audio_files import default_workers, map_files, result_or_error
-from ..conversion import MonoFile, read_16k, samples_at_16k, to_pcm, write_sound, writing
+from ..conversion import FULL_SCALE, MonoFile, read_16k, samples_at_16k, to_pcm, write_sound, writing
 from .cutting import Cut, Rules, cut
 from .sources import Source, find_sources, raise_any
 from .voice import WINDOW, Detector, levels
@@ -31,12 +31,18 @@ Advance = Callable[[float], object]
 
 @dataclass(frozen=True)
 class Found:
-    """What a recording contains. ``samples`` at 16 kHz, of which ``speech`` in speech; ``peak``: 1 is full scale."""
+    """What a recording contains.
+
+    samples, peak: of the audio at 16 kHz mono; 1 is full scale.
+    speech: number of samples in windows of speech.
+    channel: the only one that is used, because the channels cancel each other; None for their mean.
+    """
 
     samples: int
     speech: int
     peak: float
     cut: Cut
+    channel: int | None = None
 
     def spans(self) -> list[tuple[int, int]]:
         """(first sample, end) of every segment; both are whole milliseconds."""
@@ -108,9 +114,9 @@ def sound(results: list, sources: list[Source]) -> list:
 def segment_one(source: Source, out: Path, detector: Detector, rules: Rules, advance: Advance) -> Found:
     """Write the segments of one recording. Raises AudioError for it, UserError if ``out`` cannot be written."""
     found = listen(source.path, detector, rules, lambda seconds: advance(seconds / 2))
-    scale = np.float32(1 / max(1.0, found.peak))
+    scale = np.float32(FULL_SCALE / found.peak if found.peak > 1 else 1.0)
     done = 0
-    with MonoFile(source.path) as file:
+    with MonoFile(source.path, found.channel) as file:
         for start, end in found.spans():
             pcm = to_pcm(read_16k(file, start, end) * scale)
             target = out / source.segment(start, end)
@@ -122,22 +128,31 @@ def segment_one(source: Source, out: Path, detector: Detector, rules: Rules, adv
     return found
 
 
-def listen(path: Path, detector: Detector, rules: Rules, advance: Advance = lambda seconds: None) -> Found:
-    """Find the speech of a recording and where to cut it. Raises AudioError if it cannot be read."""
-    scores, level, state = [], [], None
-    with MonoFile(path) as file:
+def listen(
+    path: Path,
+    detector: Detector,
+    rules: Rules,
+    advance: Advance = lambda seconds: None,
+    channel: int | None = None,
+) -> Found:
+    """Find the speech of a recording, or of one channel, and where to cut it. Raises AudioError if it is unreadable."""
+    scores, level, state, peak = [], [], None, 0.0
+    with MonoFile(path, channel) as file:
         samples = samples_at_16k(file.header)
         for start in range(0, samples, BLOCK):
             wave = read_16k(file, start, min(start + BLOCK, samples))
             if not math.isfinite(file.peak):
                 raise OtherAudio(NOT_FINITE)
+            peak = max(peak, float(np.abs(wave).max()))
             windows = np.pad(wave, (0, -len(wave) % WINDOW)).reshape(-1, WINDOW)
             of_block, state = detector.scores(windows, state)
             scores.append(of_block)
             level.append(levels(windows))
             advance(len(wave) / SAMPLE_RATE)
-        speech = detector.speech(np.concatenate(scores))
-        return Found(samples, int(speech.sum()) * WINDOW, file.peak, cut(speech, np.concatenate(level), rules))
+    if channel is None and (loudest := file.loudest_if_cancelled()) is not None:
+        return listen(path, detector, rules, channel=loudest)
+    speech = detector.speech(np.concatenate(scores))
+    return Found(samples, int(speech.sum()) * WINDOW, peak, cut(speech, np.concatenate(level), rules), channel)
 
 
 def rows(sources: list[Source], found: list[Found]) -> Iterator[str]:
@@ -153,6 +168,9 @@ def notes_about(sources: list[Source], headers: list[Header], found: list[Found]
         "have no segment": [not one.cut.segments for one in found],
         "have a header that states no length, as after a recorder was switched off; all samples are used": [
             header.unfinished for header in headers
+        ],
+        "have channels that cancel each other; only the loudest channel is used": [
+            one.channel is not None for one in found
         ],
         "are louder than full scale; their segments are scaled down": [one.peak > 1 for one in found],
     }

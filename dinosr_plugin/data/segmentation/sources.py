@@ -1,15 +1,15 @@
 """The recordings that a user names: files, and folders that are searched; and what their segments are called."""
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ...errors import UserError
 from ...files import is_folder, kind_of
 from ..audio import SAMPLE_RATE
-from ..audio_files import find_audio, other_sound
+from ..audio_files import find_audio, other_sound, without_suffix
+from ..corpora.names import unique_names
 from ..manifest import path_fault, raise_problems
 
 
@@ -35,34 +35,29 @@ def find_sources(paths: Sequence[Path], out: Path) -> tuple[list[Source], list[s
 
     Raises:
         UserError: a file that does not exist; a folder without sound files, or that overlaps ``out``; names that a
-            manifest cannot contain; two recordings whose segments would have the same name.
+            manifest cannot contain; two recordings of the same name in the same folder.
     """
-    found: list[tuple[Path, str]] = []  # (path, path below the folder that was given, without suffix)
+    found: list[tuple[Path, str]] = []  # (path, path below the folder that was given)
     notes: list[str] = []
     for path in map(absolute, paths):
         if is_folder(path):
             require_apart(path, absolute(out))
-            found += [(path / one, without_suffix(one)) for one in find_audio(path, convertible=True)]
-            notes += other_sound(path, convertible=True)
+            inside = find_audio(path, convertible=True)
+            found += [(path / one, one) for one in inside]
+            notes += other_sound(path, True, inside)
         else:
-            found.append((path, without_suffix(path.name)))
+            found.append((path, path.name))
+    places = [without_suffix(place) for _, place in found]
     problems = [f"{str(path)!a}: {fault}" for path, _ in found if (fault := path_fault(str(path)))]
     problems += [f"{path}: no such file; check the name" for path, _ in found if kind_of(path) == "nothing"]
-    names = segment_names([place for _, place in found])
     first: dict[str, Path] = {}
-    for (path, _), name in zip(found, names):
-        if name in first:
-            problems.append(f"{path}: same name as {first[name]}; rename or omit one of them")
-        first.setdefault(name, path)
+    for (path, _), place in zip(found, places):
+        if place in first:
+            problems.append(f"{path}: same name as {first[place]}; rename or omit one of them")
+        first.setdefault(place, path)
     raise_any(problems, [path for path, _ in found])
-    return [Source(path, place, name) for (path, place), name in zip(found, names)], notes
-
-
-def segment_names(places: Sequence[str]) -> list[str]:
-    """``a/one``, ``b/one``, ``b/two`` -> ``a-one``, ``b-one``, ``two``."""
-    last = [PurePosixPath(place).name for place in places]
-    counts = Counter(last)
-    return [name if counts[name] == 1 else place.replace("/", "-") for place, name in zip(places, last)]
+    names = unique_names([place for _, place in found])
+    return [Source(path, place, name) for (path, _), place, name in zip(found, places, names)], notes
 
 
 def raise_any(problems: list[str], paths: Sequence[Path]) -> None:
@@ -78,7 +73,3 @@ def require_apart(folder: Path, out: Path) -> None:
 
 def absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))
-
-
-def without_suffix(path: str) -> str:
-    return str(PurePosixPath(path).with_suffix(""))
