@@ -52,6 +52,7 @@ ALLOWED = {
     "modules": set(),
     "models": {"modules"},
     "criterions": {"modules"},
+    "config": set(),
     "data": {"modules.frame_grid"},
     "tasks": {
         "checkpoints", "criterions", "data", "decoding", "interop", "models", "modules", "runs", "units"
