@@ -1,5 +1,6 @@
 """What a training shows and writes: a bar on a terminal, and everything it logs in ``save_dir/training.log``."""
 
+from .. import compat  # noqa: F401  # isort: skip  (before fairseq is imported)
 import logging
 import sys
 from collections.abc import Iterator
