@@ -128,6 +128,8 @@ def run_quality_of_units(options: argparse.Namespace) -> int:
         "only used with checkpoints; remove it",
         *("train", "abx", "items", "speakers", "clusters", "log", "cache", "cache_gb"),
     )
+    if options.lags and not options.phones:
+        raise UserError("--phones is required with --lags, which shift units against phones")
     phones = PhoneAlignment.read(options.phones) if options.phones else None
     measured, notes = measure_files(
         options.units,

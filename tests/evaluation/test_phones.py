@@ -100,7 +100,8 @@ def test_classes_of_phones():
     assert len(every) == len(set(every)) == 42  # 39 ARPABET phones and three names for silence
     names = ["AA", "B", "QQ", "S", "SIL", "EY", "IY"]
     assert [names[i] for i in class_order(names)] == ["IY", "AA", "EY", "S", "B", "SIL", "QQ"]
-    assert (phone_class("NG"), phone_class("QQ")) == ("nasals", "other")
+    assert (phone_class("NG"), phone_class("QQ"), phone_class("AH0")) == ("nasals", "other", "vowels")
+    assert [["B", "IY1", "AA"][i] for i in class_order(["B", "IY1", "AA"])] == ["IY1", "AA", "B"]
 
 
 def test_a_real_alignment(librispeech_mini):
