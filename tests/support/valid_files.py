@@ -40,7 +40,8 @@ def write_valid_files(folder: Path) -> None:
     - ``trials.txt``, ``embeddings`` and ``scores.txt`` of ``train.tsv``; ``speakers.tsv`` and its ``cohort``
     - ``probe``: speech of several speakers (``write_probe_corpus``), and its ``phones.tsv``, ``words.tsv``
     - ``ssrl``: a training of SSRL (``write_ssrl_run``), ``embeddings`` of its last checkpoint, and ``trials.txt``
-    - ``words.arpa``, ``lexicon.txt``, ``phones.tsv``, ``grids`` (TextGrid files), ``f0_ranges.tsv``, ``abx.item``, ``generate.txt``, ``train.log``
+    - ``words.arpa``, ``lexicon.txt``, ``phones.tsv``, ``grids`` (TextGrid files), ``f0_ranges.tsv``, ``abx.item``,
+      ``generate.txt``, ``train.log``
     - ``dataset`` and ``submission`` of ZeroSpeech 2021; ``librispeech`` and ``librilight`` in their layouts
     """
     write_recogniser(folder)
