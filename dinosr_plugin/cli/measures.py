@@ -27,9 +27,9 @@ def add_quality(commands) -> None:
     parser.add_argument(
         "--phones",
         type=Path,
-        required=True,
-        metavar="TSV",
-        help="phone alignment of the same speech: utt, start, end, phone",
+        metavar="PATH",
+        help="phone alignment of the same speech: a table with the columns utt, start, end, phone, or a folder of "
+        "TextGrid files (default: without figures about phones)",
     )
     parser.add_argument(
         "--manifest",
@@ -44,7 +44,7 @@ def add_quality(commands) -> None:
         "folder",
         required=False,
         metavar="DIR",
-        help="folder for quality.json, code_by_phone.png and, for checkpoints, curves.png",
+        help="folder for quality.json, with --phones code_by_phone.png and, for checkpoints, curves.png",
     )
     units = parser.add_argument_group("for unit files")
     units.add_argument(
@@ -77,7 +77,12 @@ def add_quality(commands) -> None:
         metavar="TSV",
         help="training manifest: adds k-means of the same size on MFCC, log-Mel and every layer, untrained and trained",
     )
-    runs.add_argument("--abx", action="store_true", help="with --train: add the ABX error of every row")
+    runs.add_argument(
+        "--abx", action="store_true", help="with --train and --phones: add the ABX error of every row, of triphones"
+    )
+    runs.add_argument(
+        "--items", type=Path, metavar="FILE", help="with --train: the same as --abx, of the items in this .item file"
+    )
     runs.add_argument(
         "--speakers",
         action="store_true",
@@ -121,9 +126,11 @@ def run_quality_of_units(options: argparse.Namespace) -> int:
     refuse(
         options,
         "only used with checkpoints; remove it",
-        *("train", "abx", "speakers", "clusters", "log", "cache", "cache_gb"),
+        *("train", "abx", "items", "speakers", "clusters", "log", "cache", "cache_gb"),
     )
-    phones = PhoneAlignment.read(options.phones)
+    if options.lags and not options.phones:
+        raise UserError("--phones is required with --lags, which shift units against phones")
+    phones = PhoneAlignment.read(options.phones) if options.phones else None
     measured, notes = measure_files(
         options.units,
         phones,
@@ -140,12 +147,13 @@ def run_quality_of_units(options: argparse.Namespace) -> int:
     if options.lags:
         print("\nPNMI of shifted units\n" + format_table(rows, [NAME, *LagMeasure.columns]))
     if options.out:
-        print(*write_unit_quality(options.out, measured, phones.names), sep="\n")
+        print(*write_unit_quality(options.out, measured, phones), sep="\n")
     return 0
 
 
 def run_quality_of_checkpoints(options: argparse.Namespace) -> int:
     from ..evaluation.history import measure_checkpoints, quality_table, write_quality
+    from ..evaluation.measures.abx.items import read_items
     from ..evaluation.phones import PhoneAlignment
     from ..evaluation.speech import Speech
     from ..evaluation.training_log import loss_curve, read_pretraining_log
@@ -153,12 +161,14 @@ def run_quality_of_checkpoints(options: argparse.Namespace) -> int:
     refuse(options, "only used with unit files; remove it", "rate", "first_centre", "alignment", "lags")
     if options.manifest is None:
         raise UserError("--manifest: required for checkpoints; give the .tsv file of the speech to measure on")
-    for name in ("abx", "speakers", "clusters", "cache", "cache_gb"):
+    for name in ("abx", "items", "speakers", "clusters", "cache", "cache_gb"):
         if options.train is None and getattr(options, name):
             raise UserError(f"--train is required with --{name.replace('_', '-')}")
     if options.out is None and options.log:
         raise UserError("--out is required with --log, for the picture of the loss")
-    phones = PhoneAlignment.read(options.phones)
+    if options.abx and not (options.phones or options.items):
+        raise UserError("--phones is required with --abx, for its triphones; or give items with --items")
+    phones = PhoneAlignment.read(options.phones) if options.phones else None
     # read before the measuring, so that an invalid log fails at once
     losses = loss_curve(read_pretraining_log(options.log)) if options.log else []
     speech, notes = Speech.read(options.manifest, phones, options.skip_missing)
@@ -170,15 +180,16 @@ def run_quality_of_checkpoints(options: argparse.Namespace) -> int:
         speech,
         options.train,
         work,
-        options.abx,
+        options.abx or options.items is not None,
         options.clusters,
         cache,
         max_bytes,
         options.speakers,
+        read_items(options.items) if options.items else None,
     )
     print(quality_table(figures))
     if options.out:
-        print(*write_quality(options.out, figures, phones.names, losses), sep="\n")
+        print(*write_quality(options.out, figures, phones, losses), sep="\n")
     return 0
 
 
@@ -208,7 +219,10 @@ def add_abx(commands) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--items", type=Path, metavar="FILE", help=".item file of the benchmark")
     what.add_argument(
-        "--phones", type=Path, metavar="TSV", help="phone alignment, from which items are made: its triphones"
+        "--phones",
+        type=Path,
+        metavar="PATH",
+        help="phone alignment, from which items are made, its triphones: a table or a folder of TextGrid files",
     )
     from_phones = parser.add_argument_group("items from --phones")
     from_phones.add_argument(
@@ -288,7 +302,7 @@ def run_abx(options: argparse.Namespace) -> int:
             "FEATURES: required without --write-items; give a folder written by `dinosr features`, or a unit file"
         )
     sources = open_sources(options.features, options.rate, options.distance, options.manifest)
-    items = abx_items(options)
+    items = abx_items(options, any(source.units is not None for source in sources))
     if not sources:
         return 0
     limits = (None, None) if options.no_sampling else (MAX_GROUP, MAX_SPEAKERS)
@@ -308,8 +322,11 @@ def run_abx(options: argparse.Namespace) -> int:
     return 0
 
 
-def abx_items(options: argparse.Namespace) -> list:
-    """Read the items from --items, or make them from --phones and write them to --write-items."""
+def abx_items(options: argparse.Namespace, of_units: bool) -> list:
+    """Read the items from --items, or make them from --phones and write them to --write-items.
+
+    ``of_units``: whether there are unit files, whose utterances --manifest may name.
+    """
     from ..evaluation.measures.abx.items import make_items, read_items, write_items
     from ..evaluation.phones import PhoneAlignment
     from ..evaluation.speech import librispeech_speaker, manifest_speakers
@@ -317,10 +334,10 @@ def abx_items(options: argparse.Namespace) -> list:
     names = ("span", "min_count", "silence")
     choices = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.items:
-        if choices or options.manifest or options.write_items:
+        if choices or options.write_items or (options.manifest and not of_units):
             raise UserError(
                 "--manifest, --span, --min-count, --silence, --write-items: define how --phones is turned into items; "
-                "omit them with --items"
+                "omit them with --items (--manifest names the utterances of .km files, too)"
             )
         return read_items(options.items)
     written = claim_new(options.write_items, "--write-items") if options.write_items else nullcontext()

@@ -57,16 +57,18 @@ def add_probe(commands) -> None:
         type=Path,
         nargs="+",
         default=[],
-        metavar="TSV",
-        help="for phone: phone alignments of both manifests, in one file or several: utt, start, end, phone",
+        metavar="PATH",
+        help="for phone: phone alignments of both manifests, in one file or several: tables with the columns utt, "
+        "start, end, phone, or folders of TextGrid files",
     )
     parser.add_argument(
         "--words",
         type=Path,
         nargs="+",
         default=[],
-        metavar="TSV",
-        help="for word: alignments of the words of both manifests: utt, start, end, word",
+        metavar="PATH",
+        help="for word: alignments of the words of both manifests: tables with the columns utt, start, end, word, or "
+        "folders of TextGrid files",
     )
     parser.add_argument(
         "--genders",

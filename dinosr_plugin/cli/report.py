@@ -30,9 +30,15 @@ def add_report(commands) -> None:
     parser.add_argument(
         "--phones",
         type=Path,
-        required=True,
-        metavar="TSV",
-        help="phone alignment of that speech: utt, start, end, phone",
+        metavar="PATH",
+        help="phone alignment of that speech: a table with the columns utt, start, end, phone, or a folder of TextGrid "
+        "files (default: the page is without the figures that need one)",
+    )
+    parser.add_argument(
+        "--items",
+        type=Path,
+        metavar="FILE",
+        help=".item file for ABX (default: the triphones of --phones)",
     )
     parser.add_argument(
         "--train",
@@ -81,6 +87,7 @@ def run_report(options: argparse.Namespace) -> int:
         skip_missing=options.skip_missing,
         cache=cache,
         max_bytes=max_bytes,
+        items=options.items,
         say=lambda line: print(line, file=sys.stderr),
     )
     print(path)

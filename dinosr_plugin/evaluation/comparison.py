@@ -5,6 +5,7 @@ of the trained one; of the same size also the model's own units: DinoSR's codebo
 is fitted on a training manifest, everything is measured on other speech.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from ..units.codes import kmeans_units
 from ..units.kmeans import fit_kmeans
 from ..units.store import FeatureFolder
 from .layers import MAX_BYTES, folder_of
-from .measures.abx.items import make_items
+from .measures.abx.items import Item, items_of_speech, make_items
 from .measures.abx.measure import AbxMeasure
 from .measures.quality.measure import UnitQualityMeasure
 from .measures.speaker import SpeakerProbe, require_probe
@@ -99,24 +100,35 @@ class Comparison(ModelRows):
         return Source(name, codes.rate, codes.first_centre, units=units, n_codes=self.clusters)
 
 
-def measures_for(speech: Speech, abx: bool, speakers: bool = False) -> list[Measure]:
-    """Unit quality and, if asked for, ABX of the alignment's triphones and the speaker probe.
+def measures_for(
+    speech: Speech, abx: bool, speakers: bool = False, items: Sequence[Item] | None = None
+) -> list[Measure]:
+    """Unit quality and, if asked for, ABX and the speaker probe.
 
-    Raises UserError for ABX without speakers, and as ``require_probe``.
+    ``items``: of ABX; None: the triphones of the alignment.
+
+    Raises UserError as ``abx_measure`` and ``require_probe``.
     """
     probe: list[Measure] = []
     if speakers:
         require_probe(speech)
         probe = [SpeakerProbe()]
-    if not abx:
-        return [UnitQualityMeasure(), NoAbx(), *probe]
+    return [UnitQualityMeasure(), abx_measure(speech, items) if abx else NoAbx(), *probe]
+
+
+def abx_measure(speech: Speech, items: Sequence[Item] | None = None) -> AbxMeasure:
+    """Raises UserError for items of other speech; without items, if there are no phones, speakers or triphones."""
+    if items is not None:
+        chosen = items_of_speech(items, set(speech.names), speech.manifest)
+        return AbxMeasure(chosen, seed=SEED, content=hashlib.sha256(repr(chosen).encode()).hexdigest())
+    if speech.phones is None:
+        raise UserError("ABX requires a phone alignment (--phones) or items (--items); give one, or leave out ABX")
     if speech.speakers is None:
         raise UserError(
             f"{speech.manifest}: ABX requires the speakers; name the files as LibriSpeech does, "
             "or put the files of each speaker into a folder"
         )
-    items = make_items(speech.phones, {utt: speech.speakers[utt] for utt in speech.names})
-    return [UnitQualityMeasure(), AbxMeasure(items, seed=SEED), *probe]
+    return AbxMeasure(make_items(speech.phones, {utt: speech.speakers[utt] for utt in speech.names}), seed=SEED)
 
 
 class NoAbx:

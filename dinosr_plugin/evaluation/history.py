@@ -15,15 +15,17 @@ from ..files import write_files
 from ..units.codes import read_codes
 from .comparison import Comparison, code_name, measures_for
 from .layers import MAX_BYTES
+from .measures.abx.items import Item
 from .measures.abx.measure import COLUMNS as ABX_COLUMNS
 from .measures.quality.measure import COLUMNS as QUALITY_COLUMNS
 from .measures.quality.measure import UnitQualityMeasure
 from .measures.quality.units import UnitCounts
 from .measures.speaker import COLUMNS as PROBE_COLUMNS
 from .measuring import Source
+from .phones import PhoneAlignment
 from .plots import plot_code_by_phone, plot_curves
 from .speech import Speech
-from .table import format_table
+from .table import best_row, filled, format_table
 from .unit_quality import NAME
 
 
@@ -37,6 +39,7 @@ def measure_checkpoints(
     cache: str | Path | None = None,
     max_bytes: float = MAX_BYTES,
     speakers: bool = False,
+    items: Sequence[Item] | None = None,
 ) -> dict[str, Any]:
     """Figures of one or more checkpoints of a run, in order of updates; with ``train_tsv``, baselines of the last one.
 
@@ -45,7 +48,7 @@ def measure_checkpoints(
     Args:
         train_tsv, work, clusters, cache, max_bytes: as ``Comparison``; with ``clusters`` the checkpoint need not have
             codebooks, and there is no history.
-        abx, speakers: with ABX errors, with the speaker probe.
+        abx, speakers, items: as ``measures_for``.
 
     Returns:
         ``history``: one entry per checkpoint: ``updates`` and, by the name of each set of codes, ``UnitQuality`` of
@@ -54,7 +57,7 @@ def measure_checkpoints(
         ``rows``: of ``Comparison``, or without ``train_tsv`` those of the sets of codes;
         ``baselines``: name -> the row of k-means on MFCC, on log-Mel, and on the untrained model's best layer;
         ``counts``: (n_phones, V) of the codebook with the highest PNMI, in the default set of the last checkpoint;
-            ``best``: its number. None without a history.
+            ``best``: its number. None without a history or without phones.
 
     Raises:
         UserError: a checkpoint without codebooks, or with those of another kind than the last one; as ``Comparison``,
@@ -76,10 +79,10 @@ def measure_checkpoints(
             for kind, codes in last.code_sets.items()
             for k, row in enumerate(entry[kind])
         ]
-        best = best_by_pnmi(entry[default])
-        counts, baselines = counts_of[default][best].by_phone, {}
+        best, baselines = best_by_pnmi(entry[default]), {}
+        counts = None if best is None else counts_of[default][best].by_phone
     else:
-        measures = measures_for(speech, abx, speakers)
+        measures = measures_for(speech, abx, speakers, items)
         with Comparison(last, train_tsv, speech, measures, work, clusters, cache, max_bytes) as comparison:
             if with_history:
                 history = [measure_codebooks(alike(path, last), speech)[0] for path in checkpoints[:-1]]
@@ -89,6 +92,7 @@ def measure_checkpoints(
                 figures = {kind: [quality_of(row) for row in rows if row["kind"] == kind] for kind in titles}
                 history.append({"updates": updates_of(checkpoints[-1]), **figures})
                 best = best_by_pnmi(history[-1][default])
+            if best is not None:
                 counts = UnitQualityMeasure().count(comparison.code_source(default, best), speech).by_phone
         baselines = baselines_of(rows)
     found = {"history": history, "code_sets": titles, "rows": rows, "baselines": baselines}
@@ -133,20 +137,17 @@ def codebook_counts(reader: FrameReader, speech: Speech) -> dict[str, list[UnitC
     return {name: [count(name, codes, k) for k in range(codes.count)] for name, codes in reader.code_sets.items()}
 
 
-def best_by_pnmi(figures: Sequence[dict]) -> int:
-    return max(range(len(figures)), key=lambda k: figures[k]["pnmi"])
+def best_by_pnmi(figures: Sequence[dict]) -> int | None:
+    """None without phones."""
+    known = [k for k in range(len(figures)) if figures[k]["pnmi"] is not None]
+    return max(known, key=lambda k: figures[k]["pnmi"], default=None)
 
 
 def baselines_of(rows: Sequence[dict]) -> dict[str, dict]:
-    """The rows of ``Comparison`` that a picture compares the codebooks with; empty if there are none."""
-    of = {kind: [row for row in rows if row["kind"] == kind] for kind in ("mfcc", "fbank", "untrained")}
-    if not all(of.values()):
-        return {}
-    return {
-        "MFCC k-means": of["mfcc"][0],
-        "log-Mel k-means": of["fbank"][0],
-        "untrained model": of["untrained"][best_by_pnmi(of["untrained"])],
-    }
+    """The rows of ``Comparison`` that a picture compares the PNMI of the codebooks with; empty if there are none."""
+    names = {"mfcc": "MFCC k-means", "fbank": "log-Mel k-means", "untrained": "untrained model"}
+    best = {name: best_row(rows, [kind], "pnmi") for kind, name in names.items()}
+    return {name: dict(row) for name, row in best.items() if row} if all(best.values()) else {}
 
 
 def quality_table(figures: dict) -> str:
@@ -156,16 +157,14 @@ def quality_table(figures: dict) -> str:
 
 
 def rows_table(rows: Sequence[dict]) -> str:
-    """Rows with the figures of unit quality, and of ABX and the speaker probe if one of them has it, as text."""
-    abx = ABX_COLUMNS if any(row.get("unit_abx_within") is not None for row in rows) else ()
-    probe = PROBE_COLUMNS if any("speaker_chance" in row for row in rows) else ()
-    return format_table(rows, [NAME, *QUALITY_COLUMNS, *abx, *probe])
+    """Rows with the figures of unit quality, ABX and the speaker probe as text, without those that no row has."""
+    return format_table(rows, filled(rows, [NAME, *QUALITY_COLUMNS, *ABX_COLUMNS, *PROBE_COLUMNS]))
 
 
 def write_quality(
-    out: Path, figures: dict, phone_names: Sequence[str], losses: Sequence[tuple[int, float]] = ()
+    out: Path, figures: dict, phones: PhoneAlignment | None, losses: Sequence[tuple[int, float]] = ()
 ) -> list[Path]:
-    """``quality.json`` and, with a history, ``curves.png`` and ``code_by_phone.png`` in the folder ``out``.
+    """``quality.json`` in the folder ``out``; with a history ``curves.png``, with phones too ``code_by_phone.png``.
 
     ``losses``: ``training_log.loss_curve``.
     """
@@ -174,14 +173,14 @@ def write_quality(
     write_files(out, {"quality.json": [json.dumps(written, indent=1)]})
     if not history:
         return [out / "quality.json"]
+    curves = plot_curves(history, figures["code_sets"], out / "curves.png", figures["baselines"], "Units over training")
+    if phones is None:
+        return [out / "quality.json", curves]
     default = next(iter(figures["code_sets"]))
     of_default = [row["name"] for row in figures["rows"] if row["kind"] == default]
     title = f"P(phone | code) of {of_default[figures['best']]} after {history[-1]['updates']} updates"
-    return [
-        out / "quality.json",
-        plot_curves(history, figures["code_sets"], out / "curves.png", figures["baselines"], "Units over training"),
-        plot_code_by_phone(figures["counts"], phone_names, out / "code_by_phone.png", title),
-    ]
+    heat_map = plot_code_by_phone(figures["counts"], phones.names, out / "code_by_phone.png", title)
+    return [out / "quality.json", curves, heat_map]
 
 
 def _nearest(losses: Sequence[tuple], update: int) -> float | None:

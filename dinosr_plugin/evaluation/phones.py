@@ -1,7 +1,6 @@
-"""Phone alignments: from ``.phones.tsv`` segments to one phone index per frame; and alignments of words."""
+"""Phone alignments: from segments to one phone index per frame; and alignments of words."""
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,10 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError, first_few
-from ..files import read_lines
-
-HEADER = "utt\tstart\tend\tphone"
-MAX_SECONDS = 10**7  # of a recording: four months, whose microseconds fit into 64 bits
+from .alignment_files import Row, read_rows
 
 # ARPABET without stress, by manner of articulation; also the order of a plot's rows
 PHONE_CLASSES: dict[str, tuple[str, ...]] = {
@@ -32,22 +28,25 @@ RANK_OF = {phone: rank for rank, phone in enumerate(CLASS_OF)}
 
 
 def phone_class(phone: str) -> str:
-    """The class of an ARPABET phone, a key of ``PHONE_CLASSES``, or ``"other"`` for a name that is not ARPABET."""
-    return CLASS_OF.get(phone, OTHER)
+    """The class of an ARPABET phone, a key of ``PHONE_CLASSES``, or ``"other"`` for a name that is not ARPABET.
+
+    Stress does not matter: ``AH0`` is a vowel.
+    """
+    return CLASS_OF.get(phone.rstrip("012"), OTHER)
 
 
 def class_order(names: Sequence[str]) -> np.ndarray:
     """(len(names),) int64: indices into ``names`` sorted by phone class, names outside ARPABET last and by alphabet."""
-    keys = [(RANK_OF.get(name, len(RANK_OF)), name) for name in names]
+    keys = [(RANK_OF.get(name.rstrip("012"), len(RANK_OF)), name) for name in names]
     return np.array(sorted(range(len(names)), key=keys.__getitem__), dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class PhoneAlignment:
-    """Phone segments of a corpus, read from ``.phones.tsv`` files; or segments of words.
+    """Phone segments of a corpus, or segments of words (``alignment_files``).
 
     Attributes:
-        path: the file, the first one of several, for messages.
+        path: the file or folder, the first one of several, for messages.
         names: the phones that the files contain, sorted; a phone's index is its place here.
         segments: utterance -> (start in microseconds (S,) int64, phone index (S,) int64), in order of time.
             Whole microseconds, so that a frame centre on a boundary does not depend on float rounding.
@@ -61,20 +60,19 @@ class PhoneAlignment:
 
     @classmethod
     def read(cls, path: str | Path, *more: str | Path, column: str = "phone") -> "PhoneAlignment":
-        """Read ``utt start end phone`` rows (TAB-separated, seconds; an utterance's rows in order of time).
+        """Read a ``.phones.tsv``, whose rows are ``utt start end phone`` in seconds, or a folder of TextGrids.
 
         Args:
-            more: further files of other utterances.
-            column: the name of the last column, ``phone`` or ``word``.
+            path, more: of different utterances; each as ``alignment_files.read_rows``.
+            column: ``phone`` or ``word``.
 
         Raises:
-            UserError: no such file, wrong header, no rows, or a row that is malformed, empty, negative or overlaps; an
-                utterance in two files.
+            UserError: as ``read_rows``; an utterance in two files.
         """
         path = Path(path)
-        rows: dict[str, list[tuple[int, int, str]]] = {}
+        rows: dict[str, list[Row]] = {}
         for file in (path, *map(Path, more)):
-            of_file = _read_rows(file, column)
+            of_file = read_rows(file, column)
             if twice := [utt for utt in of_file if utt in rows]:
                 raise UserError(
                     f"{file}: {len(twice)} utterance(s) are in another alignment too ({first_few(twice)}); give each "
@@ -83,17 +81,13 @@ class PhoneAlignment:
             rows |= of_file
         names = tuple(sorted({phone for segments in rows.values() for *_, phone in segments}))
         index = {name: i for i, name in enumerate(names)}
+        integers = lambda numbers: np.array(numbers, dtype=np.int64)  # a TextGrid may be without words
         segments = {
-            utt: (np.array([start for start, _, _ in rows[utt]]), np.array([index[phone] for _, _, phone in rows[utt]]))
+            utt: (integers([start for start, _, _ in rows[utt]]), integers([index[phone] for *_, phone in rows[utt]]))
             for utt in rows
         }
-        ends = {utt: np.array([end for _, end, _ in rows[utt]]) for utt in rows}
+        ends = {utt: integers([end for _, end, _ in rows[utt]]) for utt in rows}
         return cls(path, names, segments, ends)
-
-    @classmethod
-    def empty(cls) -> "PhoneAlignment":
-        """An alignment without utterances, for measures that do not read it."""
-        return cls(Path(), (), {}, {})
 
     @cached_property
     def digest(self) -> str:
@@ -112,7 +106,7 @@ class PhoneAlignment:
         if missing:
             raise UserError(
                 f"{self.path}: {len(missing)} of {len(utts)} utterances have no alignment ({first_few(missing)}); "
-                "give the .phones.tsv of the same corpus as the manifest"
+                "give the alignment of the same corpus as the manifest"
             )
 
     def frame_phones(self, utt: str, n_frames: int, rate: float, first_centre: float) -> np.ndarray:
@@ -133,44 +127,3 @@ class PhoneAlignment:
         seconds = first_centre + np.arange(n_frames) / rate
         centres = np.rint(seconds * 1e6).astype(np.int64)  # (n_frames,) microseconds
         return phones[np.maximum(np.searchsorted(starts, centres, side="right") - 1, 0)]
-
-
-def _read_rows(path: Path, column: str) -> dict[str, list[tuple[int, int, str]]]:
-    """utterance -> [(start, end, phone or word)] in microseconds, checked row by row."""
-    lines = read_lines(path, f"give a .{column}s.tsv with the columns utt, start, end, {column}")
-    header = next(lines, "")
-    if header != HEADER.replace("phone", column):
-        raise UserError(
-            f"{path}: the first line is {header!r}; it must be the TAB-separated header 'utt start end {column}'"
-        )
-    rows: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
-    last_end: dict[str, float] = defaultdict(float)
-    for number, line in enumerate(lines, start=2):
-        utt, start, end, phone = _parse_row(path, number, line, column)
-        if not 0 <= start < end <= MAX_SECONDS:
-            raise UserError(
-                f"{path}:{number}: a segment from {start} s to {end} s; times must be positive and end after start, at "
-                f"most at {MAX_SECONDS} s"
-            )
-        if start < last_end[utt] - 1e-6:
-            raise UserError(
-                f"{path}:{number}: the segment starts at {start} s, before {last_end[utt]} s where the one before it "
-                f"ends; sort the rows of {utt} by time and cut overlaps"
-            )
-        last_end[utt] = end
-        rows[utt].append((round(start * 1e6), round(end * 1e6), phone))
-    if not rows:
-        raise UserError(f"{path}: the alignment has a header and no rows; it must list the segments of every utterance")
-    return dict(rows)
-
-
-def _parse_row(path: Path, number: int, line: str, column: str) -> tuple[str, float, float, str]:
-    try:
-        utt, start, end, phone = line.split("\t")
-        if utt and phone:
-            return utt, float(start), float(end), phone
-    except ValueError:
-        pass
-    raise UserError(
-        f"{path}:{number}: expected 'utt<TAB>start<TAB>end<TAB>{column}' with times in seconds, found {line!r}"
-    )

@@ -1,12 +1,15 @@
-"""Sources from files, feature folders and unit files, with their place in time; and checks against an alignment."""
+"""Sources from files, feature folders and unit files, with their place in time; and checks against their speech."""
 
 import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ..data.audio import SAMPLE_RATE
+from ..data.manifest import read_rows, utterance_id
 from ..errors import UserError, first_few
 from ..files import is_file, is_folder
 from ..units.store import EMBEDDINGS, FeatureFolder, layer_folders
@@ -98,37 +101,65 @@ def short_names(files: Sequence[Path]) -> list[str]:
     return stems if len(set(stems)) == len(stems) else [str(file) for file in files]
 
 
-# ---- units and an alignment ------------------------------------------------------------------------------------------
+# ---- units and their speech ------------------------------------------------------------------------------------------
 
 
-def aligned_units(
+@dataclass(frozen=True)
+class Durations:
+    """How long the utterances of a corpus are, which units of them must match.
+
+    Attributes:
+        path: the phone alignment, or without one the manifest.
+        noun, entry: for messages: what it is, and what an utterance has in it.
+        seconds: utterance -> duration.
+    """
+
+    path: Path
+    noun: str
+    entry: str
+    seconds: Mapping[str, float]
+
+    @classmethod
+    def of_alignment(cls, phones: PhoneAlignment) -> "Durations":
+        seconds = {utt: int(ends[-1]) / 1e6 for utt, ends in phones.ends.items()}
+        return cls(phones.path, "alignment", "alignment", seconds)
+
+    @classmethod
+    def of_manifest(cls, tsv: str | Path) -> "Durations":
+        """Raises UserError for a bad manifest."""
+        rows = read_rows(Path(tsv))
+        return cls(Path(tsv), "manifest", "row", {utterance_id(path): n / SAMPLE_RATE for _, path, n in rows})
+
+
+def matched_units(
     name: str | Path,
     units: Mapping[str, np.ndarray],
-    phones: PhoneAlignment,
+    durations: Durations,
     rate: float,
     skip_missing: bool = False,
     corpus: Collection[str] | None = None,
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The units of the utterances that the alignment has too, and notes about the others for the user.
+    """The units of the utterances whose duration is known, and notes about the others for the user.
 
     Args:
         name: of the units, for messages.
         rate: units per second.
         skip_missing: leave out utterances that only one side has.
-        corpus: utterances of the alignment that should have units; None: all.
+        corpus: utterances that should have units; None: all of ``durations``.
 
     Raises:
         UserError: no utterance in common; utterances that only one side has, unless they are skipped; another rate.
     """
-    shared = {utt: ids for utt, ids in units.items() if utt in phones.segments}
+    known, path = durations.seconds, durations.path
+    shared = {utt: ids for utt, ids in units.items() if utt in known}
     if not shared:
-        ours, theirs = next(iter(units)), next(iter(phones.segments))
-        none = f"none of its {len(units)} utterances ({ours}, ...) is in {phones.path} ({theirs}, ...)"
-        raise UserError(f"{name}: {none}; give the alignment of the same corpus")
-    aligned = [utt for utt in phones.segments if corpus is None or utt in corpus]
+        ours, theirs = next(iter(units)), next(iter(known))
+        none = f"none of its {len(units)} utterances ({ours}, ...) is in {path} ({theirs}, ...)"
+        raise UserError(f"{name}: {none}; give the {durations.noun} of the same corpus")
+    expected = [utt for utt in known if corpus is None or utt in corpus]
     missing = {
-        f"have no alignment in {phones.path}": (len(units), [utt for utt in units if utt not in shared]),
-        f"of {phones.path} have no units": (len(aligned), [utt for utt in aligned if utt not in shared]),
+        f"have no {durations.entry} in {path}": (len(units), [utt for utt in units if utt not in shared]),
+        f"of {path} have no units": (len(expected), [utt for utt in expected if utt not in shared]),
     }
     notes = [
         f"{name}: {len(utts)} of {count} utterances {what} ({first_few(utts)})"
@@ -139,14 +170,14 @@ def aligned_units(
         raise UserError(
             f"{'; '.join(notes)}; give both for the same utterances, or leave these out with --skip-missing"
         )
-    require_rate(name, shared, phones, rate)
+    require_rate(name, shared, durations, rate)
     return shared, [f"{note}; left out" for note in notes]
 
 
-def require_rate(name: str | Path, units: Mapping[str, np.ndarray], phones: PhoneAlignment, rate: float) -> None:
-    """Raise UserError if units of ``rate`` Hz are over 10 % longer or shorter than the alignment of their speech."""
-    count, seconds = sum(map(len, units.values())), sum(int(phones.ends[utt][-1]) for utt in units) / 1e6
-    if count == 0 or abs(count / rate / seconds - 1) <= TOLERANCE:  # without any unit, ``Quality.from_counts`` raises
+def require_rate(name: str | Path, units: Mapping[str, np.ndarray], durations: Durations, rate: float) -> None:
+    """Raise UserError if units of ``rate`` Hz are over 10 % longer or shorter than their speech."""
+    count, seconds = sum(map(len, units.values())), sum(durations.seconds[utt] for utt in units)
+    if count == 0 or abs(count / rate / seconds - 1) <= TOLERANCE:  # without any unit, ``Quality`` raises
         return
     actual = count / seconds
     near = min(RATES, key=lambda usual: abs(np.log(usual / actual)))
@@ -155,8 +186,11 @@ def require_rate(name: str | Path, units: Mapping[str, np.ndarray], phones: Phon
     elif abs(near / actual - 1) <= TOLERANCE:
         likely = f"try --rate {near:g}"
     else:
-        likely = "not a usual rate (deduplicated units have none); give the right one, or the alignment of this speech"
+        likely = (
+            "not a usual rate (deduplicated units have none); give the right one, or the "
+            f"{durations.noun} of this speech"
+        )
     raise UserError(
-        f"{name}: {count} units for the {seconds:.1f} s in {phones.path} are {actual:.1f} per second, not {rate:g} "
+        f"{name}: {count} units for the {seconds:.1f} s in {durations.path} are {actual:.1f} per second, not {rate:g} "
         f"(--rate); {likely}"
     )

@@ -17,13 +17,13 @@ class Speech:
     """Utterances with their phones and speakers.
 
     Attributes:
-        phones: alignment of every utterance.
+        phones: alignment of every utterance; None without one.
         speakers: utterance -> speaker, of every utterance; None if they are not known.
         utterances: with their files, of the manifest; empty where units come from files.
         manifest: None without one.
     """
 
-    phones: PhoneAlignment
+    phones: PhoneAlignment | None
     speakers: Mapping[str, str] | None
     utterances: Sequence[Utterance] = ()
     manifest: Path | None = None
@@ -32,7 +32,7 @@ class Speech:
     def read(
         cls,
         manifest: str | Path,
-        phones: PhoneAlignment,
+        phones: PhoneAlignment | None,
         skip_missing: bool = False,
         min_samples: int = 1,
     ) -> tuple["Speech", list[str]]:
@@ -46,6 +46,8 @@ class Speech:
             UserError: as ``read_utterances``, and for utterances without alignment unless they are skipped.
         """
         utterances = read_utterances(manifest, min_samples)
+        if phones is None:
+            return cls(None, manifest_speakers(manifest), utterances, Path(manifest)), []
         aligned = [utterance for utterance in utterances if utterance.name in phones.segments]
         notes = []
         if not skip_missing or not aligned:
@@ -68,6 +70,12 @@ class Speech:
             raise UserError(f"{utt}: its speaker is not known; give the manifest, whose folders name the speakers")
         return self.speakers[utt]
 
+    def require_phones(self) -> PhoneAlignment:
+        """The alignment. Raises UserError without one."""
+        if self.phones is None:
+            raise UserError("figures about phones require a phone alignment; give it with --phones")
+        return self.phones
+
     @property
     def hours(self) -> float:
         """Duration of all utterances together."""
@@ -77,7 +85,7 @@ class Speech:
     def digest(self) -> str:
         """SHA-256 of the utterances, their alignment and their speakers."""
         digest = hashlib.sha256(digest_of_utterances(self.utterances).encode())
-        digest.update(self.phones.digest.encode())
+        digest.update(self.phones.digest.encode() if self.phones else b"no phones")
         digest.update(repr(self.speakers and {name: self.speakers[name] for name in self.names}).encode())
         return digest.hexdigest()
 

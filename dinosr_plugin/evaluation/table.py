@@ -38,6 +38,11 @@ def format_table(rows: Sequence[Mapping], columns: Sequence[tuple[str, str, str]
     )
 
 
+def filled(rows: Sequence[Mapping], columns: Sequence[Column]) -> list[Column]:
+    """The columns of which at least one row has a value."""
+    return [column for column in columns if any(row.get(column.key) is not None for row in rows)]
+
+
 def _cell(value: Any, spec: str) -> str:
     return "-" if value is None else printable(value) if isinstance(value, str) else format(value, spec)
 
@@ -49,6 +54,14 @@ def best_row(rows: Sequence[Mapping], kinds: Sequence[str], key: str, better: Ca
     """
     candidates = (row for row in rows if row["kind"] in kinds and row.get(key) is not None)
     return better(candidates, key=lambda row: row[key], default=None)
+
+
+def best_units(rows: Sequence[Mapping], kinds: Sequence[str]) -> Mapping | None:
+    """The row of these kinds with the highest PNMI; without phones, the one whose units are used most evenly.
+
+    None if there is no such row.
+    """
+    return best_row(rows, kinds, "pnmi") or best_row(rows, kinds, "perplexity")
 
 
 def csv_lines(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:

@@ -2,17 +2,19 @@
 # CPC and rounds of DeepCluster: CPC -> k-means of its c_t -> round 1 -> k-means -> round 2 ...; then measures of c_t
 # and units of each model.
 #   ./examples/cpc_deepcluster/run.sh DATA PHONES OUT [FIELD...]
-# DATA: folder with train.tsv and dev.tsv (`dinosr manifest`). PHONES: phone alignment of dev. OUT: a new folder; with
-# an existing one the run resumes; remove OUT/round2 (...) to repeat it. FIELDs (model.context_dim=256 ...) override
-# the configs of CPC and of the rounds.
+# DATA: folder with train.tsv and dev.tsv (`dinosr manifest`). PHONES: phone alignment of dev, or - without one: the
+# tables are then without phones. OUT: a new folder; with an existing one the run resumes; remove OUT/round2 (...) to
+# repeat it. FIELDs (model.context_dim=256 ...) override the configs of CPC and of the rounds.
 # Environment variables (default): CPC_CONFIG (cpc_tiny) and CPC_FIELDS for CPC only, CONFIG (deepcluster_tiny) and
 # ROUND_FIELDS for the rounds only, with spaces between fields; CLUSTERS of k-means (50); ROUNDS (2), fewer if under 5
 # % of the labels change; LAYER, the recurrent layer to cluster, counted from 0 (1); NORMALIZE, whether the c_t of
-# each utterance are scaled to mean 0 and variance 1 before k-means (yes; no: as in the paper).
+# each utterance are scaled to mean 0 and variance 1 before k-means (yes; no: as in the paper); ITEMS, .item file of dev
+# for ABX (the triphones of PHONES).
 set -euo pipefail
-[ $# -ge 3 ] || { sed -n '2,11s/^# //p' "$0" >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,12s/^# //p' "$0" >&2; exit 2; }
 source "$(dirname "$0")/../signals.sh" "$@"
-data=$1 phones=$2 out=$3
+data=$1 out=$3
+source "$(dirname "$0")/../phones.sh" "$2"
 shift 3
 clusters=${CLUSTERS:-50} rounds=${ROUNDS:-2} layer=${LAYER:-1} normalize=--normalize
 [ "${NORMALIZE:-yes}" = yes ] || normalize=
@@ -61,7 +63,7 @@ done
 dinosr features --mfcc "$data/dev.tsv" --out "$out/mfcc"
 units=("${models[@]/%//labels/dev.km}") features=("${models[@]/%//dev}")
 echo "== units of each model, the labels of the next round"
-dinosr quality "${units[@]/#/$out/}" --manifest "$data/dev.tsv" --phones "$phones" --rate 100
+dinosr quality "${units[@]/#/$out/}" --manifest "$data/dev.tsv" "${phones[@]}" --rate 100
+[ ${#items[@]} != 0 ] || exit 0
 echo "== ABX error: of MFCC and c_t (angular), of units (one-hot)"
-dinosr abx "$out/mfcc" "${features[@]/#/$out/}" "${units[@]/#/$out/}" --manifest "$data/dev.tsv" --phones "$phones" \
-    --rate 100
+dinosr abx "$out/mfcc" "${features[@]/#/$out/}" "${units[@]/#/$out/}" --manifest "$data/dev.tsv" "${items[@]}" --rate 100

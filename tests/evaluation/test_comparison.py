@@ -14,12 +14,12 @@ from dinosr_plugin import cli
 from dinosr_plugin.checkpoints import opening
 from dinosr_plugin.checkpoints.opening import open_reader
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.evaluation import comparison, model_rows
+from dinosr_plugin.evaluation import comparison, measuring, model_rows
 from dinosr_plugin.evaluation.comparison import RESTARTS, Comparison, measures_for
 from dinosr_plugin.evaluation.history import measure_checkpoints
 from dinosr_plugin.evaluation.measures.abx import measure as abx_measure
 from dinosr_plugin.evaluation.measures.abx.errors import abx
-from dinosr_plugin.evaluation.measures.abx.items import make_items
+from dinosr_plugin.evaluation.measures.abx.items import make_items, write_items
 from dinosr_plugin.evaluation.measures.quality.units import count_units
 from dinosr_plugin.evaluation.model_rows import random_hour
 from dinosr_plugin.evaluation.phones import PhoneAlignment
@@ -271,6 +271,42 @@ def test_codebooks_of_another_size_have_no_rows(corpus, tmp_path):
     rows = rows_of(corpus, tmp_path, clusters=7)
     assert {row["kind"] for row in rows} == {"mfcc", "fbank", "untrained", "layer"}
     assert {row["n_codes"] for row in rows} == {7}
+
+
+def test_without_phones_the_other_figures_are_the_same(corpus, table, tmp_path, capsys):
+    """With the same items ABX is the same, too."""
+    known, _ = table
+    items = make_items(PhoneAlignment.read(corpus / "dev.phones.tsv"), manifest_speakers(corpus / "dev.tsv"))
+    write_items(tmp_path / "dev.item", [*items, items[0]._replace(utt="other")])
+    arguments = ["quality", str(GOLDEN), "--manifest", str(corpus / "dev.tsv"), "--out", str(tmp_path / "out")]
+    arguments += ["--train", str(corpus / "train.tsv"), "--items", str(tmp_path / "dev.item")]
+    assert cli.main(arguments) == 0
+    header, *_ = capsys.readouterr().out.splitlines()[1:]
+    assert "PNMI" not in header.replace("speaker PNMI", "") and "phone" not in header and "ABX within %" in header
+    written = json.loads((tmp_path / "out/quality.json").read_text())
+    of_phones = {"phone_purity", "cluster_purity", "pnmi", "phone_ms"}
+    assert written["rows"] == [
+        {key: None if key in of_phones else value for key, value in row.items()} for row in known
+    ]
+    assert written["baselines"] == {} and written["best"] is None
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"comparison", "curves.png", "quality.json"}
+    write_items(tmp_path / "dev.item", items[:-1])
+    measured = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "figures_of", lambda source, *_: measured.append(source.name) or {**known[0]})
+        assert cli.main(arguments) == 0
+    assert len(measured) == len(known)  # other items: the kept rows do not count
+
+
+def test_items_of_abx(corpus):
+    speech = dataclasses.replace(speech_of(corpus), phones=None)
+    with pytest.raises(UserError, match="ABX requires a phone alignment .--phones. or items"):
+        measures_for(speech, abx=True)
+    items = make_items(PhoneAlignment.read(corpus / "dev.phones.tsv"), manifest_speakers(corpus / "dev.tsv"))
+    with pytest.raises(UserError, match=f"dev.tsv: none of the {len(items)} items is in it .other.; give items of the"):
+        measures_for(speech, abx=True, items=[item._replace(utt="other") for item in items])
+    with pytest.raises(UserError, match="none of 1 items in it can be compared"):
+        measures_for(speech, abx=True, items=items[:1])
 
 
 def test_invalid_requests(corpus, tmp_path):

@@ -7,10 +7,9 @@ from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation.measures.abx.measure import AbxMeasure
 from dinosr_plugin.evaluation.measures.quality.measure import LagMeasure, UnitQualityMeasure
 from dinosr_plugin.evaluation.measuring import Source, figures_of
-from dinosr_plugin.evaluation.phones import PhoneAlignment
 from dinosr_plugin.evaluation.speech import Speech
 
-SPEECH = Speech(PhoneAlignment.empty(), speakers=None)
+SPEECH = Speech(None, speakers=None)
 
 
 @pytest.mark.parametrize("measure", [UnitQualityMeasure(), LagMeasure()])
@@ -27,6 +26,6 @@ def test_features_are_required():
 
 
 def test_speakers_are_required():
-    assert Speech(PhoneAlignment.empty(), {"a": "1272"}).speaker("a") == "1272"
+    assert Speech(None, {"a": "1272"}).speaker("a") == "1272"
     with pytest.raises(UserError, match="^a: its speaker is not known; "):
         SPEECH.speaker("a")

@@ -15,6 +15,7 @@ from dinosr_plugin.evaluation.speech import Speech
 from dinosr_plugin.evaluation.unit_quality import unit_files
 from dinosr_plugin.units.codes import dedup
 from dinosr_plugin.units.unit_files import UnitInfo, read_labelled_units, write_units
+from support.textgrids import long_textgrid
 
 UTTERANCES = {"7-1-0000": ["AA", "B", "AA", "SIL"], "7-1-0001": ["B", "SIL"], "8-1-0000": ["SIL", "AA", "B"]}
 IDS = {"AA": 0, "B": 1, "SIL": 3}
@@ -156,9 +157,7 @@ def test_speakers_from_the_manifest_or_from_names_or_unknown(data, capsys):
     assert quality(data, data / "speaker.units") == 0
     captured = capsys.readouterr()
     assert (
-        captured.err.startswith("note: ")
-        and "give --manifest" in captured.err
-        and captured.out.splitlines()[2].split()[7] == "-"
+        captured.err.startswith("note: ") and "give --manifest" in captured.err and "speaker PNMI" not in captured.out
     )
     assert "all.tsv: 1 of 3 utterances are not in it (seven)" in error_of(
         data, capsys, data / "speaker.units", "--manifest", data / "all.tsv"
@@ -231,6 +230,76 @@ def test_other_invalid_input(data, capsys):
     assert "--train is required with --abx" in error_of(
         data, capsys, data / "zip.units", "--manifest", data / "all.tsv", "--abx"
     )
+
+
+# ---- without phones --------------------------------------------------------------------------------------------------
+
+OF_PHONES = {"phone_purity", "cluster_purity", "pnmi", "phone_ms"}
+
+
+def test_without_phones_all_other_figures_are_the_same(data, capsys):
+    """Figures about phones are None in quality.json, and have no column."""
+    arguments = ["quality", str(data / "all.units"), "--manifest", str(data / "all.tsv"), "--out", str(data / "out")]
+    assert quality(data, *arguments[1:]) == 0
+    (known,) = json.loads((data / "out/quality.json").read_text())["rows"]
+    (data / "out/code_by_phone.png").unlink()
+    capsys.readouterr()
+    assert cli.main(arguments) == 0
+    captured = capsys.readouterr()
+    (row,) = json.loads((data / "out/quality.json").read_text())["rows"]
+    assert row == {key: None if key in OF_PHONES else value for key, value in known.items()}
+    header, _, line, path = captured.out.splitlines()
+    assert re.split("  +", header) == [
+        "units of", "size", "active", "perplexity", "speaker PNMI", "bit/s", "runs bit/s", "unit ms", "frames",
+    ]  # fmt: skip
+    assert "-" not in line and path == str(data / "out/quality.json") and captured.err == ""
+    assert not (data / "out/code_by_phone.png").exists()
+
+
+def test_without_phones_units_must_match_the_durations_in_the_manifest(data, capsys):
+    def error(*arguments) -> str:
+        assert cli.main(["quality", *map(str, arguments)]) == 1
+        return capsys.readouterr().err
+
+    with_manifest = (data / "all.units", "--manifest", data / "all.tsv")
+    assert (
+        "45 units for the 0.9 s in" in (message := error(*with_manifest, "--rate", 100)) and "try --rate 50" in message
+    )
+    write_units(data / "other.units", [("9-9-9999", np.zeros(5, int))])
+    assert "give the manifest of the same corpus" in error(data / "other.units", "--manifest", data / "all.tsv")
+    write_units(data / "more.units", {**perfect(), "7-1-0009": np.zeros(5, int)}.items())
+    message = error(data / "more.units", "--manifest", data / "all.tsv")
+    assert "1 of 4 utterances have no row in" in message and "--skip-missing" in message
+    assert cli.main(["quality", str(data / "more.units"), "--manifest", str(data / "all.tsv"), "--skip-missing"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[-1] == "45"  # frames
+    assert cli.main(["quality", str(data / "other.units")]) == 0  # without manifest nothing says how long they are
+
+
+def test_measures_that_require_phones(data, capsys):
+    (data / "zip.pt").write_bytes(b"PK\3\4")
+    checkpoint = [data / "zip.pt", "--manifest", data / "all.tsv"]
+    for arguments, message in (
+        ([data / "all.units", "--lags"], "--phones is required with --lags"),
+        ([data / "all.units", "--alignment", "published"], "--alignment published: compares units with phones"),
+        ([data / "all.units", "--items", "some.item"], "--items: only used with checkpoints"),
+        ([*checkpoint, "--items", "some.item"], "--train is required with --items"),
+        ([*checkpoint, "--train", data / "all.tsv", "--abx"], "--phones is required with --abx"),
+    ):
+        assert cli.main(["quality", *map(str, arguments)]) == 1
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+
+
+def test_phones_from_textgrids(data):
+    """The same figures as from the table."""
+    from_table = figures_of(data, data / "all.units")
+    for utt, phones in UTTERANCES.items():
+        tier = [(i * SPAN, (i + 1) * SPAN, "" if phone == "SIL" else phone) for i, phone in enumerate(phones)]
+        (data / "grids" / utt[0]).mkdir(parents=True, exist_ok=True)
+        (data / f"grids/{utt[0]}/{utt}.TextGrid").write_text(long_textgrid({"phones": tier}, len(phones) * SPAN))
+    arguments = ["--phones", str(data / "grids"), "--out", str(data / "out")]
+    assert cli.main(["quality", str(data / "all.units"), *arguments]) == 0
+    assert json.loads((data / "out/quality.json").read_text())["rows"][0] == from_table
 
 
 # ---- manifests -------------------------------------------------------------------------------------------------------

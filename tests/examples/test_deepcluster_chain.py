@@ -119,6 +119,18 @@ def test_it_stops_when_the_labels_have_settled(sandbox, share, rounds):
     )
 
 
+def test_without_phones_the_measures_that_need_none(sandbox):
+    """PHONES is -; with ITEMS there is ABX."""
+    options = {"path": sandbox / "bin", "phones": "-", "ROUNDS": "0"}
+    units = "out/cpc/labels/dev.km"
+    quality = f"dinosr quality {units} --manifest data/dev.tsv --rate 100"
+    assert run_chain(RUN, sandbox, **options).returncode == 0
+    assert calls(sandbox)[-2:] == ["dinosr features --mfcc data/dev.tsv --out out/mfcc", quality]
+    assert run_chain(RUN, sandbox, **options, ITEMS="dev.item").returncode == 0
+    abx = f"dinosr abx out/mfcc out/cpc/dev {units} --manifest data/dev.tsv --items dev.item --rate 100"
+    assert calls(sandbox)[-2:] == [quality, abx]
+
+
 def test_it_resumes_at_the_failed_stage(sandbox):
     """The failed stage is repeated from its beginning, earlier stages are not."""
     assert run_chain(RUN, sandbox, path=sandbox / "bin", ROUNDS="1").returncode == 0
@@ -144,5 +156,5 @@ def test_too_few_arguments_print_the_usage():
     assert (
         printed.returncode == 2
         and "run.sh DATA PHONES OUT [FIELD...]" in printed.stderr
-        and printed.stderr.strip().endswith("(yes; no: as in the paper).")
+        and printed.stderr.strip().endswith("(the triphones of PHONES).")
     )

@@ -94,6 +94,22 @@ def test_the_arguments_of_each_stage(sandbox):
     assert sum(call.startswith("dinosr quality out/it") for call in recorded) == 3
 
 
+def test_without_phones_the_measures_that_need_none(sandbox):
+    """PHONES is -; with ITEMS there is ABX."""
+    options = {"path": sandbox / "bin", "phones": "-", "ITERATIONS": "1"}
+    assert run_chain(RUN, sandbox, **options).returncode == 0
+    *_, of_labels, of_model = calls(sandbox)
+    units = "out/labels1/dev.km out/labels2/dev.km"
+    assert of_labels == f"dinosr quality {units} --manifest data/dev.tsv"
+    model = "dinosr quality out/it1/checkpoint_last.pt --manifest data/dev.tsv --train data/train.tsv --clusters 100"
+    assert of_model == f"{model} --out out/quality1"
+    assert run_chain(RUN, sandbox, **options, ITEMS="dev.item").returncode == 0
+    *_, of_labels, abx, of_model = calls(sandbox)
+    assert of_labels == f"dinosr quality {units} --manifest data/dev.tsv"
+    assert abx == f"dinosr abx {units} --rate 50 --manifest data/dev.tsv --items dev.item"
+    assert of_model == f"{model} --items dev.item --out out/quality1"
+
+
 @pytest.mark.parametrize("failing", [1, 3, 4, 5, 7])
 def test_it_resumes_at_the_failed_stage(sandbox, failing):
     """Existing labels are not computed again; a training is started, and ends at once if it is finished."""
@@ -112,5 +128,5 @@ def test_too_few_arguments_print_the_usage():
     assert (
         printed.returncode == 2
         and "run.sh DATA PHONES OUT [FIELD...]" in printed.stderr
-        and printed.stderr.strip().endswith("(yes; no: as in the paper).")
+        and printed.stderr.strip().endswith("(the triphones of PHONES).")
     )

@@ -87,6 +87,18 @@ def test_the_arguments_of_each_stage(sandbox):
         assert after == f"dinosr quality {last} {measured} --cache out/cache --out out/measured{codes}"
 
 
+@pytest.mark.parametrize("items, abx", [({}, ""), ({"ITEMS": "dev.item"}, "--items dev.item ")])
+def test_without_phones_the_measures_that_need_none(sandbox, items, abx):
+    """PHONES is -; with ITEMS there is ABX."""
+    assert run(sandbox, phones="-", CODES="7", **items).returncode == 0
+    measured = [call for call in calls(sandbox) if call.startswith("dinosr quality")]
+    data = "--manifest data/dev.tsv --train data/train.tsv"
+    assert measured == [
+        f"dinosr quality base.pt --clusters 7 {data} {abx}--speakers --cache out/cache --out out/base7",
+        f"dinosr quality out/spin7/checkpoint_last.pt {data} {abx}--speakers --cache out/cache --out out/measured7",
+    ]
+
+
 @pytest.mark.parametrize("failing", range(6))
 def test_it_stops_at_the_first_step_that_fails_and_resumes(sandbox, failing):
     """Every command is started again, and ends at once if it has nothing left to do."""
@@ -103,4 +115,4 @@ def test_too_few_arguments_print_the_usage(arguments):
     printed = subprocess.run([RUN, *arguments], text=True, capture_output=True)
     assert printed.returncode == 2
     assert "run.sh CHECKPOINT DATA PHONES OUT [FIELD...]" in printed.stderr
-    assert printed.stderr.strip().endswith("CONFIG (spin_tiny).")
+    assert printed.stderr.strip().endswith("(the triphones of PHONES).")

@@ -22,13 +22,19 @@ PITCHES = {"A": 300, "B": 800, "C": 2000}
 
 
 def run_chain(
-    script: Path, folder: Path, *words: str, path: Path, base: Sequence[str] = (), **environment: str
+    script: Path,
+    folder: Path,
+    *words: str,
+    path: Path,
+    base: Sequence[str] = (),
+    phones: str = "dev.phones.tsv",
+    **environment: str,
 ) -> subprocess.CompletedProcess:
-    """Runs ``run.sh BASE data dev.phones.tsv out`` in ``folder``; commands are searched for in ``path`` first.
+    """Runs ``run.sh BASE data PHONES out`` in ``folder``; commands are searched for in ``path`` first.
 
     ``base``: the checkpoint that the script starts from, if it needs one.
     """
-    return run_command([script, *base, "data", "dev.phones.tsv", "out", *words], folder, path, **environment)
+    return run_command([script, *base, "data", phones, "out", *words], folder, path, **environment)
 
 
 def run_command(

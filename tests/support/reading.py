@@ -222,6 +222,7 @@ READERS = {
     ),
     "results": Reader("generate.txt", TEXT, lambda folder: score_generate_output(folder / "generate.txt")),
     "phones": Reader("phones.tsv", TEXT, lambda folder: PhoneAlignment.read(folder / "phones.tsv")),
+    "TextGrid": Reader("grids/0.TextGrid", TEXT, lambda folder: PhoneAlignment.read(folder / "grids")),
     "words of speech": Reader(
         "probe/words.tsv", TEXT, lambda folder: PhoneAlignment.read(folder / "probe/words.tsv", column="word")
     ),

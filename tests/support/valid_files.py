@@ -22,6 +22,7 @@ from support.fairseq_models import fairseq_checkpoint
 from support.probing import write_probe_corpus
 from support.recogniser import TEXTS, write_recogniser
 from support.ssrl import write_ssrl_run
+from support.textgrids import long_textgrid
 from support.two_stages import train_stage
 
 PHONES = ["AA", "B", "AA", "T", "AA"]
@@ -39,7 +40,8 @@ def write_valid_files(folder: Path) -> None:
     - ``trials.txt``, ``embeddings`` and ``scores.txt`` of ``train.tsv``; ``speakers.tsv`` and its ``cohort``
     - ``probe``: speech of several speakers (``write_probe_corpus``), and its ``phones.tsv``, ``words.tsv``
     - ``ssrl``: a training of SSRL (``write_ssrl_run``), ``embeddings`` of its last checkpoint, and ``trials.txt``
-    - ``words.arpa``, ``lexicon.txt``, ``phones.tsv``, ``f0_ranges.tsv``, ``abx.item``, ``generate.txt``, ``train.log``
+    - ``words.arpa``, ``lexicon.txt``, ``phones.tsv``, ``grids`` (TextGrid files), ``f0_ranges.tsv``, ``abx.item``,
+      ``generate.txt``, ``train.log``
     - ``dataset`` and ``submission`` of ZeroSpeech 2021; ``librispeech`` and ``librilight`` in their layouts
     """
     write_recogniser(folder)
@@ -49,6 +51,7 @@ def write_valid_files(folder: Path) -> None:
     (folder / "transcripts.tsv").write_text("path\tsentence\n0.wav\tTEN TEA\n1\tEAT\n2.wav\t\n")
     (folder / "utt2spk").write_text("0 anna\n1 anna\n2 ben\n")
     write_phones(folder / "phones.tsv")
+    write_grids(folder / "grids")
     write_probe_corpus(folder / "probe")
     for column in ("phones", "words"):
         header, *rows = (folder / f"probe/train.{column}.tsv").read_text().splitlines()
@@ -123,6 +126,15 @@ def write_phones(path: Path) -> None:
         step = samples / 16000 / len(PHONES)
         lines += [f"{utterance}\t{n * step:.3f}\t{(n + 1) * step:.3f}\t{name}" for n, name in enumerate(PHONES)]
     path.write_text("\n".join(lines) + "\n")
+
+
+def write_grids(folder: Path) -> None:
+    """The same phones in TextGrid files."""
+    folder.mkdir()
+    for utterance, samples in enumerate(LENGTHS):
+        step = samples / 16000 / len(PHONES)
+        tier = [(n * step, (n + 1) * step, name) for n, name in enumerate(PHONES)]
+        (folder / f"{utterance}.TextGrid").write_text(long_textgrid({"phones": tier}, samples / 16000))
 
 
 def write_cpc_audio(folder: Path) -> None:

@@ -9,11 +9,15 @@ import numpy as np
 from . import style
 from .style import BASELINE_COLOURS, BASELINE_DASHES, BLUE, VERMILION
 
-CODEBOOK_PANELS = (  # key of Quality, title, unit, whether baselines are drawn
+PANELS = 4  # of codebooks: the first ones of which there are figures
+CODEBOOK_PANELS = (  # key of UnitQuality, title, unit, whether baselines are drawn
     ("active", "Active codes", "number of codes used", False),
     ("perplexity", "Perplexity of the codes", "effective number of codes", False),
     ("phone_purity", "Phone purity", "share of frames", True),
     ("pnmi", "PNMI: phone information in the codes", "I(phone; code) / H(phone)", True),
+    ("speaker_pnmi", "Speaker information in the codes", "I(speaker; code) / H(speaker)", False),
+    ("run_bit_rate", "Bit rate of runs of equal codes", "bits per second", False),
+    ("unit_ms", "Mean length of a run of equal codes", "ms", False),
 )
 
 LINESTYLES: dict[str, Any] = {"solid": "-", "dashed": (0, (4, 2)), "dotted": (0, (1, 1.5))}  # of the sets of codes
@@ -26,11 +30,14 @@ def plot_curves(
     baselines: Mapping[str, Mapping] | None = None,
     title: str = "Training",
 ) -> Path:
-    """Panels over updates: loss, active codes, perplexity, phone purity and PNMI of every codebook.
+    """Panels over updates: loss, and active codes, perplexity, phone purity and PNMI of every codebook.
+
+    Without phones, speaker information, bit rate and length of the codes take the place of phone purity and PNMI.
 
     Args:
         history: measurements in order, each ``{"updates": int, "loss": nats per frame or None}``, and for each set of
-            codes its name: ``[Quality.as_dict() of each codebook, lowest layer first]``, which may be missing or empty.
+            codes its name: ``[UnitQuality.as_dict() of each codebook, lowest layer first]``, which may be missing or
+            empty.
         code_sets: name -> title, the default set first; at most as many as ``LINESTYLES``.
         path: file to write; returned.
         baselines: name -> ``Quality.as_dict()``, drawn as horizontal lines; for example MFCC k-means.
@@ -39,7 +46,7 @@ def plot_curves(
     figure.suptitle(title, fontsize=14)
     panels = figure.subplots(2, 3)
     _draw_loss_and_entropy(panels[0, 0], history, next(iter(code_sets), ""))
-    for panel, (key, heading, unit, has_baselines) in zip(panels.flat[1:5], CODEBOOK_PANELS):
+    for panel, (key, heading, unit, has_baselines) in zip(panels.flat[1:5], codebook_panels(history, code_sets)):
         _draw_codebooks(panel, history, code_sets, key, baselines or {} if has_baselines else {})
         style.label(panel, heading, "updates", unit)
     for panel in panels.flat[:-1]:
@@ -47,6 +54,13 @@ def plot_curves(
             style.mark_not_measured(panel, panel.get_title())
     _draw_curves_legend(panels[1, 2], history, code_sets, baselines or {})
     return style.save(figure, path)
+
+
+def codebook_panels(history: Sequence[Mapping], code_sets: Mapping[str, str]) -> Sequence[tuple[str, str, str, bool]]:
+    """Those of ``CODEBOOK_PANELS`` that are drawn; the first ones if there are no figures at all."""
+    codebooks = [codebook for row in history for name in code_sets for codebook in row.get(name) or ()]
+    known = [panel for panel in CODEBOOK_PANELS if any(one.get(panel[0]) is not None for one in codebooks)]
+    return (known or CODEBOOK_PANELS)[:PANELS]
 
 
 def _draw_loss_and_entropy(axes, history: Sequence[Mapping], code_set: str) -> None:

@@ -33,14 +33,16 @@ def plot_code_use(counts: np.ndarray, path: str | Path) -> Path:
     return style.save(figure, path)
 
 
-def plot_durations(unit_ms: np.ndarray, phone_ms: np.ndarray, path: str | Path, title: str) -> Path:
-    """Histograms of durations in ms: runs of equal units (N,), phone segments (M,)."""
+def plot_durations(unit_ms: np.ndarray, phone_ms: np.ndarray | None, path: str | Path, title: str) -> Path:
+    """Histograms of durations in ms: runs of equal units (N,), phone segments (M,), None if they are not known."""
     figure, axes = style.small_panel()
     edges = np.arange(FRAME / 2, MAX_DURATION + 1.5 * FRAME, FRAME)  # the bar of n frames is centred on their duration
     for durations, colour, name in (
         (unit_ms, ORANGE, "units (runs of one code)"),
         (phone_ms, BLUE, "phones (segments)"),
     ):
+        if durations is None:
+            continue
         share = 100 * np.histogram(np.clip(durations, edges[0], edges[-1] - 1), edges)[0] / len(durations)
         mean, median = np.mean(durations), np.median(durations)
         label = f"{name}: {len(durations):,}, mean {mean:.0f} ms, median {median:.0f} ms"
@@ -65,7 +67,7 @@ class Stretch:
         start, end: the part that is shown.
         wave: (T,) float32, samples of that part at 16 kHz.
         mel: (80, n) float32, log-Mel frames of that part.
-        phones: (start, end, name) of each segment that overlaps with it.
+        phones: (start, end, name) of each segment that overlaps with it; None if they are not known.
         units: for each codebook (start, end, unit) of each run that overlaps with it.
     """
 
@@ -75,44 +77,52 @@ class Stretch:
     end: float
     wave: np.ndarray
     mel: np.ndarray
-    phones: Sequence[tuple[float, float, str]]
+    phones: Sequence[tuple[float, float, str]] | None
     units: Sequence[Sequence[tuple[float, float, int]]]
 
 
 def plot_stretch(
-    stretch: Stretch, group_of_phone: Mapping[str, str], group_of_unit: Sequence[Sequence[str]], path: str | Path
+    stretch: Stretch, group_of_phone: Mapping[str, str] | None, group_of_unit: Sequence[Sequence[str]], path: str | Path
 ) -> Path:
     """Waveform, log-Mel spectrogram, phones and the units of every codebook over time.
 
     Args:
-        group_of_phone: phone -> its group; see ``style.phone_groups``.
-        group_of_unit: (K, V) group of the most frequent phone of each unit.
+        group_of_phone: phone -> its group; see ``style.phone_groups``. None without phones: the colour of a unit
+            follows from its number.
+        group_of_unit: (K, V) group of the most frequent phone of each unit; empty without phones.
     """
+    known = group_of_phone or {}
     colours = style.group_colours(
-        sorted({*group_of_phone.values(), *(group for of_codebook in group_of_unit for group in of_codebook)})
+        sorted({*known.values(), *(group for of_codebook in group_of_unit for group in of_codebook)})
     )
-    K = len(stretch.units)
-    heights = [1.0, 1.5, 0.42, *[0.42] * K]
+    rows: list[tuple[str, Sequence[tuple], list[str]]] = []  # name, segments, their colours
+    if stretch.phones is not None:
+        rows.append(("phones", stretch.phones, [colours[known[name]] for *_, name in stretch.phones]))
+    for k, runs in enumerate(stretch.units):
+        of_units = [colours[group_of_unit[k][unit]] if known else colour_of_unit(unit) for *_, unit in runs]
+        rows.append((f"codebook {k}", runs, of_units))
+    heights = [1.0, 1.5, *[0.42] * len(rows)]
     figure = style.figure(width=12, height=1.6 + 1.15 * sum(heights))
     panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     figure.get_layout_engine().set(h_pad=0.03, hspace=0)
     figure.suptitle(
         f"{stretch.end - stretch.start:.1f} s of utterance {stretch.utt} (speaker {stretch.speaker}): "
-        "waveform, phones and units",
+        f"waveform, {'phones and units' if known else 'spectrogram and units'}",
         fontsize=12,
     )
     _draw_sound(panels[0], panels[1], stretch)
-    _draw_segments(
-        panels[2], stretch.phones, [colours[group_of_phone[name]] for *_, name in stretch.phones], "phones", stretch
-    )
-    for k, runs in enumerate(stretch.units):
-        _draw_segments(
-            panels[3 + k], runs, [colours[group_of_unit[k][unit]] for *_, unit in runs], f"codebook {k}", stretch
-        )
+    for panel, (name, segments, of_segments) in zip(panels[2:], rows):
+        _draw_segments(panel, segments, of_segments, name, stretch)
     panels[-1].set_xlim(stretch.start, stretch.end)
     panels[-1].set_xlabel("time in the utterance (s)")
-    _legend(figure, colours)
+    if known:
+        _legend(figure, colours)
     return style.save(figure, path)
+
+
+def colour_of_unit(unit: int) -> str:
+    """Neighbouring numbers have different colours; several units share each of them."""
+    return style.GROUP_COLOURS[unit % len(style.GROUP_COLOURS)]
 
 
 def _draw_sound(above, below, stretch: Stretch) -> None:

@@ -115,8 +115,7 @@ def read_inputs(options: ProbeOptions, min_samples: int) -> ProbeInputs:
     fitted = random_hour(train)
     speakers = manifest_speakers(options.train)
     training = {utterance.name: speakers[utterance.name] for utterance in fitted}
-    alignment = phones or PhoneAlignment.empty()
-    speech = Speech(alignment, manifest_speakers(options.manifest), tested, options.manifest)
+    speech = Speech(phones, manifest_speakers(options.manifest), tested, options.manifest)
     for task in options.tasks:
         if task != SPEAKER:
             require_other_speakers(training, speech, str(options.train), task)

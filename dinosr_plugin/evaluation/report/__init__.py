@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ...errors import UserError
 from ...files import write_files
 from ..comparison import Comparison, measures_for
 from ..layers import MAX_BYTES
@@ -18,7 +19,7 @@ from .pictures import code_pictures, layer_pictures, map_pictures, training_pict
 def write_report(
     checkpoint: str | Path,
     manifest: str | Path,
-    phones: str | Path,
+    phones: str | Path | None,
     train: str | Path,
     out: str | Path,
     log: str | Path | None = None,
@@ -28,6 +29,7 @@ def write_report(
     cache: str | Path | None = None,
     max_bytes: float = MAX_BYTES,
     say: Callable[[str], None] = lambda line: None,
+    items: str | Path | None = None,
 ) -> Path:
     """Measure, draw, and write ``report.html`` (self-contained), its pictures and ``figures.json`` into ``out``.
 
@@ -37,7 +39,8 @@ def write_report(
     Args:
         checkpoint: a pre-training checkpoint of DinoSR or Spin; for a model without codebooks the page is about its
             layers only.
-        manifest, phones: the speech to measure on, with its phone alignment.
+        manifest, phones: the speech to measure on, with its phone alignment; None: the page is without figures that
+            need one.
         train: manifest of the speech that k-means is fitted on.
         log: TensorBoard's folder or the JSON log of the training, ``training_log.read_training_log``.
         abx: with ABX errors.
@@ -45,13 +48,19 @@ def write_report(
         cache, max_bytes: as ``Comparison``.
         skip_missing: leave out utterances without alignment.
         say: receives lines about the progress.
+        items: ``.item`` file for ABX; None: the triphones of the alignment.
 
     Raises:
         UserError: from the checkpoint, manifests, audio, alignment, log or folder.
     """
-    inputs = read_inputs(Path(checkpoint), Path(manifest), Path(phones), Path(train), Path(out), log, skip_missing)
+    alignment, item_file = (None if path is None else Path(path) for path in (phones, items))
+    inputs = read_inputs(
+        Path(checkpoint), Path(manifest), alignment, Path(train), Path(out), log, skip_missing, item_file
+    )
     require_size_of_codebooks(inputs.reader, clusters)
     notes = list(inputs.notes)
+    if items and not abx:
+        raise UserError("--items: not used with --no-abx; remove one of them")
     if abx and (why := why_no_abx(inputs)):
         notes.append(why)
         abx = False
@@ -60,7 +69,7 @@ def write_report(
     for note in notes:
         say(f"note: {note}")
     work = inputs.out / "work"
-    measures = measures_for(inputs.speech, abx)
+    measures = measures_for(inputs.speech, abx, items=inputs.items)
     with Comparison(inputs.reader, train, inputs.speech, measures, work, clusters, cache, max_bytes) as comparison:
         say(f"measuring every layer, every codebook and the baselines; finished rows are kept in {work}")
         figures = {**about(inputs), "rows": comparison.rows(), "notes": notes}

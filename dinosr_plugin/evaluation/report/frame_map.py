@@ -19,15 +19,15 @@ MAX_SAMPLES = 20 * 60 * SAMPLE_RATE  # of a larger corpus, random utterances of 
 
 
 class FrameMap(NamedTuple):
-    """points: (N, 2) float; phones: (N,) int64, indices into the alignment's names; speakers: (N,) names."""
+    """points: (N, 2) float; phones: (N,) int64, indices into the alignment's names, or None; speakers: (N,) names."""
 
     points: np.ndarray
-    phones: np.ndarray
+    phones: np.ndarray | None
     speakers: np.ndarray
 
 
 def frame_map(features: FeatureFolder | LiveFeatures, speech: Speech, seed: int = 0) -> FrameMap:
-    """Frames, balanced over phones and speakers as far as possible, projected by t-SNE.
+    """Frames, balanced over phones (if they are known) and speakers as far as possible, projected by t-SNE.
 
     t-SNE: van der Maaten and Hinton (2008).
 
@@ -40,11 +40,14 @@ def frame_map(features: FeatureFolder | LiveFeatures, speech: Speech, seed: int 
     chosen = choose(speech, rng)
     frames = {utt: features[utt] for utt in tqdm(chosen, desc="frames for the map", unit="utt", disable=None)}  # (n, D)
     place = (features.rate, features.first_centre)
-    phone_of = np.concatenate([speech.phones.frame_phones(utt, len(frames[utt]), *place) for utt in chosen])
     speaker_of = np.repeat([speech.speaker(utt) for utt in chosen], [len(frames[utt]) for utt in chosen])
-    sample = balanced(np.char.add(np.char.add(phone_of.astype(str), " "), speaker_of), FRAMES, rng)
+    phone_of, groups = None, speaker_of
+    if speech.phones is not None:
+        phone_of = np.concatenate([speech.phones.frame_phones(utt, len(frames[utt]), *place) for utt in chosen])
+        groups = np.char.add(np.char.add(phone_of.astype(str), " "), speaker_of)
+    sample = balanced(groups, FRAMES, rng)
     points = t_sne(np.concatenate([frames[utt] for utt in chosen])[sample], seed)
-    return FrameMap(points, phone_of[sample], speaker_of[sample])
+    return FrameMap(points, None if phone_of is None else phone_of[sample], speaker_of[sample])
 
 
 def require_library() -> None:

@@ -10,16 +10,22 @@ from ...checkpoints.opening import open_reader
 from ...checkpoints.readers import FrameReader
 from ...errors import UserError
 from ...units.batches import hours, read_utterances
-from ..measures.abx.items import make_items
+from ..comparison import abx_measure
+from ..measures.abx.items import Item, read_items
 from ..phones import PhoneAlignment
 from ..speech import Speech
 from ..training_log import read_pretraining_log
 from .frame_map import require_library
+from .words import NO_PHONES
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Checked inputs. ``records``: of the training log, empty without one; ``notes``: for the user."""
+    """Checked inputs.
+
+    ``records``: of the training log, empty without one; ``items``: of ABX, None: those of the alignment; ``notes``: for
+    the user.
+    """
 
     reader: FrameReader
     speech: Speech
@@ -27,28 +33,33 @@ class Inputs:
     train_hours: float
     out: Path
     records: Sequence[Mapping[str, float]]
+    items: Sequence[Item] | None = None
     notes: Sequence[str] = ()
 
 
 def read_inputs(
     checkpoint: Path,
     manifest: Path,
-    phones: Path,
+    phones: Path | None,
     train: Path,
     out: Path,
     log: str | Path | None,
     skip_missing: bool = False,
+    items: Path | None = None,
 ) -> Inputs:
     """Read all inputs. Raises UserError if one of them is invalid."""
     require_library()
-    alignment = PhoneAlignment.read(phones)
+    alignment = PhoneAlignment.read(phones) if phones else None
     speech, notes = Speech.read(manifest, alignment, skip_missing)
+    if alignment is None:
+        notes.append(NO_PHONES)
+    abx_items = read_items(items) if items else None
     fitted = read_utterances(train)
     records = read_pretraining_log(log) if log is not None else []
     if log is None:
         notes.append("no training log was given (--log): the page does not show the course of the training")
     train_hours = hours(fitted, range(len(fitted)))
-    return Inputs(open_reader(checkpoint), speech, train, train_hours, out, records, notes)
+    return Inputs(open_reader(checkpoint), speech, train, train_hours, out, records, abx_items, notes)
 
 
 def require_size_of_codebooks(reader: FrameReader, clusters: int | None) -> None:
@@ -62,10 +73,13 @@ def require_size_of_codebooks(reader: FrameReader, clusters: int | None) -> None
 
 
 def why_no_abx(inputs: Inputs) -> str | None:
-    """Why a corpus cannot be compared, None if it can; one speaker alone can."""
-    speech = inputs.speech
+    """Why there are no ABX errors of the alignment's triphones; None if there are, or if there are other items."""
+    if inputs.items is not None:
+        return None
+    if inputs.speech.phones is None:
+        return "no ABX: without a phone alignment it requires items (--items)"
     try:
-        make_items(speech.phones, {utt: speech.speaker(utt) for utt in speech.names})
+        abx_measure(inputs.speech)
     except UserError as error:
         return f"no ABX: {error}"
     return None
@@ -93,8 +107,8 @@ def about(inputs: Inputs) -> dict[str, Any]:
         "utterances": len(speech.utterances),
         "hours": speech.hours,
         "speakers": len({speech.speaker(utt) for utt in speech.names}),
-        "phones": len(speech.phones.names),
-        "alignment": speech.phones.path.name,
+        "phones": len(speech.phones.names) if speech.phones else None,
+        "alignment": speech.phones.path.name if speech.phones else None,
     }
     return {
         "checkpoint": reader.name,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from ..web_page import Picture, Section, bullets, gallery, web_page
-from .words import TEXTS, conventions, head, key_figures
+from .words import conventions, head, key_figures, texts
 
 COLUMNS = (  # key of a row, header, second line, format, which value is marked as best
     ("active", "codes", "in use", "d", None),
@@ -38,7 +38,9 @@ def page(figures: Mapping, pictures: Mapping[str, Sequence[Picture]]) -> str:
     """
     bodies = {key: gallery(images, "the other codebooks") for key, images in pictures.items() if images}
     bodies |= {"table": figures_table(figures), "conventions": bullets(conventions(figures))}
-    sections = [Section(key, *TEXTS[key], bodies[key]) for key in TEXTS if key in bodies]
+    sections = [
+        Section(key, title, text, bodies[key]) for key, (title, text) in texts(figures).items() if key in bodies
+    ]
     title = f"{figures['checkpoint']}: what was learned"
     return web_page(title, head(figures), figures["notes"], key_figures(figures), sections)
 

@@ -11,13 +11,14 @@ from ...units.frames import UtteranceArrays
 from ..comparison import Comparison
 from ..measures.quality.measure import UnitQualityMeasure
 from ..measures.quality.units import phone_lengths
+from ..phones import PhoneAlignment
 from ..plots import frame_map as map_plots
 from ..plots import layers as layer_plots
 from ..plots import plot_code_by_phone, style
 from ..plots import training as training_plots
 from ..plots import units as unit_plots
 from ..speech import Speech
-from ..table import best_row
+from ..table import best_units
 from ..training_log import curve
 from ..web_page import Picture
 from .frame_map import frame_map
@@ -61,31 +62,36 @@ def code_pictures(inputs: Inputs, figures: dict, comparison: Comparison) -> dict
     counter = UnitQualityMeasure()
     sources = [comparison.code_source(code_set, k) for k in range(codes.width)]
     names = [source.name for source in sources]
-    counts = np.stack([counter.count(source, inputs.speech).by_phone for source in sources])  # (K, n_phones, V)
-    best = best_row(figures["rows"], [code_set], "pnmi")
-    assert best is not None  # there are codebooks, and every row has a PNMI
+    counts = [counter.count(source, inputs.speech) for source in sources]
+    by_phone = [of_codebook.by_phone for of_codebook in counts if of_codebook.by_phone is not None]  # [] without phones
+    best = best_units(figures["rows"], [code_set])
+    assert best is not None  # there are codebooks
     which = best["index"]
-    figures["code_counts"] = counts.sum(axis=1).tolist()
+    frames = np.stack([of_codebook.frames for of_codebook in counts])  # (K, V)
+    figures["code_counts"] = frames.tolist()
     use = Picture(
-        unit_plots.plot_code_use(counts.sum(axis=1), inputs.out / "code_use.png"),
+        unit_plots.plot_code_use(frames, inputs.out / "code_use.png"),
         "Share of the frames of each code by rank, for every codebook",
     )
-    units = [frames[:, which] for _, frames in codes]
+    units = [of_utterance[:, which] for _, of_utterance in codes]
     return {
-        "meaning": meaning_pictures(inputs, counts, which, names),
-        "example": [example_picture(inputs, figures, codes, counts)],
+        "meaning": meaning_pictures(inputs, by_phone, which, names),
+        "example": [example_picture(inputs, figures, codes, by_phone)],
         "durations": [durations_picture(inputs, figures, units, best, reader.rate)],
         "use": [use],
     }
 
 
-def meaning_pictures(inputs: Inputs, counts: np.ndarray, which: int, names: Sequence[str]) -> list[Picture]:
-    """Heat maps of the best codebook and, folded away, of the others."""
+def meaning_pictures(inputs: Inputs, by_phone: Sequence[np.ndarray], which: int, names: Sequence[str]) -> list[Picture]:
+    """Heat maps of the best codebook and, folded away, of the others. ``by_phone``: (n_phones, V) of each codebook."""
+    if not by_phone:
+        return []
+    phones = inputs.speech.require_phones().names
     return [
         Picture(
             plot_code_by_phone(
-                counts[k],
-                inputs.speech.phones.names,
+                by_phone[k],
+                phones,
                 inputs.out / f"code_by_phone_{k}.png",
                 f"P(phone | code) of {names[k]}",
             ),
@@ -93,19 +99,22 @@ def meaning_pictures(inputs: Inputs, counts: np.ndarray, which: int, names: Sequ
             wide=True,
             hidden=k != which,
         )
-        for k in sorted(range(len(counts)), key=lambda k: (k != which, k))
+        for k in sorted(range(len(by_phone)), key=lambda k: (k != which, k))
     ]
 
 
 def durations_picture(inputs: Inputs, figures: dict, codes: Sequence[np.ndarray], row: Mapping, rate: float) -> Picture:
     """``codes``: the units of every utterance in the codebook of ``row``."""
     units = np.concatenate([run_lengths(sequence) for sequence in codes]) * 1000 / rate  # ms
-    phones = phone_lengths(inputs.speech.phones, inputs.speech.names)
-    figures["durations"] = {"codebook": row["index"], "unit": lengths(units), "phone": lengths(phones)}
+    alignment = inputs.speech.phones
+    phones = phone_lengths(alignment, inputs.speech.names) if alignment else None
+    figures["durations"] = {"codebook": row["index"], "unit": lengths(units)}
+    figures["durations"] |= {} if phones is None else {"phone": lengths(phones)}
+    what = "" if phones is None else " and phones"
     path = unit_plots.plot_durations(
-        units, phones, inputs.out / "durations.png", f"How long units of {row['name']} and phones last"
+        units, phones, inputs.out / "durations.png", f"How long units of {row['name']}{what} last"
     )
-    return Picture(path, "Histograms of the lengths of unit runs and of phone segments")
+    return Picture(path, "Histogram of the lengths of unit runs" + ("" if phones is None else " and of phone segments"))
 
 
 def lengths(values: np.ndarray) -> dict[str, float]:
@@ -118,15 +127,18 @@ def run_lengths(units: np.ndarray) -> np.ndarray:
     return np.diff(edges)
 
 
-def example_picture(inputs: Inputs, figures: dict, codes: UtteranceArrays, counts: np.ndarray) -> Picture:
-    names = inputs.speech.phones.names
-    groups = style.phone_groups(names, counts[0].sum(axis=1))
+def example_picture(inputs: Inputs, figures: dict, codes: UtteranceArrays, by_phone: Sequence[np.ndarray]) -> Picture:
     place = (inputs.reader.rate, inputs.reader.first_centre)
     stretch = choose_stretch(inputs.speech, codes, *place)
     figures["example"] = {"utterance": stretch.utt, "start": stretch.start, "end": stretch.end}
-    of_units = [[groups[phone] for phone in table.argmax(axis=0)] for table in counts]
-    path = unit_plots.plot_stretch(stretch, dict(zip(names, groups)), of_units, inputs.out / "example.png")
-    return Picture(path, f"Waveform, log-Mel picture, phones and units of a stretch of {stretch.utt}", wide=True)
+    of_phones, of_units, shown = None, [], "units"
+    if inputs.speech.phones is not None:
+        names, shown = inputs.speech.phones.names, "phones and units"
+        groups = style.phone_groups(names, by_phone[0].sum(axis=1))
+        of_phones = dict(zip(names, groups))
+        of_units = [[groups[phone] for phone in table.argmax(axis=0)] for table in by_phone]
+    path = unit_plots.plot_stretch(stretch, of_phones, of_units, inputs.out / "example.png")
+    return Picture(path, f"Waveform, log-Mel picture, {shown} of a stretch of {stretch.utt}", wide=True)
 
 
 def choose_stretch(speech: Speech, codes: UtteranceArrays, rate: float, first_centre: float) -> unit_plots.Stretch:
@@ -139,11 +151,6 @@ def choose_stretch(speech: Speech, codes: UtteranceArrays, rate: float, first_ce
     wave = load_checked_wave(chosen)
     mel = log_mel(wave).reshape(-1, 80)  # (n, 160), two frames of 10 ms each -> (2 n, 80); the first covers 0 to 25 ms
     first, last = (round((time - 0.0075) * 100) for time in (start, end))
-    starts, phones = speech.phones.segments[chosen.name]
-    segments = [
-        (s / 1e6, e / 1e6, speech.phones.names[phone])
-        for s, e, phone in zip(starts, speech.phones.ends[chosen.name], phones)
-    ]
     within = lambda parts: [part for part in parts if part[0] < end and part[1] > start]
     return unit_plots.Stretch(
         utt=chosen.name,
@@ -152,9 +159,16 @@ def choose_stretch(speech: Speech, codes: UtteranceArrays, rate: float, first_ce
         end=end,
         wave=wave[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)],
         mel=mel[max(0, first) : last].T,
-        phones=within(segments),
+        phones=within(phone_segments(speech.phones, chosen.name)) if speech.phones else None,
         units=[within(runs(sequence, rate, first_centre)) for sequence in codes[chosen.name].T],
     )
+
+
+def phone_segments(phones: PhoneAlignment, utt: str) -> list[tuple[float, float, str]]:
+    """(start, end, phone) of each segment of an utterance, in seconds."""
+    starts, numbers = phones.segments[utt]
+    segments = zip(starts, phones.ends[utt], numbers)
+    return [(start / 1e6, end / 1e6, phones.names[number]) for start, end, number in segments]
 
 
 def runs(units: np.ndarray, rate: float, first_centre: float) -> list[tuple[float, float, int]]:
@@ -166,23 +180,24 @@ def runs(units: np.ndarray, rate: float, first_centre: float) -> list[tuple[floa
 
 
 def map_pictures(inputs: Inputs, figures: dict, comparison: Comparison) -> list[Picture]:
-    best = best_row(figures["rows"], ["layer"], "pnmi")
-    assert best is not None  # there are layers, and every row has a PNMI
+    best = best_units(figures["rows"], ["layer"])
+    assert best is not None  # there are layers
     layer = best["index"]
     frames = frame_map(comparison.features(layer), inputs.speech)
     figures["map"] = {"layer": layer, "frames": len(frames.points)}
-    names, out, title = inputs.speech.phones.names, inputs.out, f"{len(frames.points):,} frames of layer {layer} by"
-    groups = style.phone_groups(names, np.bincount(frames.phones, minlength=len(names)))
-    by_phone = map_plots.plot_map_of_phones(
-        frames.points, frames.phones, names, groups, out / "map_phones.png", f"{title} phone"
-    )
+    out, title = inputs.out, f"{len(frames.points):,} frames of layer {layer} by"
+    pictures = []
+    if inputs.speech.phones is not None and frames.phones is not None:
+        names = inputs.speech.phones.names
+        groups = style.phone_groups(names, np.bincount(frames.phones, minlength=len(names)))
+        by_phone = map_plots.plot_map_of_phones(
+            frames.points, frames.phones, names, groups, out / "map_phones.png", f"{title} phone"
+        )
+        pictures.append(Picture(by_phone, "t-SNE map of frames, coloured by the class of their phone"))
     by_speaker = map_plots.plot_map_of_speakers(
         frames.points, frames.speakers, out / "map_speakers.png", f"{title} speaker"
     )
-    return [
-        Picture(by_phone, "t-SNE map of frames, coloured by the class of their phone"),
-        Picture(by_speaker, "The same map, coloured by speaker"),
-    ]
+    return [*pictures, Picture(by_speaker, "t-SNE map of frames, coloured by speaker")]
 
 
 def training_pictures(inputs: Inputs, figures: dict) -> dict[str, list[Picture]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ..table import best_row
+from ..table import best_row, best_units
 
 TEXTS = {  # section -> title, text under it
     "layers": (
@@ -49,6 +49,34 @@ TEXTS = {  # section -> title, text under it
     ),
     "conventions": ("How it was measured", ""),
 }
+WITHOUT_PHONES = {  # section -> text instead of that in TEXTS
+    "layers": "Each layer of the trained model, clustered by k-means, compared with the same model with random weights "
+    "and with plain acoustic features. Little speaker information is only good in units that tell what is said, which "
+    "an alignment or ABX items would show: units that tell nothing have none either.",
+    "example": "A stretch from the middle of an utterance. The units come from sound alone. Equal units have equal "
+    "colours, each of which stands for several units. Numbers are names of units and have a meaning within their "
+    "codebook only.",
+    "map": "t-SNE places frames with similar features next to each other; speakers have about equal shares of the "
+    "sample (the seven speakers with the most speech, if there are more). Only neighbourhoods can be interpreted: "
+    "distances between far groups, their sizes and directions mean little. Where speakers mix, the layer represents "
+    "little of who says it.",
+}
+NO_PHONES = (
+    "no phone alignment was given (--phones): the page does not show what the units tell about phones (PNMI, purity, "
+    "the phones of each code); if the words are known, the Montreal Forced Aligner makes one, a folder of TextGrid "
+    "files, which --phones reads"
+)
+
+
+def texts(figures: Mapping) -> dict[str, tuple[str, str]]:
+    """Section -> title, text under it."""
+    if has_phones(figures):
+        return TEXTS
+    return {key: (title, WITHOUT_PHONES.get(key, text)) for key, (title, text) in TEXTS.items()}
+
+
+def has_phones(figures: Mapping) -> bool:
+    return figures["measured_on"]["phones"] is not None
 
 
 def head(figures: Mapping) -> str:
@@ -60,11 +88,14 @@ def head(figures: Mapping) -> str:
     size = f"{model['parameters'] / 1e6:.1f} million parameters"
     layers = f"{model['layers']} {model['layer_kind']} of width {model['width']} ({size})"
     trained = "" if figures["updates"] is None else f" after {figures['updates']:,} updates"
+    phones = (
+        f" with {count(speech['phones'], 'different phone')} ({speech['alignment']})" if has_phones(figures) else ""
+    )
     return (
         f"{model['name']}{trained}: {layers}, {codebooks or 'no codebooks'}. Measured on {speech['hours']:.2f} hours "
-        f"by {count(speech['speakers'], 'speaker')} ({count(speech['utterances'], 'utterance')}, {speech['manifest']}) "
-        f"with {count(speech['phones'], 'different phone')} ({speech['alignment']}). k-means for comparison was fitted "
-        f"on {fitted['manifest']} ({fitted['hours']:.2f} hours, of which at most one is used)."
+        f"by {count(speech['speakers'], 'speaker')} ({count(speech['utterances'], 'utterance')}, {speech['manifest']})"
+        f"{phones}. k-means for comparison was fitted on {fitted['manifest']} ({fitted['hours']:.2f} hours, of which "
+        "at most one is used)."
     )
 
 
@@ -76,11 +107,13 @@ def key_figures(figures: Mapping) -> list[tuple[str, str, str]]:
     """(title, figure, its meaning and the figures of the baselines) of the most important measures."""
     rows, code_set = figures["rows"], default_codes(figures)
     kind = code_set or "layer"
-    best = best_row(rows, [kind], "pnmi")
-    assert best is not None  # there are layers, and every row has a PNMI
-    baselines = against(rows, "pnmi", ".3f", max)
-    text = f"{named(best)} removes this share of the uncertainty about the phone. {baselines}"
-    tiles = [("phone information (PNMI)", f"{best['pnmi']:.3f}", text)]
+    best = best_units(rows, [kind])
+    assert best is not None  # there are layers
+    tiles = []
+    if has_phones(figures):
+        baselines = against(rows, "pnmi", ".3f", max)
+        text = f"{named(best)} removes this share of the uncertainty about the phone. {baselines}"
+        tiles.append(("phone information (PNMI)", f"{best['pnmi']:.3f}", text))
     if across := best_row(rows, ["layer"], "abx_across", min):
         text = (
             f"Share of triples in which X is closer to B, another phone, than to A, the same phone by another speaker, "
@@ -136,19 +169,28 @@ def conventions(figures: Mapping) -> list[str]:
     """How it was measured, for readers who want to compare."""
     rows, model = figures["rows"], figures["model"]
     layer = next(row for row in rows if row["kind"] == "layer")
-    speakers = count(figures["measured_on"]["speakers"], "speaker")
-    lines = [
-        f"All rows have {layer['n_codes']} units. The model has {model['rate']:g} frames per second, "
-        f"{layer['frames']:,} in all, the first one centred at {model['first_centre_ms']:.1f} ms; MFCC and log-Mel "
-        "have 50 per second. Purities and PNMI rise with the number of units: compare at equal numbers only.",
+    speakers, phones = count(figures["measured_on"]["speakers"], "speaker"), has_phones(figures)
+    rising = "Purities and PNMI rise" if phones else "Speaker information rises"
+    phone_ms = (
+        f"; the mean length of a phone in this speech is {layer['phone_ms']:.0f} ms, adjacent segments of one name "
+        "counted as one"
+        if phones
+        else ""
+    )
+    about_phones = (
         "PNMI: I(phone; unit) / H(phone). Phone purity: share of frames that are right if each unit is read as its "
         "most frequent phone. Cluster purity: the same with each phone read as its most frequent unit; it falls as "
         "units specialise. A frame counts for the phone at its centre; published figures may use another alignment. "
-        "Silence is a phone like any other.",
+        "Silence is a phone like any other."
+    )
+    lines = [
+        f"All rows have {layer['n_codes']} units. The model has {model['rate']:g} frames per second, "
+        f"{layer['frames']:,} in all, the first one centred at {model['first_centre_ms']:.1f} ms; MFCC and log-Mel "
+        f"have 50 per second. {rising} with the number of units: compare at equal numbers only.",
+        *([about_phones] if phones else []),
         f"Speaker information: I(speaker; unit) / H(speaker) of {speakers}; compare on the same speech only.",
         "Bit rate: units per second times their entropy. Of runs: each run of equal units counted once. Unit: mean "
-        f"length of a run; the mean length of a phone in this speech is {layer['phone_ms']:.0f} ms, adjacent segments "
-        "of one name counted as one.",
+        f"length of a run{phone_ms}.",
         "k-means: the same number of clusters everywhere, fitted on the training manifest, measured on other speech.",
     ]
     if any(row.get("unit_abx_within") is not None for row in rows):

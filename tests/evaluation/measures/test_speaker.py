@@ -20,7 +20,6 @@ from dinosr_plugin.evaluation.measures.speaker import (
     require_probe,
 )
 from dinosr_plugin.evaluation.measuring import Source
-from dinosr_plugin.evaluation.phones import PhoneAlignment
 from dinosr_plugin.evaluation.speech import Speech
 from dinosr_plugin.units.batches import Utterance
 
@@ -29,7 +28,7 @@ def speech_of(counts: dict[str, int]) -> Speech:
     """So many utterances of each speaker, the speakers in turn."""
     names = [(f"{who}-{n}", who) for n in range(max(counts.values())) for who in counts if n < counts[who]]
     utterances = [Utterance(name, Path(f"{name}.wav"), 16000) for name, _ in names]
-    return Speech(PhoneAlignment.empty(), dict(names), utterances, Path("some.tsv"))
+    return Speech(None, dict(names), utterances, Path("some.tsv"))
 
 
 def features_of(speech: Speech, shift: float, width: int = 6, seed: int = 0) -> dict[str, np.ndarray]:

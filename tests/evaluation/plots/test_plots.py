@@ -83,6 +83,20 @@ def test_curves_draw_teacher_solid_student_dashed_and_baselines(drawn):
     assert all(axes.get_xlabel() and axes.get_ylabel() and axes.get_title() for axes in drawn[0].axes[:5])
 
 
+def test_curves_without_phones(drawn):
+    """Instead of phone purity and PNMI: speaker information, bit rate."""
+    unknown = {"phone_purity": None, "pnmi": None, "speaker_pnmi": 0.2, "run_bit_rate": 100.0, "unit_ms": 40.0}
+    history = [{"updates": n, "loss": None, "codebook": [{**QUALITY, **unknown}]} for n in (1, 2)]
+    plot_curves(history, {"codebook": "the model's codebook"}, "unused.png")
+    _, active, perplexity, speaker, bit_rate, _ = drawn[0].axes
+    assert [axes.lines[0].get_ydata()[0] for axes in (active, perplexity, speaker, bit_rate)] == [
+        QUALITY["active"],
+        QUALITY["perplexity"],
+        0.2,
+        100.0,
+    ]
+
+
 def test_curves_of_one_codebook(drawn):
     history = [{"updates": n, "loss": 5.0, "codebook": [codebook(n / 10)]} for n in (1, 2)]
     plot_curves(history, {"codebook": "the model's codebook"}, "unused.png")

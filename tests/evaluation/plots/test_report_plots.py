@@ -130,6 +130,17 @@ def test_stretch_boxes_names_and_colours(drawn):
     assert codebook.get_xlim() == (1.0, 2.0)
 
 
+def test_without_phones_equal_units_have_equal_colours(drawn):
+    units.plot_durations(np.array([20, 20, 40]), None, "unused.png", "lengths")
+    assert len(drawn[0].axes[0].get_legend().get_texts()) == 1
+    runs = [[(1.0, 1.2, 3), (1.2, 1.5, 4), (1.5, 2.0, 3)]]
+    units.plot_stretch(replace(STRETCH, phones=None, units=runs), None, [], "unused.png")
+    _, _, codebook = drawn[1].axes
+    first, second, third = map(tuple, codebook.collections[0].get_facecolors())
+    assert first == third != second and not drawn[1].legends
+    assert [text.get_text() for text in codebook.texts] == ["3", "4", "3"]
+
+
 def test_map_shows_every_frame_in_its_colour(drawn):
     rng = np.random.default_rng(0)
     points, phones = rng.normal(0, 0.1, (40, 2)), np.repeat([0, 1], 20)

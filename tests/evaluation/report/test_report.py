@@ -14,13 +14,16 @@ import soundfile
 import torch
 
 from dinosr_plugin import cli
+from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation import measuring
+from dinosr_plugin.evaluation import report as report_module
+from dinosr_plugin.evaluation.measures.abx.items import make_items, write_items
 from dinosr_plugin.evaluation.phones import PhoneAlignment
 from dinosr_plugin.evaluation.report import frame_map
 from dinosr_plugin.evaluation.report.page import COLUMNS, page, round_as
 from dinosr_plugin.evaluation.report.pictures import choose_stretch, run_lengths, runs
 from dinosr_plugin.evaluation.report.words import key_figures
-from dinosr_plugin.evaluation.speech import Speech
+from dinosr_plugin.evaluation.speech import Speech, manifest_speakers
 from dinosr_plugin.evaluation.web_page import Picture
 from dinosr_plugin.units.batches import read_utterances
 from support import paths
@@ -228,6 +231,51 @@ def test_a_model_without_codebooks(corpus, tmp_path, capsys):
     assert page.sections == ["layers", "table", "map", "conventions"]
     assert json.loads((tmp_path / "out/figures.json").read_text())["updates"] is None
     assert not any("ABX" in cell for cell in page.rows[0]) and "no training log was given" in capsys.readouterr().err
+
+
+def test_without_phones(corpus, finished, tmp_path, capsys):
+    """What needs no alignment is the same, the rest is left out, and a note says what would add it."""
+    tsv = str(corpus / "dev.tsv")
+    arguments = ["report", str(GOLDEN), "--manifest", tsv, "--train", tsv, "--out", str(tmp_path)]
+    assert cli.main(arguments) == 0
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    of_phones = ("phone_purity", "cluster_purity", "pnmi", "phone_ms")
+    for row, known in zip(figures["rows"], finished[1]["rows"], strict=True):
+        without = {key for key in row if key in of_phones or "abx" in key}
+        assert row == {key: None if key in without else value for key, value in known.items()}
+    assert figures["code_counts"] == finished[1]["code_counts"]
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert page.sections == ["layers", "table", "example", "durations", "map", "use", "conventions"]
+    assert [title for title, _, _ in key_figures(figures)] == ["speaker information", "codes in use"]
+    assert not any(word in " ".join(page.rows[0]) for word in ("PNMI", "phone", "ABX"))
+    notes = capsys.readouterr().err
+    assert "Montreal Forced Aligner" in notes and "no ABX: without a phone alignment it requires items" in notes
+    text = re.sub('base64,[^"]*', "", (tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "Montreal Forced Aligner" in text and "None" not in text and "nan" not in text
+    assert not list(tmp_path.glob("code_by_phone*")) + list(tmp_path.glob("map_phones*"))
+
+
+def test_items_for_abx(corpus, tmp_path, monkeypatch, capsys):
+    """Instead of the triphones of the alignment; the page of a corpus without alignment then has ABX."""
+    items = make_items(PhoneAlignment.read(corpus / "dev.phones.tsv"), manifest_speakers(corpus / "dev.tsv"))
+    write_items(tmp_path / "dev.item", items)
+    measured = []
+
+    def stop(reader, train, speech, measures, *_):
+        measured.extend(measures)
+        raise UserError("stopped")
+
+    monkeypatch.setattr(report_module, "Comparison", stop)
+    arguments = ["report", str(GOLDEN), "--manifest", str(corpus / "dev.tsv"), "--train", str(corpus / "dev.tsv")]
+    arguments += ["--items", str(tmp_path / "dev.item"), "--out", str(tmp_path / "out")]
+    for phones in ([], ["--phones", str(corpus / "dev.phones.tsv")]):
+        assert cli.main([*arguments, *phones]) == 1
+        error = capsys.readouterr().err
+        assert error.endswith("error: stopped\n") and "no ABX" not in error
+        assert measured[1].items == items
+        measured.clear()
+    assert cli.main([*arguments, "--no-abx"]) == 1
+    assert "--items: not used with --no-abx" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from ....errors import UserError, first_few
 from ....files import read_lines, write_files
-from ...phones import MAX_SECONDS, PHONE_CLASSES, PhoneAlignment
+from ...alignment_files import MAX_SECONDS
+from ...phones import PHONE_CLASSES, PhoneAlignment
 from ...speech import librispeech_speaker
 
 HEADER = "#file onset offset #phone prev-phone next-phone speaker"
@@ -137,6 +138,20 @@ def make_items(
             + (", or a lower --min-count" if min_count > 1 else "")
         )
     return items
+
+
+def items_of_speech(items: Sequence[Item], utts: Collection[str], path: Path | None) -> list[Item]:
+    """The items of these utterances, of the manifest ``path``. Raises UserError if nothing in them can be compared."""
+    chosen = [item for item in items if item.utt in utts]
+    if not chosen:
+        names = first_few(list(dict.fromkeys(item.utt for item in items)))
+        raise UserError(f"{path}: none of the {len(items)} items is in it ({names}); give items of the same speech")
+    if not comparable(chosen):
+        raise UserError(
+            f"{path}: none of {len(chosen)} items in it can be compared: ABX requires two phones in the same context "
+            "by one speaker; give more speech"
+        )
+    return chosen
 
 
 def _triphones(alignment: PhoneAlignment, utt: str, speaker: str, span: str, silent: set[str]) -> Iterator[Item]:

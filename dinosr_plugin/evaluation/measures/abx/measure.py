@@ -26,6 +26,7 @@ class AbxMeasure:
     Args:
         items: what is compared.
         max_group, max_speakers, seed, skip_missing, last_frame: as ``errors.abx``.
+        content: identifies items that do not follow from the alignment, for tables that are kept on the disk.
     """
 
     columns: Sequence[Column] = COLUMNS
@@ -38,8 +39,9 @@ class AbxMeasure:
         seed: int = 0,
         skip_missing: bool = False,
         last_frame: str = "drop",
+        content: str = "",
     ):
-        self.items = items
+        self.items, self.content = items, content
         self.options: dict[str, Any] = {"max_group": max_group, "max_speakers": max_speakers, "seed": seed}
         self.options |= {"skip_missing": skip_missing, "last_frame": last_frame}
 

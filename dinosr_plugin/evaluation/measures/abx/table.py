@@ -10,7 +10,6 @@ from typing import Any
 from ....errors import UserError, printable
 from ....files import kind_of, write_files
 from ...measuring import Entry, Source, measure_all
-from ...phones import PhoneAlignment
 from ...sources import expand, open_features, open_units
 from ...speech import Speech
 from ...table import Column, RowTable, format_table
@@ -90,7 +89,7 @@ def measure_abx(
         key = f"{source.name} {source.digest} {source.rate:g} Hz {source.unit_distance}"
         return Entry(key, {"name": source.name}, lambda: source)
 
-    speech = Speech(PhoneAlignment.empty(), speakers=None)  # ABX uses the items only
+    speech = Speech(phones=None, speakers=None)  # ABX uses the items only
     return measure_all(map(entry, sources), speech, [AbxTable(items, **options)], table)
 
 

@@ -4,7 +4,7 @@ Definitions: HuBERT (Hsu et al. 2021, section IV.F); computed as in Spin (Chang 
 2023).
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -15,7 +15,7 @@ LOG_FLOOR = 1e-8  # added inside both logarithms, as in the published computatio
 
 @dataclass(frozen=True)
 class Quality:
-    """Agreement of one codebook with phones.
+    """Use of one codebook, and its agreement with phones, None where the phones are not known.
 
     Purities and PNMI increase with ``n_codes``: compare them at equal ``n_codes`` only.
 
@@ -30,9 +30,9 @@ class Quality:
 
     active: int
     perplexity: float
-    phone_purity: float
-    cluster_purity: float
-    pnmi: float
+    phone_purity: float | None
+    cluster_purity: float | None
+    pnmi: float | None
     n_codes: int
     frames: int
 
@@ -46,27 +46,42 @@ class Quality:
         Raises:
             UserError: the table contains no frames.
         """
-        counts = np.asarray(counts)
-        frames = int(counts.sum())
-        if frames == 0:
-            raise UserError(
-                "no frames to measure: check that the manifest is not empty and matches the phone alignment"
-            )
-        joint = counts / frames  # (n_phones, n_codes), p(x, y)
-        codes = counts.sum(axis=0)  # (n_codes,)
-        return cls(
-            active=int(np.count_nonzero(codes)),
-            perplexity=2.0 ** entropy_bits(codes),
+        joint = shares(counts)  # (n_phones, n_codes), p(x, y)
+        return replace(
+            cls.of_use(np.asarray(counts).sum(axis=0)),
             phone_purity=float(joint.max(axis=0).sum()),
             cluster_purity=float(joint.max(axis=1).sum()),
             pnmi=pnmi(joint),
-            n_codes=int(counts.shape[1]),
-            frames=frames,
+        )
+
+    @classmethod
+    def of_use(cls, frames: np.ndarray) -> "Quality":
+        """From the number of frames of each code (n_codes,), without phones.
+
+        Raises:
+            UserError: there are no frames.
+        """
+        return cls(
+            active=int(np.count_nonzero(shares(frames))),
+            perplexity=2.0 ** entropy_bits(frames),
+            phone_purity=None,
+            cluster_purity=None,
+            pnmi=None,
+            n_codes=len(frames),
+            frames=int(frames.sum()),
         )
 
     def as_dict(self) -> dict:
         """Plain numbers for JSON."""
         return asdict(self)
+
+
+def shares(counts: np.ndarray) -> np.ndarray:
+    """Counts of frames as shares of their sum. Raises UserError if all are 0."""
+    counts = np.asarray(counts)
+    if not counts.sum():
+        raise UserError("no frames to measure: check that the manifest is not empty and matches the phone alignment")
+    return counts / counts.sum()
 
 
 def entropy_bits(counts: np.ndarray) -> float:

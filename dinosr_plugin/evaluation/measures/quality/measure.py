@@ -55,6 +55,7 @@ class LagMeasure:
         self.alignment = alignment
 
     def __call__(self, source: Source, speech: Speech) -> dict[str, Any]:
-        by_lag = pnmi_by_lag(source.require_units(), speech.phones, source.rate, source.first_centre, self.alignment)
+        place = (source.rate, source.first_centre)
+        by_lag = pnmi_by_lag(source.require_units(), speech.require_phones(), *place, self.alignment)
         figures: dict[str, Any] = {f"pnmi_{lag:+d}ms": value for lag, value in by_lag.items()}
         return {**figures, "peak_lag_ms": max(by_lag, key=lambda lag: by_lag[lag])}

@@ -1,5 +1,7 @@
 """Figures of one set of units: agreement with phones, information about the speaker, bit rates, durations.
 
+Without a phone alignment the figures about phones are None; all others do not need one.
+
 Conventions, the same for every set of units:
 
 - Silence is a phone like any other and is kept, and so is every frame: one whose centre is in no segment, or past the
@@ -19,7 +21,7 @@ from ....errors import UserError
 from ....units.counts import contingency
 from ....units.unit_files import dedup
 from ...phones import PhoneAlignment
-from .agreement import Quality, entropy_bits, pnmi
+from .agreement import Quality, entropy_bits, pnmi, shares
 
 ALIGNMENTS = ("centres", "published")
 """``centres``: a frame counts for the phone at its centre. ``published``: as the code of HuBERT, DinoSR and SpidR does
@@ -37,7 +39,8 @@ class UnitQuality:
     bit_rate: rate * entropy of the units, bits per second (ZeroSpeech 2019: Dunbar et al. 2019).
     run_bit_rate: the same with each run of equal units counted once.
     unit_ms: mean length of a run of equal units; a run ends with its utterance.
-    phone_ms: mean length of a phone in the same utterances; adjacent segments of one name count as one phone.
+    phone_ms: mean length of a phone in the same utterances; adjacent segments of one name count as one phone. None
+        without phones.
     """
 
     quality: Quality
@@ -45,7 +48,7 @@ class UnitQuality:
     bit_rate: float
     run_bit_rate: float
     unit_ms: float
-    phone_ms: float
+    phone_ms: float | None
 
     def as_dict(self) -> dict:
         """Plain numbers or None, ready for JSON."""
@@ -58,7 +61,8 @@ class UnitCounts:
     """What the figures are computed from.
 
     Attributes:
-        by_phone: (n_phones, n_codes) int64 frames, rows in the order of ``PhoneAlignment.names``.
+        frames: (n_codes,) int64, frames of each unit.
+        by_phone: (n_phones, n_codes) int64 frames, rows in the order of ``PhoneAlignment.names``; None without phones.
         by_speaker: (n_speakers, n_codes) int64 frames; None if the speakers are not known.
         runs: (n_codes,) int64, runs of equal units.
         rate: units per second.
@@ -66,21 +70,22 @@ class UnitCounts:
         phone_ms: as in ``UnitQuality``.
     """
 
-    by_phone: np.ndarray
+    frames: np.ndarray
+    by_phone: np.ndarray | None
     by_speaker: np.ndarray | None
     runs: np.ndarray
     rate: float
     seconds: float
-    phone_ms: float
+    phone_ms: float | None
 
     def figures(self) -> UnitQuality:
         """Raises UserError for counts without a frame."""
-        quality = Quality.from_counts(self.by_phone)
+        quality = Quality.of_use(self.frames) if self.by_phone is None else Quality.from_counts(self.by_phone)
         runs = int(self.runs.sum())
         return UnitQuality(
             quality=quality,
             speaker_pnmi=None if self.by_speaker is None else pnmi(self.by_speaker / self.by_speaker.sum()),
-            bit_rate=self.rate * entropy_bits(self.by_phone.sum(axis=0)),
+            bit_rate=self.rate * entropy_bits(self.frames),
             run_bit_rate=runs / self.seconds * entropy_bits(self.runs),
             unit_ms=1000 * self.seconds / runs,
             phone_ms=self.phone_ms,
@@ -89,7 +94,7 @@ class UnitCounts:
 
 def count_units(
     units: Mapping[str, np.ndarray] | Iterable[tuple[str, np.ndarray]],
-    phones: PhoneAlignment,
+    phones: PhoneAlignment | None,
     speakers: Mapping[str, str] | None,
     rate: float,
     first_centre: float,
@@ -100,34 +105,48 @@ def count_units(
 
     Args:
         units: utterance -> (n,) integers from 0; or pairs of these.
+        phones: alignment of these utterances at least; None without one.
         speakers: utterance -> speaker, of these utterances at least; None if they are not known.
         rate, first_centre: units per second, and the centre of unit 0 in seconds.
         n_codes: size of the codebook; None: the largest unit + 1.
         alignment: one of ``ALIGNMENTS``. With ``published`` the frames counted are those of 10 ms.
 
     Raises:
-        UserError: an utterance without alignment; ``published`` for a rate that does not divide 100.
+        UserError: an utterance without alignment; ``published`` without phones, or for a rate that does not divide 100.
         ValueError: a unit outside [0, n_codes).
     """
     units = dict(units)
-    phones.require(units)
+    if phones is not None:
+        phones.require(units)
     unit_rate = rate
     if alignment == "published":
+        if phones is None:
+            raise UserError("--alignment published: compares units with phones; add --phones, or leave it out")
         units, rate, first_centre = repeated_to_labels(units, phones, rate)
     if n_codes is None:
         n_codes = 1 + max((int(ids.max()) for ids in units.values() if len(ids)), default=0)
     names = sorted({speakers[utt] for utt in units}) if speakers is not None else []
     row_of = {name: row for row, name in enumerate(names)}
-    by_phone = np.zeros((len(phones.names), n_codes), dtype=np.int64)
+    by_phone = np.zeros((len(phones.names) if phones else 1, n_codes), dtype=np.int64)  # without phones, one for all
     by_speaker = np.zeros((len(row_of), n_codes), dtype=np.int64)
     runs = np.zeros(n_codes, dtype=np.int64)
     for utt, ids in units.items():
-        by_phone += contingency(phones.frame_phones(utt, len(ids), rate, first_centre), ids, *by_phone.shape)
+        place = (len(ids), rate, first_centre)
+        of_frames = phones.frame_phones(utt, *place) if phones else np.zeros(len(ids), dtype=np.int64)
+        by_phone += contingency(of_frames, ids, *by_phone.shape)
         runs += np.bincount(dedup(ids), minlength=n_codes)
         if speakers is not None:
             by_speaker[row_of[speakers[utt]]] += np.bincount(ids, minlength=n_codes)
-    seconds, phone_ms = by_phone.sum() / rate, mean_phone_ms(phones, units)
-    return UnitCounts(by_phone, None if speakers is None else by_speaker, runs, unit_rate, seconds, phone_ms)
+    frames = by_phone.sum(axis=0)
+    return UnitCounts(
+        frames=frames,
+        by_phone=None if phones is None else by_phone,
+        by_speaker=None if speakers is None else by_speaker,
+        runs=runs,
+        rate=unit_rate,
+        seconds=frames.sum() / rate,
+        phone_ms=None if phones is None else mean_phone_ms(phones, units),
+    )
 
 
 def repeated_to_labels(
@@ -155,8 +174,8 @@ def pnmi_by_lag(
     if alignment == "published":
         units, rate, first_centre = repeated_to_labels(units, phones, rate)
     centre = lambda lag: first_centre + lag / 1000
-    counts = {lag: count_units(units, phones, None, rate, centre(lag)) for lag in LAGS}
-    return {lag: Quality.from_counts(of_lag.by_phone).pnmi for lag, of_lag in counts.items()}
+    counts = {lag: count_units(units, phones, None, rate, centre(lag)).by_phone for lag in LAGS}
+    return {lag: pnmi(shares(of_lag)) for lag, of_lag in counts.items() if of_lag is not None}
 
 
 def mean_phone_ms(phones: PhoneAlignment, utts: Iterable[str]) -> float:

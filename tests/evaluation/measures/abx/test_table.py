@@ -223,6 +223,17 @@ def test_options_for_making_items_are_rejected_with_an_item_file(corpus, capsys)
         assert "omit them with --items" in capsys.readouterr().err
 
 
+def test_a_manifest_names_the_utterances_of_km_files_with_an_item_file(corpus, capsys):
+    named = open_sources([corpus / "some.units"], 50)[0].units
+    rows = [line.split("\t")[0] for line in (corpus / "some.tsv").read_text().splitlines()[1:]]
+    (corpus / "some.km").write_text("".join(" ".join(map(str, named[Path(row).stem])) + "\n" for row in rows))
+    common = ["--phones", "some.phones.tsv", "--manifest", "some.tsv"]
+    assert dinosr_abx("some.km", "--rate", "50", *common, "--write-items", "some.item") == 0
+    _, *from_phones = capsys.readouterr().out.splitlines()
+    assert dinosr_abx("some.km", "--rate", "50", "--items", "some.item", "--manifest", "some.tsv") == 0
+    assert capsys.readouterr().out.splitlines() == from_phones
+
+
 def test_a_source_that_fails_is_named(corpus):
     items = [Item("other", 0, 1, "AE", "K", "T", "anna")]
     with pytest.raises(UserError, match="layer_0: 1 of 1 utterances of the items have no features"):

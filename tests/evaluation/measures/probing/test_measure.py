@@ -16,7 +16,6 @@ from dinosr_plugin.evaluation.measures.probing.measure import (
     spans,
 )
 from dinosr_plugin.evaluation.measuring import Source
-from dinosr_plugin.evaluation.phones import PhoneAlignment
 from dinosr_plugin.evaluation.speech import Speech
 from dinosr_plugin.units.batches import Utterance
 
@@ -39,7 +38,7 @@ def names_of(part: str, speakers: int, each: int = 4) -> dict[str, str]:
 
 
 TRAIN, TEST = names_of("a", 6), names_of("b", 5)
-SPEECH = Speech(PhoneAlignment.empty(), TEST, [Utterance(utt, Path(utt), 1) for utt in TEST], Path("test.tsv"))
+SPEECH = Speech(None, TEST, [Utterance(utt, Path(utt), 1) for utt in TEST], Path("test.tsv"))
 
 
 def drawn(seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -99,6 +99,20 @@ def test_missing_alignments_and_frames():
         count_units({"one": np.zeros(0, int)}, PHONES, None, 50.0, 0.0125).figures()
 
 
+def test_without_phones():
+    """What is counted is the same; figures about phones are None."""
+    speakers = {"one": "anna", "two": "ben"}
+    known, counts = (count_units(GOLDEN, phones, speakers, 50.0, 0.0125, 4) for phones in (PHONES, None))
+    assert counts.by_phone is None and counts.frames.tolist() == known.frames.tolist() == [5, 4, 1, 0]
+    of_phones = {"phone_purity", "cluster_purity", "pnmi", "phone_ms"}
+    figures = {key: None if key in of_phones else value for key, value in known.figures().as_dict().items()}
+    assert counts.figures().as_dict() == figures
+    with pytest.raises(UserError, match="no frame"):
+        count_units({"one": np.zeros(0, int)}, None, None, 50.0, 0.0125).figures()
+    with pytest.raises(ValueError, match="outside"):
+        count_units(GOLDEN, None, None, 50.0, 0.0125, n_codes=2)
+
+
 sequences = st.lists(st.integers(0, 4), min_size=1, max_size=30)
 
 
