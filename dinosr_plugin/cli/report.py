@@ -51,8 +51,8 @@ def add_report(commands) -> None:
         "--log",
         type=Path,
         metavar="PATH",
-        help="TensorBoard folder (common.tensorboard_logdir) or JSON log (common.log_file) of the training: add its "
-        "curves",
+        help="TensorBoard folder (common.tensorboard_logdir) or JSON log of the training, whose curves are shown "
+        "(default: training.log beside the checkpoint, if it is there)",
     )
     parser.add_argument("--no-abx", action="store_true", help="skip ABX, which takes the longest")
     parser.add_argument(

@@ -12,6 +12,15 @@ Records = list[dict[str, float]]
 INNER = "train_inner"  # the folder of TensorBoard's files that are written every ``common.log_interval`` updates
 
 
+NAME = "training.log"  # in checkpoint.save_dir: the log of a training, runs.run_log
+
+
+def log_beside(checkpoint: Path) -> Path | None:
+    """The log in the folder of a checkpoint, if there is one with the loss of its training."""
+    path = checkpoint.parent / NAME
+    return path if is_file(path) and loss_curve(read_training_log(path)) else None
+
+
 def read_training_log(path: str | Path, subset: str = "") -> Records:
     """Records {name: number}, ``num_updates`` included, in order of updates.
 

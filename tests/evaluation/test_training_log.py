@@ -7,7 +7,8 @@ import pytest
 from tensorboardX import SummaryWriter
 
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.evaluation.training_log import curve, read_training_log
+from dinosr_plugin.evaluation.training_log import NAME, curve, log_beside, read_training_log
+from dinosr_plugin.runs import run_log
 from support.limits import at_most
 
 LOG = """Namespace {not json}
@@ -52,6 +53,16 @@ def test_a_damaged_log_is_read_as_far_as_possible(tmp_path):
 def test_a_line_that_is_no_record_is_ignored(line, tmp_path):
     (tmp_path / "train.log").write_text(f"{line}\n{LOG}")
     assert curve(read_training_log(tmp_path / "train.log"), "loss") == [(10, 4.5), (20, 4.25)]
+
+
+def test_the_log_beside_a_checkpoint_is_used_if_it_has_a_loss(tmp_path):
+    assert NAME == run_log.NAME
+    checkpoint = tmp_path / "checkpoint_last.pt"
+    assert log_beside(checkpoint) is None
+    (tmp_path / NAME).write_text("nothing yet\n")
+    assert log_beside(checkpoint) is None
+    (tmp_path / NAME).write_text(LOG)
+    assert log_beside(checkpoint) == tmp_path / NAME
 
 
 def test_missing_log(tmp_path):

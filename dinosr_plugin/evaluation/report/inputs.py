@@ -14,7 +14,7 @@ from ..comparison import abx_measure
 from ..measures.abx.items import Item, read_items
 from ..phones import PhoneAlignment
 from ..speech import Speech
-from ..training_log import read_pretraining_log
+from ..training_log import log_beside, read_pretraining_log
 from .frame_map import require_library
 from .words import NO_PHONES
 
@@ -55,9 +55,13 @@ def read_inputs(
         notes.append(NO_PHONES)
     abx_items = read_items(items) if items else None
     fitted = read_utterances(train)
+    log = log or log_beside(checkpoint)
     records = read_pretraining_log(log) if log is not None else []
     if log is None:
-        notes.append("no training log was given (--log): the page does not show the course of the training")
+        notes.append(
+            "no training log was given (--log) or is beside the checkpoint: the page does not show the course of the "
+            "training"
+        )
     train_hours = hours(fitted, range(len(fitted)))
     return Inputs(open_reader(checkpoint), speech, train, train_hours, out, records, abx_items, notes)
 
