@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.audio import SAMPLE_RATE
-from ..data.manifest import read_rows, utterance_id
+from ..data.manifest import NO_ROWS, read_rows, utterance_id
 from ..errors import UserError, first_few
 from ..files import is_file, is_folder
 from ..units.store import EMBEDDINGS, FeatureFolder, layer_folders
@@ -126,9 +126,11 @@ class Durations:
 
     @classmethod
     def of_manifest(cls, tsv: str | Path) -> "Durations":
-        """Raises UserError for a bad manifest."""
-        rows = read_rows(Path(tsv))
-        return cls(Path(tsv), "manifest", "row", {utterance_id(path): n / SAMPLE_RATE for _, path, n in rows})
+        """Raises UserError for a bad or empty manifest."""
+        seconds = {utterance_id(path): samples / SAMPLE_RATE for _, path, samples in read_rows(Path(tsv))}
+        if not seconds:
+            raise UserError(f"{tsv}: {NO_ROWS}")
+        return cls(Path(tsv), "manifest", "row", seconds)
 
 
 def matched_units(

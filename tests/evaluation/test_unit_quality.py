@@ -267,6 +267,8 @@ def test_without_phones_units_must_match_the_durations_in_the_manifest(data, cap
     )
     write_units(data / "other.units", [("9-9-9999", np.zeros(5, int))])
     assert "give the manifest of the same corpus" in error(data / "other.units", "--manifest", data / "all.tsv")
+    (data / "empty.tsv").write_text("/\n")
+    assert "empty.tsv: empty manifest" in error(data / "all.units", "--manifest", data / "empty.tsv")
     write_units(data / "more.units", {**perfect(), "7-1-0009": np.zeros(5, int)}.items())
     message = error(data / "more.units", "--manifest", data / "all.tsv")
     assert "1 of 4 utterances have no row in" in message and "--skip-missing" in message

@@ -40,7 +40,7 @@ def test_the_whole_chain_and_its_last_labels_again(tmp_path, commands):
     for iteration, clusters in ((1, 6), (2, 5)):
         labels = (out / f"labels{iteration}/train.km").read_text().splitlines()
         assert len(labels) == 4 and {int(label) for line in labels for label in line.split()} <= set(range(clusters))
-    assert '"train_num_updates": "4"' in (out / "it1.log").read_text()
+    assert '"train_num_updates": "4"' in (out / "it1/training.log").read_text()
     rows = {row["name"] for row in json.loads((out / "quality1/quality.json").read_text())["rows"]}
     assert rows == {"MFCC", "log-Mel", *(f"{kind}layer {i}" for kind in ("", "untrained ") for i in range(2))}
     tables = first.stdout[first.stdout.index("== labels") :]

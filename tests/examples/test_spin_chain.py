@@ -31,7 +31,7 @@ def test_the_whole_chain_and_again(tmp_path, commands):
     first = run_chain(RUN, tmp_path, *FIELDS, path=commands, base=["base.pt"], CODES="5")
     assert first.returncode == 0, first.stderr[-3000:]
     out = tmp_path / "out"
-    assert [record["num_updates"] for record in read_training_log(out / "spin5.log")] == [1, 2, 3, 4]
+    assert [record["num_updates"] for record in read_training_log(out / "spin5/training.log")] == [1, 2, 3, 4]
     names = {}
     for name in ("base5", "measured5"):
         rows = json.loads((out / name / "quality.json").read_text())["rows"]
@@ -49,7 +49,7 @@ def test_the_whole_chain_and_again(tmp_path, commands):
     assert again.returncode == 0, again.stderr[-3000:]
     after = modification_times(out)
     assert {path: after[path] for path in kept} == kept
-    assert [record["num_updates"] for record in read_training_log(out / "spin5.log")] == [1, 2, 3, 4]
+    assert [record["num_updates"] for record in read_training_log(out / "spin5/training.log")] == [1, 2, 3, 4]
     assert {name: (out / name / "quality.json").read_text() for name in names} == tables
 
 
