@@ -19,8 +19,11 @@ class WholeUpdates:
 
     update = 0  # number of the update that is being made, from 1
 
-    def build_model(self, cfg: Any, from_checkpoint: bool = False):
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         self.losses = LossWatch()
+
+    def build_model(self, cfg: Any, from_checkpoint: bool = False):
         if not from_checkpoint:
             stopping.end_at_once()
         return super().build_model(cfg, from_checkpoint)
