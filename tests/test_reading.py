@@ -74,7 +74,7 @@ WRITING = ("w", "wb", "a", "ab", "x", "r+b")
 
 NOT_DAMAGED_HERE = {  # file:function -> reason
     "compat/data.py:open_labels": "the labels of fine-tuning, which `validate_labels` has read before",
-    "decoding/arpa.py:binary_words": "KenLM's binary format, which KenLM does not check: damaged ones are in test_search",
+    "decoding/arpa.py:binary_words": "KenLM's binary format, which it does not check: damaged ones are in test_search",
     "evaluation/web_page.py:figure": "reads pictures that the report has just written",
 }
 
