@@ -82,7 +82,7 @@ def is_allowed(name: str, part: str) -> bool:
 def test_relative_imports_are_resolved():
     found = imports(PACKAGE / "models" / "dinosr.py")
     assert {"dinosr_plugin.models.encoder", "dinosr_plugin.modules.codebook", "dinosr_plugin.errors", "torch"} <= found
-    assert "dinosr_plugin.data.check" in imports(PACKAGE / "tasks" / "base.py")  # in a function
+    assert "dinosr_plugin.data.validation" in imports(PACKAGE / "tasks" / "base.py")  # in a function
 
 
 def test_the_table_contains_every_part_of_the_package():

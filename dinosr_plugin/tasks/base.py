@@ -61,7 +61,7 @@ class ObjectiveTask(WholeUpdates, AudioPretrainingTask):
         Splits other than the training split are padded instead of cropped to the shortest utterance of a batch, so
         that a validation does not depend on the batch size.
         """
-        from ..data.check import validate_manifest
+        from ..data.validation import validate_manifest
 
         require_data(self.cfg)
         field, shortest = self.shortest()

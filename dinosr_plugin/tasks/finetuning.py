@@ -158,7 +158,7 @@ class DinoSRFinetuningTask(WholeUpdates, EmptyTexts, Decoding, AudioFinetuningTa
             task_cfg: in decoding, the configuration saved in the checkpoint, from which ``normalize``, ``sample_rate``
                 and ``labels`` are taken.
         """
-        from ..data.check import validate_manifest
+        from ..data.validation import validate_manifest
 
         training = "data_selector" in kwargs  # fairseq's trainer passes it for the training split
         generating = task_cfg is not None

@@ -88,7 +88,7 @@ def measure(folder: Path, pad: bool) -> dict:
     """The measurements of one manifest, in this process."""
     from omegaconf import OmegaConf
 
-    from dinosr_plugin.data.check import validate_manifest
+    from dinosr_plugin.data.validation import validate_manifest
     from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig, DinoSRPretrainingTask
 
     fields = {

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dinosr_plugin.cli import main
 from dinosr_plugin.data import bpe, piece_model
-from dinosr_plugin.data.check import validate_manifest
+from dinosr_plugin.data.validation import validate_manifest
 from dinosr_plugin.errors import UserError
 
 pytest.importorskip("sentencepiece", reason="pip install sentencepiece")

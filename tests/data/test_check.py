@@ -8,7 +8,8 @@ import pytest
 import soundfile as sf
 
 from dinosr_plugin.cli import main
-from dinosr_plugin.data.check import check_manifest, validate_manifest
+from dinosr_plugin.data.check import check_manifest
+from dinosr_plugin.data.validation import validate_manifest
 from dinosr_plugin.errors import UserError
 
 TEXTS = ["ONE", "TWO TWO", "THREE", "FOUR"]
@@ -303,7 +304,7 @@ def test_validate_describes_the_fault_in_one_line(tsv, fault):
 
 def test_validate_is_not_misled_by_equal_hashes(tsv, monkeypatch):
     """Duplicates are searched by hash first; the ids themselves are compared only if two hashes are equal."""
-    monkeypatch.setattr("dinosr_plugin.data.check.hash", lambda name: 7, raising=False)
+    monkeypatch.setattr("dinosr_plugin.data.validation.hash", lambda name: 7, raising=False)
     validate_manifest(tsv, None, None)
     edit(tsv, lambda lines: [*lines, lines[2]])
     with pytest.raises(UserError, match="line 6: duplicate utterance id 1-2-0001, already on line 3"):

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
-from dinosr_plugin.data.check import validate_manifest
 from dinosr_plugin.data.dataset import FileNames, SpeechDataset, longest_utterance
+from dinosr_plugin.data.validation import validate_manifest
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig, DinoSRPretrainingTask
 from support.paths import BENCHMARKS

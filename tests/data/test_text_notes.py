@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from dinosr_plugin.data.check import Report, check_manifest, check_words
+from dinosr_plugin.data.check import check_manifest
+from dinosr_plugin.data.check_labels import check_words
+from dinosr_plugin.data.check_report import Report
 from dinosr_plugin.data.text_notes import ENOUGH, RARE, text_notes
 
 CLEAN = ["IT'S A DAY", "THE DOGS' BONES", "ROCK 'N ROLL"]

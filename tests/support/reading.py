@@ -11,7 +11,7 @@ from dinosr_plugin.checkpoints.file import is_torch_file
 from dinosr_plugin.checkpoints.load import load_model
 from dinosr_plugin.checkpoints.opening import open_reader
 from dinosr_plugin.data import audio, bpe, conversion, labels, manifest
-from dinosr_plugin.data.check import check_manifest, validate_labels
+from dinosr_plugin.data.check import check_manifest
 from dinosr_plugin.data.corpora.folder import Choices, folder_splits
 from dinosr_plugin.data.corpora.librispeech import librispeech_splits
 from dinosr_plugin.data.perturbation.f0 import read_comments, read_table
@@ -21,6 +21,7 @@ from dinosr_plugin.data.text_file import normalize_file
 from dinosr_plugin.data.text_normalization import read_normalization
 from dinosr_plugin.data.text_replacements import read_replacements
 from dinosr_plugin.data.utterance_labels import read_utterance_labels
+from dinosr_plugin.data.validation import validate_labels
 from dinosr_plugin.data.windows import read_window
 from dinosr_plugin.decoding import ngram, search, transcribe
 from dinosr_plugin.decoding.emissions import EmissionReader

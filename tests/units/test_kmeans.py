@@ -11,7 +11,8 @@ import pytest
 import soundfile
 
 from dinosr_plugin import cli
-from dinosr_plugin.data.check import check_manifest, validate_labels
+from dinosr_plugin.data.check import check_manifest
+from dinosr_plugin.data.validation import validate_labels
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.units import clustering, kmeans
 from dinosr_plugin.units import frames as frames_module

@@ -7,8 +7,8 @@ import pytest
 
 from dinosr_plugin.cli import main
 from dinosr_plugin.data import manifest
-from dinosr_plugin.data.check import validate_manifest
 from dinosr_plugin.data.corpora.transcripts import match_texts
+from dinosr_plugin.data.validation import validate_manifest
 from dinosr_plugin.errors import UserError
 from support.folders import fails, lines, make_folder, notes, write_sound
 
