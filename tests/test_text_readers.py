@@ -143,7 +143,7 @@ def test_a_pipe_and_a_folder_are_refused_at_once(reader, make):
     make(path)
     if path.name.endswith(".json") or read is dictionary_of_fairseq:
         pytest.skip("a file that need not exist, or is looked for before")
-    with pytest.raises(UserError, match="is a (pipe|folder)|contains no TextGrid"):  # which may be in a folder
+    with pytest.raises(UserError, match="is a (pipe|folder)|contains no .TextGrid"):  # which may be in a folder
         read(path)
 
 
