@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
 from dinosr_plugin.checkpoints.file import read_fairseq_checkpoint
@@ -318,11 +317,6 @@ def notes(rows: Sequence[Mapping]) -> list[str]:
         "Small models after minutes of training: they show what the objectives favour, not what the published models "
         "reach. One seed each, two for DinoSR."
     ]
-    minutes = {row["name"]: row["minutes"] for row in rows if row["minutes"]}
-    if short := [f"{name} {value:.0f}" for name, value in minutes.items() if value < median(minutes.values()) * 2 / 3]:
-        found.append(
-            f"Trained for fewer minutes than the others, median {median(minutes.values()):.0f}: {', '.join(short)}."
-        )
     speaker = [row["speaker"] for row in rows if row["key"] in MODELS and row.get("speaker") is not None]
     if speaker and min(speaker) > 0.95:
         found.append(
