@@ -84,8 +84,7 @@ class Recording:
     def note(self) -> str | None:
         """A note for the user about how the file is read, or None."""
         if self.samples == 0 or self.variance == 0:
-            silent = "silent" if self.header.channels == 1 else "its channels, mixed down, are silent"
-            return f"{self.name}: {'contains no samples' if self.samples == 0 else silent}; its text is empty"
+            return f"{self.name}: {'contains no samples' if self.samples == 0 else 'silent'}; its text is empty"
         if self.header.unfinished:
             return f"{self.name}: its header states no length; all samples in it are used"
         wrong = wrong_format(self.header)

@@ -82,11 +82,14 @@ def test_transcribe_says_that_texts_are_empty(recogniser, tmp_path, capsys):
     assert notes == [f"note: {files[2]}: silent; its text is empty", f"note: all 2 texts are empty; {LONGER}"]
 
 
-def test_channels_that_cancel_are_silent_when_mixed(tmp_path):
+def test_silent_channels_are_said_and_those_that_cancel_are_not_silent(tmp_path):
     noise = np.random.default_rng(0).normal(0, 0.1, 16000)
-    soundfile.write(tmp_path / "stereo.wav", np.stack([noise, -noise], axis=1), 16000, subtype="FLOAT")
-    note = survey([tmp_path / "stereo.wav"])[0].note()
-    assert note == f"{tmp_path}/stereo.wav: its channels, mixed down, are silent; its text is empty"
+    for name, other in (("cancel", -noise), ("silent", 0 * noise)):
+        first = noise if name == "cancel" else other
+        soundfile.write(tmp_path / f"{name}.wav", np.stack([first, other], axis=1), 16000, subtype="FLOAT")
+    cancel, silent = (one.note() for one in survey([tmp_path / "cancel.wav", tmp_path / "silent.wav"]))
+    assert cancel.endswith("only channel 1 used, the channels cancel")
+    assert silent == f"{tmp_path}/silent.wav: silent; its text is empty"
 
 
 def test_tuning_says_that_the_best_texts_are_empty():
