@@ -132,7 +132,7 @@ def test_validation_does_not_depend_on_batches(corpus, tmp_path):
             "task.relabel_layer=0 task.relabel_every=1 task.subsample=0.5",
             "cannot be combined with task.multi_corpus_keys or task.subsample",
         ),
-        ("dataset.disable_validation=false dataset.valid_subset=dev", r"dev\.tsv: no such file"),
+        ("dataset.disable_validation=false dataset.valid_subset=more", r"more\.tsv: no such file"),
     ],
 )
 def test_bad_settings_are_one_line(corpus, tmp_path, setting, message):
