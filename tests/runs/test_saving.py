@@ -41,7 +41,7 @@ def save(cfg, updates: int, loss: float = 1.0, next_epoch: int = 1):
 
 
 def updates_in(folder: Path) -> dict[str, int]:
-    return {path.name: resuming.updates(torch.load(path)) for path in sorted(folder.iterdir())}
+    return {path.name: resuming.updates(torch.load(path)) for path in sorted(folder.glob("*.pt"))}
 
 
 def test_a_kill_while_a_checkpoint_is_copied_leaves_the_older_one(tmp_path, monkeypatch):
