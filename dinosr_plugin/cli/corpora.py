@@ -69,7 +69,7 @@ def add_corpus(
 
 
 def check_options(options: argparse.Namespace):
-    """How transcripts will be normalised, or None.
+    """How transcripts will be normalised, and notes: ``texts.chosen_normalization``.
 
     Raises UserError for impossible options of all corpora before the audio is read, which can take an hour.
     """
@@ -77,8 +77,7 @@ def check_options(options: argparse.Namespace):
 
     if options.bpe:
         require_possible(options.bpe)
-    normalization, _ = chosen_normalization(options)
-    return normalization
+    return chosen_normalization(options)
 
 
 def add_librispeech(corpora) -> None:
@@ -102,14 +101,14 @@ def add_librispeech(corpora) -> None:
 def run_librispeech(options: argparse.Namespace) -> int:
     from ..data.corpora.librispeech import joined, librispeech_splits
 
-    check_options(options)
+    chosen = check_options(options)
     splits = librispeech_splits(options.root, options.parts, workers(options))
     names = [split.name for split in splits]
     if options.join:
         if len(options.join) < 2:
             raise UserError(f"--join {options.join[0]}: no parts to join; list them after the name")
         splits.append(joined(splits, options.join[0], options.join[1:]))
-    return write(options, splits, [name for name in names if name.startswith("train")] or names)
+    return write(options, splits, [name for name in names if name.startswith("train")] or names, chosen)
 
 
 def add_librilight(corpora) -> None:
@@ -125,8 +124,8 @@ def add_librilight(corpora) -> None:
 def run_librilight(options: argparse.Namespace) -> int:
     from ..data.corpora.librispeech import librilight_splits
 
-    check_options(options)
-    return write(options, librilight_splits(options.root, workers(options)), ["train_10h"])
+    chosen = check_options(options)
+    return write(options, librilight_splits(options.root, workers(options)), ["train_10h"], chosen)
 
 
 def add_folder(corpora) -> None:
@@ -189,7 +188,7 @@ def add_folder(corpora) -> None:
 def run_folder(options: argparse.Namespace) -> int:
     from ..data.corpora.folder import Choices, counted_split, folder_splits, left_over
 
-    normalization = check_options(options)
+    chosen = check_options(options)
     choices = Choices(
         options.split_by,
         options.valid_share,
@@ -197,20 +196,23 @@ def run_folder(options: argparse.Namespace) -> int:
         options.convert,
         options.transcripts,
         options.speakers,
-        normalization,
+        chosen[0],
         workers(options),
     )
     splits, notes = folder_splits(options.root, choices)
     print_notes(notes + left_over(options.out, splits))
-    return write(options, splits, [counted_split(splits)])
+    return write(options, splits, [counted_split(splits)], chosen)
 
 
-def write(options: argparse.Namespace, splits: list, counted: list[str]) -> int:
-    """Write the splits and print what was written; symbols are counted in the splits named in ``counted``."""
+def write(options: argparse.Namespace, splits: list, counted: list[str], chosen: tuple) -> int:
+    """Write the splits and print what was written.
+
+    ``counted``: names of the splits whose symbols are counted; ``chosen``: of ``check_options``.
+    """
     from ..data.bpe import bpe_files
     from ..data.manifest import write_splits
 
-    splits, rules, text_notes, changes = normalize(options, splits)
+    splits, rules, text_notes, changes = normalize(options, splits, *chosen)
     files, notes = bpe_files(splits, counted, options.bpe) if options.bpe else ({}, [])
     print_notes(text_notes + write_splits(options.out, splits, counted, {**files, **rules}) + notes)
     if changes:

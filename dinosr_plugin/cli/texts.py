@@ -91,8 +91,8 @@ def chosen_normalization(options: argparse.Namespace):
         raise UserError(f"--text-{error}") from error
 
 
-def normalize(options: argparse.Namespace, splits: list) -> tuple[list, dict, list[str], str]:
-    """Normalise the transcripts as the options say.
+def normalize(options: argparse.Namespace, splits: list, rule, notes: list[str]) -> tuple[list, dict, list[str], str]:
+    """Normalise the transcripts. ``rule``, ``notes``: of ``chosen_normalization``.
 
     Returns:
         The splits, further files of the set by name, notes, and what has changed, to print; "" if the transcripts stay.
@@ -101,7 +101,6 @@ def normalize(options: argparse.Namespace, splits: list) -> tuple[list, dict, li
     from ..data.text_normalization import NAME, require_same
     from ..data.text_report import TABLE, normalize_splits
 
-    rule, notes = chosen_normalization(options)
     require_same(rule, options.out, {split.name for split in splits})
     if rule is None:
         return splits, {}, [], ""

@@ -10,7 +10,7 @@ from ..errors import setting
 logger = logging.getLogger(__name__)
 
 VALIDATION = ("valid", "dev")
-"""Usual names of a validation split; `dinosr manifest folder` makes the first, LibriSpeech's parts are called so."""
+"""Usual names of a validation split: `dinosr manifest folder` writes the first, and `dinosr synth` makes the second."""
 
 
 def adjust(cfg: DictConfig) -> None:
