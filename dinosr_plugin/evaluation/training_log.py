@@ -41,8 +41,7 @@ def read_training_log(path: str | Path, subset: str = "") -> Records:
         records = _json_records(path, subset)
     else:
         raise UserError(
-            f"{path}: no such log; train with common.log_format=json and common.log_file=FILE, "
-            "or with common.tensorboard_logdir=DIR"
+            f"{path}: no such log; give the training.log beside the checkpoints, or TensorBoard's folder"
         )
     return [records[update] for update in sorted(records)]
 
@@ -52,8 +51,8 @@ def read_pretraining_log(path: str | Path) -> Records:
     records = read_training_log(path)
     if not loss_curve(records):
         raise UserError(
-            f"{path}: contains no training loss; "
-            "give TensorBoard's folder or the JSON log of the pre-training, or omit --log"
+            f"{path}: contains no training loss; give the training.log or TensorBoard's folder of the pre-training, "
+            "or omit --log"
         )
     return records
 

@@ -4,7 +4,7 @@ from .. import compat  # noqa: F401  # isort: skip  (before fairseq is imported)
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,8 @@ class TerminalBar(progress_bar.BaseProgressBar):
 
     def print(self, stats: dict[str, Any], tag: str | None = None, step: int | None = None) -> None:
         if self.shown:
-            tqdm.write(f"{self.prefix} | {self._str_pipes(self.texts(stats))}")
+            with suppress(OSError):  # the terminal is gone
+                tqdm.write(f"{self.prefix} | {self._str_pipes(self.texts(stats))}")
         with only_in_files():
             self.lines.print(stats, tag, step)
 

@@ -350,8 +350,7 @@ def test_measure_and_the_command_line(corpus, table, tmp_path, capsys):
     assert "codebook 0" in printed and "head 0" in printed and "MFCC" not in printed and "ABX" not in printed
     assert cli.main([*arguments, "--log", "none.log"]) == 1
     assert capsys.readouterr().err == (
-        "error: none.log: no such log; train with common.log_format=json and common.log_file=FILE, or with "
-        "common.tensorboard_logdir=DIR\n"
+        "error: none.log: no such log; give the training.log beside the checkpoints, or TensorBoard's folder\n"
     )
     (tmp_path / "empty.log").touch()
     assert cli.main([*arguments, "--log", str(tmp_path / "empty.log")]) == 1

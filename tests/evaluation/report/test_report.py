@@ -304,7 +304,7 @@ def test_one_speaker_and_nothing_to_compare(one_speaker, capsys):
     "options, message",
     [
         (["--log", "none"], "none: no such log"),
-        (["--log", "empty.log"], "empty.log: contains no training loss; give TensorBoard's folder"),
+        (["--log", "empty.log"], "empty.log: contains no training loss; give the training.log"),
         (["--log", "nothing"], "nothing: contains no training loss"),
         (["--phones", "other.tsv"], "other.tsv: 8 of 8 utterances have no alignment (u0, u1, u2, ...)"),
         (["--out", "/proc/nowhere"], "--out /proc/nowhere: cannot be written"),
