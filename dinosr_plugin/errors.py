@@ -46,6 +46,7 @@ class PrintableStream:
     """A text stream whose terminal no name from outside controls: control characters are written as escapes.
 
     Except for line feeds and tabs, and for a carriage return at the beginning, with which progress bars are redrawn.
+    Characters that the stream cannot encode, where it is not UTF-8, are escapes too.
     """
 
     def __init__(self, stream: TextIO):
@@ -53,7 +54,9 @@ class PrintableStream:
 
     def write(self, text: str) -> int:
         begin = "\r" if text.startswith("\r") else ""
-        self.stream.write(begin + escaped(text[len(begin) :]))
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        shown = escaped(text[len(begin) :]).encode(encoding, "backslashreplace").decode(encoding)
+        self.stream.write(begin + shown)
         return len(text)
 
     def writelines(self, lines) -> None:

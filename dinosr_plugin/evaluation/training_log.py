@@ -18,7 +18,7 @@ NAME = "training.log"  # in checkpoint.save_dir: the log of a training, runs.run
 def log_beside(checkpoint: Path) -> Path | None:
     """The log in the folder of a checkpoint, if there is one with the loss of its training."""
     path = checkpoint.parent / NAME
-    return path if is_file(path) and loss_curve(read_training_log(path)) else None
+    return path if is_file(path) and _records_with_loss(path) else None
 
 
 def read_training_log(path: str | Path, subset: str = "") -> Records:
@@ -40,21 +40,28 @@ def read_training_log(path: str | Path, subset: str = "") -> Records:
     elif is_file(path):
         records = _json_records(path, subset)
     else:
-        raise UserError(
-            f"{path}: no such log; give the training.log beside the checkpoints, or TensorBoard's folder"
-        )
+        raise UserError(f"{path}: no such log; give the training.log beside the checkpoints, or TensorBoard's folder")
     return [records[update] for update in sorted(records)]
 
 
 def read_pretraining_log(path: str | Path) -> Records:
-    """As ``read_training_log``. Also raises UserError if the log contains no loss."""
-    records = read_training_log(path)
-    if not loss_curve(records):
+    """Records of every ``common.log_interval`` updates; of whole epochs if the training was shorter than that.
+
+    Raises UserError as ``read_training_log``, and if the log contains no loss.
+    """
+    records = _records_with_loss(path)
+    if not records:
         raise UserError(
             f"{path}: contains no training loss; give the training.log or TensorBoard's folder of the pre-training, "
             "or omit --log"
         )
     return records
+
+
+def _records_with_loss(path: str | Path) -> Records:
+    """As ``read_pretraining_log``; [] if there is no loss."""
+    readings = (read_training_log(path, subset) for subset in ("", "train"))
+    return next((records for records in readings if loss_curve(records)), [])
 
 
 def _json_records(path: Path, subset: str) -> dict[int, dict[str, float]]:

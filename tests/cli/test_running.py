@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import os
 import re
 import signal
@@ -145,6 +146,16 @@ def test_a_full_disk_behind_stdout_is_one_line(tmp_path):
 
 
 # ---- names -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_terminal_that_is_not_utf8(monkeypatch):
+    """Characters that it cannot show are printed as escapes."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", stream)
+    with running.printable_streams():
+        print("Jos\u00e9 \u0142\u00f3d\u017a")
+    stream.flush()
+    assert stream.buffer.getvalue() == b"Jos\xe9 \\u0142\xf3d\\u017a\n"
 
 
 def test_names_do_not_control_the_terminal(monkeypatch, capsys):

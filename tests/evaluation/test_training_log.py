@@ -7,7 +7,7 @@ import pytest
 from tensorboardX import SummaryWriter
 
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.evaluation.training_log import NAME, curve, log_beside, read_training_log
+from dinosr_plugin.evaluation.training_log import NAME, curve, log_beside, read_pretraining_log, read_training_log
 from dinosr_plugin.runs import run_log
 from support.limits import at_most
 
@@ -65,8 +65,18 @@ def test_the_log_beside_a_checkpoint_is_used_if_it_has_a_loss(tmp_path):
     assert log_beside(checkpoint) == tmp_path / NAME
 
 
+def test_a_training_shorter_than_the_log_interval(tmp_path):
+    """Only the record of the whole epoch has its loss."""
+    (tmp_path / NAME).write_text('{"epoch": 1, "train_loss": "4.4", "train_num_updates": "3"}\n')
+    assert curve(read_pretraining_log(tmp_path / NAME), "loss") == [(3, 4.4)]
+    assert log_beside(tmp_path / "checkpoint_last.pt") == tmp_path / NAME
+    write_events(tmp_path / "tb/train", 10, 10, offset=5)
+    (tmp_path / "tb/train_inner").mkdir()
+    assert curve(read_pretraining_log(tmp_path / "tb"), "loss") == [(10, pytest.approx(4.9))]
+
+
 def test_missing_log(tmp_path):
-    with pytest.raises(UserError, match="absent.log.*log_file"):
+    with pytest.raises(UserError, match="absent.log: no such log; give the training.log"):
         read_training_log(tmp_path / "absent.log")
 
 
