@@ -35,7 +35,7 @@ class UnitQuality:
     """All figures of one set of units.
 
     quality: agreement with phones.
-    speaker_pnmi: I(speaker; unit) / H(speaker), "SNMI" in Spin (Chang et al. 2023); 0 for one speaker, None if unknown.
+    speaker_pnmi: I(speaker; unit) / H(speaker), "SNMI" in Spin (Chang et al. 2023); None for one speaker or none known.
     bit_rate: rate * entropy of the units, bits per second (ZeroSpeech 2019: Dunbar et al. 2019).
     run_bit_rate: the same with each run of equal units counted once.
     unit_ms: mean length of a run of equal units; a run ends with its utterance.
@@ -82,9 +82,10 @@ class UnitCounts:
         """Raises UserError for counts without a frame."""
         quality = Quality.of_use(self.frames) if self.by_phone is None else Quality.from_counts(self.by_phone)
         runs = int(self.runs.sum())
+        several = self.by_speaker if self.by_speaker is not None and len(self.by_speaker) > 1 else None
         return UnitQuality(
             quality=quality,
-            speaker_pnmi=None if self.by_speaker is None else pnmi(self.by_speaker / self.by_speaker.sum()),
+            speaker_pnmi=None if several is None else pnmi(several / several.sum()),
             bit_rate=self.rate * entropy_bits(self.frames),
             run_bit_rate=runs / self.seconds * entropy_bits(self.runs),
             unit_ms=1000 * self.seconds / runs,
