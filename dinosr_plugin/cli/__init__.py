@@ -14,6 +14,7 @@ from .bench import add_bench
 from .corpora import add_check, add_manifest, add_path, add_synth
 from .decoding import add_ngram, add_transcribe, add_tune_lm
 from .features import add_features
+from .inspect import add_inspect
 from .kmeans import add_kmeans
 from .language import add_lm_features, add_lm_score, add_zerospeech, add_zerospeech_synth
 from .measures import add_abx, add_quality
@@ -31,7 +32,7 @@ COMMANDS = (
     add_path, add_segment, add_manifest, add_normalize, add_check, add_synth, add_perturb,
     add_features, add_kmeans, add_units, add_quality, add_abx, add_probe, add_similarity, add_report, add_speaker,
     add_lm_score, add_lm_features, add_zerospeech, add_zerospeech_synth,
-    add_ngram, add_tune_lm, add_transcribe, add_bench,
+    add_ngram, add_tune_lm, add_transcribe, add_inspect, add_bench,
 )  # fmt: skip
 
 

@@ -40,6 +40,7 @@ COMMANDS += [
     ["ngram"],
     ["tune-lm"],
     ["transcribe"],
+    ["inspect"],
     ["bench"],
 ]
 

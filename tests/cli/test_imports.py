@@ -43,7 +43,18 @@ def test_importing_the_package_is_light():
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["abx"], ["manifest", "folder"], ["check"], ["features"], ["transcribe"], ["perturb"], ["speaker"]]
+    "command",
+    [
+        [],
+        ["abx"],
+        ["manifest", "folder"],
+        ["check"],
+        ["features"],
+        ["transcribe"],
+        ["inspect"],
+        ["perturb"],
+        ["speaker"],
+    ],
 )
 def test_help_is_light(command):
     assert not modules_after(COMMAND, *command, "--help") & {*HEAVY, "numpy"}

@@ -52,6 +52,7 @@ FORBIDDEN = {  # command -> its arguments, in which FOLDER may not be entered
     "quality": ["FOLDER/u.units", "--phones", "p.tsv"],
     "abx": ["FOLDER/f", "--phones", "p.tsv"],
     "transcribe": ["FOLDER/x.pt", "m.tsv"],
+    "inspect": ["FOLDER/x.pt"],
     "lm-score": ["FOLDER/lm.pt", "u.units", "--out", "s"],
     "manifest folder": ["FOLDER/x", "--out", "m"],
     "manifest librispeech": ["FOLDER", "--out", "m"],

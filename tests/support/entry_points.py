@@ -38,6 +38,7 @@ VALID = {  # argument, or (command, argument) -> value; paths are relative to th
     "log": "train.log",
     "manifest": "train.tsv",
     "minutes": 0.5,
+    "model": "dinosr.pt",
     "order": 2,
     "out": NEW,
     "pairs": 1,
