@@ -22,12 +22,12 @@ from ..errors import UserError
 from ..files import is_file
 from ..interop.cpc_audio import from_cpc_audio
 from ..interop.fairseq_checkpoints import FINE_TUNED, require_kind
-from .config import Config, grid_of_model, sizes_of
+from .config import CPC, PREDICTIVE, SPEAKER, Config, grid_of_model, sizes_of
 from .description import Codebooks, Description, Symbols, text, whole
 from .frames import timing
 from .objectives import FRAMES, KINDS, START, UNITS, Kind, kind_of_other
 from .tensors import tensors_anywhere, weights_of
-from .weights import Weights, first, parameters_of, precision_of
+from .weights import Weights, first, layers_in, parameters_of, precision_of
 
 FORMAT = "PyTorch"
 MAX_CODEBOOKS = 1000
@@ -58,7 +58,7 @@ def describe_fairseq(state: dict[str, Any], path: Path) -> Description:
     described.epochs = whole((extra.get("train_iterator") or {}).get("epoch", 0) - 1)
     described.codebooks = codebooks_of(config, tensors, state)
     described.dictionary = dictionary_of(config, state, path)
-    described.instead = why_not or not_finite(tensors)
+    described.instead = why_not or mismatch(config.inside or config, tensors) or not_finite(tensors)
     if described.instead:
         described.commands = []
     elif config.model == "dinosr" and described.codebooks:
@@ -93,13 +93,15 @@ def of_config(config: Config, tensors: Mapping[str, Tensor]) -> Description:
     kind = kind_of(config)
     normalized = config.task_fields.get("normalize")
     outputs = [weight.shape[0] for name, weight in weights.items() if name.endswith("w2v_encoder.proj.weight")]
+    rate, first_centre = timing(grid_of_model(core))
     return Description(
         kind.title,
         FORMAT,
         objective=kind.objective or None,
         parameters=parameters_of(weights),
         sizes=sizes_of(core, weights) | ({"outputs": outputs[0]} if outputs else {}),
-        **timing(grid_of_model(core)),
+        rate=rate,
+        first_centre=first_centre,
         normalized_waves=normalized if isinstance(normalized, bool) else None,
         precision=precision_of(weights),
         commands=list(kind.commands),
@@ -145,6 +147,24 @@ def reason(error: UserError, path: Path) -> str:
     return str(error).removeprefix(f"{path}: ")
 
 
+def mismatch(core: Config, tensors: Mapping[str, Tensor]) -> str | None:
+    """Whether the config of a Transformer describes other layers than there are weights for, and which.
+
+    The rest is found when the model is built.
+    """
+    weights = weights_of(tensors)
+    shapes = {name.rpartition("w2v_model.")[2]: weight.shape for name, weight in weights.items()}
+    first_block = shapes.get("encoder.layers.0.fc1.weight", ())  # (feed-forward, D)
+    if core.model in (*CPC, *PREDICTIVE, *SPEAKER) or core.task == "language_modeling":
+        return None
+    actual = [layers_in(weights), *first_block[::-1]]
+    for field, number in zip(("encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim"), actual):
+        if core.get(field) != number:
+            what = f"{field}={text(core.get(field))}, but its weights are of {number}"
+            return f"its config has {what}; give another checkpoint"
+    return None
+
+
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """Why a model that has diverged cannot be read; None for finite weights."""
     for name, tensor in tensors.items():
@@ -158,16 +178,18 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
 
 def codebooks_of(config: Config, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Codebooks | None:
     """Units that a pre-trained model has; None for one without, also for a recogniser."""
+    top = whole(config.get("encoder_layers")) or 0
     rows = lambda name: len(tensors[name]) if name in tensors and tensors[name].dim() else 0
     count = sum(bool(re.fullmatch(r"_codebook\d+", name)) for name in tensors)
     if 0 < count <= MAX_CODEBOOKS and rows("_codebook0"):
-        top = whole(config.get("encoder_layers")) or count
         counts = [tensors.get(f"_codebook_cnts{k}") for k in range(count)]
         used = [received(one) for one in counts if one is not None]
         in_use = used if len(used) == count else None
-        return Codebooks("codebook", count, rows("_codebook0"), [*range(max(0, top - count), top)], in_use)
+        return Codebooks(
+            "codebook", count, rows("_codebook0"), [*range(top - count, top)] if top >= count else None, in_use
+        )
     if config.model in ("spin", "r_spin") and rows("codebook.weight"):
-        return Codebooks("codebook", 1, rows("codebook.weight"))
+        return Codebooks("codebook", 1, rows("codebook.weight"), [top - 1] if top else None)
     if config.model == "wav2vec2" and "quantizer.vars" in tensors:
         groups, size = whole(config.get("latent_groups")), whole(config.get("latent_vars"))
         return Codebooks("quantiser group", groups, size) if groups and size else None

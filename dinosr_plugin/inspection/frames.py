@@ -16,6 +16,6 @@ def grid_of(kernels: Sequence[int], strides: Sequence[int]) -> FrameGrid | None:
     return grid if max(grid) < MAX_FIELD else None
 
 
-def timing(grid: FrameGrid | None) -> dict[str, float]:
-    """``rate`` and ``first_centre`` for a ``Description``."""
-    return {} if grid is None else {"rate": grid.rate, "first_centre": grid.first_centre}
+def timing(grid: FrameGrid | None) -> tuple[float | None, float | None]:
+    """``rate`` and ``first_centre`` of a ``Description``."""
+    return (None, None) if grid is None else (grid.rate, grid.first_centre)

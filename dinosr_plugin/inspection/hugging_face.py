@@ -130,6 +130,7 @@ def from_config(folder: Path, weights: Weights, format: str) -> Description:
     kind, objective = kind_of(config)
     version = config.get("transformers_version")
     sizes = sizes_of(config)
+    rate, first_centre = timing(grid_of(counts(config.get("conv_kernel")), counts(config.get("conv_stride"))))
     return Description(
         kind,
         format,
@@ -137,7 +138,8 @@ def from_config(folder: Path, weights: Weights, format: str) -> Description:
         written_by=f"transformers {text(version)}" if isinstance(version, str) else "transformers",
         parameters=parameters_of(weights),
         sizes=sizes if "layers" in sizes else known(layers=layers_in(weights)) | sizes,
-        **timing(grid_of(counts(config.get("conv_kernel")), counts(config.get("conv_stride")))),
+        rate=rate,
+        first_centre=first_centre,
         normalized_waves=normalizes(folder),
         dictionary=vocabulary(folder),
         precision=precision_of(weights),

@@ -145,7 +145,8 @@ def of_tensor(fields: Fields, span: Span) -> tuple[str, Weight]:
 
 def packed(fields: Fields, span: Span) -> list[int]:
     """Whole numbers one after the other."""
-    numbers, (place, end) = [], span
+    numbers: list[int] = []
+    place, end = span
     while place < end and len(numbers) < 64:
         number, place = fields.number(place, end)
         numbers.append(number)

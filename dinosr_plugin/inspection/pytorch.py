@@ -110,7 +110,7 @@ def first_count(state: Mapping[str, Any], *names: str) -> int | None:
     """The first of these entries that is a whole number, also as a tensor with one element."""
     values = (state.get(name) for name in names)
     numbers = (one.item() if isinstance(one, Tensor) and one.numel() == 1 else one for one in values)
-    return next((number for number in numbers if whole(number) is not None), None)
+    return next((count for count in map(whole, numbers) if count is not None), None)
 
 
 def whisper_sizes(dims: Any) -> dict[str, int]:
