@@ -43,7 +43,9 @@ PARTS = (
 )
 """Part of a model -> how the names of its tensors begin, without wrappers. The rest are heads."""
 
-STATISTICS = re.compile(r".*(running_mean|running_var|num_batches_tracked|_codebook_cnts\d+|_codebook_idle|\.counts|criterion\.centre)")
+STATISTICS = re.compile(
+    r".*(running_mean|running_var|num_batches_tracked|_codebook_cnts\d+|_codebook_idle|\.counts|criterion\.centre)"
+)
 FLOATS = re.compile(r"(b?float|complex)\w+")
 LAYER = re.compile(r"(?:.*\.)?layers\.(\d+)\.")
 

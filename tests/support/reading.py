@@ -46,6 +46,7 @@ from dinosr_plugin.evaluation.training_log import read_pretraining_log
 from dinosr_plugin.evaluation.zerospeech.pairs import lexical
 from dinosr_plugin.evaluation.zerospeech.semantic import read_features
 from dinosr_plugin.evaluation.zerospeech.submission import evaluate
+from dinosr_plugin.inspection.describe import describe
 from dinosr_plugin.runs.resuming import checkpoint_changes
 from dinosr_plugin.units.batches import Utterance, load_checked_wave, read_utterances
 from dinosr_plugin.units.kmeans import KMeans
@@ -116,6 +117,10 @@ def labels_of_a_training(folder: Path) -> None:
 
 def features_of(name: str) -> Callable[[Path], Any]:
     return lambda folder: open_reader(folder / name)
+
+
+def inspected(name: str) -> Callable[[Path], Any]:
+    return lambda folder: describe(folder / name)
 
 
 TEXT, BINARY, ARCHIVE = "text", "binary", "archive"
@@ -271,6 +276,16 @@ READERS = {
         ARCHIVE,
         lambda folder: UnitLanguageModel(folder / "lm/checkpoint_last.pt", None, "cpu"),
     ),
+    "inspected checkpoint": Reader("dinosr.pt", ARCHIVE, inspected("dinosr.pt")),
+    "inspected checkpoint of CPC_audio": Reader(
+        "cpc_audio/checkpoint_30.pt", ARCHIVE, inspected("cpc_audio/checkpoint_30.pt")
+    ),
+    "inspected k-means": Reader("kmeans.npz", ARCHIVE, inspected("kmeans.npz")),
+    "inspected dictionary": Reader("lm/dict.txt", TEXT, inspected("lm/checkpoint_last.pt")),
+    "inspected config of Hugging Face": Reader("hf/config.json", TEXT, inspected("hf")),
+    "inspected vocabulary": Reader("hf/vocab.json", TEXT, inspected("hf")),
+    "inspected safetensors": Reader("hf/model.safetensors", BINARY, inspected("hf/model.safetensors")),
+    "inspected ONNX": Reader("model.onnx", BINARY, inspected("model.onnx")),
     "dictionary of a language model": Reader(
         "lm/dict.txt", TEXT, lambda folder: UnitLanguageModel(folder / "lm/checkpoint_last.pt", None, "cpu")
     ),

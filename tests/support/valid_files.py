@@ -19,6 +19,7 @@ from dinosr_plugin.units.unit_files import read_units, write_units
 from support import cpc_audio_layout
 from support.checkpoints import put
 from support.fairseq_models import fairseq_checkpoint
+from support.other_models import onnx_bytes, write_hugging_face
 from support.probing import write_probe_corpus
 from support.recogniser import TEXTS, write_recogniser
 from support.ssrl import write_ssrl_run
@@ -36,6 +37,7 @@ def write_valid_files(folder: Path) -> None:
       ``text_normalization.json``, which was made with ``replace.txt``
     - ``transcripts.tsv`` and ``utt2spk``, tables of its words and speakers
     - ``model.pt`` (fine-tuned), ``dinosr.pt``, ``wav2vec2.pt``, ``cpc_audio/*.pt``, ``lm/*.pt``
+    - ``hf`` (a folder of Hugging Face), ``model.onnx``
     - ``mfcc`` (a folder of features), ``kmeans.npz``, ``k.units``, ``pieces.ap.model``, ``emissions.npz``
     - ``trials.txt``, ``embeddings`` and ``scores.txt`` of ``train.tsv``; ``speakers.tsv`` and its ``cohort``
     - ``probe``: speech of several speakers (``write_probe_corpus``), and its ``phones.tsv``, ``words.tsv``
@@ -64,6 +66,8 @@ def write_valid_files(folder: Path) -> None:
     shutil.rmtree(folder / "pretraining")
     fairseq_checkpoint(folder / "wav2vec2.pt", "wav2vec2")
     write_cpc_audio(folder / "cpc_audio")
+    write_hugging_face(folder / "hf")
+    (folder / "model.onnx").write_bytes(onnx_bytes())
     command("features", folder / "train.tsv", "--mfcc", "--out", folder / "mfcc")
     command("kmeans", "fit", folder / "mfcc", "--clusters", 4, "--out", folder / "kmeans.npz")
     command(
