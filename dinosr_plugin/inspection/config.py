@@ -1,5 +1,6 @@
 """What the config of a fairseq checkpoint says about its model. The model is not built."""
 
+from .. import compat  # noqa: F401  # isort: skip  (before fairseq is imported)
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import MISSING

@@ -32,7 +32,7 @@ from .weights import Weights, first, layers_in, parameters_of, precision_of
 FORMAT = "PyTorch"
 MAX_CODEBOOKS = 1000
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
-OWN_COMMANDS = "cannot be read here; use the commands of fairseq, such as fairseq-generate"
+OWN_COMMANDS = "use the commands of fairseq, such as fairseq-generate"
 
 
 def claims_fairseq(state: Mapping[str, Any]) -> bool:

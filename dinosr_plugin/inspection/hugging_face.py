@@ -17,10 +17,7 @@ MAX_JSON = 1 << 24  # bytes of a config, an index or a vocabulary
 MAX_SHARDS = 1000
 CONFIG, VOCABULARY, FRONT = "config.json", "vocab.json", "preprocessor_config.json"
 SAFE, BINARY = "model.safetensors", "pytorch_model.bin"
-INSTEAD = (
-    "models of Hugging Face cannot be read here: give the checkpoint of fairseq that it was made from, or use it with "
-    "transformers"
-)
+INSTEAD = "give the checkpoint of fairseq that it was made from, or use it with transformers"
 WITH_CODE = "; it names code of its own (auto_map), which is run only where trust_remote_code is set"
 FAMILIES: dict[str, tuple[str, str | None]] = {
     "wav2vec2": ("wav2vec 2.0", CONTRASTS),

@@ -105,7 +105,7 @@ def of_model(fields: Fields, span: Span) -> Description:
         sizes={"nodes": nodes},
         precision=precision_of(weights),
         contents=[f"{kind} {', '.join(map(text, ends[kind][:FIRST]))}" for kind in ends],
-        instead="cannot be read here; run it with onnxruntime, or give the checkpoint that it was made from",
+        instead="run it with onnxruntime, or give the checkpoint that it was made from",
     )
 
 

@@ -88,8 +88,7 @@ def describe_other(state: Mapping[str, Any], tensors: dict[str, Tensor]) -> Desc
         contents=[]
         if layout or entries
         else [f"entries {', '.join(text(name) for name in first(state))}", *listed(weights)],
-        instead="cannot be read here; "
-        + ("use it with spidr" if layout is SPIDR else INSTEAD.get(entries or (), PROGRAM)),
+        instead="use it with spidr" if layout is SPIDR else INSTEAD.get(entries or (), PROGRAM),
     )
 
 

@@ -50,7 +50,7 @@ def test_a_file_that_is_not_read_here(tmp_path, capsys):
     assert main(["inspect", str(tmp_path / "hf")]) == 0
     out = capsys.readouterr().out
     assert "dictionary   5 symbols: | T E\n" in out and "parameters   368 in all: front end 200, layers 128" in out
-    assert "\nnot read     models of Hugging Face cannot be read here" in out and "read by" not in out
+    assert "\nnot read     give the checkpoint of fairseq" in out and "read by" not in out
 
 
 def test_text_normalization_is_shown(tmp_path, capsys):

@@ -62,7 +62,7 @@ PROGRAMS = {
     ),
     "s3prl's copy of a fairseq checkpoint": (
         {"model_weight": LINEAR, "model_cfg": {"encoder_layers": 2}, "task_cfg": {"normalize": False}},
-        dict(sizes={"layers": 2}, instead="cannot be read here; give the checkpoint of fairseq that s3prl converted"),
+        dict(sizes={"layers": 2}, instead="give the checkpoint of fairseq that s3prl converted"),
     ),
     "s3prl": (
         {"Step": 50, "Args": Namespace(), "Config": {}, "Transformer": LINEAR, "Optimizer": {"x": torch.zeros(1000)}},
