@@ -16,7 +16,6 @@ from dinosr_plugin.errors import UserError
 from dinosr_plugin.inspection import safetensors
 from dinosr_plugin.inspection.describe import describe
 from dinosr_plugin.inspection.onnx_files import MAX_FIELDS
-from dinosr_plugin.modules.frame_grid import FrameGrid
 from support import hostile_checkpoints
 from support.other_models import HF_CONFIG, HF_TENSORS, field, onnx_bytes, safetensors_bytes, write_hugging_face
 
@@ -331,7 +330,3 @@ def test_safetensors_and_onnx_are_described_without_torch(tmp_path):
     paths = [tmp_path / "hf", tmp_path / "hf/model.safetensors", tmp_path / "x.onnx"]
     done = subprocess.run([sys.executable, "-c", LIGHT, *map(str, paths)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-
-
-def test_the_grid_is_that_of_the_convolutions():
-    assert FrameGrid.of_convolutions([(0, 10, 5), (0, 8, 4)]) == (45, 20)  # by hand: 10 + (8 - 1) x 5, 5 x 4
