@@ -133,7 +133,7 @@ def test_betas_that_cannot_work(betas):
 
 def test_more_processes_than_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    cfg = DistributedTrainingConfig(distributed_world_size=16, tpu=False)
+    cfg = OmegaConf.structured(DistributedTrainingConfig(distributed_world_size=16, tpu=False))
     with pytest.raises(UserError, match="distributed_world_size=16: this machine has 4 GPUs; set it to their number"):
         infer_init_method(cfg)
     cfg.distributed_world_size = 4
