@@ -9,7 +9,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,10 @@ def zoo(tmp_path_factory) -> Path:
 
 def measures(argument: Argument) -> bool:
     return bool({argument.command, str(argument)} & MEASURES)
+
+
+def slow(argument: Argument) -> bool:
+    return bool({argument.command, str(argument)} & SLOW)
 
 
 def run(argument: Argument, path: str | None, valid: Path, folder: Path) -> Outcome:
@@ -131,22 +135,22 @@ def hostile_paths(argument: Argument, valid: Path, zoo: Path, folder: Path) -> I
     for name, write in {**contents, **some(KINDS, argument), **DEVICES}.items():
         yield name, str(make(name, write, zoo, suffix))
     if (valid / value).is_dir():
-        yield from damaged_folders(valid / value, zoo, folder)
+        yield from damaged_folders(valid / value, zoo, folder, FEW if ALL else FEW[: 1 if slow(argument) else 3])
 
 
 def some(choices: dict[str, Any], argument: Argument) -> dict[str, Any]:
     """A part of them that depends on the argument, so that all of them are tried with some argument."""
-    number = SOME_OF_SLOW if {argument.command, str(argument)} & SLOW else SOME
+    number = SOME_OF_SLOW if slow(argument) else SOME
     if ALL or number >= len(choices):
         return choices
     return {name: choices[name] for name in random.Random(str(argument)).sample(list(choices), number)}
 
 
-def damaged_folders(valid: Path, zoo: Path, folder: Path) -> Iterator[tuple[str, str]]:
+def damaged_folders(valid: Path, zoo: Path, folder: Path, contents: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Copies of a valid folder in which one file, the first of each suffix, is hostile."""
     files = sorted(path.relative_to(valid) for path in valid.rglob("*") if path.is_file())
     for file in {path.suffix: path for path in reversed(files)}.values():
-        for name in FEW if ALL else FEW[:3]:
+        for name in contents:
             copy = folder / "copy"
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(valid, copy)
