@@ -15,6 +15,7 @@ from hypothesis import settings
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter as LoaderIterator
 
 import dinosr_plugin
+from dinosr_plugin.runs.ending import at_end
 from support.command_server import commands_without_imports
 from support.once import make_once
 from support.paths import TESTS
@@ -141,15 +142,20 @@ def commands(tmp_path_factory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def loader_workers_stop(monkeypatch):
-    """Stops the workers of data loaders that a test leaves behind.
+    """Stops the workers of data loaders that a training, or a test, leaves behind.
 
     When the garbage collector finds such loaders, their queues are gone, and it waits five seconds for each worker.
     """
     loaders, start = weakref.WeakSet(), LoaderIterator.__init__
 
+    def stop(loader):
+        if loader() is not None:
+            loader()._shutdown_workers()
+
     def start_and_remember(self, *args, **kwargs):
         start(self, *args, **kwargs)
         loaders.add(self)
+        at_end.callback(stop, weakref.ref(self))
 
     monkeypatch.setattr(LoaderIterator, "__init__", start_and_remember)
     yield

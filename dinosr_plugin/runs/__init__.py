@@ -30,6 +30,7 @@ def install():
     """Wrap fairseq's functions once, the later wrappers around the earlier ones. Calling it again changes nothing."""
     composition.help_composition()
     settings.check_settings_first()
+    settings.require_gpus()
     run_log.show_bar_on_terminals()
     divergence.stop_diverged_runs()
     fused_adam.use_fused_adam()

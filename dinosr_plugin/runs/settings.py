@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
@@ -208,6 +209,29 @@ def check_settings_first():
 
     wrap_once(train, "add_defaults", before_training)
     wrap_once(generate, "_main", before_generation)
+
+
+def require_gpus():
+    """Raise UserError for a run that starts more processes than this machine has GPUs; fairseq asserts it.
+
+    A config that is found by ``pkg://`` imports the plug-in before that; otherwise fairseq's assertion fails first.
+    """
+    from fairseq.distributed import utils as distributed_utils
+
+    def make(previous):
+        def start_processes_here(cfg):
+            count, wanted = torch.cuda.device_count(), cfg.distributed_world_size
+            if wanted > count:
+                name = setting("distributed_training.distributed_world_size", wanted)
+                raise UserError(
+                    f"{name}: this machine has {count} GPUs; set it to their number, 1 on a CPU, and raise "
+                    f"{setting('optimization.update_freq')} by the same factor"
+                )
+            return previous(cfg)
+
+        return start_processes_here
+
+    wrap_once(distributed_utils, "_infer_single_node_init", make)
 
 
 @contextmanager

@@ -9,8 +9,9 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,10 +29,17 @@ from support.valid_files import write_valid_files
 
 SECONDS = 10
 MEMORY = 3 * GB  # `dinosr kmeans fit` reserves two
-ALL = os.environ.get("HOSTILE_FILES") == "all"  # default: some of the contents for each argument
+ALL = os.environ.get("HOSTILE_FILES") == "all"  # default: some of each kind for each argument, not always the same
 SOME = 7
+SOME_OF_SLOW = 3  # arguments of commands that read a model, or much sound, before they come to the path
 IMPOSSIBLE = ["too long", "null character", "below a file"]  # names of output; with others a command does its work
 SOME_NAMES = ["line break", "control characters", "not UTF-8"]
+SLOW = {
+    *("probe", "similarity", "transcribe", "report", "features checkpoint", "units", "kmeans fit manifest"),
+    *("speaker report", "speaker eval plot", "speaker cluster classifier", "speaker embed checkpoint"),
+    *("quality train", "lm-features", "lm-score", "synth out", "zerospeech-synth out"),
+}
+"""Commands and arguments with which a path takes half a second or more."""
 PAIRS: list[int] = []  # hostile paths that were tried, for each argument
 MEASURES = {"report", "quality train", "quality cache", "quality log", "probe"}
 """Commands and arguments with which a command that accepts its files measures for up to a minute."""
@@ -57,6 +65,10 @@ def zoo(tmp_path_factory) -> Path:
 
 def measures(argument: Argument) -> bool:
     return bool({argument.command, str(argument)} & MEASURES)
+
+
+def slow(argument: Argument) -> bool:
+    return bool({argument.command, str(argument)} & SLOW)
 
 
 def run(argument: Argument, path: str | None, valid: Path, folder: Path) -> Outcome:
@@ -111,26 +123,34 @@ def hostile_paths(argument: Argument, valid: Path, zoo: Path, folder: Path) -> I
     place.mkdir()
     (place / "file").write_text("a file")
     if value == NEW:
-        kinds = [name for name in KINDS if not (measures(argument) and "folder" in name)]
-        yield from ((name, str(make(name, KINDS[name], place, ""))) for name in kinds)
+        kinds = {name: KINDS[name] for name in KINDS if not (measures(argument) and "folder" in name)}
+        yield from ((name, str(make(name, write, place, ""))) for name, write in some(kinds, argument).items())
         names = [*IMPOSSIBLE, *([] if measures(argument) else [*NAMES] if ALL else SOME_NAMES)]
         yield from ((name, f"{place}/{NAMES[name]}") for name in names)
         return
     suffix = Path(value).suffix
-    yield from ((name, f"{place}/{path}{suffix}") for name, path in NAMES.items())
+    yield from ((name, f"{place}/{path}{suffix}") for name, path in some(NAMES, argument).items())
     checkpoints = CHECKPOINTS if ALL or suffix == ".pt" else {name: CHECKPOINTS[name] for name in FEW_CHECKPOINTS}
-    contents = BYTES if ALL else dict(random.Random(str(argument)).sample(list(BYTES.items()), SOME))
-    for name, write in {**contents, **checkpoints, **KINDS, **DEVICES}.items():
+    contents = {**some(BYTES, argument), **some(checkpoints, argument)}
+    for name, write in {**contents, **some(KINDS, argument), **DEVICES}.items():
         yield name, str(make(name, write, zoo, suffix))
     if (valid / value).is_dir():
-        yield from damaged_folders(valid / value, zoo, folder)
+        yield from damaged_folders(valid / value, zoo, folder, FEW if ALL else FEW[: 1 if slow(argument) else 3])
 
 
-def damaged_folders(valid: Path, zoo: Path, folder: Path) -> Iterator[tuple[str, str]]:
+def some(choices: dict[str, Any], argument: Argument) -> dict[str, Any]:
+    """A part of them that depends on the argument, so that all of them are tried with some argument."""
+    number = SOME_OF_SLOW if slow(argument) else SOME
+    if ALL or number >= len(choices):
+        return choices
+    return {name: choices[name] for name in random.Random(str(argument)).sample(list(choices), number)}
+
+
+def damaged_folders(valid: Path, zoo: Path, folder: Path, contents: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Copies of a valid folder in which one file, the first of each suffix, is hostile."""
     files = sorted(path.relative_to(valid) for path in valid.rglob("*") if path.is_file())
     for file in {path.suffix: path for path in reversed(files)}.values():
-        for name in FEW if ALL else FEW[:3]:
+        for name in contents:
             copy = folder / "copy"
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(valid, copy)

@@ -25,6 +25,7 @@ WRAPPED = {  # in the order of the wrappers, the innermost first
     (checkpoint_utils, "load_checkpoint"): ["resuming", "state"],
     (checkpoint_utils, "verify_checkpoint_directory"): ["messages", "save_dir"],
     (distributed_utils, "call_main"): ["ending"],
+    (distributed_utils, "_infer_single_node_init"): ["settings"],
     (fairseq_cli.train, "train"): ["stopping", "stopping"],
     (fairseq_cli.train, "should_stop_early"): ["stopping"],
     (fairseq_cli.train, "validate_and_save"): ["stopping", "updates"],

@@ -2,6 +2,9 @@
 
 import fairseq_cli.train
 import pytest
+import torch
+from fairseq.dataclass.configs import DistributedTrainingConfig
+from fairseq.distributed.utils import infer_init_method
 from omegaconf import OmegaConf
 
 from dinosr_plugin.errors import UserError
@@ -126,6 +129,16 @@ def test_valid_betas_are_accepted(betas):
 def test_betas_that_cannot_work(betas):
     with pytest.raises(UserError, match="^optimizer.adam_betas.*: give two numbers"):
         check_betas(betas)
+
+
+def test_more_processes_than_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    cfg = OmegaConf.structured(DistributedTrainingConfig(distributed_world_size=16, tpu=False))
+    with pytest.raises(UserError, match="distributed_world_size=16: this machine has 4 GPUs; set it to their number"):
+        infer_init_method(cfg)
+    cfg.distributed_world_size = 4
+    infer_init_method(cfg)
+    assert cfg.distributed_init_method.startswith("tcp://localhost:")
 
 
 def test_nothing_is_written_before_the_check(data, tmp_path):
