@@ -64,8 +64,8 @@ def lines_of(description: "Description", size: int) -> Iterator[tuple[str, str]]
         if (value := getattr(description, name)) is not None
     )
     if description.updates is not None or description.epochs is not None:
-        both = ((description.updates, "updates"), (description.epochs, "complete epochs"))
-        yield "trained", ", ".join(f"{count:,} {noun}" for count, noun in both if count is not None)
+        both = ((description.updates, "update"), (description.epochs, "complete epoch"))
+        yield "trained", ", ".join(f"{count:,} {noun}{'s' * (count != 1)}" for count, noun in both if count is not None)
     if description.parameters:
         parts = ", ".join(f"{part} {short(count)}" for part, count in description.parameters.items())
         yield "parameters", f"{short(sum(description.parameters.values()))} in all: {parts}"
