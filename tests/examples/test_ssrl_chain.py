@@ -44,7 +44,9 @@ def test_the_whole_chain_and_again(tmp_path, commands):
     first = run(tmp_path, *arguments, path=commands, **settings)
     assert first.returncode == 0, first.stderr[-3000:]
     out = tmp_path / "out"
-    updates = {name: [record["num_updates"] for record in read_training_log(out / name / "training.log")] for name in NAMES}
+    updates = {
+        name: [record["num_updates"] for record in read_training_log(out / name / "training.log")] for name in NAMES
+    }
     assert updates == {"dino": [1, 2, 3, 4], "ssrl": [1, 2, 3, 4, 5, 6, 7, 8]}  # 10 recordings: 2 batches of 4
     speakers = (out / "speakers.tsv").read_text()
     assert [line.split("\t")[0] for line in speakers.splitlines()] == [
