@@ -107,7 +107,6 @@ class LogMelModel(LogMelPreTrainedModel):
         finally:
             hook.remove()
         layers = [*inputs, *(output.transpose(0, 1) for output, _, _ in features["layer_results"])]
-        layers[-1] = features["x"]
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         return BaseModelOutput(last_hidden_state=features["x"], hidden_states=tuple(layers) if wanted else None)
 

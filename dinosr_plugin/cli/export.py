@@ -20,8 +20,8 @@ def add_hf(formats) -> None:
         formats,
         "hf",
         run_hf,
-        "a folder for Hugging Face's transformers (AutoModel, AutoModelForCTC), with model card, codebooks and, of a CTC "
-        "model, tokenizer. Log-Mel models (front_end=fbank) need `import dinosr_plugin.hf` first",
+        "a folder for Hugging Face's transformers (AutoModel, AutoModelForCTC), with model card, codebooks and, of a "
+        "CTC model, tokenizer. Log-Mel models (front_end=fbank) need `import dinosr_plugin.hf` first",
     )
     parser.add_argument(
         "checkpoint",

@@ -31,7 +31,8 @@ MODELS = {
     "dinosr, log-Mel, stacked": DINOSR | LOG_MEL | STACKED | dict(target="layer"),
     "hubert": HUBERT,
     "hubert, group norm": HUBERT | dict(extractor_mode="default", activation_fn="relu", conv_pos=16),
-    "hubert, pre-LN": HUBERT | dict(layer_norm_first=True, conv_bias=True, mask_prob=0.5, activation_fn="gelu_accurate"),
+    "hubert, pre-LN": HUBERT
+    | dict(layer_norm_first=True, conv_bias=True, mask_prob=0.5, activation_fn="gelu_accurate"),
     "hubert, log-Mel, pre-LN": HUBERT | LOG_MEL | dict(layer_norm_first=True),
     "spin": dict(_name="spin", codebook_size=12, projection_dim=8, trained_layers=[2]),
 }

@@ -13,7 +13,14 @@ from ...errors import UserError
 from ...models.encoder import positional_kernel
 from ...models.trunk import Trunk
 
-ACTIVATIONS = {"gelu": "gelu", "gelu_accurate": "gelu_new", "relu": "relu", "tanh": "tanh", "linear": "linear"}
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_fast": "gelu_new",
+    "gelu_accurate": "gelu_new",
+    "relu": "relu",
+    "tanh": "tanh",
+    "linear": "linear",
+}
 """fairseq's name -> transformers' name of the same function."""
 EXTRACTOR_MODES = {"default": "group", "layer_norm": "layer"}
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -49,20 +56,18 @@ def family_of(trunk: Trunk, kind: str, path: str) -> Family:
     cfg = trunk.cfg
     if cfg.front_end == "fbank":
         return LOG_MEL
-    if cfg.activation_fn not in ACTIVATIONS:
-        raise no_class(path, f"model.activation_fn={cfg.activation_fn}", f"model.activation_fn={'|'.join(ACTIVATIONS)}")
     if cfg.pos_conv_depth == 1:
         return WAV2VEC2 if kind == "Wav2Vec2Model" else HUBERT
     depth = f"model.pos_conv_depth={cfg.pos_conv_depth}"
     if cfg.layer_norm_first:
-        raise no_class(path, f"{depth} and model.layer_norm_first=true", "one of them changed")
+        raise no_class(path, f"{depth} and model.layer_norm_first=true")
     if cfg.extractor_mode != "layer_norm":
-        raise no_class(path, f"{depth} and model.extractor_mode={cfg.extractor_mode}", "one of them changed")
+        raise no_class(path, f"{depth} and model.extractor_mode={cfg.extractor_mode}")
     return DATA2VEC
 
 
-def no_class(path: str, settings: str, remedy: str) -> UserError:
-    return UserError(f"{path}: transformers has no class for {settings}; give a model with {remedy}")
+def no_class(path: str, settings: str) -> UserError:
+    return UserError(f"{path}: transformers has no class for {settings}; give a model without one of them")
 
 
 def config_of(trunk: Trunk, family: Family, training: Mapping[str, Any]) -> dict[str, Any]:

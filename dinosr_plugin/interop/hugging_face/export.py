@@ -36,6 +36,7 @@ from .names import Names, with_prefix
 from .tensors import WEIGHTS, require_safetensors, to_bytes
 from .vocabulary import NEVER, tokenizer_config, vocabulary_of
 
+AVERAGE = "_ema."  # of a teacher; in checkpoints a dictionary of its own
 CODEBOOKS, ORIGINAL, TEACHER = "codebooks.safetensors", "original.safetensors", "teacher"
 TRUNK_IN_CTC, HEAD_IN_CTC = "w2v_encoder.w2v_model.", "w2v_encoder.proj."
 KEPT_FIELDS = (
@@ -138,13 +139,13 @@ class Source:
                 weights[base + theirs] = tensor
         return weights, rest
 
-    def of_teacher(self, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    def of_teacher(self, state: dict[str, Tensor]) -> dict[str, Tensor] | None:
         """The teacher's encoder behind the front end that it shares with the student; removed from the state."""
-        average = with_prefix(state, "_ema.")
+        average = with_prefix(state, AVERAGE)
         if not average or getattr(self.model, "teacher", None) is None:
             return None
         for name in average:
-            del state[f"_ema.{name}"]  # type: ignore[attr-defined]
+            del state[AVERAGE + name]
         shared = {name: tensor for name, tensor in state.items() if not name.startswith("encoder.")}
         return self.split(shared | {f"encoder.{name}": tensor for name, tensor in average.items()}, "")[0]
 
@@ -241,14 +242,21 @@ def about(loaded: Loaded, path: Path) -> dict[str, Any]:
     pretrained = config["model"].get("w2v_args")
     if pretrained is not None:
         config["model"]["w2v_args"] = {part: pretrained[part] for part in ("model", "task")}
-    words = None if dictionary is None else [[s, c] for s, c in zip(dictionary.symbols, dictionary.count)]
     return {
         "objective": config["model"].get("_name") or type(loaded.model).__name__,
         "updates": history[-1].get("num_updates"),
         "fingerprint": fingerprint([trunk_of(loaded.model)]),
         **without_paths(config),
-        "dictionary": words,
+        "dictionary": None if dictionary is None else words_of(dictionary),
+        "labels": [
+            words_of(one) for one in (state.get("task_state") or {}).get("dictionaries") or [] if one is not None
+        ],
     }
+
+
+def words_of(dictionary: Dictionary) -> list[list]:
+    """(symbol, count) of each symbol."""
+    return [[symbol, count] for symbol, count in zip(dictionary.symbols, dictionary.count)]
 
 
 def without_paths(value: Any) -> Any:

@@ -18,9 +18,9 @@ from ...errors import UserError
 from ...files import is_file, read_json
 from ...models.encoder import TrunkConfig
 from ...models.trunk import Trunk
-from ...ranges import LAYERS, WIDTH
+from ...ranges import COUNT_OR_0, LAYERS, WIDTH
 from .config import ACTIVATIONS, DATA2VEC, EXTRACTOR_MODES, FAMILIES, HUBERT, WAV2VEC2, Family
-from .names import Names
+from .names import Names, with_prefix
 from .tensors import REMEDY, WEIGHTS
 from .vocabulary import EOS, NEVER, UNKNOWN, symbols_of
 
@@ -149,7 +149,7 @@ class Foreign:
             raise UserError(f"{self.folder / 'vocab.json'}: its tokens are not numbered from 0, one a token; {REMEDY}")
         path = self.folder / "tokenizer_config.json"
         tokenizer = read_json(path, REMEDY) if is_file(path) else {}
-        blank = self.number("pad_token_id", 0)
+        blank = self.number("pad_token_id", 0, COUNT_OR_0)
         if blank not in vocabulary.values():
             raise UserError(f"{self.folder}: pad_token_id={blank} in config.json is not in vocab.json; {REMEDY}")
         name_of = {index: token for token, index in vocabulary.items()}
@@ -178,13 +178,18 @@ class Foreign:
                 sizes = f"{tuple(self.trunk[name].shape)}, not {tuple(tensor.shape)} as its config says"
                 raise UserError(f"{self.folder}: its {theirs} is {sizes}; {REMEDY}")
 
-    def untrained_heads(self) -> dict[str, Tensor]:
-        """The pre-training heads of fairseq's model, with random values, the same every time."""
+    def untrained_heads(self) -> dict[str, Any]:
+        """The pre-training heads of fairseq's model, random; of data2vec also a teacher like the student."""
         width, frames = self.settings["encoder_embed_dim"], self.convolutions()[-1][0]
         heads = {"final_proj": nn.Linear(width, width)}
         if self.family is WAV2VEC2:
             heads["project_q"] = nn.Linear(frames, width)
-        return {f"{name}.{key}": value for name, head in heads.items() for key, value in head.state_dict().items()}
+        state: dict[str, Any] = {
+            f"{name}.{key}": value for name, head in heads.items() for key, value in head.state_dict().items()
+        }
+        if self.family is DATA2VEC:
+            state["_ema"] = with_prefix(self.trunk, "encoder.")
+        return state
 
     def model_settings(self) -> dict[str, Any]:
         """The model of a checkpoint that is not fine-tuned."""

@@ -22,9 +22,9 @@ from ...checkpoints.weights import require_finite
 from ...errors import UserError
 from ...files import is_file, output, read_json, require_folder
 from .config import DATA2VEC, EXTRACTOR_MODES, FAMILIES, HUBERT, LOG_MEL, Family
-from .export import CODEBOOKS, HEAD_IN_CTC, ORIGINAL, TEACHER, TRUNK_IN_CTC, exported_bias, special_symbols
+from .export import AVERAGE, CODEBOOKS, HEAD_IN_CTC, ORIGINAL, TEACHER, TRUNK_IN_CTC, exported_bias, special_symbols
 from .foreign import Foreign
-from .names import Names
+from .names import Names, with_prefix
 from .tensors import REMEDY, WEIGHTS, read_tensors, read_weights
 
 
@@ -94,7 +94,10 @@ def original(folder: Path, config: Mapping[str, Any], ours: Any, weights: Mappin
     words = dictionary_of(folder, ours.get("dictionary"))
     is_ctc = "lm_head.weight" in weights
     rest = folder / (ORIGINAL if is_ctc else CODEBOOKS)
-    state: dict[str, Any] = dict(read_tensors(rest)) if is_file(rest) else {}
+    others = read_tensors(rest) if is_file(rest) else {}
+    state: dict[str, Any] = {name: tensor for name, tensor in others.items() if not name.startswith(AVERAGE)}
+    if average := with_prefix(others, AVERAGE):
+        state["_ema"] = average
     names = names_of(family, config)
     prefix, base = (TRUNK_IN_CTC, f"{family.base}.") if is_ctc else ("", "")
     for name, tensor in weights.items():
@@ -104,10 +107,12 @@ def original(folder: Path, config: Mapping[str, Any], ours: Any, weights: Mappin
         add_head(folder, ours["model"], state, weights, words)
     if is_file(folder / TEACHER / WEIGHTS):
         teacher = {trunk_name(folder, names, name): x for name, x in read_tensors(folder / TEACHER / WEIGHTS).items()}
-        average = {name: tensor for name, tensor in teacher.items() if name.startswith("encoder.")}
-        state["_ema"] = {name.removeprefix("encoder."): tensor for name, tensor in average.items()}
+        state["_ema"] = with_prefix(teacher, "encoder.")
     updates = ours.get("updates")
-    return checkpoint(ours["model"], ours["task"], state, updates if type(updates) is int else 0, words)
+    made = checkpoint(ours["model"], ours["task"], state, updates if type(updates) is int else 0, words)
+    if labels := ours.get("labels"):  # the label sets of fairseq's HuBERT
+        made["task_state"]["dictionaries"] = [dictionary_of(folder, one) for one in labels]
+    return made
 
 
 def names_of(family: Family, config: Mapping[str, Any]) -> Names:
@@ -172,7 +177,7 @@ def converted(
         torch.manual_seed(0)
         return checkpoint(model, task, found.trunk | found.untrained_heads(), 0, None), notes
     if found.family is HUBERT:  # fairseq's wav2vec_ctc cannot run its HuBERT
-        model |= {"_name": "dinosr_hubert", "num_classes": [1], "final_dim": 1}
+        model |= {"_name": "dinosr_hubert", "num_classes": [2], "final_dim": 1}
         task = {"_name": "dinosr_pretraining", "data": "", "normalize": normalize}
     around: dict[str, Any] = {"_name": "wav2vec_ctc", "w2v_path": "", "w2v_args": {"model": model, "task": task}}
     around |= {"normalize": normalize, "data": "", "mask_channel_length": 1, "final_dropout": 0.0}
