@@ -57,8 +57,8 @@ def import_folder(folder: Path, out: Path) -> Imported:
             model = load_model(unfinished).model
             require_finite(model, unfinished)
         except UserError as error:
-            reason = str(error).replace(f"{unfinished}: ", "").rpartition(";")[0]
-            raise UserError(f"{folder}: {reason or error}; {REMEDY}") from None
+            reason = str(error).replace(f"{unfinished}: ", "")
+            raise UserError(f"{folder}: {reason.rpartition(';')[0] or reason}; {REMEDY}") from None
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Imported(str(state["cfg"]["model"]["_name"]), parameters, notes)
 
