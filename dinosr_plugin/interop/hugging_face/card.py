@@ -94,7 +94,7 @@ class Card:
             yield "layers = model(**inputs, output_hidden_states=True).hidden_states  # layers[i + 1] is layer i"
 
     def padding(self) -> Iterator[str]:
-        yield "If `do_normalize` is set, the feature extractor divides by the root of variance + 1e-7, training by"
+        yield "With `do_normalize` the feature extractor divides by the root of variance + 1e-7, training by"
         yield "that of variance + 1e-5: `torch.nn.functional.layer_norm(wave, wave.shape)` gives the very same features."
         yield ""
         if self.family is DATA2VEC:
