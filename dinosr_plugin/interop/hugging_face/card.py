@@ -95,7 +95,7 @@ class Card:
 
     def padding(self) -> Iterator[str]:
         yield "With `do_normalize` the feature extractor divides by the root of variance + 1e-7, training by"
-        yield "that of variance + 1e-5: `torch.nn.functional.layer_norm(wave, wave.shape)` gives the very same features."
+        yield "that of variance + 1e-5: `torch.nn.functional.layer_norm(wave, wave.shape)` gives the same features."
         yield ""
         if self.family is DATA2VEC:
             yield "Features depend on padding: transformers' positional convolutions carry it inwards. Read"
