@@ -69,7 +69,7 @@ def read_state(path: str | Path, checksums: bool = True) -> dict[str, Any]:
     Raises Damaged for a missing or damaged file, and UserError for one that exists but cannot be opened.
     """
     if (kind := kind_of(path)) != "file":
-        raise Damaged(folder_format(path) if kind == "folder" else NOT_A_FILE[kind])
+        raise Damaged(*folder_format(path)) if kind == "folder" else Damaged(NOT_A_FILE[kind])
     with open_file(path, REMEDY) as file:
         start = file.read(HEAD)
     if not start:

@@ -17,7 +17,7 @@ HEAD = 512  # bytes that tell a file's format
 SPACE = b"\xef\xbb\xbf \t\r\n"  # before the text of a page, a byte order mark included
 DOWNLOAD = "download the file itself"
 UNPACK = "unpack it, and give the checkpoint in it"
-HUGGING_FACE = "which cannot be read here"
+HUGGING_FACE = "make a checkpoint of its folder: dinosr import hf DIR OUT.pt"
 
 STARTS: tuple[tuple, ...] = (
     (b"version https://git-lfs", "a pointer of Git LFS", "run `git lfs pull` where it is from, or " + DOWNLOAD),
@@ -56,7 +56,7 @@ def format_of(head: bytes) -> Format | None:
         if head.lstrip(SPACE).startswith(start):
             return Format(*known)
     if head[8:10] == b'{"':  # after the length of the header
-        return Format(f"safetensors, a format of Hugging Face, {HUGGING_FACE}")
+        return Format("safetensors, a format of Hugging Face", HUGGING_FACE)
     if head[257:262] == b"ustar":
         return Format("a tar archive", UNPACK)
     if head[:1] == b"\x08" and head[2:3] == b"\x12":  # protobuf: number of the version, name of the program
@@ -79,10 +79,11 @@ def archive_format(path: str | Path) -> Format | None:
     return None if is_torch else Format("a zip archive of another program", UNPACK)
 
 
-def folder_format(path: str | Path) -> str:
+def folder_format(path: str | Path) -> Format:
     """What a message says about a folder that is given in place of a checkpoint."""
     what = NOT_A_FILE["folder"]
-    return f"{what}, with a model of Hugging Face, {HUGGING_FACE}" if is_file(Path(path, "config.json")) else what
+    is_model = is_file(Path(path, "config.json"))
+    return Format(f"{what}, with a model of Hugging Face", HUGGING_FACE) if is_model else Format(what)
 
 
 def other_program(state: Mapping[str, Any]) -> str:
@@ -91,5 +92,5 @@ def other_program(state: Mapping[str, Any]) -> str:
         if state.keys() >= {*entries}:
             return f": it is {what}"
     if state and all(isinstance(value, Tensor) for value in state.values()):
-        return ": it contains nothing but tensors, like Hugging Face's pytorch_model.bin"
+        return ": it contains nothing but tensors, like Hugging Face's pytorch_model.bin (dinosr import hf)"
     return f": it contains {', '.join(map(shortened, list(state)[:3]))}" if state else ": it is empty"

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from .bench import add_bench
 from .corpora import add_check, add_manifest, add_path, add_synth
 from .decoding import add_ngram, add_transcribe, add_tune_lm
+from .export import add_export
 from .features import add_features
+from .importing import add_import
 from .inspect import add_inspect
 from .kmeans import add_kmeans
 from .language import add_lm_features, add_lm_score, add_zerospeech, add_zerospeech_synth
@@ -32,7 +34,7 @@ COMMANDS = (
     add_path, add_segment, add_manifest, add_normalize, add_check, add_synth, add_perturb,
     add_features, add_kmeans, add_units, add_quality, add_abx, add_probe, add_similarity, add_report, add_speaker,
     add_lm_score, add_lm_features, add_zerospeech, add_zerospeech_synth,
-    add_ngram, add_tune_lm, add_transcribe, add_inspect, add_bench,
+    add_ngram, add_tune_lm, add_transcribe, add_inspect, add_export, add_import, add_bench,
 )  # fmt: skip
 
 

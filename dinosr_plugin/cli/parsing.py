@@ -90,10 +90,10 @@ def add_out(parser: argparse.ArgumentParser, kind: str, required: bool = True, *
     parser.set_defaults(out_kind=kind)
 
 
-def add_out_argument(parser: argparse.ArgumentParser, text: str) -> None:
-    """Add the argument ``OUT``, a file, which is claimed as ``--out`` is."""
+def add_out_argument(parser: argparse.ArgumentParser, text: str, kind: str = "file") -> None:
+    """Add the argument ``OUT``, which is claimed as ``--out`` is; ``kind`` as in ``add_out``."""
     parser.add_argument("out", type=Path, metavar="OUT", help=text)
-    parser.set_defaults(out_kind="file", out_name="OUT")
+    parser.set_defaults(out_kind=kind, out_name="OUT")
 
 
 def add_skip_missing(parser: argparse.ArgumentParser, text: str) -> None:

@@ -65,7 +65,7 @@ def claim_out(options: argparse.Namespace) -> Iterator[None]:
         elif out is not None and kind == "folder":
             stack.enter_context(claim_folder(out))
         elif out is not None and kind == "new folder":
-            what = f"--out {out}"
+            what = f"{getattr(options, 'out_name', '--out')} {out}"
             stack.enter_context(new_folders(out.absolute().parent, what))
             stack.enter_context(claim_name(out, what))
         yield

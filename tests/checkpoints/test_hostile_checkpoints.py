@@ -255,10 +255,11 @@ def test_a_pipe_is_not_opened(tmp_path):
 
 
 USUAL = "give a checkpoint that a training saved"
+IMPORT = "make a checkpoint of its folder: dinosr import hf DIR OUT.pt"
 NAMED = {
     "Hugging Face": f"not a checkpoint of fairseq: it contains nothing but tensors, like Hugging Face's "
-    f"pytorch_model.bin; {USUAL}",
-    "safetensors": "not a PyTorch file but safetensors, a format of Hugging Face, which cannot be read here; " + USUAL,
+    f"pytorch_model.bin (dinosr import hf); {USUAL}",
+    "safetensors": "not a PyTorch file but safetensors, a format of Hugging Face; " + IMPORT,
     "ONNX": "not a PyTorch file but a model in ONNX format; " + USUAL,
     "TorchScript": "not a PyTorch file but a program of TorchScript (torch.jit); " + USUAL,
     "NumPy archive": "not a PyTorch file but arrays of NumPy (.npz); " + USUAL,
@@ -284,7 +285,7 @@ def test_a_file_of_another_program_is_named(zoo, kind):
 def test_folders(tmp_path):
     assert refusal(load_model, tmp_path) == f"{tmp_path}: is a folder, not a file; {USUAL}"
     (tmp_path / "config.json").write_text("{}")
-    message = f"{tmp_path}: is a folder, not a file, with a model of Hugging Face, which cannot be read here; {USUAL}"
+    message = f"{tmp_path}: is a folder, not a file, with a model of Hugging Face; {IMPORT}"
     assert refusal(load_model, tmp_path) == message
 
 

@@ -46,7 +46,10 @@ from dinosr_plugin.evaluation.training_log import read_pretraining_log
 from dinosr_plugin.evaluation.zerospeech.pairs import lexical
 from dinosr_plugin.evaluation.zerospeech.semantic import read_features
 from dinosr_plugin.evaluation.zerospeech.submission import evaluate
+from dinosr_plugin.files.paths import remove
 from dinosr_plugin.inspection.describe import describe
+from dinosr_plugin.interop.hugging_face.card import read_figures
+from dinosr_plugin.interop.hugging_face.importing import import_folder
 from dinosr_plugin.runs.resuming import checkpoint_changes
 from dinosr_plugin.units.batches import Utterance, load_checked_wave, read_utterances
 from dinosr_plugin.units.kmeans import KMeans
@@ -113,6 +116,10 @@ def speech(folder: Path) -> None:
 
 def labels_of_a_training(folder: Path) -> None:
     measure_labels(folder / "ssrl/run", folder / "ssrl/train.tsv")
+
+
+def imported(name: str) -> Callable[[Path], Any]:
+    return lambda folder: (remove(folder / "imported.pt"), import_folder(folder / name, folder / "imported.pt"))
 
 
 def features_of(name: str) -> Callable[[Path], Any]:
@@ -271,6 +278,16 @@ READERS = {
     "checkpoint or units": Reader("dinosr.pt", ARCHIVE, lambda folder: is_torch_file(folder / "dinosr.pt")),
     "updates of a checkpoint": Reader("dinosr.pt", ARCHIVE, lambda folder: updates_of(folder / "dinosr.pt")),
     "checkpoint of a run": Reader("run/checkpoint_last.pt", ARCHIVE, resume),
+    "config of Hugging Face": Reader("hf/config.json", TEXT, imported("hf")),
+    "weights of Hugging Face": Reader("hf/model.safetensors", BINARY, imported("hf")),
+    "codebooks of Hugging Face": Reader("hf/codebooks.safetensors", BINARY, imported("hf")),
+    "CTC model of Hugging Face": Reader("hf_ctc/config.json", TEXT, imported("hf_ctc")),
+    "symbols of Hugging Face": Reader("hf_ctc/vocab.json", TEXT, imported("hf_ctc")),
+    "tokenizer of Hugging Face": Reader("hf_ctc/tokenizer_config.json", TEXT, imported("hf_ctc")),
+    "feature extractor of Hugging Face": Reader("hf_ctc/preprocessor_config.json", TEXT, imported("hf_ctc")),
+    "figures for a model card": Reader(
+        "figures.json", TEXT, lambda folder: read_figures(folder / "dinosr.pt", folder / "figures.json")
+    ),
     "language model": Reader(
         "lm/checkpoint_last.pt",
         ARCHIVE,

@@ -1,6 +1,7 @@
 """One small, valid file of every kind that the package reads, for tests that damage or replace them."""
 
 import gzip
+import json
 import shutil
 from argparse import Namespace
 from pathlib import Path
@@ -19,7 +20,8 @@ from dinosr_plugin.units.unit_files import read_units, write_units
 from support import cpc_audio_layout
 from support.checkpoints import put
 from support.fairseq_models import fairseq_checkpoint
-from support.other_models import onnx_bytes, write_hugging_face
+from support.hugging_face import recogniser
+from support.other_models import onnx_bytes
 from support.probing import write_probe_corpus
 from support.recogniser import TEXTS, write_recogniser
 from support.ssrl import write_ssrl_run
@@ -37,7 +39,7 @@ def write_valid_files(folder: Path) -> None:
       ``text_normalization.json``, which was made with ``replace.txt``
     - ``transcripts.tsv`` and ``utt2spk``, tables of its words and speakers
     - ``model.pt`` (fine-tuned), ``dinosr.pt``, ``wav2vec2.pt``, ``cpc_audio/*.pt``, ``lm/*.pt``
-    - ``hf`` (a folder of Hugging Face), ``model.onnx``
+    - ``hf`` and ``hf_ctc``, folders of transformers; ``model.onnx``
     - ``mfcc`` (a folder of features), ``kmeans.npz``, ``k.units``, ``pieces.ap.model``, ``emissions.npz``
     - ``trials.txt``, ``embeddings`` and ``scores.txt`` of ``train.tsv``; ``speakers.tsv`` and its ``cohort``
     - ``probe``: speech of several speakers (``write_probe_corpus``), and its ``phones.tsv``, ``words.tsv``
@@ -64,9 +66,9 @@ def write_valid_files(folder: Path) -> None:
     validated = ["optimization.max_update=4", "dataset.valid_subset=train", "dataset.disable_validation=false"]
     train_stage("pretraining", folder, validated).rename(folder / "dinosr.pt")
     shutil.rmtree(folder / "pretraining")
+    write_hugging_face(folder)
     fairseq_checkpoint(folder / "wav2vec2.pt", "wav2vec2")
     write_cpc_audio(folder / "cpc_audio")
-    write_hugging_face(folder / "hf")
     (folder / "model.onnx").write_bytes(onnx_bytes())
     command("features", folder / "train.tsv", "--mfcc", "--out", folder / "mfcc")
     command("kmeans", "fit", folder / "mfcc", "--clusters", 4, "--out", folder / "kmeans.npz")
@@ -90,6 +92,7 @@ def write_valid_files(folder: Path) -> None:
     (folder / "words.arpa.gz").write_bytes(gzip.compress((folder / "words.arpa").read_bytes()))
     (folder / "generate.txt").write_text(GENERATED)
     (folder / "train.log").write_text(LOG)
+    (folder / "figures.json").write_text('{"rows": [{"name": "codebook 0", "pnmi": 0.5}]}')
     (folder / "rows.json").write_text('{"digest": "x", "rows": {"a": {"seconds": 1.5}}}')
     (folder / "synth").mkdir()
     (folder / "synth/corpus.json").write_text('{"parameters": {}, "files": 3}')
@@ -144,6 +147,17 @@ def write_grids(folder: Path) -> None:
 def write_cpc_audio(folder: Path) -> None:
     folder.mkdir()
     cpc_audio_layout.save(folder, cpc_audio_layout.reference(), cpc_audio_layout.linear_predictors())
+
+
+def write_hugging_face(folder: Path) -> None:
+    """``hf``, an export of ``dinosr.pt``, and ``hf_ctc``, a CTC model that was not exported here."""
+    command("export", "hf", folder / "dinosr.pt", folder / "hf", "--license", "mit")
+    trained = recogniser(folder / "ctc.pt", "hubert", ["|", "A"])
+    command("export", "hf", trained, folder / "hf_ctc", "--license", "mit")
+    config = json.loads((folder / "hf_ctc/config.json").read_text())
+    (folder / "hf_ctc/config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "dinosr"}))
+    for name in ("ctc.pt", "pretrained.pt"):
+        (folder / name).unlink()
 
 
 def write_emissions(folder: Path) -> None:

@@ -1,0 +1,55 @@
+"""Models for other programs: ``dinosr export``, one sub-command a format."""
+
+import argparse
+from pathlib import Path
+
+from .parsing import add_command, add_out_argument
+
+
+def add_export(commands) -> None:
+    parser = commands.add_parser(
+        "export", help="write a model in the format of another program", description="Write a model for other programs."
+    )
+    formats = parser.add_subparsers(title="formats", metavar="FORMAT", required=True)
+    for add in FORMATS:
+        add(formats)
+
+
+def add_hf(formats) -> None:
+    parser = add_command(
+        formats,
+        "hf",
+        run_hf,
+        "a folder for Hugging Face's transformers (AutoModel, AutoModelForCTC), with model card, codebooks and, of a "
+        "CTC model, tokenizer. Log-Mel models (front_end=fbank) need `import dinosr_plugin.hf` first",
+    )
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="a DinoSR, HuBERT or Spin model, or fairseq's wav2vec 2.0, HuBERT or data2vec; pre-trained, or with CTC",
+    )
+    add_out_argument(parser, "a new folder", "new folder")
+    parser.add_argument(
+        "--license",
+        required=True,
+        metavar="NAME",
+        help="licence of the model, for the card: cc-by-4.0, mit, other, ...",
+    )
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        metavar="FILE",
+        help="quality.json of `dinosr quality`, for the card (default: the one beside the checkpoint, if there is one)",
+    )
+
+
+FORMATS = (add_hf,)
+
+
+def run_hf(options: argparse.Namespace) -> int:
+    from ..interop.hugging_face.export import export
+
+    done = export(options.checkpoint, options.out, options.license, options.figures)
+    print(f"{options.out}: {done.class_name}, {done.parameters:,} parameters")
+    return 0
