@@ -17,7 +17,8 @@ MAX_JSON = 1 << 24  # bytes of a config, an index or a vocabulary
 MAX_SHARDS = 1000
 CONFIG, VOCABULARY, FRONT = "config.json", "vocab.json", "preprocessor_config.json"
 SAFE, BINARY = "model.safetensors", "pytorch_model.bin"
-INSTEAD = "give the checkpoint of fairseq that it was made from, or use it with transformers"
+IMPORTED = ("wav2vec2", "hubert", "data2vec-audio", "dinosr_log_mel")  # types that `dinosr import hf` reads
+INSTEAD = "use it with transformers"
 WITH_CODE = "; it names code of its own (auto_map), which is run only where trust_remote_code is set"
 FAMILIES: dict[str, tuple[str, str | None]] = {
     "wav2vec2": ("wav2vec 2.0", CONTRASTS),
@@ -140,8 +141,14 @@ def from_config(folder: Path, weights: Weights, format: str) -> Description:
         normalized_waves=normalizes(folder),
         dictionary=vocabulary(folder),
         precision=precision_of(weights),
-        instead=INSTEAD + (WITH_CODE if config.get("auto_map") else ""),
+        instead=how_to_read(config),
     )
+
+
+def how_to_read(config: dict[str, Any]) -> str:
+    """What to do with a model that no command reads as it is."""
+    imported = "make a checkpoint of it: dinosr import hf; or " if config.get("model_type") in IMPORTED else ""
+    return imported + INSTEAD + (WITH_CODE if config.get("auto_map") else "")
 
 
 def kind_of(config: dict[str, Any]) -> tuple[str, str | None]:

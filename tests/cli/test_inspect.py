@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from dinosr_plugin.cli import main
+from dinosr_plugin.inspection.hugging_face import IMPORTED
+from dinosr_plugin.interop.hugging_face.config import FAMILIES
 from support import hostile_checkpoints
 from support.other_models import HF_CONFIG, write_hugging_face
 from support.paths import GOLDEN
@@ -50,7 +52,12 @@ def test_a_file_that_is_not_read_here(tmp_path, capsys):
     assert main(["inspect", str(tmp_path / "hf")]) == 0
     out = capsys.readouterr().out
     assert "dictionary   5 symbols: | T E\n" in out and "parameters   368 in all: front end 200, layers 128" in out
-    assert "\nnot read     give the checkpoint of fairseq" in out and "read by" not in out
+    assert "\nnot read     make a checkpoint of it: dinosr import hf; or use it with transformers\n" in out
+    assert "read by" not in out
+
+
+def test_what_import_reads_is_said():
+    assert set(IMPORTED) == set(FAMILIES)
 
 
 def test_text_normalization_is_shown(tmp_path, capsys):

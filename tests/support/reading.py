@@ -300,7 +300,7 @@ READERS = {
     "inspected k-means": Reader("kmeans.npz", ARCHIVE, inspected("kmeans.npz")),
     "inspected dictionary": Reader("lm/dict.txt", TEXT, inspected("lm/checkpoint_last.pt")),
     "inspected config of Hugging Face": Reader("hf/config.json", TEXT, inspected("hf")),
-    "inspected vocabulary": Reader("hf/vocab.json", TEXT, inspected("hf")),
+    "inspected vocabulary": Reader("hf_ctc/vocab.json", TEXT, inspected("hf_ctc")),
     "inspected safetensors": Reader("hf/model.safetensors", BINARY, inspected("hf/model.safetensors")),
     "inspected ONNX": Reader("model.onnx", BINARY, inspected("model.onnx")),
     "dictionary of a language model": Reader(
