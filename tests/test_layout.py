@@ -60,7 +60,7 @@ ALLOWED = {
     "runs": {"checkpoints.contents", "checkpoints.file"},
     "compat": {"checkpoints.building", "checkpoints.file", "modules.literals"},
     "checkpoints": {"interop", "models", "modules"},
-    "interop": {"checkpoints.contents", "checkpoints.file", "checkpoints.readers", "models", "modules"},
+    "interop": {"checkpoints", "models", "modules"},
     "units": {"checkpoints", "data", "modules.frame_grid"},
     "decoding": {"checkpoints", "data", "modules.frame_grid"},
     "evaluation": {"checkpoints", "data", "modules.frame_grid", "units"},

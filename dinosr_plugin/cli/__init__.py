@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from .bench import add_bench
 from .corpora import add_check, add_manifest, add_path, add_synth
 from .decoding import add_ngram, add_transcribe, add_tune_lm
+from .export import add_export
 from .features import add_features
 from .kmeans import add_kmeans
 from .language import add_lm_features, add_lm_score, add_zerospeech, add_zerospeech_synth
@@ -32,6 +33,7 @@ COMMANDS = (
     add_features, add_kmeans, add_units, add_quality, add_abx, add_probe, add_similarity, add_report, add_speaker,
     add_lm_score, add_lm_features, add_zerospeech, add_zerospeech_synth,
     add_ngram, add_tune_lm, add_transcribe, add_bench,
+    add_export,
 )  # fmt: skip
 
 
