@@ -40,7 +40,7 @@ TRUNK |= dict(conv_pos=4, conv_pos_groups=2, num_classes=[2], conv_feature_layer
 ATTENTION = dict(encoder="transformer", layers=1, width=8, heads=2, feed_forward=8)
 MODELS = {
     "hubert with group norm, on normalised recordings": lambda: Hubert(HubertConfig(extractor_mode="default", **TRUNK)),
-    "spin, pre-LN, its last output": lambda: spin(layer_norm_first=True, encoder_layers=1),
+    "spin, pre-LN, its last output": lambda: spin(layer_norm_first=True, encoder_layers=2),
     "cpc": lambda: CPC(CPCConfig(encoder_channels=8, context_dim=8)),
     "cpc, GRU over log-Mel": lambda: CPC(
         CPCConfig(encoder_channels=8, context_dim=8, front_end="log_mel", context="gru", context_layers=1)
@@ -105,8 +105,8 @@ def test_dinosr_on_real_speech_equals_torch_but_for_codes_at_equal_distance(libr
     path = tmp_path / "dinosr.onnx"
     assert dinosr(["export", "onnx", str(OFFICIAL), str(path)]) == 0
     reader = open_reader(OFFICIAL)
-    recordings = sorted(librispeech_mini.glob("dev/*/*/*.flac"))[::40]
-    assert len(recordings) > 3
+    recordings = sorted(librispeech_mini.glob("dev/*/*/*.flac"))[::20]
+    assert len(recordings) > 1
     for recording in recordings:
         wave = torch.from_numpy(soundfile.read(recording, dtype="float32")[0])
         if differing_codes(path, reader, wave, list(range(4))):
@@ -145,7 +145,7 @@ def test_logits_and_symbols_of_a_recogniser(tmp_path):
 
 
 def test_one_output_without_codes_and_what_the_metadata_say(tmp_path):
-    model = spin(encoder_layers=1)
+    model = spin(encoder_layers=2)
     reader, wave, path = reader_of(model), noise(16000), tmp_path / "projection.onnx"
     exported = export_onnx(SimpleNamespace(model=model), reader, path, "projection", codes=False)
     outputs = run(path, wave)
