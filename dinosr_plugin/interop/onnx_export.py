@@ -19,7 +19,6 @@ from fairseq.models import MODEL_REGISTRY
 from fairseq.models.wav2vec.wav2vec2_asr import Wav2VecCtc
 from torch import Tensor
 
-from .. import __version__
 from ..checkpoints.load import Loaded
 from ..checkpoints.readers import FrameReader, Layer
 from ..errors import UserError
@@ -44,7 +43,7 @@ def require_onnx() -> None:
     """Raise UserError if what torch's exporter needs is not installed."""
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing or not hasattr(torch.onnx, "ops"):
-        what = " and ".join(missing) or f"torch 2.8 or later (this is {torch.__version__})"
+        what = " and ".join(missing) or "torch 2.8 or later"
         raise UserError(f"export onnx: requires {what}: pip install 'dinosr-plugin[onnx]'")
 
 
@@ -133,8 +132,7 @@ def quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logger.setLevel(level)
@@ -148,7 +146,6 @@ def metadata_of(loaded: Loaded, reader: FrameReader, names: Sequence[str]) -> di
         "name": reader.name,
         "objective": objectives[0] if objectives else type(model).__name__,
         "fingerprint": reader.fingerprint,
-        "written_by": f"dinosr_plugin {__version__}",
         "input": "mono waveform (1, samples) float32 at 16 kHz, as recorded, about -1 to 1, without padding",
         "sample_rate": SAMPLE_RATE,
         "shortest": reader.grid.field,  # samples
