@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from .parsing import add_command, add_out_argument
+from .features import LAYER_HELP
+from .parsing import add_command, add_out_argument, layer
 
 
 def add_export(commands) -> None:
@@ -44,7 +45,36 @@ def add_hf(formats) -> None:
     )
 
 
-FORMATS = (add_hf,)
+def add_onnx(formats) -> None:
+    parser = add_command(
+        formats,
+        "onnx",
+        run_onnx,
+        "one file for onnxruntime, which computes features of layers and the model's codes from a waveform of any "
+        "length, of a CTC model the logits",
+    )
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="DinoSR, HuBERT-style, Spin, CPC, APC or MPC, of this plug-in; pre-trained, or with CTC",
+    )
+    add_out_argument(parser, "a new file")
+    parser.add_argument(
+        "--layer",
+        type=layer,
+        metavar="L",
+        help=LAYER_HELP.split(" The rate is")[0] + ". All in one file (default: all; of a CTC model only the logits)",
+    )
+    parser.add_argument(
+        "--no-codes",
+        action="store_true",
+        help="omit the codes. A file of DinoSR then has half the size and takes half the time, because it does not "
+        "contain the teacher",
+    )
+
+
+FORMATS = (add_hf, add_onnx)
 
 
 def run_hf(options: argparse.Namespace) -> int:
@@ -52,4 +82,23 @@ def run_hf(options: argparse.Namespace) -> int:
 
     done = export(options.checkpoint, options.out, options.license, options.figures)
     print(f"{options.out}: {done.class_name}, {done.parameters:,} parameters")
+    return 0
+
+
+def run_onnx(options: argparse.Namespace) -> int:
+    from ..checkpoints.load import load_model
+    from ..checkpoints.opening import make_embedder, make_reader
+    from ..errors import UserError
+    from ..interop.onnx_export import export_onnx, require_new, require_onnx
+
+    require_onnx()
+    require_new(options.out)
+    loaded = load_model(options.checkpoint)
+    if make_embedder(loaded, options.checkpoint, "cpu"):
+        raise UserError(
+            f"{options.checkpoint}: a model of speakers, which is not exported; give one whose output are frames"
+        )
+    reader = make_reader(loaded, options.checkpoint)
+    done = export_onnx(loaded, reader, options.out, options.layer, not options.no_codes)
+    print(f"{options.out}: {', '.join(done.outputs)}; {done.parameters:,} parameters")
     return 0

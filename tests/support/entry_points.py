@@ -74,6 +74,7 @@ VALID = {  # argument, or (command, argument) -> value; paths are relative to th
     ("segment", "files"): "probe",
     ("transcribe", "checkpoint"): "model.pt",
     ("lm-features", "layer"): 1,
+    ("export onnx", "layer"): 0,
     ("speaker trials", "manifest"): "speakers.tsv",
     ("speaker cluster", "clusters"): 2,
     ("speaker report", "embeddings"): "ssrl/embeddings",
