@@ -22,7 +22,7 @@ from dinosr_plugin.interop import onnx_export
 from dinosr_plugin.interop.onnx_export import export_onnx, require_onnx
 from dinosr_plugin.models.cpc import CPC, CPCConfig
 from dinosr_plugin.models.hubert import Hubert, HubertConfig
-from dinosr_plugin.models.predictive import APC, MPC, APCConfig, MPCConfig
+from dinosr_plugin.models.predictive import APC, APCConfig
 from support.fairseq_models import fairseq_checkpoint
 from support.paths import GOLDEN
 from support.recogniser import write_recogniser
@@ -46,10 +46,6 @@ MODELS = {
         CPCConfig(encoder_channels=8, context_dim=8, front_end="log_mel", context="gru", context_layers=1)
     ),
     "apc, Transformer": lambda: APC(APCConfig(**ATTENTION)),
-    "mpc, convolutional positions": lambda: MPC(
-        MPCConfig(**ATTENTION, positions="convolution", conv_pos=4, conv_pos_groups=2)
-    ),
-    "mpc, GRU in both directions": lambda: MPC(MPCConfig(layers=2, width=8)),
 }
 
 

@@ -110,6 +110,8 @@ TOGETHER = {  # (command, path that is replaced) -> other arguments; None: omitt
     ("quality", "train"): {"units": "dinosr.pt", "manifest": "train.tsv"},
     ("quality", "cache"): {"units": "dinosr.pt", "manifest": "train.tsv", "train": "train.tsv"},
     ("quality", "log"): {"units": "dinosr.pt", "manifest": "train.tsv", "out": NEW},
+    ("export onnx", "checkpoint"): {"--no-codes": True},
+    ("export onnx", "out"): {"--no-codes": True},
     ("abx", "phones"): {"items": None, "manifest": "train.tsv"},
     ("abx", "manifest"): {"items": None, "phones": "phones.tsv"},
     ("abx", "write_items"): {"items": None, "phones": "phones.tsv", "manifest": "train.tsv"},
