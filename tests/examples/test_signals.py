@@ -25,7 +25,8 @@ for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
 Path("pid.new").write_text(str(os.getpid()))
 os.replace("pid.new", "pid")
 print("training", flush=True)
-time.sleep(60)
+for _ in range(600):  # a signal just before a long sleep would be handled after it
+    time.sleep(0.1)
 """
 STARTER = """
 import sys

@@ -1,6 +1,5 @@
 """Files of other formats: safetensors, Hugging Face, ONNX, TorchScript; compared with the libraries of these."""
 
-import importlib.util
 import json
 import os
 import struct
@@ -18,6 +17,7 @@ from dinosr_plugin.inspection.describe import describe
 from dinosr_plugin.inspection.onnx_files import MAX_FIELDS
 from support import hostile_checkpoints
 from support.other_models import HF_CONFIG, HF_TENSORS, field, onnx_bytes, safetensors_bytes, write_hugging_face
+from support.transformers import import_transformers
 
 
 def refusal(path) -> str:
@@ -142,13 +142,8 @@ def test_a_folder_of_hugging_face(tmp_path):
 
 
 @pytest.fixture
-def transformers(monkeypatch):
-    """Without torchaudio, which is imported where it is installed, also if it does not fit torch."""
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *of: None if name == "torchaudio" else find(name, *of)
-    )
-    return pytest.importorskip("transformers")
+def transformers():
+    return import_transformers()
 
 
 @pytest.mark.parametrize("name", ["Wav2Vec2ForCTC", "HubertModel", "Data2VecAudioModel", "WavLMModel"])

@@ -14,8 +14,9 @@ from dinosr_plugin.cli import main
 from support.fairseq_models import fairseq_checkpoint
 from support.hugging_face import MODELS, SIZES, checkpoint, recogniser, weights, write
 from support.paths import GOLDEN
+from support.transformers import import_transformers
 
-transformers = pytest.importorskip("transformers")
+transformers = import_transformers()
 hf = pytest.importorskip("dinosr_plugin.hf")
 
 CLASSES = {

@@ -10,8 +10,9 @@ import torch
 from dinosr_plugin.checkpoints.opening import open_reader
 from dinosr_plugin.cli import main
 from support.hugging_face import checkpoint
+from support.transformers import import_transformers
 
-transformers = pytest.importorskip("transformers")
+transformers = import_transformers()
 
 SIZES = dict(
     hidden_size=32,
