@@ -28,6 +28,7 @@ from support.two_stages import train_stage
 from support.valid_files import write_valid_files
 
 SECONDS = 10
+EXPORT_SECONDS = 40  # for `dinosr export onnx`, in which torch traces the model
 MEMORY = 3 * GB  # `dinosr kmeans fit` reserves two
 ALL = os.environ.get("HOSTILE_FILES") == "all"  # default: some of each kind for each argument, not always the same
 SOME = 7
@@ -76,7 +77,8 @@ def run(argument: Argument, path: str | None, valid: Path, folder: Path) -> Outc
     new = folder / "new"
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
-    return call(arguments_of(argument, path, valid, new), SECONDS)
+    seconds = EXPORT_SECONDS if argument.command == "export onnx" else SECONDS
+    return call(arguments_of(argument, path, valid, new), seconds)
 
 
 FIRST = {one.command: one for one in reversed(ARGUMENTS)}.values()
