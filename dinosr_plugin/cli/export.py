@@ -86,19 +86,8 @@ def run_hf(options: argparse.Namespace) -> int:
 
 
 def run_onnx(options: argparse.Namespace) -> int:
-    from ..checkpoints.load import load_model
-    from ..checkpoints.opening import make_embedder, make_reader
-    from ..errors import UserError
-    from ..interop.onnx_export import export_onnx, require_new, require_onnx
+    from ..interop.onnx_export import export
 
-    require_onnx()
-    require_new(options.out)
-    loaded = load_model(options.checkpoint)
-    if make_embedder(loaded, options.checkpoint, "cpu"):
-        raise UserError(
-            f"{options.checkpoint}: a model of speakers, which is not exported; give one whose output are frames"
-        )
-    reader = make_reader(loaded, options.checkpoint)
-    done = export_onnx(loaded, reader, options.out, options.layer, not options.no_codes)
+    done = export(options.checkpoint, options.out, options.layer, not options.no_codes)
     print(f"{options.out}: {', '.join(done.outputs)}; {done.parameters:,} parameters")
     return 0

@@ -19,7 +19,8 @@ from fairseq.models import MODEL_REGISTRY
 from fairseq.models.wav2vec.wav2vec2_asr import Wav2VecCtc
 from torch import Tensor
 
-from ..checkpoints.load import Loaded
+from ..checkpoints.load import Loaded, load_model
+from ..checkpoints.opening import make_embedder, make_reader
 from ..checkpoints.readers import FrameReader, Layer
 from ..errors import UserError
 from ..files import kind_of, output
@@ -53,6 +54,19 @@ def require_new(out: str | Path) -> None:
         raise UserError(f"OUT {out}: already exists; give another name, or remove it first")
 
 
+def export(path: str | Path, out: str | Path, layer: Layer | None = None, codes: bool = True) -> Exported:
+    """As ``export_onnx``, of a checkpoint.
+
+    Also raises UserError as ``load_model`` does, for a missing package, an existing ``out`` and a model of speakers.
+    """
+    require_onnx()
+    require_new(out)
+    loaded = load_model(path)
+    if make_embedder(loaded, path, "cpu"):
+        raise UserError(f"{path}: a model of speakers, which is not exported; give one whose output are frames")
+    return export_onnx(loaded, make_reader(loaded, path), out, layer, codes)
+
+
 def export_onnx(
     loaded: Loaded, reader: FrameReader, out: str | Path, layer: Layer | None = None, codes: bool = True
 ) -> Exported:
@@ -65,11 +79,9 @@ def export_onnx(
         codes: whether the model's codes are in the file, if it has any.
 
     Raises:
-        UserError: a missing package; ``out`` exists; a model that is not this plug-in's; a layer that does not exist;
-            a model that is too large for one file.
+        UserError: a model that is not this plug-in's; a layer that does not exist; a model that is too large for one
+            file.
     """
-    require_onnx()
-    require_new(out)
     recogniser = loaded.model if isinstance(loaded.model, Wav2VecCtc) else None
     require_exportable(reader)
     names = output_names(reader, layer, codes, recogniser is not None)
