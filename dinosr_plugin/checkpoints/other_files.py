@@ -4,7 +4,7 @@ Only looks: nothing in such a file is loaded. ``checkpoints.file`` raises what i
 """
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,16 +64,33 @@ def format_of(head: bytes) -> Format | None:
     return None
 
 
-def archive_format(path: str | Path) -> Format | None:
-    """The format of a zip archive that is not PyTorch's; None for one that is, or whose directory cannot be read."""
+def names_in(path: str | Path) -> list[str] | None:
+    """Names of the records of a zip archive; None for a file that is not one, or whose directory cannot be read."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            return archive.namelist()
     except Exception:  # zipfile raises exceptions of many classes for an invalid directory
         return None
-    if any(name.endswith("/constants.pkl") for name in names):
+
+
+def is_torchscript(names: Sequence[str]) -> bool:
+    """Whether an archive with records of these names is a program of torch.jit."""
+    return any(name.endswith("/constants.pkl") for name in names)
+
+
+def is_arrays(names: Sequence[str]) -> bool:
+    """Whether an archive with records of these names is NumPy's (.npz)."""
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def archive_format(path: str | Path) -> Format | None:
+    """The format of a zip archive that is not PyTorch's; None for one that is, or whose directory cannot be read."""
+    names = names_in(path)
+    if names is None:
+        return None
+    if is_torchscript(names):
         return Format("a program of TorchScript (torch.jit)")
-    if names and all(name.endswith(".npy") for name in names):
+    if is_arrays(names):
         return Format("arrays of NumPy (.npz)")
     is_torch = any(name.endswith("/data.pkl") for name in names)
     return None if is_torch else Format("a zip archive of another program", UNPACK)

@@ -1,31 +1,12 @@
 """Zip archives that are not PyTorch's: programs of TorchScript, and k-means files of this plug-in."""
 
 import re
-import zipfile
 from pathlib import Path
 
 from ..units.kmeans import KMeans
 from .description import FIRST, Description, text
 
 CODE = re.compile(r"[^/]*/code/(.*)\.py")
-
-
-def names_in(path: Path) -> list[str]:
-    """Names of the records of a zip archive; [] for a file that is not one, or whose directory is damaged."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.namelist()
-    except Exception:  # zipfile raises exceptions of many classes for an invalid directory
-        return []
-
-
-def is_torchscript(names: list[str]) -> bool:
-    return any(name.endswith("/constants.pkl") for name in names)
-
-
-def is_arrays(names: list[str]) -> bool:
-    """Whether it is NumPy's (.npz)."""
-    return bool(names) and all(name.endswith(".npy") for name in names)
 
 
 def describe_torchscript(names: list[str]) -> Description:

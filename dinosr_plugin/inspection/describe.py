@@ -41,12 +41,13 @@ def describe_file(path: Path) -> Description:
     if onnx_files.is_onnx(head):
         return onnx_files.describe_onnx(path)
     if head.startswith(b"PK"):
+        from ..checkpoints.other_files import is_arrays, is_torchscript, names_in
         from . import archives
 
-        names = archives.names_in(path)
-        if archives.is_torchscript(names):
+        names = names_in(path) or []
+        if is_torchscript(names):
             return archives.describe_torchscript(names)
-        if archives.is_arrays(names):
+        if is_arrays(names):
             return archives.describe_kmeans(path)
     from .pytorch import describe_pytorch  # imports torch and fairseq, in seconds
 
