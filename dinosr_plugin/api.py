@@ -2,7 +2,7 @@
 
 import dinosr_plugin
 
-model = dinosr_plugin.load("checkpoint_last.pt")
+model = dinosr_plugin.load("tiny")  # in the package; or a checkpoint: load("checkpoint_last.pt")
 features = model.features(waveform)  # (F, D)
 units = model.units(waveform)  # (K, F)
 
@@ -22,15 +22,16 @@ from .checkpoints.embedding import EmbeddingReader
 from .checkpoints.opening import open_model
 from .checkpoints.readers import FrameReader, Frames, Layer, require_finite
 from .errors import UserError
+from .pretrained import find_checkpoint
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> "SpeechModel | SpeakerModel":
     """A checkpoint, ready for waveforms: a ``SpeakerModel`` if the model embeds whole recordings, else a
-    ``SpeechModel``.
+    ``SpeechModel``. ``path`` may also be the name of a model in the package, ``tiny`` or ``spin_tiny``.
 
     Raises UserError as ``open_model`` does.
     """
-    reader = open_model(path, device)
+    reader = open_model(find_checkpoint(path), device)
     return SpeakerModel(reader) if isinstance(reader, EmbeddingReader) else SpeechModel(reader)
 
 

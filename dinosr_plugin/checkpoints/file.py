@@ -27,7 +27,8 @@ import torch
 from ..errors import UserError
 from ..files import NOT_A_FILE, is_folder, kind_of, open_file
 from .contents import Damaged, require_fairseq
-from .other_files import HEAD, archive_format, folder_format, format_of
+from .other_files import HEAD, SAFETENSORS, archive_format, folder_format, format_of
+from .packed import is_packed, read_packed
 
 REMEDY = "give a checkpoint that a training saved"
 _intact: set[tuple] = set()  # identities of the files whose checksums match
@@ -38,7 +39,7 @@ _END, _END_64 = (
 
 
 def read_checkpoint(path: str | Path, name: str | None = None, remedy: str = REMEDY) -> dict[str, Any]:
-    """What a PyTorch file contains, after comparing its checksums. Its tensors stay on the disk.
+    """What a PyTorch file, or a packed one, contains, after comparing its checksums.
 
     Args:
         name: what messages call the file: the path by default.
@@ -64,7 +65,7 @@ def read_fairseq_checkpoint(path: str | Path, name: str | None = None, remedy: s
 
 
 def read_state(path: str | Path, checksums: bool = True) -> dict[str, Any]:
-    """The dictionary in a PyTorch file; its tensors stay on the disk.
+    """The dictionary in a PyTorch file, whose tensors stay on the disk; or the checkpoint in a packed file.
 
     Raises Damaged for a missing or damaged file, and UserError for one that exists but cannot be opened.
     """
@@ -75,6 +76,8 @@ def read_state(path: str | Path, checksums: bool = True) -> dict[str, Any]:
     if not start:
         raise Damaged("empty (0 bytes)")
     other = format_of(start)
+    if other == SAFETENSORS and is_packed(path):
+        return read_packed(path)
     if other is None and not start.startswith((b"PK", b"\x80")):
         raise Damaged("not a PyTorch file")
     is_zip = start.startswith(b"PK")

@@ -50,13 +50,16 @@ class Format(NamedTuple):
     remedy: str | None = None
 
 
+SAFETENSORS = Format("safetensors, a format of Hugging Face", HUGGING_FACE)
+
+
 def format_of(head: bytes) -> Format | None:
     """The format of a file that is not PyTorch's, by its first ``HEAD`` bytes; None for one that is not known."""
     for start, *known in STARTS:
         if head.lstrip(SPACE).startswith(start):
             return Format(*known)
     if head[8:10] == b'{"':  # after the length of the header
-        return Format("safetensors, a format of Hugging Face", HUGGING_FACE)
+        return SAFETENSORS
     if head[257:262] == b"ustar":
         return Format("a tar archive", UNPACK)
     if head[:1] == b"\x08" and head[2:3] == b"\x12":  # protobuf: number of the version, name of the program

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from .features import LAYER_HELP
-from .parsing import add_command, add_out_argument, layer
+from .parsing import add_command, add_out_argument, checkpoint, layer
 
 
 def add_export(commands) -> None:
@@ -26,7 +26,7 @@ def add_hf(formats) -> None:
     )
     parser.add_argument(
         "checkpoint",
-        type=Path,
+        type=checkpoint,
         metavar="CHECKPOINT",
         help="a DinoSR, HuBERT or Spin model, or fairseq's wav2vec 2.0, HuBERT or data2vec; pre-trained, or with CTC",
     )
@@ -55,7 +55,7 @@ def add_onnx(formats) -> None:
     )
     parser.add_argument(
         "checkpoint",
-        type=Path,
+        type=checkpoint,
         metavar="CHECKPOINT",
         help="DinoSR, HuBERT-style, Spin, CPC, APC or MPC, of this plug-in; pre-trained, or with CTC",
     )
@@ -74,7 +74,19 @@ def add_onnx(formats) -> None:
     )
 
 
-FORMATS = (add_hf, add_onnx)
+def add_safetensors(formats) -> None:
+    parser = add_command(
+        formats,
+        "safetensors",
+        run_safetensors,
+        "one small file in half precision, without the state of the optimiser, which every command here reads as a "
+        "checkpoint. Of DinoSR it contains the teacher's Transformer, which serves as the student's too",
+    )
+    parser.add_argument("checkpoint", type=checkpoint, metavar="CHECKPOINT", help="a pre-trained model of this plug-in")
+    add_out_argument(parser, "a new file (.safetensors)")
+
+
+FORMATS = (add_hf, add_onnx, add_safetensors)
 
 
 def run_hf(options: argparse.Namespace) -> int:
@@ -90,4 +102,12 @@ def run_onnx(options: argparse.Namespace) -> int:
 
     done = export(options.checkpoint, options.out, options.layer, not options.no_codes)
     print(f"{options.out}: {', '.join(done.outputs)}; {done.parameters:,} parameters")
+    return 0
+
+
+def run_safetensors(options: argparse.Namespace) -> int:
+    from ..interop.safetensors_export import export
+
+    parameters = export(options.checkpoint, options.out)
+    print(f"{options.out}: {parameters:,} parameters")
     return 0

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import UserError
-from .parsing import add_command, add_max_minutes, add_out, add_shards, layer
+from .parsing import add_command, add_max_minutes, add_out, add_shards, checkpoint, layer
 
 LAYER_HELP = (
     "number of a layer: 0 is the output of the first Transformer layer, of CPC of the first recurrent layer "
@@ -14,6 +14,8 @@ LAYER_HELP = (
     "frames, and logits, their cosines with every code. The rate is the model's: 50 frames per second, of CPC 100 "
     "(default: %(default)s)"
 )
+
+MANIFEST_HELP = "a .tsv file; or a recording (.wav, .flac, .mp3, ...), which is read as 16 kHz mono"
 
 
 def add_features(commands) -> None:
@@ -25,13 +27,13 @@ def add_features(commands) -> None:
     )
     parser.add_argument(
         "checkpoint",
-        type=Path,
+        type=checkpoint,
         nargs="?",
         metavar="CHECKPOINT",
         help="a model of this plug-in, of fairseq (wav2vec 2.0, HuBERT or data2vec, with or without CTC "
         "fine-tuning), or of CPC_audio; not with --mfcc or --fbank",
     )
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="a .tsv file")
+    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help=MANIFEST_HELP)
     add_out(
         parser,
         "parts",
@@ -73,21 +75,18 @@ def add_features(commands) -> None:
 
 
 def run_features(options: argparse.Namespace) -> int:
+    from ..data.one_recording import as_manifest
     from ..units.features import extract, extract_acoustic
 
     if bool(options.sound) == bool(options.checkpoint):
         raise UserError("CHECKPOINT: give either a checkpoint, or one of --mfcc and --fbank")
     number, shards = options.shard
-    if options.sound:
-        done = extract_acoustic(options.sound, options.manifest, options.out, options.dtype, number, shards)
-    else:
-        chosen = {
-            "layer": options.layer,
-            "weights": options.weights,
-            "dtype": options.dtype,
-            "shard": number,
-            "shards": shards,
-        }
-        done = extract(options.checkpoint, options.manifest, options.out, **chosen, max_minutes=options.max_minutes)
+    chosen = {"dtype": options.dtype, "shard": number, "shards": shards}
+    with as_manifest(options.manifest) as manifest:
+        if options.sound:
+            done = extract_acoustic(options.sound, manifest, options.out, **chosen)
+        else:
+            chosen |= {"layer": options.layer, "weights": options.weights, "max_minutes": options.max_minutes}
+            done = extract(options.checkpoint, manifest, options.out, **chosen)
     print(*done.folders, done.summary, sep="\n")
     return 0

@@ -6,7 +6,17 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..files import claim_new
-from .parsing import add_cache, add_command, add_out, add_skip_missing, cache_of, positive, print_notes, whole_number
+from .parsing import (
+    add_cache,
+    add_command,
+    add_out,
+    add_skip_missing,
+    cache_of,
+    checkpoint,
+    positive,
+    print_notes,
+    whole_number,
+)
 
 # ---- dinosr quality --------------------------------------------------------------------------------------------------
 
@@ -20,7 +30,7 @@ def add_quality(commands) -> None:
     parser.add_argument(
         "units",
         nargs="+",
-        type=Path,
+        type=checkpoint,
         metavar="UNITS",
         help="unit files, folders of them; or checkpoints of one pre-training run (several give curves over updates)",
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import printable
+from ..pretrained import find_checkpoint
 
 MAX_MINUTES = 10.0  # the value of checkpoints.chunks, which takes seconds to import
 
@@ -57,6 +58,11 @@ def pieces_or_model(text: str) -> int | Path:
 
 
 pieces_or_model.__name__ = "positive integer or model file"
+
+
+def checkpoint(text: str) -> Path:
+    """An argparse type: the path of a checkpoint, or the name of a model in the package."""
+    return find_checkpoint(text)
 
 
 def layer(text: str) -> int | str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UserError, printable
 from ..files import is_folder
-from .parsing import add_cache, add_command, add_out, add_skip_missing, cache_of, print_notes, whole_number
+from .parsing import add_cache, add_command, add_out, add_skip_missing, cache_of, checkpoint, print_notes, whole_number
 
 if TYPE_CHECKING:  # imports torch
     from ..evaluation.probes.inputs import ProbeOptions
@@ -25,7 +25,7 @@ def add_probe(commands) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "checkpoint",
-        type=Path,
+        type=checkpoint,
         nargs="?",
         metavar="CHECKPOINT",
         help="any model that `dinosr features` reads, or a speaker model: a table of its layers",

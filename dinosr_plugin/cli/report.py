@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .parsing import add_cache, add_command, add_out, add_skip_missing, cache_of, whole_number
+from .parsing import add_cache, add_command, add_out, add_skip_missing, cache_of, checkpoint, whole_number
 
 
 def add_report(commands) -> None:
@@ -16,7 +16,7 @@ def add_report(commands) -> None:
     )
     parser.add_argument(
         "checkpoint",
-        type=Path,
+        type=checkpoint,
         metavar="CHECKPOINT",
         help="pre-training checkpoint of DinoSR or Spin; for other speech models the page covers only the layers",
     )

@@ -14,6 +14,7 @@ from .parsing import (
     add_max_minutes,
     add_out,
     add_skip_missing,
+    checkpoint,
     finite,
     layer,
     positive,
@@ -56,7 +57,7 @@ def add_embed(steps) -> None:
     parser = add_command(steps, "embed", run_embed, text)
     parser.add_argument(
         "checkpoint",
-        type=Path,
+        type=checkpoint,
         nargs="?",
         metavar="CHECKPOINT",
         help="a speaker model; or any other model that `dinosr features` reads, whose embedding is the mean and the "

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..files import is_folder
-from .parsing import add_command, add_max_minutes, add_out, add_shards, pieces_or_model, positive
+from .features import MANIFEST_HELP
+from .parsing import add_command, add_max_minutes, add_out, add_shards, checkpoint, pieces_or_model, positive
 
 DEFAULT_RATE = 50.0  # of units whose file does not state it
 
@@ -20,12 +21,14 @@ def add_units(commands) -> None:
     )
     parser.add_argument(
         "checkpoint",
-        type=Path,
+        type=checkpoint,
         metavar="CHECKPOINT",
         help="pre-training checkpoint of DinoSR or Spin; with --kmeans, a folder of features; with --pieces, also a "
         "file of units of any model (.units, .km)",
     )
-    parser.add_argument("manifest", type=Path, nargs="?", metavar="MANIFEST", help="a .tsv file; not with --kmeans")
+    parser.add_argument(
+        "manifest", type=Path, nargs="?", metavar="MANIFEST", help=f"{MANIFEST_HELP}. Not with --kmeans"
+    )
     parser.add_argument(
         "--kmeans", type=Path, metavar="FILE", help="file written by `dinosr kmeans fit` for features of the same kind"
     )
@@ -80,6 +83,7 @@ def add_units(commands) -> None:
 def run_units(options: argparse.Namespace) -> int:
     if options.pieces:
         return run_pieces(options)
+    from ..data.one_recording import as_manifest
     from ..units.codes import write_codebook_units, write_kmeans_units
     from ..units.store import FeatureFolder
 
@@ -101,7 +105,8 @@ def run_units(options: argparse.Namespace) -> int:
         "shards": shards,
         "max_minutes": options.max_minutes,
     }
-    done = write_codebook_units(options.checkpoint, options.manifest, options.out, **chosen, **shape)
+    with as_manifest(options.manifest) as manifest:
+        done = write_codebook_units(options.checkpoint, manifest, options.out, **chosen, **shape)
     print(*done.files, done.summary, sep="\n")
     return 0
 

@@ -4,22 +4,24 @@ import os
 
 from ..checkpoints.building import building
 from ..checkpoints.file import read_checkpoint, read_fairseq_checkpoint
+from ..checkpoints.packed import as_torch_file
 from ..files import require_file
 from .wrapping import wrap_once
 
 
 def check_loaded_checkpoints():
-    """fairseq loads a checkpoint without comparing checksums or types, and fails with a traceback if it is damaged.
-
-    It advises to load Python objects from the file where torch refuses them.
+    """fairseq loads PyTorch files only, without comparing checksums or types; it fails with a traceback if one is
+    damaged, and advises to load Python objects from the file where torch refuses them.
     """
     from fairseq import checkpoint_utils
     from fairseq.file_io import PathManager
 
     def make(previous):
         def load(path, *args, **kwargs):
-            read_fairseq_checkpoint(PathManager.get_local_path(path), str(path))
-            return previous(path, *args, **kwargs)
+            local = PathManager.get_local_path(path)
+            read_fairseq_checkpoint(local, str(path))
+            with as_torch_file(local) as file:
+                return previous(file, *args, **kwargs)
 
         return load
 

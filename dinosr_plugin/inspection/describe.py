@@ -1,9 +1,11 @@
 """From a path to what is said about it: one module describes each format, which the first bytes tell."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import UserError
 from ..files import is_folder, open_file, scan
+from ..pretrained import FORMAT
 from .description import Description
 
 REMEDY = "give a checkpoint, another file of a model, or a folder of Hugging Face or of features"
@@ -31,12 +33,23 @@ def describe_folder(folder: Path) -> Description:
     raise UserError(f"{folder}: a folder without a model (config.json) and without features (meta.json); {remedy}")
 
 
+def describe_packed(path: Path) -> Description:
+    from .pytorch import describe_pytorch
+    from .safetensors import read_header
+    from .weights import precision_of
+
+    precision = precision_of(read_header(path).weights)
+    return replace(describe_pytorch(path), format="safetensors", precision=precision)
+
+
 def describe_file(path: Path) -> Description:
     from . import hugging_face, onnx_files, safetensors
 
     with open_file(path, REMEDY) as file:
         head = file.read(HEAD)
     if safetensors.is_safetensors(head):
+        if safetensors.read_header(path).metadata.get("format") == FORMAT:
+            return describe_packed(path)
         return hugging_face.describe_safetensors(path)
     if onnx_files.is_onnx(head):
         return onnx_files.describe_onnx(path)

@@ -24,6 +24,7 @@ from ..data.fingerprint import fingerprint
 from ..errors import UserError, setting
 from ..interop.fairseq_models import to_trunk
 from ..models.objective import Objective
+from ..pretrained import find_checkpoint
 from ..runs.master_weights import drop_gradients, normalize_rows
 from ..runs.resuming import own_checkpoint
 from ..runs.updates import WholeUpdates
@@ -133,6 +134,8 @@ class ObjectiveTask(WholeUpdates, AudioPretrainingTask):
             )
         self.check_needs(objective, model_cfg._name)
         file = model_cfg.get("start_from")
+        if file is not None:
+            file = str(find_checkpoint(file))
         own = None if file is None else own_checkpoint()
         loaded = None if file is None else load_model(own or file)
         source = None if loaded is None else to_trunk(trunk_of(loaded.model), file)

@@ -33,6 +33,7 @@ from ..interop.fairseq_checkpoints import is_fine_tuned, kind_of_model, require_
 from ..interop.fairseq_models import adopt_fairseqs_hubert
 from ..models.objective import Objective
 from ..modules.frame_grid import TRUNK, FrameGrid
+from ..pretrained import find_checkpoint
 from ..ranges import COUNT, COUNT_OR_0
 from ..runs.origin import first_difference
 from ..runs.updates import WholeUpdates
@@ -247,6 +248,7 @@ class DinoSRFinetuningTask(WholeUpdates, EmptyTexts, Decoding, AudioFinetuningTa
             if not path or model_cfg.get("w2v_args") is not None:  # the saved configuration is sufficient
                 model = super().build_model(model_cfg, from_checkpoint)
             else:
+                path = model_cfg.w2v_path = str(find_checkpoint(path))
                 require_pretrained(path)
                 with building([path], f"model.w2v_path={path}"), compat.loaded_checkpoints(self.adopt):
                     model = super().build_model(model_cfg, from_checkpoint)

@@ -270,6 +270,7 @@ READERS = {
     "rows of a table": Reader("rows.json", TEXT, lambda folder: RowTable(folder / "rows.json", "x")),
     "summary of a synthetic corpus": Reader("synth/corpus.json", TEXT, lambda folder: _finished(folder / "synth", {})),
     "checkpoint": Reader("dinosr.pt", ARCHIVE, features_of("dinosr.pt")),
+    "packed checkpoint": Reader("packed.safetensors", BINARY, features_of("packed.safetensors")),
     "checkpoint of fairseq": Reader("wav2vec2.pt", ARCHIVE, features_of("wav2vec2.pt")),
     "checkpoint of CPC_audio": Reader("cpc_audio/checkpoint_30.pt", ARCHIVE, features_of("cpc_audio/checkpoint_30.pt")),
     "options of CPC_audio": Reader("cpc_audio/checkpoint_args.json", TEXT, features_of("cpc_audio/checkpoint_30.pt")),

@@ -16,6 +16,7 @@ from tensorboardX import SummaryWriter
 
 from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.decoding.emissions import EmissionMetadata, EmissionWriter
+from dinosr_plugin.interop.safetensors_export import export
 from dinosr_plugin.units.unit_files import read_units, write_units
 from support import cpc_audio_layout
 from support.checkpoints import put
@@ -38,7 +39,7 @@ def write_valid_files(folder: Path) -> None:
     - ``corpus``, and manifest, transcripts, labels and dictionaries of it: ``train.*``, ``dict.*``, ``bpe.model``,
       ``text_normalization.json``, which was made with ``replace.txt``
     - ``transcripts.tsv`` and ``utt2spk``, tables of its words and speakers
-    - ``model.pt`` (fine-tuned), ``dinosr.pt``, ``wav2vec2.pt``, ``cpc_audio/*.pt``, ``lm/*.pt``
+    - ``model.pt`` (fine-tuned), ``dinosr.pt``, ``packed.safetensors``, ``wav2vec2.pt``, ``cpc_audio/*.pt``, ``lm/*.pt``
     - ``hf`` and ``hf_ctc``, folders of transformers; ``model.onnx``
     - ``mfcc`` (a folder of features), ``kmeans.npz``, ``k.units``, ``pieces.ap.model``, ``emissions.npz``
     - ``trials.txt``, ``embeddings`` and ``scores.txt`` of ``train.tsv``; ``speakers.tsv`` and its ``cohort``
@@ -66,6 +67,7 @@ def write_valid_files(folder: Path) -> None:
     validated = ["optimization.max_update=4", "dataset.valid_subset=train", "dataset.disable_validation=false"]
     train_stage("pretraining", folder, validated).rename(folder / "dinosr.pt")
     shutil.rmtree(folder / "pretraining")
+    export(folder / "dinosr.pt", folder / "packed.safetensors")
     write_hugging_face(folder)
     fairseq_checkpoint(folder / "wav2vec2.pt", "wav2vec2")
     write_cpc_audio(folder / "cpc_audio")

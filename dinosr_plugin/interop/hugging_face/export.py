@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ...checkpoints.file import read_checkpoint
 from ...checkpoints.load import Loaded, expects_normalized_waves, load_model
+from ...checkpoints.packed import without_paths
 from ...checkpoints.readers import trunk_of
 from ...checkpoints.weights import fingerprint, require_finite
 from ...errors import UserError
@@ -33,7 +34,7 @@ from ..fairseq_models import MODELS, TRUNK_PARTS, to_trunk
 from .card import Card, Rows, read_figures, reader_of_spin, reader_of_teacher
 from .config import LOG_MEL, SPECIAL, config_of, family_of, has_mask_embedding
 from .names import Names, with_prefix
-from .tensors import WEIGHTS, require_safetensors, to_bytes
+from .tensors import WEIGHTS, to_bytes
 from .vocabulary import NEVER, tokenizer_config, vocabulary_of
 
 AVERAGE = "_ema."  # of a teacher; in checkpoints a dictionary of its own
@@ -66,7 +67,6 @@ def export(path: Path, out: Path, licence: str, figures: Path | None = None) -> 
     """
     if not LICENCE.fullmatch(licence):
         raise UserError(f"--license {licence}: give the name of a licence, such as cc-by-4.0, mit or other")
-    require_safetensors("export hf")
     measured = read_figures(path, figures)
     source = Source(path)
     with output(out, "OUT", folder=True) as folder:
@@ -257,15 +257,6 @@ def about(loaded: Loaded, path: Path) -> dict[str, Any]:
 def words_of(dictionary: Dictionary) -> list[list]:
     """(symbol, count) of each symbol."""
     return [[symbol, count] for symbol, count in zip(dictionary.symbols, dictionary.count)]
-
-
-def without_paths(value: Any) -> Any:
-    """A config in which all text that is a path is empty."""
-    if isinstance(value, dict):
-        return {key: without_paths(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [without_paths(inner) for inner in value]
-    return "" if isinstance(value, str) and "/" in value else value
 
 
 def flat(state: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from ...checkpoints.load import load_model
+from ...checkpoints.packed import checkpoint
 from ...checkpoints.weights import require_finite
 from ...errors import UserError
 from ...files import is_file, output, read_json, require_folder
@@ -61,25 +62,6 @@ def import_folder(folder: Path, out: Path) -> Imported:
             raise UserError(f"{folder}: {reason.rpartition(';')[0] or reason}; {REMEDY}") from None
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Imported(str(state["cfg"]["model"]["_name"]), parameters, notes)
-
-
-def checkpoint(
-    model: Mapping[str, Any],
-    task: Mapping[str, Any],
-    weights: Mapping[str, Any],
-    updates: int,
-    words: Dictionary | None,
-) -> dict[str, Any]:
-    """What fairseq's trainer would save, without the state of the optimiser."""
-    history = {"num_updates": updates, "criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}}
-    return {
-        "args": None,
-        "cfg": {"common": {}, "model": dict(model), "task": dict(task)},
-        "model": dict(weights),
-        "task_state": {} if words is None else {"target_dictionary": words},
-        "optimizer_history": [history],
-        "extra_state": {},
-    }
 
 
 # ---- folders that `dinosr export hf` wrote ---------------------------------------------------------------------------
@@ -175,7 +157,7 @@ def converted(
     if found.head is None:
         notes.append(f"{folder}: has no pre-training heads of fairseq's {model['_name']}; they are untrained")
         torch.manual_seed(0)
-        return checkpoint(model, task, found.trunk | found.untrained_heads(), 0, None), notes
+        return checkpoint(model, task, found.trunk | found.untrained_heads(), 0), notes
     if found.family is HUBERT:  # fairseq's wav2vec_ctc cannot run its HuBERT
         model |= {"_name": "dinosr_hubert", "num_classes": [2], "final_dim": 1}
         task = {"_name": "dinosr_pretraining", "data": "", "normalize": normalize}

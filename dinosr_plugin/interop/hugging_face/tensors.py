@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ...checkpoints.contents import Damaged, check_weights
@@ -14,31 +15,20 @@ from ...files import NOT_A_FILE, kind_of
 
 WEIGHTS, PICKLED, SHARDED = "model.safetensors", "pytorch_model.bin", "model.safetensors.index.json"
 REMEDY = "copy the folder again, or export it again"
-INSTALL = 'pip install "dinosr-plugin[hf]"'
-
-
-def require_safetensors(option: str) -> Any:
-    """The module ``safetensors.torch``. Raises UserError if it is not installed; ``option`` begins the message."""
-    try:
-        import safetensors.torch
-    except ImportError:
-        raise UserError(f"{option}: requires safetensors, which is not installed: {INSTALL}") from None
-    return safetensors.torch
 
 
 def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """The content of a file with these tensors, which transformers takes for one of PyTorch."""
     separate = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    return require_safetensors("export hf").save(separate, {"format": "pt"})
+    return save(separate, {"format": "pt"})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Name -> tensor of a .safetensors file. Raises UserError for anything else."""
-    library = require_safetensors(str(path))
     if (kind := kind_of(path)) != "file":
         raise UserError(f"{path}: {NOT_A_FILE[kind]}; {REMEDY}")
     try:
-        return library.load_file(path)
+        return load_file(path)
     except OSError:
         raise
     except Exception as error:  # of classes that safetensors does not export, and RuntimeError and KeyError of torch
