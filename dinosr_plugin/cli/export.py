@@ -4,16 +4,11 @@ import argparse
 from pathlib import Path
 
 from .features import LAYER_HELP
-from .parsing import add_command, add_out_argument, checkpoint, layer
+from .parsing import add_command, add_formats, add_out_argument, checkpoint, layer
 
 
 def add_export(commands) -> None:
-    parser = commands.add_parser(
-        "export", help="write a model in the format of another program", description="Write a model for other programs."
-    )
-    formats = parser.add_subparsers(title="formats", metavar="FORMAT", required=True)
-    for add in FORMATS:
-        add(formats)
+    add_formats(commands, "export", "write a model in the format of another program", FORMATS)
 
 
 def add_hf(formats) -> None:

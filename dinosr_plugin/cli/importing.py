@@ -3,16 +3,11 @@
 import argparse
 from pathlib import Path
 
-from .parsing import add_command, add_out_argument, print_notes
+from .parsing import add_command, add_formats, add_out_argument, print_notes
 
 
 def add_import(commands) -> None:
-    parser = commands.add_parser(
-        "import", help="make a checkpoint of a model of another program", description="Make a checkpoint of a model."
-    )
-    formats = parser.add_subparsers(title="formats", metavar="FORMAT", required=True)
-    for add in FORMATS:
-        add(formats)
+    add_formats(commands, "import", "make a checkpoint of a model of another program", FORMATS)
 
 
 def add_hf(formats) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,14 @@ def add_command(commands, name: str, run: Callable[[argparse.Namespace], int], t
     parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.set_defaults(run=run)
     return parser
+
+
+def add_formats(commands, name: str, text: str, formats: Sequence[Callable[[Any], None]]) -> None:
+    """Add a command with a sub-command for each format, which the functions ``formats`` add."""
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    choices = parser.add_subparsers(title="formats", metavar="FORMAT", required=True)
+    for add in formats:
+        add(choices)
 
 
 def whole_number(text: str) -> int:

@@ -108,7 +108,13 @@ def test_errors_in_a_script(error, status):
     assert stopped.value.code == (f"error: {error}" if status == 1 else status)  # Python prints a string, status 1
 
 
-def test_a_script_prints_its_error_in_one_line():
+@pytest.fixture
+def programs_without_imports(commands, monkeypatch):
+    """`dinosr bench` and the programs that a benchmark starts do not import torch and fairseq first."""
+    monkeypatch.setattr(sys, "executable", str(commands / "python"))
+
+
+def test_a_script_prints_its_error_in_one_line(programs_without_imports):
     """The real command; no config has the field."""
     arguments = ["bench", "step", "--size", "tiny", "--models", "ours,model.nonsense=1"]
     done = subprocess.run(
@@ -183,12 +189,6 @@ def test_unknown_models(model, capsys):
         main_of("step")(["--models", model])
     assert stopped.value.code == 2
     assert f"{model.split('@')[-1]}: no " in capsys.readouterr().err
-
-
-@pytest.fixture
-def programs_without_imports(commands, monkeypatch):
-    """`dinosr bench` and the programs that a benchmark starts do not import torch and fairseq first."""
-    monkeypatch.setattr(sys, "executable", str(commands / "python"))
 
 
 def test_a_step_of_the_tiny_size(programs_without_imports, tmp_path, capfd):

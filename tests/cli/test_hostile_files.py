@@ -31,8 +31,8 @@ SECONDS = 10
 EXPORT_SECONDS = 40  # for `dinosr export onnx`, in which torch traces the model
 MEMORY = 3 * GB  # `dinosr kmeans fit` reserves two
 ALL = os.environ.get("HOSTILE_FILES") == "all"  # default: some of each kind for each argument, not always the same
-SOME = 7
-SOME_OF_SLOW = 3  # arguments of commands that read a model, or much sound, before they come to the path
+SOME = 4
+SOME_OF_SLOW = 1  # arguments of commands that read a model, or much sound, before they come to the path
 IMPOSSIBLE = ["too long", "null character", "below a file"]  # names of output; with others a command does its work
 SOME_NAMES = ["line break", "control characters", "not UTF-8"]
 SLOW = {
