@@ -87,7 +87,7 @@ def figure(picture: Picture) -> str:
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
-  margin: 0 auto; padding: 1rem; max-width: 72rem; }
+  margin: 0 auto; padding: 1rem; max-width: 80rem; }
 h1 { font-size: 1.6rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.25rem; margin: 2.2rem 0 .3rem; border-top: 1px solid #ccc; padding-top: 1rem; }
 p { max-width: 48rem; margin: .4rem 0; }
