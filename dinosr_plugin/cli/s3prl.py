@@ -1,6 +1,8 @@
 """SUPERB's tasks: ``dinosr s3prl``."""
 
 import argparse
+import contextlib
+import sys
 
 from .parsing import add_command
 
@@ -16,11 +18,15 @@ def add_s3prl(commands) -> None:
         "dinosr_random, the same model before training"
     )
     parser = add_command(commands, "s3prl", run_s3prl, text)
-    parser.add_argument("program", choices=PROGRAMS, help="; ".join(f"{name}: {what}" for name, what in PROGRAMS.items()))
+    programs = "; ".join(f"{name}: {what}" for name, what in PROGRAMS.items())
+    parser.add_argument("program", choices=PROGRAMS, help=programs)
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="options of the program")
 
 
 def run_s3prl(options: argparse.Namespace) -> int:
     from ..interop.s3prl import run_program
 
-    return run_program(options.program, options.arguments)
+    with contextlib.ExitStack() as stack:  # s3prl moves the cursor, in order to redraw two progress bars
+        stack.enter_context(contextlib.redirect_stdout(getattr(sys.stdout, "stream", sys.stdout)))
+        stack.enter_context(contextlib.redirect_stderr(getattr(sys.stderr, "stream", sys.stderr)))
+        return run_program(options.program, options.arguments)

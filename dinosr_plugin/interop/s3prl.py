@@ -29,7 +29,6 @@ from ..errors import UserError
 
 NAMES = {"dinosr": "student", "dinosr_teacher": "teacher", "dinosr_random": "random"}
 """Name in ``s3prl.hub`` -> weights of ``open_reader``."""
-PROGRAMS = ("main", "run_downstream")  # modules of s3prl with a function `main`
 INSTALL = "pip install 'dinosr-plugin[s3prl]'"
 
 
@@ -74,7 +73,7 @@ class Upstream(nn.Module):
         for wave in wavs:
             if len(wave) < reader.grid.field:
                 raise UserError(
-                    f"waveform: {len(wave)} samples, fewer than the {reader.grid.field} of a frame; remove the recording"
+                    f"waveform: {len(wave)} samples, fewer than the {reader.grid.field} of a frame; leave it out"
                 )
         waves = [reader.prepare(wave.detach().float()) for wave in wavs]
         batches = [waves] if reader.pads else [[wave] for wave in waves]
@@ -157,7 +156,7 @@ def import_s3prl(name: str) -> ModuleType:
 
 
 def run_program(program: str, arguments: Sequence[str]) -> int:
-    """Run one of ``PROGRAMS`` with its command line. Raises UserError as ``register``."""
+    """Run the function `main` of a module of s3prl with a command line. Raises UserError as ``register``."""
     register()
     module = import_s3prl(program)
     sys.argv = [f"dinosr s3prl {program}", *arguments]
