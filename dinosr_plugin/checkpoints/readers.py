@@ -179,11 +179,28 @@ class FrameReader(ABC):
         """Number of frames of so many samples at 16 kHz."""
         return self.grid.count(samples)
 
-    @torch.no_grad()
     def read(self, waves: Sequence[Tensor], layers: Sequence[Layer], code_sets: Sequence[str] = ()) -> list[Frames]:
         """Waveforms (T,) at 16 kHz, as ``prepare`` returns them -> layers, outputs and codes of each, in one pass.
 
         Utterances of different lengths require ``pads``. Raises UserError for NaN and infinity.
+        """
+        features, codes = self.read_batch(waves, layers, code_sets)
+        features = [x.cpu() for x in features]
+        codes = {name: of_set.cpu() for name, of_set in codes.items()}
+        lengths = [self.frames(len(wave)) for wave in waves]
+        return [
+            Frames([x[row, :n] for x in features], {name: of_set[:, row, :n] for name, of_set in codes.items()})
+            for row, n in enumerate(lengths)
+        ]
+
+    @torch.no_grad()
+    def read_batch(
+        self, waves: Sequence[Tensor], layers: Sequence[Layer], code_sets: Sequence[str] = ()
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """As ``read``, on the model's device: (B, F, D) float32 of each layer, set -> codes (K, B, F) int64.
+
+        F is the number of frames of the longest waveform; fairseq's models may compute more. What follows the end of
+        a shorter one is undefined.
         """
         waves = list(map(require_finite, waves))
         numbers = [layer for layer in layers if isinstance(layer, int)]
@@ -192,13 +209,7 @@ class FrameReader(ABC):
         with self.recorded(numbers) as outputs:
             outputs["last"], named = self.run_with(*padded_waves(waves, self.device), stop, names)
         outputs |= {name: named[name] for name in names if name in self.outputs}
-        on_cpu = [outputs[layer].float().cpu() for layer in layers]  # (B, F, D); fairseq may pad with more frames
-        codes = {name: named[name].cpu() for name in code_sets}  # (K, B, F)
-        lengths = [self.frames(len(wave)) for wave in waves]
-        return [
-            Frames([x[row, :n] for x in on_cpu], {name: of_set[:, row, :n] for name, of_set in codes.items()})
-            for row, n in enumerate(lengths)
-        ]
+        return [outputs[layer].float() for layer in layers], {name: named[name] for name in code_sets}
 
     @contextmanager
     def recorded(self, numbers: Sequence[int]) -> Iterator[dict[Layer, Tensor]]:

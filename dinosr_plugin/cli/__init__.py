@@ -24,6 +24,7 @@ from .perturb import add_perturb
 from .probe import add_probe
 from .report import add_report
 from .running import run
+from .s3prl import add_s3prl
 from .segment import add_segment
 from .similarity import add_similarity
 from .speaker import add_speaker
@@ -34,7 +35,8 @@ COMMANDS = (
     add_path, add_segment, add_manifest, add_normalize, add_check, add_synth, add_perturb,
     add_features, add_kmeans, add_units, add_quality, add_abx, add_probe, add_similarity, add_report, add_speaker,
     add_lm_score, add_lm_features, add_zerospeech, add_zerospeech_synth,
-    add_ngram, add_tune_lm, add_transcribe, add_inspect, add_export, add_import, add_bench,
+    add_ngram, add_tune_lm, add_transcribe, add_inspect, add_export, add_import, add_s3prl,
+    add_bench,
 )  # fmt: skip
 
 

@@ -1,3 +1,3 @@
-"""Models of other projects: fairseq's own, CPC_audio."""
+"""Models and formats of other projects: fairseq's own, CPC_audio, Hugging Face, ONNX, s3prl."""
 
 from .. import compat  # noqa: F401  (before fairseq is imported)
