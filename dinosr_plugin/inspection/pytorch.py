@@ -110,6 +110,9 @@ def describe_spidr(state: dict[str, Any], path: Path, tensors: dict[str, Tensor]
         return None
     described = describe_other(state, tensors)
     described.written_by, described.codebooks = "spidr", spidr_codebooks(tensors)
+    if described.updates is None:  # a published file has no other entries than the weights
+        model = state.get("model")
+        described.updates = first_count(model if isinstance(model, dict) else state, "current_step")
     try:
         with building([path], str(path)):  # as in reading it
             converted = from_spidr(state, path)

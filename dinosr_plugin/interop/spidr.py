@@ -23,6 +23,8 @@ from torch import Tensor
 from ..checkpoints.contents import Damaged, check_weights
 from ..errors import UserError
 from ..files import is_file, read_json
+from ..models.dinosr import DinoSRConfig, check_config
+from ..models.encoder import check_trunk_config, positional_kernel
 from ..modules.conv_spec import parse_conv_layers
 
 logger = logging.getLogger(__name__)
@@ -67,14 +69,16 @@ def from_spidr(state: dict[str, Any], path: str | Path) -> dict[str, Any] | None
 
     None for the state of any other file.
 
-    Raises UserError for missing tensors, tensors of other shapes or names, an invalid ``config.json``, and a model of
-    another size than the published one without it.
+    Raises UserError for missing tensors, tensors of other shapes or names, an invalid ``config.json``, and without it
+    a model of another width than the published ones.
     """
     tensors = tensors_of(state, path)
     if tensors is None:
         return None
     options = read_options(Path(path))
     cfg = fields_of(tensors, options, path)
+    check_trunk_config(DinoSRConfig(**cfg))
+    check_config(DinoSRConfig(**cfg))
     require_complete(expected(cfg), tensors, path)
     is_spidr = predicts_from_matching_layers(tensors, options, cfg)
     cfg["head_layers"] = "matching_ffn" if is_spidr else "last"
@@ -227,7 +231,7 @@ def expected(cfg: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 def of_transformer(cfg: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name in ``student`` or ``teacher``, and shape."""
     width, feed_forward = cfg["encoder_embed_dim"], cfg["encoder_ffn_embed_dim"]
-    kernel = cfg["conv_pos"] // cfg["pos_conv_depth"]
+    kernel = positional_kernel(DinoSRConfig(**cfg))
     for j in range(cfg["pos_conv_depth"]):
         yield f"pos_conv_embed.convs.{j}.weight", (width, width // cfg["conv_pos_groups"], kernel)
         yield f"pos_conv_embed.convs.{j}.bias", (width,)
