@@ -30,6 +30,7 @@ from dinosr_plugin.evaluation.zerospeech.pairs import read_gold, read_scores
 from dinosr_plugin.evaluation.zerospeech.semantic import read_features
 from dinosr_plugin.files import read_json
 from dinosr_plugin.interop.cpc_audio import read_args
+from dinosr_plugin.interop.spidr import read_options
 from dinosr_plugin.units.store import read_index
 from dinosr_plugin.units.unit_files import read_info, read_labelled_units, read_units
 
@@ -101,6 +102,7 @@ READERS = {
     "features as text": ("x.txt", "1 2\n3 4\n", lambda path: read_features(path).tolist()),
     "JSON": ("x.json", '{"a": "Ä"}', lambda path: read_json(path, "remove it")),
     "options of CPC_audio": ("checkpoint_args.json", '{"a": "Ä"}', lambda path: read_args(path.with_name("x.pt"))),
+    "options of SpidR": ("config.json", '{"a": "Ä"}', lambda path: read_options(path.with_name("x.pt"))),
 }
 
 

@@ -1,4 +1,4 @@
-"""Load a checkpoint file: of this plug-in, of fairseq's speech models, or of CPC_audio."""
+"""Load a checkpoint file: of this plug-in, of fairseq's speech models, of CPC_audio, or of SpidR."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..files import kind_of
 from ..interop.cpc_audio import from_cpc_audio
 from ..interop.fairseq_checkpoints import make_self_contained, require_speech_model
+from ..interop.spidr import from_spidr
 from .building import building
 from .file import read_checkpoint, read_fairseq_checkpoint
 
@@ -37,7 +38,8 @@ def load_model(path: str | Path) -> Loaded:
     state = read_checkpoint(path)
     register()  # the task of the checkpoint, too
     with building([path], str(path)):
-        state = from_cpc_audio(state, path) or checkpoint_utils.load_checkpoint_to_cpu(str(path))
+        converted = from_cpc_audio(state, path) or from_spidr(state, path)
+        state = converted or checkpoint_utils.load_checkpoint_to_cpu(str(path))
         require_speech_model(state["cfg"], str(path))
         make_self_contained(state)
     models, cfg, task = checkpoint_utils.load_model_ensemble_and_task([str(path)], state=state)

@@ -121,7 +121,7 @@ def adapter_for(model: nn.Module, path: str | Path) -> type[FrameReader]:
     if adapter is None:
         raise UserError(
             f"{path}: contains {type(model).__name__}, which cannot be read; give a model of this plug-in, "
-            "fairseq's wav2vec 2.0, HuBERT or data2vec, or CPC_audio"
+            "fairseq's wav2vec 2.0, HuBERT or data2vec, CPC_audio or SpidR"
         )
     return adapter
 

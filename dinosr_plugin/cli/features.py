@@ -31,7 +31,7 @@ def add_features(commands) -> None:
         nargs="?",
         metavar="CHECKPOINT",
         help="a model of this plug-in, of fairseq (wav2vec 2.0, HuBERT or data2vec, with or without CTC "
-        "fine-tuning), or of CPC_audio; not with --mfcc or --fbank",
+        "fine-tuning), of CPC_audio or of SpidR; not with --mfcc or --fbank",
     )
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help=MANIFEST_HELP)
     add_out(

@@ -6,16 +6,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
 from torch import Tensor
 
+from ..checkpoints.building import building
 from ..checkpoints.contents import Damaged, check_weights
 from ..checkpoints.file import REMEDY, read_checkpoint
 from ..checkpoints.other_files import PROGRAMS, other_program
 from ..errors import UserError
+from ..interop.spidr import from_spidr
+from .config import Config
 from .description import Codebooks, Description, known, text, whole
-from .fairseq_files import FORMAT, MAX_CODEBOOKS, claims_fairseq, describe_cpc_audio, describe_fairseq, received
+from .fairseq_files import (
+    FORMAT,
+    MAX_CODEBOOKS,
+    claims_fairseq,
+    describe_cpc_audio,
+    describe_fairseq,
+    not_finite,
+    of_config,
+    reason,
+    received,
+)
 from .hugging_face import from_config, has_config, of_weights
 from .layouts import SPIDR, layout_of
+from .objectives import FRAMES, START, UNITS
 from .tensors import tensors_anywhere, weights_of
 from .weights import Weights, all_parameters, first, layers_in, listed, parameters_of, precision_of
 
@@ -58,7 +73,7 @@ def describe_state(state: dict[str, Any], path: Path) -> Description:
     weights = weights_of(tensors)
     if not weights:
         raise Damaged(f"contains no tensors{other_program(state)}")
-    if described := describe_cpc_audio(state, path, weights):
+    if described := describe_cpc_audio(state, path, weights) or describe_spidr(state, path, tensors):
         return described
     if all(isinstance(value, Tensor) for value in state.values()):
         folder = path.parent
@@ -72,8 +87,6 @@ def describe_other(state: Mapping[str, Any], tensors: dict[str, Tensor]) -> Desc
     entries = next((entries for entries in PROGRAMS if state.keys() >= {*entries}), None)
     layout = layout_of(weights)
     program = PROGRAMS[entries].removeprefix("a checkpoint of ") if entries else None
-    if layout is SPIDR:
-        program = "spidr"
     return Description(
         layout.name if layout else title_of(program),
         FORMAT,
@@ -83,13 +96,40 @@ def describe_other(state: Mapping[str, Any], tensors: dict[str, Tensor]) -> Desc
         epochs=first_count(state, "Epoch", "epoch"),
         parameters=parameters_of(weights) if layout or entries else all_parameters(weights),
         sizes=whisper_sizes(state.get("dims")) or known(layers=layers_in(weights)),
-        codebooks=spidr_codebooks(tensors) if layout is SPIDR else None,
         precision=precision_of(weights),
         contents=[]
         if layout or entries
         else [f"entries {', '.join(text(name) for name in first(state))}", *listed(weights)],
-        instead="use it with spidr" if layout is SPIDR else INSTEAD.get(entries or (), PROGRAM),
+        instead=INSTEAD.get(entries or (), PROGRAM),
     )
+
+
+def describe_spidr(state: dict[str, Any], path: Path, tensors: dict[str, Tensor]) -> Description | None:
+    """None for the state of another program. A model that cannot be read is described by the names of its tensors."""
+    if layout_of(weights_in(state, tensors)) is not SPIDR:
+        return None
+    described = describe_other(state, tensors)
+    described.written_by, described.codebooks = "spidr", spidr_codebooks(tensors)
+    if described.updates is None:  # a published file has no other entries than the weights
+        model = state.get("model")
+        described.updates = first_count(model if isinstance(model, dict) else state, "current_step")
+    try:
+        with building([path], str(path)):  # as in reading it
+            converted = from_spidr(state, path)
+    except UserError as error:
+        described.instead = reason(error, path)
+        return described
+    if converted is None:
+        return described
+    config = Config.of(OmegaConf.to_container(converted["cfg"]))
+    model = tensors_anywhere(converted["model"], os.path.getsize(path))
+    read = of_config(config, model)
+    read.kind = "DinoSR in SpidR's layout" if config.get("head_layers") == "last" else "SpidR"
+    read.written_by, read.updates, read.epochs = described.written_by, described.updates, described.epochs
+    read.parameters, read.codebooks = described.parameters, described.codebooks
+    read.instead = not_finite(model)
+    read.commands = [] if read.instead else [*UNITS, *FRAMES, *START]
+    return read
 
 
 def title_of(program: str | None) -> str:

@@ -1,3 +1,3 @@
-"""Models and formats of other projects: fairseq's own, CPC_audio, Hugging Face, ONNX, s3prl."""
+"""Models and formats of other projects: fairseq's own, CPC_audio, SpidR, Hugging Face, ONNX, s3prl."""
 
 from .. import compat  # noqa: F401  (before fairseq is imported)

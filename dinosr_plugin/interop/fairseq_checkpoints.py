@@ -14,7 +14,7 @@ from .. import compat
 from ..checkpoints.contents import name_of
 from ..errors import UserError
 
-REMEDY = "give a model of this plug-in, fairseq's wav2vec 2.0, HuBERT or data2vec, or CPC_audio"
+REMEDY = "give a model of this plug-in, fairseq's wav2vec 2.0, HuBERT or data2vec, CPC_audio or SpidR"
 FINE_TUNED = ("wav2vec_ctc", "wav2vec_seq2seq", "hubert_ctc", "hubert_seq2seq")
 MODELS = ("wav2vec", "wav2vec2", "hubert", "data2vec_audio", *FINE_TUNED)
 TASKS = ("audio_pretraining", "audio_finetuning", "hubert_pretraining")

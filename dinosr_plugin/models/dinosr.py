@@ -3,9 +3,14 @@
 A student sees masked speech; a teacher, the moving average of the student, sees the same speech unmasked. Each of the
 teacher's top K layers is clustered online by its own codebook. At masked frames the student predicts, for every
 codebook, the codeword of the teacher's frame.
+
+SpidR (Poli et al. 2025, arXiv 2512.20308) is the same model with ``head_layers=matching_ffn``,
+``ema_schedule=exponential`` and ``qkv_bias=false``: each head reads, in the student, what its codebook clusters in the
+teacher.
 """
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -17,14 +22,16 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..modules.codebook import Codebooks
 from ..modules.codebook_figures import codebook_sums
-from ..modules.ema import EmaTeacher, annealed_decay
+from ..modules.ema import EmaTeacher, annealed_decay, exponential_decay
 from ..modules.instance_norm import instance_norm
-from ..ranges import COUNT_OR_0, COUNT_OR_NEVER, LAYERS, SHARE, WEIGHT, Range, check_ranges
+from ..ranges import COUNT_OR_0, COUNT_OR_NEVER, LAYERS, MANY, SHARE, WEIGHT, Range, check_ranges
 from .encoder import Encoder, TrunkConfig
 from .objective import Output
 from .trunk import Heads, Trunk
 
 logger = logging.getLogger(__name__)
+
+OUTPUT, FFN = 0, 2  # places in the encoder's layer results
 
 HEADS = Heads(
     names=("heads", "codebooks"),
@@ -35,6 +42,13 @@ HEADS = Heads(
 
 @dataclass
 class DinoSRConfig(TrunkConfig):
+    qkv_bias: bool = field(
+        default=True,
+        metadata={
+            "help": "train the biases of the attention's queries, keys and values; false: they stay 0, as if there "
+            "were none (SpidR)"
+        },
+    )
     average_top_k_layers: int = field(
         default=8,
         metadata={"range": LAYERS, "help": "K: the teacher's top K layers are the targets, with one codebook each"},
@@ -75,11 +89,11 @@ class DinoSRConfig(TrunkConfig):
             "0: never (the paper)",
         },
     )
-    head_layers: ChoiceEnum(["last", "matching"]) = field(
+    head_layers: ChoiceEnum(["last", "matching", "matching_ffn"]) = field(
         default="last",
         metadata={
-            "help": "input of the prediction heads: last: the student's last layer (the paper); "
-            "matching: for each head the layer of its codebook (SpidR)"
+            "help": "input of the prediction heads: last: the student's last layer (the paper); matching: for each "
+            "head the output of the layer of its codebook; matching_ffn: the feed-forward output of that layer (SpidR)"
         },
     )
     target: ChoiceEnum(["ffn", "layer"]) = field(
@@ -98,14 +112,30 @@ class DinoSRConfig(TrunkConfig):
         default=True, metadata={"help": "normalise the targets of each utterance over time"}
     )
     ema_decay: float = field(default=0.999, metadata={"range": SHARE, "help": "decay of the teacher at the start"})
+    ema_schedule: ChoiceEnum(["linear", "exponential"]) = field(
+        default="linear",
+        metadata={
+            "help": "how the decay of the teacher changes: linear: to ema_end_decay (the paper); exponential: to 1, "
+            "with the time constant ema_timescale (SpidR)"
+        },
+    )
     ema_end_decay: float = field(
-        default=0.9999, metadata={"range": SHARE, "help": "decay of the teacher from ema_anneal_end_step on"}
+        default=0.9999,
+        metadata={"range": SHARE, "help": "ema_schedule=linear: decay of the teacher from ema_anneal_end_step on"},
     )
     ema_anneal_end_step: int = field(
         default=30000,
         metadata={
             "range": COUNT_OR_0,
-            "help": "update at which the decay of the teacher, which changes linearly, ends",
+            "help": "ema_schedule=linear: update at which the decay of the teacher stops changing",
+        },
+    )
+    ema_timescale: float = field(
+        default=20000,
+        metadata={
+            "range": Range(1, MANY),
+            "help": "ema_schedule=exponential: updates in which the distance of the teacher's decay from 1 falls to "
+            "1/e; the teacher stops at a distance of 1e-7",
         },
     )
     freeze_teacher_step: int = field(
@@ -128,6 +158,11 @@ def check_config(cfg: DinoSRConfig):
         raise UserError(
             f"model.average_top_k_layers={cfg.average_top_k_layers} must be between 1 and "
             f"model.encoder_layers={cfg.encoder_layers}"
+        )
+    if cfg.head_layers == "matching_ffn" and cfg.encoder_layerdrop > 0:
+        raise UserError(
+            f"model.head_layers=matching_ffn: a layer that model.encoder_layerdrop={cfg.encoder_layerdrop} skips has "
+            "no feed-forward output to predict from; set model.encoder_layerdrop=0"
         )
     if cfg.mask_prob == 0:
         raise UserError(
@@ -160,6 +195,8 @@ class DinoSR(Trunk):
         check_config(cfg)
         self.n_codebooks = cfg.average_top_k_layers
         self.heads = nn.ModuleList(nn.Linear(cfg.encoder_embed_dim, cfg.codebook_size) for _ in range(self.n_codebooks))
+        for parameter in self.untrained():
+            parameter.requires_grad_(False)
         self.teacher = EmaTeacher(Encoder(cfg), self.encoder, copied=["pos_conv."])
         self.codebooks = Codebooks(self.n_codebooks, cfg.codebook_size, cfg.encoder_embed_dim, cfg.revive_after)
         self.places_codewords = cfg.codebook_init == "frames"  # whether the first batch of a run sets the codewords
@@ -205,6 +242,14 @@ class DinoSR(Trunk):
         codes = self.assign_codes(targets)
         return self.losses(self.logits(student), codes, masks.masked[learned])
 
+    def untrained(self) -> Iterator[nn.Parameter]:
+        """Parameters of the student that keep their initial values."""
+        if not self.cfg.qkv_bias:
+            yield from self.encoder.qkv_biases()
+        if self.cfg.head_layers == "matching_ffn":
+            # no head depends on it: weight decay would shrink it, and with it the output of the last layer
+            yield from self.encoder.last_norm().parameters()
+
     def encoder_inputs(self, source: Tensor, padding: Tensor) -> Tensor:
         """Projected frames (B, F, D), shared by student and teacher; without gradient once they are frozen."""
         frozen = self.is_frozen(self.num_updates + 1) and self.cfg.freeze_pre_enc_modules
@@ -218,13 +263,13 @@ class DinoSR(Trunk):
         """Output x (B, F, D) and layer results of the student -> (1, B, F, D), or (K, B, F, D) for matching layers."""
         if self.cfg.head_layers == "last":
             return x.unsqueeze(0)
-        outputs = torch.stack([output for output, _, _ in layer_results[-self.n_codebooks :]])  # (K, F, B, D)
-        return outputs.transpose(1, 2)
+        part = FFN if self.cfg.head_layers == "matching_ffn" else OUTPUT
+        return torch.stack([result[part] for result in layer_results[-self.n_codebooks :]]).transpose(1, 2)
 
     @torch.no_grad()
     def targets(self, inputs: Tensor, padding: Tensor | None) -> Tensor:
         """The teacher's top K layers, lowest first, instance-normalised: (K, B, F, D) float32."""
-        part = 2 if self.cfg.target == "ffn" else 0
+        part = FFN if self.cfg.target == "ffn" else OUTPUT
         x = torch.stack([result[part] for result in self.teacher.model(inputs, padding)[1][-self.n_codebooks :]])
         x = x.transpose(1, 2).float()  # (K, F, B, D) -> (K, B, F, D)
         return instance_norm(x, padding) if self.cfg.instance_norm_target_layer else x
@@ -289,6 +334,8 @@ class DinoSR(Trunk):
         """Decay of the teacher at the end of this update (from 1)."""
         if self.is_frozen(update):
             return 1.0
+        if self.cfg.ema_schedule == "exponential":
+            return exponential_decay(self.cfg.ema_decay, self.cfg.ema_timescale, update)
         return annealed_decay(self.cfg.ema_decay, self.cfg.ema_end_decay, update, self.cfg.ema_anneal_end_step)
 
     def codebook_decay(self, update: int) -> float:

@@ -5,6 +5,7 @@ not depend on padding (every positional convolution sees zeros past the end, as 
 LayerDrop draws from torch's generator, so that a seed determines it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -135,6 +136,18 @@ class Encoder(nn.Module):
         if self.layer_norm_first and layer is None:
             x = self.layer_norm(x)
         return x, layer_results
+
+    def last_norm(self) -> nn.Module:
+        """The LayerNorm that comes last: no feed-forward output depends on it."""
+        last = f"layers.{len(self.layers) - 1}.final_layer_norm"
+        return self.get_submodule("layer_norm" if self.layer_norm_first else last)
+
+    def qkv_biases(self) -> Iterator[nn.Parameter]:
+        """The biases of queries, keys and values."""
+        for layer in self.layers:
+            attention = layer.get_submodule("self_attn")
+            for name in ("q_proj", "k_proj", "v_proj"):
+                yield attention.get_parameter(f"{name}.bias")
 
     def add_positions(self, x: Tensor, padding_mask: Tensor | None) -> Tensor:
         """x (B, F, D) plus the output of the positional convolutions, in which padded frames count as zeros."""

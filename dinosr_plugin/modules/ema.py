@@ -1,10 +1,13 @@
 """The teacher: an exponential moving average of the student's encoder (DinoSR section 3.1)."""
 
+import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+STANDSTILL = 1e-7
 
 
 def annealed_decay(start: float, end: float, step: int, steps: int) -> float:
@@ -12,6 +15,15 @@ def annealed_decay(start: float, end: float, step: int, steps: int) -> float:
     if step >= steps:
         return end
     return end - (end - start) * (1 - step / steps)
+
+
+def exponential_decay(start: float, timescale: float, step: int) -> float:
+    """From ``start`` at update 0 towards 1: 1 - (1 - start) exp(-step / timescale).
+
+    1 as soon as it is within ``STANDSTILL`` of 1, as in SpidR (arXiv 2512.20308): float32 weights would not move.
+    """
+    distance = (1 - start) * math.exp(-step / timescale)
+    return 1 - distance if distance > STANDSTILL else 1.0
 
 
 class EmaTeacher(nn.Module):

@@ -30,6 +30,7 @@ from dinosr_plugin.models.hubert import HubertConfig
 from dinosr_plugin.models.r_spin import RSpinConfig
 from dinosr_plugin.models.speaker_encoder import SpeakerEncoderConfig
 from dinosr_plugin.models.spin import SpinConfig
+from dinosr_plugin.modules.ema import exponential_decay
 from dinosr_plugin.runs.settings import check_training
 from dinosr_plugin.tasks.finetuning import DinoSRFinetuningConfig
 from dinosr_plugin.tasks.pretraining import DinoSRPretrainingConfig
@@ -40,6 +41,7 @@ ALL = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent != AMOUNTS)
 PRETRAINING = sorted((CONFIGS / "pretraining").glob("*.yaml"))
 LM = CONFIGS / "lm"
 BASE, TINY = CONFIGS / "pretraining/dinosr_base.yaml", CONFIGS / "pretraining/dinosr_tiny.yaml"
+SPIDR, SPIDR_TINY = CONFIGS / "pretraining/spidr_base.yaml", CONFIGS / "pretraining/spidr_tiny.yaml"
 CPC = {
     name: CONFIGS / f"pretraining/{name}.yaml"
     for name in ("cpc_small", "cpc_big", "cpc_tiny", "deepcluster_small", "deepcluster_big", "deepcluster_tiny")
@@ -237,6 +239,8 @@ def test_every_field_of_a_model_is_listed(path):
     "small, large",
     [
         (TINY, BASE),
+        (SPIDR, BASE),
+        (SPIDR_TINY, BASE),
         (HUBERT["tiny"], HUBERT["base_it1"]),
         (SPIN_TINY, SPIN),
         (R_SPIN_TINY, R_SPIN),
@@ -339,7 +343,9 @@ FACTS = {
         "average_top_k_layers": 8,
         "codebook_size": 256,
         "head_layers": "last",
+        "qkv_bias": True,
         "ema_decay": 0.999,
+        "ema_schedule": "linear",
         "ema_end_decay": 0.9999,
         "ema_anneal_end_step": 30000,
         "freeze_teacher_step": 200001,
@@ -362,9 +368,55 @@ def test_base_is_the_papers_recipe():
     for group, values in FACTS.items():
         assert {key: base[group].get(key) for key in values} == values, group
     rest = set(OmegaConf.load(BASE).model) - set(FACTS["model"])
-    assert rest == {"start_from", "n_mels", "checkpoint_activations", "mask_channel_length", "codebook_update"}, (
-        "none of them changes the paper's model"
-    )
+    unused = {"start_from", "n_mels", "mask_channel_length", "ema_timescale"}
+    assert rest == unused | {"checkpoint_activations", "codebook_update"}, "none of them changes the paper's model"
+
+
+SPIDR_FACTS = {
+    "common.bf16": True,
+    "common.fp16": False,
+    "task.min_sample_size": 2000,
+    "optimization.clip_norm": 10.0,
+    "optimizer.adam_betas": "(0.9,0.95)",
+    "lr_scheduler.final_lr_scale": 0.01,
+    "model.encoder_layerdrop": 0.0,
+    "model.qkv_bias": False,
+    "model.head_layers": "matching_ffn",
+    "model.ema_schedule": "exponential",
+}
+"""What differs from DinoSR's recipe, in the defaults of spidr 0.2.0 (``spidr.config``)."""
+
+
+def differing(path: Path, other: Path) -> dict:
+    """``group.field`` -> the value in ``path``, where the two files differ."""
+    ours, theirs = (OmegaConf.to_container(OmegaConf.load(each)) for each in (path, other))
+    return {
+        f"{group}.{name}": value
+        for group, fields in ours.items()
+        for name, value in fields.items()
+        if value != theirs[group][name]
+    }
+
+
+def test_spidr_base_differs_from_dinosrs_recipe_where_the_papers_do():
+    assert differing(SPIDR, BASE) == SPIDR_FACTS
+    model = OmegaConf.load(SPIDR).model
+    assert (model.ema_decay, model.ema_timescale, model.target) == (0.999, 20_000, "ffn")
+    assert exponential_decay(0.999, 20_000, 184_207) == 1 and model.freeze_teacher_step == 200_001
+
+
+def test_spidr_tiny_has_spidrs_heads_and_teacher_alone():
+    """So that it can be compared with DinoSR's at equal updates: the teacher moves as much in all of them."""
+    assert differing(SPIDR_TINY, TINY) == {
+        "model.head_layers": "matching",
+        "model.ema_decay": 0.998,
+        "model.ema_schedule": "exponential",
+        "model.ema_timescale": 2000,
+    }
+    model, updates = OmegaConf.load(SPIDR_TINY).model, OmegaConf.load(SPIDR_TINY).optimization.max_update
+    assert model.target == "layer", "the input of a head is what its codebook clusters"
+    moved = sum(1 - exponential_decay(model.ema_decay, model.ema_timescale, n) for n in range(1, updates + 1))
+    assert moved == pytest.approx(updates * (1 - OmegaConf.load(TINY).model.ema_decay), rel=0.02)
 
 
 def test_defaults_are_those_of_the_paper_where_it_has_them():

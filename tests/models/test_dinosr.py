@@ -367,14 +367,14 @@ def test_never_frozen(tiny):
 # ---- variants ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("head_layers", ["last", "matching"])
+@pytest.mark.parametrize("head_layers", ["last", "matching", "matching_ffn"])
 @pytest.mark.parametrize("target", ["ffn", "layer"])
 @pytest.mark.parametrize("codebook_init", ["normal", "frames"])
 @pytest.mark.parametrize("layerdrop", [0.0, 0.7])
 def test_variants(tiny, head_layers, target, codebook_init, layerdrop):
     changes = dict(
         codebook_init=codebook_init,
-        encoder_layerdrop=layerdrop,
+        encoder_layerdrop=0.0 if head_layers == "matching_ffn" else layerdrop,
         instance_norm_target_layer=target == "ffn",
         revive_after=2,
     )
@@ -584,6 +584,7 @@ def test_layers_above_the_last_wanted_go(tiny):
         ({"codebook_size": 1}, ["codebook_size"]),
         ({"mask_prob": 0.0}, ["mask_prob"]),
         ({"ema_decay": 1.1}, ["ema_decay"]),
+        ({"ema_timescale": 0.0}, ["ema_timescale"]),
         ({"codebook_end_decay": -1.0}, ["codebook_end_decay"]),
     ],
 )

@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from dinosr_plugin.models.encoder import Encoder, TrunkConfig
-from dinosr_plugin.modules.ema import EmaTeacher, annealed_decay
+from dinosr_plugin.modules.ema import EmaTeacher, annealed_decay, exponential_decay
 
 
 def network() -> nn.Module:
@@ -142,6 +142,15 @@ def test_restore_names_what_does_not_fit():
 )
 def test_annealed_decay_of_the_paper(update, decay):
     assert annealed_decay(0.999, 0.9999, update, 30000) == pytest.approx(decay, abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    "update, decay",
+    [(0, 0.999), (1, 0.99900005), (20_000, 0.99963212), (100_000, 0.99999326), (184_206, 0.9999999), (184_207, 1.0)],
+)
+def test_exponential_decay_of_spidr(update, decay):
+    """It starts as DinoSR's, and stops the teacher at 1 - 1e-7."""
+    assert exponential_decay(0.999, 20_000, update) == pytest.approx(decay, abs=1e-8 if update < 184_206 else 1e-11)
 
 
 def test_annealed_decay_without_annealing():

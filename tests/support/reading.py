@@ -274,6 +274,8 @@ READERS = {
     "checkpoint of fairseq": Reader("wav2vec2.pt", ARCHIVE, features_of("wav2vec2.pt")),
     "checkpoint of CPC_audio": Reader("cpc_audio/checkpoint_30.pt", ARCHIVE, features_of("cpc_audio/checkpoint_30.pt")),
     "options of CPC_audio": Reader("cpc_audio/checkpoint_args.json", TEXT, features_of("cpc_audio/checkpoint_30.pt")),
+    "checkpoint of SpidR": Reader("spidr/step_400.pt", ARCHIVE, features_of("spidr/step_400.pt")),
+    "options of SpidR": Reader("spidr/config.json", TEXT, features_of("spidr/step_400.pt")),
     "fine-tuned checkpoint": Reader("model.pt", ARCHIVE, lambda folder: load_recogniser(folder / "model.pt")),
     "any checkpoint": Reader("model.pt", ARCHIVE, lambda folder: load_model(folder / "model.pt")),
     "checkpoint or units": Reader("dinosr.pt", ARCHIVE, lambda folder: is_torch_file(folder / "dinosr.pt")),
@@ -298,6 +300,7 @@ READERS = {
     "inspected checkpoint of CPC_audio": Reader(
         "cpc_audio/checkpoint_30.pt", ARCHIVE, inspected("cpc_audio/checkpoint_30.pt")
     ),
+    "inspected checkpoint of SpidR": Reader("spidr/step_400.pt", ARCHIVE, inspected("spidr/step_400.pt")),
     "inspected k-means": Reader("kmeans.npz", ARCHIVE, inspected("kmeans.npz")),
     "inspected dictionary": Reader("lm/dict.txt", TEXT, inspected("lm/checkpoint_last.pt")),
     "inspected config of Hugging Face": Reader("hf/config.json", TEXT, inspected("hf")),

@@ -18,7 +18,7 @@ from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.decoding.emissions import EmissionMetadata, EmissionWriter
 from dinosr_plugin.interop.safetensors_export import export
 from dinosr_plugin.units.unit_files import read_units, write_units
-from support import cpc_audio_layout
+from support import cpc_audio_layout, spidr_layout
 from support.checkpoints import put
 from support.fairseq_models import fairseq_checkpoint
 from support.hugging_face import recogniser
@@ -39,7 +39,8 @@ def write_valid_files(folder: Path) -> None:
     - ``corpus``, and manifest, transcripts, labels and dictionaries of it: ``train.*``, ``dict.*``, ``bpe.model``,
       ``text_normalization.json``, which was made with ``replace.txt``
     - ``transcripts.tsv`` and ``utt2spk``, tables of its words and speakers
-    - ``model.pt`` (fine-tuned), ``dinosr.pt``, ``packed.safetensors``, ``wav2vec2.pt``, ``cpc_audio/*.pt``, ``lm/*.pt``
+    - ``model.pt`` (fine-tuned), ``dinosr.pt``, ``packed.safetensors``, ``wav2vec2.pt``, ``cpc_audio/*.pt``,
+      ``spidr/*.pt``, ``lm/*.pt``
     - ``hf`` and ``hf_ctc``, folders of transformers; ``model.onnx``
     - ``mfcc`` (a folder of features), ``kmeans.npz``, ``k.units``, ``pieces.ap.model``, ``emissions.npz``
     - ``trials.txt``, ``embeddings`` and ``scores.txt`` of ``train.tsv``; ``speakers.tsv`` and its ``cohort``
@@ -71,6 +72,7 @@ def write_valid_files(folder: Path) -> None:
     write_hugging_face(folder)
     fairseq_checkpoint(folder / "wav2vec2.pt", "wav2vec2")
     write_cpc_audio(folder / "cpc_audio")
+    spidr_layout.save(folder / "spidr", spidr_layout.random_state(), spidr_layout.options())
     (folder / "model.onnx").write_bytes(onnx_bytes())
     command("features", folder / "train.tsv", "--mfcc", "--out", folder / "mfcc")
     command("kmeans", "fit", folder / "mfcc", "--clusters", 4, "--out", folder / "kmeans.npz")
