@@ -40,9 +40,8 @@ def test_kinds_of_records(tmp_path):
 
 def test_losses_of_each_validation_subset(tmp_path):
     """... of a log and of TensorBoard's folder."""
-        old='{"old_loss_dinosr": "3.5", "old_loss": "5", "old_num_updates": "40"}'(tmp_path / "train.log").write_text(
-            f"{LOG}\n{old}\n"
-    )
+    old = '{"old_loss_dinosr": "3.5", "old_loss": "5", "old_num_updates": "40"}'
+    (tmp_path / "train.log").write_text(f"{LOG}\n{old}\n")
     expected = {"dev": [(20, 70.5)], "old": [(40, 3.5)]}
     assert validation_losses(tmp_path / "train.log") == expected
     for subset, points in {"train_inner": [(1, 9.0)], "train": [(2, 9.0)], **expected}.items():
