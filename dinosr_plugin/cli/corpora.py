@@ -277,11 +277,17 @@ def add_synth(commands) -> None:
         "--speakers", type=whole_number, required=True, metavar="S", help="number of voices, at least 2"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default: %(default)s)")
+    parser.add_argument(
+        "--language",
+        choices=("en", "es"),
+        default="en",
+        help="English, or Spanish, with which a model of English can be trained further (default: %(default)s)",
+    )
 
 
 def run_synth(options: argparse.Namespace) -> int:
     from ..data.synth.corpus import synthesize
 
-    synthesize(options.out, options.minutes, options.speakers, options.seed)
+    synthesize(options.out, options.minutes, options.speakers, options.seed, language=options.language)
     print(f"{options.out}: list it for training with `dinosr manifest librispeech {options.out} --out DIR`")
     return 0

@@ -12,6 +12,8 @@ Records = list[dict[str, float]]
 INNER = "train_inner"  # the folder of TensorBoard's files that are written every ``common.log_interval`` updates
 
 
+UPDATES = "_num_updates"  # what the key with the number of updates ends with, after the name of the subset
+REMEDY = "give the log of a training"
 NAME = "training.log"  # in checkpoint.save_dir: the log of a training, runs.run_log
 
 
@@ -37,11 +39,16 @@ def read_training_log(path: str | Path, subset: str = "") -> Records:
     path = Path(path)
     if is_folder(path):
         records = _event_records(path, subset)
-    elif is_file(path):
-        records = _json_records(path, subset)
     else:
-        raise UserError(f"{path}: no such log; give the training.log beside the checkpoints, or TensorBoard's folder")
+        require_log(path)
+        records = _json_records(path, subset)
     return [records[update] for update in sorted(records)]
+
+
+def require_log(path: Path) -> None:
+    """Raise UserError unless there is such a file."""
+    if not is_file(path):
+        raise UserError(f"{path}: no such log; give the training.log beside the checkpoints, or TensorBoard's folder")
 
 
 def read_pretraining_log(path: str | Path) -> Records:
@@ -58,6 +65,22 @@ def read_pretraining_log(path: str | Path) -> Records:
     return records
 
 
+def validation_losses(path: str | Path) -> dict[str, list[tuple[int, float]]]:
+    """Name of each validation subset in a log -> its ``loss_curve``.
+
+    Raises UserError as ``read_training_log``.
+    """
+    path = Path(path)
+    if is_folder(path):
+        names = {Path(entry.path).name for entry in scan(path) if is_folder(entry.path)} - {INNER}
+    else:
+        require_log(path)
+        keys = {key for line in read_lines(path, REMEDY, tolerate_damage=True) for key in _numbers(line)}
+        names = {key.removesuffix(UPDATES) for key in keys if key.endswith(UPDATES)}
+    curves = {name: loss_curve(read_training_log(path, name)) for name in sorted(names - {"train"})}
+    return {name: points for name, points in curves.items() if points}
+
+
 def _records_with_loss(path: str | Path) -> Records:
     """As ``read_pretraining_log``; [] if there is no loss."""
     readings = (read_training_log(path, subset) for subset in ("", "train"))
@@ -67,7 +90,7 @@ def _records_with_loss(path: str | Path) -> Records:
 def _json_records(path: Path, subset: str) -> dict[int, dict[str, float]]:
     prefix = f"{subset}_" if subset else ""
     records: dict[int, dict[str, float]] = {}
-    for line in read_lines(path, "give the log of a training", tolerate_damage=True):
+    for line in read_lines(path, REMEDY, tolerate_damage=True):
         record = _numbers(line)
         updates = record.get(f"{prefix}num_updates", math.nan)
         if math.isfinite(updates):

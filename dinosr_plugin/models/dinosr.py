@@ -81,6 +81,14 @@ class DinoSRConfig(TrunkConfig):
             "codewords unused"
         },
     )
+    start_codebooks: ChoiceEnum(["warm", "new"]) = field(
+        default="warm",
+        metadata={
+            "help": "with start_from: warm: codebooks and prediction heads are those of the checkpoint, if it has them "
+            "in the same size; new: heads start untrained, and codewords by k-means on the first batch, in the "
+            "frames of the checkpoint's teacher"
+        },
+    )
     revive_after: int = field(
         default=0,
         metadata={
@@ -199,7 +207,9 @@ class DinoSR(Trunk):
             parameter.requires_grad_(False)
         self.teacher = EmaTeacher(Encoder(cfg), self.encoder, copied=["pos_conv."])
         self.codebooks = Codebooks(self.n_codebooks, cfg.codebook_size, cfg.encoder_embed_dim, cfg.revive_after)
-        self.places_codewords = cfg.codebook_init == "frames"  # whether the first batch of a run sets the codewords
+        self.new_heads = cfg.start_codebooks == "new"
+        # whether the first batch of a run sets the codewords
+        self.places_codewords = self.new_heads or cfg.codebook_init == "frames"
         self.num_updates = 0
         self.update_begun = False  # a batch of training came since the last begin_update or end_update
         self.batch_skipped = False
@@ -377,7 +387,7 @@ class DinoSR(Trunk):
             logger.info(f"{file}: has no teacher and no codebooks; the teacher starts as a copy of the student")
             return
         self.teacher.restore_(source.teacher.average())
-        if HEADS.settings(source) == HEADS.settings(self):  # the codebooks were taken over
+        if not self.new_heads and HEADS.settings(source) == HEADS.settings(self):  # the codebooks were taken over
             self.places_codewords = False
 
     def remove_pretraining_modules(self, last_layer: int | None = None):

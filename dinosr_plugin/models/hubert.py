@@ -14,6 +14,7 @@ from typing import List
 
 import torch
 import torch.nn.functional as F
+from fairseq.dataclass import ChoiceEnum
 from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor, nn
 
@@ -35,6 +36,14 @@ class HubertConfig(TrunkConfig):
         metadata={
             "range": LABELS,
             "help": "number of labels in each label set; empty: as many as dict.LABELS.txt of task.labels lists",
+        },
+    )
+    start_codebooks: ChoiceEnum(["warm", "new"]) = field(
+        default="warm",
+        metadata={
+            "help": "with start_from: warm: projections and label embeddings are those of the checkpoint, if it has "
+            "them in the same size; new: they start untrained, because the labels come from another k-means, whose "
+            "numbers mean other clusters"
         },
     )
     final_dim: int = field(
@@ -101,6 +110,7 @@ class Hubert(Trunk):
         super().__init__(cfg)
         check_config(cfg)
         self.num_classes = list(cfg.num_classes)
+        self.new_heads = cfg.start_codebooks == "new"
         n_projections = len(self.num_classes) if cfg.untie_final_proj else 1
         self.final_proj = nn.Linear(cfg.encoder_embed_dim, n_projections * cfg.final_dim)
         self.label_embs_concat = nn.Parameter(torch.empty(sum(self.num_classes), cfg.final_dim).uniform_())
@@ -193,7 +203,7 @@ class Hubert(Trunk):
     def start_from(self, source: BaseFairseqModel, file: str) -> None:
         """Also log if the source has no heads to take over."""
         super().start_from(source, file)
-        if not isinstance(source, Hubert) or source.final_proj is None:
+        if not self.new_heads and (not isinstance(source, Hubert) or source.final_proj is None):
             logger.info(f"{file}: has no prediction heads for labels; they start untrained")
 
 

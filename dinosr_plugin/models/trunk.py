@@ -73,9 +73,12 @@ class Trunk(Objective):
 
     Attributes:
         pretraining_heads: its groups of heads. Each is taken over as a whole.
+        new_heads: whether they start untrained, although those of ``model.start_from`` may fit
+            (``model.start_codebooks=new``).
     """
 
     pretraining_heads: tuple[Heads, ...] = ()
+    new_heads = False
     finetuning_fields = (
         *("mask_prob", "mask_channel_prob", "feature_grad_mult", "layerdrop"),
         *("dropout", "dropout_input", "attention_dropout", "activation_dropout"),
@@ -112,7 +115,15 @@ class Trunk(Objective):
         return len(self.encoder.layers)
 
     def check(self, task_cfg: Any) -> None:
-        """Raise UserError if utterances may have fewer than two frames, one to mask and one to leave."""
+        """Raise UserError if utterances may have fewer than two frames, one to mask and one to leave.
+
+        Also for ``model.start_codebooks=new`` without a model to start from.
+        """
+        if self.new_heads and self.cfg.start_from is None:
+            raise UserError(
+                "model.start_codebooks=new: without model.start_from all codebooks are new; set model.start_from=FILE, "
+                "or model.start_codebooks=warm"
+            )
         for name, samples in (
             ("min_sample_size", task_cfg.min_sample_size or 0),
             ("max_sample_size", task_cfg.max_sample_size),
@@ -126,8 +137,8 @@ class Trunk(Objective):
     def start_from(self, source: BaseFairseqModel, file: str) -> None:
         """Take over front end, projection, mask embedding and encoder of another trunk of the same size.
 
-        Heads that the source has too are taken over if their settings agree; else they start untrained, which is
-        logged.
+        Heads that the source has too are taken over if their settings agree, and not with ``new_heads``; else they
+        start untrained, which is logged.
         """
         trunk = require_trunk(source, file, type(self).__name__)
         require_same_fields(file, trunk_sizes(trunk), trunk_sizes(self))
@@ -135,7 +146,9 @@ class Trunk(Objective):
             self.get_submodule(name).load_state_dict(trunk.get_submodule(name).state_dict())
         self.mask_emb.data.copy_(trunk.mask_emb)
         for heads in self.pretraining_heads:
-            if heads.are_in(trunk):
+            if self.new_heads:
+                logger.info(f"{file}: {heads.untrained} (model.start_codebooks=new)")
+            elif heads.are_in(trunk):
                 self.take_over_heads(heads, trunk, file)
 
     def take_over_heads(self, heads: Heads, source: "Trunk", file: str) -> None:

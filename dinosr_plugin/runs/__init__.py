@@ -23,6 +23,7 @@ from . import (
     state,
     stopping,
     updates,
+    validating,
 )
 
 
@@ -51,4 +52,6 @@ def install():
     state.restore_early_stopping()  # around resume_from_intact_checkpoint
     updates.call_update_hooks()
     updates.call_epoch_hook()
+    validating.log_subsets_side_by_side()
+    validating.validate_before_the_first_update()
     state.restore_half_precision()

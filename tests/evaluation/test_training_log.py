@@ -7,7 +7,14 @@ import pytest
 from tensorboardX import SummaryWriter
 
 from dinosr_plugin.errors import UserError
-from dinosr_plugin.evaluation.training_log import NAME, curve, log_beside, read_pretraining_log, read_training_log
+from dinosr_plugin.evaluation.training_log import (
+    NAME,
+    curve,
+    log_beside,
+    read_pretraining_log,
+    read_training_log,
+    validation_losses,
+)
 from dinosr_plugin.runs import run_log
 from support.limits import at_most
 
@@ -29,6 +36,21 @@ def test_kinds_of_records(tmp_path):
     assert curve(read_training_log(log, "dev"), "wer") == [(20, 99.5)]
     assert curve(read_training_log(log), "wer") == []
     assert read_training_log(log)[0]["lr"] == 0.001 and "clip" not in read_training_log(log)[0]
+
+
+def test_losses_of_each_validation_subset(tmp_path):
+    """... of a log and of TensorBoard's folder."""
+    old = '{"old_loss_dinosr": "3.5", "old_loss": "5", "old_num_updates": "40"}'
+    (tmp_path / "train.log").write_text(f"{LOG}\n{old}\n")
+    expected = {"dev": [(20, 70.5)], "old": [(40, 3.5)]}
+    assert validation_losses(tmp_path / "train.log") == expected
+    for subset, points in {"train_inner": [(1, 9.0)], "train": [(2, 9.0)], **expected}.items():
+        with SummaryWriter(str(tmp_path / "tb" / subset)) as writer:
+            for update, value in points:
+                writer.add_scalar("loss", value, update)
+    assert validation_losses(tmp_path / "tb") == expected
+    with pytest.raises(UserError, match="no such log"):
+        validation_losses(tmp_path / "none")
 
 
 def test_repeated_updates_of_a_resumed_run_count_once(tmp_path):

@@ -368,7 +368,7 @@ def test_base_is_the_papers_recipe():
     for group, values in FACTS.items():
         assert {key: base[group].get(key) for key in values} == values, group
     rest = set(OmegaConf.load(BASE).model) - set(FACTS["model"])
-    unused = {"start_from", "n_mels", "mask_channel_length", "ema_timescale"}
+    unused = {"start_from", "start_codebooks", "n_mels", "mask_channel_length", "ema_timescale"}
     assert rest == unused | {"checkpoint_activations", "codebook_update"}, "none of them changes the paper's model"
 
 
@@ -459,7 +459,8 @@ def test_hubert_base_is_fairseqs_recipe(name, updates):
                 assert ours[group][field] == theirs[group][field], f"{group}.{field}"
     assert ours.distributed_training.distributed_world_size == theirs.distributed_training.distributed_world_size
     defaults = MODEL_DATACLASS_REGISTRY["hubert"].__dataclass_fields__
-    only_ours = {"start_from", "front_end", "n_mels", "num_classes", "pos_conv_depth", "require_same_masks"}
+    only_ours = {"start_from", "start_codebooks", "front_end", "n_mels", "num_classes", "pos_conv_depth"}
+    only_ours.add("require_same_masks")
     for field in (
         OmegaConf.load(HUBERT[name]).model.keys() - only_ours - {"_name", "pred_masked_weight", "pred_nomask_weight"}
     ):

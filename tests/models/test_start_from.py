@@ -78,6 +78,28 @@ def test_codebooks_that_were_taken_over_are_not_placed_again(tiny, codebook_init
     assert torch.equal(model.codebooks.sums, source.codebooks.sums)
 
 
+@pytest.mark.parametrize("codebook_init", ["frames", "normal"])
+def test_new_codebooks_are_placed_in_the_frames_of_the_teacher_that_was_taken_over(tiny, codebook_init, caplog):
+    """Heads start untrained: they would predict the numbers of other codewords."""
+    source, model = train_once(tiny(seed=1)), tiny(codebook_init=codebook_init, start_codebooks="new")
+    heads = [p.clone() for p in model.heads.parameters()]
+    caplog.set_level("INFO")
+    model.start_from(source, "x.pt")
+    assert "x.pt: codebooks and prediction heads start untrained (model.start_codebooks=new)" in caplog.text
+    assert all(torch.equal(p, old) for p, old in zip(model.heads.parameters(), heads))
+    assert same_tensors(model.teacher.average(), source.teacher.average())
+    model.begin_update()
+    output = model(SOURCE, mask_indices=MASK)
+    with torch.no_grad():
+        frames = source.targets(source.encoder_inputs(SOURCE, torch.zeros_like(MASK)), None)[:, MASK]  # (K, N, D)
+    for codewords, codes, of_layer in zip(model.codebooks.centroids(), output.codes, frames):
+        for code in codes.unique():  # k-means has converged on so few frames
+            torch.testing.assert_close(codewords[code], of_layer[codes == code].mean(0))
+    sums = model.codebooks.sums.clone()
+    model(SOURCE, mask_indices=MASK)  # the second micro-batch of the update
+    assert torch.equal(model.codebooks.sums, sums)
+
+
 @pytest.mark.parametrize("change", [{"codebook_size": 8}, {"average_top_k_layers": 1}, {"target": "layer"}])
 def test_codebooks_that_differ_start_untrained(tiny, change, caplog):
     """... and heads with them; the teacher is taken over."""
@@ -119,6 +141,14 @@ def test_hubert_from_hubert_and_from_dinosr(tiny, hubert, caplog):
     require_same_features(model, source)
     model, source = hubert(), tiny(seed=1)
     model.start_from(source, "x.pt")
+    require_same_features(model, source)
+
+
+def test_hubert_with_labels_of_another_k_means(tiny, hubert):
+    source, model = hubert(seed=1), hubert(start_codebooks="new")
+    heads = [model.label_embs_concat.clone(), model.final_proj.weight.clone()]
+    model.start_from(source, "x.pt")
+    assert torch.equal(model.label_embs_concat, heads[0]) and torch.equal(model.final_proj.weight, heads[1])
     require_same_features(model, source)
 
 

@@ -26,13 +26,12 @@ from ...files import kind_of, output, read_json, write_lines
 from ..audio import SAMPLE_RATE
 from ..conversion import write_sound
 from ..workers import set_up_worker
-from . import espeak, grammar
+from . import espeak, grammar, spanish
 
 PARTS = ("train", "dev")
 
 _RECIPE = 1  # increase it when the same parameters give different bytes, so that an old corpus is not reused
 _SUMMARY = "corpus.json"
-_FIRST_SPEAKER = 1001
 _CHAPTER_LENGTH = 100  # utterances
 _MIN_SECONDS = 5.0  # per speaker; a shorter time may not fit any sentence
 _MIN_DEV_MINUTES = 1.5  # with less, an error rate is unreliable
@@ -62,6 +61,23 @@ _VOICES = (
 
 
 @dataclass(frozen=True)
+class Language:
+    """What is said, and by whom."""
+
+    rules: grammar.Rules
+    question_words: tuple[str, ...]
+    voices: tuple[tuple[str, int, int, int], ...]
+    first_speaker: int  # number; utterances of two languages have different ids, so that they can be in one manifest
+
+
+LANGUAGES = {
+    "en": Language(grammar.RULES, grammar.QUESTION_WORDS, _VOICES, 1001),
+    "es": Language(spanish.RULES, spanish.QUESTION_WORDS, spanish.VOICES, 10001),
+}
+"""By the first two letters of the names of their voices."""
+
+
+@dataclass(frozen=True)
 class Speaker:
     """A voice and its recording conditions."""
 
@@ -74,6 +90,10 @@ class Speaker:
     tilt: float  # coefficient of a first-order filter: positive is dull, negative is bright
     level_db: float  # of the utterance, dB re full scale
     snr_db: float  # level of the utterance above that of the background noise
+
+    @property
+    def language(self) -> Language:
+        return LANGUAGES[self.voice[:2]]
 
 
 @dataclass(frozen=True)
@@ -99,7 +119,9 @@ class _Spoken:
         return len(self.wave) / SAMPLE_RATE
 
 
-def synthesize(out: Path, minutes: float, speakers: int, seed: int, workers: int | None = None) -> dict:
+def synthesize(
+    out: Path, minutes: float, speakers: int, seed: int, workers: int | None = None, language: str = "en"
+) -> dict:
     """Writes a corpus of about ``minutes`` minutes (within 5 %) by ``speakers`` speakers to the folder ``out``.
 
     The folder gets its name when it is complete. If ``out`` contains a finished corpus with the same parameters,
@@ -111,6 +133,7 @@ def synthesize(out: Path, minutes: float, speakers: int, seed: int, workers: int
         speakers: number of speakers, at least 2.
         seed: determines the corpus, together with ``minutes`` and ``speakers``.
         workers: number of processes, by default one per core; the result does not depend on it.
+        language: a key of ``LANGUAGES``.
 
     Returns:
         The content of ``OUT/corpus.json``: parameters; minutes, utterances and words per part; speakers.
@@ -122,11 +145,13 @@ def synthesize(out: Path, minutes: float, speakers: int, seed: int, workers: int
     espeak.library_paths()  # raises UserError, before anything is written, if eSpeak is missing
     out = Path(out)
     parameters = {"recipe": _RECIPE, "minutes": float(minutes), "speakers": speakers, "seed": seed}
+    if language != "en":  # corpora that were made before there was another language are known by the same parameters
+        parameters["language"] = language
     if finished := _finished(out, parameters):
         print(f"{out} already exists and was made with the same parameters: nothing to do")
         return finished
     with output(out, folder=True) as unfinished:
-        return _fill(unfinished, _jobs(unfinished, minutes, speakers, seed), parameters, workers)
+        return _fill(unfinished, _jobs(unfinished, minutes, speakers, seed, language), parameters, workers)
 
 
 def _check_parameters(minutes: float, speakers: int) -> None:
@@ -179,15 +204,16 @@ def _seconds_per_speaker(minutes: float, speakers: int) -> dict[str, float]:
     return {"train": 60 * (minutes - dev_minutes) / (speakers - dev_speakers), "dev": 60 * dev_minutes / dev_speakers}
 
 
-def roster_speaker(index: int, part: str, seed: int) -> Speaker:
+def roster_speaker(index: int, part: str, seed: int, language: str = "en") -> Speaker:
     """Speaker number ``index``; when all voices are used, they are reused with another pitch and rate."""
     rng = random.Random(f"{seed}/speaker/{index}")
-    voice, pitch, pitch_range, rate = _VOICES[index % len(_VOICES)]
-    if index >= len(_VOICES):
+    voices = LANGUAGES[language].voices
+    voice, pitch, pitch_range, rate = voices[index % len(voices)]
+    if index >= len(voices):
         pitch += rng.choice((-1, 1)) * rng.randint(10, 25)
         rate += rng.choice((-1, 1)) * rng.randint(10, 22)
     return Speaker(
-        number=_FIRST_SPEAKER + index,
+        number=LANGUAGES[language].first_speaker + index,
         part=part,
         voice=voice,
         pitch=pitch,
@@ -199,10 +225,13 @@ def roster_speaker(index: int, part: str, seed: int) -> Speaker:
     )
 
 
-def _jobs(folder: Path, minutes: float, speakers: int, seed: int) -> list[_Job]:
+def _jobs(folder: Path, minutes: float, speakers: int, seed: int, language: str) -> list[_Job]:
     seconds = _seconds_per_speaker(minutes, speakers)
     parts = ["dev" if index < _dev_speakers(speakers) else "train" for index in range(speakers)]
-    return [_Job(roster_speaker(index, part, seed), seconds[part], seed, folder) for index, part in enumerate(parts)]
+    return [
+        _Job(roster_speaker(index, part, seed, language), seconds[part], seed, folder)
+        for index, part in enumerate(parts)
+    ]
 
 
 # ---- one speaker ----
@@ -236,10 +265,11 @@ def _utterances(job: _Job) -> Iterator[_Spoken]:
     texts = sentences(job.seed, speaker)
     rng = np.random.default_rng([job.seed % 2**64, speaker.number])
     left, misfits = job.seconds, 0
+    punctuated = functools.partial(grammar.punctuated, question_words=speaker.language.question_words)
     with espeak.Espeak(speaker.voice, speaker.pitch, speaker.pitch_range, speaker.rate) as talker:
         while left > 1.0 and misfits < 20:
             words = next(texts)
-            spoken = _record(words, *talker.speak(grammar.punctuated(words)), speaker, rng)
+            spoken = _record(words, *talker.speak(punctuated(words)), speaker, rng)
             if spoken.seconds > left + 1.0:
                 misfits += 1
                 continue
@@ -252,7 +282,7 @@ def sentences(seed: int, speaker: Speaker) -> Iterator[str]:
     rng = random.Random(f"{seed}/sentences/{speaker.number}")
     said: set[str] = set()
     while True:
-        words = grammar.sentence(rng)
+        words = grammar.sentence(rng, speaker.language.rules)
         belongs = "dev" if zlib.crc32(f"{seed}/{words}".encode()) % 5 == 0 else "train"
         if belongs == speaker.part and words not in said:
             said.add(words)

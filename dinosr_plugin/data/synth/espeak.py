@@ -236,7 +236,17 @@ _R_COLOURED = {  # mnemonics pronounced with an R in American English and withou
     "en": {"3": "AH", "A@": "AA", "O@": "AO", "o@": "AO", "e@": "EH AH", "i@3": "IY AH", "U@": "UH AH"},
 }
 _R_COLOURED["en-029"] = _R_COLOURED["en"]
-ACCENTS = tuple(_R_COLOURED)
+_SPANISH = {  # ARPABET for the nearest sounds; LL, NY and RR (the trill) are not in it
+    **{name: name.upper() for name in ("b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "w")},
+    **{"B": "B", "D": "D", "Q": "G"},  # between vowels
+    **{"**": "R", "R2": "RR", "T": "TH", "tS": "CH", "x": "HH", "N": "NG", "n^": "NY", "l^": "LL"},
+    **{"j": "Y", "J^": "Y", ";": "Y", "dZ": "Y"},  # dZ: after a pause, N or L
+    **{"a": "AA", "e": "EH", "E": "EH", "i": "IY", "o": "AO", "u": "UW"},
+    **{"aI": "AA Y", "aU": "AA W", "eI": "EH Y", "oI": "AO Y"},
+}
+_PHONES = {accent: {**_CONSONANTS, **_VOWELS, **vowels} for accent, vowels in _R_COLOURED.items()}
+_PHONES |= {"es": _SPANISH, "es-419": _SPANISH}
+ACCENTS = tuple(_PHONES)
 
 _VOWEL_NAMES = {*_VOWELS, *(name for names in _R_COLOURED.values() for name in names)}
 _STOPS = {"b", "d", "g", "k", "p", "t", "t2", "t[", "tS", "dZ"}
@@ -246,7 +256,7 @@ _LONGEST_CLOSURE = int(0.080 * SAMPLE_RATE)
 
 
 def phones(segments: list[Segment], wave: np.ndarray, accent: str) -> list[Segment]:
-    """Converts eSpeak's phonemes to contiguous ARPABET phones and ``SIL`` that cover the same samples.
+    """Converts eSpeak's phonemes to contiguous phones and ``SIL`` that cover the same samples.
 
     Args:
         segments, wave: output of `Espeak.speak`.
@@ -255,7 +265,7 @@ def phones(segments: list[Segment], wave: np.ndarray, accent: str) -> list[Segme
     Raises:
         KeyError: a mnemonic without a phone; tests ensure that the vocabulary has none.
     """
-    table = {**_CONSONANTS, **_VOWELS, **_R_COLOURED[accent]}
+    table = _PHONES[accent]
     timed = _with_closures(_with_final_l(_without_short_pauses(segments)), wave)
     parts: list[Segment] = []
     for here, following in zip(timed, [*timed[1:], None], strict=True):

@@ -64,31 +64,34 @@ AND: and | or
 """
 
 
-def _parse(text: str) -> dict[str, list[list[str]]]:
+Rules = dict[str, list[list[str]]]
+
+
+def parse(text: str) -> Rules:
     """Rule name -> its alternatives, each a list of words; lines with the same name are joined."""
-    rules: dict[str, list[list[str]]] = {}
+    rules: Rules = {}
     for line in filter(None, text.splitlines()):
         name, alternatives = line.split(":")
         rules.setdefault(name, []).extend(choice.split() for choice in alternatives.split("|"))
     return rules
 
 
-_RULES = _parse(_GRAMMAR)
+RULES = parse(_GRAMMAR)
 
 VOCABULARY: tuple[str, ...] = tuple(
-    sorted({word for rule in _RULES.values() for choice in rule for word in choice if word not in _RULES})
+    sorted({word for rule in RULES.values() for choice in rule for word in choice if word not in RULES})
 )
 
 
 def word_class(rule: str) -> frozenset[str]:
     """The alternatives of a rule that are single words, such as ``word_class("ARTICLE")``."""
-    return frozenset(choice[0] for choice in _RULES[rule] if len(choice) == 1 and choice[0] not in _RULES)
+    return frozenset(choice[0] for choice in RULES[rule] if len(choice) == 1 and choice[0] not in RULES)
 
 
-def _expand(symbol: str, rng: random.Random) -> list[str]:
-    if symbol not in _RULES:
+def _expand(symbol: str, rng: random.Random, rules: Rules) -> list[str]:
+    if symbol not in rules:
         return [symbol]
-    return [word for part in rng.choice(_RULES[symbol]) for word in _expand(part, rng)]
+    return [word for part in rng.choice(rules[symbol]) for word in _expand(part, rng, rules)]
 
 
 def _repeats_itself(words: list[str]) -> bool:
@@ -97,20 +100,20 @@ def _repeats_itself(words: list[str]) -> bool:
     return len(set(long)) < len(long) or any(word in words[i + 1 : i + 3] for i, word in enumerate(words))
 
 
-def sentence(rng: random.Random) -> str:
-    """One sentence of ``MIN_WORDS`` to ``MAX_WORDS`` words of ``VOCABULARY``, in lower case.
+def sentence(rng: random.Random, rules: Rules = RULES) -> str:
+    """One sentence of ``MIN_WORDS`` to ``MAX_WORDS`` words, in lower case; by default of ``VOCABULARY``.
 
     The same state of ``rng`` gives the same sentence on every machine.
     """
     while True:
-        words = _expand("SENTENCE", rng)
+        words = _expand("SENTENCE", rng, rules)
         if MIN_WORDS <= len(words) <= MAX_WORDS and not _repeats_itself(words):
             return " ".join(words)
 
 
-_QUESTION_WORDS = ("did", "would", "could", "should", "why", "where", "who", "how")
+QUESTION_WORDS = ("did", "would", "could", "should", "why", "where", "who", "how")
 
 
-def punctuated(words: str) -> str:
+def punctuated(words: str, question_words: tuple[str, ...] = QUESTION_WORDS) -> str:
     """The sentence with the final punctuation, which makes the synthesiser's voice rise at the end of a question."""
-    return words + ("?" if words.startswith(_QUESTION_WORDS) else ".")
+    return words + ("?" if words.startswith(question_words) else ".")

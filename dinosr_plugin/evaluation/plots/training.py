@@ -5,16 +5,23 @@ from pathlib import Path
 
 from ..training_log import curve, loss_curve
 from . import style
-from .style import BLACK, BLUE, VERMILION
+from .style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 
 Records = Sequence[Mapping[str, float]]
 
 
-def plot_loss(records: Records, path: str | Path) -> Path:
-    """The loss; with codes also their entropy, which is the loss of a prediction from code frequencies alone."""
+def plot_loss(
+    records: Records, path: str | Path, validation: Mapping[str, Sequence[tuple[int, float]]] | None = None
+) -> Path:
+    """The loss; with codes also their entropy, which is the loss of a prediction from code frequencies alone.
+
+    ``validation``: name of each validation subset -> (update, loss), drawn beside it.
+    """
     figure, axes = style.small_panel()
     unit = loss_unit(records)
     axes.plot(*zip(*loss_curve(records)), color=BLUE, label=f"training loss per {unit}")
+    for (name, points), colour in zip((validation or {}).items(), (GREEN, ORANGE, PURPLE, SKY)):
+        axes.plot(*zip(*points), color=colour, marker="o", markersize=2.5, label=f"validation loss: {name}")
     if entropy := curve(records, "target_entropy"):
         axes.plot(
             *zip(*entropy),

@@ -1,7 +1,7 @@
 """The inputs of a report, which are read and checked before any computation."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..comparison import abx_measure
 from ..measures.abx.items import Item, read_items
 from ..phones import PhoneAlignment
 from ..speech import Speech
-from ..training_log import log_beside, read_pretraining_log
+from ..training_log import log_beside, read_pretraining_log, validation_losses
 from .frame_map import require_library
 from .words import NO_PHONES
 
@@ -24,7 +24,7 @@ class Inputs:
     """Checked inputs.
 
     ``records``: of the training log, empty without one; ``items``: of ABX, None: those of the alignment; ``notes``: for
-    the user.
+    the user; ``validation``: name of each validation subset in the log -> (update, loss).
     """
 
     reader: FrameReader
@@ -35,6 +35,7 @@ class Inputs:
     records: Sequence[Mapping[str, float]]
     items: Sequence[Item] | None = None
     notes: Sequence[str] = ()
+    validation: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
 
 
 def read_inputs(
@@ -57,13 +58,14 @@ def read_inputs(
     fitted = read_utterances(train)
     log = log or log_beside(checkpoint)
     records = read_pretraining_log(log) if log is not None else []
+    validation = validation_losses(log) if log is not None else {}
     if log is None:
         notes.append(
             "no training log was given (--log) or is beside the checkpoint: the page does not show the course of the "
             "training"
         )
     train_hours = hours(fitted, range(len(fitted)))
-    return Inputs(open_reader(checkpoint), speech, train, train_hours, out, records, abx_items, notes)
+    return Inputs(open_reader(checkpoint), speech, train, train_hours, out, records, abx_items, notes, validation)
 
 
 def require_size_of_codebooks(reader: FrameReader, clusters: int | None) -> None:

@@ -216,7 +216,8 @@ def training_pictures(inputs: Inputs, figures: dict) -> dict[str, list[Picture]]
         )
 
     size = figures["model"]["codebook_size"]
-    training = [Picture(training_plots.plot_loss(records, out / "training_loss.png"), "Training loss over updates")]
+    loss = training_plots.plot_loss(records, out / "training_loss.png", inputs.validation)
+    training = [Picture(loss, "Training loss over updates")]
     unit = training_plots.loss_unit(records)
     training += by_codebook("accuracy", "Accuracy of the predictions", f"share of {unit}s")
     if curve(records, "lr"):

@@ -16,13 +16,16 @@ import numpy as np
 import pytest
 import soundfile
 
+from dinosr_plugin.data.corpora.librispeech import librispeech_splits
 from dinosr_plugin.data.synth import corpus as synth
-from dinosr_plugin.data.synth import espeak, grammar
+from dinosr_plugin.data.synth import espeak, grammar, spanish
 from dinosr_plugin.errors import UserError
 
 MINUTES, SPEAKERS, SEED = 1.5, 6, 7
 PHONES = "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH"
 ARPABET = set(PHONES.split())
+SPANISH_PHONES = "AA AO B CH D EH F G HH IY K L LL M N NG NY P R RR S T TH UW W Y"
+SPANISH = set(SPANISH_PHONES.split())
 VOWELS = {"AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW"}
 
 
@@ -188,9 +191,48 @@ def test_vocabulary_is_small_and_its_words_are_frequent():
 
 
 def test_grammar_has_no_empty_alternatives_and_no_unused_rules():
-    assert all(choice for rule in grammar._RULES.values() for choice in rule)
-    used = {word for rule in grammar._RULES.values() for choice in rule for word in choice}
-    assert set(grammar._RULES) - used == {"SENTENCE"}
+    assert all(choice for rule in grammar.RULES.values() for choice in rule)
+    used = {word for rule in grammar.RULES.values() for choice in rule for word in choice}
+    assert set(grammar.RULES) - used == {"SENTENCE"}
+
+
+# ---- Spanish ----
+
+
+def test_spanish_corpus(tmp_path):
+    """Its utterances have other ids than the English ones, and transcripts that `dinosr manifest` reads."""
+    out = tmp_path / "spanish"
+    summary = synth.synthesize(out, 0.6, 3, SEED, workers=1, language="es")
+    assert summary["parameters"] == {"recipe": 1, "minutes": 0.6, "speakers": 3, "seed": SEED, "language": "es"}
+    words = {word.upper() for rule in spanish.RULES.values() for choice in rule for word in choice}
+    for split in librispeech_splits(out, None, 1):
+        texts = transcripts(out, split.name)
+        assert [row.words for row in split.utterances] == [texts[Path(row.path).stem] for row in split.utterances]
+        assert texts and all(name.startswith("1000") for name in texts)
+        assert {word for text in texts.values() for word in text.split()} <= words
+        assert {phone for phones in alignments(out, split.name).values() for *_, phone in phones} <= SPANISH | {"SIL"}
+    with pytest.raises(UserError, match="contains a corpus made with .*'language': 'es'"):
+        synth.synthesize(out, 0.6, 3, SEED, workers=1)
+
+
+def test_every_spanish_voice_speaks_in_known_phones():
+    rng = random.Random(3)
+    words = {word for rule in spanish.RULES.values() for choice in rule for word in choice if word.islower()}
+    sentences = [grammar.punctuated(grammar.sentence(rng, spanish.RULES), spanish.QUESTION_WORDS) for _ in range(150)]
+    for number, (voice, *settings) in enumerate(spanish.VOICES):
+        accent = voice.split("+")[0]
+        first_of_accent = number in (0, 2)  # a variant changes the voice, not the phones
+        with espeak.Espeak(voice, *settings) as talker:
+            texts = [*sorted(words), *sentences] if first_of_accent else sentences[:3]
+            said = {phone for text in texts for phone in pronounced(talker, accent, text)}
+        assert said <= SPANISH, voice
+        assert not first_of_accent or said == SPANISH - {"es": set(), "es-419": {"TH", "LL"}}[accent]
+
+
+def test_spanish_grammar_has_no_empty_alternatives_and_no_unused_rules():
+    assert all(choice for rule in spanish.RULES.values() for choice in rule)
+    used = {word for rule in spanish.RULES.values() for choice in rule for word in choice if word.isupper()}
+    assert set(spanish.RULES) - used == {"SENTENCE"} and used <= set(spanish.RULES)
 
 
 # ---- the phones ----
@@ -229,6 +271,15 @@ def test_every_voice_can_say_every_word_in_known_phones():
         ("en", "garden", "G AA D AH N"),
         ("en", "voice", "V OY S"),
         ("en-029", "tooth", "T UW T"),
+        ("es", "cerveza", "TH EH R B EH TH AA"),
+        ("es-419", "cerveza", "S EH R B EH S AA"),
+        ("es", "guitarra", "G IY T AA RR AA"),
+        ("es", "jueves", "HH W EH B EH S"),
+        ("es", "niño", "N IY NY AO"),
+        ("es", "llave", "LL AA B EH"),
+        ("es-419", "llave", "Y AA B EH"),
+        ("es", "hay", "AA Y"),
+        ("es", "coche", "K AO CH EH"),
     ],
 )
 def test_pronunciations(accent, word, expected):

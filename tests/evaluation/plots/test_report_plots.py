@@ -75,12 +75,14 @@ def records(codebooks: int) -> list[dict]:
 
 
 def test_training(drawn):
-    training.plot_loss(records(2), "unused.png")
+    training.plot_loss(records(2), "unused.png", {"valid": [(0, 4.5), (2, 4.0)], "old": [(0, 3.0), (2, 3.5)]})
     training.plot_by_codebook(records(2), "active_codes", "unused.png", "Active codes", "codes", 16)
     training.plot_learning_rate(records(2), "unused.png")
     loss, active, rate = (figure.axes[0] for figure in drawn)
     np.testing.assert_array_equal(loss.lines[0].get_xydata(), [[0, 4], [1, 3], [2, 2]])  # loss on masked frames only
-    np.testing.assert_array_equal(loss.lines[1].get_ydata(), [3.5] * 3)
+    assert [line.get_label() for line in loss.lines[1:3]] == ["validation loss: valid", "validation loss: old"]
+    assert [line.get_ydata().tolist() for line in loss.lines[1:3]] == [[4.5, 4.0], [3.0, 3.5]]
+    np.testing.assert_array_equal(loss.lines[3].get_ydata(), [3.5] * 3)
     np.testing.assert_array_equal(
         [line.get_ydata() for line in active.lines[:3]], [[10, 11, 12], [11, 12, 13], [11, 11, 11]]
     )
