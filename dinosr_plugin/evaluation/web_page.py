@@ -92,7 +92,8 @@ h1 { font-size: 1.6rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.25rem; margin: 2.2rem 0 .3rem; border-top: 1px solid #ccc; padding-top: 1rem; }
 p { max-width: 48rem; margin: .4rem 0; }
 .note { border-left: 4px solid #D55E00; padding-left: .7rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1rem; margin: 1.2rem 0; }
+.tiles { display: grid; gap: 1rem; margin: 1.2rem 0;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
 .tile { border: 1px solid #ccc; border-radius: .4rem; padding: .8rem 1rem; font-size: .92rem; }
 .tile b { font-size: 1.9rem; line-height: 1.1; color: #0072B2; }
 .tile h3 { font-size: 1rem; margin: .1rem 0 .4rem; }
