@@ -117,7 +117,7 @@ def model_in(state: dict[str, Any]) -> dict[str, Tensor] | None:
 
 
 def updates_in(state: dict[str, Any]) -> int | None:
-    """Number of updates that a checkpoint of spidr has seen; None for another file, and for one that does not say it."""
+    """Number of updates that a checkpoint of spidr has seen; None for another file, and for one that omits it."""
     tensors = model_in(state) or {}
     for count in (state.get("step") if tensors else None, tensors.get("current_step")):
         if torch.is_tensor(count) and count.dtype == torch.int64 and count.numel() == 1:
