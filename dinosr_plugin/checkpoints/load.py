@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..files import kind_of
 from ..interop.cpc_audio import from_cpc_audio
 from ..interop.fairseq_checkpoints import make_self_contained, require_speech_model
-from ..interop.spidr import from_spidr
+from ..interop.spidr import from_spidr, updates_in
 from .building import building
 from .file import read_checkpoint, read_fairseq_checkpoint
 
@@ -47,10 +47,12 @@ def load_model(path: str | Path) -> Loaded:
 
 
 def updates_of(path: str | Path) -> int:
-    """Number of updates that a fairseq checkpoint has seen.
+    """Number of updates that a checkpoint of fairseq or SpidR has seen.
 
     Raises UserError for another file, and for an old checkpoint that does not contain the number.
     """
+    if (of_spidr := updates_in(read_checkpoint(path))) is not None:
+        return of_spidr
     history = read_fairseq_checkpoint(path).get("optimizer_history", [{}])
     if "num_updates" not in history[-1]:
         raise UserError(f"{path}: does not contain its number of updates; give a newer checkpoint")

@@ -14,7 +14,7 @@ from ..checkpoints.contents import Damaged, check_weights
 from ..checkpoints.file import REMEDY, read_checkpoint
 from ..checkpoints.other_files import PROGRAMS, other_program
 from ..errors import UserError
-from ..interop.spidr import from_spidr
+from ..interop.spidr import from_spidr, updates_in
 from .config import Config
 from .description import Codebooks, Description, known, text, whole
 from .fairseq_files import (
@@ -110,9 +110,7 @@ def describe_spidr(state: dict[str, Any], path: Path, tensors: dict[str, Tensor]
         return None
     described = describe_other(state, tensors)
     described.written_by, described.codebooks = "spidr", spidr_codebooks(tensors)
-    if described.updates is None:  # a published file has no other entries than the weights
-        model = state.get("model")
-        described.updates = first_count(model if isinstance(model, dict) else state, "current_step")
+    described.updates = whole(updates_in(state))
     try:
         with building([path], str(path)):  # as in reading it
             converted = from_spidr(state, path)

@@ -96,10 +96,8 @@ def tensors_of(state: dict[str, Any], path: str | Path) -> dict[str, Tensor] | N
 
     Raises UserError for tensors that are larger than their file, before one of them is copied.
     """
-    part = state.get("model", state)
-    items = part.items() if isinstance(part, dict) else ()
-    tensors = {str(name).removeprefix("module."): tensor for name, tensor in items if torch.is_tensor(tensor)}
-    if "feature_projection.projection.weight" not in tensors or not numbers_after("student.layers.", tensors):
+    tensors = model_in(state)
+    if tensors is None:
         return None
     try:
         check_weights(tensors, os.path.getsize(path))
@@ -107,6 +105,24 @@ def tensors_of(state: dict[str, Any], path: str | Path) -> dict[str, Tensor] | N
         raise UserError(f"{path}: {error}; copy it again") from None
     tensors.pop("current_step", None)  # the number of updates
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
+def model_in(state: dict[str, Any]) -> dict[str, Tensor] | None:
+    """The tensors of a model of spidr; None for another program's file."""
+    part = state.get("model", state)
+    items = part.items() if isinstance(part, dict) else ()
+    tensors = {str(name).removeprefix("module."): tensor for name, tensor in items if torch.is_tensor(tensor)}
+    is_spidr = "feature_projection.projection.weight" in tensors and numbers_after("student.layers.", tensors)
+    return tensors if is_spidr else None
+
+
+def updates_in(state: dict[str, Any]) -> int | None:
+    """Number of updates that a checkpoint of spidr has seen; None for another file, and for one that omits it."""
+    tensors = model_in(state) or {}
+    for count in (state.get("step") if tensors else None, tensors.get("current_step")):
+        if torch.is_tensor(count) and count.dtype == torch.int64 and count.numel() == 1:
+            return int(count)
+    return None
 
 
 # ---- settings --------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from dinosr_plugin.api import load
-from dinosr_plugin.checkpoints.load import load_model
+from dinosr_plugin.checkpoints.load import load_model, updates_of
 from dinosr_plugin.checkpoints.opening import open_reader
 from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.errors import UserError
@@ -145,11 +145,13 @@ def test_training_starts_from_it(tmp_path):
 
 
 def test_commands(tmp_path, recordings, capsys):
-    """features and units of a folder of recordings; inspect says what the file is."""
+    """features, units and quality of recordings; inspect says what the file is."""
     path, _ = write(tmp_path / "run")
     assert dinosr(["units", str(path), str(recordings), "--out", str(tmp_path / "units")]) == 0
     assert len((tmp_path / "units/codebook_2.units").read_text().splitlines()) == 2
     assert dinosr(["features", str(path), str(recordings), "--out", str(tmp_path / "features")]) == 0
+    assert dinosr(["quality", str(path), "--manifest", str(recordings)]) == 0
+    assert "codebook 2" in capsys.readouterr().out
     assert dinosr(["inspect", str(path)]) == 0
     out = capsys.readouterr().out
     assert "step_400.pt: SpidR\n" in out and "dinosr units" in out
@@ -188,7 +190,13 @@ def test_inspected(spidr, kind, tmp_path):
 
 def test_the_updates_of_a_published_file(tmp_path):
     torch.save({"model": published(spidr=True)}, tmp_path / "published.pt")
-    assert describe(tmp_path / "published.pt").updates == 400_000
+    assert describe(tmp_path / "published.pt").updates == updates_of(tmp_path / "published.pt") == 400_000
+    assert updates_of(write(tmp_path / "training")[0]) == 400
+    state = random_state()
+    del state["current_step"]
+    torch.save({"model": state}, tmp_path / "x.pt")
+    with pytest.raises(UserError, match="x.pt: "):
+        updates_of(tmp_path / "x.pt")
 
 
 def test_inspected_without_its_config(tmp_path):

@@ -1,8 +1,8 @@
 """Checkpoints in the layout of spidr, made of its names, and SpidR in its plainest form, computed from such tensors.
 
-They stand in for published checkpoints, which the tests do not download. ``PlainSpidR`` is written from the paper (Poli
-et al. 2025, arXiv 2512.20308) and that of DinoSR (arXiv 2305.10005): loops over attention heads, codebooks and
-codewords.
+They stand in for published checkpoints, which the tests do not download. ``PlainSpidR`` shares no code with the
+package: loops over attention heads, codebooks and codewords, after DinoSR's paper (arXiv 2305.10005) and what SpidR
+(Poli et al. 2025, arXiv 2512.20308) changes.
 """
 
 import json
