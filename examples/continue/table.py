@@ -1,7 +1,8 @@
 """What a model of English learned and forgot when it went on with Spanish: python table.py OUT MEASURED NAME [...]
 
-OUT is the folder of run.sh, MEASURED that of its measures, NAMEs are the models, in the order of the table. Prints their losses on both languages at
-the start and in the end, the PNMI of the best codebook and the ABX error of features; draws OUT/losses.png.
+OUT is the folder of run.sh, MEASURED that of its measures, NAMEs are the models, in the order of the table. Prints
+their losses on both languages at the start and in the end, the PNMI of the best codebook and the ABX error of features;
+draws OUT/losses.png.
 """
 
 import json
