@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # A DinoSR model of English goes on with synthetic Spanish voices, in several ways, and then back to English.
 #   ./examples/continue/run.sh CHECKPOINT DATA PHONES OUT [FIELD...]
-# CHECKPOINT: the model, of CONFIG's size. DATA: folder with train.tsv and dev.tsv (`dinosr manifest`), the audio that it
-# was trained on. PHONES: phone alignment of dev, or - without one: the table is then without phones of English. OUT: a
-# new folder; with an existing one the run resumes. FIELDs (model.dropout=0.1 ...) override the settings of all trainings.
-# Environment variables (default): UPDATES of each training (1000); RATES, learning rates with warm codebooks
+# CHECKPOINT: the model, of CONFIG's size. DATA: folder with train.tsv and dev.tsv (`dinosr manifest`), the audio that
+# it was trained on. PHONES: phone alignment of dev, or - without one: the table is then without phones of English. OUT:
+# a new folder; with an existing one the run resumes. FIELDs (model.dropout=0.1 ...) override the settings of all
+# trainings. Environment variables (default): UPDATES of each training (1000); RATES, learning rates with warm codebooks
 # ('0.001 0.0003 0.0001'); RATE of the other trainings that start from a model (0.0003); MINUTES of Spanish (40) by
-# VOICES (16); EVERY, one English utterance of so many is in the mixture (4); LAYER whose features have an ABX error (3);
-# CONFIG (dinosr_tiny). OUT/runs/warm_0.001 (...) has the checkpoints and training.log; the table is printed in the end
-# and is in OUT/table.txt; OUT/losses.png has the losses on both languages.
+# VOICES (16); EVERY, one English utterance of so many is in the mixture (4); LAYER whose features have an ABX error
+# (3); CONFIG (dinosr_tiny). OUT/runs/warm_0.001 (...) has the checkpoints and training.log; the table is printed in the
+# end and is in OUT/table.txt; OUT/losses.png has the losses on both languages.
 set -euo pipefail
-[ $# -ge 4 ] || { sed -n '2,12s/^# //p' "$0" >&2; exit 2; }
+[ $# -ge 4 ] || { sed -n '2,11s/^# //p' "$0" >&2; exit 2; }
 source "$(dirname "$0")/../signals.sh" "$@"
 base=$1 data=$(cd "$2" && pwd) phones=$3 out=$4
 shift 4
@@ -61,18 +61,21 @@ train "back_$rate" en english,spanish model.start_from="$out/runs/warm_${rates[0
     optimization.lr=["$rate"] "$@"
 
 names=("${rates[@]/#/warm_}" "new_$rate" "mixed_$rate" scratch "back_$rate")
+measured=$out/measured$updates
 measure() {  # measure LANGUAGE PHONES: of all models and of the one before
-    local language=$1 phones=$2 manifest=$out/es/$1.tsv name checkpoint folders=()
+    local language=$1 phones=$2 manifest=$out/es/$1.tsv name checkpoint units folders=()
     for name in before "${names[@]}"; do
         checkpoint=$out/runs/$name/checkpoint_last.pt
         [ "$name" != before ] || checkpoint=$base
-        dinosr quality "$checkpoint" --manifest "$manifest" --phones "$phones" --out "$out/units/$name/$language"
-        dinosr features "$checkpoint" "$manifest" --layer "$layer" --out "$out/features/$language/$name"
-        folders+=("$out/features/$language/$name")
+        units=$measured/units/$language/$name
+        [ -f "$units/quality.json" ] ||
+            dinosr quality "$checkpoint" --manifest "$manifest" --phones "$phones" --out "$units"
+        dinosr features "$checkpoint" "$manifest" --layer "$layer" --out "$measured/features/$language/$name"
+        folders+=("$measured/features/$language/$name")
     done
-    dinosr abx "${folders[@]}" --phones "$phones" --out "$out/abx/$language"
+    dinosr abx "${folders[@]}" --phones "$phones" --out "$measured/abx/$language"
 }
 echo "== measures"
 measure spanish "$out/corpus/dev.phones.tsv"
 [ "$phones" = - ] || measure english "$phones"
-python "$(dirname "$0")/table.py" "$out" before "${names[@]}" | tee "$out/table.txt"
+python "$(dirname "$0")/table.py" "$out" "$measured" before "${names[@]}" | tee "$out/table.txt"

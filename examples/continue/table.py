@@ -1,7 +1,8 @@
-"""What a model of English learned and forgot when it went on with Spanish: python table.py OUT NAME [NAME ...]
+"""What a model of English learned and forgot when it went on with Spanish: python table.py OUT MEASURED NAME [...]
 
-OUT is the folder of run.sh, NAMEs are the models, in the order of the table. Prints their losses on both languages at
-the start and in the end, the PNMI of the best codebook and the ABX error of features; draws OUT/losses.png.
+OUT is the folder of run.sh, MEASURED that of its measures, NAMEs are the models, in the order of the table. Prints
+their losses on both languages at the start and in the end, the PNMI of the best codebook and the ABX error of features;
+draws OUT/losses.png.
 """
 
 import json
@@ -38,16 +39,16 @@ def losses(out: Path, name: str, language: str) -> list[tuple[int, float]]:
     return loss_curve(read_training_log(log, language)) if log.is_file() else []
 
 
-def figures_of(out: Path, name: str, language: str) -> dict[str, Any]:
+def figures_of(out: Path, measured: Path, name: str, language: str) -> dict[str, Any]:
     """Keys without the language -> values; those that were not measured are missing."""
     found: dict[str, Any] = {}
     if curve := losses(out, name, language):
         found |= {"start": curve[0][1], "end": curve[-1][1]}
-    units = out / "units" / name / language / "quality.json"
+    units = measured / "units" / language / name / "quality.json"
     if units.is_file():
         rows = json.loads(units.read_text())["rows"]
         found["pnmi"] = max(row["pnmi"] for row in rows if row["kind"] == rows[0]["kind"])
-    errors = out / "abx" / language / "abx.json"
+    errors = measured / "abx" / language / "abx.json"
     if errors.is_file():
         row = next(row for row in json.loads(errors.read_text())["rows"] if Path(row["name"]).name == name)
         found |= {key: row[key] for key in ("within", "across")}
@@ -67,13 +68,15 @@ def draw(out: Path, names: Sequence[str]) -> Path:
     return save(drawn, out / "losses.png")
 
 
-def main(folder: str, *names: str) -> None:
+def main(folder: str, measured: str, *names: str) -> None:
     out = Path(folder)
     rows = []
     for name in names:
         row: dict[str, Any] = {"name": name}
         for language in LANGUAGES:
-            row |= {f"{language}_{key}": value for key, value in figures_of(out, name, language).items()}
+            row |= {
+                f"{language}_{key}": value for key, value in figures_of(out, Path(measured), name, language).items()
+            }
         rows.append(row)
     print(format_table(rows, filled(rows, columns())))
     print(draw(out, [name for name in names if name != "before"]))
