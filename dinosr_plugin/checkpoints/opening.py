@@ -17,19 +17,10 @@ from ..models.predictive import Predictive
 from ..models.speaker_encoder import SpeakerModel
 from ..models.spin import Spin
 from ..models.trunk import Trunk
+from .adapters import CPCReader, DinoSRReader, PredictiveReader, SpinReader, TrunkReader
 from .embedding import EmbeddingReader, FrameEmbedder, ModelEmbedder, SpeakerEmbedder
 from .load import Loaded, expects_normalized_waves, load_model
-from .readers import (
-    WEIGHTS,
-    CPCReader,
-    DinoSRReader,
-    FrameReader,
-    Layer,
-    PredictiveReader,
-    SpinReader,
-    TrunkReader,
-    trunk_of,
-)
+from .readers import WEIGHTS, FrameReader, Layer, trunk_of
 from .weights import require_finite
 
 Adapter = TypeVar("Adapter")

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from fairseq.models.wav2vec.wav2vec2_asr import Wav2VecCtc
 from torch import Tensor, nn
 
-from ..checkpoints.readers import CODEBOOK, HEAD, LOGITS, PROJECTION, TEACHER, FrameReader
+from ..checkpoints.adapters import CODEBOOK, HEAD, LOGITS, PROJECTION, TEACHER
+from ..checkpoints.readers import FrameReader
 from ..models.cpc import CPC, MelEncoder
 from ..models.dinosr import DinoSR
 from ..models.predictive import Predictive

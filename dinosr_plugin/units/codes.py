@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..checkpoints.adapters import HEAD
 from ..checkpoints.chunks import MAX_MINUTES
 from ..checkpoints.opening import open_reader
-from ..checkpoints.readers import HEAD, FrameReader
+from ..checkpoints.readers import FrameReader
 from ..errors import UserError, first_few
 from .batches import BATCH_SAMPLES, Progress, Utterance, hours, read_utterances, require_files
 from .features import LiveFeatures, code_spec, default_device, read_rows, write_rows

@@ -6,9 +6,9 @@ import torch
 
 import dinosr_plugin
 from dinosr_plugin.checkpoints import chunks
+from dinosr_plugin.checkpoints.adapters import HEAD, TEACHER
 from dinosr_plugin.checkpoints.chunks import is_long, read_in_chunks
 from dinosr_plugin.checkpoints.opening import open_reader, reader_of
-from dinosr_plugin.checkpoints.readers import HEAD, TEACHER
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.models.cpc import CPC, CPCConfig
 from dinosr_plugin.units.batches import Utterance

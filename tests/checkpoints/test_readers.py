@@ -6,8 +6,9 @@ import torch
 from omegaconf import OmegaConf
 
 from dinosr_plugin.checkpoints import opening
+from dinosr_plugin.checkpoints.adapters import HEAD, TEACHER, TrunkReader
 from dinosr_plugin.checkpoints.opening import adapter_for, open_reader, reader_of
-from dinosr_plugin.checkpoints.readers import HEAD, TEACHER, FrameReader, Frames, TrunkReader
+from dinosr_plugin.checkpoints.readers import FrameReader, Frames
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.models.cpc import CPC, CPCConfig
 from dinosr_plugin.models.hubert import Hubert, HubertConfig

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from dinosr_plugin.checkpoints.adapters import HEAD, TEACHER
 from dinosr_plugin.checkpoints.opening import open_reader
-from dinosr_plugin.checkpoints.readers import HEAD, TEACHER, FrameReader
+from dinosr_plugin.checkpoints.readers import FrameReader
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.evaluation import layers
 from dinosr_plugin.evaluation.layers import LayerCache, size_of

@@ -13,9 +13,10 @@ import soundfile
 import torch
 from torch import nn
 
+from dinosr_plugin.checkpoints.adapters import TEACHER
 from dinosr_plugin.checkpoints.load import load_model
 from dinosr_plugin.checkpoints.opening import open_reader, reader_of
-from dinosr_plugin.checkpoints.readers import TEACHER, FrameReader
+from dinosr_plugin.checkpoints.readers import FrameReader
 from dinosr_plugin.cli import main as dinosr
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.interop import onnx_export

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dinosr_plugin
+from dinosr_plugin.checkpoints.adapters import HEAD, TEACHER
 from dinosr_plugin.checkpoints.load import load_model
 from dinosr_plugin.checkpoints.opening import open_reader
-from dinosr_plugin.checkpoints.readers import HEAD, TEACHER, CodeSet, FrameReader
+from dinosr_plugin.checkpoints.readers import CodeSet, FrameReader
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.units.batches import read_utterances
 from dinosr_plugin.units.codes import at_rate, dedup, read_codes, write_codebook_units, write_kmeans_units
