@@ -53,7 +53,7 @@ def test_an_objective(tmp_path, monkeypatch):
         return output
 
     monkeypatch.setattr(module.MaskedEnergy, "forward", noted)
-    objective = {"num_classes", "final_dim", "untie_final_proj", "logit_temp", "pred_masked_weight"}
+    objective = {"num_classes", "start_codebooks", "final_dim", "untie_final_proj", "logit_temp", "pred_masked_weight"}
     objective |= {"pred_nomask_weight", "skip_masked", "skip_nomask"}
     overrides = ["model._name=masked_energy", "task.labels=null", "task.relabel_normalize=false"]
     overrides += [f"~model.{name}" for name in sorted(objective)]
