@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import printable
-from .parsing import add_command, checkpoint
+from .parsing import add_command, checkpoint_or_folder
 
 if TYPE_CHECKING:
     from ..inspection.description import Codebooks, Description
@@ -27,7 +27,7 @@ def add_inspect(commands) -> None:
     parser = add_command(commands, "inspect", run_inspect, text)
     parser.add_argument(
         "model",
-        type=checkpoint,
+        type=checkpoint_or_folder,
         metavar="FILE",
         help="checkpoint of this plug-in, fairseq, CPC_audio, SpidR, s3prl, Lightning and others; safetensors, ONNX, "
         "TorchScript, k-means; or a folder of Hugging Face or of features. The exit status is 0 for these, also where "

@@ -12,7 +12,7 @@ from .parsing import (
     add_out,
     add_skip_missing,
     cache_of,
-    checkpoint,
+    checkpoint_or_folder,
     positive,
     print_notes,
     whole_number,
@@ -30,7 +30,7 @@ def add_quality(commands) -> None:
     parser.add_argument(
         "units",
         nargs="+",
-        type=checkpoint,
+        type=checkpoint_or_folder,
         metavar="UNITS",
         help="unit files, folders of them; or checkpoints of one pre-training run (several give curves over updates)",
     )

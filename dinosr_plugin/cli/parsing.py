@@ -73,6 +73,11 @@ def checkpoint(text: str) -> Path:
     return find_checkpoint(text)
 
 
+def checkpoint_or_folder(text: str) -> Path:
+    """As ``checkpoint``, for arguments that may also be a folder."""
+    return find_checkpoint(text, or_folder=True)
+
+
 def layer(text: str) -> int | str:
     """An argparse type: a layer's number; or a name, which the model decides on."""
     return text if text.isidentifier() else int(text)

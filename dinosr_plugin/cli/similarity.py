@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .parsing import add_command, add_max_minutes, add_out, checkpoint, layer, print_notes, whole_number
+from .parsing import add_command, add_max_minutes, add_out, checkpoint_or_folder, layer, print_notes, whole_number
 
 MEASURES_HELP = (
     "measures, of: cka, cka_unbiased, cka_batches (linear CKA: biased; unbiased; unbiased of mini-batches), cka_rbf; "
@@ -22,7 +22,7 @@ def add_similarity(commands) -> None:
     parser.add_argument(
         "models",
         nargs="+",
-        type=checkpoint,
+        type=checkpoint_or_folder,
         metavar="MODEL",
         help="checkpoints that `dinosr features` reads; its feature folders, which resume if they are interrupted; "
         "mfcc; fbank (log-Mel); mfcc_uncentred and fbank_uncentred, whose means over an utterance are not 0",

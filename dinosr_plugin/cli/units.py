@@ -6,7 +6,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..files import is_folder
 from .features import MANIFEST_HELP
-from .parsing import add_command, add_max_minutes, add_out, add_shards, checkpoint, pieces_or_model, positive
+from .parsing import add_command, add_max_minutes, add_out, add_shards, checkpoint_or_folder, pieces_or_model, positive
 
 DEFAULT_RATE = 50.0  # of units whose file does not state it
 
@@ -21,7 +21,7 @@ def add_units(commands) -> None:
     )
     parser.add_argument(
         "checkpoint",
-        type=checkpoint,
+        type=checkpoint_or_folder,
         metavar="CHECKPOINT",
         help="pre-training checkpoint of DinoSR or Spin; with --kmeans, a folder of features; with --pieces, also a "
         "file of units of any model (.units, .km)",

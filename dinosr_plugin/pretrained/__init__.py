@@ -9,12 +9,13 @@ NAMES = ("tiny", "spin_tiny")
 FORMAT = "dinosr_plugin"  # `format` in the metadata of their files, which ``checkpoints.packed`` writes and reads
 
 
-def find_checkpoint(name: str | Path) -> Path:
+def find_checkpoint(name: str | Path, or_folder: bool = False) -> Path:
     """The file of a model in the package, by its name; every other text is a path.
 
-    A file or folder with such a name in the current folder takes precedence.
+    A file with such a name in the current folder takes precedence, with ``or_folder`` a folder, too.
     """
     path = Path(name)
-    if str(name) in NAMES and kind_of(path) == "nothing":
+    others = ("nothing",) if or_folder else ("nothing", "folder")
+    if str(name) in NAMES and kind_of(path) in others:
         return Path(__file__).with_name(f"{name}.safetensors")
     return path

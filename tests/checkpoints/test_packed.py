@@ -119,6 +119,11 @@ def test_models_that_cannot_be_packed(change, message, tmp_path):
 def test_a_file_of_the_same_name_takes_precedence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_checkpoint("tiny").parent == Path(dinosr_plugin.__file__).parent / "pretrained"
+    Path("tiny").mkdir()  # of a training, perhaps
+    assert find_checkpoint("tiny").parent.name == "pretrained" and find_checkpoint("tiny", or_folder=True) == Path(
+        "tiny"
+    )
+    shutil.rmtree("tiny")
     shutil.copy(ORIGINAL, "tiny")
     assert find_checkpoint("tiny") == Path("tiny")
     assert find_checkpoint("other") == Path("other")
