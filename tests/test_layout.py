@@ -60,7 +60,7 @@ ALLOWED = {
     "runs": {"checkpoints.contents", "checkpoints.file"},
     "compat": {"checkpoints.building", "checkpoints.file", "checkpoints.packed", "modules.literals"},
     "checkpoints": {"interop", "models", "modules", "pretrained"},
-    "interop": {"checkpoints", "models", "modules"},
+    "interop": {"checkpoints", "models", "modules", "pretrained"},
     "units": {"checkpoints", "data", "modules.frame_grid"},
     "decoding": {"checkpoints", "data", "modules.frame_grid"},
     "evaluation": {"checkpoints", "data", "modules.frame_grid", "units"},

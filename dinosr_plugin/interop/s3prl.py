@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from ..checkpoints.opening import open_reader
 from ..checkpoints.readers import FrameReader, Layer
 from ..errors import UserError
+from ..pretrained import find_checkpoint
 
 NAMES = {"dinosr": "student", "dinosr_teacher": "teacher", "dinosr_random": "random"}
 """Name in ``s3prl.hub`` -> weights of ``open_reader``."""
@@ -124,14 +125,14 @@ def make_upstream(
 
     Args:
         weights: as of ``open_reader``.
-        ckpt: a checkpoint's path. The settings are in it, and nothing is downloaded: the other two are not used.
+        ckpt: a checkpoint's path, or the name of a model in the package. The settings are in it, and nothing is downloaded: the other two are not used.
 
     Raises:
         UserError: as ``open_reader``; no checkpoint.
     """
     if ckpt is None:
         raise UserError("s3prl: no checkpoint; give one with -k CHECKPOINT, or build_upstream.path_or_url")
-    return Upstream(open_reader(ckpt, weights))
+    return Upstream(open_reader(find_checkpoint(ckpt), weights))
 
 
 def register() -> None:
