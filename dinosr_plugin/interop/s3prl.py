@@ -125,7 +125,8 @@ def make_upstream(
 
     Args:
         weights: as of ``open_reader``.
-        ckpt: a checkpoint's path, or the name of a model in the package. The settings are in it, and nothing is downloaded: the other two are not used.
+        ckpt: a checkpoint's path, or the name of a model in the package. The settings are in it, and nothing is
+            downloaded: the other two are not used.
 
     Raises:
         UserError: as ``open_reader``; no checkpoint.
