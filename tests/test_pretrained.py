@@ -34,7 +34,7 @@ def test_they_are_in_a_wheel():
 def test_units_and_features(name, codebooks, size):
     model = dinosr_plugin.load(name)
     units = model.units(WAVE)
-    assert units.shape == (codebooks, 49) and 0 <= units.min() and units.max() < size
+    assert units.shape == (codebooks, 49) and units.min() >= 0 and units.max() < size
     assert model.features(WAVE).shape == (49, 192)
 
 

@@ -20,7 +20,7 @@ def validate_before_the_first_update():
 
     def make(previous):
         def train_epoch(cfg, trainer, task, epoch_itr):
-            starts = trainer.get_num_updates() == 0 and cfg.model.get("start_from") is not None
+            starts = trainer.get_num_updates() == 0 and getattr(cfg.model, "start_from", None) is not None
             if starts and not cfg.dataset.disable_validation and cfg.dataset.validate_after_updates == 0:
                 train.validate(cfg, trainer, task, epoch_itr, cfg.dataset.valid_subset.split(","))
             return previous(cfg, trainer, task, epoch_itr)

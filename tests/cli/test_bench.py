@@ -114,12 +114,10 @@ def programs_without_imports(commands, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(commands / "python"))
 
 
-def test_a_script_prints_its_error_in_one_line(programs_without_imports):
+def test_a_script_prints_its_error_in_one_line(commands):
     """The real command; no config has the field."""
     arguments = ["bench", "step", "--size", "tiny", "--models", "ours,model.nonsense=1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "dinosr_plugin.cli", *arguments], capture_output=True, text=True, timeout=600
-    )
+    done = subprocess.run([commands / "dinosr", *arguments], capture_output=True, text=True, timeout=600)
     *_, last = done.stderr.splitlines()
     assert done.returncode == 1 and last.startswith("error: ") and "model.nonsense" in last
     assert "Traceback" not in done.stderr
