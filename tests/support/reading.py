@@ -42,7 +42,7 @@ from dinosr_plugin.evaluation.speakers.training_run import min_samples
 from dinosr_plugin.evaluation.speakers.trials import read_trials
 from dinosr_plugin.evaluation.speech import Speech
 from dinosr_plugin.evaluation.table import RowTable
-from dinosr_plugin.evaluation.training_log import read_pretraining_log
+from dinosr_plugin.evaluation.training_log import read_pretraining_log, validation_losses
 from dinosr_plugin.evaluation.zerospeech.pairs import lexical
 from dinosr_plugin.evaluation.zerospeech.semantic import read_features
 from dinosr_plugin.evaluation.zerospeech.submission import evaluate
@@ -243,6 +243,7 @@ READERS = {
     "validation loss": Reader("dinosr.pt", ARCHIVE, lambda folder: validation_loss(folder / "dinosr.pt", 0, {})),
     "items": Reader("abx.item", TEXT, lambda folder: read_items(folder / "abx.item")),
     "training log": Reader("train.log", TEXT, lambda folder: read_pretraining_log(folder / "train.log")),
+    "validation losses in a log": Reader("train.log", TEXT, lambda folder: validation_losses(folder / "train.log")),
     "event file": Reader(
         "tb/train_inner/events.out.tfevents.1.x", BINARY, lambda folder: read_pretraining_log(folder / "tb")
     ),
