@@ -97,7 +97,7 @@ def speaker_model(monkeypatch):
     cfg = OmegaConf.create({"task": {"normalize": True}, "model": {}})
     load = opening.load_model
     monkeypatch.setattr(
-        opening, "load_model", lambda path: Loaded(Energy(), cfg, None) if path == "energy.pt" else load(path)
+        opening, "load_model", lambda path: Loaded(Energy(), cfg, None) if str(path) == "energy.pt" else load(path)
     )
     monkeypatch.setitem(opening.EMBEDDERS, Energy, PaddedEnergyEmbedder)
     return "energy.pt"

@@ -124,9 +124,11 @@ def test_options_of_synth(monkeypatch):
     from dinosr_plugin.data.synth import corpus as synth
 
     calls = []
-    monkeypatch.setattr(synth, "synthesize", lambda *arguments: calls.append(arguments))
-    assert cli.main(["synth", "--out", "corpus", "--minutes", "1.5", "--speakers", "3", "--seed", "7"]) == 0
-    assert calls == [(Path("corpus"), 1.5, 3, 7)]
+    monkeypatch.setattr(synth, "synthesize", lambda *arguments, language: calls.append((*arguments, language)))
+    options = ["--minutes", "1.5", "--speakers", "3", "--seed", "7"]
+    assert cli.main(["synth", "--out", "corpus", *options]) == 0
+    assert cli.main(["synth", "--out", "corpus", *options, "--language", "es"]) == 0
+    assert calls == [(Path("corpus"), 1.5, 3, 7, "en"), (Path("corpus"), 1.5, 3, 7, "es")]
 
 
 def test_a_pipe_that_is_closed_early(tmp_path, commands):
