@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import dinosr_plugin
 from dinosr_plugin.checkpoints.load import load_model
 from dinosr_plugin.checkpoints.opening import open_reader
+from dinosr_plugin.checkpoints.packed import without_paths
 from dinosr_plugin.errors import UserError
 from dinosr_plugin.inspection.describe import describe
 from dinosr_plugin.interop.safetensors_export import export
@@ -67,6 +68,9 @@ def test_what_it_is(packed):
 def test_there_are_no_paths_in_it(packed):
     with safe_open(packed, "pt") as file:
         assert "/" not in json.dumps(json.loads(file.metadata()["checkpoint"]))
+    cfg = {"task": {"data": "/home/anna/data", "views": "clean/perturb", "noise": "noise/train.tsv", "labels": ["km"]}}
+    kept = {"task": {"data": "", "views": "clean/perturb", "noise": "", "labels": ["km"]}}
+    assert without_paths(cfg) == kept
 
 
 def damaged(packed: Path, path: Path, **metadata: str) -> Path:
