@@ -47,7 +47,7 @@ MODELS = {
         CPCConfig(encoder_channels=8, context_dim=8, front_end="log_mel", context="gru", context_layers=1)
     ),
     "apc, Transformer": lambda: APC(APCConfig(**ATTENTION)),
-    "mpc, GRU in both directions": lambda: MPC(MPCConfig(encoder="rnn", layers=1, width=8, direction="both")),
+    "mpc, GRU in both directions": lambda: MPC(MPCConfig(encoder="rnn", layers=1, width=8)),
 }
 
 
