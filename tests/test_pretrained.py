@@ -48,7 +48,7 @@ def test_the_units_command_reads_a_recording(tmp_path, monkeypatch, capsys):
 
 
 def test_speech_sounds_share_units(librispeech_mini):
-    """On speech the model uses most of its codes, and keeps one for some frames; on noise it would not."""
+    """On speech the model uses most of its codes, and keeps each for about two frames, as sounds last."""
     model = dinosr_plugin.load("tiny")
     recordings = sorted(librispeech_mini.glob("dev/*/*/*.flac"))[::30]
     codes = torch.cat([model.units(soundfile.read(path, dtype="float32")[0]) for path in recordings], dim=1)  # (K, F)

@@ -121,12 +121,15 @@ def without_paths(value: Any) -> Any:
 
 
 @contextmanager
-def as_torch_file(path: str | Path) -> Iterator[str]:
-    """The path of a file that ``torch.load`` reads: a temporary copy of a packed one, ``path`` itself of others."""
+def as_torch_file(path: str | Path, state: Mapping[str, Any]) -> Iterator[str]:
+    """The path of a file that ``torch.load`` reads: a temporary copy of a packed one, ``path`` itself of others.
+
+    ``state``: what the file contains.
+    """
     if not is_packed(path):
         yield str(path)
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "checkpoint.pt")
-        torch.save(read_packed(path), copy)
+        torch.save(state, copy)
         yield str(copy)

@@ -19,8 +19,8 @@ def check_loaded_checkpoints():
     def make(previous):
         def load(path, *args, **kwargs):
             local = PathManager.get_local_path(path)
-            read_fairseq_checkpoint(local, str(path))
-            with as_torch_file(local) as file:
+            state = read_fairseq_checkpoint(local, str(path))
+            with as_torch_file(local, state) as file:
                 return previous(file, *args, **kwargs)
 
         return load

@@ -68,7 +68,7 @@ def test_what_it_is(packed):
 def test_there_are_no_paths_in_it(packed):
     with safe_open(packed, "pt") as file:
         assert "/" not in json.dumps(json.loads(file.metadata()["checkpoint"]))
-    cfg = {"task": {"data": "/home/anna/data", "views": "clean/perturb", "noise": "noise/train.tsv", "labels": ["km"]}}
+    cfg = {"task": {"data": "corpora/anna", "views": "clean/perturb", "noise": "noise/train.tsv", "labels": ["km"]}}
     kept = {"task": {"data": "", "views": "clean/perturb", "noise": "", "labels": ["km"]}}
     assert without_paths(cfg) == kept
 
